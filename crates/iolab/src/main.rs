@@ -1,0 +1,3 @@
+//! `iolab`: the one command of the measuring side.
+
+fn main() {}
