@@ -141,7 +141,8 @@ impl ResponseReader {
     }
 
     /// Whether nothing of a response has arrived yet.
-    pub(crate) fn is_at_start(&self) -> bool {
+    #[cfg(test)]
+    fn is_at_start(&self) -> bool {
         self.state == State::Head && self.held.is_empty()
     }
 
