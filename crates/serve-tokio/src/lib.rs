@@ -84,6 +84,8 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
                         drop(slot);
                     });
                 }
+                // The server's own shutdown(2), seen before its stop signal.
+                Err(_) if worker.stop.requested() => break,
                 Err(error) if kit::is_exhausted(&error) => {
                     tokio::time::sleep(kit::EXHAUSTED_PAUSE).await;
                 }
