@@ -120,14 +120,18 @@ impl Http1 {
 
     /// Between two requests: parse a head, or say why there is none.
     fn next_request(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
+        let skipped = head::empty_lines(input);
+        if skipped > 0 {
+            return Ok(Step::Used(skipped));
+        }
         if let Some((head, len)) = head::parse(input, &cx.service.limits)? {
             cx.deadlines.clear(Deadline::Head);
             cx.deadlines.clear(Deadline::Idle);
             self.begin(cx, &head)?;
             return Ok(Step::Used(len));
         }
-        // CRLFs before a request line are no request (RFC 9112 section 2.2).
-        let begun = input.iter().any(|&b| b != b'\r' && b != b'\n');
+        // CR may be half of an empty line, and that is no request.
+        let begun = !matches!(input, b"" | b"\r");
         if cx.eof {
             let outcome = if begun { Outcome::Truncated } else { Outcome::Completed };
             return Ok(Step::Close(Close { linger: false, outcome }));
