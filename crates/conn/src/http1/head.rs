@@ -182,9 +182,17 @@ fn path<'a>(target: &'a str, method: Method, limits: &Limits) -> Result<&'a str,
     if target == "*" && method == Method::Options {
         return Ok(target);
     }
-    let path = match target.strip_prefix("http://") {
-        Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
-        None => target,
+    const SCHEME: &str = "http://";
+    let path = match target.split_at_checked(SCHEME.len()) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => {
+            let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+            // RFC 9110 section 4.2.1: an empty host is to be rejected.
+            if host.is_empty() {
+                return Err(Reject::Malformed("the target names no host"));
+            }
+            if path.starts_with('/') { path } else { "/" }
+        }
+        _ => target,
     };
     if !path.starts_with('/') {
         return Err(Reject::Malformed("the target must begin with / or http://"));
@@ -201,7 +209,7 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
             if fields.hosts > 1 {
                 return Err(Reject::Malformed("there are two Host fields"));
             }
-            if value.iter().any(|&b| b == b' ' || b == b',' || b == b'/') {
+            if !value.iter().all(|&b| is_host_byte(b)) {
                 return Err(Reject::Malformed("the Host field is not one host"));
             }
         }
@@ -231,6 +239,12 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
         _ => {}
     }
     Ok(())
+}
+
+/// What a host and a port are made of (RFC 3986 section 3.2.2). The comma is left out, though it may
+/// stand in a name: two Host fields joined by somebody on the way look like that.
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte)
 }
 
 fn note_connection(fields: &mut Fields, value: &[u8]) {

@@ -25,6 +25,9 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// Chooses the reply to `head` and begins it.
 pub(super) fn route(cx: &mut Context, head: &Head, persistence: Persistence) -> Reply {
     let mut route = Route { cx, head, persistence };
+    if head.path == "*" {
+        return route.allow("204 No Content", "GET, HEAD, POST, OPTIONS");
+    }
     let (name, rest) = split(head.path);
     match (name, rest) {
         ("", None) => route.readable(|r| r.text("200 OK", HELLO)),
@@ -35,7 +38,6 @@ pub(super) fn route(cx: &mut Context, head: &Head, persistence: Persistence) -> 
         ("files", Some(path)) => route.readable(|r| r.file(path)),
         ("files", None) => route.readable(Route::files_redirect),
         ("stats", None) => route.readable(Route::stats),
-        ("*", None) => route.allow("204 No Content", "GET, HEAD, POST, OPTIONS"),
         _ => route.text("404 Not Found", "no such route; try / or /stats"),
     }
 }
