@@ -159,6 +159,11 @@ impl Http1 {
         self.requests += 1;
         let last = limits.keepalive_requests_max;
         let retire = cx.draining || (last != 0 && self.requests >= last);
+        // The peer may send the body that it announced, or may not, now that it gets a final status
+        // instead of 100: where a next request would begin cannot be known.
+        let unwanted = head.expect_continue && !body.is_complete() && !routes::reads_body(head);
+        let body = if unwanted { Body::Length(0) } else { body };
+        let retire = retire || unwanted;
         let keep_alive = head.keep_alive && !retire;
         let persistence = match (keep_alive, head.http_1_0) {
             (false, _) => Persistence::Close,
@@ -171,7 +176,11 @@ impl Http1 {
             reply,
             keep_alive,
             owes_continue: head.expect_continue && !body.is_complete(),
-            close_outcome: if head.keep_alive { Outcome::Retired } else { Outcome::Completed },
+            close_outcome: if head.keep_alive || unwanted {
+                Outcome::Retired
+            } else {
+                Outcome::Completed
+            },
         });
         Ok(())
     }

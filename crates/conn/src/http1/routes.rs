@@ -42,6 +42,11 @@ pub(super) fn route(cx: &mut Context, head: &Head, persistence: Persistence) -> 
     }
 }
 
+/// True for the one route that does something with a request's body.
+pub(super) fn reads_body(head: &Head) -> bool {
+    head.method == Method::Post && head.path == "/echo"
+}
+
 /// `/name/rest` as (name, rest).
 fn split(path: &str) -> (&str, Option<&str>) {
     let path = path.strip_prefix('/').unwrap_or(path);
