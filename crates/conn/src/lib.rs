@@ -355,7 +355,7 @@ impl Conn {
 
     fn request_timed_out(&mut self, now: Instant) {
         if let (Phase::Open, State::Http1(http1)) = (self.phase, &mut self.state) {
-            let close = http1.request_timed_out(&self.service, &mut self.output, now);
+            let close = http1.request_timed_out(&self.stash, &self.service, &mut self.output, now);
             self.flush_and_close(close);
         }
     }

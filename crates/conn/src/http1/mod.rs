@@ -111,7 +111,8 @@ impl Http1 {
                 Ok(Step::Wait(n)) => return Progress { used: used + n, close: None },
                 Ok(Step::Close(close)) => return Progress { used, close: Some(close) },
                 Err(reject) => {
-                    let close = self.reject(reject, cx.service, cx.output, cx.now);
+                    let unparsed = &input[used..];
+                    let close = self.reject(reject, unparsed, cx.service, cx.output, cx.now);
                     return Progress { used, close: Some(close) };
                 }
             }
@@ -188,6 +189,9 @@ impl Http1 {
     /// Inside a request: take body bytes, produce reply bytes, finish when both are complete.
     fn exchange_step(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
         let Some(exchange) = &mut self.exchange else { return Ok(Step::Used(0)) };
+        // First what can be answered without the body: if that turns out to be malformed, the reply
+        // is out however the input was cut into reads.
+        exchange.produce(cx);
         let used = exchange.take_body(cx, input)?;
         exchange.produce(cx);
         if exchange.reply == Reply::Complete && exchange.body.is_complete() {
@@ -228,32 +232,36 @@ impl Http1 {
     /// Head or body did not arrive in time: 408, unless the reply has begun.
     pub(crate) fn request_timed_out(
         &mut self,
+        unparsed: &[u8],
         service: &Service,
         output: &mut Output,
         now: Instant,
     ) -> Close {
-        let close = self.reject(Reject::Timeout, service, output, now);
+        let close = self.reject(Reject::Timeout, unparsed, service, output, now);
         Close { outcome: Outcome::RequestTimeout, ..close }
     }
 
     /// Answers with an error where an answer is still possible: a reply that has begun cannot be
-    /// taken back, and a second status line inside it would be read as its body.
+    /// taken back, and a second status line inside it would be read as its body. Between requests
+    /// `unparsed` is the head that is refused.
     fn reject(
         &mut self,
         reject: Reject,
+        unparsed: &[u8],
         service: &Service,
         output: &mut Output,
         now: Instant,
     ) -> Close {
-        let begun = match self.exchange.take().map(|exchange| exchange.reply) {
-            None | Some(Reply::Echo { head_sent: false, .. }) => false,
-            Some(_) => true,
+        let close = Close { linger: true, outcome: Outcome::Rejected };
+        let head_only = match self.exchange.take().map(|exchange| exchange.reply) {
+            None => unparsed.starts_with(b"HEAD "),
+            Some(Reply::Delayed { head_only, .. }) => head_only,
+            Some(Reply::Echo { head_sent: false, .. }) => false,
+            Some(_) => return close,
         };
-        if !begun {
-            let (status, sentence) = reject.reply();
-            routes::put_text(service, output, now, status, sentence, Persistence::Close);
-        }
-        Close { linger: true, outcome: Outcome::Rejected }
+        let (status, sentence) = reject.reply();
+        routes::put_refusal(service, output, now, status, sentence, head_only);
+        close
     }
 }
 

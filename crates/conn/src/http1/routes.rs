@@ -212,20 +212,22 @@ impl Route<'_, '_> {
 }
 
 /// The whole reply to a request that is refused: status, and a sentence.
-pub(super) fn put_text(
+pub(super) fn put_refusal(
     service: &Service,
     output: &mut Output,
     now: Instant,
     status: &str,
     sentence: &str,
-    persistence: Persistence,
+    head_only: bool,
 ) {
-    let mut out = ReplyHead::begin(service, output, now, status, persistence);
+    let mut out = ReplyHead::begin(service, output, now, status, Persistence::Close);
     out.field("Content-Type", TEXT);
     out.length(sentence.len() as u64 + 1);
     out.end();
-    output.put(sentence.as_bytes());
-    output.put(b"\n");
+    if !head_only {
+        output.put(sentence.as_bytes());
+        output.put(b"\n");
+    }
 }
 
 /// The reply of `/delay/MS`, when its time has come.
