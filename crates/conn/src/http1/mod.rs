@@ -195,7 +195,7 @@ impl Http1 {
         let used = exchange.take_body(cx, input)?;
         exchange.produce(cx);
         if exchange.reply == Reply::Complete && exchange.body.is_complete() {
-            return Ok(self.finish(cx, used));
+            return Ok(self.finish(cx, used, used < input.len()));
         }
         if used > 0 {
             return Ok(Step::Used(used));
@@ -206,7 +206,8 @@ impl Http1 {
         Ok(Step::Wait(0))
     }
 
-    fn finish(&mut self, cx: &mut Context, used: usize) -> Step {
+    /// `more`: there is input behind this request.
+    fn finish(&mut self, cx: &mut Context, used: usize, more: bool) -> Step {
         let Some(exchange) = self.exchange.take() else { return Step::Used(used) };
         cx.service.counters.request();
         cx.deadlines.clear(Deadline::Body);
@@ -214,8 +215,9 @@ impl Http1 {
             cx.deadlines.set(Deadline::Idle, cx.now + cx.service.limits.idle_timeout());
             return Step::Used(used);
         }
-        // A peer that asked for the close has nothing more on its way; one that did not may.
-        let linger = exchange.close_outcome == Outcome::Retired;
+        // A peer that asked for the close has nothing more on its way, unless we see that it has;
+        // one that did not ask may have.
+        let linger = more || exchange.close_outcome == Outcome::Retired;
         Step::Close(Close { linger, outcome: exchange.close_outcome })
     }
 
