@@ -11,8 +11,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use crate::Error;
 use crate::socket::{Sockets, connect_error};
 
-/// connect(2)s in progress at once: well below the backlog of 4,096 that servers ask for. On loopback
-/// connect completes before the server has accepted, so this also lets the server keep pace.
+/// connect(2)s in progress at once: well below the backlog of 4,096 that servers ask for. On
+/// loopback connect completes before the server has accepted, so this also lets the server keep
+/// pace.
 const BATCH: u32 = 256;
 /// One batch may take so long. A SYN that meets a full backlog is dropped and sent again after one
 /// second, then after two more (tcp(7)): two tries are granted.

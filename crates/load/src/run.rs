@@ -62,15 +62,15 @@ fn measure<C: Codec>(
             .collect();
         let first = crew.work(0, make(), Some(observer));
         let joined = others.into_iter().map(|thread| {
-            let gone = Err(Error::Plan("a thread of this run panicked".to_owned()));
+            let gone = Err(Error::Internal("a thread of this run panicked".to_owned()));
             thread.join().unwrap_or(gone)
         });
         std::iter::once(first).chain(joined).collect::<Vec<_>>()
     });
-    // Of several errors the one that is not "another gave up" is the cause, and it has a source.
+    // Of several errors the one that is not "another thread gave up" is the cause.
     let (windows, errors): (Vec<_>, Vec<_>) = windows.into_iter().partition(Result::is_ok);
     if let Some(Err(error)) =
-        errors.into_iter().min_by_key(|error| matches!(error, Err(Error::Plan(_))))
+        errors.into_iter().min_by_key(|error| matches!(error, Err(Error::Internal(_))))
     {
         return Err(error);
     }
@@ -199,7 +199,8 @@ impl Pinned {
         let mut only = CpuSet::new();
         only.set(core).and_then(|()| sched_setaffinity(this, &only)).map_err(|errno| {
             Error::Plan(format!(
-                "cannot run on core {core} ({errno}): give the number of a core that this process may use"
+                "cannot run on core {core} ({errno}): give the number of a core that this \
+                 process may use"
             ))
         })?;
         Ok(Pinned { before: Some(before) })
@@ -209,7 +210,8 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
-            // A core taken away meanwhile leaves the thread where it is: nothing better can be done.
+            // A core taken away meanwhile leaves the thread where it is: nothing better can be
+            // done.
             let _unchanged = sched_setaffinity(Pid::from_raw(0), before);
         }
     }

@@ -34,18 +34,18 @@ pub struct LoadOutcome {
     /// Connections opened inside the window (more than `connections` when each request connects).
     pub connects: u64,
     /// Connections that the server ended as it may, between two replies or with the announcement
-    /// `Connection: close` (RFC 9112, section 9.6), and that were opened anew. Not errors. Not counted
-    /// when each request has its own connection.
+    /// `Connection: close` (RFC 9112, section 9.6), and that were opened anew. Not errors. Not
+    /// counted when each request has its own connection.
     pub closed_by_server: u64,
     /// Bytes sent to the server inside the window.
     pub bytes_sent: u64,
     /// Bytes received from the server inside the window.
     pub bytes_received: u64,
-    /// Time from sending a request to its last byte, all connections merged. With a new connection per
-    /// request it begins at connect(2).
+    /// Time from sending a request to its last byte, all connections merged. With a new connection
+    /// per request it begins at connect(2).
     pub latency: Latency,
-    /// Requests on their way, averaged over the window's time: the L of Little's law (L = rate x mean
-    /// latency), measured apart from both.
+    /// Requests on their way, averaged over the window's time: the L of Little's law (L = rate x
+    /// mean latency), measured apart from both.
     pub mean_in_flight: f64,
     /// CPU time of the client's threads inside the window, in microseconds.
     pub client_cpu_us: u64,
