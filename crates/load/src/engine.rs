@@ -399,12 +399,13 @@ impl<'a, C: Codec> Engine<'a, C> {
     }
 
     /// Admits as many requests as the schedule allows and the pipeline has room for, and sends
-    /// them. A pipeline is refilled when it is half empty, so that requests go out in batches.
+    /// them. A pipeline is refilled when three quarters of it are empty, so that requests go out in
+    /// batches.
     fn refill(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
         let depth = self.share.plan.pipelining as usize;
         let under_way = connection.admitted_at_ns.len();
-        if connection.phase == Phase::Open && !self.share.plan.reconnect && under_way <= depth / 2 {
+        if connection.phase == Phase::Open && !self.share.plan.reconnect && under_way <= depth / 4 {
             let mut admitted = 0;
             while under_way + admitted < depth && self.schedule.take() {
                 connection.admit(self.now_ns);
