@@ -304,6 +304,10 @@ fn remarks(outcome: &LoadOutcome) -> Vec<(&'static str, String)> {
         let closed = thousands(outcome.closed_by_server);
         rows.push(("closed", format!("{closed} connections ended by the server, as it may")));
     }
+    if outcome.errors_in_warmup > 0 {
+        let errors = thousands(outcome.errors_in_warmup);
+        rows.push(("warm-up", format!("{errors} errors before the window, not counted below")));
+    }
     if outcome.connections_without_progress > 0 {
         let starved = outcome.connections_without_progress;
         rows.push(("starved", format!("{starved} connections completed nothing")));

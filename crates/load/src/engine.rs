@@ -2,7 +2,8 @@
 //!
 //! What keeps it cheap, so that the client is not what is measured:
 //! - a complete reply is followed by the next request at once, in the same turn; no readiness for
-//!   writing is asked for unless a send buffer is really full;
+//!   writing is asked for unless a send buffer is really full. (Reading a whole batch first and
+//!   sending then was tried: no cheaper, and it invites lockstep, client and server taking turns);
 //! - a short read proves a stream socket empty (epoll(7)), so there is no second recv(2);
 //! - level-triggered and never modified: two system calls per request, and a share of epoll_wait;
 //! - one receive buffer for all connections, hot in the cache; replies are compared where they lie.
@@ -61,6 +62,8 @@ pub(crate) struct Window {
     pub(crate) mean_in_flight: f64,
     /// Connections that completed nothing.
     pub(crate) without_progress: u32,
+    /// Errors before the window.
+    pub(crate) errors_in_warmup: u64,
     /// Why the window ended before its time, if it did.
     pub(crate) ended_early: Option<String>,
     /// The counters.
@@ -109,9 +112,10 @@ pub(crate) struct Engine<'a, C: Codec> {
     published: (u64, u64),
     /// Slots without a socket that try again, and when.
     retries: Vec<(u64, usize)>,
-    /// Since when connects fail, if nothing was answered since.
+    /// Since when connects fail, if none has succeeded since and nothing was answered.
     failing_since_ns: Option<u64>,
     last_reply_ns: u64,
+    errors_in_warmup: u64,
 }
 
 impl<'a, C: Codec> Engine<'a, C> {
@@ -145,6 +149,7 @@ impl<'a, C: Codec> Engine<'a, C> {
             retries: Vec::with_capacity(share.connections as usize),
             failing_since_ns: None,
             last_reply_ns: 0,
+            errors_in_warmup: 0,
             share,
         })
     }
@@ -167,6 +172,9 @@ impl<'a, C: Codec> Engine<'a, C> {
         let ended_early = self.measure()?;
         let (end_ns, cpu_ns) = (self.clock(), thread_cpu_ns()? - cpu_ns);
         self.schedule = ClosedLoop::stopped();
+        // The live line has nothing more to say: what comes now is not counted.
+        self.measuring = false;
+        self.next_tick_ns = u64::MAX;
         gate.pass().map_err(told)?;
         if let Some(observer) = &mut self.observer {
             observer.window_ended();
@@ -178,7 +186,16 @@ impl<'a, C: Codec> Engine<'a, C> {
         let fresh = Tally::new()?.carrying(&self.tally);
         let tally = std::mem::replace(&mut self.tally, fresh);
         self.drain(DRAIN_NS)?;
-        Ok(Window { duration_ns, cpu_ns, mean_in_flight, without_progress, ended_early, tally })
+        let errors_in_warmup = self.errors_in_warmup;
+        Ok(Window {
+            duration_ns,
+            cpu_ns,
+            mean_in_flight,
+            without_progress,
+            errors_in_warmup,
+            ended_early,
+            tally,
+        })
     }
 
     /// Opens all connections before any load, in batches that fit into a listener's backlog.
@@ -238,6 +255,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         self.last_reply_ns = self.now_ns;
         self.measuring = true;
         self.published = (0, 0);
+        self.errors_in_warmup = self.tally.errors_sum();
         self.tally.start(self.now_ns);
         self.connections.iter_mut().for_each(|connection| connection.completed = 0);
         self.schedule = match self.share.plan.length {
@@ -468,6 +486,7 @@ impl<'a, C: Codec> Engine<'a, C> {
                 Sent::All => {
                     flags = READ;
                     connection.phase = Phase::Open;
+                    self.failing_since_ns = None;
                     self.tally.connects += 1;
                 }
                 Sent::Full => {}
@@ -492,6 +511,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         connection.phase = Phase::Open;
         connection.since_ns = self.now_ns;
         connection.waits_for_room = false;
+        self.failing_since_ns = None;
         self.tally.connects += 1;
         self.watch(slot, READ);
         self.refill(slot);

@@ -51,7 +51,7 @@ fn measure<C: Codec>(
     codec: impl Fn() -> C + Sync,
     observer: &mut dyn Observer,
 ) -> Result<LoadOutcome, Error> {
-    let idle = Idle::open(sockets, plan.idle_connections)?;
+    let idle = Idle::open(sockets, plan.connections, plan.idle_connections)?;
     let gate = Gate::new(plan.threads as usize);
     let published = Published::default();
     let crew = Crew { plan, sockets, gate: &gate, published: &published };
@@ -129,12 +129,13 @@ fn sum_up(
 ) -> Result<LoadOutcome, Error> {
     let mut tally = crate::tally::Tally::new()?;
     let (mut duration_ns, mut cpu_ns, mut mean_in_flight, mut without) = (0, 0, 0.0, 0);
-    let mut ended_early = None;
+    let (mut ended_early, mut errors_in_warmup) = (None, 0);
     for window in windows {
         duration_ns = duration_ns.max(window.duration_ns);
         cpu_ns += window.cpu_ns;
         mean_in_flight += window.mean_in_flight;
         without += window.without_progress;
+        errors_in_warmup += window.errors_in_warmup;
         ended_early = ended_early.or(window.ended_early);
         tally.merge(window.tally)?;
     }
@@ -143,6 +144,7 @@ fn sum_up(
         url: plan.target.url.clone(),
         requests: tally.requests,
         errors: tally.errors_sum(),
+        errors_in_warmup,
         first_error: tally.first_error.clone(),
         ended_early,
         duration_s,

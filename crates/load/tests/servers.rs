@@ -424,3 +424,17 @@ fn the_observer_sees_both_borders_once() -> Test {
     }
     Ok(())
 }
+
+#[test]
+fn errors_before_the_window_are_told_apart() -> Test {
+    let address = server(|number, stream| {
+        http(stream, |_, _, _| Some(ok(if (3..11).contains(&number) { b"no" } else { b"ok" })))
+    })?;
+    // Connections 3 to 10 are the first eight that carry load: all are wrong, and given up, at
+    // once.
+    let warmup = Duration::from_millis(100);
+    let outcome = run(&Plan { warmup, ..plan("http", address, "/", 50)? }, &mut Silent)?;
+    assert_exact(&outcome, 50);
+    assert_eq!(outcome.errors_in_warmup, 8);
+    Ok(())
+}

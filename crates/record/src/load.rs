@@ -14,6 +14,9 @@ pub struct LoadOutcome {
     pub errors: u64,
     /// The same, by kind.
     pub errors_by_kind: Errors,
+    /// Errors during warm-up, of all kinds. They are not in `errors`, but they are a reason for
+    /// doubt.
+    pub errors_in_warmup: u64,
     /// What the first error of the window was, in words.
     pub first_error: Option<String>,
     /// Why the window ended before its time, if it did: the server died, say.
