@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use conn::{Conn, Wants};
-use kit::{Armed, Timers, Worker};
+use kit::{Armed, Files, Timers, Worker};
 use slab::Slab;
 
 use crate::ring::{GENERATIONS, Token};
@@ -23,12 +23,12 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// The life of an operation that may be cancelled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Flight {
+pub(crate) enum Request {
     /// Not asked for.
     #[default]
     None,
     /// Asked for; a completion will come.
-    InFlight,
+    Pending,
     /// Asked to end early; the completion will come all the same.
     Cancelled,
 }
@@ -39,8 +39,8 @@ pub(crate) struct Peer {
     pub(crate) conn: Conn,
     stream: TcpStream,
     generation: u32,
-    pub(crate) receiving: Flight,
-    pub(crate) sending: Flight,
+    pub(crate) receiving: Request,
+    pub(crate) sending: Request,
     pub(crate) reading_file: bool,
     /// Bytes have come since the last turn.
     pub(crate) received: bool,
@@ -75,7 +75,7 @@ impl Peer {
 
     /// True while the kernel may still complete something for it.
     pub(crate) fn is_in_flight(&self) -> bool {
-        self.receiving != Flight::None || self.sending != Flight::None || self.reading_file
+        self.receiving != Request::None || self.sending != Request::None || self.reading_file
     }
 }
 
@@ -83,7 +83,7 @@ impl Peer {
 #[derive(Debug)]
 pub(crate) struct Peers {
     pub(crate) worker: Worker,
-    pub(crate) accepting: Flight,
+    pub(crate) accepting: Request,
     peers: Slab<Peer>,
     generation: u32,
     timers: Timers<Token>,
@@ -99,7 +99,7 @@ impl Peers {
     pub(crate) fn new(worker: Worker) -> Peers {
         Peers {
             worker,
-            accepting: Flight::None,
+            accepting: Request::None,
             peers: Slab::new(),
             generation: 0,
             timers: Timers::default(),
@@ -148,8 +148,8 @@ impl Peers {
             conn: self.worker.conn(now),
             stream: TcpStream::from(socket),
             generation: self.generation,
-            receiving: Flight::None,
-            sending: Flight::None,
+            receiving: Request::None,
+            sending: Request::None,
             reading_file: false,
             received: true,
             armed: Armed::default(),
@@ -163,6 +163,12 @@ impl Peers {
     pub(crate) fn get(&mut self, token: Token) -> Option<&mut Peer> {
         let peer = self.peers.get_mut(token.slot as usize)?;
         (peer.generation == token.generation).then_some(peer)
+    }
+
+    /// The same, and the files that it may ask for.
+    pub(crate) fn get_with_files(&mut self, token: Token) -> Option<(&mut Peer, &Files)> {
+        let peer = self.peers.get_mut(token.slot as usize)?;
+        (peer.generation == token.generation).then_some((peer, &self.worker.files))
     }
 
     /// Notes that something was done for a connection: it runs when the batch is complete.
