@@ -171,6 +171,8 @@ impl<'a> Ring<'a> {
             }
         }
         self.submissions.sync();
+        // Says how far completions were read: those unread would end the wait at once.
+        self.completions.sync();
         let want = usize::from(self.backlog.is_empty());
         let entered = match timeout {
             None => self.submitter.submit_and_wait(want),
