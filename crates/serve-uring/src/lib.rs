@@ -126,7 +126,7 @@ fn accept(
 /// Tells a connection what was done for it.
 fn complete(ring: &mut Ring, peers: &mut Peers, completion: Completion, now: Instant) {
     match completion {
-        Completion::Received { token, result, more } => {
+        Completion::Received { token, result, more, emptied } => {
             let peer = peers.completed(token);
             if let Some(peer) = peer {
                 if !more {
@@ -135,6 +135,7 @@ fn complete(ring: &mut Ring, peers: &mut Peers, completion: Completion, now: Ins
                 match result {
                     Ok(Some(buffer)) => {
                         peer.received = true;
+                        peer.emptied = emptied;
                         peer.conn.receive(ring.bytes(&buffer), now);
                         ring.give_back(buffer);
                     }
@@ -198,7 +199,7 @@ fn step(ring: &mut Ring, peers: &mut Peers, token: Token, now: Instant) {
     }
     match peer.receiving {
         Request::None if wants.read => {
-            ring.receive(peer.socket(), token, false);
+            ring.receive(peer.socket(), token, peer.emptied);
             peer.receiving = Request::Pending;
         }
         // Only once bytes come that nobody wants: most peers wait for their reply in silence, and
