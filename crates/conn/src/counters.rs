@@ -1,0 +1,142 @@
+//! What a worker has done: connections by outcome, requests, bytes.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use serde::Serialize;
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Both sides were done: the peer closed, or asked us to.
+    Completed,
+    /// Closed for the server's own reasons after a complete reply: drained, or the limit of
+    /// requests per connection.
+    Retired,
+    /// No request came within the idle time.
+    IdleTimeout,
+    /// A request was begun and not finished in time (408).
+    RequestTimeout,
+    /// The peer did not read its reply.
+    WriteTimeout,
+    /// The peer sent what the protocol does not allow, and was told so.
+    Rejected,
+    /// The peer sent FIN in the middle of a request.
+    Truncated,
+    /// The socket failed, or the model cut the connection.
+    Reset,
+    /// A file could not be read to the length that was promised.
+    FileFailed,
+    /// Still busy when the time to drain was over.
+    DrainTimeout,
+}
+
+const OUTCOMES: usize = Outcome::DrainTimeout as usize + 1;
+
+/// One worker's counters. Relaxed atomics: they are read for display only, and order nothing.
+/// The alignment keeps two workers' counters off one cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Counters {
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    closed: [AtomicU64; OUTCOMES],
+    requests: AtomicU64,
+    bytes_received: AtomicU64,
+    bytes_sent: AtomicU64,
+}
+
+/// A snapshot of counters, summed over workers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Connections open now.
+    pub connections_open: u64,
+    /// Connections accepted and served.
+    pub connections_accepted: u64,
+    /// Connections accepted and closed at once, because the model cannot hold them.
+    pub connections_refused: u64,
+    /// Ended connections by outcome.
+    pub connections_ended: Ended,
+    /// Requests answered (echo: reads answered).
+    pub requests: u64,
+    /// Bytes read from sockets.
+    pub bytes_received: u64,
+    /// Bytes written to sockets.
+    pub bytes_sent: u64,
+}
+
+/// Ended connections, by [`Outcome`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "each field is the Outcome of its name")]
+pub struct Ended {
+    pub completed: u64,
+    pub retired: u64,
+    pub idle_timeout: u64,
+    pub request_timeout: u64,
+    pub write_timeout: u64,
+    pub rejected: u64,
+    pub truncated: u64,
+    pub reset: u64,
+    pub file_failed: u64,
+    pub drain_timeout: u64,
+}
+
+impl Counters {
+    /// A connection was accepted and closed at once, because the model cannot hold it.
+    pub fn refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn accepted(&self) {
+        self.accepted.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn closed(&self, outcome: Outcome) {
+        self.closed[outcome as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn request(&self) {
+        self.requests.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn received(&self, bytes: usize) {
+        self.bytes_received.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.bytes_sent.fetch_add(bytes as u64, Relaxed);
+    }
+}
+
+impl Totals {
+    /// The sum of several workers' counters.
+    pub fn of<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> Totals {
+        let mut sum = Totals::default();
+        for worker in workers {
+            sum.add(worker);
+        }
+        sum
+    }
+
+    fn add(&mut self, worker: &Counters) {
+        let closed = |outcome: Outcome| worker.closed[outcome as usize].load(Relaxed);
+        // Ended before accepted: a connection that ends in between must not count as open twice.
+        let ended_before: u64 = worker.closed.iter().map(|count| count.load(Relaxed)).sum();
+        let accepted = worker.accepted.load(Relaxed);
+        self.connections_open += accepted.saturating_sub(ended_before);
+        self.connections_accepted += accepted;
+        self.connections_refused += worker.refused.load(Relaxed);
+        self.connections_ended.completed += closed(Outcome::Completed);
+        self.connections_ended.retired += closed(Outcome::Retired);
+        self.connections_ended.idle_timeout += closed(Outcome::IdleTimeout);
+        self.connections_ended.request_timeout += closed(Outcome::RequestTimeout);
+        self.connections_ended.write_timeout += closed(Outcome::WriteTimeout);
+        self.connections_ended.rejected += closed(Outcome::Rejected);
+        self.connections_ended.truncated += closed(Outcome::Truncated);
+        self.connections_ended.reset += closed(Outcome::Reset);
+        self.connections_ended.file_failed += closed(Outcome::FileFailed);
+        self.connections_ended.drain_timeout += closed(Outcome::DrainTimeout);
+        self.requests += worker.requests.load(Relaxed);
+        self.bytes_received += worker.bytes_received.load(Relaxed);
+        self.bytes_sent += worker.bytes_sent.load(Relaxed);
+    }
+}

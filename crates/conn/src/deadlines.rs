@@ -1,0 +1,72 @@
+//! Deadlines: an enum with a line each, an array, a minimum.
+//!
+//! The clock decides what is due, never the mechanism that woke the driver: a socket that is always
+//! ready can starve any timer that is only looked at when nothing else happens.
+
+use std::time::Instant;
+
+/// Everything that a connection can be late for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deadline {
+    /// No request was begun: the keep-alive idle time, from the last reply (or the accept).
+    Idle,
+    /// A head was begun and must be complete by now. Does not move while bytes trickle in.
+    Head,
+    /// The next bytes of a request body.
+    Body,
+    /// A reply that the service has put off (`/delay`).
+    Reply,
+    /// The peer must read some of the output.
+    WriteStall,
+    /// The peer must close after our FIN.
+    Linger,
+    /// The server is stopping, and will not wait longer.
+    Drain,
+}
+
+const COUNT: usize = Deadline::Drain as usize + 1;
+
+/// The deadlines of one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Deadlines([Option<Instant>; COUNT]);
+
+impl Deadlines {
+    pub(crate) fn set(&mut self, deadline: Deadline, at: Instant) {
+        self.0[deadline as usize] = Some(at);
+    }
+
+    pub(crate) fn clear(&mut self, deadline: Deadline) {
+        self.0[deadline as usize] = None;
+    }
+
+    /// Clears what belongs to taking requests; writing, lingering and draining go on.
+    pub(crate) fn clear_requests(&mut self) {
+        for deadline in [Deadline::Idle, Deadline::Head, Deadline::Body, Deadline::Reply] {
+            self.clear(deadline);
+        }
+    }
+
+    pub(crate) fn is_set(&self, deadline: Deadline) -> bool {
+        self.0[deadline as usize].is_some()
+    }
+
+    pub(crate) fn earliest(&self) -> Option<Instant> {
+        self.0.iter().flatten().min().copied()
+    }
+
+    /// Takes one deadline that is due at `now`.
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Deadline> {
+        const ALL: [Deadline; COUNT] = [
+            Deadline::Idle,
+            Deadline::Head,
+            Deadline::Body,
+            Deadline::Reply,
+            Deadline::WriteStall,
+            Deadline::Linger,
+            Deadline::Drain,
+        ];
+        let due = ALL.into_iter().find(|&d| self.0[d as usize].is_some_and(|at| at <= now))?;
+        self.clear(due);
+        Some(due)
+    }
+}

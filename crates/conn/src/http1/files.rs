@@ -1,0 +1,86 @@
+//! `/files/...`: conditional requests and ranges (RFC 9110 sections 13 and 14).
+
+use std::str;
+
+use super::head::Head;
+use crate::files::FileEntry;
+
+/// What part of a file answers a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Selection {
+    /// 200, all of it.
+    Whole,
+    /// 206, from the first to before the second offset.
+    Part(u64, u64),
+    /// 304.
+    NotModified,
+    /// 416.
+    Unsatisfiable,
+}
+
+/// Decides by the precedence of RFC 9110 section 13.2.2.
+pub(super) fn select(head: &Head, file: &FileEntry) -> Selection {
+    if let Some(tags) = head.if_none_match {
+        if lists_tag(tags, &file.etag) {
+            return Selection::NotModified;
+        }
+    } else if let Some(since) = head.if_modified_since
+        && not_modified_since(since, file)
+    {
+        return Selection::NotModified;
+    }
+    match head.range {
+        Some(range) if may_range(head, file) => parse_range(range, file.len),
+        _ => Selection::Whole,
+    }
+}
+
+/// Weak comparison (RFC 9110 section 8.8.3.2), as If-None-Match wants it.
+fn lists_tag(tags: &[u8], etag: &str) -> bool {
+    tags.split(|&b| b == b',').map(<[u8]>::trim_ascii).any(|tag| {
+        let tag = tag.strip_prefix(b"W/").unwrap_or(tag);
+        tag == b"*" || tag == etag.as_bytes()
+    })
+}
+
+fn not_modified_since(since: &[u8], file: &FileEntry) -> bool {
+    let parse = |text: &str| httpdate::parse_http_date(text).ok();
+    let since = str::from_utf8(since).ok().and_then(parse);
+    matches!((since, parse(&file.last_modified)), (Some(since), Some(at)) if at <= since)
+}
+
+/// If-Range: the range counts only if the representation is still the one named, strongly.
+fn may_range(head: &Head, file: &FileEntry) -> bool {
+    head.if_range.is_none_or(|validator| {
+        validator == file.etag.as_bytes() || validator == file.last_modified.as_bytes()
+    })
+}
+
+/// One byte range. Several ranges, another unit or a syntax error: the field is ignored, as RFC
+/// 9110 section 14.2 allows.
+fn parse_range(range: &[u8], len: u64) -> Selection {
+    let parse = || -> Option<Selection> {
+        let spec = str::from_utf8(range).ok()?.strip_prefix("bytes=")?;
+        let (first, last) = spec.split_once('-')?;
+        let number = |text: &str| -> Option<u64> {
+            text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
+        };
+        if first.is_empty() {
+            let suffix = number(last)?;
+            let unsatisfiable = suffix == 0 || len == 0;
+            let part = Selection::Part(len.saturating_sub(suffix), len);
+            return Some(if unsatisfiable { Selection::Unsatisfiable } else { part });
+        }
+        let first = number(first)?;
+        let end = if last.is_empty() { len } else { number(last)?.saturating_add(1) };
+        if end <= first && !last.is_empty() {
+            return None;
+        }
+        Some(if first >= len {
+            Selection::Unsatisfiable
+        } else {
+            Selection::Part(first, end.min(len))
+        })
+    };
+    parse().unwrap_or(Selection::Whole)
+}

@@ -1,0 +1,255 @@
+//! A request head: httparse for the tokens, and around it the strictness that keeps two parsers on
+//! one path from disagreeing about where a message ends (RFC 9112 sections 2.2, 3, 5, 6 and 11.2).
+//!
+//! httparse alone lets through: bare LF, a missing or second Host, raw UTF-8 in the target,
+//! `Content-Length: +5` or `5, 5`, Content-Length beside Transfer-Encoding, unknown codings.
+
+use std::mem::MaybeUninit;
+use std::str;
+
+use super::reject::Reject;
+use crate::Limits;
+
+/// Most fields in one head. A browser sends about 15; Apache's LimitRequestFields is 100.
+const FIELDS_MAX: usize = 100;
+
+/// Methods that RFC 9110 section 9.3 and RFC 5789 define. A known method that a route does not
+/// offer is 405, an unknown one 501.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    Get,
+    Head,
+    Post,
+    Options,
+    /// Known, but offered by no route.
+    Other,
+}
+
+/// How the end of a request body is found (RFC 9112 section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    Length(u64),
+    Chunked,
+}
+
+/// One request head, borrowed from the input.
+#[derive(Debug)]
+pub(super) struct Head<'a> {
+    pub(super) method: Method,
+    /// Path with its leading slash, query removed; `*` for `OPTIONS *`.
+    pub(super) path: &'a str,
+    pub(super) framing: Framing,
+    pub(super) http_1_0: bool,
+    pub(super) keep_alive: bool,
+    pub(super) expect_continue: bool,
+    pub(super) if_none_match: Option<&'a [u8]>,
+    pub(super) if_modified_since: Option<&'a [u8]>,
+    pub(super) if_range: Option<&'a [u8]>,
+    pub(super) range: Option<&'a [u8]>,
+}
+
+/// What the fields say, before it is checked as a whole.
+#[derive(Default)]
+struct Fields<'a> {
+    hosts: u32,
+    content_length: Option<u64>,
+    transfer_encoding: Option<&'a [u8]>,
+    close: bool,
+    keep_alive: bool,
+    expect_continue: bool,
+    if_none_match: Option<&'a [u8]>,
+    if_modified_since: Option<&'a [u8]>,
+    if_range: Option<&'a [u8]>,
+    range: Option<&'a [u8]>,
+}
+
+/// Parses the head at the front of `input`. `Ok(None)`: more bytes are needed.
+pub(super) fn parse<'a>(
+    input: &'a [u8],
+    limits: &Limits,
+) -> Result<Option<(Head<'a>, usize)>, Reject> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(input, &mut fields) {
+        Ok(httparse::Status::Complete(len)) => {
+            check_sizes(input, len, limits)?;
+            reject_bare_lf(&input[..len])?;
+            let head = check(&request, limits)?;
+            Ok(Some((head, len)))
+        }
+        Ok(httparse::Status::Partial) => {
+            // One byte more is needed at least, so a head that fills the limit is past it.
+            check_sizes(input, input.len() + 1, limits)?;
+            Ok(None)
+        }
+        Err(httparse::Error::TooManyHeaders) => Err(Reject::HeadTooLarge),
+        Err(httparse::Error::Version) if has_http_version(input) => Err(Reject::Version),
+        Err(_) => {
+            check_sizes(input, input.len().min(limits.head_bytes_max), limits)?;
+            Err(Reject::Malformed("the request head is not HTTP/1.1"))
+        }
+    }
+}
+
+/// Too large is 431, unless it is the target alone that is too long: 414.
+fn check_sizes(input: &[u8], head_len: usize, limits: &Limits) -> Result<(), Reject> {
+    let line_max = limits.target_bytes_max + "OPTIONS  HTTP/1.1\r\n".len();
+    let line = &input[..input.len().min(line_max)];
+    if head_len > line_max && memchr::memchr(b'\n', line).is_none() {
+        return Err(Reject::TargetTooLong);
+    }
+    if head_len > limits.head_bytes_max {
+        return Err(Reject::HeadTooLarge);
+    }
+    Ok(())
+}
+
+/// RFC 9112 section 2.2 lets a recipient accept a bare LF; two recipients that differ in it can be
+/// made to see different messages, so it is refused.
+fn reject_bare_lf(head: &[u8]) -> Result<(), Reject> {
+    let bare = memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r');
+    if bare { Err(Reject::Malformed("a line ends in LF without CR")) } else { Ok(()) }
+}
+
+/// True where the request line ends in a well-formed version, so that the answer is 505 and not 400.
+fn has_http_version(input: &[u8]) -> bool {
+    let line = input.trim_ascii_start().split(|&b| b == b'\r' || b == b'\n').next().unwrap_or(b"");
+    let version = line.rsplit(|&b| b == b' ').next().unwrap_or(b"");
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+        if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+fn check<'a>(request: &httparse::Request<'_, 'a>, limits: &Limits) -> Result<Head<'a>, Reject> {
+    let http_1_0 = request.version == Some(0);
+    let method = method(request.method.unwrap_or_default())?;
+    let path = path(request.path.unwrap_or_default(), method, limits)?;
+    let mut fields = Fields::default();
+    for field in request.headers.iter() {
+        note_field(&mut fields, field.name, field.value)?;
+    }
+    if fields.hosts == 0 && !http_1_0 {
+        return Err(Reject::Malformed("the Host field is missing"));
+    }
+    Ok(Head {
+        method,
+        path,
+        framing: framing(&fields, http_1_0)?,
+        http_1_0,
+        keep_alive: !fields.close && (!http_1_0 || fields.keep_alive),
+        expect_continue: fields.expect_continue && !http_1_0,
+        if_none_match: fields.if_none_match,
+        if_modified_since: fields.if_modified_since,
+        if_range: fields.if_range,
+        range: fields.range,
+    })
+}
+
+fn method(name: &str) -> Result<Method, Reject> {
+    Ok(match name {
+        "GET" => Method::Get,
+        "HEAD" => Method::Head,
+        "POST" => Method::Post,
+        "OPTIONS" => Method::Options,
+        "PUT" | "DELETE" | "PATCH" => Method::Other,
+        _ => return Err(Reject::MethodUnknown),
+    })
+}
+
+/// The path of an origin-form or absolute-form target (RFC 9112 section 3.2).
+fn path<'a>(target: &'a str, method: Method, limits: &Limits) -> Result<&'a str, Reject> {
+    if target.len() > limits.target_bytes_max {
+        return Err(Reject::TargetTooLong);
+    }
+    if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Reject::Malformed("the target has a byte that must be percent-encoded"));
+    }
+    if target == "*" && method == Method::Options {
+        return Ok(target);
+    }
+    let path = match target.strip_prefix("http://") {
+        Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        None => target,
+    };
+    if !path.starts_with('/') {
+        return Err(Reject::Malformed("the target must begin with / or http://"));
+    }
+    Ok(path.split(['?', '#']).next().unwrap_or(path))
+}
+
+fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Result<(), Reject> {
+    let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
+    // By length first: most fields of most requests are none of these.
+    match name.len() {
+        4 if is("host") => {
+            fields.hosts += 1;
+            if fields.hosts > 1 {
+                return Err(Reject::Malformed("there are two Host fields"));
+            }
+            if value.iter().any(|&b| b == b' ' || b == b',' || b == b'/') {
+                return Err(Reject::Malformed("the Host field is not one host"));
+            }
+        }
+        5 if is("range") => fields.range = Some(value),
+        6 if is("expect") => {
+            if !value.eq_ignore_ascii_case(b"100-continue") {
+                return Err(Reject::Expectation);
+            }
+            fields.expect_continue = true;
+        }
+        8 if is("if-range") => fields.if_range = Some(value),
+        10 if is("connection") => note_connection(fields, value),
+        13 if is("if-none-match") => fields.if_none_match = Some(value),
+        14 if is("content-length") => {
+            if fields.content_length.is_some() {
+                return Err(Reject::Malformed("there are two Content-Length fields"));
+            }
+            fields.content_length = Some(content_length(value)?);
+        }
+        17 if is("transfer-encoding") => {
+            if fields.transfer_encoding.is_some() {
+                return Err(Reject::Malformed("there are two Transfer-Encoding fields"));
+            }
+            fields.transfer_encoding = Some(value);
+        }
+        17 if is("if-modified-since") => fields.if_modified_since = Some(value),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn note_connection(fields: &mut Fields, value: &[u8]) {
+    for option in value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {
+        fields.close |= option.eq_ignore_ascii_case(b"close");
+        fields.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+    }
+}
+
+/// Digits and nothing else: `+5`, `5, 5` and ` 5 5` are how requests are smuggled.
+fn content_length(value: &[u8]) -> Result<u64, Reject> {
+    const WRONG: Reject = Reject::Malformed("Content-Length is not a number");
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(WRONG);
+    }
+    // A number beyond u64 is beyond every limit too.
+    str::from_utf8(value).map_err(|_| WRONG)?.parse().map_err(|_| Reject::BodyTooLarge)
+}
+
+fn framing(fields: &Fields, http_1_0: bool) -> Result<Framing, Reject> {
+    let Some(codings) = fields.transfer_encoding else {
+        return Ok(Framing::Length(fields.content_length.unwrap_or(0)));
+    };
+    if fields.content_length.is_some() {
+        return Err(Reject::Malformed("both Content-Length and Transfer-Encoding are given"));
+    }
+    if http_1_0 {
+        return Err(Reject::Malformed("HTTP/1.0 has no Transfer-Encoding"));
+    }
+    if codings.eq_ignore_ascii_case(b"chunked") {
+        return Ok(Framing::Chunked);
+    }
+    let last = codings.rsplit(|&b| b == b',').next().unwrap_or(b"").trim_ascii();
+    if last.eq_ignore_ascii_case(b"chunked") {
+        return Err(Reject::Coding);
+    }
+    Err(Reject::Malformed("the last transfer coding is not chunked"))
+}

@@ -1,0 +1,338 @@
+//! HTTP/1.1 on one connection (RFC 9112): requests in, replies out, in order, one at a time.
+//!
+//! A request is an exchange: its body streams in ([`Body`]), its reply streams out ([`Reply`]), and
+//! when both are complete the next head is parsed. Pipelined requests wait in the input meanwhile:
+//! that wait is HTTP/1.1's head-of-line blocking, and nothing here tries to hide it.
+
+mod body;
+mod files;
+mod head;
+mod reject;
+mod routes;
+
+use std::time::Instant;
+
+use body::Body;
+use bytes::Bytes;
+use head::{Framing, Head};
+use reject::Reject;
+
+use crate::files::FileEntry;
+use crate::output::Output;
+use crate::service::PATTERN_BYTES;
+use crate::{Close, Context, Deadline, FileId, FileRead, Limits, Outcome, Progress, Service};
+
+/// HTTP/1.1 state of one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Http1 {
+    exchange: Option<Exchange>,
+    requests: u64,
+}
+
+/// One request and its reply.
+#[derive(Debug)]
+struct Exchange {
+    body: Body,
+    reply: Reply,
+    /// Whether another request may follow.
+    keep_alive: bool,
+    /// The peer waits for 100 (Continue) before it sends its body (RFC 9110 section 10.1.1).
+    owes_continue: bool,
+    /// Why the connection closes after this reply, if it does.
+    close_outcome: Outcome,
+}
+
+/// What is left of a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reply {
+    /// All of it is in the output.
+    Complete,
+    /// `/echo`: the head goes out with the first body bytes, then what comes in goes out.
+    Echo { chunked: bool, length: u64, head_sent: bool, persistence: Persistence },
+    /// `/bytes/N`: from offset to end of the endless pattern.
+    Pattern { offset: u64, end: u64 },
+    /// `/files/...`: this part is still to be read by the driver.
+    File { id: FileId, offset: u64, end: u64 },
+    /// `/delay/MS`: due at [`Deadline::Reply`].
+    Delayed { millis: u64, head_only: bool, persistence: Persistence },
+}
+
+/// What a reply says about the connection's future.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Persistence {
+    /// HTTP/1.1's default; nothing is said.
+    Default,
+    /// HTTP/1.0 asked for it, so it is confirmed.
+    KeepAlive,
+    /// This is the last reply.
+    Close,
+}
+
+impl Http1 {
+    pub(crate) fn is_between_requests(&self) -> bool {
+        self.exchange.is_none()
+    }
+
+    /// The file part that the reply needs next.
+    pub(crate) fn wants_file(&self, limits: &Limits) -> Option<FileRead> {
+        match self.exchange.as_ref()?.reply {
+            Reply::File { id, offset, end } if offset < end => {
+                let len = (end - offset).min(limits.file_read_bytes_max as u64) as usize;
+                Some(FileRead { file: id, offset, len })
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn file_read(&mut self, bytes: Bytes, output: &mut Output) {
+        if let Some(Exchange { reply: Reply::File { offset, end, .. }, .. }) = &mut self.exchange {
+            let wanted = usize::try_from(*end - *offset).unwrap_or(usize::MAX);
+            let bytes = bytes.slice(..bytes.len().min(wanted));
+            *offset += bytes.len() as u64;
+            output.push(bytes);
+        }
+    }
+
+    /// Works on `input` until it needs more of it, or must wait for output, time or a file.
+    pub(crate) fn advance(&mut self, cx: &mut Context, input: &[u8]) -> Progress {
+        let mut used = 0;
+        loop {
+            if cx.output.len() >= cx.service.limits.output_high_water_bytes {
+                // The peer cannot be late with a body that we do not read.
+                cx.deadlines.clear(Deadline::Body);
+                return Progress { used, close: None };
+            }
+            let step = match &self.exchange {
+                None => self.next_request(cx, &input[used..]),
+                Some(_) => self.exchange_step(cx, &input[used..]),
+            };
+            match step {
+                Ok(Step::Used(n)) => used += n,
+                Ok(Step::Wait(n)) => return Progress { used: used + n, close: None },
+                Ok(Step::Close(close)) => return Progress { used, close: Some(close) },
+                Err(reject) => {
+                    let close = self.reject(reject, cx.service, cx.output, cx.now);
+                    return Progress { used, close: Some(close) };
+                }
+            }
+        }
+    }
+
+    /// Between two requests: parse a head, or say why there is none.
+    fn next_request(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
+        if let Some((head, len)) = head::parse(input, &cx.service.limits)? {
+            cx.deadlines.clear(Deadline::Head);
+            cx.deadlines.clear(Deadline::Idle);
+            self.begin(cx, &head)?;
+            return Ok(Step::Used(len));
+        }
+        // CRLFs before a request line are no request (RFC 9112 section 2.2).
+        let begun = input.iter().any(|&b| b != b'\r' && b != b'\n');
+        if cx.eof {
+            let outcome = if begun { Outcome::Truncated } else { Outcome::Completed };
+            return Ok(Step::Close(Close { linger: false, outcome }));
+        }
+        if begun && !cx.deadlines.is_set(Deadline::Head) {
+            cx.deadlines.clear(Deadline::Idle);
+            cx.deadlines.set(Deadline::Head, cx.now + cx.service.limits.head_timeout());
+        }
+        if cx.draining && !begun {
+            return Ok(Step::Close(Close { linger: true, outcome: Outcome::Retired }));
+        }
+        Ok(Step::Wait(0))
+    }
+
+    /// A head is complete: choose the reply, and begin it.
+    fn begin(&mut self, cx: &mut Context, head: &Head) -> Result<(), Reject> {
+        let limits = &cx.service.limits;
+        let body = match head.framing {
+            Framing::Length(length) if length > limits.body_bytes_max => {
+                return Err(Reject::BodyTooLarge);
+            }
+            Framing::Length(length) => Body::Length(length),
+            Framing::Chunked => Body::chunked(),
+        };
+        self.requests += 1;
+        let last = limits.keepalive_requests_max;
+        let retire = cx.draining || (last != 0 && self.requests >= last);
+        let keep_alive = head.keep_alive && !retire;
+        let persistence = match (keep_alive, head.http_1_0) {
+            (false, _) => Persistence::Close,
+            (true, true) => Persistence::KeepAlive,
+            (true, false) => Persistence::Default,
+        };
+        let reply = routes::route(cx, head, persistence);
+        self.exchange = Some(Exchange {
+            body,
+            reply,
+            keep_alive,
+            owes_continue: head.expect_continue && !body.is_complete(),
+            close_outcome: if head.keep_alive { Outcome::Retired } else { Outcome::Completed },
+        });
+        Ok(())
+    }
+
+    /// Inside a request: take body bytes, produce reply bytes, finish when both are complete.
+    fn exchange_step(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
+        let Some(exchange) = &mut self.exchange else { return Ok(Step::Used(0)) };
+        let used = exchange.take_body(cx, input)?;
+        exchange.produce(cx);
+        if exchange.reply == Reply::Complete && exchange.body.is_complete() {
+            return Ok(self.finish(cx, used));
+        }
+        if used > 0 {
+            return Ok(Step::Used(used));
+        }
+        if !exchange.body.is_complete() && cx.eof {
+            return Ok(Step::Close(Close { linger: false, outcome: Outcome::Truncated }));
+        }
+        Ok(Step::Wait(0))
+    }
+
+    fn finish(&mut self, cx: &mut Context, used: usize) -> Step {
+        let Some(exchange) = self.exchange.take() else { return Step::Used(used) };
+        cx.service.counters.request();
+        cx.deadlines.clear(Deadline::Body);
+        if exchange.keep_alive {
+            cx.deadlines.set(Deadline::Idle, cx.now + cx.service.limits.idle_timeout());
+            return Step::Used(used);
+        }
+        // A peer that asked for the close has nothing more on its way; one that did not may.
+        let linger = exchange.close_outcome == Outcome::Retired;
+        Step::Close(Close { linger, outcome: exchange.close_outcome })
+    }
+
+    /// [`Deadline::Reply`] has come: a delayed reply is due.
+    pub(crate) fn reply_due(&mut self, service: &Service, output: &mut Output, now: Instant) {
+        if let Some(exchange) = &mut self.exchange
+            && let Reply::Delayed { millis, head_only, persistence } = exchange.reply
+        {
+            routes::delayed(service, output, now, millis, head_only, persistence);
+            exchange.reply = Reply::Complete;
+        }
+    }
+
+    /// Head or body did not arrive in time: 408, unless the reply has begun.
+    pub(crate) fn request_timed_out(
+        &mut self,
+        service: &Service,
+        output: &mut Output,
+        now: Instant,
+    ) -> Close {
+        let close = self.reject(Reject::Timeout, service, output, now);
+        Close { outcome: Outcome::RequestTimeout, ..close }
+    }
+
+    /// Answers with an error where an answer is still possible: a reply that has begun cannot be
+    /// taken back, and a second status line inside it would be read as its body.
+    fn reject(
+        &mut self,
+        reject: Reject,
+        service: &Service,
+        output: &mut Output,
+        now: Instant,
+    ) -> Close {
+        let begun = match self.exchange.take().map(|exchange| exchange.reply) {
+            None | Some(Reply::Echo { head_sent: false, .. }) => false,
+            Some(_) => true,
+        };
+        if !begun {
+            let (status, sentence) = reject.reply();
+            routes::put_text(service, output, now, status, sentence, Persistence::Close);
+        }
+        Close { linger: true, outcome: Outcome::Rejected }
+    }
+}
+
+/// What one step of the protocol came to.
+enum Step {
+    /// So much input is done with; go on.
+    Used(usize),
+    /// So much input is done with; wait for an event.
+    Wait(usize),
+    Close(Close),
+}
+
+impl Exchange {
+    /// Takes what `input` holds of the request body. The echo route sends it back, others drop it.
+    fn take_body(&mut self, cx: &mut Context, input: &[u8]) -> Result<usize, Reject> {
+        if self.body.is_complete() {
+            return Ok(0);
+        }
+        if self.owes_continue && input.is_empty() {
+            cx.output.put(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        self.owes_continue = false;
+        let piece = self.body.step(input, cx.service.limits.body_bytes_max)?;
+        if !piece.data.is_empty() {
+            self.reply.echo(cx, piece.data);
+        }
+        if self.body.is_complete() {
+            cx.deadlines.clear(Deadline::Body);
+        } else if piece.used > 0 || !cx.deadlines.is_set(Deadline::Body) {
+            cx.deadlines.set(Deadline::Body, cx.now + cx.service.limits.body_timeout());
+        }
+        Ok(piece.used)
+    }
+
+    /// Puts as much of the reply into the output as it has room for.
+    fn produce(&mut self, cx: &mut Context) {
+        match &mut self.reply {
+            Reply::Pattern { offset, end } => {
+                put_pattern(cx, offset, *end);
+                if *offset == *end {
+                    self.reply = Reply::Complete;
+                }
+            }
+            Reply::File { offset, end, .. } if offset == end => self.reply = Reply::Complete,
+            Reply::Echo { chunked, .. } if self.body.is_complete() => {
+                let chunked = *chunked;
+                self.reply.put_echo_head(cx);
+                if chunked {
+                    cx.output.put(b"0\r\n\r\n");
+                }
+                self.reply = Reply::Complete;
+            }
+            Reply::Complete | Reply::Echo { .. } | Reply::File { .. } | Reply::Delayed { .. } => {}
+        }
+    }
+}
+
+impl Reply {
+    fn echo(&mut self, cx: &mut Context, data: &[u8]) {
+        let Reply::Echo { chunked, .. } = *self else { return };
+        self.put_echo_head(cx);
+        if chunked {
+            cx.output.put(format!("{:x}\r\n", data.len()).as_bytes());
+            cx.output.put(data);
+            cx.output.put(b"\r\n");
+        } else {
+            cx.output.put(data);
+        }
+    }
+
+    fn put_echo_head(&mut self, cx: &mut Context) {
+        if let Reply::Echo { chunked, length, head_sent, persistence } = self
+            && !*head_sent
+        {
+            *head_sent = true;
+            let length = (!*chunked).then_some(*length);
+            routes::put_echo_head(cx, length, *persistence);
+        }
+    }
+}
+
+fn put_pattern(cx: &mut Context, offset: &mut u64, end: u64) {
+    let high_water = cx.service.limits.output_high_water_bytes;
+    while *offset < end && cx.output.len() < high_water {
+        let start = (*offset % PATTERN_BYTES as u64) as usize;
+        let len = ((PATTERN_BYTES - start) as u64).min(end - *offset) as usize;
+        cx.output.push(cx.service.pattern.slice(start..start + len));
+        *offset += len as u64;
+    }
+}
+
+/// A reply that sends `file` from `offset` to `end`.
+fn file_reply(file: &FileEntry, offset: u64, end: u64) -> Reply {
+    Reply::File { id: file.id, offset, end }
+}

@@ -1,0 +1,419 @@
+//! One connection's protocol state. Does no I/O, reads no clock, spawns nothing, cannot fail.
+//!
+//! The contract of a driver (that is: of every I/O model in this workspace):
+//!
+//! ```text
+//!   bytes arrived         -> receive(bytes, now)    all are taken; the slice may be reused at once
+//!   peer stopped sending  -> receive_eof(now)
+//!   bytes left            -> sent(n, now)           n = a prefix of slices() or chunks()
+//!   deadline passed       -> timeout(now)           early or repeated calls are harmless
+//!   file bytes were read  -> file_read(bytes, now)  answers wants().file; an error -> file_failed(now)
+//!   FIN was sent          -> shutdown_done(now)     answers wants().shutdown
+//!   the server is to stop -> drain(now)             what is in flight is finished, no more is begun
+//!   the socket failed     -> abort()
+//!   after any of these    -> ask wants() again; None means close the socket
+//! ```
+//!
+//! A protocol error is answered in the protocol (400, 408, ...) and then closes the connection, so
+//! the only `Result` in a model is a system call's. The answer of [`Conn::wants`] may change after
+//! every call above and at no other time.
+
+mod counters;
+mod deadlines;
+mod echo;
+mod files;
+mod http1;
+mod limits;
+mod output;
+mod service;
+
+use std::fmt;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+pub use counters::{Counters, Outcome, Totals};
+use deadlines::{Deadline, Deadlines};
+use echo::Echo;
+pub use files::{FileId, FileTable, FileTableBuilder};
+use http1::Http1;
+pub use limits::Limits;
+use output::Output;
+pub use service::{Clock, Host, Protocol, Service};
+
+/// Input that a protocol may leave unprocessed (behind a delayed reply, or while the peer does not
+/// read) before the driver is asked to stop reading: as much as the largest head, so that a head
+/// can always arrive whole.
+fn stash_is_full(stash: &[u8], limits: &Limits) -> bool {
+    stash.len() >= limits.head_bytes_max
+}
+
+/// What a connection waits for: the driver's whole knowledge of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wants {
+    /// Read from the socket when it has bytes.
+    pub read: bool,
+    /// There are bytes in [`Conn::slices`] to write.
+    pub write: bool,
+    /// Send FIN (shutdown(2) with `SHUT_WR`), then call [`Conn::shutdown_done`].
+    pub shutdown: bool,
+    /// Read this part of a file, then call [`Conn::file_read`]. Stays the same until answered.
+    pub file: Option<FileRead>,
+    /// Call [`Conn::timeout`] at this time.
+    pub deadline: Option<Instant>,
+}
+
+/// A part of a file of the [`FileTable`], to be read by the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileRead {
+    /// Which file.
+    pub file: FileId,
+    /// First byte wanted.
+    pub offset: u64,
+    /// Bytes wanted; at most [`Limits::file_read_bytes_max`], never zero.
+    pub len: usize,
+}
+
+/// Where a connection is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Requests are taken.
+    Open,
+    /// No more requests; the output is being flushed. `linger`: then send FIN and read on.
+    Flushing { linger: bool },
+    /// The output is out; FIN is to be sent.
+    HalfClosing,
+    /// FIN is out; input is read and dropped until the peer closes too. Closing at once would make
+    /// the kernel answer bytes still on their way with RST, and RST destroys the reply in the
+    /// peer's receive buffer (RFC 9112 section 9.6).
+    Lingering,
+    /// Nothing left to do.
+    Closed,
+}
+
+enum State {
+    Echo(Echo),
+    Http1(Http1),
+}
+
+/// One connection. See the module's text for the contract.
+pub struct Conn {
+    service: Arc<Service>,
+    state: State,
+    /// Input that could not be processed yet. Unallocated whenever it is empty.
+    stash: Vec<u8>,
+    output: Output,
+    deadlines: Deadlines,
+    phase: Phase,
+    outcome: Outcome,
+    eof: bool,
+    draining: bool,
+}
+
+/// What a protocol may touch while it works on input.
+struct Context<'a> {
+    service: &'a Service,
+    output: &'a mut Output,
+    deadlines: &'a mut Deadlines,
+    now: Instant,
+    eof: bool,
+    draining: bool,
+}
+
+/// What a protocol says after it has worked on input.
+struct Progress {
+    /// Bytes of input that are done with.
+    used: usize,
+    /// `Some`: take no more requests, flush, close.
+    close: Option<Close>,
+}
+
+/// How a protocol wants its connection to end.
+#[derive(Debug, Clone, Copy)]
+struct Close {
+    linger: bool,
+    outcome: Outcome,
+}
+
+impl Conn {
+    /// A connection that was just accepted.
+    pub fn new(service: &Arc<Service>, now: Instant) -> Conn {
+        service.counters.accepted();
+        let mut deadlines = Deadlines::default();
+        deadlines.set(Deadline::Idle, now + service.limits.idle_timeout());
+        let state = match service.protocol {
+            Protocol::Echo => State::Echo(Echo),
+            Protocol::Http => State::Http1(Http1::default()),
+        };
+        Conn {
+            service: Arc::clone(service),
+            state,
+            stash: Vec::new(),
+            output: Output::default(),
+            deadlines,
+            phase: Phase::Open,
+            outcome: Outcome::Completed,
+            eof: false,
+            draining: false,
+        }
+    }
+
+    /// Bytes arrived. All of them are taken: the slice may be reused as soon as this returns.
+    pub fn receive(&mut self, bytes: &[u8], now: Instant) {
+        self.service.counters.received(bytes.len());
+        if self.phase != Phase::Open || bytes.is_empty() {
+            return;
+        }
+        if self.stash.is_empty() {
+            let used = self.advance(bytes, now);
+            if self.phase == Phase::Open {
+                self.stash.extend_from_slice(&bytes[used..]);
+            }
+        } else {
+            self.stash.extend_from_slice(bytes);
+            self.advance_stash(now);
+        }
+        self.settle(now);
+    }
+
+    /// The peer sent FIN: there will be no more input. What was asked before is still answered.
+    pub fn receive_eof(&mut self, now: Instant) {
+        self.eof = true;
+        match self.phase {
+            Phase::Open => self.advance_stash(now),
+            Phase::Lingering => self.close(self.outcome),
+            Phase::Flushing { .. } | Phase::HalfClosing | Phase::Closed => {}
+        }
+        self.settle(now);
+    }
+
+    /// The first `n` bytes of [`Conn::slices`] or [`Conn::chunks`] are with the kernel.
+    pub fn sent(&mut self, n: usize, now: Instant) {
+        self.service.counters.sent(n);
+        self.output.sent(n);
+        self.deadlines.clear(Deadline::WriteStall);
+        // Room in the output may be what a reply or a pipelined request was waiting for.
+        if self.phase == Phase::Open && !(self.between_requests() && self.stash.is_empty()) {
+            self.advance_stash(now);
+        }
+        self.settle(now);
+    }
+
+    /// The driver's clock says `now`: whatever is due happens. Early calls do nothing.
+    pub fn timeout(&mut self, now: Instant) {
+        while let Some(due) = self.deadlines.pop_due(now) {
+            match due {
+                Deadline::Idle => self.close(Outcome::IdleTimeout),
+                Deadline::WriteStall => self.close(Outcome::WriteTimeout),
+                Deadline::Linger => self.close(self.outcome),
+                Deadline::Drain => self.close(Outcome::DrainTimeout),
+                Deadline::Head | Deadline::Body => self.request_timed_out(now),
+                Deadline::Reply => self.reply_due(now),
+            }
+        }
+        self.settle(now);
+    }
+
+    /// The bytes that [`Wants::file`] asked for, or fewer: the rest is asked for again.
+    pub fn file_read(&mut self, bytes: Bytes, now: Instant) {
+        if bytes.is_empty() {
+            // The file is shorter than it was at start. The length is promised already.
+            return self.file_failed(now);
+        }
+        if let State::Http1(http1) = &mut self.state {
+            http1.file_read(bytes, &mut self.output);
+        }
+        if self.phase == Phase::Open {
+            self.advance_stash(now);
+        }
+        self.settle(now);
+    }
+
+    /// The bytes that [`Wants::file`] asked for cannot be read. The head has promised them, so
+    /// cutting the connection is the only honest reply left (RFC 9112 section 8).
+    pub fn file_failed(&mut self, now: Instant) {
+        self.close(Outcome::FileFailed);
+        self.settle(now);
+    }
+
+    /// FIN was sent, as [`Wants::shutdown`] asked.
+    pub fn shutdown_done(&mut self, now: Instant) {
+        if self.phase == Phase::HalfClosing {
+            self.phase = Phase::Lingering;
+            self.deadlines.set(Deadline::Linger, now + self.service.limits.linger_timeout());
+            if self.eof {
+                self.close(self.outcome);
+            }
+        }
+    }
+
+    /// The server is to stop: finish the request in flight, begin no other, close. Whatever is
+    /// left after [`Limits::drain_timeout_ms`] is cut.
+    pub fn drain(&mut self, now: Instant) {
+        if self.draining || self.phase == Phase::Closed {
+            return;
+        }
+        self.draining = true;
+        self.deadlines.set(Deadline::Drain, now + self.service.limits.drain_timeout());
+        if self.phase == Phase::Open {
+            self.advance_stash(now);
+        }
+        self.settle(now);
+    }
+
+    /// The socket failed (reset, unreachable, write error): there is nobody to talk to.
+    pub fn abort(&mut self) {
+        self.close(Outcome::Reset);
+    }
+
+    /// What the connection waits for now; `None` means: close the socket.
+    pub fn wants(&self) -> Option<Wants> {
+        let limits = &self.service.limits;
+        let room = self.output.len() < limits.output_high_water_bytes;
+        let (read, file) = match self.phase {
+            Phase::Closed => return None,
+            Phase::Open => {
+                let file = match &self.state {
+                    State::Http1(http1) if room => http1.wants_file(limits),
+                    _ => None,
+                };
+                (!self.eof && room && !stash_is_full(&self.stash, limits), file)
+            }
+            Phase::Flushing { .. } | Phase::HalfClosing => (false, None),
+            Phase::Lingering => (true, None),
+        };
+        Some(Wants {
+            read,
+            write: !self.output.is_empty(),
+            shutdown: self.phase == Phase::HalfClosing,
+            file,
+            deadline: self.deadlines.earliest(),
+        })
+    }
+
+    /// True between two requests: nothing asked, nothing owed. Such a connection may be cut when
+    /// the server stops.
+    pub fn is_idle(&self) -> bool {
+        self.between_requests() && self.stash.is_empty() && self.output.is_empty()
+    }
+
+    /// How the connection ended; meaningful once [`Conn::wants`] is `None`.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// The output, borrowed: fills `slices` from its front and returns how many were filled.
+    /// For models that write before they return to the connection (readiness, blocking).
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.output.slices(slices)
+    }
+
+    /// The output as counted handles, front first. For models that lend memory to somebody who
+    /// outlives the call (io_uring, another thread): a handle keeps its bytes alive whatever
+    /// becomes of the connection.
+    pub fn chunks(&mut self) -> impl Iterator<Item = Bytes> + '_ {
+        self.output.chunks()
+    }
+
+    /// Lets the protocol work on `input`; returns how much of it is done with.
+    fn advance(&mut self, input: &[u8], now: Instant) -> usize {
+        let mut context = Context {
+            service: &self.service,
+            output: &mut self.output,
+            deadlines: &mut self.deadlines,
+            now,
+            eof: self.eof,
+            draining: self.draining,
+        };
+        let progress = match &mut self.state {
+            State::Echo(echo) => echo.advance(&mut context, input),
+            State::Http1(http1) => http1.advance(&mut context, input),
+        };
+        if let Some(close) = progress.close {
+            self.flush_and_close(close);
+        }
+        progress.used
+    }
+
+    fn between_requests(&self) -> bool {
+        match &self.state {
+            State::Echo(_) => true,
+            State::Http1(http1) => http1.is_between_requests(),
+        }
+    }
+
+    fn advance_stash(&mut self, now: Instant) {
+        let mut stash = std::mem::take(&mut self.stash);
+        let used = self.advance(&stash, now);
+        if self.phase == Phase::Open && used < stash.len() {
+            stash.drain(..used);
+            self.stash = stash;
+        }
+    }
+
+    fn request_timed_out(&mut self, now: Instant) {
+        if let (Phase::Open, State::Http1(http1)) = (self.phase, &mut self.state) {
+            let close = http1.request_timed_out(&self.service, &mut self.output, now);
+            self.flush_and_close(close);
+        }
+    }
+
+    fn reply_due(&mut self, now: Instant) {
+        if let (Phase::Open, State::Http1(http1)) = (self.phase, &mut self.state) {
+            http1.reply_due(&self.service, &mut self.output, now);
+            self.advance_stash(now);
+        }
+    }
+
+    fn flush_and_close(&mut self, close: Close) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        self.phase = Phase::Flushing { linger: close.linger && !self.eof };
+        self.outcome = close.outcome;
+        self.stash = Vec::new();
+        self.deadlines.clear_requests();
+    }
+
+    fn close(&mut self, outcome: Outcome) {
+        if self.phase != Phase::Closed {
+            self.phase = Phase::Closed;
+            self.outcome = outcome;
+            self.service.counters.closed(outcome);
+        }
+    }
+
+    /// Brings phase and write deadline in line with the output, after every event.
+    fn settle(&mut self, now: Instant) {
+        if self.output.is_empty() {
+            self.deadlines.clear(Deadline::WriteStall);
+            match self.phase {
+                Phase::Flushing { linger: true } => self.phase = Phase::HalfClosing,
+                Phase::Flushing { linger: false } => self.close(self.outcome),
+                Phase::Open | Phase::HalfClosing | Phase::Lingering | Phase::Closed => {}
+            }
+        } else if !self.deadlines.is_set(Deadline::WriteStall) {
+            let stall = self.service.limits.write_timeout();
+            self.deadlines.set(Deadline::WriteStall, now + stall);
+        }
+    }
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn")
+            .field("phase", &self.phase)
+            .field("stash", &self.stash.len())
+            .field("output", &self.output.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Conn {
+    /// A model that drops a connection before its end (its loop failed, say) has cut it.
+    fn drop(&mut self) {
+        self.close(Outcome::Reset);
+    }
+}

@@ -1,0 +1,91 @@
+//! A limit on everything, in one place, printed by `--describe` and kept with every result.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// The limits of a server. Each default names its reason or its precedent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Largest request head, in bytes (request line and fields): longer is 431.
+    /// h11 has 16 KiB, nginx 8 + 4 x 8 KiB, Tomcat 8 KiB.
+    pub head_bytes_max: usize,
+    /// Longest request target, in bytes: longer is 414. RFC 9112 section 3 asks for 8,000 at least.
+    pub target_bytes_max: usize,
+    /// Largest request body, in bytes: more is 413. Bodies are streamed, so this bounds time
+    /// and bandwidth, not memory.
+    pub body_bytes_max: u64,
+    /// Output of one connection, in bytes, above which no more is read or produced. Two full
+    /// file reads: one may be on its way out while the next is fetched.
+    pub output_high_water_bytes: usize,
+    /// Largest single file read, in bytes: what one read(2) may take from the other connections.
+    pub file_read_bytes_max: usize,
+    /// Requests answered on one connection before it is closed; 0 = no limit.
+    pub keepalive_requests_max: u64,
+    /// Longest `/delay/MS`, in milliseconds.
+    pub delay_ms_max: u64,
+    /// Longest `/work/US`, in microseconds: one such request stops an event loop for as long.
+    pub work_us_max: u64,
+    /// Longest `/bytes/N`, in bytes.
+    pub reply_bytes_max: u64,
+    /// Time between two requests, in milliseconds. nginx 75 s, Apache 5 s.
+    pub idle_timeout_ms: u64,
+    /// Time for a whole request head, in milliseconds, from its first byte.
+    pub head_timeout_ms: u64,
+    /// Time between two reads of a request body, in milliseconds.
+    pub body_timeout_ms: u64,
+    /// Time in which a peer must read something of its reply, in milliseconds.
+    pub write_timeout_ms: u64,
+    /// Time for the peer to close after our FIN, in milliseconds.
+    pub linger_timeout_ms: u64,
+    /// Time to finish what is in flight when the server stops, in milliseconds.
+    pub drain_timeout_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            head_bytes_max: 16 << 10,
+            target_bytes_max: 8 << 10,
+            body_bytes_max: 64 << 20,
+            output_high_water_bytes: 128 << 10,
+            file_read_bytes_max: 64 << 10,
+            keepalive_requests_max: 0,
+            delay_ms_max: 60_000,
+            work_us_max: 1_000_000,
+            reply_bytes_max: 1 << 40,
+            idle_timeout_ms: 30_000,
+            head_timeout_ms: 10_000,
+            body_timeout_ms: 10_000,
+            write_timeout_ms: 30_000,
+            linger_timeout_ms: 1_000,
+            drain_timeout_ms: 5_000,
+        }
+    }
+}
+
+impl Limits {
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    pub(crate) fn head_timeout(&self) -> Duration {
+        Duration::from_millis(self.head_timeout_ms)
+    }
+
+    pub(crate) fn body_timeout(&self) -> Duration {
+        Duration::from_millis(self.body_timeout_ms)
+    }
+
+    pub(crate) fn write_timeout(&self) -> Duration {
+        Duration::from_millis(self.write_timeout_ms)
+    }
+
+    pub(crate) fn linger_timeout(&self) -> Duration {
+        Duration::from_millis(self.linger_timeout_ms)
+    }
+
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.drain_timeout_ms)
+    }
+}

@@ -1,0 +1,113 @@
+//! What all connections of a worker share: limits, files, counters, the date, and the outside's
+//! answers to the two things that a core without I/O and clock cannot do itself.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+use crate::{Counters, FileTable, Limits};
+
+/// Which protocol the listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Every byte back (RFC 862).
+    Echo,
+    /// HTTP/1.1 (RFC 9110, RFC 9112).
+    Http,
+}
+
+/// What the core asks of the program around it.
+pub trait Host: Send + Sync {
+    /// Burns CPU on the calling thread for `duration` (`/work/US`).
+    fn burn(&self, duration: Duration);
+    /// The server's own counters as one JSON object (`/stats`).
+    fn stats_json(&self) -> String;
+}
+
+/// One pair of simultaneous readings, so that the date follows from the `now` of every call.
+/// A step of the wall clock after start is not seen: the date then stays off by that step.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// The monotonic clock at start.
+    pub started: Instant,
+    /// The time since the Unix epoch at the same moment.
+    pub started_unix: Duration,
+}
+
+/// Shared by the connections of one worker.
+pub struct Service {
+    /// What the listener speaks.
+    pub protocol: Protocol,
+    /// The limits in force.
+    pub limits: Limits,
+    /// This worker's counters.
+    pub counters: Arc<Counters>,
+    /// The files under `/files/`; `None` without a document root.
+    pub files: Option<Arc<FileTable>>,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) pattern: Bytes,
+    clock: Clock,
+    date: Mutex<CachedDate>,
+}
+
+/// Length of an IMF-fixdate, `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7).
+const DATE_LEN: usize = 29;
+
+struct CachedDate {
+    unix_s: u64,
+    text: [u8; DATE_LEN],
+}
+
+/// What `/bytes/N` is made of: byte k of the reply is `ALPHABET[k % 64]`.
+const ALPHABET: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-\n";
+
+/// A multiple of the alphabet, and one file read long: `/bytes/N` and a file of N bytes then cost
+/// the same output operations.
+pub(crate) const PATTERN_BYTES: usize = 64 << 10;
+
+impl Service {
+    /// Everything that connections share. `counters` belong to one worker, the rest to all.
+    pub fn new(
+        protocol: Protocol,
+        limits: Limits,
+        counters: Arc<Counters>,
+        files: Option<Arc<FileTable>>,
+        host: Arc<dyn Host>,
+        clock: Clock,
+    ) -> Service {
+        Service {
+            protocol,
+            limits,
+            counters,
+            files,
+            host,
+            pattern: Bytes::from(ALPHABET.repeat(PATTERN_BYTES / ALPHABET.len())),
+            clock,
+            date: Mutex::new(CachedDate { unix_s: u64::MAX, text: [0; DATE_LEN] }),
+        }
+    }
+
+    /// Appends the date of `now` as an IMF-fixdate. Formatted once a second, because formatting
+    /// costs as much as parsing a small request.
+    pub(crate) fn put_date(&self, now: Instant, out: &mut Vec<u8>) {
+        let since_start = now.saturating_duration_since(self.clock.started);
+        let unix = self.clock.started_unix + since_start;
+        // A poisoned lock means that a formatter panicked; the cache is then rewritten below.
+        let mut date = self.date.lock().unwrap_or_else(PoisonError::into_inner);
+        if date.unix_s != unix.as_secs() {
+            let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix.as_secs()));
+            if let Ok(text) = text.as_bytes().try_into() {
+                *date = CachedDate { unix_s: unix.as_secs(), text };
+            }
+        }
+        out.extend_from_slice(&date.text);
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("protocol", &self.protocol).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,197 @@
+//! The command line: the same flags for every model, and each model's own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, Args, Command, FromArgMatches, ValueEnum, value_parser};
+use conn::{Limits, Protocol};
+
+use crate::{Flavour, Model, Values, Workers};
+
+/// What was typed.
+#[derive(Debug, Args)]
+pub(crate) struct Typed {
+    /// Address to listen on; port 0 picks a free one, and the first line of output names it
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+
+    /// What to speak: echo sends every byte back, http is HTTP/1.1
+    #[arg(long, value_enum, default_value_t = ProtocolName::Http)]
+    protocol: ProtocolName,
+
+    /// Independent loops, each with its own listener on the same port (SO_REUSEPORT)
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..=256))]
+    workers: u16,
+
+    /// Serve the files of this directory under /files/
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+
+    /// Most connections at once; more wait in the kernel's backlog [default: what descriptors allow]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    conns_max: Option<u32>,
+
+    /// Close a connection on which no request was begun for so long
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    idle_timeout: Duration,
+
+    /// Answer 408 when a request head takes longer, from its first byte
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    head_timeout: Duration,
+
+    /// Answer 408 when a request body pauses for longer
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    body_timeout: Duration,
+
+    /// Cut a connection that reads nothing of its reply for so long
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    write_timeout: Duration,
+
+    /// On SIGTERM or Ctrl-C, let requests in flight take this long to finish
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
+    drain_timeout: Duration,
+
+    /// Close a connection after so many requests; 0 = never
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keepalive_requests: u64,
+
+    /// Largest request head, in bytes (431 beyond)
+    #[arg(long, value_name = "BYTES", default_value_t = 16 << 10, value_parser = value_parser!(u32).range(64..=1 << 20))]
+    head_bytes_max: u32,
+
+    /// Longest request target, in bytes (414 beyond)
+    #[arg(long, value_name = "BYTES", default_value_t = 8 << 10, value_parser = value_parser!(u32).range(16..=1 << 20))]
+    target_bytes_max: u32,
+
+    /// Largest request body, in bytes (413 beyond)
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    body_bytes_max: u64,
+
+    /// Bytes of unread output at which a connection is no longer read
+    #[arg(long, value_name = "BYTES", default_value_t = 128 << 10, value_parser = value_parser!(u32).range(1024..=1 << 30))]
+    output_high_water_bytes: u32,
+
+    /// Print one line of JSON about this server and exit
+    #[arg(long)]
+    describe: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ProtocolName {
+    Echo,
+    Http,
+}
+
+/// What it means.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) listen: SocketAddr,
+    pub(crate) protocol: Protocol,
+    pub(crate) workers: usize,
+    pub(crate) root: Option<PathBuf>,
+    pub(crate) conns_max: Option<usize>,
+    pub(crate) limits: Limits,
+    pub(crate) describe: bool,
+    pub(crate) flavours: Vec<(&'static str, String)>,
+}
+
+/// Reads the command line. Ends the process on `--help` and on mistakes, with clap's texts.
+pub(crate) fn parse(model: &'static Model) -> Setup {
+    let matches = command(model).get_matches();
+    let typed = Typed::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let flavours = model.flavours.iter().map(|flavour| {
+        let value = matches.get_one::<String>(flavour.flag).cloned();
+        (flavour.flag, value.unwrap_or_else(|| flavour.default.to_owned()))
+    });
+    let flavours = flavours.collect();
+    if let Workers::One(reason) = model.workers
+        && typed.workers > 1
+    {
+        let message =
+            format!("--workers {}: serve-{} has one: {reason}\n", typed.workers, model.name);
+        command(model).error(clap::error::ErrorKind::ValueValidation, message).exit();
+    }
+    Setup {
+        listen: typed.listen,
+        protocol: match typed.protocol {
+            ProtocolName::Echo => Protocol::Echo,
+            ProtocolName::Http => Protocol::Http,
+        },
+        workers: usize::from(typed.workers),
+        limits: limits(&typed),
+        root: typed.root,
+        conns_max: typed.conns_max.map(|max| max as usize),
+        describe: typed.describe,
+        flavours,
+    }
+}
+
+fn limits(typed: &Typed) -> Limits {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Limits {
+        head_bytes_max: typed.head_bytes_max as usize,
+        target_bytes_max: typed.target_bytes_max as usize,
+        body_bytes_max: typed.body_bytes_max,
+        output_high_water_bytes: typed.output_high_water_bytes as usize,
+        keepalive_requests_max: typed.keepalive_requests,
+        idle_timeout_ms: millis(typed.idle_timeout),
+        head_timeout_ms: millis(typed.head_timeout),
+        body_timeout_ms: millis(typed.body_timeout),
+        write_timeout_ms: millis(typed.write_timeout),
+        drain_timeout_ms: millis(typed.drain_timeout),
+        ..Limits::default()
+    }
+}
+
+fn command(model: &'static Model) -> Command {
+    let name = format!("serve-{}", model.name);
+    let mut command = Command::new(name.clone())
+        .bin_name(name)
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(model.summary)
+        .long_about(format!("{}\n\n{}", model.summary, model.about))
+        .after_help(AFTER_HELP);
+    command = Typed::augment_args(command);
+    for flavour in model.flavours {
+        command = command.arg(flavour_arg(flavour));
+    }
+    command
+}
+
+fn flavour_arg(flavour: &'static Flavour) -> Arg {
+    let arg = Arg::new(flavour.flag)
+        .long(flavour.flag)
+        .help(flavour.help)
+        .default_value(flavour.default)
+        .help_heading("This model's own");
+    match flavour.values {
+        Values::Words(words) => arg.value_parser(PossibleValuesParser::new(words)),
+        Values::Number(from, to) => arg.value_name("N").value_parser(move |text: &str| {
+            let number = text.parse::<u64>().ok().filter(|n| (from..=to).contains(n));
+            number.map(|n| n.to_string()).ok_or(format!("want a number from {from} to {to}"))
+        }),
+    }
+}
+
+/// A time such as 30s, 500ms or 2m; at least a millisecond, at most a day, so that a deadline is
+/// always a time that the clock can reach.
+fn duration(text: &str) -> Result<Duration, String> {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; try 30s"))?;
+    if duration < Duration::from_millis(1) || duration > DAY {
+        return Err("want a time from 1ms to 1day".to_owned());
+    }
+    Ok(duration)
+}
+
+const AFTER_HELP: &str = "\
+Try, with the address that the first line of output names:
+  curl http://ADDR/                          13 bytes
+  curl http://ADDR/bytes/100000              a body of any length
+  curl --data hello http://ADDR/echo         the body comes back
+  curl http://ADDR/delay/500                 answers after 500 ms: who else waits meanwhile?
+  curl http://ADDR/work/500000               burns half a second of CPU: and now?
+  curl http://ADDR/stats                     the server's own counters, as JSON
+Stop it with Ctrl-C; the last line of output is a JSON object of its counters.";

@@ -1,0 +1,185 @@
+//! A socket and its connection, as the blocking models drive them: serial, threads, pool. They
+//! differ only in which thread has the conversation, so the conversation is written once, here.
+
+use std::io::{ErrorKind, IoSlice, Read};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use conn::{Conn, Wants};
+
+use crate::peer::write_slices;
+use crate::{Stop, Tracked, Worker};
+
+/// Chunks that one writev(2) may carry.
+const SLICES_MAX: usize = 8;
+
+/// SO_RCVTIMEO may stay longer than it should be by one part in this many. The idle deadline of every
+/// request is the same time away, less the moments since it was set, so this saves a setsockopt(2)
+/// per request, and a 30 s timeout then comes at most a second late. Shorter than it should be is
+/// harmless: recv(2) returns with nothing due, once, and the timeout is set anew.
+const RECV_TIMEOUT_SLACK_PARTS: u32 = 32;
+
+/// One connection on a blocking socket, and the thread that has nothing else to do.
+pub struct Conversation<'w> {
+    worker: &'w Worker,
+    stream: Arc<TcpStream>,
+    tracked: Tracked,
+    conn: Conn,
+    now: Instant,
+    recv_timeout: Option<Duration>,
+}
+
+impl<'w> Conversation<'w> {
+    /// Begins with a socket that was just accepted.
+    pub fn new(stream: TcpStream, worker: &'w Worker) -> Conversation<'w> {
+        let stream = Arc::new(stream);
+        let tracked = worker.stop.track(&stream);
+        let now = Instant::now();
+        let conn = worker.conn(now);
+        Conversation { worker, stream, tracked, conn, now, recv_timeout: None }
+    }
+
+    /// Serves the connection to its end: every wait in here is a system call that does not return
+    /// before it has something to say. `scratch` is the thread's receive buffer.
+    pub fn run(mut self, scratch: &mut [u8]) {
+        loop {
+            if self.worker.stop.requested() {
+                self.conn.drain(self.now);
+            }
+            let Some(wants) = self.conn.wants() else { return };
+            if wants.deadline.is_some_and(|at| at <= self.now) {
+                self.conn.timeout(self.now);
+            } else if let Some(part) = &wants.file {
+                match self.worker.files.read(part) {
+                    Ok(bytes) => self.conn.file_read(bytes, self.now),
+                    Err(_) => self.conn.file_failed(self.now),
+                }
+            } else if wants.write {
+                self.write();
+            } else if wants.shutdown {
+                // A peer that is gone already makes this fail; the read that follows will tell.
+                let _ = self.stream.shutdown(Shutdown::Write);
+                self.conn.shutdown_done(self.now);
+            } else if wants.read {
+                self.read(&wants, scratch);
+            } else {
+                self.worker.stop.sleep(self.remaining(&wants));
+                self.now = Instant::now();
+            }
+        }
+    }
+
+    fn read(&mut self, wants: &Wants, scratch: &mut [u8]) {
+        self.tracked.set_idle(self.conn.is_idle());
+        if self.worker.stop.requested() {
+            return self.conn.drain(self.now);
+        }
+        self.limit_recv(self.remaining(wants));
+        let result = (&*self.stream).read(scratch);
+        self.tracked.set_idle(false);
+        self.now = Instant::now();
+        match result {
+            // Ended by the server's own stop: that is no word of the peer's.
+            Ok(0) if self.worker.stop.requested() && self.conn.is_idle() => {
+                self.conn.drain(self.now);
+            }
+            Ok(0) => self.conn.receive_eof(self.now),
+            Ok(n) => self.conn.receive(&scratch[..n], self.now),
+            Err(error) => match error.kind() {
+                // SO_RCVTIMEO; what is due, if anything, is for the clock to say.
+                ErrorKind::WouldBlock => self.recv_timeout = None,
+                ErrorKind::Interrupted => {}
+                _ => self.conn.abort(),
+            },
+        }
+    }
+
+    fn write(&mut self) {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let filled = self.conn.slices(&mut slices);
+        match write_slices(&self.stream, &slices[..filled]) {
+            Ok(n) => self.conn.sent(n, self.now),
+            Err(error) => match error.kind() {
+                // SO_SNDTIMEO, inherited from the listener.
+                ErrorKind::WouldBlock => self.now = Instant::now(),
+                ErrorKind::Interrupted => {}
+                _ => self.conn.abort(),
+            },
+        }
+    }
+
+    /// SO_RCVTIMEO, set only where the one in force would return too late.
+    fn limit_recv(&mut self, remaining: Duration) {
+        let latest = remaining + remaining / RECV_TIMEOUT_SLACK_PARTS;
+        if self.recv_timeout.is_none_or(|set| set > latest) {
+            // Fails only for zero, which `remaining` never is.
+            let _ = self.stream.set_read_timeout(Some(remaining));
+            self.recv_timeout = Some(remaining);
+        }
+    }
+
+    /// Time to the deadline, never zero: to setsockopt(2) zero means for ever.
+    fn remaining(&self, wants: &Wants) -> Duration {
+        const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
+        wants.deadline.map_or(FOREVER, |at| {
+            at.saturating_duration_since(self.now).max(Duration::from_micros(1))
+        })
+    }
+}
+
+/// How many conversations may go on at once. A model takes a slot *before* it accepts, so that at
+/// the limit clients wait in the kernel's backlog and cost the server nothing.
+#[derive(Debug)]
+pub struct Slots {
+    stop: Arc<Stop>,
+    free: AtomicUsize,
+    all: usize,
+}
+
+/// The right to have one conversation; given back when dropped.
+#[derive(Debug)]
+pub struct Slot(Arc<Slots>);
+
+impl Slots {
+    /// `all` slots, waiting for which ends when the server stops.
+    pub fn new(all: usize, stop: &Arc<Stop>) -> Arc<Slots> {
+        Arc::new(Slots { stop: Arc::clone(stop), free: AtomicUsize::new(all), all })
+    }
+
+    /// Waits for a free slot; `None` when the server is to stop.
+    pub fn acquire(self: &Arc<Slots>) -> Option<Slot> {
+        let mut monitor = self.stop.lock_monitor();
+        loop {
+            if self.stop.requested() {
+                return None;
+            }
+            // Only ever changed under the monitor, which is what orders it.
+            let free = self.free.load(Relaxed);
+            if free > 0 {
+                self.free.store(free - 1, Relaxed);
+                return Some(Slot(Arc::clone(self)));
+            }
+            monitor = self.stop.wait_changed(monitor);
+        }
+    }
+
+    /// Waits until every slot has been given back.
+    pub fn wait_all_free(&self) {
+        let mut monitor = self.stop.lock_monitor();
+        while self.free.load(Relaxed) < self.all {
+            monitor = self.stop.wait_changed(monitor);
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        {
+            let _monitor = self.0.stop.lock_monitor();
+            self.0.free.fetch_add(1, Relaxed);
+        }
+        self.0.stop.notify();
+    }
+}

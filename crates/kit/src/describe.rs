@@ -1,0 +1,69 @@
+//! `--describe`: one line of JSON, by which the measuring side knows a server. Any executable named
+//! `serve-NAME` that answers it alike can join every experiment.
+
+use conn::Limits;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::args::Setup;
+use crate::{Model, Place, Values, Workers};
+
+#[derive(Serialize)]
+struct Description<'a> {
+    name: &'a str,
+    description: &'a str,
+    place: Place,
+    protocols: [&'a str; 2],
+    workers: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workers_reason: Option<&'a str>,
+    limits: AllLimits<'a>,
+    flavours: Vec<Value>,
+    unavailable: Option<String>,
+}
+
+#[derive(Serialize)]
+struct AllLimits<'a> {
+    #[serde(flatten)]
+    limits: &'a Limits,
+    /// Served at once, over all workers.
+    connections_max: usize,
+    connections_max_reason: &'a str,
+}
+
+/// The line, without its end. `connections_max` is what this process can hold.
+pub(crate) fn line(model: &Model, setup: &Setup, connections_max: usize) -> String {
+    let (workers, workers_reason) = match model.workers {
+        Workers::Loops => ("loops", None),
+        Workers::One(reason) => ("one", Some(reason)),
+    };
+    let reason = match model.connections_max {
+        Some((max, reason)) if max <= connections_max => reason,
+        _ if setup.conns_max.is_some() => "--conns-max",
+        _ => "descriptors of the process (RLIMIT_NOFILE)",
+    };
+    let flavours = model.flavours.iter().map(|flavour| {
+        let values = match flavour.values {
+            Values::Words(words) => json!(words),
+            Values::Number(from, to) => json!({ "from": from, "to": to }),
+        };
+        json!({ "flag": flavour.flag, "values": values, "default": flavour.default, "help": flavour.help })
+    });
+    let description = Description {
+        name: model.name,
+        description: model.summary,
+        place: model.place,
+        protocols: ["echo", "http"],
+        workers,
+        workers_reason,
+        limits: AllLimits {
+            limits: &setup.limits,
+            connections_max,
+            connections_max_reason: reason,
+        },
+        flavours: flavours.collect(),
+        unavailable: (model.unavailable)(),
+    };
+    // Numbers and text only: this cannot fail.
+    serde_json::to_string(&description).unwrap_or_default()
+}

@@ -1,0 +1,41 @@
+//! What every server needs and no model is about: command line, listener, limits, shutdown, timers,
+//! counters.
+//!
+//! A library, not a framework: each model owns its loop and calls these objects. A model's `main`
+//! is one call of [`run`]; what is left in its crate is its way of waiting.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "iolab needs Linux: epoll, io_uring and the accounting it shows exist nowhere else."
+);
+
+mod args;
+mod blocking;
+mod describe;
+mod files;
+mod listener;
+mod model;
+mod peer;
+mod peers;
+mod run;
+mod stop;
+mod sys;
+mod timers;
+mod usage;
+mod worker;
+
+pub use blocking::{Conversation, Slot, Slots};
+pub use files::Files;
+pub use listener::{Accepted, Listener};
+pub use model::{Flavour, Model, Place, Values, Workers};
+pub use peer::{Peer, Readiness, Turn};
+pub use peers::{Peers, Token};
+pub use run::run;
+pub use stop::{Stop, Tracked};
+pub use timers::{Armed, Timers};
+pub use worker::Worker;
+
+/// Size of a receive buffer, in bytes: one per thread, shared by all its connections. One read may
+/// then take a whole default TCP receive window's worth of small requests; only the part that is
+/// filled is ever touched, so the size itself costs nothing.
+pub const SCRATCH_BYTES: usize = 64 << 10;

@@ -1,0 +1,72 @@
+//! What a model says about itself: the text of `--help` and `--describe`.
+
+use serde::Serialize;
+
+/// One way of waiting, as data.
+#[derive(Debug)]
+pub struct Model {
+    /// Short name; the executable is `serve-NAME`.
+    pub name: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// A paragraph for `--help`: what the model does while it waits.
+    pub about: &'static str,
+    /// Where it stands in Stevens' two questions.
+    pub place: Place,
+    /// Whether the listener and its connections are non-blocking.
+    pub nonblocking_sockets: bool,
+    /// What `--workers N` means.
+    pub workers: Workers,
+    /// Most connections that it can serve at once, with the reason; `None`: descriptors alone.
+    pub connections_max: Option<(usize, &'static str)>,
+    /// Its own flags.
+    pub flavours: &'static [Flavour],
+    /// Says in a sentence why it cannot run on this machine, if so, and what to do about it.
+    pub unavailable: fn() -> Option<String>,
+}
+
+/// The two questions that are often taken for one (UNP section 6.2): does a call that finds nothing
+/// to do sleep (blocking), and who copies the data, the program or the kernel (synchronous)?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// A read that finds nothing puts the thread to sleep.
+    pub blocking: bool,
+    /// The program itself copies the data, by a call that returns when that is done.
+    pub synchronous: bool,
+}
+
+/// What `--workers N` means to a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// N independent loops, each with its own listener (SO_REUSEPORT, socket(7)).
+    Loops,
+    /// Exactly one, for this reason.
+    One(&'static str),
+}
+
+/// A flag that only this model has.
+#[derive(Debug)]
+pub struct Flavour {
+    /// Name of the flag, without dashes.
+    pub flag: &'static str,
+    /// What it may be.
+    pub values: Values,
+    /// Value without the flag.
+    pub default: &'static str,
+    /// One line of help.
+    pub help: &'static str,
+}
+
+/// What a flavour may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Values {
+    /// One of these words.
+    Words(&'static [&'static str]),
+    /// A number from and to, both included.
+    Number(u64, u64),
+}
+
+impl Model {
+    /// For models that run wherever Linux does.
+    pub const ALWAYS: fn() -> Option<String> = || None;
+}

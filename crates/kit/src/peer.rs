@@ -1,0 +1,171 @@
+//! A socket and its connection, as the readiness models drive them: busy, select, poll, epoll. They
+//! differ only in who says what is ready, so what is done then is written once, here.
+
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use conn::{Conn, Wants};
+
+use crate::timers::Armed;
+use crate::{Files, Worker};
+
+/// Steps (a read, a write, a file read) that one connection may take before others have their turn.
+/// A request costs two, so a peer that floods gets four requests' worth of reads per turn.
+const STEPS_PER_TURN_MAX: usize = 8;
+
+/// Chunks that one writev(2) may carry; more wait for the next step. A reply is one or two.
+const SLICES_MAX: usize = 8;
+
+/// What a wait primitive said about a socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// A read will not block.
+    pub read: bool,
+    /// A write will not block.
+    pub write: bool,
+    /// The peer's FIN is queued, so a short read does not mean that nothing is left to read.
+    pub peer_closed: bool,
+    /// The connection is broken (ERR or HUP): reported whether it was asked for or not.
+    pub failed: bool,
+}
+
+/// What came of one turn.
+#[derive(Debug)]
+pub enum Turn {
+    /// Nothing to do until the socket is ready for what is wanted, or the deadline.
+    Waits(Wants),
+    /// The steps of this turn are used up; no event will come for what is left, so ask again soon.
+    More(Wants),
+    /// The connection is over; the socket is to be closed.
+    Closed,
+}
+
+/// A non-blocking socket and its connection.
+#[derive(Debug)]
+pub struct Peer {
+    stream: TcpStream,
+    conn: Conn,
+    /// As far as we know, a read would find something.
+    readable: bool,
+    /// As far as we know, a write would find room.
+    writable: bool,
+    peer_closed: bool,
+    failed: bool,
+    pub(crate) armed: Armed,
+    pub(crate) queued: bool,
+}
+
+impl Peer {
+    pub(crate) fn new(stream: TcpStream, worker: &Worker, now: Instant) -> Peer {
+        Peer {
+            stream,
+            conn: worker.conn(now),
+            // A fresh socket has room; whether it has input is for the wait primitive to say.
+            readable: false,
+            writable: true,
+            peer_closed: false,
+            failed: false,
+            armed: Armed::default(),
+            queued: false,
+        }
+    }
+
+    pub(crate) fn ready(&mut self, readiness: Readiness) {
+        self.readable |= readiness.read || readiness.failed;
+        self.writable |= readiness.write || readiness.failed;
+        self.peer_closed |= readiness.peer_closed;
+        self.failed |= readiness.failed;
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.conn.wants().and_then(|wants| wants.deadline)
+    }
+
+    pub(crate) fn drain(&mut self, now: Instant) {
+        self.conn.drain(now);
+    }
+
+    /// Reads, lets the connection work, writes: until nothing is ready or the steps are used up.
+    pub(crate) fn turn(&mut self, now: Instant, scratch: &mut [u8], files: &Files) -> Turn {
+        if self.deadline().is_some_and(|at| at <= now) {
+            self.conn.timeout(now);
+        }
+        for _ in 0..STEPS_PER_TURN_MAX {
+            let Some(wants) = self.conn.wants() else { return Turn::Closed };
+            if let Some(part) = &wants.file {
+                match files.read(part) {
+                    Ok(bytes) => self.conn.file_read(bytes, now),
+                    Err(_) => self.conn.file_failed(now),
+                }
+            } else if wants.write && self.writable {
+                self.write(now);
+            } else if wants.shutdown {
+                // A peer that is gone already makes this fail; the read that follows will tell.
+                let _ = self.stream.shutdown(Shutdown::Write);
+                self.conn.shutdown_done(now);
+            } else if wants.read && self.readable {
+                self.read(now, scratch);
+            } else if self.failed && !wants.read && !wants.write {
+                // ERR and HUP cannot be muted: a connection that wants nothing now would spin.
+                self.conn.abort();
+            } else {
+                return Turn::Waits(wants);
+            }
+        }
+        self.conn.wants().map_or(Turn::Closed, Turn::More)
+    }
+
+    fn read(&mut self, now: Instant, scratch: &mut [u8]) {
+        match self.stream.read(scratch) {
+            Ok(0) => {
+                self.readable = false;
+                self.conn.receive_eof(now);
+            }
+            Ok(n) => {
+                // A short read has emptied a stream socket (epoll(7)), unless the peer's FIN is
+                // queued behind the bytes: then only another read brings the end of file.
+                self.readable = n == scratch.len() || self.peer_closed;
+                self.conn.receive(&scratch[..n], now);
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock => self.readable = false,
+                ErrorKind::Interrupted => {}
+                _ => self.conn.abort(),
+            },
+        }
+    }
+
+    fn write(&mut self, now: Instant) {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let filled = self.conn.slices(&mut slices);
+        let wanted: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
+        match write_slices(&self.stream, &slices[..filled]) {
+            Ok(n) => {
+                // A short write has filled the send buffer: another try could only say EAGAIN.
+                self.writable = n == wanted;
+                self.conn.sent(n, now);
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock => self.writable = false,
+                ErrorKind::Interrupted => {}
+                _ => self.conn.abort(),
+            },
+        }
+    }
+}
+
+/// send(2) for one slice, writev(2) for more: the first is the cheaper call for the common reply.
+pub(crate) fn write_slices(mut stream: &TcpStream, slices: &[IoSlice]) -> io::Result<usize> {
+    match slices {
+        [one] => stream.write(one),
+        many => stream.write_vectored(many),
+    }
+}
+
+impl AsFd for Peer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}

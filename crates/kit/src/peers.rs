@@ -1,0 +1,213 @@
+//! All connections of one readiness loop: who they are, who may run, who is late.
+//!
+//! A loop collects a whole batch of events first ([`Peers::ready`]) and acts then
+//! ([`Peers::next_runnable`], [`Peers::turn`]). So a descriptor is never closed, and its number
+//! never given to another connection, while an event for it is still to be looked at.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use crate::peer::{Peer, Readiness, Turn};
+use crate::{Accepted, SCRATCH_BYTES, Timers, Worker};
+
+/// Names a connection of a loop; small numbers, reused after the connection has ended.
+pub type Token = usize;
+
+/// How long a listener is left alone when descriptors have run out and none is given back.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// The connections of one loop, and its listener.
+#[derive(Debug)]
+pub struct Peers {
+    worker: Worker,
+    peers: Slab<Peer>,
+    timers: Timers<Token>,
+    /// Who may run in the next round, in the order of their events.
+    runnable: VecDeque<Token>,
+    /// Who may still run in this one.
+    running: VecDeque<Token>,
+    scratch: Box<[u8]>,
+    /// Set while no descriptors are left: accept again at this time, or when one is given back.
+    exhausted_until: Option<Instant>,
+    /// Descriptors from this number on cannot be watched.
+    descriptor_end: RawFd,
+    stopping: bool,
+}
+
+impl Peers {
+    /// An empty loop.
+    pub fn new(worker: Worker) -> Peers {
+        Peers {
+            worker,
+            peers: Slab::new(),
+            timers: Timers::default(),
+            runnable: VecDeque::new(),
+            running: VecDeque::new(),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            exhausted_until: None,
+            descriptor_end: RawFd::MAX,
+            stopping: false,
+        }
+    }
+
+    /// For a wait primitive that only knows descriptors below `end`: connections beyond are
+    /// closed as soon as they are accepted, and counted as refused.
+    pub fn with_descriptors_below(self, end: RawFd) -> Peers {
+        Peers { descriptor_end: end, ..self }
+    }
+
+    /// True when the server is stopping and the last connection has ended.
+    pub fn finished(&self) -> bool {
+        self.stopping && self.peers.is_empty()
+    }
+
+    /// Whether the listener is to be watched: not at the limit, not without descriptors, not while
+    /// stopping. A level-triggered listener that is left armed then spins.
+    pub fn wants_listener(&mut self, now: Instant) -> bool {
+        if self.exhausted_until.is_some_and(|until| until <= now) {
+            self.exhausted_until = None;
+        }
+        let full = self.peers.len() >= self.worker.conns_max;
+        !self.stopping && !full && self.exhausted_until.is_none()
+    }
+
+    /// The listening socket.
+    pub fn listener(&self) -> BorrowedFd<'_> {
+        self.worker.listener.as_fd()
+    }
+
+    /// Accepts one connection, if one is waiting and there is room for it.
+    ///
+    /// # Errors
+    /// What accept(2) says and no retry can mend.
+    pub fn accept(&mut self, now: Instant) -> io::Result<Option<Token>> {
+        while self.wants_listener(now) {
+            match self.worker.listener.accept()? {
+                Accepted::Peer(stream) if stream.as_raw_fd() >= self.descriptor_end => {
+                    self.worker.service.counters.refused();
+                }
+                Accepted::Peer(stream) => {
+                    let token = self.peers.insert(Peer::new(stream, &self.worker, now));
+                    let peer = &mut self.peers[token];
+                    let deadline = peer.deadline();
+                    self.timers.arm(token, &mut peer.armed, deadline);
+                    return Ok(Some(token));
+                }
+                Accepted::Nobody | Accepted::Stopped => return Ok(None),
+                Accepted::Exhausted => self.exhausted_until = Some(now + EXHAUSTED_PAUSE),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes an event. The connection runs when the batch is complete.
+    pub fn ready(&mut self, token: Token, readiness: Readiness) {
+        if let Some(peer) = self.peers.get_mut(token) {
+            peer.ready(readiness);
+            enqueue(&mut self.runnable, peer, token);
+        }
+    }
+
+    /// Notes the same for every connection: for a model that asks nobody what is ready.
+    pub fn all_ready(&mut self, readiness: Readiness) {
+        for (token, peer) in &mut self.peers {
+            peer.ready(readiness);
+            enqueue(&mut self.runnable, peer, token);
+        }
+    }
+
+    /// How long the wait may last: zero while somebody may run, `None` without any deadline.
+    pub fn wait_timeout(&self, now: Instant) -> Option<Duration> {
+        if !self.runnable.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let wake_at = [self.timers.earliest(), self.exhausted_until].into_iter().flatten().min()?;
+        Some(wake_at.saturating_duration_since(now))
+    }
+
+    /// Begins a round: everybody who is ready or late by the clock may run once.
+    pub fn begin_round(&mut self, now: Instant) {
+        if self.worker.stop.requested() {
+            self.stop(now);
+        }
+        while let Some((at, token)) = self.timers.pop_due(now) {
+            if let Some(peer) = self.peers.get_mut(token)
+                && Timers::<Token>::fired(&mut peer.armed, at)
+            {
+                enqueue(&mut self.runnable, peer, token);
+            }
+        }
+        // Who asks for another turn during the round gets it in the next one.
+        std::mem::swap(&mut self.runnable, &mut self.running);
+    }
+
+    /// The next connection of this round.
+    pub fn next_runnable(&mut self) -> Option<Token> {
+        loop {
+            let token = self.running.pop_front()?;
+            if let Some(peer) = self.peers.get_mut(token) {
+                peer.queued = false;
+                return Some(token);
+            }
+        }
+    }
+
+    /// Lets one connection do what it can. After [`Turn::Closed`] its socket is closed.
+    pub fn turn(&mut self, token: Token, now: Instant) -> Turn {
+        let Some(peer) = self.peers.get_mut(token) else { return Turn::Closed };
+        let turn = peer.turn(now, &mut self.scratch, &self.worker.files);
+        match &turn {
+            Turn::Waits(wants) => self.timers.arm(token, &mut peer.armed, wants.deadline),
+            Turn::More(wants) => {
+                self.timers.arm(token, &mut peer.armed, wants.deadline);
+                enqueue(&mut self.runnable, peer, token);
+            }
+            Turn::Closed => {
+                self.peers.remove(token);
+                self.exhausted_until = None;
+            }
+        }
+        turn
+    }
+
+    /// The socket of a connection, to be watched.
+    pub fn socket(&self, token: Token) -> Option<BorrowedFd<'_>> {
+        self.peers.get(token).map(Peer::as_fd)
+    }
+
+    /// What becomes readable when the server is to stop; `None` once this loop knows.
+    pub fn stop_signal(&self) -> Option<BorrowedFd<'_>> {
+        (!self.stopping).then(|| self.worker.stop.as_fd())
+    }
+
+    /// Number of connections.
+    pub fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// True without connections.
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    fn stop(&mut self, now: Instant) {
+        if !self.stopping {
+            self.stopping = true;
+            for (token, peer) in &mut self.peers {
+                peer.drain(now);
+                enqueue(&mut self.runnable, peer, token);
+            }
+        }
+    }
+}
+
+fn enqueue(runnable: &mut VecDeque<Token>, peer: &mut Peer, token: Token) {
+    if !peer.queued {
+        peer.queued = true;
+        runnable.push_back(token);
+    }
+}

@@ -1,0 +1,219 @@
+//! A server's life: read the command line, listen, start the workers, wait for a signal, drain.
+
+use std::io::{self, Write};
+use std::os::fd::RawFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use conn::{Clock, Counters, Host, Service};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::args::{self, Setup};
+use crate::listener::Waiting;
+use crate::usage::Process;
+use crate::{Files, Listener, Model, Stop, Worker, describe};
+
+/// Descriptors that are not connections: standard streams, listener, epoll, eventfd, ring, the
+/// directory of a `/proc` reader, with room to spare.
+const DESCRIPTORS_RESERVED: usize = 64;
+
+/// After the time to drain: how long cut connections may take to be noticed by their threads.
+const CUT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What can happen to a running server.
+enum Event {
+    Signal,
+    WorkerEnded(io::Result<()>),
+}
+
+/// Runs one model until a signal ends it: the whole of a server's `main`.
+///
+/// Exit code 0 after a signal, 1 when a worker failed, 2 when the server could not start.
+pub fn run(model: &'static Model, serve: fn(Worker) -> io::Result<()>) -> ExitCode {
+    let setup = args::parse(model);
+    match start(model, &setup, serve) {
+        Ok(code) => code,
+        Err(sentence) => {
+            // Nobody left to tell if stderr is closed.
+            let _ = writeln!(io::stderr(), "serve-{}: {sentence}", model.name);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn start(
+    model: &'static Model,
+    setup: &Setup,
+    serve: fn(Worker) -> io::Result<()>,
+) -> Result<ExitCode, String> {
+    let descriptors = raise_descriptor_limit();
+    if setup.describe {
+        print_line(&describe::line(model, setup, connections_max(model, setup, descriptors, 0)));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(reason) = (model.unavailable)() {
+        return Err(reason);
+    }
+    let (table, files) = match &setup.root {
+        Some(root) => Files::scan(root).map(|(table, files)| (Some(Arc::new(table)), files))?,
+        None => (None, Files::default()),
+    };
+    let conns_max = connections_max(model, setup, descriptors, files.len());
+    let waiting = if model.nonblocking_sockets {
+        Waiting::Nonblocking
+    } else {
+        let write_timeout = Duration::from_millis(setup.limits.write_timeout_ms);
+        Waiting::Blocking { write_timeout }
+    };
+    let listeners = Listener::bind(setup.listen, setup.workers, waiting)
+        .map_err(|error| cannot_listen(setup, &error))?;
+    let address = listeners[0].local_addr().map_err(|error| cannot_listen(setup, &error))?;
+
+    let stop = Stop::new(listeners.clone()).map_err(|error| format!("no eventfd: {error}"))?;
+    let stop = Arc::new(stop);
+    // Before any thread starts, so that all inherit the mask and only one thread takes signals.
+    let signals = block_signals().map_err(|error| format!("cannot block signals: {error}"))?;
+    let (sender, events) = mpsc::channel();
+    let counters: Vec<_> = listeners.iter().map(|_| Arc::new(Counters::default())).collect();
+    let started = Instant::now();
+    let process = Arc::new(Process { model: model.name, workers: counters.clone(), started });
+    let files = Arc::new(files);
+    let flavours = Arc::new(setup.flavours.clone());
+    let clock = Clock {
+        started,
+        started_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+    };
+    let workers = listeners.into_iter().zip(&counters).enumerate();
+    for (index, (listener, counters)) in workers {
+        let host = Arc::clone(&process) as Arc<dyn Host>;
+        let service = Service::new(
+            setup.protocol,
+            setup.limits.clone(),
+            Arc::clone(counters),
+            table.clone(),
+            host,
+            clock,
+        );
+        let worker = Worker {
+            index,
+            listener,
+            service: Arc::new(service),
+            files: Arc::clone(&files),
+            stop: Arc::clone(&stop),
+            conns_max: conns_max.div_ceil(setup.workers),
+            flavours: Arc::clone(&flavours),
+        };
+        spawn_worker(worker, serve, sender.clone())?;
+    }
+    spawn_signal_thread(signals, sender)?;
+    print_line(&format!("listening {address} model={} pid={}", model.name, std::process::id()));
+    let code = wait_for_end(model, setup, &stop, &events);
+    print_line(&process.stats_json());
+    Ok(code)
+}
+
+fn spawn_worker(
+    worker: Worker,
+    serve: fn(Worker) -> io::Result<()>,
+    ended: Sender<Event>,
+) -> Result<(), String> {
+    let body = move || {
+        let result = serve(worker);
+        // The receiver is gone only when the process is ending anyway.
+        let _ = ended.send(Event::WorkerEnded(result));
+    };
+    let spawned = thread::Builder::new().name("worker".to_owned()).spawn(body);
+    spawned.map(drop).map_err(|error| format!("cannot start a worker thread: {error}"))
+}
+
+fn block_signals() -> nix::Result<SigSet> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_block()?;
+    Ok(signals)
+}
+
+fn spawn_signal_thread(signals: SigSet, sender: Sender<Event>) -> Result<(), String> {
+    let body = move || while signals.wait().is_ok() && sender.send(Event::Signal).is_ok() {};
+    let spawned = thread::Builder::new().name("signals".to_owned()).spawn(body);
+    spawned.map(drop).map_err(|error| format!("cannot start the signal thread: {error}"))
+}
+
+/// Waits for a signal or a worker's failure, then for all workers to drain.
+fn wait_for_end(model: &Model, setup: &Setup, stop: &Stop, events: &Receiver<Event>) -> ExitCode {
+    let mut running = setup.workers;
+    let mut code = ExitCode::SUCCESS;
+    let mut cut_at: Option<Instant> = None;
+    let mut cut_done = false;
+    while running > 0 {
+        let wait = cut_at.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+        match events.recv_timeout(wait) {
+            Ok(Event::Signal) if cut_at.is_none() => {
+                stop.request();
+                let drain = Duration::from_millis(setup.limits.drain_timeout_ms);
+                cut_at = Some(Instant::now() + drain);
+            }
+            // Asked twice: no more patience.
+            Ok(Event::Signal) => cut_at = Some(Instant::now()),
+            Ok(Event::WorkerEnded(result)) => {
+                running -= 1;
+                if let Err(error) = result {
+                    let _ =
+                        writeln!(io::stderr(), "serve-{}: a worker failed: {error}", model.name);
+                    code = ExitCode::FAILURE;
+                    stop.request();
+                    cut_at.get_or_insert_with(Instant::now);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) if !cut_done => {
+                stop.cut();
+                cut_done = true;
+                cut_at = Some(Instant::now() + CUT_TIMEOUT);
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                let _ =
+                    writeln!(io::stderr(), "serve-{}: a worker did not stop in time", model.name);
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    code
+}
+
+/// How many connections this process may hold at once, over all workers.
+fn connections_max(model: &Model, setup: &Setup, descriptors: usize, files: usize) -> usize {
+    let by_descriptors = descriptors.saturating_sub(DESCRIPTORS_RESERVED + files).max(1);
+    let by_model = model.connections_max.map_or(usize::MAX, |(max, _)| max);
+    setup.conns_max.unwrap_or(by_descriptors).min(by_model)
+}
+
+/// Raises the soft limit of open descriptors to the hard one, and returns it.
+fn raise_descriptor_limit() -> usize {
+    const FALLBACK: usize = 1024;
+    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return FALLBACK };
+    // A hard limit beyond RawFd cannot be used; one that may not be set leaves the soft one.
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    let soft = getrlimit(Resource::RLIMIT_NOFILE).map_or(FALLBACK as u64, |(soft, _)| soft);
+    usize::try_from(soft.min(RawFd::MAX as u64)).unwrap_or(FALLBACK)
+}
+
+fn cannot_listen(setup: &Setup, error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => "choose another port with --listen ADDR:PORT (0 picks one)",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose a higher one",
+        io::ErrorKind::AddrNotAvailable => "choose an address of this machine, such as 127.0.0.1",
+        _ => "choose another address with --listen ADDR:PORT",
+    };
+    format!("cannot listen on {}: {error}; {remedy}", setup.listen)
+}
+
+/// A line on stdout, at once. Whoever closed the other end does not want it.
+fn print_line(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}

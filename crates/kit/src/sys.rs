@@ -1,0 +1,29 @@
+//! The system calls for which neither std nor nix has a safe form that fits: the only `unsafe` here.
+
+use std::fs::File;
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use nix::sys::socket::{SockFlag, accept4};
+
+/// accept4(2). `nonblocking` is not inherited from the listener, so it is asked for here, which
+/// saves an fcntl(2) per connection.
+pub(crate) fn accept(listener: &impl AsFd, nonblocking: bool) -> io::Result<TcpStream> {
+    let nonblock = if nonblocking { SockFlag::SOCK_NONBLOCK } else { SockFlag::empty() };
+    let fd = accept4(listener.as_fd().as_raw_fd(), SockFlag::SOCK_CLOEXEC | nonblock)?;
+    // SAFETY: the descriptor was just returned by the kernel; nobody else owns it.
+    Ok(TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// pread(2) of up to `len` bytes into fresh memory, which is not zeroed first.
+pub(crate) fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+    let mut bytes: Vec<u8> = Vec::with_capacity(len);
+    // SAFETY: `bytes` owns at least `len` writable bytes for the whole call.
+    let n = unsafe { libc::pread(file.as_raw_fd(), bytes.as_mut_ptr().cast(), len, offset) };
+    let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the kernel has written the first `n` <= `len` bytes.
+    unsafe { bytes.set_len(n) };
+    Ok(bytes)
+}

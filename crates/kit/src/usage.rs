@@ -1,0 +1,80 @@
+//! The server's own counters: what `/stats` and the last line on stdout say.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conn::{Counters, Host, Totals};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
+use nix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+
+/// The process, as its connections see it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) model: &'static str,
+    pub(crate) workers: Vec<Arc<Counters>>,
+    pub(crate) started: Instant,
+}
+
+/// One JSON object.
+#[derive(Debug, Serialize)]
+struct Stats {
+    model: &'static str,
+    workers: usize,
+    uptime_ms: u128,
+    #[serde(flatten)]
+    totals: Totals,
+    #[serde(flatten)]
+    usage: Usage,
+}
+
+/// What the kernel accounts to the process (getrusage(2)), all threads, ended ones too.
+#[derive(Debug, Default, Serialize)]
+struct Usage {
+    cpu_user_us: i64,
+    cpu_system_us: i64,
+    context_switches_voluntary: i64,
+    context_switches_involuntary: i64,
+    memory_peak_kib: i64,
+}
+
+impl Usage {
+    fn now() -> Usage {
+        // Fails only for a bad argument; zeros then say that nothing is known.
+        let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return Usage::default() };
+        let micros = |time: TimeVal| time.tv_sec() * 1_000_000 + time.tv_usec();
+        Usage {
+            cpu_user_us: micros(usage.user_time()),
+            cpu_system_us: micros(usage.system_time()),
+            context_switches_voluntary: usage.voluntary_context_switches(),
+            context_switches_involuntary: usage.involuntary_context_switches(),
+            memory_peak_kib: usage.max_rss(),
+        }
+    }
+}
+
+impl Host for Process {
+    /// By the thread's CPU clock, so that a thread that is preempted burns no less than asked.
+    fn burn(&self, duration: Duration) {
+        let cpu = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from);
+        let Ok(start) = cpu() else { return };
+        while cpu().is_ok_and(|now| now.saturating_sub(start) < duration) {
+            for _ in 0..64 {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    fn stats_json(&self) -> String {
+        let stats = Stats {
+            model: self.model,
+            workers: self.workers.len(),
+            uptime_ms: self.started.elapsed().as_millis(),
+            totals: Totals::of(self.workers.iter().map(Arc::as_ref)),
+            usage: Usage::now(),
+        };
+        // Numbers and names only: this cannot fail.
+        serde_json::to_string(&stats).unwrap_or_default()
+    }
+}

@@ -1,0 +1,43 @@
+//! What one loop is given to live on.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use conn::{Conn, Service};
+
+use crate::{Files, Listener, Stop};
+
+/// Everything that one loop of a model needs. A model takes it apart as it likes.
+#[derive(Debug)]
+pub struct Worker {
+    /// 0, 1, ... of `--workers`.
+    pub index: usize,
+    /// This worker's own listening socket.
+    pub listener: Listener,
+    /// What its connections share.
+    pub service: Arc<Service>,
+    /// The files of the document root.
+    pub files: Arc<Files>,
+    /// Says when to stop.
+    pub stop: Arc<Stop>,
+    /// Most connections at once; beyond it the listener is muted and clients wait in the backlog.
+    pub conns_max: usize,
+    pub(crate) flavours: Arc<Vec<(&'static str, String)>>,
+}
+
+impl Worker {
+    /// The value of one of the model's own flags (checked when the command line was read).
+    pub fn flavour(&self, flag: &str) -> &str {
+        self.flavours.iter().find(|(name, _)| *name == flag).map_or("", |(_, value)| value)
+    }
+
+    /// The value of one of the model's own numeric flags.
+    pub fn flavour_number(&self, flag: &str) -> usize {
+        self.flavour(flag).parse().unwrap_or_default()
+    }
+
+    /// A connection that was just accepted.
+    pub fn conn(&self, now: Instant) -> Conn {
+        Conn::new(&self.service, now)
+    }
+}
