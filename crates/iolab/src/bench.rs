@@ -128,6 +128,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
     let preset = Preset::from(arguments.preset);
     let workloads = plan::workloads(preset, &arguments.workloads)?;
+    // Before the servers are asked what they can hold: they inherit the limit.
+    let descriptors = environment::raise_descriptor_limit();
     let places = directories(arguments.servers.as_deref());
     let (servers, mut skips) = discover::servers(&places, &arguments.models)?;
     if servers.is_empty() {
@@ -141,7 +143,6 @@ fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
     if let [server, client, ..] = environment::cores()[..] {
         (settings.server_cores, settings.client_cores) = (vec![server], vec![client]);
     }
-    let descriptors = environment::raise_descriptor_limit();
     let environment = environment::read(
         settings.server_cores.first().copied(),
         settings.client_cores.first().copied(),
@@ -172,6 +173,7 @@ fn resume(folder: &Path, arguments: &Arguments) -> Result<Run, Failure> {
     if results.is_complete() {
         return Err(Failure(format!("{} is complete: nothing to resume", folder.display())));
     }
+    environment::raise_descriptor_limit();
     let labels: Vec<_> = results.models.iter().map(|model| model.label.clone()).collect();
     let places = directories(arguments.servers.as_deref());
     let (servers, _) = discover::servers(&places, &labels)?;
@@ -181,7 +183,6 @@ fn resume(folder: &Path, arguments: &Arguments) -> Result<Run, Failure> {
             server.executable.display()
         )));
     }
-    environment::raise_descriptor_limit();
     let executables = servers.into_iter().map(|s| (s.model.label, s.executable)).collect();
     Ok(Run { results, executables, folder: folder.to_owned(), root: document_root()? })
 }

@@ -4,6 +4,7 @@
 //! lists the subcommands; each has a module of its own.
 
 mod bench;
+mod doctor;
 mod doubt;
 mod failure;
 #[cfg(test)]
@@ -31,6 +32,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Render a result file: tables, REPORT.md, plots.
     Report(report::Arguments),
+    /// Say what this machine allows, and what to do about what it does not.
+    Doctor(doctor::Arguments),
     /// Print the JSON schema of a result file.
     Schema,
 }
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Schema => text::print(&format!("{:#}\n", record::schema())),
     };
     done.unwrap_or_else(|failure| failure.tell())

@@ -402,9 +402,8 @@ fn doubts(
     let little = middle(&|m| {
         m.load.requests_per_s * m.load.latency.mean_us / 1e6 / f64::from(workload.connections)
     });
-    // With a connection per request, the time to connect is not part of the latency; with stuck
-    // connections, the law holds for the others.
-    let holds = workload.connect_per_request || stuck > 0 || (little - 1.0).abs() <= LITTLE_MAX;
+    // With stuck connections the law holds for the others.
+    let holds = stuck > 0 || (little - 1.0).abs() <= LITTLE_MAX;
     add(!holds, Doubt::LittlesLaw(little));
     let queue = middle(&|m| m.server.run_queue_delay_us as f64 / 1e6 / m.load.duration_s);
     add(queue > RUN_QUEUE_MAX && figures.server_busy < BUSY, Doubt::RunQueue(queue));

@@ -50,7 +50,48 @@ struct Limits {
 struct Flavour {
     flag: String,
     #[serde(default)]
-    values: Vec<String>,
+    values: Values,
+}
+
+/// What a flavour's flag may be set to.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum Values {
+    Words(Vec<String>),
+    Number {
+        from: i64,
+        to: i64,
+    },
+    /// Of a shape that is not known here: the server itself will judge the value.
+    Other(Value),
+}
+
+impl Default for Values {
+    fn default() -> Values {
+        Values::Other(Value::Null)
+    }
+}
+
+impl Flavour {
+    fn takes(&self, flag: &str, value: &str) -> bool {
+        self.flag == flag
+            && match &self.values {
+                Values::Words(words) => words.iter().any(|word| word == value),
+                Values::Number { from, to } => {
+                    value.parse().is_ok_and(|number: i64| (from..=to).contains(&&number))
+                }
+                Values::Other(_) => true,
+            }
+    }
+
+    /// As a user would write it.
+    fn usage(&self) -> String {
+        match &self.values {
+            Values::Words(words) => format!("{}={}", self.flag, words.join("|")),
+            Values::Number { from, to } => format!("{}={from}..{to}", self.flag),
+            Values::Other(_) => format!("{}=VALUE", self.flag),
+        }
+    }
 }
 
 /// A server that answered.
@@ -190,12 +231,8 @@ fn by_label(executables: &BTreeMap<String, PathBuf>, label: &str) -> Result<Foun
         let (flag, value) = part
             .split_once('=')
             .ok_or_else(|| Failure(format!("--models: {part:?} in {label:?} is not FLAG=VALUE")))?;
-        if !server.flavours.iter().any(|f| f.flag == flag && f.values.iter().any(|v| v == value)) {
-            let known: Vec<_> = server
-                .flavours
-                .iter()
-                .map(|f| format!("{}={}", f.flag, f.values.join("|")))
-                .collect();
+        if !server.flavours.iter().any(|flavour| flavour.takes(flag, value)) {
+            let known: Vec<_> = server.flavours.iter().map(Flavour::usage).collect();
             return Err(Failure(format!(
                 "--models: serve-{name} has no flavour {part:?}; it has: {}",
                 if known.is_empty() { "none".to_owned() } else { known.join(", ") }
@@ -222,7 +259,7 @@ mod tests {
         directory
     }
 
-    const GOOD: &str = r#"echo '{"name":"good","protocols":["echo"],"novelty":1,"flavours":[{"flag":"trigger","values":["level","edge"]}]}'"#;
+    const GOOD: &str = r#"echo '{"name":"good","protocols":["echo"],"novelty":1,"flavours":[{"flag":"trigger","values":["level","edge"]},{"flag":"pool","values":{"from":1,"to":300}}]}'"#;
 
     fn failure(directory: &Path, label: &str) -> String {
         servers(&[directory.to_owned()], &[label.to_owned()]).unwrap_err().0
@@ -274,7 +311,7 @@ mod tests {
     #[test]
     fn flavours_become_flags() {
         let dir = directory(&[("serve-good", 0o755, GOOD)]);
-        let labels = ["good".to_owned(), "good+trigger=edge".to_owned()];
+        let labels = ["good+pool=300".to_owned(), "good+trigger=edge".to_owned()];
         let (found, _) = servers(&[dir.path().to_owned()], &labels).unwrap();
         assert_eq!(found[1].model.arguments, ["--trigger", "edge"]);
         assert_eq!(found[1].model.label, "good+trigger=edge");
@@ -283,6 +320,7 @@ mod tests {
     #[test]
     fn bad_names_get_one_sentence() {
         let dir = directory(&[("serve-good", 0o755, GOOD)]);
+        assert!(failure(dir.path(), "good+pool=301").contains("pool=1..300"));
         assert!(failure(dir.path(), "epol").contains("there are good"));
         assert!(failure(dir.path(), "good+trigger=egde").contains("trigger=level|edge"));
         assert!(failure(dir.path(), "good+edge").contains("FLAG=VALUE"));

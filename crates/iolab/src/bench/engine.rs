@@ -40,9 +40,9 @@ fn plan(
     };
     let mut plan = load::Plan::new(&url)?;
     plan.connections = workload.connections;
-    plan.warm_up = Duration::from_secs_f64(settings.warm_up_s);
-    plan.length = load::Length::Duration(Duration::from_secs_f64(settings.window_s));
-    plan.keep_alive = !workload.connect_per_request;
+    plan.warmup = Duration::from_secs_f64(settings.warm_up_s);
+    plan.length = load::Length::Window(Duration::from_secs_f64(settings.window_s));
+    plan.reconnect = workload.connect_per_request;
     plan.request_timeout = REQUEST_TIMEOUT;
     plan.core = settings.client_cores.first().map(|&core| core as usize);
     if workload.path.is_none() {

@@ -9,7 +9,7 @@ use crate::summary::{Cell, Cost, Figures, Summary, WorkloadSummary};
 use crate::text::{COLUMNS_MAX, figure, thousands, wrap};
 
 /// What the columns mean: printed once under the tables.
-const LEGEND: &str = "req/s: replies complete and verified, median of the rounds; >= where the \
+pub const LEGEND: &str = "req/s: replies complete and verified, median of the rounds; >= where the \
 client was the limit. p50/p99: at saturation, so queueing and not \"the latency\". srv, cli: CPU \
 microseconds per request of server and client. csw: context switches of the server per request. \
 KiB/conn: server memory (Pss, page tables, kernel stacks) per idle connection. idle: CPU with \
@@ -31,9 +31,14 @@ pub fn terminal(results: &Results, summary: &Summary) -> String {
         let heading = format!("{}: {}", workload.workload.name, workload.workload.description);
         out += &format!("\n{}\n", wrap(&heading, 2));
         out += &measured(workload, summary, Style::Terminal);
-        out += &notes(results, workload, Style::Terminal);
+        out += &notes(results, summary, workload, Style::Terminal);
     }
     out += &format!("\n{}\n", wrap(LEGEND, 0));
+    let doubts = Marks::of(summary).legend();
+    if !doubts.is_empty() {
+        out += "\nDoubts:\n";
+        out.extend(doubts.iter().map(|doubt| wrap(doubt, 3) + "\n"));
+    }
     if results.settings.preset == Preset::Quick {
         out += "\nThis was a quick look: not for ranking.\n";
     }
@@ -46,8 +51,11 @@ pub fn terminal(results: &Results, summary: &Summary) -> String {
 
 /// The table of one workload, without its notes.
 pub fn measured(workload: &WorkloadSummary, summary: &Summary, style: Style) -> String {
-    let marks = Marks::of(workload);
+    let marks = Marks::of(summary);
     let mut table = new_table(style);
+    if workload.cells.iter().all(|cell| cell.state.is_err()) {
+        return String::new();
+    }
     table.set_header([
         "rank",
         "model",
@@ -114,8 +122,13 @@ fn ratio_cells(ratio: Option<&Estimate>, threshold: f64) -> [String; 3] {
     [format!("{:.2}", ratio.median), interval, verdict.into()]
 }
 
-/// What goes under a workload's table: cells without figures, noise floor, doubts.
-pub fn notes(results: &Results, workload: &WorkloadSummary, style: Style) -> String {
+/// What goes under a workload's table: cells without figures, noise floor, figures of the doubts.
+pub fn notes(
+    results: &Results,
+    summary: &Summary,
+    workload: &WorkloadSummary,
+    style: Style,
+) -> String {
     let mut lines = Vec::new();
     for cell in &workload.cells {
         if let Err(reason) = &cell.state {
@@ -137,7 +150,7 @@ pub fn notes(results: &Results, workload: &WorkloadSummary, style: Style) -> Str
     if let Some(reason) = &workload.unranked {
         lines.push(format!("Not ranked: {reason}."));
     }
-    lines.extend(Marks::of(workload).footnotes(workload));
+    lines.extend(Marks::of(summary).details(workload));
     let line = |line: String| match style {
         Style::Terminal => wrap(&line, 3) + "\n",
         Style::Markdown => format!("- {line}\n"),
@@ -222,13 +235,14 @@ fn short(value: f64) -> String {
     if value.abs() >= 9.95 { thousands(value) } else { format!("{value:.1}") }
 }
 
-/// Letters of the doubts of one table: one per kind, in the order of appearance.
-struct Marks(Vec<Doubt>);
+/// Letters of the doubts: one per kind, the same in all tables, in the order of appearance.
+pub struct Marks(Vec<Doubt>);
 
 impl Marks {
-    fn of(workload: &WorkloadSummary) -> Marks {
+    /// The letters of all doubts of a result.
+    pub fn of(summary: &Summary) -> Marks {
         let mut kinds: Vec<Doubt> = Vec::new();
-        for cell in sorted(workload) {
+        for cell in summary.workloads.iter().flat_map(sorted) {
             for doubt in cell.state.iter().flat_map(|figures| &figures.doubts) {
                 if !kinds.iter().any(|kind| same_kind(*kind, *doubt)) {
                     kinds.push(*doubt);
@@ -238,27 +252,38 @@ impl Marks {
         Marks(kinds)
     }
 
-    fn of_cell(&self, figures: &Figures) -> String {
-        let has = |kind: &Doubt| figures.doubts.iter().any(|doubt| same_kind(*kind, *doubt));
-        (b'a'..).zip(&self.0).filter(|(_, kind)| has(kind)).map(|(c, _)| char::from(c)).collect()
+    fn lettered(&self) -> impl Iterator<Item = (char, Doubt)> {
+        (b'a'..).map(char::from).zip(self.0.iter().copied())
     }
 
-    fn footnotes(&self, workload: &WorkloadSummary) -> Vec<String> {
-        let details = |kind: Doubt| -> Vec<String> {
-            let cells = sorted(workload).into_iter();
-            cells
-                .filter_map(|cell| {
-                    let doubts = &cell.state.as_ref().ok()?.doubts;
-                    let doubt = doubts.iter().find(|doubt| same_kind(kind, **doubt))?;
-                    Some(format!("{} {}", cell.model, doubt.detail()).trim().to_owned())
-                })
-                .collect()
+    fn of_cell(&self, figures: &Figures) -> String {
+        let has = |kind| figures.doubts.iter().any(|doubt| same_kind(kind, *doubt));
+        self.lettered().filter(|(_, kind)| has(*kind)).map(|(letter, _)| letter).collect()
+    }
+
+    /// The figures behind the letters of one table.
+    fn details(&self, workload: &WorkloadSummary) -> Vec<String> {
+        let of_cell = |kind: Doubt, cell: &Cell| {
+            let doubts = &cell.state.as_ref().ok()?.doubts;
+            let doubt = doubts.iter().find(|doubt| same_kind(kind, **doubt))?;
+            Some(format!("{} {}", cell.model, doubt.detail()).trim().to_owned())
         };
-        let note = |(letter, kind): (u8, &Doubt)| {
-            let (letter, details) = (char::from(letter), details(*kind).join(", "));
-            format!("{letter}: {} ({details}) {}", kind.sentence(), kind.remedy())
+        let line = |(letter, kind): (char, Doubt)| {
+            let cells = sorted(workload).into_iter().filter_map(|cell| of_cell(kind, cell));
+            (letter, cells.collect::<Vec<_>>().join("; "))
         };
-        (b'a'..).zip(&self.0).map(note).collect()
+        self.lettered()
+            .map(line)
+            .filter(|(_, cells)| !cells.is_empty())
+            .map(|(letter, cells)| format!("{letter}: {cells}"))
+            .collect()
+    }
+
+    /// What the letters mean and what to do, one line each.
+    pub fn legend(&self) -> Vec<String> {
+        self.lettered()
+            .map(|(letter, kind)| format!("{letter}: {} {}", kind.sentence(), kind.remedy()))
+            .collect()
     }
 }
 
