@@ -32,6 +32,11 @@ use crate::report;
 pub use discover::{directories, executables};
 pub use server::run_briefly;
 
+/// Names of all workloads.
+pub fn workload_names() -> Vec<String> {
+    workload::all().into_iter().map(|workload| workload.name).collect()
+}
+
 /// Name of the raw data in a result folder.
 pub const RESULTS_FILE: &str = "results.json";
 

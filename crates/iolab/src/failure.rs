@@ -8,11 +8,6 @@ use std::process::ExitCode;
 pub struct Failure(pub String);
 
 impl Failure {
-    /// A failure with this sentence.
-    pub fn new(sentence: impl Into<String>) -> Failure {
-        Failure(sentence.into())
-    }
-
     /// Tells the user, and gives the exit code of bad input.
     pub fn tell(&self) -> ExitCode {
         eprintln!("iolab: {self}");

@@ -99,8 +99,6 @@ impl Limit {
 /// The figures of one cell, over its rounds.
 #[derive(Debug)]
 pub struct Figures {
-    /// Rounds measured.
-    pub rounds: u32,
     /// Requests per second.
     pub rate: Estimate,
     /// Server CPU per request, in microseconds.
@@ -274,7 +272,6 @@ fn figures(
     let spins = costs.get(model).map(|cost| cost.idle_busy).filter(|&busy| busy >= SPINS_MIN);
     let limit = limit(server_busy, client_busy, spins.is_some());
     let mut figures = Figures {
-        rounds: measured.len() as u32,
         rate: rate_estimate,
         server_us: server,
         client_us: client,
@@ -475,4 +472,118 @@ fn cost(results: &Results, model: &str) -> Option<Cost> {
         kernel_stacks_kib: per_connection(&stacks),
         idle_busy: median(&busy)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    fn cell<'a>(summary: &'a Summary, workload: &str, model: &str) -> &'a Cell {
+        let workload = summary.workloads.iter().find(|w| w.workload.name == workload).unwrap();
+        workload.cells.iter().find(|cell| cell.model == model).unwrap()
+    }
+
+    fn figures<'a>(summary: &'a Summary, model: &str) -> &'a Figures {
+        cell(summary, "http-keepalive", model).state.as_ref().unwrap()
+    }
+
+    #[test]
+    fn a_steady_difference_is_ranked_and_a_small_one_is_a_tie() {
+        let summary = summarise(&fixture::results());
+        let ranks = ["select", "epoll", "busy", "poll"].map(|m| figures(&summary, m).rank);
+        // select is 1 % faster than epoll: a tie; busy 5 % and poll 10 % slower: clear.
+        assert_eq!(ranks, [Some((1, 2)), Some((1, 2)), Some((3, 3)), Some((4, 4))]);
+        let ratio = figures(&summary, "poll").rate_ratio.unwrap();
+        assert!((ratio.median - 0.9).abs() < 1e-3, "{ratio:?}");
+    }
+
+    #[test]
+    fn what_is_not_the_servers_rate_has_no_rank() {
+        let summary = summarise(&fixture::results());
+        let threads = figures(&summary, "threads");
+        assert_eq!((threads.limit, threads.rank), (Limit::Client, None));
+        assert!(threads.doubts.iter().any(|d| matches!(d, Doubt::ClientBound(_))));
+        let serial = figures(&summary, "serial");
+        assert_eq!(serial.rank, None);
+        assert!(serial.doubts.contains(&Doubt::WithoutProgress(63, 64)));
+        assert_eq!(figures(&summary, "poll").limit, Limit::Server);
+    }
+
+    #[test]
+    fn per_request_figures_are_amounts_over_requests() {
+        let summary = summarise(&fixture::results());
+        let epoll = figures(&summary, "epoll");
+        // 98 % of a second for 100,000 requests in odd rounds and 80,000 in even ones.
+        assert!((epoll.server_us.median - (9.8 + 12.25) / 2.0).abs() < 0.01);
+        assert!((epoll.switches - 0.1).abs() < 1e-3);
+        assert!((epoll.rate.median - 90_000.0).abs() < 1.0);
+    }
+
+    #[test]
+    fn busy_polling_is_told_by_its_idle_cpu() {
+        let summary = summarise(&fixture::results());
+        assert!(summary.costs["busy"].idle_busy > 0.99);
+        assert!(figures(&summary, "busy").doubts.iter().any(|d| matches!(d, Doubt::Spins(_))));
+        assert!(!figures(&summary, "epoll").doubts.iter().any(|d| matches!(d, Doubt::Spins(_))));
+        assert_eq!(limit(1.0, 0.95, true), Limit::Client);
+        assert_eq!(limit(1.0, 0.95, false), Limit::Both);
+        assert_eq!(limit(0.5, 0.5, false), Limit::Latency);
+    }
+
+    #[test]
+    fn memory_per_connection_is_the_slope() {
+        let summary = summarise(&fixture::results());
+        assert!((summary.costs["threads"].own_kib - 20.0).abs() < 1e-9);
+        assert!((summary.costs["epoll"].own_kib - 1.0).abs() < 1e-9);
+        assert!(!summary.costs.contains_key("serial"));
+    }
+
+    #[test]
+    fn an_empty_cell_says_why() {
+        let mut results = fixture::results();
+        let why = |results: &Results, model: &str| {
+            let summary = summarise(results);
+            cell(&summary, "idle-10000", model).state.as_ref().unwrap_err().clone()
+        };
+        assert!(why(&results, "select").contains("FD_SETSIZE"));
+        assert!(why(&results, "serial").contains("answered 1"));
+        results.trials.clear();
+        assert!(why(&results, "epoll").contains("interrupted"));
+    }
+
+    #[test]
+    fn a_reference_that_differs_from_itself_refuses_the_ranking() {
+        let mut results = fixture::results();
+        for trial in results.trials.iter_mut().filter(|t| t.slot.sentinel) {
+            if let Outcome::Measured(measured) = &mut trial.outcome {
+                measured.load.requests_per_s *= 0.9;
+            }
+        }
+        let summary = summarise(&results);
+        assert!(summary.workloads[0].unranked.as_ref().unwrap().contains("unsteady"));
+        assert!(summary.workloads[0].cells.iter().flat_map(|c| &c.state).all(|f| f.rank.is_none()));
+    }
+
+    #[test]
+    fn few_rounds_and_the_quick_preset_are_not_ranked() {
+        let mut results = fixture::results();
+        results.settings.preset = Preset::Quick;
+        assert!(summarise(&results).workloads[0].unranked.is_some());
+        let mut results = fixture::results();
+        results.trials.retain(|trial| trial.slot.round <= 3);
+        assert!(summarise(&results).workloads[0].unranked.as_ref().unwrap().contains("3 rounds"));
+    }
+
+    #[test]
+    fn switches_of_ended_threads_come_from_the_whole_life() {
+        let mut measured = fixture::measured(1_000, 5.0, 0.5);
+        assert_eq!(switches_per_request(&measured), Some(0.1));
+        measured.server.threads_changed = 3;
+        measured.exit.voluntary_switches = 4_000;
+        measured.exit.counters = Some(serde_json::json!({ "requests": 2_000 }));
+        assert_eq!(switches_per_request(&measured), Some(2.0));
+        measured.exit.counters = None;
+        assert_eq!(switches_per_request(&measured), Some(0.1));
+    }
 }

@@ -1,6 +1,6 @@
 //! Text for people: writing it to stdout, wrapping it, formatting figures.
 
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use crate::failure::{Failure, because};
@@ -16,11 +16,6 @@ pub fn print(text: &str) -> Result<ExitCode, Failure> {
         Err(error) => Err(because("cannot write to stdout")(error)),
         Ok(()) => Ok(ExitCode::SUCCESS),
     }
-}
-
-/// Whether stdout may carry colour: a terminal, and NO_COLOR (no-color.org) unset or empty.
-pub fn colour_wanted() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 /// Breaks `text` at blanks into lines of at most [`COLUMNS_MAX`], later lines indented by `indent`.

@@ -46,51 +46,47 @@ struct Limits {
     connections_max_reason: Option<String>,
 }
 
+/// A flag with which a server changes its way of waiting. `values` is a list of words, or a range of
+/// numbers as `{"from": 1, "to": 300}`.
 #[derive(Debug, Clone, Deserialize)]
 struct Flavour {
     flag: String,
     #[serde(default)]
-    values: Values,
-}
-
-/// What a flavour's flag may be set to.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-enum Values {
-    Words(Vec<String>),
-    Number {
-        from: i64,
-        to: i64,
-    },
-    /// Of a shape that is not known here: the server itself will judge the value.
-    Other(Value),
-}
-
-impl Default for Values {
-    fn default() -> Values {
-        Values::Other(Value::Null)
-    }
+    values: Value,
 }
 
 impl Flavour {
+    /// Whether the flag may have this value. Values of a shape that is not known here are left to the
+    /// server's own judgement.
     fn takes(&self, flag: &str, value: &str) -> bool {
         self.flag == flag
             && match &self.values {
-                Values::Words(words) => words.iter().any(|word| word == value),
-                Values::Number { from, to } => {
-                    value.parse().is_ok_and(|number: i64| (from..=to).contains(&&number))
+                Value::Array(words) => words.iter().any(|word| word == value),
+                Value::Object(range) => {
+                    let bound = |name: &str| range.get(name).and_then(Value::as_i64);
+                    let number: Option<i64> = value.parse().ok();
+                    number.is_some_and(|n| {
+                        bound("from").is_none_or(|from| from <= n)
+                            && bound("to").is_none_or(|to| n <= to)
+                    })
                 }
-                Values::Other(_) => true,
+                _ => true,
             }
     }
 
     /// As a user would write it.
     fn usage(&self) -> String {
-        match &self.values {
-            Values::Words(words) => format!("{}={}", self.flag, words.join("|")),
-            Values::Number { from, to } => format!("{}={from}..{to}", self.flag),
-            Values::Other(_) => format!("{}=VALUE", self.flag),
-        }
+        let values = match &self.values {
+            Value::Array(words) => {
+                words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("|")
+            }
+            Value::Object(range) => {
+                let bound = |name: &str| range.get(name).map(Value::to_string).unwrap_or_default();
+                format!("{}..{}", bound("from"), bound("to"))
+            }
+            _ => "VALUE".to_owned(),
+        };
+        format!("{}={values}", self.flag)
     }
 }
 

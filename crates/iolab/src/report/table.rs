@@ -290,3 +290,64 @@ impl Marks {
 fn same_kind(a: Doubt, b: Doubt) -> bool {
     std::mem::discriminant(&a) == std::mem::discriminant(&b)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+    use crate::summary::summarise;
+
+    #[test]
+    fn no_line_is_wider_than_a_terminal() {
+        let mut results = fixture::results();
+        // The widest that is to be expected: a flavour's label and seven-digit rates.
+        for trial in &mut results.trials {
+            if let record::Outcome::Measured(measured) = &mut trial.outcome {
+                measured.load.requests_per_s *= 10.0;
+            }
+        }
+        let text = terminal(&results, &summarise(&results));
+        for line in text.lines() {
+            assert!(line.chars().count() <= COLUMNS_MAX, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_table_says_what_there_is_to_know() {
+        let results = fixture::results();
+        let text = terminal(&results, &summarise(&results));
+        let row = |model: &str| {
+            let mut lines =
+                text.lines().filter(|line| line.split_whitespace().nth(1) == Some(model));
+            lines.next().unwrap_or_default().to_owned()
+        };
+        assert!(row("epoll").starts_with("1-2 "), "{text}");
+        assert!(row("poll").contains("server-bound"), "{text}");
+        assert!(row("threads").contains(">= 63,000"), "{text}");
+        assert!(text.contains("SKIP uring: io_uring is not permitted."), "{text}");
+        assert!(text.contains("select: not measured: holds 1000"), "{text}");
+        assert!(text.contains("serial 63 of 64"), "{text}");
+        assert!(text.contains("Noise: epoll against itself 1.00"), "{text}");
+    }
+
+    #[test]
+    fn an_interrupted_or_quick_run_says_so() {
+        let mut results = fixture::results();
+        results.trials.truncate(5);
+        results.settings.preset = Preset::Quick;
+        let text = terminal(&results, &summarise(&results));
+        assert!(text.contains("Interrupted: 5 of 78 trials") && text.contains("not for ranking"));
+    }
+
+    #[test]
+    fn markdown_has_the_same_cells() {
+        let results = fixture::results();
+        let summary = summarise(&results);
+        let table = measured(&summary.workloads[0], &summary, Style::Markdown);
+        assert!(table.lines().all(|line| line.starts_with('|') && line.ends_with('|')), "{table}");
+        assert_eq!(table.lines().count(), 2 + 6);
+        let ratios = ratios(&summary.workloads[0], "epoll", Style::Markdown);
+        assert!(ratios.contains("less"), "{ratios}");
+        assert!(costs(&summary, Style::Markdown).contains("| threads"));
+    }
+}
