@@ -9,6 +9,7 @@ mod doubt;
 mod failure;
 #[cfg(test)]
 mod fixture;
+mod load_command;
 mod report;
 mod statistics;
 mod summary;
@@ -17,6 +18,8 @@ mod text;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use failure::Failure;
 
 /// Measures the ways in which a server can wait for its clients.
 #[derive(Parser)]
@@ -28,6 +31,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Load(load_command::LoadArguments),
     /// Measure every server found, in randomised rounds, and write a result folder.
     Bench(bench::Arguments),
     /// Render a result file: tables, REPORT.md, plots.
@@ -40,6 +44,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Load(arguments) => {
+            load_command::run(arguments).map_err(|error| Failure(error.to_string()))
+        }
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
