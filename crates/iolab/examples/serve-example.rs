@@ -26,6 +26,8 @@ struct Arguments {
     #[arg(long)]
     idle_timeout: Option<String>,
     #[arg(long)]
+    drain_timeout: Option<String>,
+    #[arg(long)]
     conns_max: Option<u32>,
     #[arg(long, default_value = "none")]
     fault: String,

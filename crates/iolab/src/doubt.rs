@@ -6,6 +6,8 @@
 pub enum Doubt {
     /// Requests that failed, over all rounds.
     Errors(u64),
+    /// Rounds in which the window ended before its time.
+    EndedEarly(u32),
     /// Most connections in one window that completed nothing, and how many there were.
     WithoutProgress(u32, u32),
     /// Rounds in which the trial failed altogether.
@@ -22,7 +24,7 @@ pub enum Doubt {
     Spins(f64),
     /// Median absolute deviation of the rate, relative to its median.
     Spread(f64),
-    /// Rate x mean latency / connections, which should be 1.
+    /// Rate x mean latency / requests on their way, which should be 1.
     LittlesLaw(f64),
     /// Server threads waited for a core: share of the window.
     RunQueue(f64),
@@ -40,7 +42,12 @@ impl Doubt {
         use Doubt::*;
         matches!(
             self,
-            Errors(_) | WithoutProgress(..) | FailedRounds(_) | IdleLost(_) | ClientBound(_)
+            Errors(_)
+                | EndedEarly(_)
+                | WithoutProgress(..)
+                | FailedRounds(_)
+                | IdleLost(_)
+                | ClientBound(_)
         )
     }
 
@@ -48,6 +55,7 @@ impl Doubt {
     pub fn sentence(self) -> &'static str {
         match self {
             Doubt::Errors(_) => "Requests failed, so the rate is not that of a working server.",
+            Doubt::EndedEarly(_) => "The load ended before its time: the server was gone.",
             Doubt::WithoutProgress(..) => {
                 "Connections completed nothing: the rate belongs to the others alone."
             }
@@ -63,9 +71,11 @@ impl Doubt {
             }
             Doubt::Spread(_) => "The rate varies much from round to round.",
             Doubt::LittlesLaw(_) => {
-                "Rate x mean latency is not the number of connections: the client had pauses."
+                "Rate x mean latency is not the number of requests on their way (Little's law)."
             }
-            Doubt::RunQueue(_) => "Threads of the server waited for a core that was taken.",
+            Doubt::RunQueue(_) => {
+                "Threads of the server waited for a core that was taken (sum over its threads)."
+            }
             Doubt::Steal(_) => "The hypervisor took CPU time away during the windows.",
             Doubt::OtherLoad(_) => "Other processes used the CPU during the windows.",
             Doubt::SwitchesLowerBound => {
@@ -78,6 +88,7 @@ impl Doubt {
     pub fn remedy(self) -> &'static str {
         match self {
             Doubt::Errors(_) => "Run iolab load against this server alone and read its errors.",
+            Doubt::EndedEarly(_) => "Start the server by hand with the same flags and load it.",
             Doubt::WithoutProgress(..) => {
                 "Compare it with one connection, or with a new connection per request."
             }
@@ -103,7 +114,9 @@ impl Doubt {
         match self {
             Doubt::Errors(count) => format!("{count} errors"),
             Doubt::WithoutProgress(stuck, of) => format!("{stuck} of {of}"),
-            Doubt::FailedRounds(rounds) | Doubt::BadEnd(rounds) => format!("{rounds} rounds"),
+            Doubt::FailedRounds(rounds) | Doubt::EndedEarly(rounds) | Doubt::BadEnd(rounds) => {
+                format!("{rounds} rounds")
+            }
             Doubt::IdleLost(count) => format!("{count} lost"),
             Doubt::LatencyBound(server, client) => {
                 format!("server {}, client {}", percent(server), percent(client))

@@ -29,21 +29,23 @@ pub fn measured(requests: u64, server_us: f64, client_busy: f64) -> Measured {
     histogram.record_n((mean_us * 1_000.0) as u64, requests).unwrap();
     let mut bytes = Vec::new();
     V2DeflateSerializer::new().serialize(&histogram, &mut bytes).unwrap();
-    let text = serde_json::json!({
-        "requests": requests, "errors": 0, "errors_by_kind": Errors::default(),
-        "duration_s": 1.0, "requests_per_s": requests as f64, "connections": 64,
-        "connections_without_progress": 0, "idle_connections": 0, "connects": 0,
-        "bytes_sent": 0, "bytes_received": 0,
-        "latency": Latency {
+    let load = LoadOutcome {
+        requests,
+        duration_s: 1.0,
+        requests_per_s: requests as f64,
+        connections: 64,
+        mean_in_flight: 64.0,
+        latency: Latency {
             samples: requests,
             mean_us,
             histogram: base64::engine::general_purpose::STANDARD.encode(bytes),
             ..Latency::default()
         },
-        "client_cpu_us": (client_busy * 1e6) as u64,
-    });
+        client_cpu_us: (client_busy * 1e6) as u64,
+        ..LoadOutcome::default()
+    };
     Measured {
-        load: serde_json::from_value(text).unwrap(),
+        load,
         server: ServerSample {
             cpu_us: (requests as f64 * server_us) as u64,
             voluntary_switches: requests / 10,

@@ -35,8 +35,9 @@ const STEAL_MAX: f64 = 0.02;
 const RUN_QUEUE_MAX: f64 = 0.05;
 /// /proc/stat counts whole ticks, and charges a tick to whom it meets: less than this is not seen.
 const OTHER_LOAD_MAX: f64 = 0.10;
-/// An idle server above this share of a core does not sleep.
-const SPINS_MIN: f64 = 0.90;
+/// An idle server above this share of a core does not sleep. Those that sleep stay below 2 %; one that
+/// spins may get less than the whole core when others want it too.
+const SPINS_MIN: f64 = 0.50;
 
 /// Everything that the renderers need.
 #[derive(Debug)]
@@ -123,8 +124,20 @@ pub struct Figures {
     pub cpu_ratio: Option<Estimate>,
     /// Best and worst place that the intervals leave open; `None` = not ranked.
     pub rank: Option<(usize, usize)>,
+    /// The first thing that went wrong in any round, in words.
+    pub first_error: Option<String>,
     /// What weakens these figures.
     pub doubts: Vec<Doubt>,
+}
+
+impl Figures {
+    /// Connections that completed nothing, and of how many; `None` when all made progress.
+    pub fn stuck(&self) -> Option<(u32, u32)> {
+        self.doubts.iter().find_map(|doubt| match doubt {
+            Doubt::WithoutProgress(stuck, of) => Some((*stuck, *of)),
+            _ => None,
+        })
+    }
 }
 
 /// What connections cost a model while nothing happens.
@@ -284,6 +297,9 @@ fn figures(
         rate_ratio: ratio(&measured, reference, rate, seed),
         cpu_ratio: ratio(&measured, reference, server_us, seed),
         rank: None,
+        first_error: measured
+            .values()
+            .find_map(|m| m.load.first_error.clone().or_else(|| m.load.ended_early.clone())),
         doubts: Vec::new(),
     };
     figures.doubts = doubts(results, workload, &figures, &measured, all.len(), spins);
@@ -382,6 +398,8 @@ fn doubts(
     let mut add = |raised: bool, doubt: Doubt| doubts.extend(raised.then_some(doubt));
     let errors = all().map(|m| m.load.errors).sum();
     add(errors > 0, Doubt::Errors(errors));
+    let early = all().filter(|m| m.load.ended_early.is_some()).count() as u32;
+    add(early > 0, Doubt::EndedEarly(early));
     let stuck = all().map(|m| m.load.connections_without_progress).max().unwrap_or(0);
     add(stuck > 0, Doubt::WithoutProgress(stuck, workload.connections));
     let failed = (rounds_tried - measured.len()) as u32;
@@ -397,9 +415,9 @@ fn doubts(
     let spread = figures.rate.deviation / figures.rate.median;
     add(spread > SPREAD_MAX, Doubt::Spread(spread));
     let little = middle(&|m| {
-        m.load.requests_per_s * m.load.latency.mean_us / 1e6 / f64::from(workload.connections)
+        m.load.requests_per_s * m.load.latency.mean_us / 1e6 / m.load.mean_in_flight.max(1e-9)
     });
-    // With stuck connections the law holds for the others.
+    // With stuck connections, which wait for ever, the law cannot hold inside a window.
     let holds = stuck > 0 || (little - 1.0).abs() <= LITTLE_MAX;
     add(!holds, Doubt::LittlesLaw(little));
     let queue = middle(&|m| m.server.run_queue_delay_us as f64 / 1e6 / m.load.duration_s);

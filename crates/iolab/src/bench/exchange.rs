@@ -3,7 +3,7 @@
 //!
 //! Deliberately apart from the load generator: two readers that agree are worth more than one.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ use super::workload::{FILE_BYTES, FILE_NAME, pattern};
 
 /// Time for one exchange on a server that has nothing else to do.
 const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Time for the server to close one connection: longer than it may take to stop.
+const HANG_UP_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Largest head of a reply that is read, in bytes.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -27,7 +30,9 @@ pub fn verify(address: SocketAddr, workload: &Workload) -> Result<(), String> {
         let sent = pattern(workload.payload_bytes);
         stream.write_all(&sent).map_err(|e| format!("verification: cannot send: {e}"))?;
         let mut got = vec![0; sent.len()];
-        stream.read_exact(&mut got).map_err(|e| format!("verification: no whole echo: {e}"))?;
+        stream
+            .read_exact(&mut got)
+            .map_err(|e| format!("verification: no whole echo: {}", why(&e)))?;
         return if got == sent { Ok(()) } else { Err("verification: the echo differs".into()) };
     };
     ask(&mut stream, address, path)?;
@@ -76,9 +81,26 @@ pub fn open_idle(
 pub fn count_lost(connections: &[TcpStream]) -> u32 {
     let lost = |stream: &&TcpStream| {
         let waits = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
-        !waits.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
+        !waits.is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
     };
     connections.iter().filter(lost).count() as u32
+}
+
+/// Closes each of these connections once the server has closed its side, as a polite client does. The
+/// end of the server's process closes them too; the time limit is for a process that it left behind.
+pub fn hang_up_after_server(connections: Vec<TcpStream>) {
+    let mut late = false;
+    for mut stream in connections {
+        if late {
+            continue;
+        }
+        // An error is an end too: a reset, or a socket that cannot block.
+        let waits = stream
+            .set_nonblocking(false)
+            .and_then(|()| stream.set_read_timeout(Some(HANG_UP_TIMEOUT)));
+        let end = waits.and_then(|()| stream.read(&mut [0; 16]));
+        late = end.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    }
 }
 
 fn connect(address: SocketAddr) -> Result<TcpStream, String> {
@@ -104,7 +126,17 @@ fn hear(stream: &mut TcpStream, workload: &Workload) -> Result<(), String> {
             (200, _) => Ok(()),
             (status, _) => Err(format!("status {status}")),
         },
-        None => stream.read_exact(&mut [0]).map_err(|e| format!("no echo: {e}")),
+        None => stream.read_exact(&mut [0]).map_err(|e| format!("no echo: {}", why(&e))),
+    }
+}
+
+/// A read that timed out reports EAGAIN, which would mislead a reader.
+fn why(error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            format!("nothing came within {} s", TIMEOUT.as_secs())
+        }
+        _ => error.to_string(),
     }
 }
 
@@ -127,7 +159,7 @@ fn read_reply(stream: &mut impl Read) -> Result<(u16, Vec<u8>), String> {
                 return Ok((status, bytes.split_off(head_len)));
             }
         }
-        match stream.read(&mut chunk).map_err(|e| format!("no complete reply: {e}"))? {
+        match stream.read(&mut chunk).map_err(|e| format!("no complete reply: {}", why(&e)))? {
             0 => return Err(format!("closed after {} bytes of a reply", bytes.len())),
             n => bytes.extend_from_slice(&chunk[..n]),
         }

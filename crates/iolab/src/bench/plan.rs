@@ -79,7 +79,10 @@ fn too_many_connections(model: &Model, workload: &Workload, descriptors: u64) ->
     let needed = u64::from(workload.idle_connections + workload.connections);
     if let Some(most) = model.connections_max.filter(|&most| most < needed) {
         let why = model.connections_max_reason.as_deref().unwrap_or("its own limit");
-        return Some(format!("holds {most} connections at once ({why}); this needs {needed}"));
+        let plural = if most == 1 { "" } else { "s" };
+        return Some(format!(
+            "holds {most} connection{plural} at once ({why}); this needs {needed}"
+        ));
     }
     (needed + DESCRIPTORS_SPARE > descriptors).then(|| {
         format!(

@@ -1,8 +1,8 @@
 //! A server process under test: start, first line, stop, last line. man: wait4(2), prctl(2),
 //! sched_setaffinity(2).
 //!
-//! Whatever happens, no server outlives its trial: it is killed by its own pid when the value is
-//! dropped, and by the kernel (PR_SET_PDEATHSIG) when iolab itself is killed.
+//! Whatever happens, no server outlives its trial: its process group is killed when the value is
+//! dropped, and it is killed by the kernel (PR_SET_PDEATHSIG) when iolab itself is killed.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use record::ServerExit;
 
@@ -22,8 +22,8 @@ use record::ServerExit;
 /// take milliseconds; a loaded machine is allowed for.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time from SIGTERM to the end: the contract's default drain timeout of 5 s, and room.
-const STOP_TIMEOUT: Duration = Duration::from_secs(8);
+/// Time from SIGTERM to the end: the drain timeout that trials ask for (2 s), and room.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time between two looks at a process that is about to end.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
@@ -106,8 +106,7 @@ impl Server {
                     return ServerExit { killed, ..exit };
                 }
                 None if !killed && Instant::now() >= deadline => {
-                    // SAFETY of the pid: it is our child and not reaped, so it cannot be reused.
-                    let _ = kill(self.pid(), Signal::SIGKILL);
+                    kill_group(self.pid());
                     killed = true;
                 }
                 None => std::thread::sleep(POLL_INTERVAL),
@@ -119,10 +118,17 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if !self.reaped {
-            let _ = kill(self.pid(), Signal::SIGKILL);
+            kill_group(self.pid());
             self.end(Instant::now());
         }
     }
+}
+
+/// Kills a child that is not reaped yet (so its id cannot belong to anybody else) and the processes
+/// that it started, such as the workers of a peer: [`prepare`] made them a process group.
+fn kill_group(leader: Pid) {
+    // An error means that all of them have ended.
+    let _ = killpg(leader, Signal::SIGKILL);
 }
 
 /// Pins the child, ties its life to ours, and keeps the terminal's Ctrl-C from it: iolab stops its
@@ -224,7 +230,7 @@ pub fn run_briefly(mut command: Command, timeout: Duration) -> Result<Said, Stri
             break exit;
         }
         if Instant::now() >= deadline {
-            let _ = kill(pid, Signal::SIGKILL);
+            kill_group(pid);
             while wait4(pid).is_none() {
                 std::thread::sleep(POLL_INTERVAL);
             }

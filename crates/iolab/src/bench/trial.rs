@@ -12,6 +12,10 @@ use super::{engine, exchange};
 /// Idle time that servers are asked to allow: no idle connection may be closed for its age.
 const IDLE_TIMEOUT: &str = "600s";
 
+/// Time that servers are given to finish what is in flight when they are stopped. Nothing is in flight
+/// then, so a server that needs it all has a fault, which must not eat the time of the run.
+const DRAIN_TIMEOUT: &str = "2s";
+
 /// From so many connections on, a server is told to expect them (`--conns-max`).
 const MANY_CONNECTIONS: u32 = 512;
 
@@ -69,8 +73,9 @@ pub fn run(setting: &Setting) -> Result<Measured, String> {
     let idle_connections_lost = exchange::count_lost(&open);
     // The server is stopped with its idle connections open: it closes first, so that no port of the
     // client is left in TIME_WAIT, and stopping under connections is exercised in every trial.
+    let hanging_up = std::thread::spawn(move || exchange::hang_up_after_server(open));
     let exit = server.stop();
-    drop(open);
+    hanging_up.join().map_err(|_| "closing the idle connections failed")?;
     Ok(Measured { load, server: server_sample, machine, idle, idle_connections_lost, exit })
 }
 
@@ -81,6 +86,7 @@ fn arguments(setting: &Setting) -> Vec<String> {
     push("--listen", "127.0.0.1:0".into());
     push("--protocol", workload.protocol.clone());
     push("--idle-timeout", IDLE_TIMEOUT.into());
+    push("--drain-timeout", DRAIN_TIMEOUT.into());
     if workload.path.as_ref().is_some_and(|path| path.starts_with("/files/")) {
         push("--root", setting.root.display().to_string());
     }

@@ -75,7 +75,10 @@ fn rate_bars(results: &Results, workload: &WorkloadSummary) -> Vec<Bar> {
     bars_of(results, workload, |figures| {
         let bound = figures.doubts.iter().any(|doubt| matches!(doubt, Doubt::ClientBound(_)));
         let least = if bound { ">= " } else { "" };
-        (figures.rate, format!("{least}{}", thousands(figures.rate.median)))
+        let served = figures.stuck().map_or(String::new(), |(stuck, of)| {
+            format!(" (serves {} of {of})", of - stuck.min(of))
+        });
+        (figures.rate, format!("{least}{}{served}", thousands(figures.rate.median)))
     })
 }
 
@@ -246,7 +249,8 @@ fn by_idle(results: &Results, summary: &Summary) -> Result<Option<Plot>, String>
         let point = |w: &&WorkloadSummary| {
             let cell = w.cells.iter().find(|cell| cell.model == model.label)?;
             let open = w.workload.idle_connections + w.workload.connections;
-            Some((f64::from(open), cell.state.as_ref().ok()?.server_us))
+            let figures = cell.state.as_ref().ok().filter(|figures| figures.stuck().is_none())?;
+            Some((f64::from(open), figures.server_us))
         };
         let points: Vec<_> = workloads.iter().filter_map(point).collect();
         let (name, colour) = (model.label.clone(), colour(results, &model.label));

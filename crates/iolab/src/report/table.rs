@@ -131,21 +131,29 @@ pub fn notes(
 ) -> String {
     let mut lines = Vec::new();
     for cell in &workload.cells {
-        if let Err(reason) = &cell.state {
-            lines.push(format!("{}: not measured: {reason}.", cell.model));
+        match &cell.state {
+            Err(why) => lines.push(format!("{}: not measured: {}.", cell.model, without_stop(why))),
+            Ok(figures) => {
+                let why = figures.first_error.iter();
+                lines.extend(why.map(|why| format!("{}: {}.", cell.model, without_stop(why))));
+            }
         }
     }
     for skip in results.skips.iter().filter(|skip| skip.workload.is_none()) {
-        lines.push(format!("SKIP {}: {}.", skip.model, skip.reason.trim_end_matches('.')));
+        lines.push(format!("SKIP {}: {}.", skip.model, without_stop(&skip.reason)));
     }
     if let Some(sentinel) = &workload.sentinel {
-        let interval =
-            sentinel.interval.map_or(String::new(), |i| format!(" ({:.2}-{:.2})", i.low, i.high));
-        let floor = workload.threshold * 100.0;
-        lines.push(format!(
-            "Noise: {} against itself {:.2}{interval}; less than {floor:.0} % is no difference.",
-            results.reference, sentinel.median
-        ));
+        let spread = match sentinel.interval {
+            Some(i) => format!(
+                "({:.2}-{:.2}); less than {:.0} % is no difference",
+                i.low,
+                i.high,
+                workload.threshold * 100.0
+            ),
+            None => "(too few rounds for an interval)".to_owned(),
+        };
+        let median = sentinel.median;
+        lines.push(format!("Noise: {} against itself {median:.2} {spread}.", results.reference));
     }
     if let Some(reason) = &workload.unranked {
         lines.push(format!("Not ranked: {reason}."));
@@ -224,6 +232,11 @@ fn finish(mut table: Table, figures: std::ops::Range<usize>, style: Style) -> St
         }
     }
     table.to_string().lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// A reason as it was given may end in a full stop or not.
+fn without_stop(sentence: &str) -> &str {
+    sentence.trim_end_matches('.')
 }
 
 fn rank(rank: (usize, usize)) -> String {
