@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use humantime::parse_duration;
 use load::{ExpectedBody, Length, Method, Observer, Plan, Progress, Protocol};
 use record::LoadOutcome;
 
@@ -20,13 +21,13 @@ pub struct LoadArguments {
     #[arg(short, long, value_name = "N", default_value_t = 64)]
     connections: u32,
     /// Length of the measured window.
-    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     duration: Duration,
     /// Send exactly N requests instead of measuring for a time.
     #[arg(short = 'n', long, value_name = "N", conflicts_with = "duration")]
     requests: Option<u64>,
     /// Load before the window that is not counted [default: 1s; 0s with --requests].
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     warmup: Option<Duration>,
     /// Bytes of one echo message, or of the body of a POST (a GET carries none).
     #[arg(short, long, visible_alias = "body-size", value_name = "BYTES")]
@@ -41,7 +42,7 @@ pub struct LoadArguments {
     #[arg(long, value_name = "N", default_value_t = 0)]
     idle: u32,
     /// A reply that takes longer is an error.
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     timeout: Duration,
     /// HTTP method.
     #[arg(short = 'X', long, value_enum, ignore_case = true, default_value_t = MethodName::Get)]
@@ -88,22 +89,22 @@ enum BodyName {
 const LONG_ABOUT: &str = "\
 Send load to a server, verify every reply, and tell how it went.
 
-N connections each send a request, wait for its reply, verify it byte for byte, and send the next one \
-at once. This is called a closed loop. It shows how much a server can do (its capacity), for the \
-server is never left without work.
+N connections each send a request, wait for its reply, verify it byte for byte, and send the \
+next one at once. This is called a closed loop. It shows how much a server can do (its capacity), \
+for the server is never left without work.
 
-It does not show the latency that users will see. At capacity every request waits for the ones before \
-it, so by Little's law the mean latency is connections / rate: 64 connections at 100,000 requests/s \
-give 640 us, whatever the server. A slow server is also asked less often, so its worst moments are \
-sampled least. Read the latency below as the time in the queue of a busy server.
+It does not show the latency that users will see. At capacity every request waits for the ones \
+before it, so by Little's law the mean latency is connections / rate: 64 connections at 100,000 \
+requests/s give 640 us, whatever the server. A slow server is also asked less often, so its worst \
+moments are sampled least. Read the latency below as the time in the queue of a busy server.
 
-One request is sent and verified before the run; warm-up is not counted. Whatever fails is counted by \
-kind: connect (no connection), closed (the connection ended before the reply), wrong (other bytes than \
-promised), timeout. A server that announces the end of a connection is within its rights: the client \
-connects again, and counts it.
+One request is sent and verified before the run; warm-up is not counted. Whatever fails is counted \
+by kind: connect (no connection), closed (the connection ended before the reply), wrong (other \
+bytes than promised), timeout. A server that announces the end of a connection is within its \
+rights: the client connects again, and counts it.
 
-Exit status: 0 when all replies were right, 1 when any error was counted or nothing completed, 2 when \
-nothing could be measured.";
+Exit status: 0 when all replies were right, 1 when any error was counted or nothing completed, 2 \
+when nothing could be measured.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -303,6 +304,10 @@ fn remarks(outcome: &LoadOutcome) -> Vec<(&'static str, String)> {
         let closed = thousands(outcome.closed_by_server);
         rows.push(("closed", format!("{closed} connections ended by the server, as it may")));
     }
+    if outcome.errors_in_warmup > 0 {
+        let errors = thousands(outcome.errors_in_warmup);
+        rows.push(("warm-up", format!("{errors} errors before the window, not counted below")));
+    }
     if outcome.connections_without_progress > 0 {
         let starved = outcome.connections_without_progress;
         rows.push(("starved", format!("{starved} connections completed nothing")));
@@ -339,7 +344,7 @@ fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -1,5 +1,5 @@
-//! What the engine asks of a protocol. It does no I/O: bytes to send are asked for, bytes received are
-//! handed over.
+//! What the engine asks of a protocol. It does no I/O: bytes to send are asked for, bytes received
+//! are handed over.
 
 /// A protocol as a client speaks it. One value serves all connections of an engine thread; what a
 /// single connection must remember between two reads is its `Reader`.
@@ -13,8 +13,9 @@ pub(crate) trait Codec {
     /// Length of one request in bytes; all requests of a run have the same.
     fn request_bytes(&self) -> usize;
 
-    /// What `connection` has to send now: the rest of request `number` from `offset` on, then following
-    /// requests, `requests` in all at most, in one piece. May stop at the end of any request; never empty.
+    /// What `connection` has to send now: the rest of request `number` from `offset` on, then
+    /// following requests, `requests` in all at most, in one piece. May stop at the end of any
+    /// request; never empty.
     fn outgoing(&mut self, connection: u32, number: u64, requests: u32, offset: usize) -> &[u8];
 
     /// Takes bytes that belong to the reply to request `number` of `connection`, and verifies them.

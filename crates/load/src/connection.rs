@@ -28,7 +28,8 @@ pub(crate) enum Phase {
 pub(crate) struct Connection<R> {
     pub(crate) phase: Phase,
     pub(crate) socket: Option<Socket>,
-    /// When each request on its way was admitted, oldest first, in nanoseconds of the engine's clock.
+    /// When each request on its way was admitted, oldest first, in nanoseconds of the engine's
+    /// clock.
     pub(crate) admitted_at_ns: VecDeque<u64>,
     /// How many of these, from the youngest on, are not completely sent.
     pub(crate) unsent: u32,
@@ -81,8 +82,8 @@ impl<R> Connection<R> {
         self.unsent += 1;
     }
 
-    /// Takes the oldest request off the list, for its reply is complete. `None` when it was not sent
-    /// completely: nobody can answer rightly what he has not read.
+    /// Takes the oldest request off the list, for its reply is complete. `None` when it was not
+    /// sent completely: nobody can answer rightly what he has not read.
     #[inline]
     pub(crate) fn answered(&mut self) -> Option<u64> {
         if self.admitted_at_ns.len() <= self.unsent as usize {

@@ -2,13 +2,14 @@
 //!
 //! What keeps it cheap, so that the client is not what is measured:
 //! - a complete reply is followed by the next request at once, in the same turn; no readiness for
-//!   writing is asked for unless a send buffer is really full;
+//!   writing is asked for unless a send buffer is really full. (Reading a whole batch first and
+//!   sending then was tried: no cheaper, and it invites lockstep, client and server taking turns);
 //! - a short read proves a stream socket empty (epoll(7)), so there is no second recv(2);
 //! - level-triggered and never modified: two system calls per request, and a share of epoll_wait;
 //! - one receive buffer for all connections, hot in the cache; replies are compared where they lie.
 //!
-//! An event names a slot. It cannot be stale: a descriptor appears at most once in a batch, and while
-//! a batch is worked on no other connection than the event's own is closed.
+//! An event names a slot. It cannot be stale: a descriptor appears at most once in a batch, and
+//! while a batch is worked on no other connection than the event's own is closed.
 
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -28,12 +29,14 @@ use crate::{Error, Length, Observer, Plan, Progress};
 
 /// Half of an L2 cache of today at most, and one recv(2) for most replies.
 const RECEIVE_BYTES: usize = 64 * 1024;
-/// Events fetched at once. 64 connections fit; with thousands, borders are still met within a few ms.
+/// Events fetched at once. 64 connections fit; with thousands, borders are still met within a few
+/// ms.
 const EVENTS_MAX: usize = 256;
 /// Reads from one connection before the others have their turn.
 const READS_PER_TURN_MAX: u32 = 16;
-/// connect(2)s in progress at once while ramping up: well below the backlog of 4,096 that servers ask
-/// for (`somaxconn`), for a SYN that finds the backlog full is dropped and comes again a second later.
+/// connect(2)s in progress at once while ramping up: well below the backlog of 4,096 that servers
+/// ask for (`somaxconn`), for a SYN that finds the backlog full is dropped and comes again a second
+/// later.
 const CONNECTING_MAX: usize = 512;
 /// How exactly time limits are kept.
 const SWEEP_NS: u64 = 20_000_000;
@@ -59,6 +62,8 @@ pub(crate) struct Window {
     pub(crate) mean_in_flight: f64,
     /// Connections that completed nothing.
     pub(crate) without_progress: u32,
+    /// Errors before the window.
+    pub(crate) errors_in_warmup: u64,
     /// Why the window ended before its time, if it did.
     pub(crate) ended_early: Option<String>,
     /// The counters.
@@ -94,6 +99,7 @@ pub(crate) struct Engine<'a, C: Codec> {
     observer: Option<&'a mut dyn Observer>,
     epoll: Epoll,
     connections: Vec<Connection<C::Reader>>,
+    events: Vec<EpollEvent>,
     received: Vec<u8>,
     schedule: ClosedLoop,
     tally: Tally,
@@ -106,9 +112,10 @@ pub(crate) struct Engine<'a, C: Codec> {
     published: (u64, u64),
     /// Slots without a socket that try again, and when.
     retries: Vec<(u64, usize)>,
-    /// Since when connects fail, if nothing was answered since.
+    /// Since when connects fail, if none has succeeded since and nothing was answered.
     failing_since_ns: Option<u64>,
     last_reply_ns: u64,
+    errors_in_warmup: u64,
 }
 
 impl<'a, C: Codec> Engine<'a, C> {
@@ -128,6 +135,7 @@ impl<'a, C: Codec> Engine<'a, C> {
             observer,
             epoll,
             connections,
+            events: vec![EpollEvent::empty(); EVENTS_MAX],
             received: vec![0; RECEIVE_BYTES],
             schedule: ClosedLoop::stopped(),
             tally: Tally::new()?,
@@ -141,6 +149,7 @@ impl<'a, C: Codec> Engine<'a, C> {
             retries: Vec::with_capacity(share.connections as usize),
             failing_since_ns: None,
             last_reply_ns: 0,
+            errors_in_warmup: 0,
             share,
         })
     }
@@ -148,7 +157,7 @@ impl<'a, C: Codec> Engine<'a, C> {
     /// Connects, warms up, measures, and lets what is on its way come to its end.
     pub(crate) fn run(mut self) -> Result<Window, Error> {
         let gate = self.share.gate;
-        let told = |Broken| Error::Plan("another thread of this run gave up".to_owned());
+        let told = |Broken| Error::Internal("another thread of this run gave up".to_owned());
         if !self.share.plan.reconnect {
             self.ramp_up()?;
         }
@@ -163,6 +172,9 @@ impl<'a, C: Codec> Engine<'a, C> {
         let ended_early = self.measure()?;
         let (end_ns, cpu_ns) = (self.clock(), thread_cpu_ns()? - cpu_ns);
         self.schedule = ClosedLoop::stopped();
+        // The live line has nothing more to say: what comes now is not counted.
+        self.measuring = false;
+        self.next_tick_ns = u64::MAX;
         gate.pass().map_err(told)?;
         if let Some(observer) = &mut self.observer {
             observer.window_ended();
@@ -174,7 +186,16 @@ impl<'a, C: Codec> Engine<'a, C> {
         let fresh = Tally::new()?.carrying(&self.tally);
         let tally = std::mem::replace(&mut self.tally, fresh);
         self.drain(DRAIN_NS)?;
-        Ok(Window { duration_ns, cpu_ns, mean_in_flight, without_progress, ended_early, tally })
+        let errors_in_warmup = self.errors_in_warmup;
+        Ok(Window {
+            duration_ns,
+            cpu_ns,
+            mean_in_flight,
+            without_progress,
+            errors_in_warmup,
+            ended_early,
+            tally,
+        })
     }
 
     /// Opens all connections before any load, in batches that fit into a listener's backlog.
@@ -205,7 +226,8 @@ impl<'a, C: Codec> Engine<'a, C> {
         Ok(())
     }
 
-    /// Sends load that is not counted. A run of exactly so many requests begins with nothing in flight.
+    /// Sends load that is not counted. A run of exactly so many requests begins with nothing in
+    /// flight.
     fn warm_up(&mut self) -> Result<(), Error> {
         let warmup_ns = nanoseconds(self.share.plan.warmup);
         self.clock();
@@ -233,6 +255,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         self.last_reply_ns = self.now_ns;
         self.measuring = true;
         self.published = (0, 0);
+        self.errors_in_warmup = self.tally.errors_sum();
         self.tally.start(self.now_ns);
         self.connections.iter_mut().for_each(|connection| connection.completed = 0);
         self.schedule = match self.share.plan.length {
@@ -282,17 +305,17 @@ impl<'a, C: Codec> Engine<'a, C> {
 
     /// Waits for events until `until_ns` at most, and acts on them.
     fn turn(&mut self, until_ns: u64) -> Result<(), Error> {
-        let mut events = [EpollEvent::empty(); EVENTS_MAX];
         let retry_ns = self.retries.iter().map(|(due_ns, _)| *due_ns).min().unwrap_or(u64::MAX);
         let until_ns = until_ns.min(self.next_sweep_ns).min(self.next_tick_ns).min(retry_ns);
         let wait_ms = until_ns.saturating_sub(self.now_ns).div_ceil(1_000_000);
         let timeout = EpollTimeout::try_from(wait_ms).unwrap_or(EpollTimeout::ZERO);
-        let count = match self.epoll.wait(&mut events, timeout) {
+        let count = match self.epoll.wait(&mut self.events, timeout) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(errno) => return Err(Error::system("epoll_wait")(errno)),
         };
-        for event in &events[..count] {
+        for at in 0..count {
+            let event = self.events[at];
             self.on_event(event.data() as usize, event.events());
         }
         self.clock();
@@ -321,8 +344,8 @@ impl<'a, C: Codec> Engine<'a, C> {
         }
     }
 
-    /// Reads what has arrived, then asks again. `finished`: the server's FIN was seen before the read,
-    /// so a read that comes back short leaves nothing behind.
+    /// Reads what has arrived, then asks again. `finished`: the server's FIN was seen before the
+    /// read, so a read that comes back short leaves nothing behind.
     fn readable(&mut self, slot: usize, finished: bool) {
         for _ in 0..READS_PER_TURN_MAX {
             let Some(fd) = self.connections[slot].socket.as_ref().map(AsRawFd::as_raw_fd) else {
@@ -393,13 +416,14 @@ impl<'a, C: Codec> Engine<'a, C> {
         }
     }
 
-    /// Admits as many requests as the schedule allows and the pipeline has room for, and sends them.
-    /// A pipeline is refilled when it is half empty, so that requests go out in batches.
+    /// Admits as many requests as the schedule allows and the pipeline has room for, and sends
+    /// them. A pipeline is refilled when three quarters of it are empty, so that requests go out in
+    /// batches.
     fn refill(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
         let depth = self.share.plan.pipelining as usize;
         let under_way = connection.admitted_at_ns.len();
-        if connection.phase == Phase::Open && !self.share.plan.reconnect && under_way <= depth / 2 {
+        if connection.phase == Phase::Open && !self.share.plan.reconnect && under_way <= depth / 4 {
             let mut admitted = 0;
             while under_way + admitted < depth && self.schedule.take() {
                 connection.admit(self.now_ns);
@@ -435,8 +459,8 @@ impl<'a, C: Codec> Engine<'a, C> {
         }
     }
 
-    /// Gives a place a new connection. With one request per connection, the request is admitted now:
-    /// its latency includes the handshake.
+    /// Gives a place a new connection. With one request per connection, the request is admitted
+    /// now: its latency includes the handshake.
     fn connect(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
         if self.share.plan.reconnect {
@@ -462,6 +486,7 @@ impl<'a, C: Codec> Engine<'a, C> {
                 Sent::All => {
                     flags = READ;
                     connection.phase = Phase::Open;
+                    self.failing_since_ns = None;
                     self.tally.connects += 1;
                 }
                 Sent::Full => {}
@@ -486,6 +511,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         connection.phase = Phase::Open;
         connection.since_ns = self.now_ns;
         connection.waits_for_room = false;
+        self.failing_since_ns = None;
         self.tally.connects += 1;
         self.watch(slot, READ);
         self.refill(slot);
@@ -538,8 +564,8 @@ impl<'a, C: Codec> Engine<'a, C> {
         self.connect(slot);
     }
 
-    /// A promise was broken: one request is lost to it, the others on this connection are sent again,
-    /// on a new one. That one is opened after the batch, so that errors cannot recurse.
+    /// A promise was broken: one request is lost to it, the others on this connection are sent
+    /// again, on a new one. That one is opened after the batch, so that errors cannot recurse.
     fn lost(&mut self, slot: usize, fault: Fault, what: String) {
         let reader = self.codec.reader();
         let lost = self.connections[slot].close(Phase::Waiting, reader);

@@ -49,6 +49,8 @@ pub enum Error {
         /// What stood in the way.
         reason: String,
     },
+    /// Something of the generator's own failed: another of its threads, or a histogram.
+    Internal(String),
     /// A system call failed that has no business failing.
     System {
         /// The call, or what it was for.
@@ -69,24 +71,26 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Plan(text) => f.write_str(text),
+            Error::Internal(text) => write!(f, "the load generator failed: {text}"),
             Error::Unreachable { address, source } => {
                 write!(f, "nothing answers at {address} ({source}): is the server running there?")
             }
             Error::Probe { url, reason } => {
                 write!(
                     f,
-                    "no load was sent, because the first reply from {url} is not as promised: {reason}"
+                    "no load was sent, because the first reply from {url} is not as promised: \
+                     {reason}"
                 )
             }
             Error::Descriptors { needed, limit } => write!(
                 f,
-                "this run needs {needed} file descriptors and the hard limit is {limit}: ask for fewer \
-                 connections or raise the limit (ulimit -Hn)"
+                "this run needs {needed} file descriptors and the hard limit is {limit}: ask for \
+                 fewer connections or raise the limit (ulimit -Hn)"
             ),
             Error::Idle { opened, asked, reason } => write!(
                 f,
-                "only {opened} of {asked} idle connections could be opened: {reason}; ask for fewer, \
-                 or look at the server's limits (connections, descriptors, backlog)"
+                "only {opened} of {asked} idle connections could be opened: {reason}; ask for \
+                 fewer, or look at the server's limits (connections, descriptors, backlog)"
             ),
             Error::Ramp { opened, asked, reason } => write!(
                 f,

@@ -9,7 +9,8 @@ use crate::Error;
 
 /// Ten minutes: no request timeout is meant to be longer. Longer samples are counted as this one.
 const HIGHEST_NS: u64 = 600_000_000_000;
-/// Three digits: an error of at most 0.1 %, a tenth of the steadiest measurement on a quiet machine.
+/// Three digits: an error of at most 0.1 %, a tenth of the steadiest measurement on a quiet
+/// machine.
 const DIGITS: u8 = 3;
 /// A percentile is a figure of its own only when so many samples lie beyond it.
 const SAMPLES_BEYOND: f64 = 10.0;
@@ -22,7 +23,7 @@ impl Latencies {
     /// An empty histogram. All its memory is taken now: recording never allocates.
     pub(crate) fn new() -> Result<Self, Error> {
         let created = Histogram::new_with_bounds(1, HIGHEST_NS, DIGITS);
-        created.map(Latencies).map_err(|error| Error::Plan(format!("no histogram: {error}")))
+        created.map(Latencies).map_err(|error| Error::Internal(format!("no histogram: {error}")))
     }
 
     /// Adds one latency, in nanoseconds.
@@ -39,7 +40,7 @@ impl Latencies {
     /// Adds another thread's samples.
     pub(crate) fn merge(&mut self, other: &Latencies) -> Result<(), Error> {
         let added = self.0.add(&other.0);
-        added.map_err(|error| Error::Plan(format!("histograms do not fit: {error}")))
+        added.map_err(|error| Error::Internal(format!("histograms do not fit: {error}")))
     }
 
     /// The figures that people read first, and the histogram itself.
@@ -56,9 +57,9 @@ impl Latencies {
             (beyond + 1e-6 >= SAMPLES_BEYOND).then(|| at(quantile))
         };
         let mut encoded = Vec::new();
-        V2DeflateSerializer::new()
-            .serialize(&self.0, &mut encoded)
-            .map_err(|error| Error::Plan(format!("the histogram cannot be encoded: {error}")))?;
+        V2DeflateSerializer::new().serialize(&self.0, &mut encoded).map_err(|error| {
+            Error::Internal(format!("the histogram cannot be encoded: {error}"))
+        })?;
         Ok(record::Latency {
             samples,
             min_us: us(self.0.min()),

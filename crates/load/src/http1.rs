@@ -1,7 +1,7 @@
 //! HTTP/1.1 as a client speaks it (RFC 9112), with its own reader of responses.
 //!
-//! The reader splits a byte stream into head, body pieces and end, whatever way the bytes were cut by
-//! the network; bodies pass through and are never held. `Http` compares them on the way.
+//! The reader splits a byte stream into head, body pieces and end, whatever way the bytes were cut
+//! by the network; bodies pass through and are never held. `Http` compares them on the way.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crate::codec::{Codec, Step, Wrong};
 use crate::payload::{Mirror, Wire, describe_difference};
 use crate::{Method, Plan};
 
-/// A head larger than this is a fault: servers send some hundred bytes; 64 KiB is what curl takes for
-/// one header line, and far beyond what any server here sends.
+/// A head larger than this is a fault: servers send some hundred bytes; 64 KiB is what curl takes
+/// for one header line, and far beyond what any server here sends.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// More header fields than a reply to a load generator has.
 const FIELDS_MAX: usize = 64;
@@ -64,8 +64,9 @@ enum State {
     End,
 }
 
-/// The head that was parsed last on this thread, and its meaning. Servers repeat themselves: all replies
-/// of one second are usually the same to the byte, and comparing 150 bytes is cheaper than parsing them.
+/// The head that was parsed last on this thread, and its meaning. Servers repeat themselves: all
+/// replies of one second are usually the same to the byte, and comparing 150 bytes is cheaper than
+/// parsing them.
 #[derive(Debug, Default)]
 pub(crate) struct LastHead {
     bytes: Vec<u8>,

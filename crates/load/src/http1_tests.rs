@@ -46,13 +46,15 @@ const TRANSCRIPTS: [(&str, &str, u16); 9] = [
     ("HTTP/1.1 204 No Content\r\n\r\n", "", 204),
     ("HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n", "", 304),
     (
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0006;x=y\r\n world\r\n0\r\nT: v\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n\
+         0006;x=y\r\n world\r\n0\r\nT: v\r\n\r\n",
         "hello world",
         200,
     ),
     ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n0\r\n\r\n", "", 200),
     (
-        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nA: b\r\n\r\nHTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nA: b\r\n\r\n\
+         HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok",
         "ok",
         200,
     ),

@@ -11,8 +11,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use crate::Error;
 use crate::socket::{Sockets, connect_error};
 
-/// connect(2)s in progress at once: well below the backlog of 4,096 that servers ask for. On loopback
-/// connect completes before the server has accepted, so this also lets the server keep pace.
+/// connect(2)s in progress at once: well below the backlog of 4,096 that servers ask for. On
+/// loopback connect completes before the server has accepted, so this also lets the server keep
+/// pace.
 const BATCH: u32 = 256;
 /// One batch may take so long. A SYN that meets a full backlog is dropped and sent again after one
 /// second, then after two more (tcp(7)): two tries are granted.
@@ -21,12 +22,14 @@ const BATCH_LIMIT: Duration = Duration::from_secs(4);
 /// Silent connections, held open.
 pub(crate) struct Idle {
     sockets: Vec<Socket>,
+    /// How many other connections come from the same addresses.
+    beside: u32,
 }
 
 impl Idle {
-    /// Opens `count` connections, in batches.
-    pub(crate) fn open(sockets: &Sockets, count: u32) -> Result<Idle, Error> {
-        let mut idle = Idle { sockets: Vec::with_capacity(count as usize) };
+    /// Opens `count` connections, in batches, beside so many that carry load and need ports too.
+    pub(crate) fn open(sockets: &Sockets, beside: u32, count: u32) -> Result<Idle, Error> {
+        let mut idle = Idle { sockets: Vec::with_capacity(count as usize), beside };
         while idle.len() < count {
             let batch = BATCH.min(count - idle.len());
             idle.open_batch(sockets, batch).map_err(|reason| Error::Idle {
@@ -40,11 +43,9 @@ impl Idle {
 
     /// Opens `count` connections and waits until all of them are made.
     fn open_batch(&mut self, sockets: &Sockets, count: u32) -> Result<(), String> {
-        let first = self.len();
-        let begun: Result<Vec<_>, _> = (first..first + count)
-            // Index 0 is left to the active connections: they use the address without a number.
-            .map(|index| sockets.connect(sockets.source(index)))
-            .collect();
+        let first = self.beside + self.len();
+        let begun: Result<Vec<_>, _> =
+            (first..first + count).map(|index| sockets.connect(sockets.source(index))).collect();
         let begun = begun.map_err(|error| error.to_string())?;
         let end = Instant::now() + BATCH_LIMIT;
         for socket in begun {

@@ -11,8 +11,8 @@ pub trait Observer {
     fn window_started(&mut self) {}
     /// The measured window is over: nothing that happens from now on is counted.
     fn window_ended(&mut self) {}
-    /// At most once a second, between two batches of events. Drawing is allowed, but it is billed to
-    /// the client's CPU time when it happens inside the window.
+    /// At most once a second, between two batches of events. Drawing is allowed, but it is billed
+    /// to the client's CPU time when it happens inside the window.
     fn tick(&mut self, _progress: &Progress) {}
 }
 

@@ -4,14 +4,15 @@
 //! number. So a server that answers with bytes of an earlier message, of another connection, or of
 //! another place in the message is caught.
 
-/// A stamp stands at every multiple of this offset: often enough that a stale page, a stale half of a
-/// ring buffer or a swapped segment cannot pass, seldom enough to cost nothing.
+/// A stamp stands at every multiple of this offset: often enough that a stale page, a stale half of
+/// a ring buffer or a swapped segment cannot pass, seldom enough to cost nothing.
 const STAMP_EVERY_BYTES: usize = 256;
-/// Small requests are laid side by side up to this size, so that a pipeline goes out in one send(2).
+/// Small requests are laid side by side up to this size, so that a pipeline goes out in one
+/// send(2).
 const WIRE_BYTES: usize = 64 * 1024;
 
-/// Stamps one payload. A payload shorter than a stamp carries the stamp's low bytes, which differ from
-/// those of the message before.
+/// Stamps one payload. A payload shorter than a stamp carries the stamp's low bytes, which differ
+/// from those of the message before.
 fn stamp(payload: &mut [u8], connection: u32, number: u64) {
     // An odd multiplier spreads neighbouring connections over all bytes, the low one too.
     let tag = number.wrapping_add(u64::from(connection).wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -59,8 +60,8 @@ impl Wire {
         self.stride
     }
 
-    /// What `connection` has to send now: the rest of request `number` from `offset` on, then as many
-    /// of the following ones as lie ready, `requests` in all at most. Never empty.
+    /// What `connection` has to send now: the rest of request `number` from `offset` on, then as
+    /// many of the following ones as lie ready, `requests` in all at most. Never empty.
     pub(crate) fn outgoing(
         &mut self,
         connection: u32,

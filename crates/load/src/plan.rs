@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::Error;
 
-/// Connections of one run. More than any experiment here needs, and below what one client address can
-/// have towards one server port (28,232 by default, `ip_local_port_range` in ip(7)).
+/// Connections of one run. More than any experiment here needs, and below what one client address
+/// can have towards one server port (28,232 by default, `ip_local_port_range` in ip(7)).
 const CONNECTIONS_MAX: u32 = 28_000;
-/// Echo servers answer while they read, so depth x payload is on its way at once; 1,024 is far beyond
-/// where pipelining stops to matter.
+/// Echo servers answer while they read, so depth x payload is on its way at once; 1,024 is far
+/// beyond where pipelining stops to matter.
 const PIPELINING_MAX: u32 = 1_024;
 /// Each connection of a pipelined run has this much in its request and reply at most; 16 MiB of one
 /// payload is already a streaming test.
@@ -132,7 +132,8 @@ impl Method {
 /// What each HTTP reply's body is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpectedBody {
-    /// `/bytes/N`: the rule of that route. POST to `/echo`: the request's own body. Else: as [`Learnt`].
+    /// `/bytes/N`: the rule of that route. POST to `/echo`: the request's own body. Else: as
+    /// [`Learnt`].
     ///
     /// [`Learnt`]: ExpectedBody::Learnt
     Auto,
@@ -173,7 +174,8 @@ pub struct Plan {
     pub request_timeout: Duration,
     /// Engine threads, each with its own share of the connections.
     pub threads: u32,
-    /// Core that the engine thread is pinned to; thread k is pinned to core + k. `None`: not pinned.
+    /// Core that the engine thread is pinned to; thread k is pinned to core + k. `None`: not
+    /// pinned.
     pub core: Option<usize>,
 }
 

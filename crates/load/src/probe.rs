@@ -1,5 +1,5 @@
-//! One request, alone and verified, before any load: a server that answers wrongly must not be timed,
-//! and what an HTTP server answers is learnt here.
+//! One request, alone and verified, before any load: a server that answers wrongly must not be
+//! timed, and what an HTTP server answers is learnt here.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -10,8 +10,8 @@ use crate::codec::{Codec, Step, Wrong};
 use crate::http1::{Event, Expected, Http, LastHead, ResponseReader, request_head};
 use crate::{Error, ExpectedBody, Method, Plan};
 
-/// Learnt bodies up to this size are kept and compared byte by byte; longer ones by CRC-32, for a copy
-/// beyond the cache would double what the client reads.
+/// Learnt bodies up to this size are kept and compared byte by byte; longer ones by CRC-32, for a
+/// copy beyond the cache would double what the client reads.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 /// One read of the probe.
 const READ_BYTES: usize = 64 * 1024;
@@ -165,8 +165,8 @@ fn connect(plan: &Plan) -> Result<TcpStream, Error> {
     connected.map_err(|source| Error::Unreachable { address, source })
 }
 
-/// Sends `request`, reading at the same time once the socket takes no more, and hands what arrives to
-/// `take` (`None` at the end of the stream) until it says that the reply is complete.
+/// Sends `request`, reading at the same time once the socket takes no more, and hands what arrives
+/// to `take` (`None` at the end of the stream) until it says that the reply is complete.
 fn exchange(
     stream: &mut TcpStream,
     request: &[u8],

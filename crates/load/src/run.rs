@@ -51,7 +51,7 @@ fn measure<C: Codec>(
     codec: impl Fn() -> C + Sync,
     observer: &mut dyn Observer,
 ) -> Result<LoadOutcome, Error> {
-    let idle = Idle::open(sockets, plan.idle_connections)?;
+    let idle = Idle::open(sockets, plan.connections, plan.idle_connections)?;
     let gate = Gate::new(plan.threads as usize);
     let published = Published::default();
     let crew = Crew { plan, sockets, gate: &gate, published: &published };
@@ -62,15 +62,15 @@ fn measure<C: Codec>(
             .collect();
         let first = crew.work(0, make(), Some(observer));
         let joined = others.into_iter().map(|thread| {
-            let gone = Err(Error::Plan("a thread of this run panicked".to_owned()));
+            let gone = Err(Error::Internal("a thread of this run panicked".to_owned()));
             thread.join().unwrap_or(gone)
         });
         std::iter::once(first).chain(joined).collect::<Vec<_>>()
     });
-    // Of several errors the one that is not "another gave up" is the cause, and it has a source.
+    // Of several errors the one that is not "another thread gave up" is the cause.
     let (windows, errors): (Vec<_>, Vec<_>) = windows.into_iter().partition(Result::is_ok);
     if let Some(Err(error)) =
-        errors.into_iter().min_by_key(|error| matches!(error, Err(Error::Plan(_))))
+        errors.into_iter().min_by_key(|error| matches!(error, Err(Error::Internal(_))))
     {
         return Err(error);
     }
@@ -129,12 +129,13 @@ fn sum_up(
 ) -> Result<LoadOutcome, Error> {
     let mut tally = crate::tally::Tally::new()?;
     let (mut duration_ns, mut cpu_ns, mut mean_in_flight, mut without) = (0, 0, 0.0, 0);
-    let mut ended_early = None;
+    let (mut ended_early, mut errors_in_warmup) = (None, 0);
     for window in windows {
         duration_ns = duration_ns.max(window.duration_ns);
         cpu_ns += window.cpu_ns;
         mean_in_flight += window.mean_in_flight;
         without += window.without_progress;
+        errors_in_warmup += window.errors_in_warmup;
         ended_early = ended_early.or(window.ended_early);
         tally.merge(window.tally)?;
     }
@@ -143,6 +144,7 @@ fn sum_up(
         url: plan.target.url.clone(),
         requests: tally.requests,
         errors: tally.errors_sum(),
+        errors_in_warmup,
         first_error: tally.first_error.clone(),
         ended_early,
         duration_s,
@@ -199,7 +201,8 @@ impl Pinned {
         let mut only = CpuSet::new();
         only.set(core).and_then(|()| sched_setaffinity(this, &only)).map_err(|errno| {
             Error::Plan(format!(
-                "cannot run on core {core} ({errno}): give the number of a core that this process may use"
+                "cannot run on core {core} ({errno}): give the number of a core that this \
+                 process may use"
             ))
         })?;
         Ok(Pinned { before: Some(before) })
@@ -209,7 +212,8 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
-            // A core taken away meanwhile leaves the thread where it is: nothing better can be done.
+            // A core taken away meanwhile leaves the thread where it is: nothing better can be
+            // done.
             let _unchanged = sched_setaffinity(Pid::from_raw(0), before);
         }
     }

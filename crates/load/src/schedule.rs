@@ -2,13 +2,14 @@
 //!
 //! Here: the server does, by answering. That is a *closed loop*: a connection asks again as soon as
 //! it was answered, so a slow server is asked less. It measures capacity. It does not measure the
-//! latency that users of a busy server see, for users do not wait politely for one another (Schroeder,
-//! Wierman, Harchol-Balter, "Open Versus Closed: A Cautionary Tale", NSDI 2006).
+//! latency that users of a busy server see, for users do not wait politely for one another
+//! (Schroeder, Wierman, Harchol-Balter, "Open Versus Closed: A Cautionary Tale", NSDI 2006).
 //!
-//! An open loop is another type with the same three questions, whose `take` also looks at the clock.
+//! An open loop is another type with the same three questions, whose `take` also looks at the
+//! clock.
 
-/// A closed loop: every free place in a connection's pipeline is filled at once, until the budget of
-/// requests (if there is one) is spent.
+/// A closed loop: every free place in a connection's pipeline is filled at once, until the budget
+/// of requests (if there is one) is spent.
 #[derive(Debug)]
 pub(crate) struct ClosedLoop {
     /// Requests that may still be sent.

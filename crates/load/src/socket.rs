@@ -6,12 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-/// Connections that one source address opens towards one server port before the next address is used:
-/// well below the 28,232 ports of the default range, so that active connections find ports too.
+/// Connections that one source address opens towards one server port before the next address is
+/// used: well below the 28,232 ports of the default range, so that active connections find ports
+/// too.
 pub(crate) const CONNECTIONS_PER_SOURCE: u32 = 20_000;
 
-/// The congestion control that all runs ask for. On loopback the default of some machines (bbr) paces
-/// packets and costs a third of the bulk throughput; reno is in every kernel and open to everybody.
+/// The congestion control that all runs ask for. On loopback the default of some machines (bbr)
+/// paces packets and costs a third of the bulk throughput; reno is in every kernel and open to
+/// everybody.
 const CONGESTION_CONTROL: &[u8] = b"reno";
 
 /// Makes sockets towards one address.
@@ -49,8 +51,8 @@ impl Sockets {
         self.address
     }
 
-    /// A non-blocking socket whose connect(2) has begun. It may be connected already: on loopback the
-    /// handshake is over when connect returns, though it says EINPROGRESS.
+    /// A non-blocking socket whose connect(2) has begun. It may be connected already: on loopback
+    /// the handshake is over when connect returns, though it says EINPROGRESS.
     pub(crate) fn connect(&self, source: Option<Ipv4Addr>) -> io::Result<Socket> {
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = Socket::new(Domain::for_address(self.address), kind, Some(Protocol::TCP))?;
@@ -59,8 +61,8 @@ impl Sockets {
             socket.set_tcp_congestion(CONGESTION_CONTROL)?;
         }
         if let Some(source) = source {
-            // The port is chosen by connect, where only the pair of addresses must be unique, and not
-            // by bind, where the port alone must be (IP_BIND_ADDRESS_NO_PORT, ip(7)).
+            // The port is chosen by connect, where only the pair of addresses must be unique, and
+            // not by bind, where the port alone must be (IP_BIND_ADDRESS_NO_PORT, ip(7)).
             nix::sys::socket::setsockopt(
                 &socket,
                 nix::sys::socket::sockopt::IpBindAddressNoPort,
@@ -75,8 +77,8 @@ impl Sockets {
         }
     }
 
-    /// The source address for the connection number `index`: on loopback another 127.0.0.x for every
-    /// 20,000 of them, elsewhere what the kernel chooses.
+    /// The source address for the connection number `index`: on loopback another 127.0.0.x for
+    /// every 20,000 of them, elsewhere what the kernel chooses.
     pub(crate) fn source(&self, index: u32) -> Option<Ipv4Addr> {
         let block = index / CONNECTIONS_PER_SOURCE;
         match self.address.ip() {

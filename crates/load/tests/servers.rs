@@ -1,5 +1,5 @@
-//! The generator against servers that are right, and against servers that are wrong in one way each.
-//! Every server is a few lines of blocking code on a port of the kernel's choice.
+//! The generator against servers that are right, and against servers that are wrong in one way
+//! each. Every server is a few lines of blocking code on a port of the kernel's choice.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,8 +12,8 @@ use record::LoadOutcome;
 
 type Test = Result<(), Box<dyn std::error::Error>>;
 
-/// Serves each connection with `serve(its number from 0 on, stream)` on a thread of its own. The first
-/// connections are the generator's probes: one for echo, three for a learnt HTTP body.
+/// Serves each connection with `serve(its number from 0 on, stream)` on a thread of its own. The
+/// first connections are the generator's probes: one for echo, three for a learnt HTTP body.
 fn server<F>(serve: F) -> io::Result<SocketAddr>
 where
     F: Fn(u64, TcpStream) -> io::Result<()> + Send + Sync + 'static,
@@ -44,8 +44,8 @@ fn echo(_: u64, mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// Reads requests and answers each with `answer(its number from 0 on, head, body)` until that is `None`
-/// or the client asks for the end.
+/// Reads requests and answers each with `answer(its number from 0 on, head, body)` until that is
+/// `None` or the client asks for the end.
 fn http(
     mut stream: TcpStream,
     mut answer: impl FnMut(u64, &str, &[u8]) -> Option<Vec<u8>>,
@@ -312,7 +312,8 @@ fn a_server_that_dies_ends_the_run() -> Test {
     std::thread::spawn(move || -> io::Result<()> {
         echo(0, listener.accept()?.0)?;
         let mut streams: Vec<_> = (0..8).map(|_| listener.accept()).collect::<Result<_, _>>()?;
-        // Death: nobody listens any more, and every connection ends with its second message unanswered.
+        // Death: nobody listens any more, and every connection ends with its second message
+        // unanswered.
         drop(listener);
         for (stream, _) in &mut streams {
             let mut buffer = [0; 64];
@@ -421,5 +422,19 @@ fn the_observer_sees_both_borders_once() -> Test {
         assert_eq!((witness.0.first(), witness.0.last()), (Some(&"started"), Some(&"ended")));
         assert_eq!(witness.0.iter().filter(|call| **call != "tick").count(), 2);
     }
+    Ok(())
+}
+
+#[test]
+fn errors_before_the_window_are_told_apart() -> Test {
+    let address = server(|number, stream| {
+        http(stream, |_, _, _| Some(ok(if (3..11).contains(&number) { b"no" } else { b"ok" })))
+    })?;
+    // Connections 3 to 10 are the first eight that carry load: all are wrong, and given up, at
+    // once.
+    let warmup = Duration::from_millis(100);
+    let outcome = run(&Plan { warmup, ..plan("http", address, "/", 50)? }, &mut Silent)?;
+    assert_exact(&outcome, 50);
+    assert_eq!(outcome.errors_in_warmup, 8);
     Ok(())
 }

@@ -14,6 +14,9 @@ pub struct LoadOutcome {
     pub errors: u64,
     /// The same, by kind.
     pub errors_by_kind: Errors,
+    /// Errors during warm-up, of all kinds. They are not in `errors`, but they are a reason for
+    /// doubt.
+    pub errors_in_warmup: u64,
     /// What the first error of the window was, in words.
     pub first_error: Option<String>,
     /// Why the window ended before its time, if it did: the server died, say.
@@ -34,18 +37,18 @@ pub struct LoadOutcome {
     /// Connections opened inside the window (more than `connections` when each request connects).
     pub connects: u64,
     /// Connections that the server ended as it may, between two replies or with the announcement
-    /// `Connection: close` (RFC 9112, section 9.6), and that were opened anew. Not errors. Not counted
-    /// when each request has its own connection.
+    /// `Connection: close` (RFC 9112, section 9.6), and that were opened anew. Not errors. Not
+    /// counted when each request has its own connection.
     pub closed_by_server: u64,
     /// Bytes sent to the server inside the window.
     pub bytes_sent: u64,
     /// Bytes received from the server inside the window.
     pub bytes_received: u64,
-    /// Time from sending a request to its last byte, all connections merged. With a new connection per
-    /// request it begins at connect(2).
+    /// Time from sending a request to its last byte, all connections merged. With a new connection
+    /// per request it begins at connect(2).
     pub latency: Latency,
-    /// Requests on their way, averaged over the window's time: the L of Little's law (L = rate x mean
-    /// latency), measured apart from both.
+    /// Requests on their way, averaged over the window's time: the L of Little's law (L = rate x
+    /// mean latency), measured apart from both.
     pub mean_in_flight: f64,
     /// CPU time of the client's threads inside the window, in microseconds.
     pub client_cpu_us: u64,
