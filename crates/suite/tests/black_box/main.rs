@@ -63,7 +63,11 @@ struct Case {
     run: Box<dyn Fn(&Variant) -> Outcome + Send + Sync>,
 }
 
-fn case<R: IntoOutcome + 'static>(name: &'static str, scope: Scope, run: fn(&Variant) -> R) -> Case {
+fn case<R: IntoOutcome + 'static>(
+    name: &'static str,
+    scope: Scope,
+    run: fn(&Variant) -> R,
+) -> Case {
     Case { name, scope, run: Box::new(move |variant| run(variant).into_outcome()) }
 }
 
