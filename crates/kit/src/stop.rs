@@ -85,6 +85,14 @@ impl Stop {
         }
     }
 
+    /// Waits until the server is to stop: for whoever can spare a thread for that.
+    pub fn wait(&self) {
+        let mut monitor = self.lock_monitor();
+        while !self.requested() {
+            monitor = self.wait_changed(monitor);
+        }
+    }
+
     /// Tracks a socket that a thread is going to block on.
     pub fn track(self: &Arc<Stop>, stream: &Arc<TcpStream>) -> Tracked {
         let blocked =

@@ -25,6 +25,9 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// Chooses the reply to `head` and begins it.
 pub(super) fn route(cx: &mut Context, head: &Head, persistence: Persistence) -> Reply {
     let mut route = Route { cx, head, persistence };
+    if head.path == "*" {
+        return route.allow("204 No Content", "GET, HEAD, POST, OPTIONS");
+    }
     let (name, rest) = split(head.path);
     match (name, rest) {
         ("", None) => route.readable(|r| r.text("200 OK", HELLO)),
@@ -35,9 +38,13 @@ pub(super) fn route(cx: &mut Context, head: &Head, persistence: Persistence) -> 
         ("files", Some(path)) => route.readable(|r| r.file(path)),
         ("files", None) => route.readable(Route::files_redirect),
         ("stats", None) => route.readable(Route::stats),
-        ("*", None) => route.allow("204 No Content", "GET, HEAD, POST, OPTIONS"),
         _ => route.text("404 Not Found", "no such route; try / or /stats"),
     }
+}
+
+/// True for the one route that does something with a request's body.
+pub(super) fn reads_body(head: &Head) -> bool {
+    head.method == Method::Post && head.path == "/echo"
 }
 
 /// `/name/rest` as (name, rest).
@@ -205,20 +212,22 @@ impl Route<'_, '_> {
 }
 
 /// The whole reply to a request that is refused: status, and a sentence.
-pub(super) fn put_text(
+pub(super) fn put_refusal(
     service: &Service,
     output: &mut Output,
     now: Instant,
     status: &str,
     sentence: &str,
-    persistence: Persistence,
+    head_only: bool,
 ) {
-    let mut out = ReplyHead::begin(service, output, now, status, persistence);
+    let mut out = ReplyHead::begin(service, output, now, status, Persistence::Close);
     out.field("Content-Type", TEXT);
     out.length(sentence.len() as u64 + 1);
     out.end();
-    output.put(sentence.as_bytes());
-    output.put(b"\n");
+    if !head_only {
+        output.put(sentence.as_bytes());
+        output.put(b"\n");
+    }
 }
 
 /// The reply of `/delay/MS`, when its time has come.
