@@ -99,6 +99,7 @@ fn contract_cases() -> Vec<Case> {
         contract::mistakes_get_one_sentence,
         contract::port_in_use_is_refused,
         contract::workers,
+        company::pool_is_bounded,
         curl::get_and_head,
         curl::keep_alive_is_reused,
         curl::post_and_upload,
