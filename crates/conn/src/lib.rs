@@ -241,9 +241,10 @@ impl Conn {
     }
 
     /// The bytes that [`Wants::file`] asked for cannot be read. The head has promised them, so
-    /// cutting the connection is the only honest reply left (RFC 9112 section 8).
+    /// closing early is the only honest reply left (RFC 9112 section 8); what was produced before,
+    /// whole replies among it, still goes out.
     pub fn file_failed(&mut self, now: Instant) {
-        self.close(Outcome::FileFailed);
+        self.flush_and_close(Close { linger: false, outcome: Outcome::FileFailed });
         self.settle(now);
     }
 

@@ -147,13 +147,13 @@ fn limits(typed: &Typed) -> Limits {
 
 fn command(model: &'static Model) -> Command {
     let name = format!("serve-{}", model.name);
-    let mut command = Command::new(name.clone())
+    // The text comes after the arguments: a derived set brings its own docstring as a text.
+    let mut command = Typed::augment_args(Command::new(name.clone()))
         .bin_name(name)
         .version(env!("CARGO_PKG_VERSION"))
         .about(model.summary)
         .long_about(format!("{}\n\n{}", model.summary, model.about))
         .after_help(AFTER_HELP);
-    command = Typed::augment_args(command);
     for flavour in model.flavours {
         command = command.arg(flavour_arg(flavour));
     }

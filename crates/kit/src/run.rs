@@ -158,8 +158,8 @@ fn wait_for_end(model: &Model, setup: &Setup, stop: &Stop, events: &Receiver<Eve
                 let drain = Duration::from_millis(setup.limits.drain_timeout_ms);
                 cut_at = Some(Instant::now() + drain);
             }
-            // Asked twice: no more patience.
-            Ok(Event::Signal) => cut_at = Some(Instant::now()),
+            // Asked twice: no more patience. The end of the process cuts whatever is left.
+            Ok(Event::Signal) => return code,
             Ok(Event::WorkerEnded(result)) => {
                 running -= 1;
                 if let Err(error) = result {

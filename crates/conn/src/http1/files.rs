@@ -2,7 +2,7 @@
 
 use std::str;
 
-use super::head::Head;
+use super::head::{Head, Method};
 use crate::files::FileEntry;
 
 /// What part of a file answers a request.
@@ -30,7 +30,8 @@ pub(super) fn select(head: &Head, file: &FileEntry) -> Selection {
         return Selection::NotModified;
     }
     match head.range {
-        Some(range) if may_range(head, file) => parse_range(range, file.len),
+        // Range means something in a GET only (RFC 9110 section 14.2).
+        Some(range) if head.method == Method::Get && may_range(head, file) => parse_range(range, file.len),
         _ => Selection::Whole,
     }
 }
@@ -62,8 +63,10 @@ fn parse_range(range: &[u8], len: u64) -> Selection {
     let parse = || -> Option<Selection> {
         let spec = str::from_utf8(range).ok()?.strip_prefix("bytes=")?;
         let (first, last) = spec.split_once('-')?;
+        // A position beyond u64 is beyond every file too (RFC 9110 section 14.1.1).
         let number = |text: &str| -> Option<u64> {
-            text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
+            let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+            digits.then(|| text.parse().unwrap_or(u64::MAX))
         };
         if first.is_empty() {
             let suffix = number(last)?;
