@@ -45,6 +45,19 @@ impl Model {
         max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX))
     }
 
+    /// Conversations that go on at once: a pool accepts more connections than it has threads, and
+    /// lets those beyond wait in its queue.
+    pub fn served_at_once(&self) -> usize {
+        let threads = self.flavour("threads").and_then(|flavour| flavour["default"].as_str());
+        let threads = threads.and_then(|threads| threads.parse().ok());
+        threads.unwrap_or(usize::MAX).min(self.connections_max())
+    }
+
+    /// What `--describe` says of one of its own flags.
+    pub fn flavour(&self, flag: &str) -> Option<&Value> {
+        self.describe["flavours"].as_array()?.iter().find(|flavour| flavour["flag"] == flag)
+    }
+
     /// One connection at a time: everybody else waits for its end. This is the serial model's
     /// result, so the cases that need company assert the waiting instead.
     pub fn one_at_a_time(&self) -> bool {

@@ -1,8 +1,9 @@
 //! Who else waits meanwhile? The question that the models answer differently.
 
 use std::io::Write;
+use std::net::Shutdown;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,8 @@ use suite::{Client, Server, Variant, get, pattern, until};
 /// A client that never pauses: one thread writes, one reads.
 pub struct Flood {
     over: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<u64>>,
+    rounds: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Flood {
@@ -19,31 +21,38 @@ impl Flood {
     #[track_caller]
     pub fn begin(server: &Server, piece: &[u8]) -> Flood {
         let mut client = server.connect();
-        // It has been served once before this returns, so it is there.
-        client.send(piece);
-        client.read_exact(1);
         let over = Arc::new(AtomicBool::new(false));
+        let rounds = Arc::new(AtomicU64::new(0));
         let mut writer = client.second_handle();
-        let (pieces, ended) = (piece.repeat((64 << 10) / piece.len()), Arc::clone(&over));
+        let pieces = piece.repeat((64 << 10) / piece.len());
+        let (ended, counted) = (Arc::clone(&over), Arc::clone(&rounds));
         let writing = thread::spawn(move || {
-            let mut rounds = 0;
             // An error is the server's end, which some cases bring about.
             while !ended.load(SeqCst) && writer.write_all(&pieces).is_ok() {
-                rounds += 1;
+                counted.fetch_add(1, SeqCst);
             }
-            let _ = writer.shutdown(std::net::Shutdown::Write);
-            rounds
+            let _ = writer.shutdown(Shutdown::Write);
         });
-        let reading = thread::spawn(move || client.read_until_cut().len() as u64);
-        Flood { over, threads: vec![writing, reading] }
+        let reading = thread::spawn(move || drop(client.read_until_cut()));
+        let flood = Flood { over, rounds, threads: vec![writing, reading] };
+        flood.goes_on();
+        flood
     }
 
-    /// Ends it; returns the number of 64 KiB pieces sent.
+    /// Some more of it has been taken by the server: more than buffers hold, after a while.
     #[track_caller]
-    pub fn end(self) -> u64 {
+    pub fn goes_on(&self) {
+        let enough = self.rounds.load(SeqCst) + 5;
+        until("the flood goes on", || self.rounds.load(SeqCst) >= enough);
+    }
+
+    /// Ends it.
+    #[track_caller]
+    pub fn end(self) {
         self.over.store(true, SeqCst);
-        let counts = self.threads.into_iter().map(|thread| thread.join().expect("the flood"));
-        counts.collect::<Vec<_>>()[0]
+        for thread in self.threads {
+            thread.join().expect("the flood");
+        }
     }
 }
 
@@ -95,11 +104,9 @@ pub fn delay_beside_others(variant: &Variant) {
         assert_eq!(early.reply().body, b"waited for 50 ms\n");
         assert_eq!(late.reply().body, b"waited for 200 ms\n");
         waiting.clear();
-        // Their clients have gone: nobody waits for what was to be said to them.
-        until("the waiting clients are forgotten", || {
-            drop((early.stream(), late.stream()));
-            server.stats()["connections_open"] == 3
-        });
+        // Their clients have gone; `late`, `early` and the one that asks are still there.
+        until("the waiting clients are forgotten", || server.stats()["connections_open"] == 3);
+        drop((late, early));
     }
     server.stop();
 }
@@ -123,24 +130,27 @@ pub fn work_beside_others(variant: &Variant) {
 
 /// A socket that is always ready must not keep the clock from being looked at.
 pub fn timers_are_due_in_a_flood(variant: &Variant) {
-    let server = Server::start(variant, &["--idle-timeout", "100ms"]);
+    let server = Server::start(variant, &["--head-timeout", "150ms"]);
     let flood = Flood::begin(&server, &get("/"));
+    let mut other = server.connect();
+    let begun = Instant::now();
+    other.send(&get("/delay/20"));
     if variant.model.one_at_a_time() {
-        let mut other = server.connect();
-        other.send(&get("/delay/20"));
-        assert!(flood.end() > 0);
+        assert!(other.is_silent(), "two at once in a model that serves one at a time");
+        flood.end();
         assert_eq!(other.reply().body, b"waited for 20 ms\n");
     } else {
-        let mut idle = server.connect();
-        let mut other = server.connect();
+        let mut late = server.connect();
+        late.send(b"GET");
+        assert_eq!(other.reply().body, b"waited for 20 ms\n");
+        assert!(begun.elapsed() >= Duration::from_millis(20), "early: {:?}", begun.elapsed());
+        assert_eq!(late.reply().status, 408);
         for _ in 0..5 {
-            let begun = Instant::now();
-            other.send(&get("/delay/20"));
-            assert_eq!(other.reply().body, b"waited for 20 ms\n");
-            assert!(begun.elapsed() >= Duration::from_millis(20));
+            other.send(&get("/delay/5"));
+            assert_eq!(other.reply().body, b"waited for 5 ms\n");
         }
-        idle.expect_end();
-        assert!(flood.end() > 0);
+        flood.goes_on();
+        flood.end();
     }
     server.stop();
 }
@@ -151,7 +161,8 @@ pub fn echo_beside_a_flood(variant: &Variant) {
     let mut other = server.connect();
     other.send(b"first");
     if variant.model.one_at_a_time() {
-        assert!(flood.end() > 0);
+        assert!(other.is_silent(), "two at once in a model that serves one at a time");
+        flood.end();
         assert_eq!(other.read_exact(5), b"first");
     } else {
         assert_eq!(other.read_exact(5), b"first");
@@ -159,7 +170,8 @@ pub fn echo_beside_a_flood(variant: &Variant) {
             other.send(&[byte]);
             assert_eq!(other.read_exact(1), [byte]);
         }
-        assert!(flood.end() > 0);
+        flood.goes_on();
+        flood.end();
     }
     server.stop();
 }
@@ -183,4 +195,32 @@ pub fn stuck_reader_beside_others(variant: &Variant) {
     stuck.clear();
     until("the stuck clients are forgotten", || server.stats()["connections_open"] == 1);
     server.stop();
+}
+
+/// A pool of two: the third waits until one of the two has left, however idle they are.
+pub fn pool_is_bounded(variant: &Variant) {
+    if variant.model.flavour("threads").is_none() {
+        return;
+    }
+    let server = Server::start(variant, &["--threads", "2"]);
+    let mut talking: Vec<Client> = (0..2).map(|_| server.connect()).collect();
+    for client in &mut talking {
+        client.send(&get("/"));
+        assert_eq!(client.reply().status, 200);
+    }
+    let mut waiting: Vec<Client> = (0..10).map(|_| server.connect()).collect();
+    for client in &mut waiting {
+        client.send(&get("/"));
+    }
+    for client in &mut talking {
+        client.send(&get("/delay/50"));
+        assert_eq!(client.reply().status, 200);
+    }
+    assert!(waiting.iter().all(Client::is_silent), "two threads have three conversations");
+    drop(talking);
+    for mut client in waiting {
+        assert_eq!(client.reply().status, 200);
+    }
+    let counters = server.stop();
+    assert_eq!(counters["requests"], 14, "{counters}");
 }

@@ -34,70 +34,77 @@ fn refused_alone(server: &Server, bytes: &[u8], status: u16) {
 }
 
 /// Every one a way to make two parsers on one path disagree about where a message ends.
+const MALFORMED_HEADS: &[&str] = &[
+    // Line ends (RFC 9112 section 2.2).
+    "GET / HTTP/1.1\nHost: a\n\n",
+    "GET / HTTP/1.1\r\nHost: a\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nX: b\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\n\n",
+    "GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n",
+    // Host (section 3.2).
+    "GET / HTTP/1.1\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+    // Framing (section 6); more of it below.
+    "POST /echo HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    // Fields (section 5).
+    "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nContent-Length : 5\r\n\r\nhello",
+    "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n folded\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\n\tX: b\r\n\r\n",
+    "GET / HTTP/1.1\r\n Host: a\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\n: no name\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nX: b\0c\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nX\0Y: b\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nX(Y): b\r\n\r\n",
+    // Request line (section 3).
+    "GET /\u{fc} HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET / x HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    " GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET nowhere HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET * HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET / http/1.1\r\nHost: a\r\n\r\n",
+    "GET / HTTP/11\r\nHost: a\r\n\r\n",
+    "GET / HTTP/1.1 \r\nHost: a\r\n\r\n",
+    "GET /\r\n\r\n",
+    "GET\r\n\r\n",
+    "\0\r\n\r\n",
+    // What a TLS client would say.
+    "\u{16}\u{3}\u{1}\0\r\n\r\n",
+];
+
+/// Framing (RFC 9112 section 6): the fields of a POST, and the body behind them.
+const MALFORMED_FRAMINGS: &[(&str, &str)] = &[
+    ("Content-Length: 5\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
+    ("Transfer-Encoding: chunked\r\nContent-Length: 5", "0\r\n\r\n"),
+    ("Content-Length: +5", "hello"),
+    ("Content-Length: -5", "hello"),
+    ("Content-Length: 5, 5", "hello"),
+    ("Content-Length: 5\r\nContent-Length: 5", "hello"),
+    ("Content-Length: 5\r\nContent-Length: 6", "hello"),
+    ("Content-Length: 0x5", "hello"),
+    ("Content-Length: 5 5", "hello"),
+    ("Content-Length:", "hello"),
+    ("Transfer-Encoding: xchunked", "0\r\n\r\n"),
+    ("Transfer-Encoding: chunked, identity", "0\r\n\r\n"),
+    ("Transfer-Encoding: identity", "hello"),
+    ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
+    ("Transfer-Encoding:", "hello"),
+];
+
 pub fn malformed_heads(variant: &Variant) {
     let server = Server::start(variant, &[]);
-    let mut heads: Vec<Vec<u8>> = [
-        // Line ends (RFC 9112 section 2.2).
-        "GET / HTTP/1.1\nHost: a\n\n",
-        "GET / HTTP/1.1\r\nHost: a\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX: b\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\n\n",
-        "GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n",
-        // Host (section 3.2).
-        "GET / HTTP/1.1\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
-        // Framing (section 6).
-        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello",
-        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\nhello",
-        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\nhello",
-        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
-        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\nhello",
-        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5 5\r\n\r\nhello",
-        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\nhello",
-        "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-        "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
-        "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\nhello",
-        "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\nhello",
-        "POST /echo HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        // Fields (section 5).
-        "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nContent-Length : 5\r\n\r\nhello",
-        "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n folded\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\n\tX: b\r\n\r\n",
-        "GET / HTTP/1.1\r\n Host: a\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\n: no name\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX: b\0c\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX\0Y: b\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX(Y): b\r\n\r\n",
-        // Request line (section 3).
-        "GET /\u{fc} HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET / x HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n",
-        " GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET nowhere HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET * HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET / http/1.1\r\nHost: a\r\n\r\n",
-        "GET / HTTP/11\r\nHost: a\r\n\r\n",
-        "GET / HTTP/1.1 \r\nHost: a\r\n\r\n",
-        "GET /\r\n\r\n",
-        "GET\r\n\r\n",
-        "\0\r\n\r\n",
-        // What a TLS client would say.
-        "\u{16}\u{3}\u{1}\0\r\n\r\n",
-    ]
-    .iter()
-    .map(|head| head.as_bytes().to_vec())
-    .collect();
+    let mut heads: Vec<Vec<u8>> = MALFORMED_HEADS.iter().map(|h| h.as_bytes().to_vec()).collect();
+    for (fields, body) in MALFORMED_FRAMINGS {
+        let head = format!("POST /echo HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n{body}");
+        heads.push(head.into_bytes());
+    }
     heads.push(b"GET / HTTP/1.1\r\nHost: a\r\nX\xff: b\r\n\r\n".to_vec());
     for head in &heads {
         refused_alone(&server, head, 400);

@@ -313,7 +313,7 @@ pub fn pipelined_files(variant: &Variant) {
     server.stop();
 }
 
-/// The head has promised more than there is: the reply is cut, and must not look whole.
+/// There is less than was promised at start: the reply is cut, and must not look whole.
 pub fn file_that_shrank(variant: &Variant) {
     let site = Site::new();
     site.write("root/data.bin", &pattern(0, 500_000));
@@ -321,7 +321,7 @@ pub fn file_that_shrank(variant: &Variant) {
     site.write("root/data.bin", b"less");
     let mut client = server.connect();
     client.send(&get("/files/data.bin"));
-    assert_eq!(client.head().field("content-length"), Some("500000"));
+    // With the head or without: it may have waited for the first bytes of the file.
     assert!(client.read_until_cut().len() < 500_000);
     drop(client);
     server.serves();

@@ -63,7 +63,11 @@ struct Case {
     run: Box<dyn Fn(&Variant) -> Outcome + Send + Sync>,
 }
 
-fn case<R: IntoOutcome + 'static>(name: &'static str, scope: Scope, run: fn(&Variant) -> R) -> Case {
+fn case<R: IntoOutcome + 'static>(
+    name: &'static str,
+    scope: Scope,
+    run: fn(&Variant) -> R,
+) -> Case {
     Case { name, scope, run: Box::new(move |variant| run(variant).into_outcome()) }
 }
 
@@ -95,6 +99,7 @@ fn contract_cases() -> Vec<Case> {
         contract::mistakes_get_one_sentence,
         contract::port_in_use_is_refused,
         contract::workers,
+        company::pool_is_bounded,
         curl::get_and_head,
         curl::keep_alive_is_reused,
         curl::post_and_upload,
