@@ -382,7 +382,7 @@ impl Conn {
 
     fn reply_due(&mut self, now: Instant) {
         if let (Phase::Open, State::Http1(http1)) = (self.phase, &mut self.state) {
-            http1.reply_due(&self.service, &mut self.output, now);
+            http1.reply_due();
             self.advance_stash(now);
         }
     }

@@ -131,7 +131,8 @@ impl Route<'_, '_> {
             return self.text("400 Bad Request", "/delay/MS wants milliseconds within limits");
         };
         self.cx.deadlines.set(Deadline::Reply, self.cx.now + Duration::from_millis(millis));
-        Reply::Delayed { millis, head_only: self.head_only(), persistence: self.persistence }
+        let (head_only, persistence) = (self.head_only(), self.persistence);
+        Reply::Delayed { millis, due: false, head_only, persistence }
     }
 
     fn work(&mut self, micros: &str) -> Reply {
@@ -231,21 +232,19 @@ pub(super) fn put_refusal(
 }
 
 /// The reply of `/delay/MS`, when its time has come.
-pub(super) fn delayed(
-    service: &Service,
-    output: &mut Output,
-    now: Instant,
+pub(super) fn put_delayed(
+    cx: &mut Context,
     millis: u64,
     head_only: bool,
     persistence: Persistence,
 ) {
     let text = format!("waited for {millis} ms\n");
-    let mut out = ReplyHead::begin(service, output, now, "200 OK", persistence);
+    let mut out = ReplyHead::begin(cx.service, cx.output, cx.now, "200 OK", persistence);
     out.field("Content-Type", TEXT);
     out.length(text.len() as u64);
     out.end();
     if !head_only {
-        output.put(text.as_bytes());
+        cx.output.put(text.as_bytes());
     }
 }
 
