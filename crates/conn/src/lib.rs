@@ -241,9 +241,9 @@ impl Conn {
     }
 
     /// The bytes that [`Wants::file`] asked for cannot be read. The head has promised them, so
-    /// cutting the connection is the only honest reply left (RFC 9112 section 8).
+    /// ending the connection short of them is the only honest reply left (RFC 9112 section 8).
     pub fn file_failed(&mut self, now: Instant) {
-        self.close(Outcome::FileFailed);
+        self.flush_and_close(Close { linger: false, outcome: Outcome::FileFailed });
         self.settle(now);
     }
 
