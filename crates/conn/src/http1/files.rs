@@ -2,7 +2,7 @@
 
 use std::str;
 
-use super::head::Head;
+use super::head::{Head, Method};
 use crate::files::FileEntry;
 
 /// What part of a file answers a request.
@@ -30,7 +30,10 @@ pub(super) fn select(head: &Head, file: &FileEntry) -> Selection {
         return Selection::NotModified;
     }
     match head.range {
-        Some(range) if may_range(head, file) => parse_range(range, file.len),
+        // Ranges are defined for GET alone (section 14.2).
+        Some(range) if head.method == Method::Get && may_range(head, file) => {
+            parse_range(range, file.len)
+        }
         _ => Selection::Whole,
     }
 }
@@ -60,10 +63,15 @@ fn may_range(head: &Head, file: &FileEntry) -> bool {
 /// 9110 section 14.2 allows.
 fn parse_range(range: &[u8], len: u64) -> Selection {
     let parse = || -> Option<Selection> {
-        let spec = str::from_utf8(range).ok()?.strip_prefix("bytes=")?;
+        let (unit, spec) = str::from_utf8(range).ok()?.split_once('=')?;
+        if !unit.eq_ignore_ascii_case("bytes") {
+            return None;
+        }
         let (first, last) = spec.split_once('-')?;
         let number = |text: &str| -> Option<u64> {
-            text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
+            let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+            // Digits that are no u64 are a number beyond the end of every file.
+            digits.then(|| text.parse().unwrap_or(u64::MAX))
         };
         if first.is_empty() {
             let suffix = number(last)?;
