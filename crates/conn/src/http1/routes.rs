@@ -176,6 +176,7 @@ impl Route<'_, '_> {
             Selection::Whole => ("200 OK", 0, file.len),
             Selection::Part(start, end) => ("206 Partial Content", start, end),
             Selection::NotModified => ("304 Not Modified", 0, 0),
+            Selection::PreconditionFailed => ("412 Precondition Failed", 0, 0),
             Selection::Unsatisfiable => ("416 Range Not Satisfiable", 0, 0),
         };
         let mut out = self.begin(status);
@@ -184,6 +185,7 @@ impl Route<'_, '_> {
         out.field("Accept-Ranges", "bytes");
         match selection {
             Selection::NotModified => {}
+            Selection::PreconditionFailed => out.length(0),
             Selection::Unsatisfiable => {
                 out.field("Content-Range", &format!("bytes */{}", file.len));
                 out.length(0);
