@@ -12,6 +12,8 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::files::{Selection, select};
 use super::head::{Head, Method};
 use super::{Persistence, Reply, file_reply};
@@ -36,7 +38,7 @@ pub(super) fn route(cx: &mut Context, head: &Head, persistence: Persistence) -> 
         ("delay", Some(millis)) => route.readable(|r| r.delay(millis)),
         ("work", Some(micros)) => route.readable(|r| r.work(micros)),
         ("files", Some(path)) => route.readable(|r| r.file(path)),
-        ("files", None) => route.readable(Route::files_redirect),
+        ("files", None) => route.readable(Route::add_slash),
         ("stats", None) => route.readable(Route::stats),
         _ => route.text("404 Not Found", "no such route; try / or /stats"),
     }
@@ -148,11 +150,27 @@ impl Route<'_, '_> {
         self.body("200 OK", "application/json", json.as_bytes())
     }
 
-    fn files_redirect(&mut self) -> Reply {
+    /// A directory without its slash: the links of its listing would lead elsewhere from there.
+    fn add_slash(&mut self) -> Reply {
+        // Only visible ASCII gets this far, so the path cannot break out of the field.
+        let location = format!("{}/", self.head.path);
         let mut out = self.begin("301 Moved Permanently");
-        out.field("Location", "/files/");
+        out.field("Location", &location);
         out.length(0);
         out.end();
+        Reply::Complete
+    }
+
+    /// A listing is as long as its directory, so it is queued and not copied.
+    fn index(&mut self, html: &Bytes) -> Reply {
+        let head_only = self.head_only();
+        let mut out = self.begin("200 OK");
+        out.field("Content-Type", "text/html; charset=utf-8");
+        out.length(html.len() as u64);
+        out.end();
+        if !head_only {
+            self.cx.output.push(html.clone());
+        }
         Reply::Complete
     }
 
@@ -164,7 +182,8 @@ impl Route<'_, '_> {
         let path = percent_encoding::percent_decode_str(encoded).decode_utf8_lossy();
         match files.get(&path) {
             Some(Entry::File(file)) => self.file_entry(file),
-            Some(Entry::Index(html)) => self.body("200 OK", "text/html; charset=utf-8", html),
+            Some(Entry::Index(html)) => self.index(html),
+            None if files.get(&format!("{path}/")).is_some() => self.add_slash(),
             None => self.text("404 Not Found", "no such file under the document root"),
         }
     }
