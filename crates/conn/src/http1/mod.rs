@@ -195,6 +195,9 @@ impl Http1 {
         // First what can be answered without the body: if that turns out to be malformed, the reply
         // is out however the input was cut into reads.
         exchange.produce(cx);
+        if matches!(exchange.reply, Reply::Pattern { .. } | Reply::File { .. }) {
+            return Ok(Step::Wait(0));
+        }
         let used = exchange.take_body(cx, input)?;
         exchange.produce(cx);
         if exchange.reply == Reply::Complete && exchange.body.is_complete() {
