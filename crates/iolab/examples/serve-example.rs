@@ -1,6 +1,6 @@
-//! The smallest server that `iolab` can measure: one thread per connection, echo and three routes of
-//! HTTP. It shows the contract (first line, last line, `--describe`, SIGTERM) and nothing else, and
-//! it is what the tests of `iolab bench` run against; `--fault` makes it break the contract.
+//! The smallest server that `iolab` can measure: one thread per connection, echo and three routes
+//! of HTTP. It shows the contract (first line, last line, `--describe`, SIGTERM) and nothing else,
+//! and it is what the tests of `iolab bench` run against; `--fault` makes it break the contract.
 //!
 //! Not a model: it reads heads carelessly, has no limits and no timeouts.
 

@@ -58,7 +58,8 @@ pub struct Arguments {
     /// How much time to take: quick (under a minute, not for ranking), default, thorough.
     #[arg(long, value_enum, default_value = "default")]
     preset: PresetName,
-    /// Servers to measure, by name, with flavours if wanted: epoll,epoll+trigger=edge. All by default.
+    /// Servers to measure, by name, with flavours if wanted: epoll,epoll+trigger=edge. All by
+    /// default.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     models: Vec<String>,
     /// Workloads to run. All by default (three of them with --preset quick).
@@ -77,7 +78,8 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with an interrupted run: its folder. Models, workloads and order are taken from there.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["models", "workloads", "seed", "rounds", "out"])]
+    #[arg(long, value_name = "DIR")]
+    #[arg(conflicts_with_all = ["models", "workloads", "seed", "rounds", "out"])]
     resume: Option<PathBuf>,
 }
 
@@ -277,8 +279,8 @@ fn outcome_of(run: &Run, slot: &Slot) -> Outcome {
     trial::run(&setting).map_or_else(failed, |measured| Outcome::Measured(Box::new(measured)))
 }
 
-/// Writes the raw data: to a file beside it first, so that a full disk or a kill in the middle leaves
-/// the last complete one.
+/// Writes the raw data: to a file beside it first, so that a full disk or a kill in the middle
+/// leaves the last complete one.
 fn save(run: &Run) -> Result<(), Failure> {
     let text = run.results.to_json().map_err(because("cannot write the result as JSON"))?;
     write_safely(&run.folder.join(RESULTS_FILE), text.as_bytes())
@@ -298,8 +300,8 @@ pub fn write_safely(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     write().map(drop).map_err(because(format!("cannot write {}", path.display())))
 }
 
-/// Makes the folder of a run: the one asked for, or `results/<date>-<host>`, numbered from the second
-/// run of a day on.
+/// Makes the folder of a run: the one asked for, or `results/<date>-<host>`, numbered from the
+/// second run of a day on.
 fn new_folder(asked: Option<&Path>) -> Result<PathBuf, Failure> {
     let folder = match asked {
         Some(folder) if folder.join(RESULTS_FILE).exists() => {
@@ -336,8 +338,8 @@ fn clock_seed() -> u64 {
     now.map_or(0, |since| since.as_nanos() as u64)
 }
 
-/// The first Ctrl-C ends the run after the trial that is going on (two seconds or so); the second ends
-/// the program at once, and the kernel ends its server with it.
+/// The first Ctrl-C ends the run after the trial that is going on (two seconds or so); the second
+/// ends the program at once, and the kernel ends its server with it.
 fn handle_interrupts() -> Result<(), Failure> {
     ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::SeqCst) {

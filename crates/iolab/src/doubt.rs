@@ -37,7 +37,8 @@ pub enum Doubt {
 }
 
 impl Doubt {
-    /// Whether a cell with this doubt has no place in a ranking: its rate is not what the column says.
+    /// Whether a cell with this doubt has no place in a ranking: its rate is not what the column
+    /// says.
     pub fn unranks(self) -> bool {
         use Doubt::*;
         matches!(

@@ -75,9 +75,9 @@ pub fn idle(connections: u32, kib: u64, busy: f64) -> IdleSample {
     IdleSample { connections, duration_s: 0.5, cpu_us: (busy * 5e5) as u64, memory_before, memory }
 }
 
-/// Two workloads, six rounds, models that differ in known ways:
-/// epoll is the reference; poll is 10 % slower, steadily; select 1 % faster, which is no difference;
-/// busy spins; serial leaves 63 connections without progress; threads makes the client the limit.
+/// Two workloads, six rounds, models that differ in known ways: epoll is the reference; poll is 10
+/// % slower, steadily; select 1 % faster, which is no difference; busy spins; serial leaves 63
+/// connections without progress; threads makes the client the limit.
 pub fn results() -> Results {
     let models: Vec<Model> =
         ["serial", "threads", "busy", "select", "poll", "epoll"].map(model).into();

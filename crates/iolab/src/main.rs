@@ -1,7 +1,7 @@
 //! `iolab`: the one command of the measuring side.
 //!
-//! It knows servers only as executables named `serve-NAME` and talks to them over sockets. This file
-//! lists the subcommands; each has a module of its own.
+//! It knows servers only as executables named `serve-NAME` and talks to them over sockets. This
+//! file lists the subcommands; each has a module of its own.
 
 mod bench;
 mod doctor;

@@ -30,8 +30,8 @@ const EXIT_STALE: u8 = 1;
 pub struct Arguments {
     /// A result folder, or the results.json in it.
     results: PathBuf,
-    /// Write the report to this file, and the plots beside the result file. Without it, the tables are
-    /// printed.
+    /// Write the report to this file, and the plots beside the result file. Without it, the tables
+    /// are printed.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Render this template instead of the built-in one.
@@ -109,8 +109,8 @@ fn rendered(
     Ok(std::iter::once(report).chain(plots.into_iter().map(plot_file)).collect())
 }
 
-/// How the report links to files in `folder`: relative to the report's own place if the folder is at
-/// or below it, else as it was given.
+/// How the report links to files in `folder`: relative to the report's own place if the folder is
+/// at or below it, else as it was given.
 fn link_prefix(folder: &Path, output: &Path) -> String {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let place = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -1,17 +1,19 @@
 //! The statistics behind every printed comparison: medians, their bootstrap intervals, tied ranks.
 //!
-//! Rounds are few (3 to 20) and noise on a shared machine has a long tail, so everything is built on
-//! the median. Intervals are percentile bootstrap intervals (Efron and Tibshirani, 1993, ch. 13):
-//! with 6 rounds they are close to the whole range, which is the honest width.
+//! Rounds are few (3 to 20) and noise on a shared machine has a long tail, so everything is built
+//! on the median. Intervals are percentile bootstrap intervals (Efron and Tibshirani, 1993, ch.
+//! 13): with 6 rounds they are close to the whole range, which is the honest width.
 
-/// Resamples behind each interval: the 2.5 % points are then the 50th of 2,000 values from each end.
+/// Resamples behind each interval: the 2.5 % points are then the 50th of 2,000 values from each
+/// end.
 const RESAMPLES: usize = 2_000;
 
 /// Fewest rounds that get an interval: two values have a range, no distribution.
 const ROUNDS_FOR_INTERVAL: usize = 3;
 
-/// SplitMix64 (Steele, Lea and Flood, 2014). Own code because the order of trials and every interval
-/// must come out the same from the same seed in every version; library generators do not promise it.
+/// SplitMix64 (Steele, Lea and Flood, 2014). Own code because the order of trials and every
+/// interval must come out the same from the same seed in every version; library generators do not
+/// promise it.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -90,8 +92,8 @@ pub fn estimate(values: &[f64], seed: u64) -> Option<Estimate> {
     })
 }
 
-/// The ratio of two figures measured in the same rounds: the median of the per-round ratios. Pairing
-/// takes out whatever slowed the machine down for a whole round.
+/// The ratio of two figures measured in the same rounds: the median of the per-round ratios.
+/// Pairing takes out whatever slowed the machine down for a whole round.
 ///
 /// `pairs` holds (figure, reference's figure); pairs with a reference of zero carry no ratio.
 pub fn paired_ratio(pairs: &[(f64, f64)], seed: u64) -> Option<Estimate> {
@@ -117,8 +119,8 @@ fn bootstrap_median(values: &[f64], seed: u64) -> Option<Interval> {
     Some(Interval { low: medians[tail], high: medians[RESAMPLES - 1 - tail] })
 }
 
-/// Whether a ratio is different from 1 by more than `threshold` (0.03 = 3 %): its whole interval lies
-/// outside. Without an interval nothing is claimed.
+/// Whether a ratio is different from 1 by more than `threshold` (0.03 = 3 %): its whole interval
+/// lies outside. Without an interval nothing is claimed.
 pub fn differs(ratio: &Estimate, threshold: f64) -> bool {
     ratio.interval.is_some_and(|i| i.low > 1.0 + threshold || i.high < 1.0 / (1.0 + threshold))
 }
@@ -174,8 +176,8 @@ mod tests {
     }
 
     /// For three values the distribution of a resample's median is known exactly: P(smallest) =
-    /// P(at least two of three draws are it) = 7/27 = 0.26, far above 2.5 %, so the interval must be
-    /// the whole range. For eleven equal values it must be the value.
+    /// P(at least two of three draws are it) = 7/27 = 0.26, far above 2.5 %, so the interval must
+    /// be the whole range. For eleven equal values it must be the value.
     #[test]
     fn bootstrap_interval_matches_what_can_be_worked_out() {
         let interval = estimate(&[1.0, 2.0, 4.0], 1).unwrap().interval.unwrap();
@@ -186,8 +188,8 @@ mod tests {
     }
 
     /// For n = 11 distinct values, P(median of a resample <= k-th smallest) is the binomial tail
-    /// P(Bin(11, k/11) >= 6): 0.0072 for k = 2 and 0.0513 for k = 3. So the 2.5 % point is the third
-    /// smallest value and, by symmetry, the 97.5 % point the third largest.
+    /// P(Bin(11, k/11) >= 6): 0.0072 for k = 2 and 0.0513 for k = 3. So the 2.5 % point is the
+    /// third smallest value and, by symmetry, the 97.5 % point the third largest.
     #[test]
     fn bootstrap_interval_of_eleven_values_is_the_third_from_each_end() {
         let values: Vec<f64> = (1..=11).map(f64::from).collect();

@@ -35,8 +35,8 @@ const STEAL_MAX: f64 = 0.02;
 const RUN_QUEUE_MAX: f64 = 0.05;
 /// /proc/stat counts whole ticks, and charges a tick to whom it meets: less than this is not seen.
 const OTHER_LOAD_MAX: f64 = 0.10;
-/// An idle server above this share of a core does not sleep. Those that sleep stay below 2 %; one that
-/// spins may get less than the whole core when others want it too.
+/// An idle server above this share of a core does not sleep. Those that sleep stay below 2 %; one
+/// that spins may get less than the whole core when others want it too.
 const SPINS_MIN: f64 = 0.50;
 
 /// Everything that the renderers need.
@@ -327,9 +327,9 @@ fn client_share(measured: &Measured) -> f64 {
     measured.load.client_cpu_us as f64 / 1e6 / measured.load.duration_s
 }
 
-/// Context switches per request. When threads came and went, the kernel has forgotten the switches of
-/// the ended ones; the whole life of the process (wait4) has them all, and the server's own counter of
-/// requests belongs to the same span.
+/// Context switches per request. When threads came and went, the kernel has forgotten the switches
+/// of the ended ones; the whole life of the process (wait4) has them all, and the server's own
+/// counter of requests belongs to the same span.
 fn switches_per_request(measured: &Measured) -> Option<f64> {
     let server = &measured.server;
     let live = per_request(measured, server.voluntary_switches + server.involuntary_switches);

@@ -1,5 +1,5 @@
-//! `iolab bench` from outside: a server of the tests' own (examples/serve-example.rs), real sockets,
-//! real processes; and the sentences that bad input gets.
+//! `iolab bench` from outside: a server of the tests' own (examples/serve-example.rs), real
+//! sockets, real processes; and the sentences that bad input gets.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -96,7 +96,8 @@ pub struct Workload {
 /// One server under test: an executable and its flags.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Model {
-    /// Name in tables: the model's name, and its flavour if one was asked for (`epoll+trigger=edge`).
+    /// Name in tables: the model's name, and its flavour if one was asked for
+    /// (`epoll+trigger=edge`).
     pub label: String,
     /// Name that the executable gives itself.
     pub name: String,
@@ -106,7 +107,8 @@ pub struct Model {
     pub protocols: Vec<String>,
     /// Flags beyond the common ones (`--trigger edge`).
     pub arguments: Vec<String>,
-    /// Connections that it can hold at once, from `--describe`; `None` = bounded by descriptors only.
+    /// Connections that it can hold at once, from `--describe`; `None` = bounded by descriptors
+    /// only.
     pub connections_max: Option<u64>,
     /// Why it can hold no more.
     pub connections_max_reason: Option<String>,

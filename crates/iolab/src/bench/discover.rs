@@ -20,7 +20,8 @@ const PREFIX: &str = "serve-";
 /// Time that `--describe` may take. It does no work; a slow disk is allowed for.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The order in which models are shown: the order in which they are best read. Others follow by name.
+/// The order in which models are shown: the order in which they are best read. Others follow by
+/// name.
 const READING_ORDER: [&str; 10] =
     ["serial", "threads", "pool", "busy", "select", "poll", "epoll", "sigio", "tokio", "uring"];
 
@@ -46,8 +47,8 @@ struct Limits {
     connections_max_reason: Option<String>,
 }
 
-/// A flag with which a server changes its way of waiting. `values` is a list of words, or a range of
-/// numbers as `{"from": 1, "to": 300}`.
+/// A flag with which a server changes its way of waiting. `values` is a list of words, or a range
+/// of numbers as `{"from": 1, "to": 300}`.
 #[derive(Debug, Clone, Deserialize)]
 struct Flavour {
     flag: String,
@@ -56,8 +57,8 @@ struct Flavour {
 }
 
 impl Flavour {
-    /// Whether the flag may have this value. Values of a shape that is not known here are left to the
-    /// server's own judgement.
+    /// Whether the flag may have this value. Values of a shape that is not known here are left to
+    /// the server's own judgement.
     fn takes(&self, flag: &str, value: &str) -> bool {
         self.flag == flag
             && match &self.values {
@@ -160,8 +161,9 @@ pub fn describe(executable: &Path) -> Result<Found, String> {
     Ok(Found { executable: executable.to_owned(), model, unavailable, flavours })
 }
 
-/// Finds the servers asked for (`epoll`, `epoll+trigger=edge`), or all. Servers that cannot take part
-/// come back as skips with their reason; one that was asked for by name and cannot is a failure.
+/// Finds the servers asked for (`epoll`, `epoll+trigger=edge`), or all. Servers that cannot take
+/// part come back as skips with their reason; one that was asked for by name and cannot is a
+/// failure.
 pub fn servers(
     directories: &[PathBuf],
     wanted: &[String],
@@ -255,7 +257,9 @@ mod tests {
         directory
     }
 
-    const GOOD: &str = r#"echo '{"name":"good","protocols":["echo"],"novelty":1,"flavours":[{"flag":"trigger","values":["level","edge"]},{"flag":"pool","values":{"from":1,"to":300}}]}'"#;
+    const GOOD: &str = r#"echo '{"name":"good","protocols":["echo"],"novelty":1,"flavours":[
+        {"flag":"trigger","values":["level","edge"]},
+        {"flag":"pool","values":{"from":1,"to":300}}]}'"#;
 
     fn failure(directory: &Path, label: &str) -> String {
         servers(&[directory.to_owned()], &[label.to_owned()]).unwrap_err().0

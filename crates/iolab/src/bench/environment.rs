@@ -1,5 +1,5 @@
-//! Reads what a reader must know about the machine. Nothing here may fail a run: what cannot be read
-//! stays empty in the result file.
+//! Reads what a reader must know about the machine. Nothing here may fail a run: what cannot be
+//! read stays empty in the result file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,8 +29,8 @@ const SYSCTLS: [&str; 10] = [
     "kernel.io_uring_disabled",
 ];
 
-/// Raises the soft limit of descriptors to the hard one, for this process and the servers it starts,
-/// and returns the limit in force: 10,000 idle connections need more than the usual 1,024.
+/// Raises the soft limit of descriptors to the hard one, for this process and the servers it
+/// starts, and returns the limit in force: 10,000 idle connections need more than the usual 1,024.
 pub fn raise_descriptor_limit() -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
     match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {

@@ -1,5 +1,5 @@
-//! One exchange at a time with a server, for what is not timed: the verification before the load, and
-//! bringing a connection into the idle state that a keep-alive connection really has.
+//! One exchange at a time with a server, for what is not timed: the verification before the load,
+//! and bringing a connection into the idle state that a keep-alive connection really has.
 //!
 //! Deliberately apart from the load generator: two readers that agree are worth more than one.
 
@@ -86,8 +86,9 @@ pub fn count_lost(connections: &[TcpStream]) -> u32 {
     connections.iter().filter(lost).count() as u32
 }
 
-/// Closes each of these connections once the server has closed its side, as a polite client does. The
-/// end of the server's process closes them too; the time limit is for a process that it left behind.
+/// Closes each of these connections once the server has closed its side, as a polite client does.
+/// The end of the server's process closes them too; the time limit is for a process that it left
+/// behind.
 pub fn hang_up_after_server(connections: Vec<TcpStream>) {
     let mut late = false;
     for mut stream in connections {

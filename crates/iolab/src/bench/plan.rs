@@ -7,13 +7,14 @@ use crate::statistics::Random;
 
 use super::workload;
 
-/// Descriptors that a server needs beside its connections (listener, epoll, files, stdio), with room.
+/// Descriptors that a server needs beside its connections (listener, epoll, files, stdio), with
+/// room.
 const DESCRIPTORS_SPARE: u64 = 64;
 
 /// The settings that belong to a preset. Rounds and seed can be set apart.
 ///
-/// CPU per request is as steady over 0.5 s as over 2 s (measured while this was planned), so time is
-/// better spent on rounds than on long windows.
+/// CPU per request is as steady over 0.5 s as over 2 s (measured while this was planned), so time
+/// is better spent on rounds than on long windows.
 pub fn settings(preset: Preset, seed: u64) -> Settings {
     let (rounds, warm_up_s, window_s, idle_sample_rounds) = match preset {
         Preset::Quick => (3, 0.1, 0.25, 1),
@@ -92,9 +93,9 @@ fn too_many_connections(model: &Model, workload: &Workload, descriptors: u64) ->
     })
 }
 
-/// Every trial of the run: in each round each cell once, in fresh random order, the reference model a
-/// second time as sentinel. Complete blocks, so that whatever changes from round to round (another
-/// tenant, a warmer CPU) meets all models alike.
+/// Every trial of the run: in each round each cell once, in fresh random order, the reference model
+/// a second time as sentinel. Complete blocks, so that whatever changes from round to round
+/// (another tenant, a warmer CPU) meets all models alike.
 pub fn schedule(
     models: &[Model],
     workloads: &[Workload],

@@ -184,8 +184,8 @@ impl Borders {
     }
 }
 
-/// The client stands still during these calls, so what takes long (10,000 threads) is read outside the
-/// CPU clock's two readings: before the first and after the second.
+/// The client stands still during these calls, so what takes long (10,000 threads) is read outside
+/// the CPU clock's two readings: before the first and after the second.
 impl Observer for Borders {
     fn window_started(&mut self) {
         let (threads, machine) = (threads(&self.processes), machine());

@@ -18,8 +18,8 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use record::ServerExit;
 
-/// Time from the start to the `listening` line: a ring, a thread pool and a scan of the document root
-/// take milliseconds; a loaded machine is allowed for.
+/// Time from the start to the `listening` line: a ring, a thread pool and a scan of the document
+/// root take milliseconds; a loaded machine is allowed for.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time from SIGTERM to the end: the drain timeout that trials ask for (2 s), and room.
@@ -42,8 +42,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `executable` on `cores` (any core if empty) and waits for its `listening` line. The error
-    /// is one sentence for the table.
+    /// Starts `executable` on `cores` (any core if empty) and waits for its `listening` line. The
+    /// error is one sentence for the table.
     pub fn start(executable: &Path, arguments: &[String], cores: &[u32]) -> Result<Server, String> {
         let mut command = Command::new(executable);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -140,8 +140,8 @@ fn prepare(command: &mut Command, cores: &[u32]) -> Result<(), String> {
     }
     let pinned = !cores.is_empty();
     command.process_group(0);
-    // SAFETY: between fork and exec the closure makes two system calls and touches no heap; `set` is
-    // owned by the closure.
+    // SAFETY: between fork and exec the closure makes two system calls and touches no heap; `set`
+    // is owned by the closure.
     unsafe {
         command.pre_exec(move || {
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;

@@ -12,8 +12,8 @@ use super::{engine, exchange};
 /// Idle time that servers are asked to allow: no idle connection may be closed for its age.
 const IDLE_TIMEOUT: &str = "600s";
 
-/// Time that servers are given to finish what is in flight when they are stopped. Nothing is in flight
-/// then, so a server that needs it all has a fault, which must not eat the time of the run.
+/// Time that servers are given to finish what is in flight when they are stopped. Nothing is in
+/// flight then, so a server that needs it all has a fault, which must not eat the time of the run.
 const DRAIN_TIMEOUT: &str = "2s";
 
 /// From so many connections on, a server is told to expect them (`--conns-max`).
@@ -22,8 +22,8 @@ const MANY_CONNECTIONS: u32 = 512;
 /// Connections beyond those of the workload: the verification's, the load generator's probe.
 const CONNECTIONS_SPARE: u32 = 64;
 
-/// Time in which a server finishes what the opening of idle connections left to do (accepting, first
-/// growth of its tables), before it is sampled as idle.
+/// Time in which a server finishes what the opening of idle connections left to do (accepting,
+/// first growth of its tables), before it is sampled as idle.
 const SETTLE: Duration = Duration::from_millis(50);
 
 /// What a trial needs to know.
@@ -42,7 +42,8 @@ pub struct Setting<'a> {
     pub idle_sample: bool,
 }
 
-/// Runs a trial. The error is one sentence for the table. Takes bounded time whatever the server does.
+/// Runs a trial. The error is one sentence for the table. Takes bounded time whatever the server
+/// does.
 pub fn run(setting: &Setting) -> Result<Measured, String> {
     let Setting { workload, settings, .. } = setting;
     let arguments = arguments(setting);

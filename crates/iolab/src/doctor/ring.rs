@@ -1,7 +1,7 @@
 //! Whether io_uring may be used here. man: io_uring_setup(2), seccomp(2), proc(5).
 //!
-//! A seccomp filter may answer with an error or kill the caller with SIGSYS, so the call is made by a
-//! child: this executable, run again with a hidden flag.
+//! A seccomp filter may answer with an error or kill the caller with SIGSYS, so the call is made by
+//! a child: this executable, run again with a hidden flag.
 
 use std::io::Error;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -34,8 +34,8 @@ struct Evidence {
 /// Tries the call in this process. Prints `ok` or the number of the error.
 pub fn probe_here() -> String {
     let mut params = [0_u64; PARAMS_U64S];
-    // SAFETY: params is as large as struct io_uring_params and lives in this frame; the kernel writes
-    // to it during the call only.
+    // SAFETY: params is as large as struct io_uring_params and lives in this frame; the kernel
+    // writes to it during the call only.
     let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4_u32, params.as_mut_ptr()) };
     if ring < 0 {
         return format!("{}\n", Error::last_os_error().raw_os_error().unwrap_or(0));
@@ -98,7 +98,7 @@ fn explain(errno: Option<i32>, signal: Option<i32>, evidence: &Evidence) -> (Str
         }
         (Some(libc::ENOSYS), _) => (
             "ENOSYS".into(),
-            "the kernel has no io_uring (older than 5.1, built without CONFIG_IO_URING, or gVisor): \
+            "the kernel has no io_uring (older than 5.1, built without CONFIG_IO_URING, gVisor): \
              use another kernel",
         ),
         (Some(libc::ENOMEM), _) => ("ENOMEM".into(), "raise locked memory: ulimit -l 8192"),

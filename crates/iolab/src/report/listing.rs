@@ -37,7 +37,21 @@ pub fn between_anchors(source: &str, anchor: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    const SOURCE: &str = "fn f() {\n    // ANCHOR: wait\n    loop {\n        // ANCHOR: inner\n\n        wait();\n        // ANCHOR_END: inner\n    }\n    // ANCHOR_END: wait\n}\n// ANCHOR: empty\n// ANCHOR_END: empty\n// ANCHOR: open\n";
+    const SOURCE: &str = "\
+fn f() {
+    // ANCHOR: wait
+    loop {
+        // ANCHOR: inner
+
+        wait();
+        // ANCHOR_END: inner
+    }
+    // ANCHOR_END: wait
+}
+// ANCHOR: empty
+// ANCHOR_END: empty
+// ANCHOR: open
+";
 
     #[test]
     fn lines_come_without_shared_indentation_and_other_marks() {

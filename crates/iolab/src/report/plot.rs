@@ -1,5 +1,5 @@
-//! Plots, as SVG. One colour per model, the same in every plot; a solid background, so that they read
-//! on light and dark pages; intervals drawn, because a bar without one says too much.
+//! Plots, as SVG. One colour per model, the same in every plot; a solid background, so that they
+//! read on light and dark pages; intervals drawn, because a bar without one says too much.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
