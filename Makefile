@@ -5,7 +5,8 @@ build:
 	cargo build --release --workspace
 
 test:
-	cargo test --workspace
+	cargo build --workspace --locked
+	cargo test --workspace --locked
 
 bench-all: build
 	target/release/iolab bench
