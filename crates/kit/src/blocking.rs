@@ -28,6 +28,7 @@ pub struct Conversation<'w> {
     tracked: Tracked,
     conn: Conn,
     now: Instant,
+    draining: bool,
     recv_timeout: Option<Duration>,
 }
 
@@ -38,15 +39,15 @@ impl<'w> Conversation<'w> {
         let tracked = worker.stop.track(&stream);
         let now = Instant::now();
         let conn = worker.conn(now);
-        Conversation { worker, stream, tracked, conn, now, recv_timeout: None }
+        Conversation { worker, stream, tracked, conn, now, draining: false, recv_timeout: None }
     }
 
     /// Serves the connection to its end: every wait in here is a system call that does not return
     /// before it has something to say. `scratch` is the thread's receive buffer.
     pub fn run(mut self, scratch: &mut [u8]) {
         loop {
-            if self.worker.stop.requested() {
-                self.conn.drain(self.now);
+            if !self.draining && self.worker.stop.requested() {
+                self.drain();
             }
             let Some(wants) = self.conn.wants() else { return };
             if wants.deadline.is_some_and(|at| at <= self.now) {
@@ -71,20 +72,24 @@ impl<'w> Conversation<'w> {
         }
     }
 
+    fn drain(&mut self) {
+        self.draining = true;
+        self.conn.drain(self.now);
+    }
+
     fn read(&mut self, wants: &Wants, scratch: &mut [u8]) {
         self.tracked.set_idle(self.conn.is_idle());
-        if self.worker.stop.requested() {
-            return self.conn.drain(self.now);
+        if !self.draining && self.worker.stop.requested() {
+            return self.drain();
         }
         self.limit_recv(self.remaining(wants));
         let result = (&*self.stream).read(scratch);
         self.tracked.set_idle(false);
         self.now = Instant::now();
         match result {
-            // Ended by the server's own stop: that is no word of the peer's.
-            Ok(0) if self.worker.stop.requested() && self.conn.is_idle() => {
-                self.conn.drain(self.now);
-            }
+            // Ended by the server's own stop: that is no word of the peer's. Once only: after it
+            // every read says 0, and the connection must not wait for more.
+            Ok(0) if !self.draining && self.worker.stop.requested() => self.drain(),
             Ok(0) => self.conn.receive_eof(self.now),
             Ok(n) => self.conn.receive(&scratch[..n], self.now),
             Err(error) => match error.kind() {
