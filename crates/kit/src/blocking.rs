@@ -46,9 +46,7 @@ impl<'w> Conversation<'w> {
     /// before it has something to say. `scratch` is the thread's receive buffer.
     pub fn run(mut self, scratch: &mut [u8]) {
         loop {
-            if !self.draining && self.worker.stop.requested() {
-                self.drain();
-            }
+            self.look_for_stop();
             let Some(wants) = self.conn.wants() else { return };
             if wants.deadline.is_some_and(|at| at <= self.now) {
                 self.conn.timeout(self.now);
@@ -72,15 +70,22 @@ impl<'w> Conversation<'w> {
         }
     }
 
-    fn drain(&mut self) {
-        self.draining = true;
-        self.conn.drain(self.now);
+    /// True at the first look after the server was told to stop.
+    fn look_for_stop(&mut self) -> bool {
+        match self.worker.stop.requested_at() {
+            Some(at) if !self.draining => {
+                self.draining = true;
+                self.conn.drain(at);
+                true
+            }
+            _ => false,
+        }
     }
 
     fn read(&mut self, wants: &Wants, scratch: &mut [u8]) {
         self.tracked.set_idle(self.conn.is_idle());
-        if !self.draining && self.worker.stop.requested() {
-            return self.drain();
+        if self.look_for_stop() {
+            return;
         }
         self.limit_recv(self.remaining(wants));
         let result = (&*self.stream).read(scratch);
@@ -89,7 +94,7 @@ impl<'w> Conversation<'w> {
         match result {
             // Ended by the server's own stop: that is no word of the peer's. Once only: after it
             // every read says 0, and the connection must not wait for more.
-            Ok(0) if !self.draining && self.worker.stop.requested() => self.drain(),
+            Ok(0) if self.look_for_stop() => {}
             Ok(0) => self.conn.receive_eof(self.now),
             Ok(n) => self.conn.receive(&scratch[..n], self.now),
             Err(error) => match error.kind() {
