@@ -95,7 +95,11 @@ impl<'w> Conversation<'w> {
             // Ended by the server's own stop: that is no word of the peer's. Once only: after it
             // every read says 0, and the connection must not wait for more.
             Ok(0) if self.look_for_stop() => {}
-            Ok(0) => self.conn.receive_eof(self.now),
+            Ok(0) => {
+                // What is due comes first: the end of file may be our own, at the end of draining.
+                self.conn.timeout(self.now);
+                self.conn.receive_eof(self.now);
+            }
             Ok(n) => self.conn.receive(&scratch[..n], self.now),
             Err(error) => match error.kind() {
                 // SO_RCVTIMEO; what is due, if anything, is for the clock to say.
