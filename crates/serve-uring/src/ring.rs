@@ -87,7 +87,7 @@ pub(crate) enum Completion {
     Stop,
 }
 
-/// A filled buffer; to be given back, or the kernel has one less.
+/// A filled buffer; to be given back, or the kernel has one less for good.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Buffer {
@@ -273,6 +273,11 @@ impl<'a> Ring<'a> {
     /// Lends a buffer to the kernel again.
     pub(crate) fn give_back(&mut self, buffer: Buffer) {
         self.buffers.lend(buffer.id);
+    }
+
+    /// Takes back what was received for nobody.
+    pub(crate) fn discard(&mut self, received: io::Result<Option<Buffer>>) {
+        received.into_iter().flatten().for_each(|buffer| self.give_back(buffer));
     }
 
     /// Asks for all connections to come: one request, a completion for each.
