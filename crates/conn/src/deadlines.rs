@@ -8,7 +8,10 @@ use std::time::Instant;
 /// Everything that a connection can be late for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deadline {
-    /// No request was begun: the keep-alive idle time, from the last reply (or the accept).
+    /// No request was begun: the keep-alive idle time, from the end of the last reply (or the
+    /// accept). Nothing is due while there is output: then the peer is reading, or [`WriteStall`].
+    ///
+    /// [`WriteStall`]: Deadline::WriteStall
     Idle,
     /// A head was begun and must be complete by now. Does not move while bytes trickle in.
     Head,

@@ -191,13 +191,21 @@ impl Conn {
 
     /// The first `n` bytes of [`Conn::slices`] or [`Conn::chunks`] are with the kernel.
     pub fn sent(&mut self, n: usize, now: Instant) {
+        if n == 0 {
+            // No progress: the peer's time to read something goes on.
+            return;
+        }
         self.service.counters.sent(n);
         self.output.sent(n);
         self.deadlines.clear(Deadline::WriteStall);
-        // Room in the output may be what a reply or a pipelined request was waiting for.
-        if self.phase == Phase::Open && !(self.between_requests() && self.stash.is_empty()) {
+        // Room in the output may be what a reply, a pipelined request or the end was waiting for.
+        let ending = self.eof || self.draining;
+        if self.phase == Phase::Open
+            && (ending || !self.between_requests() || !self.stash.is_empty())
+        {
             self.advance_stash(now);
         }
+        self.begin_idle(now);
         self.settle(now);
     }
 
@@ -205,6 +213,8 @@ impl Conn {
     pub fn timeout(&mut self, now: Instant) {
         while let Some(due) = self.deadlines.pop_due(now) {
             match due {
+                // A peer that is still reading its reply is not idle; the write deadline watches it.
+                Deadline::Idle if !self.output.is_empty() => {}
                 Deadline::Idle => self.close(Outcome::IdleTimeout),
                 Deadline::WriteStall => self.close(Outcome::WriteTimeout),
                 Deadline::Linger => self.close(self.outcome),
@@ -222,19 +232,18 @@ impl Conn {
             // The file is shorter than it was at start. The length is promised already.
             return self.file_failed(now);
         }
-        if let State::Http1(http1) = &mut self.state {
+        // An asynchronous read may come back after the connection has ended.
+        if let (Phase::Open, State::Http1(http1)) = (self.phase, &mut self.state) {
             http1.file_read(bytes, &mut self.output);
-        }
-        if self.phase == Phase::Open {
             self.advance_stash(now);
         }
         self.settle(now);
     }
 
     /// The bytes that [`Wants::file`] asked for cannot be read. The head has promised them, so
-    /// cutting the connection is the only honest reply left (RFC 9112 section 8).
+    /// ending the connection short of them is the only honest reply left (RFC 9112 section 8).
     pub fn file_failed(&mut self, now: Instant) {
-        self.close(Outcome::FileFailed);
+        self.flush_and_close(Close { linger: false, outcome: Outcome::FileFailed });
         self.settle(now);
     }
 
@@ -344,6 +353,17 @@ impl Conn {
         }
     }
 
+    /// The idle time counts from when the peer has been sent all that it asked for.
+    fn begin_idle(&mut self, now: Instant) {
+        if self.phase == Phase::Open
+            && self.output.is_empty()
+            && self.between_requests()
+            && !self.deadlines.is_set(Deadline::Head)
+        {
+            self.deadlines.set(Deadline::Idle, now + self.service.limits.idle_timeout());
+        }
+    }
+
     fn advance_stash(&mut self, now: Instant) {
         let mut stash = std::mem::take(&mut self.stash);
         let used = self.advance(&stash, now);
@@ -355,14 +375,14 @@ impl Conn {
 
     fn request_timed_out(&mut self, now: Instant) {
         if let (Phase::Open, State::Http1(http1)) = (self.phase, &mut self.state) {
-            let close = http1.request_timed_out(&self.service, &mut self.output, now);
+            let close = http1.request_timed_out(&self.stash, &self.service, &mut self.output, now);
             self.flush_and_close(close);
         }
     }
 
     fn reply_due(&mut self, now: Instant) {
         if let (Phase::Open, State::Http1(http1)) = (self.phase, &mut self.state) {
-            http1.reply_due(&self.service, &mut self.output, now);
+            http1.reply_due();
             self.advance_stash(now);
         }
     }

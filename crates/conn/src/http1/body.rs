@@ -5,7 +5,8 @@
 
 use super::reject::Reject;
 
-/// Most bytes of chunk extensions or trailer fields in one body; they are read and dropped.
+/// Most bytes of chunk extensions, trailer fields and leading zeros in one body; they are read and
+/// dropped.
 const IGNORED_BYTES_MAX: usize = 8 << 10;
 
 /// Where in its body a request is.
@@ -31,7 +32,7 @@ pub(super) struct Chunked {
     state: State,
     /// Body bytes so far, for the limit.
     total: u64,
-    /// Bytes of extensions and trailers so far.
+    /// Bytes of extensions, trailers and leading zeros so far.
     ignored: usize,
 }
 
@@ -107,6 +108,10 @@ impl Chunked {
             (State::Size(size), b';') => State::Extension(size),
             (State::Size(size), _) => {
                 let digit = hex_digit(byte)?;
+                if size == 0 {
+                    // A leading zero says nothing, so zeros without end must be bounded like that.
+                    self.ignore_byte()?;
+                }
                 let size = size.checked_mul(16).ok_or(Reject::BodyTooLarge)? + digit;
                 State::Size(size)
             }

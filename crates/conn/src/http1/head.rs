@@ -42,8 +42,10 @@ pub(super) struct Head<'a> {
     pub(super) http_1_0: bool,
     pub(super) keep_alive: bool,
     pub(super) expect_continue: bool,
+    pub(super) if_match: Option<&'a [u8]>,
     pub(super) if_none_match: Option<&'a [u8]>,
     pub(super) if_modified_since: Option<&'a [u8]>,
+    pub(super) if_unmodified_since: Option<&'a [u8]>,
     pub(super) if_range: Option<&'a [u8]>,
     pub(super) range: Option<&'a [u8]>,
 }
@@ -57,51 +59,59 @@ struct Fields<'a> {
     close: bool,
     keep_alive: bool,
     expect_continue: bool,
+    if_match: Option<&'a [u8]>,
     if_none_match: Option<&'a [u8]>,
     if_modified_since: Option<&'a [u8]>,
+    if_unmodified_since: Option<&'a [u8]>,
     if_range: Option<&'a [u8]>,
     range: Option<&'a [u8]>,
 }
 
 /// Parses the head at the front of `input`. `Ok(None)`: more bytes are needed.
+///
+/// Only what the limits allow is looked at, so that the answer is the same however the input was
+/// cut into reads: what is wrong beyond a limit is never seen.
 pub(super) fn parse<'a>(
     input: &'a [u8],
     limits: &Limits,
 ) -> Result<Option<(Head<'a>, usize)>, Reject> {
+    let (window, too_large) = within_limits(input, limits);
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(input, &mut fields) {
+    match request.parse_with_uninit_headers(window, &mut fields) {
         Ok(httparse::Status::Complete(len)) => {
-            check_sizes(input, len, limits)?;
-            reject_bare_lf(&input[..len])?;
+            reject_bare_lf(&window[..len])?;
             let head = check(&request, limits)?;
             Ok(Some((head, len)))
         }
-        Ok(httparse::Status::Partial) => {
-            // One byte more is needed at least, so a head that fills the limit is past it.
-            check_sizes(input, input.len() + 1, limits)?;
-            Ok(None)
-        }
+        Ok(httparse::Status::Partial) => too_large.map_or(Ok(None), Err),
         Err(httparse::Error::TooManyHeaders) => Err(Reject::HeadTooLarge),
-        Err(httparse::Error::Version) if has_http_version(input) => Err(Reject::Version),
-        Err(_) => {
-            check_sizes(input, input.len().min(limits.head_bytes_max), limits)?;
-            Err(Reject::Malformed("the request head is not HTTP/1.1"))
+        Err(httparse::Error::Version) if is_version(version_text(window)) => {
+            // Half a version may still become one that is merely not spoken here.
+            let whole = version_text(window).len() == VERSION_FORM.len();
+            if whole { Err(Reject::Version) } else { too_large.map_or(Ok(None), Err) }
         }
+        Err(_) => Err(Reject::Malformed("the request head is not HTTP/1.1")),
     }
 }
 
-/// Too large is 431, unless it is the target alone that is too long: 414.
-fn check_sizes(input: &[u8], head_len: usize, limits: &Limits) -> Result<(), Reject> {
+/// Length of the empty lines at the front of `input`: RFC 9112 section 2.2 has them skipped, because
+/// old clients sent one after a body. They are no part of a request.
+pub(super) fn empty_lines(input: &[u8]) -> usize {
+    input.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count() * 2
+}
+
+/// The part of `input` that a head may fill, and what is wrong if that holds no whole head: too
+/// large is 431, unless it is the target alone that is too long, 414.
+fn within_limits<'a>(input: &'a [u8], limits: &Limits) -> (&'a [u8], Option<Reject>) {
     let line_max = limits.target_bytes_max + "OPTIONS  HTTP/1.1\r\n".len();
-    let line = &input[..input.len().min(line_max)];
-    if head_len > line_max && memchr::memchr(b'\n', line).is_none() {
-        return Err(Reject::TargetTooLong);
+    if input.len() >= line_max && memchr::memchr(b'\n', &input[..line_max]).is_none() {
+        return (&input[..line_max], Some(Reject::TargetTooLong));
     }
-    if head_len > limits.head_bytes_max {
-        return Err(Reject::HeadTooLarge);
+    if input.len() >= limits.head_bytes_max {
+        return (&input[..limits.head_bytes_max], Some(Reject::HeadTooLarge));
     }
-    Ok(())
+    (input, None)
 }
 
 /// RFC 9112 section 2.2 lets a recipient accept a bare LF; two recipients that differ in it can be
@@ -111,12 +121,22 @@ fn reject_bare_lf(head: &[u8]) -> Result<(), Reject> {
     if bare { Err(Reject::Malformed("a line ends in LF without CR")) } else { Ok(()) }
 }
 
-/// True where the request line ends in a well-formed version, so that the answer is 505 and not 400.
-fn has_http_version(input: &[u8]) -> bool {
-    let line = input.trim_ascii_start().split(|&b| b == b'\r' || b == b'\n').next().unwrap_or(b"");
-    let version = line.rsplit(|&b| b == b' ').next().unwrap_or(b"");
-    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-        if major.is_ascii_digit() && minor.is_ascii_digit())
+/// What a version looks like; each 0 stands for a digit (RFC 9112 section 2.3).
+const VERSION_FORM: &[u8] = b"HTTP/0.0";
+
+/// What stands in the place of the version, as far as it has arrived: after the second space.
+fn version_text(input: &[u8]) -> &[u8] {
+    let text = input.splitn(3, |&b| b == b' ').nth(2).unwrap_or(b"");
+    &text[..text.len().min(VERSION_FORM.len())]
+}
+
+/// True for the beginning of a well-formed version, so that the answer is 505 and not 400.
+fn is_version(text: &[u8]) -> bool {
+    let fits = |(&byte, &form): (&u8, &u8)| match form {
+        b'0' => byte.is_ascii_digit(),
+        _ => byte == form,
+    };
+    text.iter().zip(VERSION_FORM).all(fits)
 }
 
 fn check<'a>(request: &httparse::Request<'_, 'a>, limits: &Limits) -> Result<Head<'a>, Reject> {
@@ -137,8 +157,10 @@ fn check<'a>(request: &httparse::Request<'_, 'a>, limits: &Limits) -> Result<Hea
         http_1_0,
         keep_alive: !fields.close && (!http_1_0 || fields.keep_alive),
         expect_continue: fields.expect_continue && !http_1_0,
+        if_match: fields.if_match,
         if_none_match: fields.if_none_match,
         if_modified_since: fields.if_modified_since,
+        if_unmodified_since: fields.if_unmodified_since,
         if_range: fields.if_range,
         range: fields.range,
     })
@@ -166,9 +188,17 @@ fn path<'a>(target: &'a str, method: Method, limits: &Limits) -> Result<&'a str,
     if target == "*" && method == Method::Options {
         return Ok(target);
     }
-    let path = match target.strip_prefix("http://") {
-        Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
-        None => target,
+    const SCHEME: &str = "http://";
+    let path = match target.split_at_checked(SCHEME.len()) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => {
+            let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+            // RFC 9110 section 4.2.1: an empty host is to be rejected.
+            if host.is_empty() {
+                return Err(Reject::Malformed("the target names no host"));
+            }
+            if path.starts_with('/') { path } else { "/" }
+        }
+        _ => target,
     };
     if !path.starts_with('/') {
         return Err(Reject::Malformed("the target must begin with / or http://"));
@@ -185,7 +215,7 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
             if fields.hosts > 1 {
                 return Err(Reject::Malformed("there are two Host fields"));
             }
-            if value.iter().any(|&b| b == b' ' || b == b',' || b == b'/') {
+            if !value.iter().all(|&b| is_host_byte(b)) {
                 return Err(Reject::Malformed("the Host field is not one host"));
             }
         }
@@ -196,6 +226,7 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
             }
             fields.expect_continue = true;
         }
+        8 if is("if-match") => fields.if_match = Some(value),
         8 if is("if-range") => fields.if_range = Some(value),
         10 if is("connection") => note_connection(fields, value),
         13 if is("if-none-match") => fields.if_none_match = Some(value),
@@ -212,9 +243,16 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
             fields.transfer_encoding = Some(value);
         }
         17 if is("if-modified-since") => fields.if_modified_since = Some(value),
+        19 if is("if-unmodified-since") => fields.if_unmodified_since = Some(value),
         _ => {}
     }
     Ok(())
+}
+
+/// What a host and a port are made of (RFC 3986 section 3.2.2). The comma is left out, though it may
+/// stand in a name: two Host fields joined by somebody on the way look like that.
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte)
 }
 
 fn note_connection(fields: &mut Fields, value: &[u8]) {

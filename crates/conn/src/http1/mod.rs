@@ -54,7 +54,7 @@ enum Reply {
     /// `/files/...`: this part is still to be read by the driver.
     File { id: FileId, offset: u64, end: u64 },
     /// `/delay/MS`: due at [`Deadline::Reply`].
-    Delayed { millis: u64, head_only: bool, persistence: Persistence },
+    Delayed { millis: u64, due: bool, head_only: bool, persistence: Persistence },
 }
 
 /// What a reply says about the connection's future.
@@ -111,7 +111,8 @@ impl Http1 {
                 Ok(Step::Wait(n)) => return Progress { used: used + n, close: None },
                 Ok(Step::Close(close)) => return Progress { used, close: Some(close) },
                 Err(reject) => {
-                    let close = self.reject(reject, cx.service, cx.output, cx.now);
+                    let unparsed = &input[used..];
+                    let close = self.reject(reject, unparsed, cx.service, cx.output, cx.now);
                     return Progress { used, close: Some(close) };
                 }
             }
@@ -120,14 +121,18 @@ impl Http1 {
 
     /// Between two requests: parse a head, or say why there is none.
     fn next_request(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
+        let skipped = head::empty_lines(input);
+        if skipped > 0 {
+            return Ok(Step::Used(skipped));
+        }
         if let Some((head, len)) = head::parse(input, &cx.service.limits)? {
             cx.deadlines.clear(Deadline::Head);
             cx.deadlines.clear(Deadline::Idle);
             self.begin(cx, &head)?;
             return Ok(Step::Used(len));
         }
-        // CRLFs before a request line are no request (RFC 9112 section 2.2).
-        let begun = input.iter().any(|&b| b != b'\r' && b != b'\n');
+        // CR may be half of an empty line, and that is no request.
+        let begun = !matches!(input, b"" | b"\r");
         if cx.eof {
             let outcome = if begun { Outcome::Truncated } else { Outcome::Completed };
             return Ok(Step::Close(Close { linger: false, outcome }));
@@ -155,6 +160,11 @@ impl Http1 {
         self.requests += 1;
         let last = limits.keepalive_requests_max;
         let retire = cx.draining || (last != 0 && self.requests >= last);
+        // The peer may send the body that it announced, or may not, now that it gets a final status
+        // instead of 100: where a next request would begin cannot be known.
+        let unwanted = head.expect_continue && !body.is_complete() && !routes::reads_body(head);
+        let body = if unwanted { Body::Length(0) } else { body };
+        let retire = retire || unwanted;
         let keep_alive = head.keep_alive && !retire;
         let persistence = match (keep_alive, head.http_1_0) {
             (false, _) => Persistence::Close,
@@ -167,7 +177,11 @@ impl Http1 {
             reply,
             keep_alive,
             owes_continue: head.expect_continue && !body.is_complete(),
-            close_outcome: if head.keep_alive { Outcome::Retired } else { Outcome::Completed },
+            close_outcome: if head.keep_alive || unwanted {
+                Outcome::Retired
+            } else {
+                Outcome::Completed
+            },
         });
         Ok(())
     }
@@ -175,10 +189,19 @@ impl Http1 {
     /// Inside a request: take body bytes, produce reply bytes, finish when both are complete.
     fn exchange_step(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
         let Some(exchange) = &mut self.exchange else { return Ok(Step::Used(0)) };
+        if cx.draining {
+            exchange.retire();
+        }
+        // First what can be answered without the body: if that turns out to be malformed, the reply
+        // is out however the input was cut into reads.
+        exchange.produce(cx);
+        if matches!(exchange.reply, Reply::Pattern { .. } | Reply::File { .. }) {
+            return Ok(Step::Wait(0));
+        }
         let used = exchange.take_body(cx, input)?;
         exchange.produce(cx);
         if exchange.reply == Reply::Complete && exchange.body.is_complete() {
-            return Ok(self.finish(cx, used));
+            return Ok(self.finish(cx, used, used < input.len()));
         }
         if used > 0 {
             return Ok(Step::Used(used));
@@ -189,7 +212,8 @@ impl Http1 {
         Ok(Step::Wait(0))
     }
 
-    fn finish(&mut self, cx: &mut Context, used: usize) -> Step {
+    /// `more`: there is input behind this request.
+    fn finish(&mut self, cx: &mut Context, used: usize, more: bool) -> Step {
         let Some(exchange) = self.exchange.take() else { return Step::Used(used) };
         cx.service.counters.request();
         cx.deadlines.clear(Deadline::Body);
@@ -197,50 +221,52 @@ impl Http1 {
             cx.deadlines.set(Deadline::Idle, cx.now + cx.service.limits.idle_timeout());
             return Step::Used(used);
         }
-        // A peer that asked for the close has nothing more on its way; one that did not may.
-        let linger = exchange.close_outcome == Outcome::Retired;
+        // A peer that asked for the close has nothing more on its way, unless we see that it has;
+        // one that did not ask may have.
+        let linger = more || exchange.close_outcome == Outcome::Retired;
         Step::Close(Close { linger, outcome: exchange.close_outcome })
     }
 
-    /// [`Deadline::Reply`] has come: a delayed reply is due.
-    pub(crate) fn reply_due(&mut self, service: &Service, output: &mut Output, now: Instant) {
-        if let Some(exchange) = &mut self.exchange
-            && let Reply::Delayed { millis, head_only, persistence } = exchange.reply
-        {
-            routes::delayed(service, output, now, millis, head_only, persistence);
-            exchange.reply = Reply::Complete;
+    /// [`Deadline::Reply`] has come: the next step produces the delayed reply.
+    pub(crate) fn reply_due(&mut self) {
+        if let Some(Exchange { reply: Reply::Delayed { due, .. }, .. }) = &mut self.exchange {
+            *due = true;
         }
     }
 
     /// Head or body did not arrive in time: 408, unless the reply has begun.
     pub(crate) fn request_timed_out(
         &mut self,
+        unparsed: &[u8],
         service: &Service,
         output: &mut Output,
         now: Instant,
     ) -> Close {
-        let close = self.reject(Reject::Timeout, service, output, now);
+        let close = self.reject(Reject::Timeout, unparsed, service, output, now);
         Close { outcome: Outcome::RequestTimeout, ..close }
     }
 
     /// Answers with an error where an answer is still possible: a reply that has begun cannot be
-    /// taken back, and a second status line inside it would be read as its body.
+    /// taken back, and a second status line inside it would be read as its body. Between requests
+    /// `unparsed` is the head that is refused.
     fn reject(
         &mut self,
         reject: Reject,
+        unparsed: &[u8],
         service: &Service,
         output: &mut Output,
         now: Instant,
     ) -> Close {
-        let begun = match self.exchange.take().map(|exchange| exchange.reply) {
-            None | Some(Reply::Echo { head_sent: false, .. }) => false,
-            Some(_) => true,
+        let close = Close { linger: true, outcome: Outcome::Rejected };
+        let head_only = match self.exchange.take().map(|exchange| exchange.reply) {
+            None => unparsed.starts_with(b"HEAD "),
+            Some(Reply::Delayed { head_only, .. }) => head_only,
+            Some(Reply::Echo { head_sent: false, .. }) => false,
+            Some(_) => return close,
         };
-        if !begun {
-            let (status, sentence) = reject.reply();
-            routes::put_text(service, output, now, status, sentence, Persistence::Close);
-        }
-        Close { linger: true, outcome: Outcome::Rejected }
+        let (status, sentence) = reject.reply();
+        routes::put_refusal(service, output, now, status, sentence, head_only);
+        close
     }
 }
 
@@ -254,6 +280,16 @@ enum Step {
 }
 
 impl Exchange {
+    /// The server is to stop: a reply whose head is not out yet can still say that it is the last.
+    fn retire(&mut self) {
+        if let Reply::Echo { head_sent: false, persistence, .. }
+        | Reply::Delayed { persistence, .. } = &mut self.reply
+        {
+            *persistence = Persistence::Close;
+            self.keep_alive = false;
+        }
+    }
+
     /// Takes what `input` holds of the request body. The echo route sends it back, others drop it.
     fn take_body(&mut self, cx: &mut Context, input: &[u8]) -> Result<usize, Reject> {
         if self.body.is_complete() {
@@ -285,6 +321,10 @@ impl Exchange {
                 }
             }
             Reply::File { offset, end, .. } if offset == end => self.reply = Reply::Complete,
+            Reply::Delayed { millis, due: true, head_only, persistence } => {
+                routes::put_delayed(cx, *millis, *head_only, *persistence);
+                self.reply = Reply::Complete;
+            }
             Reply::Echo { chunked, .. } if self.body.is_complete() => {
                 let chunked = *chunked;
                 self.reply.put_echo_head(cx);

@@ -1,0 +1,8 @@
+//! What the tests of the core share: a fake outside ([`world`]), a driver that keeps the contract
+//! of `conn` to the letter ([`driver`]), and transcripts ([`transcript`]).
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+pub mod driver;
+pub mod transcript;
+pub mod world;
