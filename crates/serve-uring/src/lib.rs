@@ -1,12 +1,12 @@
 //! io_uring: the program does not ask who is ready; it says what to do, and is told what was done.
 //!
 //! With every other model here a wait says that a read *would* succeed, and the program then reads,
-//! writes and accepts by calls of its own. io_uring turns that round: the requests (accept, receive,
-//! send, read a file) are written into a queue that the kernel shares, the kernel carries them out,
-//! copies the data itself, and writes what came of them into a second queue. One call,
+//! writes and accepts by calls of its own. io_uring turns that round: the requests (accept,
+//! receive, send, read a file) are written into a queue that the kernel shares, the kernel carries
+//! them out, copies the data itself, and writes what came of them into a second queue. One call,
 //! `io_uring_enter`, hands over a batch of requests and waits for a batch of completions. It is the
-//! one model here that is asynchronous in Stevens' sense, and the only one of these loops that a file
-//! on a slow disk does not stop.
+//! one model here that is asynchronous in Stevens' sense, and the only one of these loops that a
+//! file on a slow disk does not stop.
 //!
 //! The price is ownership: memory lent to an operation is the kernel's until its completion is read
 //! (`ring.rs`), and a connection that is over stays in the table until all its operations are.
@@ -35,11 +35,11 @@ pub const MODEL: Model = Model {
     name: "uring",
     summary: "one thread, all connections: io_uring(7) does the I/O and reports what was done",
     about: "The thread writes requests (accept, receive, send, read a file) into a queue that it \
-            shares with the kernel and sleeps in io_uring_enter(2) until some of them are done. The \
-            kernel has then copied the data already (asynchronous): received bytes lie in buffers \
-            that were lent to it in advance, and bytes to send were taken from memory that must \
-            not be touched meanwhile. One call hands over and collects a whole batch, and the one \
-            place where this server sleeps is that call.",
+            shares with the kernel and sleeps in io_uring_enter(2) until some of them are done. \
+            The kernel has then copied the data already (asynchronous): received bytes lie in \
+            buffers that were lent to it in advance, and bytes to send were taken from memory that \
+            must not be touched meanwhile. One call hands over and collects a whole batch, and the \
+            one place where this server sleeps is that call.",
     place: Place { blocking: false, synchronous: false },
     // An operation on a socket with O_NONBLOCK fails with EAGAIN, as the flag says. Without it the
     // kernel waits for the socket on the operation's behalf, and no thread is blocked.

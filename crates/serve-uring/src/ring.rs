@@ -1,4 +1,4 @@
-//! The two queues shared with the kernel, and the memory that is lent to it: the only `unsafe` here.
+//! The two queues shared with the kernel, and the memory lent to it: the only `unsafe` here.
 //!
 //! A system call borrows its buffer until it returns. An operation of io_uring borrows it until its
 //! completion is read, which may be never if nobody looks; so memory does not stay with the
@@ -457,8 +457,8 @@ impl Buffers {
     fn lend(&mut self, id: u16) {
         let index = usize::from(self.tail % BUFFERS);
         let data = self.data.wrapping_add(usize::from(id) * BUFFER_BYTES);
-        // SAFETY: `index` < BUFFERS, and an entry beyond the tail is ours. Entry 0 holds the tail in
-        // a field that its setters leave alone; the kernel reads that field, and no other writes it.
+        // SAFETY: `index` < BUFFERS, and an entry beyond the tail is ours. Entry 0 holds the tail
+        // in a field that the setters leave alone and that the kernel only reads.
         unsafe {
             let entry = &mut *self.entries.add(index);
             entry.set_addr(data as u64);
