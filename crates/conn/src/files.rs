@@ -42,6 +42,7 @@ pub struct FileTable {
 #[derive(Debug, Default)]
 pub struct FileTableBuilder {
     files: BTreeMap<String, FileEntry>,
+    added: u32,
 }
 
 impl FileTable {
@@ -61,7 +62,8 @@ impl FileTableBuilder {
         modified_unix_ns: u64,
         content_type: &str,
     ) -> FileId {
-        let id = FileId(self.files.len() as u32);
+        let id = FileId(self.added);
+        self.added += 1;
         let modified = std::time::Duration::from_nanos(modified_unix_ns);
         let entry = FileEntry {
             id,

@@ -241,8 +241,7 @@ impl Conn {
     }
 
     /// The bytes that [`Wants::file`] asked for cannot be read. The head has promised them, so
-    /// closing early is the only honest reply left (RFC 9112 section 8); what was produced before,
-    /// whole replies among it, still goes out.
+    /// ending the connection short of them is the only honest reply left (RFC 9112 section 8).
     pub fn file_failed(&mut self, now: Instant) {
         self.flush_and_close(Close { linger: false, outcome: Outcome::FileFailed });
         self.settle(now);
@@ -383,7 +382,7 @@ impl Conn {
 
     fn reply_due(&mut self, now: Instant) {
         if let (Phase::Open, State::Http1(http1)) = (self.phase, &mut self.state) {
-            http1.reply_due(&self.service, &mut self.output, now);
+            http1.reply_due();
             self.advance_stash(now);
         }
     }

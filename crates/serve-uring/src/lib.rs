@@ -25,7 +25,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use kit::{Flavour, Model, Place, Values, Worker, Workers};
-use peers::{AcceptError, Flight, Peers, accept_error};
+use peers::{AcceptError, Peers, Request, accept_error};
 use ring::{Completion, Op, Receive, Ring, Token};
 
 /// What `--help` and `--describe` say.
@@ -91,13 +91,13 @@ pub fn serve(worker: Worker) -> io::Result<()> {
 /// Accepts exactly while new connections are wanted.
 fn listen(ring: &mut Ring, peers: &mut Peers, now: Instant) {
     match (peers.wants_accept(now), peers.accepting) {
-        (true, Flight::None) => {
+        (true, Request::None) => {
             ring.accept(peers.worker.listener.as_fd());
-            peers.accepting = Flight::InFlight;
+            peers.accepting = Request::Pending;
         }
-        (false, Flight::InFlight) => {
+        (false, Request::Pending) => {
             ring.cancel_accept();
-            peers.accepting = Flight::Cancelled;
+            peers.accepting = Request::Cancelled;
         }
         _ => {}
     }
@@ -111,7 +111,7 @@ fn accept(
     now: Instant,
 ) -> io::Result<()> {
     if !more {
-        peers.accepting = Flight::None;
+        peers.accepting = Request::None;
     }
     match result.map_err(accept_error) {
         Ok(socket) => peers.admit(socket, now),
@@ -126,15 +126,16 @@ fn accept(
 /// Tells a connection what was done for it.
 fn complete(ring: &mut Ring, peers: &mut Peers, completion: Completion, now: Instant) {
     match completion {
-        Completion::Received { token, result, more } => {
+        Completion::Received { token, result, more, emptied } => {
             let peer = peers.completed(token);
             if let Some(peer) = peer {
                 if !more {
-                    peer.receiving = Flight::None;
+                    peer.receiving = Request::None;
                 }
                 match result {
                     Ok(Some(buffer)) => {
                         peer.received = true;
+                        peer.emptied = emptied;
                         peer.conn.receive(ring.bytes(&buffer), now);
                         ring.give_back(buffer);
                     }
@@ -152,7 +153,7 @@ fn complete(ring: &mut Ring, peers: &mut Peers, completion: Completion, now: Ins
         }
         Completion::Sent { token, result } => {
             if let Some(peer) = peers.completed(token) {
-                peer.sending = Flight::None;
+                peer.sending = Request::None;
                 match result {
                     Ok(n) => peer.conn.sent(n, now),
                     Err(_) => peer.conn.abort(),
@@ -174,8 +175,7 @@ fn complete(ring: &mut Ring, peers: &mut Peers, completion: Completion, now: Ins
 
 /// Asks the kernel for what one connection waits for and has not asked for yet.
 fn step(ring: &mut Ring, peers: &mut Peers, token: Token, now: Instant) {
-    let files = std::sync::Arc::clone(&peers.worker.files);
-    let Some(peer) = peers.get(token) else { return };
+    let Some((peer, files)) = peers.get_with_files(token) else { return };
     let received = std::mem::take(&mut peer.received);
     let Some(wants) = peer.wants(now) else { return close(ring, peers, token, now) };
     if let Some(part) = &wants.file
@@ -192,22 +192,22 @@ fn step(ring: &mut Ring, peers: &mut Peers, token: Token, now: Instant) {
     }
     // A head waits for the first bytes of its file, so that both leave in one send. After that the
     // next part is read while the last is on its way.
-    if wants.write && peer.sending == Flight::None && !peer.reading_file {
+    if wants.write && peer.sending == Request::None && !peer.reading_file {
         let (socket, chunks) = peer.output();
         ring.send(socket, token, chunks);
-        peer.sending = Flight::InFlight;
+        peer.sending = Request::Pending;
     }
     match peer.receiving {
-        Flight::None if wants.read => {
-            ring.receive(peer.socket(), token, false);
-            peer.receiving = Flight::InFlight;
+        Request::None if wants.read => {
+            ring.receive(peer.socket(), token, peer.emptied);
+            peer.receiving = Request::Pending;
         }
         // Only once bytes come that nobody wants: most peers wait for their reply in silence, and
         // cancelling and asking again would be paid for nothing. What comes before the cancel
         // is seen is bounded by the buffers.
-        Flight::InFlight if received && !wants.read => {
+        Request::Pending if received && !wants.read => {
             ring.cancel(Op::Receive, token);
-            peer.receiving = Flight::Cancelled;
+            peer.receiving = Request::Cancelled;
         }
         _ => {}
     }
@@ -217,13 +217,13 @@ fn step(ring: &mut Ring, peers: &mut Peers, token: Token, now: Instant) {
 /// Ends a connection as soon as the kernel has let go of it.
 fn close(ring: &mut Ring, peers: &mut Peers, token: Token, now: Instant) {
     let Some(peer) = peers.get(token) else { return };
-    if peer.receiving == Flight::InFlight {
+    if peer.receiving == Request::Pending {
         ring.cancel(Op::Receive, token);
-        peer.receiving = Flight::Cancelled;
+        peer.receiving = Request::Cancelled;
     }
-    if peer.sending == Flight::InFlight {
+    if peer.sending == Request::Pending {
         ring.cancel(Op::Send, token);
-        peer.sending = Flight::Cancelled;
+        peer.sending = Request::Cancelled;
     }
     // A file read is left to end: soon, and by itself.
     if !peer.is_in_flight()

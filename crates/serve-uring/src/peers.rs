@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use conn::{Conn, Wants};
-use kit::{Armed, Timers, Worker};
+use kit::{Armed, Files, Timers, Worker};
 use slab::Slab;
 
 use crate::ring::{GENERATIONS, Token};
@@ -23,12 +23,12 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// The life of an operation that may be cancelled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Flight {
+pub(crate) enum Request {
     /// Not asked for.
     #[default]
     None,
     /// Asked for; a completion will come.
-    InFlight,
+    Pending,
     /// Asked to end early; the completion will come all the same.
     Cancelled,
 }
@@ -38,12 +38,13 @@ pub(crate) enum Flight {
 pub(crate) struct Peer {
     pub(crate) conn: Conn,
     stream: TcpStream,
-    generation: u32,
-    pub(crate) receiving: Flight,
-    pub(crate) sending: Flight,
+    pub(crate) receiving: Request,
+    pub(crate) sending: Request,
     pub(crate) reading_file: bool,
     /// Bytes have come since the last turn.
     pub(crate) received: bool,
+    /// The last of them left the socket empty.
+    pub(crate) emptied: bool,
     armed: Armed,
     queued: bool,
 }
@@ -75,7 +76,7 @@ impl Peer {
 
     /// True while the kernel may still complete something for it.
     pub(crate) fn is_in_flight(&self) -> bool {
-        self.receiving != Flight::None || self.sending != Flight::None || self.reading_file
+        self.receiving != Request::None || self.sending != Request::None || self.reading_file
     }
 }
 
@@ -83,9 +84,8 @@ impl Peer {
 #[derive(Debug)]
 pub(crate) struct Peers {
     pub(crate) worker: Worker,
-    pub(crate) accepting: Flight,
-    peers: Slab<Peer>,
-    generation: u32,
+    pub(crate) accepting: Request,
+    peers: Slots<Peer>,
     timers: Timers<Token>,
     runnable: VecDeque<Token>,
     /// Accepted after the limit was reached, and not served yet: as good as in the backlog.
@@ -99,9 +99,8 @@ impl Peers {
     pub(crate) fn new(worker: Worker) -> Peers {
         Peers {
             worker,
-            accepting: Flight::None,
-            peers: Slab::new(),
-            generation: 0,
+            accepting: Request::None,
+            peers: Slots::default(),
             timers: Timers::default(),
             runnable: VecDeque::new(),
             lobby: VecDeque::new(),
@@ -143,26 +142,28 @@ impl Peers {
     }
 
     fn insert(&mut self, socket: OwnedFd, now: Instant) {
-        self.generation = (self.generation + 1) % GENERATIONS;
-        let slot = self.peers.insert(Peer {
+        let token = self.peers.insert(Peer {
             conn: self.worker.conn(now),
             stream: TcpStream::from(socket),
-            generation: self.generation,
-            receiving: Flight::None,
-            sending: Flight::None,
+            receiving: Request::None,
+            sending: Request::None,
             reading_file: false,
             received: true,
+            emptied: false,
             armed: Armed::default(),
             queued: false,
         });
-        // Slots are counted from zero and never outnumber descriptors, which are positive i32s.
-        self.runs(Token { slot: slot as u32, generation: self.generation });
+        self.runs(token);
     }
 
     /// The connection of this name, unless its slot has another tenant.
     pub(crate) fn get(&mut self, token: Token) -> Option<&mut Peer> {
-        let peer = self.peers.get_mut(token.slot as usize)?;
-        (peer.generation == token.generation).then_some(peer)
+        self.peers.get(token)
+    }
+
+    /// The same, and the files that it may ask for.
+    pub(crate) fn get_with_files(&mut self, token: Token) -> Option<(&mut Peer, &Files)> {
+        self.peers.get(token).map(|peer| (peer, &*self.worker.files))
     }
 
     /// Notes that something was done for a connection: it runs when the batch is complete.
@@ -202,11 +203,9 @@ impl Peers {
     }
 
     fn drain(&mut self, now: Instant) {
-        for (slot, peer) in &mut self.peers {
-            peer.conn.drain(now);
-            if !std::mem::replace(&mut peer.queued, true) {
-                let token = Token { slot: slot as u32, generation: peer.generation };
-                self.runnable.push_back(token);
+        for token in self.peers.tokens() {
+            if let Some(peer) = self.completed(token) {
+                peer.conn.drain(now);
             }
         }
     }
@@ -224,7 +223,7 @@ impl Peers {
 
     /// Makes sure that a connection runs at its deadline.
     pub(crate) fn arm(&mut self, token: Token, deadline: Option<Instant>) {
-        if let Some(peer) = self.peers.get_mut(token.slot as usize) {
+        if let Some(peer) = self.peers.get(token) {
             self.timers.arm(token, &mut peer.armed, deadline);
         }
     }
@@ -232,8 +231,7 @@ impl Peers {
     /// Forgets a connection that has nothing in flight, and lets the next one in. Its socket is to
     /// be closed.
     pub(crate) fn remove(&mut self, token: Token, now: Instant) -> Option<OwnedFd> {
-        self.get(token)?;
-        let peer = self.peers.try_remove(token.slot as usize)?;
+        let peer = self.peers.remove(token)?;
         self.exhausted_until = None;
         if self.has_room()
             && let Some(socket) = self.lobby.pop_front()
@@ -241,6 +239,58 @@ impl Peers {
             self.insert(socket, now);
         }
         Some(OwnedFd::from(peer.stream))
+    }
+}
+
+/// A table whose places are given out again, under names that are not: a completion or a timer of a
+/// former tenant finds nobody.
+#[derive(Debug)]
+struct Slots<T> {
+    slab: Slab<(u32, T)>,
+    /// Of the next tenant. It comes round after [`GENERATIONS`] tenants of the whole table, and
+    /// nothing of a tenant is in flight by the time that its place is given away.
+    generation: u32,
+}
+
+impl<T> Default for Slots<T> {
+    fn default() -> Slots<T> {
+        Slots { slab: Slab::new(), generation: 0 }
+    }
+}
+
+impl<T> Slots<T> {
+    fn insert(&mut self, tenant: T) -> Token {
+        let generation = self.generation;
+        self.generation = (generation + 1) % GENERATIONS;
+        // Places never outnumber descriptors, which are positive i32s.
+        let slot = self.slab.insert((generation, tenant)) as u32;
+        Token { slot, generation }
+    }
+
+    fn get(&mut self, token: Token) -> Option<&mut T> {
+        let (generation, tenant) = self.slab.get_mut(token.slot as usize)?;
+        (*generation == token.generation).then_some(tenant)
+    }
+
+    fn remove(&mut self, token: Token) -> Option<T> {
+        self.get(token)?;
+        self.slab.try_remove(token.slot as usize).map(|(_, tenant)| tenant)
+    }
+
+    fn tokens(&self) -> Vec<Token> {
+        let token = |(slot, (generation, _)): (usize, &(u32, T))| Token {
+            slot: slot as u32,
+            generation: *generation,
+        };
+        self.slab.iter().map(token).collect()
+    }
+
+    fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.slab.is_empty()
     }
 }
 
@@ -265,5 +315,45 @@ pub(crate) fn accept_error(error: io::Error) -> io::Result<AcceptError> {
             Ok(AcceptError::Exhausted)
         }
         _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_former_tenants_name_finds_nobody() {
+        let mut slots = Slots::default();
+        let first = slots.insert("first");
+        let other = slots.insert("other");
+        assert_eq!(slots.remove(first), Some("first"));
+        let second = slots.insert("second");
+        assert_eq!(second.slot, first.slot, "the place is used again");
+        assert_ne!(second, first);
+        assert_eq!(slots.get(first), None);
+        assert_eq!(slots.remove(first), None);
+        assert_eq!(slots.get(second), Some(&mut "second"));
+        assert_eq!(slots.get(other), Some(&mut "other"));
+        assert_eq!(slots.len(), 2);
+        assert_eq!(slots.tokens(), [second, other]);
+    }
+
+    #[test]
+    fn generations_fit_their_24_bits() {
+        let mut slots = Slots { slab: Slab::new(), generation: GENERATIONS - 1 };
+        let last = slots.insert(());
+        slots.remove(last);
+        let first = slots.insert(());
+        assert_eq!((last.generation, first.generation), (GENERATIONS - 1, 0));
+    }
+
+    #[test]
+    fn accept_errors_are_sorted() {
+        let sort = |errno| accept_error(io::Error::from_raw_os_error(errno));
+        assert!(matches!(sort(libc::ECONNABORTED), Ok(AcceptError::Passing)));
+        assert!(matches!(sort(libc::ECANCELED), Ok(AcceptError::Passing)));
+        assert!(matches!(sort(libc::EMFILE), Ok(AcceptError::Exhausted)));
+        assert_eq!(sort(libc::EBADF).err().and_then(|e| e.raw_os_error()), Some(libc::EBADF));
     }
 }

@@ -21,6 +21,9 @@ use bytes::Bytes;
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
 
+#[cfg(test)]
+mod tests;
+
 /// Buffers that receives may fill between two looks at the completions, and the size of each.
 /// The kernel takes them in turn, so all of them pass through the cache: together they are kept
 /// below half of a common L2. A power of two, as the kernel demands.
@@ -73,8 +76,9 @@ pub(crate) enum Op {
 pub(crate) enum Completion {
     /// A connection, or why none; `more`: the same request will bring others.
     Accepted { result: io::Result<OwnedFd>, more: bool },
-    /// Bytes, `None` at the end of the stream; `more`: the same request will bring others.
-    Received { token: Token, result: io::Result<Option<Buffer>>, more: bool },
+    /// Bytes, `None` at the end of the stream; `more`: the same request will bring others;
+    /// `emptied`: no bytes were left in the socket.
+    Received { token: Token, result: io::Result<Option<Buffer>>, more: bool, emptied: bool },
     /// So many bytes of what was lent.
     Sent { token: Token, result: io::Result<usize> },
     /// Bytes of a file; none at its end.
@@ -171,6 +175,10 @@ impl<'a> Ring<'a> {
             }
         }
         self.submissions.sync();
+        // Says how far completions were read: those unread would end the wait at once.
+        self.completions.sync();
+        // One is enough to go on with. More would save calls, and make the first wait for a second
+        // that may never come; under load a call brings a batch anyway.
         let want = usize::from(self.backlog.is_empty());
         let entered = match timeout {
             None => self.submitter.submit_and_wait(want),
@@ -225,18 +233,9 @@ impl<'a> Ring<'a> {
                 more,
             },
             Op::Receive => {
-                let buffer = cqueue::buffer_select(entry.flags());
-                let len = *result.as_ref().unwrap_or(&0);
-                let buffer = buffer.map(|id| Buffer { id, len });
-                match (buffer, len) {
-                    (Some(buffer), 0) => {
-                        self.give_back(buffer);
-                        Completion::Received { token, result: result.map(|_| None), more }
-                    }
-                    (buffer, _) => {
-                        Completion::Received { token, result: result.map(|_| buffer), more }
-                    }
-                }
+                let result = self.received(entry, result);
+                let emptied = !cqueue::sock_nonempty(entry.flags());
+                Completion::Received { token, result, more, emptied }
             }
             Op::Send => {
                 self.lent_by(token).sending = None;
@@ -247,6 +246,22 @@ impl<'a> Ring<'a> {
                 Completion::FileRead { token, result: result.map(|n| filled(memory, n)) }
             }
             Op::Stop | Op::Quiet => Completion::Stop,
+        }
+    }
+
+    /// The buffer of a receive. One that brings no bytes (end of stream, error) goes back at once.
+    fn received(
+        &mut self,
+        entry: &cqueue::Entry,
+        result: io::Result<usize>,
+    ) -> io::Result<Option<Buffer>> {
+        let id = cqueue::buffer_select(entry.flags());
+        match (result, id) {
+            (Ok(len @ 1..), Some(id)) => Ok(Some(Buffer { id, len })),
+            (result, id) => {
+                id.into_iter().for_each(|id| self.buffers.lend(id));
+                result.map(|_| None)
+            }
         }
     }
 

@@ -159,7 +159,9 @@ fn explain(error: &io::Error, policy: &Policy) -> String {
              `sysctl kernel.io_uring_disabled=0` as root allows it to everybody",
             policy.group.unwrap_or(-1)
         ),
-        _ if policy.seccomp => SECCOMP.to_owned(),
+        Errno::EPERM | Errno::EACCES | Errno::ENOSYS | Errno::EOPNOTSUPP if policy.seccomp => {
+            SECCOMP.to_owned()
+        }
         Errno::EPERM | Errno::EACCES => {
             "a security module forbids it; ask whoever set its policy".to_owned()
         }
@@ -174,4 +176,48 @@ fn explain(error: &io::Error, policy: &Policy) -> String {
         _ => "see io_uring_setup(2) for what that means".to_owned(),
     };
     format!("io_uring is not available: {error}: {reason}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(errno: i32, policy: &Policy) -> String {
+        explain(&io::Error::from_raw_os_error(errno), policy)
+    }
+
+    #[test]
+    fn every_refusal_is_one_line_that_names_its_remedy() {
+        let disabled = |level| Policy { disabled: Some(level), ..Policy::default() };
+        let filtered = Policy { seccomp: true, ..disabled(0) };
+        let cases = [
+            (libc::EPERM, disabled(2), "kernel.io_uring_disabled=0"),
+            (libc::EPERM, Policy { group: Some(1234), ..disabled(1) }, "group 1234"),
+            (libc::EPERM, filtered, "--security-opt seccomp="),
+            (libc::EPERM, disabled(0), "security module"),
+            (libc::ENOSYS, Policy::default(), "CONFIG_IO_URING"),
+            (libc::EINVAL, Policy::default(), "Linux 6.0"),
+            (libc::ENOMEM, Policy::default(), "ulimit -l"),
+            (libc::EMFILE, Policy::default(), "ulimit -n"),
+            (libc::EIO, Policy::default(), "io_uring_setup(2)"),
+        ];
+        for (errno, policy, remedy) in cases {
+            let sentence = reason(errno, &policy);
+            assert!(sentence.contains(remedy), "{sentence}");
+            assert!(!sentence.contains('\n'), "{sentence}");
+            assert!(sentence.starts_with("io_uring is not available: "), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn a_filter_is_named_also_where_it_answers_as_if_there_were_no_such_call() {
+        let filtered = Policy { seccomp: true, ..Policy::default() };
+        assert!(reason(libc::ENOSYS, &filtered).contains("seccomp"));
+        assert!(!reason(libc::EINVAL, &filtered).contains("seccomp"));
+    }
+
+    #[test]
+    fn a_trial_says_the_same_twice() {
+        assert_eq!(unavailable(), unavailable());
+    }
 }

@@ -14,40 +14,61 @@ pub(super) enum Selection {
     Part(u64, u64),
     /// 304.
     NotModified,
+    /// 412.
+    PreconditionFailed,
     /// 416.
     Unsatisfiable,
 }
 
 /// Decides by the precedence of RFC 9110 section 13.2.2.
 pub(super) fn select(head: &Head, file: &FileEntry) -> Selection {
-    if let Some(tags) = head.if_none_match {
-        if lists_tag(tags, &file.etag) {
-            return Selection::NotModified;
-        }
-    } else if let Some(since) = head.if_modified_since
-        && not_modified_since(since, file)
-    {
+    let as_it_should_be = match (head.if_match, head.if_unmodified_since) {
+        (Some(tags), _) => lists_tag(tags, &file.etag, Comparison::Strong),
+        (None, Some(since)) => modified_since(since, file) != Some(true),
+        (None, None) => true,
+    };
+    if !as_it_should_be {
+        return Selection::PreconditionFailed;
+    }
+    let known_already = match (head.if_none_match, head.if_modified_since) {
+        (Some(tags), _) => lists_tag(tags, &file.etag, Comparison::Weak),
+        (None, Some(since)) => modified_since(since, file) == Some(false),
+        (None, None) => false,
+    };
+    if known_already {
         return Selection::NotModified;
     }
     match head.range {
-        // Range means something in a GET only (RFC 9110 section 14.2).
-        Some(range) if head.method == Method::Get && may_range(head, file) => parse_range(range, file.len),
+        // Ranges are defined for GET alone (section 14.2).
+        Some(range) if head.method == Method::Get && may_range(head, file) => {
+            parse_range(range, file.len)
+        }
         _ => Selection::Whole,
     }
 }
 
-/// Weak comparison (RFC 9110 section 8.8.3.2), as If-None-Match wants it.
-fn lists_tag(tags: &[u8], etag: &str) -> bool {
+/// How tags compare (RFC 9110 section 8.8.3.2): If-Match strongly, If-None-Match weakly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    Strong,
+    Weak,
+}
+
+fn lists_tag(tags: &[u8], etag: &str, comparison: Comparison) -> bool {
     tags.split(|&b| b == b',').map(<[u8]>::trim_ascii).any(|tag| {
-        let tag = tag.strip_prefix(b"W/").unwrap_or(tag);
+        let tag = match comparison {
+            Comparison::Strong => tag,
+            Comparison::Weak => tag.strip_prefix(b"W/").unwrap_or(tag),
+        };
         tag == b"*" || tag == etag.as_bytes()
     })
 }
 
-fn not_modified_since(since: &[u8], file: &FileEntry) -> bool {
+/// `None` where `since` is no date: the field is then ignored.
+fn modified_since(since: &[u8], file: &FileEntry) -> Option<bool> {
     let parse = |text: &str| httpdate::parse_http_date(text).ok();
-    let since = str::from_utf8(since).ok().and_then(parse);
-    matches!((since, parse(&file.last_modified)), (Some(since), Some(at)) if at <= since)
+    let since = str::from_utf8(since).ok().and_then(parse)?;
+    Some(parse(&file.last_modified)? > since)
 }
 
 /// If-Range: the range counts only if the representation is still the one named, strongly.
@@ -61,11 +82,14 @@ fn may_range(head: &Head, file: &FileEntry) -> bool {
 /// 9110 section 14.2 allows.
 fn parse_range(range: &[u8], len: u64) -> Selection {
     let parse = || -> Option<Selection> {
-        let spec = str::from_utf8(range).ok()?.strip_prefix("bytes=")?;
+        let (unit, spec) = str::from_utf8(range).ok()?.split_once('=')?;
+        if !unit.eq_ignore_ascii_case("bytes") {
+            return None;
+        }
         let (first, last) = spec.split_once('-')?;
-        // A position beyond u64 is beyond every file too (RFC 9110 section 14.1.1).
         let number = |text: &str| -> Option<u64> {
             let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+            // Digits that are no u64 are a number beyond the end of every file.
             digits.then(|| text.parse().unwrap_or(u64::MAX))
         };
         if first.is_empty() {

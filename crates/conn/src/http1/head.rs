@@ -42,8 +42,10 @@ pub(super) struct Head<'a> {
     pub(super) http_1_0: bool,
     pub(super) keep_alive: bool,
     pub(super) expect_continue: bool,
+    pub(super) if_match: Option<&'a [u8]>,
     pub(super) if_none_match: Option<&'a [u8]>,
     pub(super) if_modified_since: Option<&'a [u8]>,
+    pub(super) if_unmodified_since: Option<&'a [u8]>,
     pub(super) if_range: Option<&'a [u8]>,
     pub(super) range: Option<&'a [u8]>,
 }
@@ -57,8 +59,10 @@ struct Fields<'a> {
     close: bool,
     keep_alive: bool,
     expect_continue: bool,
+    if_match: Option<&'a [u8]>,
     if_none_match: Option<&'a [u8]>,
     if_modified_since: Option<&'a [u8]>,
+    if_unmodified_since: Option<&'a [u8]>,
     if_range: Option<&'a [u8]>,
     range: Option<&'a [u8]>,
 }
@@ -153,8 +157,10 @@ fn check<'a>(request: &httparse::Request<'_, 'a>, limits: &Limits) -> Result<Hea
         http_1_0,
         keep_alive: !fields.close && (!http_1_0 || fields.keep_alive),
         expect_continue: fields.expect_continue && !http_1_0,
+        if_match: fields.if_match,
         if_none_match: fields.if_none_match,
         if_modified_since: fields.if_modified_since,
+        if_unmodified_since: fields.if_unmodified_since,
         if_range: fields.if_range,
         range: fields.range,
     })
@@ -220,6 +226,7 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
             }
             fields.expect_continue = true;
         }
+        8 if is("if-match") => fields.if_match = Some(value),
         8 if is("if-range") => fields.if_range = Some(value),
         10 if is("connection") => note_connection(fields, value),
         13 if is("if-none-match") => fields.if_none_match = Some(value),
@@ -236,6 +243,7 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
             fields.transfer_encoding = Some(value);
         }
         17 if is("if-modified-since") => fields.if_modified_since = Some(value),
+        19 if is("if-unmodified-since") => fields.if_unmodified_since = Some(value),
         _ => {}
     }
     Ok(())

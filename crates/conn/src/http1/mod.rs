@@ -54,7 +54,7 @@ enum Reply {
     /// `/files/...`: this part is still to be read by the driver.
     File { id: FileId, offset: u64, end: u64 },
     /// `/delay/MS`: due at [`Deadline::Reply`].
-    Delayed { millis: u64, head_only: bool, persistence: Persistence },
+    Delayed { millis: u64, due: bool, head_only: bool, persistence: Persistence },
 }
 
 /// What a reply says about the connection's future.
@@ -189,9 +189,15 @@ impl Http1 {
     /// Inside a request: take body bytes, produce reply bytes, finish when both are complete.
     fn exchange_step(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
         let Some(exchange) = &mut self.exchange else { return Ok(Step::Used(0)) };
+        if cx.draining {
+            exchange.retire();
+        }
         // First what can be answered without the body: if that turns out to be malformed, the reply
         // is out however the input was cut into reads.
         exchange.produce(cx);
+        if matches!(exchange.reply, Reply::Pattern { .. } | Reply::File { .. }) {
+            return Ok(Step::Wait(0));
+        }
         let used = exchange.take_body(cx, input)?;
         exchange.produce(cx);
         if exchange.reply == Reply::Complete && exchange.body.is_complete() {
@@ -221,13 +227,10 @@ impl Http1 {
         Step::Close(Close { linger, outcome: exchange.close_outcome })
     }
 
-    /// [`Deadline::Reply`] has come: a delayed reply is due.
-    pub(crate) fn reply_due(&mut self, service: &Service, output: &mut Output, now: Instant) {
-        if let Some(exchange) = &mut self.exchange
-            && let Reply::Delayed { millis, head_only, persistence } = exchange.reply
-        {
-            routes::delayed(service, output, now, millis, head_only, persistence);
-            exchange.reply = Reply::Complete;
+    /// [`Deadline::Reply`] has come: the next step produces the delayed reply.
+    pub(crate) fn reply_due(&mut self) {
+        if let Some(Exchange { reply: Reply::Delayed { due, .. }, .. }) = &mut self.exchange {
+            *due = true;
         }
     }
 
@@ -277,6 +280,16 @@ enum Step {
 }
 
 impl Exchange {
+    /// The server is to stop: a reply whose head is not out yet can still say that it is the last.
+    fn retire(&mut self) {
+        if let Reply::Echo { head_sent: false, persistence, .. }
+        | Reply::Delayed { persistence, .. } = &mut self.reply
+        {
+            *persistence = Persistence::Close;
+            self.keep_alive = false;
+        }
+    }
+
     /// Takes what `input` holds of the request body. The echo route sends it back, others drop it.
     fn take_body(&mut self, cx: &mut Context, input: &[u8]) -> Result<usize, Reject> {
         if self.body.is_complete() {
@@ -308,6 +321,10 @@ impl Exchange {
                 }
             }
             Reply::File { offset, end, .. } if offset == end => self.reply = Reply::Complete,
+            Reply::Delayed { millis, due: true, head_only, persistence } => {
+                routes::put_delayed(cx, *millis, *head_only, *persistence);
+                self.reply = Reply::Complete;
+            }
             Reply::Echo { chunked, .. } if self.body.is_complete() => {
                 let chunked = *chunked;
                 self.reply.put_echo_head(cx);

@@ -12,6 +12,8 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::files::{Selection, select};
 use super::head::{Head, Method};
 use super::{Persistence, Reply, file_reply};
@@ -36,7 +38,7 @@ pub(super) fn route(cx: &mut Context, head: &Head, persistence: Persistence) -> 
         ("delay", Some(millis)) => route.readable(|r| r.delay(millis)),
         ("work", Some(micros)) => route.readable(|r| r.work(micros)),
         ("files", Some(path)) => route.readable(|r| r.file(path)),
-        ("files", None) => route.readable(Route::files_redirect),
+        ("files", None) => route.readable(Route::add_slash),
         ("stats", None) => route.readable(Route::stats),
         _ => route.text("404 Not Found", "no such route; try / or /stats"),
     }
@@ -131,7 +133,8 @@ impl Route<'_, '_> {
             return self.text("400 Bad Request", "/delay/MS wants milliseconds within limits");
         };
         self.cx.deadlines.set(Deadline::Reply, self.cx.now + Duration::from_millis(millis));
-        Reply::Delayed { millis, head_only: self.head_only(), persistence: self.persistence }
+        let (head_only, persistence) = (self.head_only(), self.persistence);
+        Reply::Delayed { millis, due: false, head_only, persistence }
     }
 
     fn work(&mut self, micros: &str) -> Reply {
@@ -147,11 +150,27 @@ impl Route<'_, '_> {
         self.body("200 OK", "application/json", json.as_bytes())
     }
 
-    fn files_redirect(&mut self) -> Reply {
+    /// A directory without its slash: the links of its listing would lead elsewhere from there.
+    fn add_slash(&mut self) -> Reply {
+        // Only visible ASCII gets this far, so the path cannot break out of the field.
+        let location = format!("{}/", self.head.path);
         let mut out = self.begin("301 Moved Permanently");
-        out.field("Location", "/files/");
+        out.field("Location", &location);
         out.length(0);
         out.end();
+        Reply::Complete
+    }
+
+    /// A listing is as long as its directory, so it is queued and not copied.
+    fn index(&mut self, html: &Bytes) -> Reply {
+        let head_only = self.head_only();
+        let mut out = self.begin("200 OK");
+        out.field("Content-Type", "text/html; charset=utf-8");
+        out.length(html.len() as u64);
+        out.end();
+        if !head_only {
+            self.cx.output.push(html.clone());
+        }
         Reply::Complete
     }
 
@@ -163,7 +182,8 @@ impl Route<'_, '_> {
         let path = percent_encoding::percent_decode_str(encoded).decode_utf8_lossy();
         match files.get(&path) {
             Some(Entry::File(file)) => self.file_entry(file),
-            Some(Entry::Index(html)) => self.body("200 OK", "text/html; charset=utf-8", html),
+            Some(Entry::Index(html)) => self.index(html),
+            None if files.get(&format!("{path}/")).is_some() => self.add_slash(),
             None => self.text("404 Not Found", "no such file under the document root"),
         }
     }
@@ -175,6 +195,7 @@ impl Route<'_, '_> {
             Selection::Whole => ("200 OK", 0, file.len),
             Selection::Part(start, end) => ("206 Partial Content", start, end),
             Selection::NotModified => ("304 Not Modified", 0, 0),
+            Selection::PreconditionFailed => ("412 Precondition Failed", 0, 0),
             Selection::Unsatisfiable => ("416 Range Not Satisfiable", 0, 0),
         };
         let mut out = self.begin(status);
@@ -183,6 +204,7 @@ impl Route<'_, '_> {
         out.field("Accept-Ranges", "bytes");
         match selection {
             Selection::NotModified => {}
+            Selection::PreconditionFailed => out.length(0),
             Selection::Unsatisfiable => {
                 out.field("Content-Range", &format!("bytes */{}", file.len));
                 out.length(0);
@@ -231,21 +253,19 @@ pub(super) fn put_refusal(
 }
 
 /// The reply of `/delay/MS`, when its time has come.
-pub(super) fn delayed(
-    service: &Service,
-    output: &mut Output,
-    now: Instant,
+pub(super) fn put_delayed(
+    cx: &mut Context,
     millis: u64,
     head_only: bool,
     persistence: Persistence,
 ) {
     let text = format!("waited for {millis} ms\n");
-    let mut out = ReplyHead::begin(service, output, now, "200 OK", persistence);
+    let mut out = ReplyHead::begin(cx.service, cx.output, cx.now, "200 OK", persistence);
     out.field("Content-Type", TEXT);
     out.length(text.len() as u64);
     out.end();
     if !head_only {
-        output.put(text.as_bytes());
+        cx.output.put(text.as_bytes());
     }
 }
 

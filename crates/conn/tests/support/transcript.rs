@@ -422,7 +422,7 @@ fn many(inside: &str) -> Result<Vec<u8>, String> {
 }
 
 /// Joins the chunks of every chunked reply into one, so that replies compare by content.
-fn merge_chunks(output: &[u8]) -> Vec<u8> {
+pub fn merge_chunks(output: &[u8]) -> Vec<u8> {
     const HEAD_END: &[u8] = b"Transfer-Encoding: chunked\r\n\r\n";
     let mut merged = Vec::new();
     let mut rest = output;

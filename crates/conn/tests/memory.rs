@@ -1,0 +1,180 @@
+//! What a connection costs in memory, counted by the allocator itself: an idle one owns nothing but
+//! its own struct, and no client can make one hold more than the limits say.
+//!
+//! One test, because the count is the whole process's.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use conn::{Clock, Conn, Counters, Host, Limits, Protocol, Service};
+
+struct Counting;
+
+static LIVE_BYTES: AtomicIsize = AtomicIsize::new(0);
+static PEAK_BYTES: AtomicIsize = AtomicIsize::new(0);
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+fn count(bytes: isize) {
+    let live = LIVE_BYTES.fetch_add(bytes, Relaxed) + bytes;
+    PEAK_BYTES.fetch_max(live, Relaxed);
+}
+
+// SAFETY: every call is handed on unchanged to the system's allocator, which owns the memory.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        count(layout.size() as isize);
+        // SAFETY: the caller's promises are those that System asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: as above.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        count(size as isize - layout.size() as isize);
+        // SAFETY: as above.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Goal for an idle keep-alive connection, struct and heap together, in bytes.
+const IDLE_BYTES_MAX: usize = 1 << 10;
+
+/// Longest read of the servers in this workspace, in bytes.
+const READ_MAX: usize = 64 << 10;
+
+struct Silent;
+
+impl Host for Silent {
+    fn burn(&self, _duration: Duration) {}
+
+    fn stats_json(&self) -> String {
+        String::new()
+    }
+}
+
+fn service(protocol: Protocol, now: Instant) -> Arc<Service> {
+    let clock = Clock { started: now, started_unix: Duration::from_secs(1_000_000_000) };
+    let counters = Arc::new(Counters::default());
+    let host = Arc::new(Silent);
+    Arc::new(Service::new(protocol, Limits::default(), counters, None, host, clock))
+}
+
+/// Takes all output, as a peer does that reads everything.
+fn flush(conn: &mut Conn, now: Instant) {
+    while conn.wants().is_some_and(|wants| wants.write) {
+        let mut slices = [IoSlice::new(&[]); 8];
+        let filled = conn.slices(&mut slices);
+        let n = slices[..filled].iter().map(|slice| slice.len()).sum();
+        conn.sent(n, now);
+    }
+}
+
+fn live_bytes() -> isize {
+    LIVE_BYTES.load(Relaxed)
+}
+
+#[test]
+fn memory() {
+    let now = Instant::now();
+    println!("size_of::<Conn>() = {} bytes", size_of::<Conn>());
+    assert!(size_of::<Conn>() <= IDLE_BYTES_MAX);
+    idle_connections_own_no_heap(now);
+    requests_allocate_little(now);
+    hostile_clients_are_bounded(now);
+}
+
+fn idle_connections_own_no_heap(now: Instant) {
+    let http = service(Protocol::Http, now);
+    let echo = service(Protocol::Echo, now);
+    let long_head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(10_000));
+    let conversations: [(&Arc<Service>, &[&[u8]]); 8] = [
+        (&http, &[]),
+        (&http, &[b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"]),
+        (&http, &[b"GET / HTTP/1.1\r\n", b"Host: a\r\n\r\n"]),
+        (&http, &[b"GET /bytes/1000000 HTTP/1.1\r\nHost: a\r\n\r\n"]),
+        (
+            &http,
+            &[
+                b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+                b"lo\r\n0\r\n\r\n\r\n",
+            ],
+        ),
+        (&http, &[&long_head.as_bytes()[..5_000], &long_head.as_bytes()[5_000..]]),
+        (&http, &[&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1_000)]),
+        (&echo, &[&[b'x'; READ_MAX], b"y"]),
+    ];
+    // The first handle to the shared pattern makes its counter: that is nobody's connection.
+    talk(&http, &[b"GET /bytes/1000000 HTTP/1.1\r\nHost: a\r\n\r\n"], now);
+    for (service, pieces) in conversations {
+        let before = live_bytes();
+        let conn = talk(service, pieces, now);
+        let heap = live_bytes() - before;
+        assert!(conn.is_idle(), "{conn:?}");
+        assert_eq!(heap, 0, "heap of an idle connection after {} reads", pieces.len());
+    }
+}
+
+fn talk(service: &Arc<Service>, pieces: &[&[u8]], now: Instant) -> Conn {
+    let mut conn = Conn::new(service, now);
+    for piece in pieces {
+        conn.receive(piece, now);
+        flush(&mut conn, now);
+    }
+    conn
+}
+
+fn requests_allocate_little(now: Instant) {
+    const REQUESTS: usize = 1_000;
+    let http = service(Protocol::Http, now);
+    let mut conn = talk(&http, &[b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"], now);
+    let before = ALLOCATIONS.load(Relaxed);
+    for _ in 0..REQUESTS {
+        conn.receive(b"GET / HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n", now);
+        flush(&mut conn, now);
+    }
+    let each = (ALLOCATIONS.load(Relaxed) - before) as f64 / REQUESTS as f64;
+    println!("{each} allocations per GET");
+    assert!(each <= 1.0, "{each} allocations per request");
+}
+
+fn hostile_clients_are_bounded(now: Instant) {
+    let limits = Limits::default();
+    // Both queues may have doubled just before they stopped growing.
+    let stash = 2 * (limits.head_bytes_max + READ_MAX);
+    let output = 2 * (limits.output_high_water_bytes + READ_MAX);
+    for (protocol, what) in [
+        (Protocol::Echo, &b"x"[..]),
+        (Protocol::Http, b"\r\n"),
+        (Protocol::Http, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (Protocol::Http, b"GET /bytes/1000000 HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (Protocol::Http, b"GET /delay/60000 HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (Protocol::Http, b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabcdefghi"),
+    ] {
+        let service = service(protocol, now);
+        let mut conn = Conn::new(&service, now);
+        let read = what.repeat(READ_MAX / what.len());
+        let before = live_bytes();
+        PEAK_BYTES.store(before, Relaxed);
+        for _ in 0..100 {
+            // A client that writes whenever it is read, and never reads.
+            if conn.wants().is_some_and(|wants| wants.read) {
+                conn.receive(&read, now);
+            }
+        }
+        let peak = (PEAK_BYTES.load(Relaxed) - before) as usize;
+        println!("{:>9} bytes at most for {}", peak, what.escape_ascii());
+        assert!(peak <= stash + output, "{peak} bytes for {}", what.escape_ascii());
+    }
+}
