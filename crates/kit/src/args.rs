@@ -97,6 +97,14 @@ pub(crate) struct Setup {
     pub(crate) flavours: Vec<(&'static str, String)>,
 }
 
+impl Setup {
+    /// The value of one of the model's numeric flags.
+    pub(crate) fn flavour_number(&self, flag: &str) -> Option<usize> {
+        let (_, value) = self.flavours.iter().find(|(name, _)| *name == flag)?;
+        value.parse().ok()
+    }
+}
+
 /// Reads the command line. Ends the process on `--help` and on mistakes, with clap's texts.
 pub(crate) fn parse(model: &'static Model) -> Setup {
     let matches = command(model).get_matches();

@@ -29,7 +29,7 @@ mod worker;
 pub use blocking::{Conversation, Slot, Slots};
 pub use files::Files;
 pub use listener::{Accepted, Listener, is_exhausted};
-pub use model::{Flavour, Model, Place, Values, Workers};
+pub use model::{Flavour, Model, Place, Serves, Values, Workers};
 pub use peer::{Peer, Readiness, Turn};
 pub use peers::{Peers, Token};
 pub use run::run;

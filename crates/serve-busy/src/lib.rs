@@ -11,7 +11,7 @@
 use std::io;
 use std::time::Instant;
 
-use kit::{Model, Peers, Place, Readiness, Token, Turn, Worker, Workers};
+use kit::{Model, Peers, Place, Readiness, Serves, Token, Turn, Worker, Workers};
 
 /// What `--help` and `--describe` say.
 pub const MODEL: Model = Model {
@@ -24,7 +24,7 @@ pub const MODEL: Model = Model {
     place: Place { blocking: false, synchronous: true },
     nonblocking_sockets: true,
     workers: Workers::Loops,
-    connections_max: None,
+    serves: Serves::Descriptors,
     flavours: &[],
     unavailable: Model::ALWAYS,
 };

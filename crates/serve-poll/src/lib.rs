@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Instant;
 
-use kit::{Model, Peers, Place, Readiness, Token, Turn, Worker, Workers};
+use kit::{Model, Peers, Place, Readiness, Serves, Token, Turn, Worker, Workers};
 use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, c_short, pollfd};
 
 /// What `--help` and `--describe` say.
@@ -26,7 +26,7 @@ pub const MODEL: Model = Model {
     place: Place { blocking: false, synchronous: true },
     nonblocking_sockets: true,
     workers: Workers::Loops,
-    connections_max: None,
+    serves: Serves::Descriptors,
     flavours: &[],
     unavailable: Model::ALWAYS,
 };

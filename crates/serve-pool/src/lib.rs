@@ -14,8 +14,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use kit::{
-    Accepted, Conversation, Flavour, Model, Place, Slot, Slots, THREAD_SCRATCH_BYTES, Values,
-    Worker, Workers,
+    Accepted, Conversation, Flavour, Model, Place, Serves, Slot, Slots, THREAD_SCRATCH_BYTES,
+    Values, Worker, Workers,
 };
 
 /// What `--help` and `--describe` say.
@@ -29,7 +29,7 @@ pub const MODEL: Model = Model {
     place: Place { blocking: true, synchronous: true },
     nonblocking_sockets: false,
     workers: Workers::One("its size is --threads, and one queue feeds them all"),
-    connections_max: None,
+    serves: Serves::Flavour("threads", "a thread each; the others wait in the queue"),
     flavours: &[Flavour {
         flag: "threads",
         values: Values::Number(1, 10_000),

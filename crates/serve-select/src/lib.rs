@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 use std::time::Instant;
 
-use kit::{Model, Peers, Place, Readiness, Token, Turn, Worker, Workers};
+use kit::{Model, Peers, Place, Readiness, Serves, Token, Turn, Worker, Workers};
 use libc::{FD_SETSIZE, c_ulong, timeval};
 
 /// What `--help` and `--describe` say.
@@ -28,10 +28,10 @@ pub const MODEL: Model = Model {
     place: Place { blocking: false, synchronous: true },
     nonblocking_sockets: true,
     workers: Workers::Loops,
-    connections_max: Some((
+    serves: Serves::Only(
         FD_SETSIZE - DESCRIPTORS_OF_OUR_OWN,
         "FD_SETSIZE: select(2) knows no descriptor from 1,024 on",
-    )),
+    ),
     flavours: &[],
     unavailable: Model::ALWAYS,
 };

@@ -8,7 +8,7 @@
 
 use std::io;
 
-use kit::{Accepted, Conversation, Model, Place, SCRATCH_BYTES, Worker, Workers};
+use kit::{Accepted, Conversation, Model, Place, SCRATCH_BYTES, Serves, Worker, Workers};
 
 /// What `--help` and `--describe` say.
 pub const MODEL: Model = Model {
@@ -22,7 +22,7 @@ pub const MODEL: Model = Model {
     place: Place { blocking: true, synchronous: true },
     nonblocking_sockets: false,
     workers: Workers::One("one conversation at a time is what serial means"),
-    connections_max: Some((1, "one conversation at a time; the others wait in the backlog")),
+    serves: Serves::Only(1, "one conversation at a time; the others wait in the backlog"),
     flavours: &[],
     unavailable: Model::ALWAYS,
 };

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::thread;
 
 use kit::{
-    Accepted, Conversation, Model, Place, Slot, Slots, THREAD_SCRATCH_BYTES, Worker, Workers,
+    Accepted, Conversation, Model, Place, Serves, Slot, Slots, THREAD_SCRATCH_BYTES, Worker,
+    Workers,
 };
 
 /// What `--help` and `--describe` say.
@@ -28,7 +29,7 @@ pub const MODEL: Model = Model {
     place: Place { blocking: true, synchronous: true },
     nonblocking_sockets: false,
     workers: Workers::One("it has a thread per connection already, on every core"),
-    connections_max: None,
+    serves: Serves::Descriptors,
     flavours: &[],
     unavailable: Model::ALWAYS,
 };

@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use conn::{Conn, FileRead, Wants};
-use kit::{Flavour, Model, Place, SCRATCH_BYTES, Values, Worker, Workers};
+use kit::{Flavour, Model, Place, SCRATCH_BYTES, Serves, Values, Worker, Workers};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
@@ -36,7 +36,7 @@ pub const MODEL: Model = Model {
     place: Place { blocking: false, synchronous: true },
     nonblocking_sockets: true,
     workers: Workers::Loops,
-    connections_max: None,
+    serves: Serves::Descriptors,
     flavours: &[Flavour {
         flag: "runtime",
         values: Values::Words(&["current-thread", "multi-thread"]),

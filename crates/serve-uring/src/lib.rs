@@ -24,7 +24,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use kit::{Flavour, Model, Place, Values, Worker, Workers};
+use kit::{Flavour, Model, Place, Serves, Values, Worker, Workers};
 use peers::{AcceptError, Peers, Request, accept_error};
 use ring::{Completion, Op, Receive, Ring, Token};
 
@@ -43,7 +43,7 @@ pub const MODEL: Model = Model {
     // kernel waits for the socket on the operation's behalf, and no thread is blocked.
     nonblocking_sockets: false,
     workers: Workers::Loops,
-    connections_max: None,
+    serves: Serves::Descriptors,
     flavours: &[Flavour {
         flag: "receive",
         values: Values::Words(&["multishot", "oneshot"]),

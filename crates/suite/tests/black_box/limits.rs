@@ -122,6 +122,7 @@ pub fn write_timeout(variant: &Variant) {
     assert!(begun.elapsed() >= SOON, "early: {:?}", begun.elapsed());
     let left = client.read_until_cut().len();
     assert!(left < 100_000_000, "{left} bytes were buffered for a client that does not read");
+    drop(client);
     let counters = server.stop();
     assert_eq!(counters["connections_ended"]["write_timeout"], 1, "{counters}");
 }
