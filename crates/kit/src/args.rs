@@ -97,6 +97,14 @@ pub(crate) struct Setup {
     pub(crate) flavours: Vec<(&'static str, String)>,
 }
 
+impl Setup {
+    /// The value of one of the model's numeric flags.
+    pub(crate) fn flavour_number(&self, flag: &str) -> Option<usize> {
+        let (_, value) = self.flavours.iter().find(|(name, _)| *name == flag)?;
+        value.parse().ok()
+    }
+}
+
 /// Reads the command line. Ends the process on `--help` and on mistakes, with clap's texts.
 pub(crate) fn parse(model: &'static Model) -> Setup {
     let matches = command(model).get_matches();
@@ -147,13 +155,13 @@ fn limits(typed: &Typed) -> Limits {
 
 fn command(model: &'static Model) -> Command {
     let name = format!("serve-{}", model.name);
-    let mut command = Command::new(name.clone())
+    // The text comes after the arguments: a derived set brings its own docstring as a text.
+    let mut command = Typed::augment_args(Command::new(name.clone()))
         .bin_name(name)
         .version(env!("CARGO_PKG_VERSION"))
         .about(model.summary)
         .long_about(format!("{}\n\n{}", model.summary, model.about))
         .after_help(AFTER_HELP);
-    command = Typed::augment_args(command);
     for flavour in model.flavours {
         command = command.arg(flavour_arg(flavour));
     }

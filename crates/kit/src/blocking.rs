@@ -28,6 +28,7 @@ pub struct Conversation<'w> {
     tracked: Tracked,
     conn: Conn,
     now: Instant,
+    draining: bool,
     recv_timeout: Option<Duration>,
 }
 
@@ -38,16 +39,14 @@ impl<'w> Conversation<'w> {
         let tracked = worker.stop.track(&stream);
         let now = Instant::now();
         let conn = worker.conn(now);
-        Conversation { worker, stream, tracked, conn, now, recv_timeout: None }
+        Conversation { worker, stream, tracked, conn, now, draining: false, recv_timeout: None }
     }
 
     /// Serves the connection to its end: every wait in here is a system call that does not return
     /// before it has something to say. `scratch` is the thread's receive buffer.
     pub fn run(mut self, scratch: &mut [u8]) {
         loop {
-            if self.worker.stop.requested() {
-                self.conn.drain(self.now);
-            }
+            self.look_for_stop();
             let Some(wants) = self.conn.wants() else { return };
             if wants.deadline.is_some_and(|at| at <= self.now) {
                 self.conn.timeout(self.now);
@@ -71,21 +70,36 @@ impl<'w> Conversation<'w> {
         }
     }
 
+    /// True at the first look after the server was told to stop.
+    fn look_for_stop(&mut self) -> bool {
+        match self.worker.stop.requested_at() {
+            Some(at) if !self.draining => {
+                self.draining = true;
+                self.conn.drain(at);
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn read(&mut self, wants: &Wants, scratch: &mut [u8]) {
         self.tracked.set_idle(self.conn.is_idle());
-        if self.worker.stop.requested() {
-            return self.conn.drain(self.now);
+        if self.look_for_stop() {
+            return;
         }
         self.limit_recv(self.remaining(wants));
         let result = (&*self.stream).read(scratch);
         self.tracked.set_idle(false);
         self.now = Instant::now();
         match result {
-            // Ended by the server's own stop: that is no word of the peer's.
-            Ok(0) if self.worker.stop.requested() && self.conn.is_idle() => {
-                self.conn.drain(self.now);
+            // Ended by the server's own stop: that is no word of the peer's. Once only: after it
+            // every read says 0, and the connection must not wait for more.
+            Ok(0) if self.look_for_stop() => {}
+            Ok(0) => {
+                // What is due comes first: the end of file may be our own, at the end of draining.
+                self.conn.timeout(self.now);
+                self.conn.receive_eof(self.now);
             }
-            Ok(0) => self.conn.receive_eof(self.now),
             Ok(n) => self.conn.receive(&scratch[..n], self.now),
             Err(error) => match error.kind() {
                 // SO_RCVTIMEO; what is due, if anything, is for the clock to say.

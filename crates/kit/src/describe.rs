@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::args::Setup;
-use crate::{Model, Place, Values, Workers};
+use crate::{Model, Place, Serves, Values, Workers};
 
 #[derive(Serialize)]
 struct Description<'a> {
@@ -31,16 +31,21 @@ struct AllLimits<'a> {
     connections_max_reason: &'a str,
 }
 
-/// The line, without its end. `connections_max` is what this process can hold.
-pub(crate) fn line(model: &Model, setup: &Setup, connections_max: usize) -> String {
+/// The line, without its end. `conns_max` is what this process can hold.
+pub(crate) fn line(model: &Model, setup: &Setup, conns_max: usize) -> String {
     let (workers, workers_reason) = match model.workers {
         Workers::Loops => ("loops", None),
         Workers::One(reason) => ("one", Some(reason)),
     };
-    let reason = match model.connections_max {
-        Some((max, reason)) if max <= connections_max => reason,
-        _ if setup.conns_max.is_some() => "--conns-max",
-        _ => "descriptors of the process (RLIMIT_NOFILE)",
+    let served = match model.serves {
+        Serves::Descriptors => None,
+        Serves::Only(max, reason) => Some((max, reason)),
+        Serves::Flavour(flag, reason) => setup.flavour_number(flag).map(|max| (max, reason)),
+    };
+    let (connections_max, reason) = match served {
+        Some((max, reason)) if max <= conns_max => (max, reason),
+        _ if setup.conns_max.is_some() => (conns_max, "--conns-max"),
+        _ => (conns_max, "descriptors of the process (RLIMIT_NOFILE)"),
     };
     let flavours = model.flavours.iter().map(|flavour| {
         let values = match flavour.values {

@@ -9,6 +9,8 @@ compile_error!(
     "iolab needs Linux: epoll, io_uring and the accounting it shows exist nowhere else."
 );
 
+use std::time::Duration;
+
 mod args;
 mod blocking;
 mod describe;
@@ -26,8 +28,8 @@ mod worker;
 
 pub use blocking::{Conversation, Slot, Slots};
 pub use files::Files;
-pub use listener::{Accepted, Listener};
-pub use model::{Flavour, Model, Place, Values, Workers};
+pub use listener::{Accepted, Listener, is_exhausted};
+pub use model::{Flavour, Model, Place, Serves, Values, Workers};
 pub use peer::{Peer, Readiness, Turn};
 pub use peers::{Peers, Token};
 pub use run::run;
@@ -39,3 +41,10 @@ pub use worker::Worker;
 /// then take a whole default TCP receive window's worth of small requests; only the part that is
 /// filled is ever touched, so the size itself costs nothing.
 pub const SCRATCH_BYTES: usize = 64 << 10;
+
+/// Size of a receive buffer where every connection has a thread, in bytes: it counts once per
+/// connection there, so it is kept to a few pages.
+pub const THREAD_SCRATCH_BYTES: usize = 16 << 10;
+
+/// How long a listener is left alone when descriptors have run out and none is given back.
+pub const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);

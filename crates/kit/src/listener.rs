@@ -98,18 +98,26 @@ impl Listener {
                 Ok(stream) => return Ok(Accepted::Peer(stream)),
                 Err(error) => error,
             };
+            if is_exhausted(&error) {
+                return Ok(Accepted::Exhausted);
+            }
             match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
                 // The client gave up while it waited; the next one may not have.
                 Errno::ECONNABORTED | Errno::EPROTO | Errno::EINTR => {}
                 Errno::EAGAIN => return Ok(Accepted::Nobody),
-                Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => {
-                    return Ok(Accepted::Exhausted);
-                }
                 // shutdown(2) on a listener makes accept(2) say this.
                 Errno::EINVAL => return Ok(Accepted::Stopped),
                 _ => return Err(error),
             }
         }
+    }
+
+    /// A second handle on the same socket, for runtimes that want one of their own.
+    ///
+    /// # Errors
+    /// What dup(2) says.
+    pub fn to_std(&self) -> io::Result<TcpListener> {
+        self.socket.try_clone()
     }
 
     /// Wakes an accept(2) that is blocked on this listener, for good.
@@ -123,6 +131,12 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Whether accept(2) failed because the process or the system has no descriptor or memory left.
+pub fn is_exhausted(error: &io::Error) -> bool {
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
 }
 
 fn open(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {

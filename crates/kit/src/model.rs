@@ -17,8 +17,8 @@ pub struct Model {
     pub nonblocking_sockets: bool,
     /// What `--workers N` means.
     pub workers: Workers,
-    /// Most connections that it can serve at once, with the reason; `None`: descriptors alone.
-    pub connections_max: Option<(usize, &'static str)>,
+    /// Most connections that it can serve at once.
+    pub serves: Serves,
     /// Its own flags.
     pub flavours: &'static [Flavour],
     /// Says in a sentence why it cannot run on this machine, if so, and what to do about it.
@@ -42,6 +42,18 @@ pub enum Workers {
     Loops,
     /// Exactly one, for this reason.
     One(&'static str),
+}
+
+/// Most connections that a model can serve at once: not a setting but a result, which `--describe`
+/// tells so that nobody has to find it out by waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serves {
+    /// As many as there are descriptors.
+    Descriptors,
+    /// So many, for this reason.
+    Only(usize, &'static str),
+    /// As many as this flavour says, for this reason.
+    Flavour(&'static str, &'static str),
 }
 
 /// A flag that only this model has.

@@ -12,13 +12,10 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use crate::peer::{Peer, Readiness, Turn};
-use crate::{Accepted, SCRATCH_BYTES, Timers, Worker};
+use crate::{Accepted, EXHAUSTED_PAUSE, SCRATCH_BYTES, Timers, Worker};
 
 /// Names a connection of a loop; small numbers, reused after the connection has ended.
 pub type Token = usize;
-
-/// How long a listener is left alone when descriptors have run out and none is given back.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// The connections of one loop, and its listener.
 #[derive(Debug)]

@@ -52,7 +52,7 @@ fn start(
 ) -> Result<ExitCode, String> {
     let descriptors = raise_descriptor_limit();
     if setup.describe {
-        print_line(&describe::line(model, setup, connections_max(model, setup, descriptors, 0)));
+        print_line(&describe::line(model, setup, conns_max(setup, descriptors, 0)));
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(reason) = (model.unavailable)() {
@@ -62,7 +62,7 @@ fn start(
         Some(root) => Files::scan(root).map(|(table, files)| (Some(Arc::new(table)), files))?,
         None => (None, Files::default()),
     };
-    let conns_max = connections_max(model, setup, descriptors, files.len());
+    let conns_max = conns_max(setup, descriptors, files.len());
     let waiting = if model.nonblocking_sockets {
         Waiting::Nonblocking
     } else {
@@ -158,8 +158,8 @@ fn wait_for_end(model: &Model, setup: &Setup, stop: &Stop, events: &Receiver<Eve
                 let drain = Duration::from_millis(setup.limits.drain_timeout_ms);
                 cut_at = Some(Instant::now() + drain);
             }
-            // Asked twice: no more patience.
-            Ok(Event::Signal) => cut_at = Some(Instant::now()),
+            // Asked twice: no more patience. The end of the process cuts whatever is left.
+            Ok(Event::Signal) => return code,
             Ok(Event::WorkerEnded(result)) => {
                 running -= 1;
                 if let Err(error) = result {
@@ -186,10 +186,9 @@ fn wait_for_end(model: &Model, setup: &Setup, stop: &Stop, events: &Receiver<Eve
 }
 
 /// How many connections this process may hold at once, over all workers.
-fn connections_max(model: &Model, setup: &Setup, descriptors: usize, files: usize) -> usize {
+fn conns_max(setup: &Setup, descriptors: usize, files: usize) -> usize {
     let by_descriptors = descriptors.saturating_sub(DESCRIPTORS_RESERVED + files).max(1);
-    let by_model = model.connections_max.map_or(usize::MAX, |(max, _)| max);
-    setup.conns_max.unwrap_or(by_descriptors).min(by_model)
+    setup.conns_max.unwrap_or(by_descriptors)
 }
 
 /// Raises the soft limit of open descriptors to the hard one, and returns it.

@@ -8,8 +8,8 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use slab::Slab;
@@ -20,6 +20,8 @@ use crate::Listener;
 #[derive(Debug)]
 pub struct Stop {
     requested: AtomicBool,
+    /// Set before `requested`.
+    requested_at: OnceLock<Instant>,
     event: EventFd,
     listeners: Vec<Listener>,
     blocked: Mutex<Slab<Arc<Blocked>>>,
@@ -48,6 +50,7 @@ impl Stop {
     pub(crate) fn new(listeners: Vec<Listener>) -> io::Result<Stop> {
         Ok(Stop {
             requested: AtomicBool::new(false),
+            requested_at: OnceLock::new(),
             event: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             listeners,
             blocked: Mutex::default(),
@@ -61,8 +64,15 @@ impl Stop {
         self.requested.load(SeqCst)
     }
 
+    /// When the server was told to stop, which is when the time to drain began. A thread that was
+    /// blocked at that moment learns of it later.
+    pub fn requested_at(&self) -> Option<Instant> {
+        self.requested().then(|| self.requested_at.get().copied())?
+    }
+
     /// Tells everybody: flag first, then whatever can wake a waiter.
     pub(crate) fn request(&self) {
+        self.requested_at.get_or_init(Instant::now);
         self.requested.store(true, SeqCst);
         // Never read back, so it stays readable for every loop. EAGAIN: it is already.
         let _ = self.event.write(1);
@@ -82,6 +92,14 @@ impl Stop {
     pub(crate) fn cut(&self) {
         for blocked in self.lock_blocked().iter().map(|(_, blocked)| blocked) {
             let _ = blocked.stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Waits until the server is to stop: for whoever can spare a thread for that.
+    pub fn wait(&self) {
+        let mut monitor = self.lock_monitor();
+        while !self.requested() {
+            monitor = self.wait_changed(monitor);
         }
     }
 

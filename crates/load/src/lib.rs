@@ -1,2 +1,45 @@
-//! The load generator. Talks to a server through its socket only; never links the serving side,
-//! for a client built from the server's codecs would agree with its bugs.
+//! The load generator: N connections, each asking again as soon as it was answered, every reply
+//! verified, every latency kept.
+//!
+//! It talks to a server through its socket only and never links the serving side: a client built
+//! from the server's codecs would agree with its bugs.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), load::Error> {
+//! let plan = load::Plan::new("http://127.0.0.1:8080/")?;
+//! let outcome = load::run(&plan, &mut load::Silent)?;
+//! println!("{} requests, {} errors", outcome.requests, outcome.errors);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Reading order: [`Plan`] (what is asked for), `engine` (the epoll loop), `connection` (what one
+//! connection remembers), `codec` (what a protocol must answer), `http1` and `echo` (two answers),
+//! `schedule` (who decides when the next request is sent).
+#![forbid(unsafe_code)]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("the load generator is an epoll loop: it builds on Linux only");
+
+mod codec;
+mod connection;
+mod echo;
+mod engine;
+mod error;
+mod gate;
+mod histogram;
+mod http1;
+mod idle;
+mod observer;
+mod payload;
+mod plan;
+mod probe;
+mod run;
+mod schedule;
+mod socket;
+mod tally;
+
+pub use error::Error;
+pub use observer::{Observer, Progress, Silent};
+pub use plan::{ExpectedBody, Length, Method, Plan, Protocol, Target};
+pub use run::run;

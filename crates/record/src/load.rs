@@ -4,14 +4,23 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The outcome of one measured window of load, as the client saw it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LoadOutcome {
+    /// Where the load went.
+    pub url: String,
     /// Requests whose reply arrived complete and correct inside the window.
     pub requests: u64,
     /// Everything that went wrong inside the window, summed. Zero in a valid run.
     pub errors: u64,
     /// The same, by kind.
     pub errors_by_kind: Errors,
+    /// Errors during warm-up, of all kinds. They are not in `errors`, but they are a reason for
+    /// doubt.
+    pub errors_in_warmup: u64,
+    /// What the first error of the window was, in words.
+    pub first_error: Option<String>,
+    /// Why the window ended before its time, if it did: the server died, say.
+    pub ended_early: Option<String>,
     /// Length of the window, in seconds.
     pub duration_s: f64,
     /// `requests / duration_s`.
@@ -22,16 +31,41 @@ pub struct LoadOutcome {
     pub connections_without_progress: u32,
     /// Silent connections held open beside the active ones, and still open at the end.
     pub idle_connections: u32,
+    /// Silent connections that were opened before the window; the server closed those that are
+    /// missing in `idle_connections`.
+    pub idle_connections_asked: u32,
     /// Connections opened inside the window (more than `connections` when each request connects).
     pub connects: u64,
+    /// Connections that the server ended as it may, between two replies or with the announcement
+    /// `Connection: close` (RFC 9112, section 9.6), and that were opened anew. Not errors. Not
+    /// counted when each request has its own connection.
+    pub closed_by_server: u64,
     /// Bytes sent to the server inside the window.
     pub bytes_sent: u64,
     /// Bytes received from the server inside the window.
     pub bytes_received: u64,
-    /// Time from sending a request to its last byte, all connections merged.
+    /// Time from sending a request to its last byte, all connections merged. With a new connection
+    /// per request it begins at connect(2).
     pub latency: Latency,
+    /// Requests on their way, averaged over the window's time: the L of Little's law (L = rate x
+    /// mean latency), measured apart from both.
+    pub mean_in_flight: f64,
     /// CPU time of the client's threads inside the window, in microseconds.
     pub client_cpu_us: u64,
+    /// Whether each request had a new connection, instead of keep-alive.
+    pub reconnect: bool,
+    /// Requests on their way at once on one connection, at most.
+    pub pipelining: u32,
+    /// Bytes of one echo message, or of a POST's body.
+    pub payload_bytes: u64,
+    /// Engine threads of the client.
+    pub threads: u32,
+    /// Load before the window that was not counted, in seconds.
+    pub warmup_s: f64,
+    /// The congestion control in force on the client's sockets (tcp(7), TCP_CONGESTION).
+    pub congestion_control: String,
+    /// What of each reply was compared with what.
+    pub verification: String,
 }
 
 /// Errors by kind: which promise was broken.

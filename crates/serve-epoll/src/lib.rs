@@ -14,7 +14,7 @@
 use std::io;
 use std::time::Instant;
 
-use kit::{Flavour, Model, Peers, Place, Readiness, Token, Turn, Values, Worker, Workers};
+use kit::{Flavour, Model, Peers, Place, Readiness, Serves, Token, Turn, Values, Worker, Workers};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 /// What `--help` and `--describe` say.
@@ -29,7 +29,7 @@ pub const MODEL: Model = Model {
     place: Place { blocking: false, synchronous: true },
     nonblocking_sockets: true,
     workers: Workers::Loops,
-    connections_max: None,
+    serves: Serves::Descriptors,
     flavours: &[Flavour {
         flag: "trigger",
         values: Values::Words(&["level", "edge"]),

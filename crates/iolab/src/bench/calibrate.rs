@@ -1,0 +1,120 @@
+//! What the basic operations cost on this machine: the floor under every model. man: getppid(2),
+//! clock_gettime(2), eventfd(2).
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::time::Instant;
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::eventfd::EventFd;
+use nix::unistd::Pid;
+use record::Calibration;
+
+use crate::statistics::median;
+
+/// Operations timed together, so that the clock's own cost vanishes.
+const BATCH: u32 = 10_000;
+/// Batches, of which the median is taken.
+const BATCHES: usize = 15;
+/// Round trips timed one by one.
+const ROUND_TRIPS: usize = 1_000;
+
+/// Measures all of them; about 0.3 s. The pairs of threads sit on the cores of server and client.
+pub fn calibrate(server_core: Option<u32>, client_core: Option<u32>) -> Calibration {
+    let cores = (server_core, client_core);
+    Calibration {
+        // Through syscall(2): a C library may answer getppid from memory.
+        // SAFETY: getppid takes no argument and cannot fail.
+        null_syscall_ns: batches_ns(|| unsafe {
+            libc::syscall(libc::SYS_getppid);
+        }),
+        clock_read_ns: batches_ns(|| {
+            std::hint::black_box(Instant::now());
+        }),
+        // What cannot be set up (no descriptor left) reads 0, like every unknown figure here.
+        wake_up_us: wake_up_us(cores).unwrap_or(0.0),
+        loopback_round_trip_us: round_trip_us(cores).unwrap_or(0.0),
+    }
+}
+
+fn batches_ns(mut operation: impl FnMut()) -> f64 {
+    let batches: Vec<f64> = (0..BATCHES)
+        .map(|_| {
+            let begin = Instant::now();
+            (0..BATCH).for_each(|_| operation());
+            begin.elapsed().as_nanos() as f64 / f64::from(BATCH)
+        })
+        .collect();
+    median(&batches).unwrap_or(0.0)
+}
+
+/// Half of a ping-pong over two eventfds.
+fn wake_up_us(cores: (Option<u32>, Option<u32>)) -> nix::Result<f64> {
+    let (there, back) = (EventFd::new()?, EventFd::new()?);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            pin(cores.0);
+            for _ in 0..ROUND_TRIPS {
+                if there.read().and_then(|_| back.write(1)).is_err() {
+                    return;
+                }
+            }
+        });
+        let timed = scope.spawn(|| {
+            pin(cores.1);
+            time_us(|| there.write(1).and_then(|_| back.read()).map(drop).map_err(Into::into))
+        });
+        Ok(timed.join().ok().and_then(Result::ok).unwrap_or(0.0) / 2.0)
+    })
+}
+
+/// 64 bytes there and back between two blocking sockets.
+fn round_trip_us(cores: (Option<u32>, Option<u32>)) -> std::io::Result<f64> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let mut client = TcpStream::connect(listener.local_addr()?)?;
+    let (mut server, _) = listener.accept()?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            pin(cores.0);
+            let mut bytes = [0; 64];
+            // Ends when the client closes.
+            while server.read_exact(&mut bytes).and_then(|()| server.write_all(&bytes)).is_ok() {}
+        });
+        let timed = scope.spawn(move || {
+            pin(cores.1);
+            let mut bytes = [7; 64];
+            time_us(|| client.write_all(&bytes).and_then(|()| client.read_exact(&mut bytes)))
+        });
+        Ok(timed.join().ok().and_then(Result::ok).unwrap_or(0.0))
+    })
+}
+
+fn time_us(mut round_trip: impl FnMut() -> std::io::Result<()>) -> std::io::Result<f64> {
+    let mut times = Vec::with_capacity(ROUND_TRIPS);
+    for _ in 0..ROUND_TRIPS {
+        let begin = Instant::now();
+        round_trip()?;
+        times.push(begin.elapsed().as_nanos() as f64 / 1_000.0);
+    }
+    Ok(median(&times).unwrap_or(0.0))
+}
+
+/// Pins the calling thread; a machine that refuses gets the unpinned figure.
+fn pin(core: Option<u32>) {
+    let mut set = CpuSet::new();
+    if core.is_some_and(|core| set.set(core as usize).is_ok()) {
+        let _ = sched_setaffinity(Pid::from_raw(0), &set);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_figure_is_measured() {
+        let c = super::calibrate(None, None);
+        assert!(c.null_syscall_ns > 0.0 && c.clock_read_ns > 0.0, "{c:?}");
+        assert!(c.wake_up_us > 0.0 && c.loopback_round_trip_us > 0.0, "{c:?}");
+    }
+}

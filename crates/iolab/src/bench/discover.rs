@@ -1,0 +1,331 @@
+//! Finds servers the way git finds subcommands: executables named `serve-NAME`.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use record::{Model, Skip};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::failure::{Failure, because};
+
+use super::server::{run_briefly, tail};
+
+/// What every server's file name starts with.
+const PREFIX: &str = "serve-";
+
+/// Time that `--describe` may take. It does no work; a slow disk is allowed for.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The order in which models are shown: the order in which they are best read. Others follow by
+/// name.
+const READING_ORDER: [&str; 10] =
+    ["serial", "threads", "pool", "busy", "select", "poll", "epoll", "sigio", "tokio", "uring"];
+
+/// A server's answer to `--describe`. Unknown fields are ignored, missing optional ones tolerated.
+#[derive(Debug, Deserialize)]
+struct Description {
+    name: String,
+    #[serde(default)]
+    description: String,
+    protocols: Vec<String>,
+    #[serde(default)]
+    limits: Limits,
+    #[serde(default)]
+    flavours: Vec<Flavour>,
+    #[serde(default)]
+    unavailable: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Limits {
+    connections_max: Option<u64>,
+    connections_max_reason: Option<String>,
+}
+
+/// A flag with which a server changes its way of waiting. `values` is a list of words, or a range
+/// of numbers as `{"from": 1, "to": 300}`.
+#[derive(Debug, Clone, Deserialize)]
+struct Flavour {
+    flag: String,
+    #[serde(default)]
+    values: Value,
+}
+
+impl Flavour {
+    /// Whether the flag may have this value. Values of a shape that is not known here are left to
+    /// the server's own judgement.
+    fn takes(&self, flag: &str, value: &str) -> bool {
+        self.flag == flag
+            && match &self.values {
+                Value::Array(words) => words.iter().any(|word| word == value),
+                Value::Object(range) => {
+                    let bound = |name: &str| range.get(name).and_then(Value::as_i64);
+                    let number: Option<i64> = value.parse().ok();
+                    number.is_some_and(|n| {
+                        bound("from").is_none_or(|from| from <= n)
+                            && bound("to").is_none_or(|to| n <= to)
+                    })
+                }
+                _ => true,
+            }
+    }
+
+    /// As a user would write it.
+    fn usage(&self) -> String {
+        let values = match &self.values {
+            Value::Array(words) => {
+                words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("|")
+            }
+            Value::Object(range) => {
+                let bound = |name: &str| range.get(name).map(Value::to_string).unwrap_or_default();
+                format!("{}..{}", bound("from"), bound("to"))
+            }
+            _ => "VALUE".to_owned(),
+        };
+        format!("{}={values}", self.flag)
+    }
+}
+
+/// A server that answered.
+#[derive(Debug)]
+pub struct Found {
+    /// The executable.
+    pub executable: PathBuf,
+    /// What the result file says about it.
+    pub model: Model,
+    /// Why it cannot run here, in its own words.
+    pub unavailable: Option<String>,
+    flavours: Vec<Flavour>,
+}
+
+/// The directories searched: those of `list` (like PATH, separated by `:`), then the one that this
+/// executable is in, where `cargo build` puts the servers.
+pub fn directories(list: Option<&str>) -> Vec<PathBuf> {
+    let given = list.map(|l| std::env::split_paths(l).collect::<Vec<_>>()).unwrap_or_default();
+    let own = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
+    given.into_iter().chain(own).collect()
+}
+
+/// Executables named `serve-NAME` in `directories`; the first of a name wins, as in PATH.
+pub fn executables(directories: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    let mut found = BTreeMap::new();
+    for directory in directories {
+        let entries = std::fs::read_dir(directory)
+            .map_err(because(format!("cannot look for servers in {}", directory.display())))?;
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let name =
+                path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix(PREFIX));
+            // Files with a dot are cargo's notes beside an executable (serve-epoll.d).
+            let Some(name) = name.filter(|name| !name.is_empty() && !name.contains('.')) else {
+                continue;
+            };
+            let runs = std::fs::metadata(&path)
+                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+            if runs && !found.contains_key(name) {
+                found.insert(name.to_owned(), path);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Asks one executable to describe itself; the error is the reason, for a table.
+pub fn describe(executable: &Path) -> Result<Found, String> {
+    let mut command = std::process::Command::new(executable);
+    command.arg("--describe").stdin(Stdio::null());
+    let output = run_briefly(command, DESCRIBE_TIMEOUT)?;
+    if output.code != Some(0) {
+        return Err(format!("--describe failed: {}", tail(&output.stderr)));
+    }
+    let describe: Value = serde_json::from_str(output.stdout.trim())
+        .map_err(|error| format!("--describe is not one line of JSON: {error}"))?;
+    let description: Description = serde_json::from_value(describe.clone())
+        .map_err(|error| format!("--describe lacks something: {error}"))?;
+    let model = Model {
+        label: description.name.clone(),
+        name: description.name,
+        description: description.description,
+        protocols: description.protocols,
+        arguments: Vec::new(),
+        connections_max: description.limits.connections_max,
+        connections_max_reason: description.limits.connections_max_reason,
+        describe,
+    };
+    let (unavailable, flavours) = (description.unavailable, description.flavours);
+    Ok(Found { executable: executable.to_owned(), model, unavailable, flavours })
+}
+
+/// Finds the servers asked for (`epoll`, `epoll+trigger=edge`), or all. Servers that cannot take
+/// part come back as skips with their reason; one that was asked for by name and cannot is a
+/// failure.
+pub fn servers(
+    directories: &[PathBuf],
+    wanted: &[String],
+) -> Result<(Vec<Found>, Vec<Skip>), Failure> {
+    let executables = executables(directories)?;
+    if executables.is_empty() {
+        let places: Vec<_> = directories.iter().map(|d| d.display().to_string()).collect();
+        return Err(Failure(format!(
+            "no executable named serve-NAME in {}; build the servers (cargo build --release) or \
+             name their directory with --servers",
+            places.join(", ")
+        )));
+    }
+    if wanted.is_empty() {
+        return Ok(everything(&executables));
+    }
+    let mut found: Vec<Found> = Vec::new();
+    for label in wanted {
+        if found.iter().any(|server| server.model.label == *label) {
+            return Err(Failure(format!("--models: {label} is named twice")));
+        }
+        found.push(by_label(&executables, label)?);
+    }
+    Ok((found, Vec::new()))
+}
+
+fn everything(executables: &BTreeMap<String, PathBuf>) -> (Vec<Found>, Vec<Skip>) {
+    let (mut found, mut skips) = (Vec::new(), Vec::new());
+    for (name, path) in executables {
+        let skip = |reason| Skip { model: name.clone(), workload: None, reason };
+        match describe(path) {
+            Ok(Found { unavailable: Some(reason), .. }) | Err(reason) => skips.push(skip(reason)),
+            Ok(mut server) => {
+                server.model.label = name.clone();
+                found.push(server);
+            }
+        }
+    }
+    found.sort_by_key(|server| {
+        let place = READING_ORDER.iter().position(|name| *name == server.model.name);
+        (place.unwrap_or(READING_ORDER.len()), server.model.name.clone())
+    });
+    (found, skips)
+}
+
+/// One server by its label: `NAME[+FLAG=VALUE]...`.
+fn by_label(executables: &BTreeMap<String, PathBuf>, label: &str) -> Result<Found, Failure> {
+    let mut parts = label.split('+');
+    let name = parts.next().unwrap_or_default();
+    let Some(path) = executables.get(name) else {
+        let known: Vec<_> = executables.keys().map(String::as_str).collect();
+        return Err(Failure(format!(
+            "--models: no server serve-{name} was found; there are {}",
+            known.join(", ")
+        )));
+    };
+    let mut server =
+        describe(path).map_err(because(format!("--models: {} cannot be used", path.display())))?;
+    if let Some(reason) = &server.unavailable {
+        return Err(Failure(format!("--models: serve-{name} cannot run here: {reason}")));
+    }
+    for part in parts {
+        let (flag, value) = part
+            .split_once('=')
+            .ok_or_else(|| Failure(format!("--models: {part:?} in {label:?} is not FLAG=VALUE")))?;
+        if !server.flavours.iter().any(|flavour| flavour.takes(flag, value)) {
+            let known: Vec<_> = server.flavours.iter().map(Flavour::usage).collect();
+            return Err(Failure(format!(
+                "--models: serve-{name} has no flavour {part:?}; it has: {}",
+                if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+            )));
+        }
+        server.model.arguments.extend([format!("--{flag}"), value.to_owned()]);
+    }
+    server.model.label = label.to_owned();
+    Ok(server)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory with executables that are one line of shell each.
+    fn directory(files: &[(&str, u32, &str)]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, mode, body) in files {
+            let path = directory.path().join(name);
+            std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(*mode)).unwrap();
+        }
+        directory
+    }
+
+    const GOOD: &str = r#"echo '{"name":"good","protocols":["echo"],"novelty":1,"flavours":[
+        {"flag":"trigger","values":["level","edge"]},
+        {"flag":"pool","values":{"from":1,"to":300}}]}'"#;
+
+    fn failure(directory: &Path, label: &str) -> String {
+        servers(&[directory.to_owned()], &[label.to_owned()]).unwrap_err().0
+    }
+
+    #[test]
+    fn only_executables_of_that_name_are_servers() {
+        let dir = directory(&[
+            ("serve-good", 0o755, GOOD),
+            ("serve-notes", 0o644, ""),
+            ("serve-good.d", 0o755, ""),
+            ("other", 0o755, ""),
+        ]);
+        let found = executables(&[dir.path().to_owned()]).unwrap();
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["good"]);
+    }
+
+    #[test]
+    fn the_first_directory_wins() {
+        let (first, second) =
+            (directory(&[("serve-a", 0o755, "")]), directory(&[("serve-a", 0o755, "")]));
+        let found = executables(&[first.path().to_owned(), second.path().to_owned()]).unwrap();
+        assert!(found["a"].starts_with(first.path()));
+    }
+
+    #[test]
+    fn servers_that_cannot_take_part_are_skipped_with_their_reason() {
+        let dir = directory(&[
+            ("serve-good", 0o755, GOOD),
+            ("serve-broken", 0o755, "echo no library >&2; exit 3"),
+            ("serve-talk", 0o755, "echo hello"),
+            ("serve-nameless", 0o755, r#"echo '{"protocols":["echo"]}'"#),
+            (
+                "serve-ring",
+                0o755,
+                r#"echo '{"name":"ring","protocols":[],"unavailable":"not permitted"}'"#,
+            ),
+        ]);
+        let (found, skips) = servers(&[dir.path().to_owned()], &[]).unwrap();
+        assert_eq!(found.len(), 1);
+        let reasons: BTreeMap<_, _> = skips.iter().map(|s| (s.model.as_str(), &s.reason)).collect();
+        assert!(reasons["broken"].contains("no library"));
+        assert!(reasons["talk"].contains("JSON"));
+        assert!(reasons["nameless"].contains("name"));
+        assert_eq!(reasons["ring"], "not permitted");
+        assert!(failure(dir.path(), "ring").contains("not permitted"));
+    }
+
+    #[test]
+    fn flavours_become_flags() {
+        let dir = directory(&[("serve-good", 0o755, GOOD)]);
+        let labels = ["good+pool=300".to_owned(), "good+trigger=edge".to_owned()];
+        let (found, _) = servers(&[dir.path().to_owned()], &labels).unwrap();
+        assert_eq!(found[1].model.arguments, ["--trigger", "edge"]);
+        assert_eq!(found[1].model.label, "good+trigger=edge");
+    }
+
+    #[test]
+    fn bad_names_get_one_sentence() {
+        let dir = directory(&[("serve-good", 0o755, GOOD)]);
+        assert!(failure(dir.path(), "good+pool=301").contains("pool=1..300"));
+        assert!(failure(dir.path(), "epol").contains("there are good"));
+        assert!(failure(dir.path(), "good+trigger=egde").contains("trigger=level|edge"));
+        assert!(failure(dir.path(), "good+edge").contains("FLAG=VALUE"));
+        let empty = tempfile::tempdir().unwrap();
+        assert!(failure(empty.path(), "good").contains("--servers"));
+        assert!(failure(Path::new("/no/such/directory"), "good").contains("/no/such/directory"));
+    }
+}

@@ -1,0 +1,225 @@
+//! One exchange at a time with a server, for what is not timed: the verification before the load,
+//! and bringing a connection into the idle state that a keep-alive connection really has.
+//!
+//! Deliberately apart from the load generator: two readers that agree are worth more than one.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use record::Workload;
+
+use super::workload::{FILE_BYTES, FILE_NAME, pattern};
+
+/// Time for one exchange on a server that has nothing else to do.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Time for the server to close one connection: longer than it may take to stop.
+const HANG_UP_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Largest head of a reply that is read, in bytes.
+const HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// Connections that are opened and exercised together: far below any backlog.
+const BATCH: usize = 128;
+
+/// Checks what the server answers to this workload, byte for byte.
+pub fn verify(address: SocketAddr, workload: &Workload) -> Result<(), String> {
+    let mut stream = connect(address)?;
+    let Some(path) = &workload.path else {
+        let sent = pattern(workload.payload_bytes);
+        stream.write_all(&sent).map_err(|e| format!("verification: cannot send: {e}"))?;
+        let mut got = vec![0; sent.len()];
+        stream
+            .read_exact(&mut got)
+            .map_err(|e| format!("verification: no whole echo: {}", why(&e)))?;
+        return if got == sent { Ok(()) } else { Err("verification: the echo differs".into()) };
+    };
+    ask(&mut stream, address, path)?;
+    let (status, body) =
+        read_reply(&mut stream).map_err(|e| format!("verification: {path}: {e}"))?;
+    if status != 200 {
+        return Err(format!("verification: {path} was answered with status {status}"));
+    }
+    if body.len() as u64 != workload.payload_bytes {
+        let expected = workload.payload_bytes;
+        return Err(format!("verification: {path} has {} bytes, not {expected}", body.len()));
+    }
+    if path.ends_with(FILE_NAME) && body != pattern(FILE_BYTES) {
+        return Err(format!("verification: {path} has other bytes than the file"));
+    }
+    Ok(())
+}
+
+/// Opens `count` connections, has one exchange on each (so the server has accepted it, and its idle
+/// timeout, not its first-request timeout, is running), and leaves them silent.
+pub fn open_idle(
+    address: SocketAddr,
+    count: u32,
+    workload: &Workload,
+) -> Result<Vec<TcpStream>, String> {
+    let mut open = Vec::with_capacity(count as usize);
+    while open.len() < count as usize {
+        let before = open.len();
+        let batch = BATCH.min(count as usize - before);
+        let refused = |at: usize, why: String| {
+            format!("answered {at} of the {count} idle connections, then: {why}")
+        };
+        for _ in 0..batch {
+            let mut stream = connect(address).map_err(|e| refused(before, e))?;
+            say(&mut stream, address, workload).map_err(|e| refused(before, e))?;
+            open.push(stream);
+        }
+        for (i, stream) in open[before..].iter_mut().enumerate() {
+            hear(stream, workload).map_err(|e| refused(before + i, e))?;
+        }
+    }
+    Ok(open)
+}
+
+/// How many of these silent connections the server has closed (or broken its silence on).
+pub fn count_lost(connections: &[TcpStream]) -> u32 {
+    let lost = |stream: &&TcpStream| {
+        let waits = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
+        !waits.is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
+    };
+    connections.iter().filter(lost).count() as u32
+}
+
+/// Closes each of these connections once the server has closed its side, as a polite client does.
+/// The end of the server's process closes them too; the time limit is for a process that it left
+/// behind.
+pub fn hang_up_after_server(connections: Vec<TcpStream>) {
+    let mut late = false;
+    for mut stream in connections {
+        if late {
+            continue;
+        }
+        // An error is an end too: a reset, or a socket that cannot block.
+        let waits = stream
+            .set_nonblocking(false)
+            .and_then(|()| stream.set_read_timeout(Some(HANG_UP_TIMEOUT)));
+        let end = waits.and_then(|()| stream.read(&mut [0; 16]));
+        late = end.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    }
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream, String> {
+    let stream = TcpStream::connect_timeout(&address, TIMEOUT)
+        .map_err(|e| format!("cannot connect: {e}"))?;
+    stream
+        .set_read_timeout(Some(TIMEOUT))
+        .and_then(|()| stream.set_write_timeout(Some(TIMEOUT)))
+        .map_err(|e| format!("cannot set timeouts: {e}"))?;
+    Ok(stream)
+}
+
+fn say(stream: &mut TcpStream, address: SocketAddr, workload: &Workload) -> Result<(), String> {
+    match &workload.path {
+        Some(_) => ask(stream, address, "/"),
+        None => stream.write_all(b"!").map_err(|e| format!("cannot send: {e}")),
+    }
+}
+
+fn hear(stream: &mut TcpStream, workload: &Workload) -> Result<(), String> {
+    match &workload.path {
+        Some(_) => match read_reply(stream)? {
+            (200, _) => Ok(()),
+            (status, _) => Err(format!("status {status}")),
+        },
+        None => stream.read_exact(&mut [0]).map_err(|e| format!("no echo: {}", why(&e))),
+    }
+}
+
+/// A read that timed out reports EAGAIN, which would mislead a reader.
+fn why(error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            format!("nothing came within {} s", TIMEOUT.as_secs())
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn ask(stream: &mut TcpStream, address: SocketAddr, path: &str) -> Result<(), String> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(|e| format!("cannot send: {e}"))
+}
+
+/// Reads one reply with Content-Length (RFC 9112, section 6.2), whole.
+fn read_reply(stream: &mut impl Read) -> Result<(u16, Vec<u8>), String> {
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 16 * 1024];
+    loop {
+        if let Some((status, head_len, body_len)) = parse_head(&bytes)? {
+            let total = head_len.saturating_add(body_len);
+            if bytes.len() > total {
+                return Err(format!("{} bytes too many", bytes.len() - total));
+            }
+            if bytes.len() == total {
+                return Ok((status, bytes.split_off(head_len)));
+            }
+        }
+        match stream.read(&mut chunk).map_err(|e| format!("no complete reply: {}", why(&e)))? {
+            0 => return Err(format!("closed after {} bytes of a reply", bytes.len())),
+            n => bytes.extend_from_slice(&chunk[..n]),
+        }
+    }
+}
+
+/// Status, length of the head and of the body; `None` while the head is incomplete.
+fn parse_head(bytes: &[u8]) -> Result<Option<(u16, usize, usize)>, String> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut reply = httparse::Response::new(&mut headers);
+    let status = reply.parse(bytes).map_err(|e| format!("malformed reply: {e}"))?;
+    let httparse::Status::Complete(head_len) = status else {
+        if bytes.len() > HEAD_BYTES_MAX {
+            return Err(format!("a head of more than {HEAD_BYTES_MAX} bytes"));
+        }
+        return Ok(None);
+    };
+    let length = reply.headers.iter().find(|h| h.name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|h| std::str::from_utf8(h.value).ok()?.trim().parse().ok());
+    let length = length.ok_or("a reply without Content-Length")?;
+    Ok(Some((reply.code.unwrap_or(0), head_len, length)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives one byte per read, the worst that a socket can do.
+    struct Trickle<'a>(&'a [u8]);
+
+    impl Read for Trickle<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let n = self.0.len().min(1);
+            buffer[..n].copy_from_slice(&self.0[..n]);
+            self.0 = &self.0[n..];
+            Ok(n)
+        }
+    }
+
+    fn reply(bytes: &[u8]) -> Result<(u16, Vec<u8>), String> {
+        let whole = read_reply(&mut &bytes[..]);
+        assert_eq!(whole, read_reply(&mut Trickle(bytes)));
+        whole
+    }
+
+    #[test]
+    fn replies_are_read_however_they_arrive() {
+        let good = reply(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello");
+        assert_eq!(good, Ok((200, b"hello".to_vec())));
+        assert_eq!(reply(b"HTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\n"), Ok((204, vec![])));
+    }
+
+    #[test]
+    fn broken_replies_say_how() {
+        let short = reply(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell").unwrap_err();
+        assert!(short.contains("closed after"));
+        assert!(reply(b"HTTP/1.1 200 OK\r\n\r\n").unwrap_err().contains("Content-Length"));
+        assert!(reply(b"SSH-2.0-x\r\n").unwrap_err().contains("malformed"));
+        let long = read_reply(&mut &b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxyz"[..]);
+        assert!(long.unwrap_err().contains("2 bytes too many"));
+    }
+}

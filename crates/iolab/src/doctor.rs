@@ -1,0 +1,259 @@
+//! `iolab doctor`: what this machine allows, and what to do about what it does not.
+
+mod ring;
+
+use std::process::ExitCode;
+
+use clap::Args;
+use comfy_table::{ContentArrangement, Table, presets};
+use nix::sys::resource::{Resource, getrlimit};
+use serde::Serialize;
+
+use crate::bench::environment::{cores, sysctl};
+use crate::bench::{directories, executables};
+use crate::failure::{Failure, because};
+use crate::text::{self, COLUMNS_MAX};
+
+/// Descriptors that the largest workload needs: 10,000 idle and 64 active connections, and room.
+const DESCRIPTORS_WANTED: u64 = 10_200;
+
+/// Backlog that the servers ask for; the kernel cuts it down to somaxconn without a word.
+const BACKLOG_WANTED: u64 = 4_096;
+
+/// Client ports for one server address: the largest workload and its successors in TIME_WAIT.
+const PORTS_WANTED: u64 = 20_000;
+
+/// Locked memory that rings needed before Linux 5.12 and zero-copy still needs, in KiB.
+const MEMLOCK_WANTED_KIB: u64 = 8 * 1024;
+
+/// Arguments of `iolab doctor`.
+#[derive(Args)]
+pub struct Arguments {
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Directories with more servers (executables named serve-NAME), separated by colons.
+    #[arg(long, value_name = "DIRS")]
+    servers: Option<String>,
+    /// Try io_uring in this process and print what came of it: the doctor runs itself so.
+    #[arg(long, hide = true)]
+    probe_io_uring: bool,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Verdict {
+    /// Nothing to do.
+    Ok,
+    /// Works, with a restriction.
+    Limited,
+    /// Does not work here.
+    Missing,
+}
+
+/// One line of the doctor's.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// What was found.
+    pub verdict: Verdict,
+    /// The facts.
+    pub found: String,
+    /// What to do; empty when there is nothing to do.
+    pub remedy: String,
+}
+
+impl Check {
+    /// All is well, or `(verdict, remedy)` says what is not.
+    fn new(name: &'static str, found: String, trouble: Option<(Verdict, &str)>) -> Check {
+        let (verdict, remedy) = trouble.unwrap_or((Verdict::Ok, ""));
+        Check { name, verdict, found, remedy: remedy.to_owned() }
+    }
+}
+
+/// Runs the subcommand. It says what there is: exit code 0 whatever is missing.
+pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if arguments.probe_io_uring {
+        return text::print(&ring::probe_here());
+    }
+    let checks = vec![
+        descriptors(),
+        ring::check(),
+        tracepoints(),
+        cores_and_pinning(),
+        congestion_control(),
+        ports(),
+        backlog(),
+        locked_memory(),
+        servers(arguments.servers.as_deref())?,
+    ];
+    if arguments.json {
+        let json = serde_json::to_string_pretty(&checks).map_err(because("cannot write JSON"))?;
+        return text::print(&(json + "\n"));
+    }
+    text::print(&table(&checks))
+}
+
+fn table(checks: &[Check]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(COLUMNS_MAX as u16);
+    for check in checks {
+        let verdict = match check.verdict {
+            Verdict::Ok => "OK",
+            Verdict::Limited => "LIMITED",
+            Verdict::Missing => "MISSING",
+        };
+        let advice = if check.remedy.is_empty() { "" } else { "\n-> " };
+        let text = format!("{}{advice}{}", check.found, check.remedy);
+        table.add_row([verdict, check.name, &text]);
+    }
+    table.to_string().lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+fn descriptors() -> Check {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((0, 0));
+    let trouble = match (soft >= DESCRIPTORS_WANTED, hard >= DESCRIPTORS_WANTED) {
+        (true, _) => None,
+        // bench raises the soft limit itself.
+        (false, true) => {
+            Some((Verdict::Limited, "bench raises it by itself; elsewhere: ulimit -n"))
+        }
+        (false, false) => Some((
+            Verdict::Limited,
+            "idle-10000 is skipped: raise the hard limit (nofile in /etc/security/limits.conf, or \
+             docker run --ulimit nofile=20000)",
+        )),
+    };
+    Check::new("descriptors", format!("{soft} (soft), {hard} (hard)"), trouble)
+}
+
+fn tracepoints() -> Check {
+    let paranoid: Option<i64> = sysctl("kernel.perf_event_paranoid").and_then(|v| v.parse().ok());
+    let tracefs = ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"];
+    let readable = tracefs.iter().any(|path| std::fs::read_dir(path).is_ok());
+    let root = nix::unistd::geteuid().is_root();
+    let level = paranoid.map_or("unknown".to_owned(), |level| level.to_string());
+    let found = format!(
+        "perf_event_paranoid {level}, tracefs {}",
+        if readable { "readable" } else { "not readable" }
+    );
+    let open = readable && (root || paranoid.is_some_and(|level| level <= -1));
+    let remedy = "syscalls cannot be counted by tracepoint: mount tracefs (mount -t tracefs none \
+                  /sys/kernel/tracing) and run as root, or set kernel.perf_event_paranoid to -1";
+    Check::new("perf tracepoints", found, (!open).then_some((Verdict::Missing, remedy)))
+}
+
+fn cores_and_pinning() -> Check {
+    use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let me = nix::unistd::Pid::from_raw(0);
+    let cores = cores();
+    // Pinning to the present set changes nothing and shows whether it is permitted.
+    let pins = sched_getaffinity(me).and_then(|set: CpuSet| sched_setaffinity(me, &set)).is_ok();
+    let found =
+        format!("{} usable, pinning {}", cores.len(), if pins { "works" } else { "is refused" });
+    let trouble = match (cores.len() >= 2, pins) {
+        (true, true) => None,
+        (false, _) => Some((
+            Verdict::Limited,
+            "server and client share a core: trust CPU per request, not requests per second",
+        )),
+        (true, false) => Some((Verdict::Limited, "allow sched_setaffinity in the container")),
+    };
+    Check::new("cores", found, trouble)
+}
+
+fn congestion_control() -> Check {
+    let current = sysctl("net.ipv4.tcp_congestion_control").unwrap_or_default();
+    let allowed = sysctl("net.ipv4.tcp_allowed_congestion_control").unwrap_or_default();
+    let paced = current == "bbr";
+    let reno = allowed.split(' ').any(|name| name == "reno");
+    let trouble = match (paced, reno) {
+        (false, _) => None,
+        (true, true) => Some((
+            Verdict::Limited,
+            "bbr paces loopback; servers and client here choose reno for their own sockets, other \
+             servers may not",
+        )),
+        (true, false) => Some((
+            Verdict::Limited,
+            "bbr paces loopback: sysctl -w net.ipv4.tcp_congestion_control=cubic",
+        )),
+    };
+    Check::new("congestion control", format!("{current}; allowed: {allowed}"), trouble)
+}
+
+fn ports() -> Check {
+    let range = sysctl("net.ipv4.ip_local_port_range").unwrap_or_default();
+    let bounds: Vec<u64> = range.split(' ').filter_map(|bound| bound.parse().ok()).collect();
+    let count = if let [low, high] = bounds[..] { (high + 1).saturating_sub(low) } else { 0 };
+    let remedy = "sysctl -w net.ipv4.ip_local_port_range='32768 60999'";
+    let trouble = (count < PORTS_WANTED).then_some((Verdict::Limited, remedy));
+    Check::new("client ports", format!("{range} ({count} ports)"), trouble)
+}
+
+fn backlog() -> Check {
+    let somaxconn = sysctl("net.core.somaxconn").unwrap_or_default();
+    let enough = somaxconn.parse::<u64>().is_ok_and(|most| most >= BACKLOG_WANTED);
+    let remedy = "bursts of connections wait for a SYN to be repeated (1 s): sysctl -w \
+                  net.core.somaxconn=4096";
+    Check::new("backlog (somaxconn)", somaxconn, (!enough).then_some((Verdict::Limited, remedy)))
+}
+
+fn locked_memory() -> Check {
+    let (soft, _) = getrlimit(Resource::RLIMIT_MEMLOCK).unwrap_or((0, 0));
+    let kib = soft / 1024;
+    let found = if soft == u64::MAX { "unlimited".into() } else { format!("{kib} KiB") };
+    let remedy = "io_uring may fail with ENOMEM: ulimit -l 8192";
+    let trouble = (kib < MEMLOCK_WANTED_KIB).then_some((Verdict::Limited, remedy));
+    Check::new("locked memory", found, trouble)
+}
+
+fn servers(list: Option<&str>) -> Result<Check, Failure> {
+    let places = directories(list);
+    let found = executables(&places)?;
+    let names: Vec<&str> = found.keys().map(String::as_str).collect();
+    let shown: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
+    let none = (Verdict::Missing, "build them (cargo build --release), or name their directory");
+    let text = match names.is_empty() {
+        true => format!("none in {}", shown.join(", ")),
+        false => names.join(", "),
+    };
+    Ok(Check::new("servers", text, names.is_empty().then_some(none)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_narrow_and_shows_remedies() {
+        let long = "a fact that goes on and on ".repeat(10);
+        let checks = [
+            Check::new("first", "fine".into(), None),
+            Check::new("second", long, Some((Verdict::Missing, "do this"))),
+        ];
+        let table = table(&checks);
+        assert!(table.lines().all(|line| line.chars().count() <= COLUMNS_MAX), "{table}");
+        assert!(table.contains("OK") && table.contains("MISSING") && table.contains("-> do this"));
+    }
+
+    #[test]
+    fn every_check_of_this_machine_has_facts_and_a_remedy_where_needed() {
+        let checks = [
+            descriptors(),
+            tracepoints(),
+            cores_and_pinning(),
+            congestion_control(),
+            ports(),
+            backlog(),
+            locked_memory(),
+        ];
+        for check in checks {
+            assert!(!check.found.is_empty(), "{check:?}");
+            assert_eq!(check.remedy.is_empty(), check.verdict == Verdict::Ok, "{check:?}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Doubts: what a reader should know before believing a number, each with a sentence and a remedy.
+//! They are printed with the number (hyperfine's warnings are the precedent).
+
+/// Something that weakens a figure.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Doubt {
+    /// Requests that failed, over all rounds.
+    Errors(u64),
+    /// Rounds in which the window ended before its time.
+    EndedEarly(u32),
+    /// Most connections in one window that completed nothing, and how many there were.
+    WithoutProgress(u32, u32),
+    /// Rounds in which the trial failed altogether.
+    FailedRounds(u32),
+    /// Idle connections that the server closed, most in one round.
+    IdleLost(u32),
+    /// Servers that did not end with exit code 0 and a line of counters, in rounds.
+    BadEnd(u32),
+    /// The client was busy: share of the window.
+    ClientBound(f64),
+    /// Neither side was busy: shares of server and client.
+    LatencyBound(f64, f64),
+    /// The server burns its core while nothing happens: share of a core.
+    Spins(f64),
+    /// Median absolute deviation of the rate, relative to its median.
+    Spread(f64),
+    /// Rate x mean latency / requests on their way, which should be 1.
+    LittlesLaw(f64),
+    /// Server threads waited for a core: share of the window.
+    RunQueue(f64),
+    /// The hypervisor took time away: share of all cores.
+    Steal(f64),
+    /// Other processes were busy: share of all cores.
+    OtherLoad(f64),
+    /// Threads came and went: the context switches are a lower bound.
+    SwitchesLowerBound,
+}
+
+impl Doubt {
+    /// Whether a cell with this doubt has no place in a ranking: its rate is not what the column
+    /// says.
+    pub fn unranks(self) -> bool {
+        use Doubt::*;
+        matches!(
+            self,
+            Errors(_)
+                | EndedEarly(_)
+                | WithoutProgress(..)
+                | FailedRounds(_)
+                | IdleLost(_)
+                | ClientBound(_)
+        )
+    }
+
+    /// One sentence: what is doubtful.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Doubt::Errors(_) => "Requests failed, so the rate is not that of a working server.",
+            Doubt::EndedEarly(_) => "The load ended before its time: the server was gone.",
+            Doubt::WithoutProgress(..) => {
+                "Connections completed nothing: the rate belongs to the others alone."
+            }
+            Doubt::FailedRounds(_) => "Some rounds failed and are missing from the figures.",
+            Doubt::IdleLost(_) => "The server closed idle connections before the window ended.",
+            Doubt::BadEnd(_) => "The server did not end cleanly, with a line of counters.",
+            Doubt::ClientBound(_) => "The client was the limit: the server could do more.",
+            Doubt::LatencyBound(..) => {
+                "Neither side was busy: the rate shows waiting (wake-ups, lockstep), not capacity."
+            }
+            Doubt::Spins(_) => {
+                "It polls without sleeping: its CPU per request is the price of spinning, not work."
+            }
+            Doubt::Spread(_) => "The rate varies much from round to round.",
+            Doubt::LittlesLaw(_) => {
+                "Rate x mean latency is not the number of requests on their way (Little's law)."
+            }
+            Doubt::RunQueue(_) => {
+                "Threads of the server waited for a core that was taken (sum over its threads)."
+            }
+            Doubt::Steal(_) => "The hypervisor took CPU time away during the windows.",
+            Doubt::OtherLoad(_) => "Other processes used the CPU during the windows.",
+            Doubt::SwitchesLowerBound => {
+                "Threads ended inside the window, and the kernel forgot their context switches."
+            }
+        }
+    }
+
+    /// One sentence: what to do about it.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Doubt::Errors(_) => "Run iolab load against this server alone and read its errors.",
+            Doubt::EndedEarly(_) => "Start the server by hand with the same flags and load it.",
+            Doubt::WithoutProgress(..) => {
+                "Compare it with one connection, or with a new connection per request."
+            }
+            Doubt::FailedRounds(_) => "Start the server by hand with the same flags.",
+            Doubt::IdleLost(_) => "Look for an idle timeout or a limit in its --describe.",
+            Doubt::BadEnd(_) => "Stop it by hand with SIGTERM and look at its exit code.",
+            Doubt::ClientBound(_) => "Compare server CPU per request instead.",
+            Doubt::LatencyBound(..) => "Compare server CPU per request, or use more connections.",
+            Doubt::Spins(_) => "Compare its rate and latency, and its CPU when idle.",
+            Doubt::Spread(_) => "Close other programs, or take more rounds (--rounds 20).",
+            Doubt::LittlesLaw(_) => "Trust server CPU per request more than the rate.",
+            Doubt::RunQueue(_) => {
+                "Expected with more runnable threads than cores; otherwise free the core."
+            }
+            Doubt::Steal(_) | Doubt::OtherLoad(_) => "Repeat on a quieter machine.",
+            Doubt::SwitchesLowerBound => "Read the figure as `at least`.",
+        }
+    }
+
+    /// The figure behind it, short.
+    pub fn detail(self) -> String {
+        let percent = |share: f64| format!("{:.0} %", share * 100.0);
+        match self {
+            Doubt::Errors(count) => format!("{count} errors"),
+            Doubt::WithoutProgress(stuck, of) => format!("{stuck} of {of}"),
+            Doubt::FailedRounds(rounds) | Doubt::EndedEarly(rounds) | Doubt::BadEnd(rounds) => {
+                format!("{rounds} rounds")
+            }
+            Doubt::IdleLost(count) => format!("{count} lost"),
+            Doubt::LatencyBound(server, client) => {
+                format!("server {}, client {}", percent(server), percent(client))
+            }
+            Doubt::Spread(share) => format!("+-{}", percent(share)),
+            Doubt::LittlesLaw(ratio) => format!("{ratio:.2}"),
+            Doubt::ClientBound(share)
+            | Doubt::Spins(share)
+            | Doubt::RunQueue(share)
+            | Doubt::Steal(share)
+            | Doubt::OtherLoad(share) => percent(share),
+            Doubt::SwitchesLowerBound => String::new(),
+        }
+    }
+}

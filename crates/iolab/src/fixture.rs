@@ -1,0 +1,211 @@
+//! Results that were never measured, for the tests of what renders them.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
+use record::*;
+
+/// A server as `--describe` tells of it; `select` is the one with a limit.
+pub fn model(name: &str) -> Model {
+    let limited = name == "select";
+    Model {
+        label: name.into(),
+        name: name.into(),
+        description: format!("waits in {name}"),
+        protocols: vec!["echo".into(), "http".into()],
+        arguments: Vec::new(),
+        connections_max: limited.then_some(1_000),
+        connections_max_reason: limited.then(|| "FD_SETSIZE is 1,024".into()),
+        describe: serde_json::json!({ "name": name }),
+    }
+}
+
+/// A window in which `requests` were answered, each for `server_us` of the server's CPU, with the
+/// client busy for `client_busy` of the second.
+pub fn measured(requests: u64, server_us: f64, client_busy: f64) -> Measured {
+    let mut histogram = hdrhistogram::Histogram::<u64>::new(3).unwrap();
+    let mean_us = 64e6 / requests as f64;
+    histogram.record_n((mean_us * 1_000.0) as u64, requests).unwrap();
+    let mut bytes = Vec::new();
+    V2DeflateSerializer::new().serialize(&histogram, &mut bytes).unwrap();
+    let load = LoadOutcome {
+        requests,
+        duration_s: 1.0,
+        requests_per_s: requests as f64,
+        connections: 64,
+        mean_in_flight: 64.0,
+        latency: Latency {
+            samples: requests,
+            mean_us,
+            histogram: base64::engine::general_purpose::STANDARD.encode(bytes),
+            ..Latency::default()
+        },
+        client_cpu_us: (client_busy * 1e6) as u64,
+        ..LoadOutcome::default()
+    };
+    Measured {
+        load,
+        server: ServerSample {
+            cpu_us: (requests as f64 * server_us) as u64,
+            voluntary_switches: requests / 10,
+            threads_at_start: 1,
+            threads_at_end: 1,
+            ..ServerSample::default()
+        },
+        machine: MachineSample {
+            busy_s: requests as f64 * server_us / 1e6 + client_busy,
+            steal_s: 0.0,
+        },
+        idle: None,
+        idle_connections_lost: 0,
+        exit: ServerExit {
+            code: Some(0),
+            counters: Some(serde_json::json!({ "requests": requests })),
+            ..ServerExit::default()
+        },
+    }
+}
+
+/// The idle sample of a model with so many KiB per connection, busy for a share of a core.
+pub fn idle(connections: u32, kib: u64, busy: f64) -> IdleSample {
+    let memory_before = MemorySample { pss_kib: 2_000, page_tables_kib: 50, threads: 1 };
+    let pss_kib = 2_000 + kib * u64::from(connections);
+    let memory = MemorySample { pss_kib, ..memory_before };
+    IdleSample { connections, duration_s: 0.5, cpu_us: (busy * 5e5) as u64, memory_before, memory }
+}
+
+/// Two workloads, six rounds, models that differ in known ways: epoll is the reference; poll is 10
+/// % slower, steadily; select 1 % faster, which is no difference; busy spins; serial leaves 63
+/// connections without progress; threads makes the client the limit.
+pub fn results() -> Results {
+    let models: Vec<Model> =
+        ["serial", "threads", "busy", "select", "poll", "epoll"].map(model).into();
+    let workloads = ["http-keepalive", "idle-10000"].map(workload);
+    let mut results = Results {
+        schema_version: SCHEMA_VERSION,
+        environment: environment(),
+        settings: Settings {
+            preset: Preset::Default,
+            seed: 1,
+            rounds: 6,
+            warm_up_s: 0.1,
+            window_s: 1.0,
+            idle_sample_s: 0.5,
+            idle_sample_rounds: 6,
+            server_cores: vec![0],
+            client_cores: vec![1],
+        },
+        workloads: workloads.into(),
+        models,
+        reference: "epoll".into(),
+        skips: vec![
+            Skip {
+                model: "select".into(),
+                workload: Some("idle-10000".into()),
+                reason: "holds 1000 connections at once (FD_SETSIZE is 1,024); this needs 10064"
+                    .into(),
+            },
+            Skip {
+                model: "uring".into(),
+                workload: None,
+                reason: "io_uring is not permitted".into(),
+            },
+        ],
+        schedule: Vec::new(),
+        trials: Vec::new(),
+    };
+    fill(&mut results);
+    results
+}
+
+fn fill(results: &mut Results) {
+    for round in 1..=6 {
+        // The machine is slower in even rounds, for everybody.
+        let speed = if round % 2 == 0 { 80_000.0 } else { 100_000.0 };
+        for workload in ["http-keepalive", "idle-10000"] {
+            for model in ["serial", "threads", "busy", "select", "poll", "epoll", "epoll"] {
+                let cell_before = results.trials.last().map(|t| t.slot.model == model);
+                let sentinel = model == "epoll" && cell_before == Some(true);
+                if (model, workload) == ("select", "idle-10000") {
+                    continue;
+                }
+                let position = results.schedule.len() as u32;
+                let (model, workload) = (model.to_owned(), workload.to_owned());
+                let slot = Slot { round, position, workload, model, sentinel };
+                let outcome = outcome(&slot, speed);
+                results.schedule.push(slot.clone());
+                results.trials.push(Trial { slot, started_s: 1.0, took_s: 1.0, outcome });
+            }
+        }
+    }
+}
+
+fn outcome(slot: &Slot, speed: f64) -> Outcome {
+    let (factor, client_busy) = match slot.model.as_str() {
+        "serial" => (0.2, 0.1),
+        "threads" => (0.7, 0.97),
+        "busy" => (0.95, 0.8),
+        "select" => (1.01, 0.8),
+        "poll" => (0.9, 0.8),
+        _ => (1.0, 0.8),
+    };
+    let requests = (speed * factor) as u64;
+    // All are busy for the whole second except threads, whose client is slow.
+    let busy = if slot.model == "threads" { 0.5 } else { 0.98 };
+    let mut measured = measured(requests, busy * 1e6 / requests as f64, client_busy);
+    if slot.model == "serial" {
+        measured.load.connections_without_progress = 63;
+    }
+    if slot.workload == "idle-10000" {
+        if slot.model == "serial" {
+            return Outcome::Failed { reason: "answered 1 of the 10000 idle connections".into() };
+        }
+        let kib = if slot.model == "threads" { 20 } else { 1 };
+        let spin = if slot.model == "busy" { 1.0 } else { 0.0 };
+        measured.idle = Some(idle(10_000, kib, spin));
+    }
+    Outcome::Measured(Box::new(measured))
+}
+
+fn workload(name: &str) -> Workload {
+    Workload {
+        name: name.into(),
+        description: format!("the workload {name}"),
+        protocol: "http".into(),
+        path: Some("/".into()),
+        payload_bytes: 13,
+        connections: 64,
+        connect_per_request: false,
+        idle_connections: if name == "idle-10000" { 10_000 } else { 0 },
+        idle_sample_connections: if name == "idle-10000" { 10_000 } else { 0 },
+    }
+}
+
+fn environment() -> Environment {
+    Environment {
+        iolab_version: "0.1.0".into(),
+        commit: Some("0123456789ab".into()),
+        started_at: "2026-01-02T03:04:05Z".into(),
+        host: "fixture".into(),
+        kernel: "6.18.0 #1 SMP".into(),
+        cpu_model: "A CPU".into(),
+        cores: 2,
+        memory_kib: 8_000_000,
+        virtualisation: None,
+        mitigations: BTreeMap::from([("retbleed".into(), "Mitigation: untrained".into())]),
+        descriptors_soft: 20_000,
+        descriptors_hard: 20_000,
+        congestion_control: "bbr".into(),
+        sysctls: BTreeMap::from([("net.core.somaxconn".into(), "4096".into())]),
+        load_average_1min: Some(0.25),
+        pressure_cpu: Some(Pressure { avg10_percent: 0.5, avg60_percent: 0.25 }),
+        steal_since_boot_s: Some(0.1),
+        calibration: Calibration {
+            null_syscall_ns: 140.0,
+            clock_read_ns: 30.0,
+            wake_up_us: 27.0,
+            loopback_round_trip_us: 60.0,
+        },
+    }
+}

@@ -1,0 +1,186 @@
+//! `iolab report`: everything that is rendered from a result file, and from nothing else.
+
+mod listing;
+mod plot;
+mod table;
+mod template;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use record::Results;
+
+use crate::bench::{RESULTS_FILE, write_safely};
+use crate::failure::{Failure, because};
+use crate::summary::summarise;
+use crate::text;
+
+use plot::Plot;
+use template::Context;
+
+/// Name of the rendered report.
+const REPORT_FILE: &str = "REPORT.md";
+
+/// Exit code of `--check` when a file is stale.
+const EXIT_STALE: u8 = 1;
+
+/// Arguments of `iolab report`.
+#[derive(Args)]
+pub struct Arguments {
+    /// A result folder, or the results.json in it.
+    results: PathBuf,
+    /// Write the report to this file, and the plots beside the result file. Without it, the tables
+    /// are printed.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Render this template instead of the built-in one.
+    #[arg(long, value_name = "FILE", requires = "output")]
+    template: Option<PathBuf>,
+    /// Write nothing: say whether the report and the plots are up to date (exit code 0) or not (1).
+    #[arg(long, requires = "output")]
+    check: bool,
+}
+
+/// Runs the subcommand.
+pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let results = read(&arguments.results)?;
+    let Some(output) = &arguments.output else {
+        return text::print(&terminal(&results));
+    };
+    let template = match &arguments.template {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(because(format!("cannot read {}", path.display())))?,
+        None => template::REPORT.to_owned(),
+    };
+    let folder = folder_of(&arguments.results);
+    let files = rendered(&results, &folder, output, &template)?;
+    if arguments.check {
+        return check(&files);
+    }
+    write(&files)?;
+    text::print(&format!("wrote {} and {} plots\n", output.display(), files.len() - 1))
+}
+
+/// Reads a result file, or the one in a folder.
+pub fn read(path: &Path) -> Result<Results, Failure> {
+    let path = if path.is_dir() { path.join(RESULTS_FILE) } else { path.to_owned() };
+    let text = std::fs::read_to_string(&path)
+        .map_err(because(format!("cannot read {}", path.display())))?;
+    Results::from_json(&text).map_err(because(path.display()))
+}
+
+/// The tables for a terminal.
+pub fn terminal(results: &Results) -> String {
+    table::terminal(results, &summarise(results))
+}
+
+/// Writes the report and the plots into a result folder.
+pub fn write_folder(results: &Results, folder: &Path) -> Result<(), Failure> {
+    write(&rendered(results, folder, &folder.join(REPORT_FILE), template::REPORT)?)
+}
+
+fn folder_of(results: &Path) -> PathBuf {
+    match results.is_dir() {
+        true => results.to_owned(),
+        false => results.parent().unwrap_or(Path::new("")).to_owned(),
+    }
+}
+
+/// The report and the plots: file name and text of each, the report first.
+fn rendered(
+    results: &Results,
+    folder: &Path,
+    output: &Path,
+    template: &str,
+) -> Result<Vec<(PathBuf, String)>, Failure> {
+    let summary = summarise(results);
+    let plots = plot::all(results, &summary).map_err(Failure)?;
+    let context = Context {
+        results,
+        summary: &summary,
+        plots: &plots,
+        plots_prefix: &link_prefix(folder, output),
+        sources: checkout(),
+    };
+    let report = template::render(template, &context)?;
+    let plot_file = |plot: Plot| (folder.join(format!("{}.svg", plot.name)), plot.svg);
+    let report = (output.to_owned(), report);
+    Ok(std::iter::once(report).chain(plots.into_iter().map(plot_file)).collect())
+}
+
+/// How the report links to files in `folder`: relative to the report's own place if the folder is
+/// at or below it, else as it was given.
+fn link_prefix(folder: &Path, output: &Path) -> String {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let place = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (folder, place) = (absolute(folder), absolute(place));
+    match folder.strip_prefix(&place).unwrap_or(&folder) {
+        same if same.as_os_str().is_empty() => String::new(),
+        below => format!("{}/", below.display()),
+    }
+}
+
+/// The top of the checkout that we are in: where listings come from.
+fn checkout() -> Option<PathBuf> {
+    let here = std::env::current_dir().ok()?;
+    let top = |place: &&Path| place.join("Cargo.lock").is_file() && place.join("crates").is_dir();
+    here.ancestors().find(top).map(Path::to_owned)
+}
+
+fn write(files: &[(PathBuf, String)]) -> Result<(), Failure> {
+    files.iter().try_for_each(|(path, text)| write_safely(path, text.as_bytes()))
+}
+
+fn check(files: &[(PathBuf, String)]) -> Result<ExitCode, Failure> {
+    let stale = |(path, text): &&(PathBuf, String)| {
+        std::fs::read_to_string(path).is_ok_and(|present| present == *text).then_some(()).is_none()
+    };
+    let stale: Vec<_> = files.iter().filter(stale).map(|(p, _)| p.display().to_string()).collect();
+    if stale.is_empty() {
+        return text::print("up to date\n");
+    }
+    eprintln!("iolab: stale: {}; render again (make report)", stale.join(", "));
+    Ok(ExitCode::from(EXIT_STALE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn links_are_relative_where_they_can_be() {
+        assert_eq!(link_prefix(Path::new("results/a"), Path::new("REPORT.md")), "results/a/");
+        assert_eq!(link_prefix(Path::new("results/a"), Path::new("results/a/REPORT.md")), "");
+        assert_eq!(link_prefix(Path::new("/r/a"), Path::new("/x/REPORT.md")), "/r/a/");
+    }
+
+    #[test]
+    fn a_changed_report_is_stale() {
+        let folder = tempfile::tempdir().unwrap();
+        let results = fixture::results();
+        let output = folder.path().join("REPORT.md");
+        let files = rendered(&results, folder.path(), &output, "{{env cores}} cores\n").unwrap();
+        assert!(files.len() > 4);
+        assert_eq!(check(&files), Ok(ExitCode::from(EXIT_STALE)));
+        write(&files).unwrap();
+        assert_eq!(check(&files), Ok(ExitCode::SUCCESS));
+        std::fs::write(&output, "3 cores\n").unwrap();
+        assert_eq!(check(&files), Ok(ExitCode::from(EXIT_STALE)));
+    }
+
+    #[test]
+    fn what_cannot_be_read_gets_one_sentence() {
+        let folder = tempfile::tempdir().unwrap();
+        let sentence = |text: &str| {
+            std::fs::write(folder.path().join(RESULTS_FILE), text).unwrap();
+            read(folder.path()).unwrap_err().0
+        };
+        assert!(sentence("{").contains("not a complete result file"));
+        assert!(sentence(r#"{"schema_version": 99}"#).contains("schema_version is 99"));
+        let whole = fixture::results().to_json().unwrap();
+        assert!(sentence(&whole[..whole.len() / 2]).contains("not a complete result file"));
+        assert!(read(Path::new("/no/such")).unwrap_err().0.contains("/no/such"));
+    }
+}

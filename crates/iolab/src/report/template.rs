@@ -1,0 +1,253 @@
+//! REPORT.md from its template: `{{marker argument ...}}` is replaced by what the result file says.
+//! No figure stands in the template itself.
+//!
+//! Markers: `table W`, `notes W`, `ratios W`, `plot NAME`, `value W MODEL FIELD`, `costs`,
+//! `legend`,
+//! `doubts`, `env [FIELD]`, `describe MODEL`, `include PATH ANCHOR`.
+
+use std::path::{Path, PathBuf};
+
+use record::Results;
+
+use crate::failure::Failure;
+use crate::summary::{Summary, WorkloadSummary};
+use crate::text::{figure, thousands};
+
+use super::listing;
+use super::plot::Plot;
+use super::table::{self, Marks, Style};
+
+/// The template that REPORT.md is rendered from.
+pub const REPORT: &str = include_str!("../../report/REPORT.template.md");
+
+/// What the markers can refer to.
+pub struct Context<'a> {
+    /// The result file.
+    pub results: &'a Results,
+    /// Its summary.
+    pub summary: &'a Summary,
+    /// The plots that were drawn from it.
+    pub plots: &'a [Plot],
+    /// Put in front of the plots' file names in links.
+    pub plots_prefix: &'a str,
+    /// Top of the checkout that listings come from; `None` outside of one.
+    pub sources: Option<PathBuf>,
+}
+
+/// Replaces every marker. An unknown or wrong one is an error that names its line.
+pub fn render(template: &str, context: &Context) -> Result<String, Failure> {
+    let mut out = String::new();
+    let mut rest = template;
+    while let Some(begin) = rest.find("{{") {
+        let line = template[..template.len() - rest.len() + begin].matches('\n').count() + 1;
+        let failed = |why: String| Failure(format!("report template, line {line}: {why}"));
+        let end = rest[begin..].find("}}").ok_or_else(|| failed("{{ without }}".into()))? + begin;
+        out += &rest[..begin];
+        out += replacement(&rest[begin + 2..end], context).map_err(failed)?.trim_end();
+        rest = &rest[end + 2..];
+    }
+    Ok(out + rest)
+}
+
+fn replacement(marker: &str, context: &Context) -> Result<String, String> {
+    let Context { results, summary, .. } = context;
+    let words: Vec<&str> = marker.split_whitespace().collect();
+    let of_workload = |name: &str, show: &dyn Fn(&WorkloadSummary) -> String| {
+        known_workload(name)?;
+        let workload = summary.workloads.iter().find(|w| w.workload.name == name);
+        Ok(workload.map_or_else(|| "Not measured in this run.".to_owned(), show))
+    };
+    match words[..] {
+        ["table", name] => of_workload(name, &|w| table::measured(w, summary, Style::Markdown)),
+        ["notes", name] => {
+            of_workload(name, &|w| table::notes(results, summary, w, Style::Markdown))
+        }
+        ["ratios", name] => {
+            of_workload(name, &|w| table::ratios(w, &results.reference, Style::Markdown))
+        }
+        ["plot", name] => Ok(plot(name, context)),
+        ["value", workload, model, field] => value(summary, workload, model, field),
+        ["costs"] => Ok(table::costs(summary, Style::Markdown)),
+        ["legend"] => Ok(table::LEGEND.to_owned()),
+        ["doubts"] => {
+            Ok(Marks::of(summary).legend().iter().map(|line| format!("- {line}\n")).collect())
+        }
+        ["env"] => {
+            Ok(environment(results).iter().map(|(n, v)| format!("| {n} | {v} |\n")).collect())
+        }
+        ["env", field] => {
+            let fields = environment(results);
+            let found = fields.iter().find(|(name, _)| *name == field.replace('-', " "));
+            found.map(|(_, value)| value.clone()).ok_or_else(|| format!("no env field {field:?}"))
+        }
+        ["describe", model] => {
+            let found = results.models.iter().find(|m| m.label == model);
+            Ok(found.map_or_else(|| "Not measured in this run.".into(), |m| m.description.clone()))
+        }
+        ["include", path, anchor] => include(path, anchor, context.sources.as_deref()),
+        _ => Err(format!("unknown marker {{{{{marker}}}}}")),
+    }
+}
+
+/// A workload that no iolab knows is a slip in the template; one that was not run is not.
+fn known_workload(name: &str) -> Result<(), String> {
+    let all = crate::bench::workload_names();
+    if all.iter().any(|known| known == name) {
+        return Ok(());
+    }
+    Err(format!("no workload is called {name:?}; there are {}", all.join(", ")))
+}
+
+fn plot(name: &str, context: &Context) -> String {
+    match context.plots.iter().find(|plot| plot.name == name) {
+        Some(plot) => format!("![{}]({}{name}.svg)", plot.title, context.plots_prefix),
+        None => format!("(No data for the plot {name} in this run.)"),
+    }
+}
+
+fn value(summary: &Summary, workload: &str, model: &str, field: &str) -> Result<String, String> {
+    known_workload(workload)?;
+    let cell = summary
+        .workloads
+        .iter()
+        .find(|w| w.workload.name == workload)
+        .and_then(|w| w.cells.iter().find(|cell| cell.model == model))
+        .and_then(|cell| cell.state.as_ref().ok());
+    let cost = summary.costs.get(model);
+    let ratio = |r: Option<crate::statistics::Estimate>| r.map(|r| format!("{:.2}", r.median));
+    let shown = match field {
+        "rate" => cell.map(|f| thousands(f.rate.median)),
+        "server_us" => cell.map(|f| figure(f.server_us.median)),
+        "client_us" => cell.map(|f| figure(f.client_us.median)),
+        "switches" => cell.map(|f| figure(f.switches)),
+        "p50_us" => cell.map(|f| figure(f.p50_us)),
+        "p99_us" => cell.and_then(|f| f.p99_us).map(figure),
+        "rate_ratio" => cell.and_then(|f| ratio(f.rate_ratio)),
+        "cpu_ratio" => cell.and_then(|f| ratio(f.cpu_ratio)),
+        "memory_kib" => cost.map(|c| figure(c.own_kib + c.kernel_stacks_kib)),
+        "idle_percent" => cost.map(|c| format!("{:.1}", c.idle_busy * 100.0)),
+        _ => return Err(format!("no value is called {field:?}")),
+    };
+    Ok(shown.unwrap_or_else(|| "(not measured)".into()))
+}
+
+/// What a reader must know about the machine, as (name, value).
+fn environment(results: &Results) -> Vec<(&'static str, String)> {
+    let e = &results.environment;
+    let (c, s) = (&e.calibration, &results.settings);
+    let list = |items: &std::collections::BTreeMap<String, String>| {
+        items.iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join("; ")
+    };
+    let cores = |cores: &[u32]| match cores {
+        [] => "not pinned".to_owned(),
+        cores => cores.iter().map(u32::to_string).collect::<Vec<_>>().join(", "),
+    };
+    vec![
+        ("started", e.started_at.clone()),
+        ("host", e.host.clone()),
+        ("kernel", e.kernel.clone()),
+        ("cpu", e.cpu_model.clone()),
+        ("cores", e.cores.to_string()),
+        ("memory", format!("{} MiB", thousands(e.memory_kib as f64 / 1024.0))),
+        ("virtualisation", e.virtualisation.clone().unwrap_or_else(|| "none seen".into())),
+        ("mitigations", list(&e.mitigations)),
+        ("descriptors", format!("{} (hard limit {})", e.descriptors_soft, e.descriptors_hard)),
+        ("congestion control", format!("{} by default", e.congestion_control)),
+        ("sysctls", list(&e.sysctls)),
+        ("null syscall", format!("{} ns", figure(c.null_syscall_ns))),
+        ("clock read", format!("{} ns", figure(c.clock_read_ns))),
+        ("wake up", format!("{} us", figure(c.wake_up_us))),
+        ("loopback round trip", format!("{} us", figure(c.loopback_round_trip_us))),
+        ("server core", cores(&s.server_cores)),
+        ("client core", cores(&s.client_cores)),
+        ("reference", results.reference.clone()),
+        ("preset", format!("{:?}", s.preset).to_lowercase()),
+        ("rounds", s.rounds.to_string()),
+        ("window", format!("{} s after {} s of warm-up", s.window_s, s.warm_up_s)),
+        ("seed", s.seed.to_string()),
+        ("iolab", e.iolab_version.clone()),
+        ("commit", e.commit.clone().unwrap_or_else(|| "unknown".into())),
+    ]
+}
+
+fn include(path: &str, anchor: &str, sources: Option<&Path>) -> Result<String, String> {
+    let Some(sources) = sources else {
+        return Ok(format!("(The listing is in `{path}`, between the anchors `{anchor}`.)"));
+    };
+    let source = std::fs::read_to_string(sources.join(path))
+        .map_err(|e| format!("cannot read {path}: {e}"))?;
+    let listing =
+        listing::between_anchors(&source, anchor).map_err(|why| format!("{path} {why}"))?;
+    Ok(format!("```rust\n{listing}```"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{fixture, summary::summarise};
+
+    fn rendered(template: &str, sources: Option<&Path>) -> Result<String, String> {
+        let results = fixture::results();
+        let summary = summarise(&results);
+        let plots = super::super::plot::all(&results, &summary).unwrap();
+        let sources = sources.map(Path::to_owned);
+        let (results, summary, plots) = (&results, &summary, &plots[..]);
+        render(template, &Context { results, summary, plots, plots_prefix: "x/", sources })
+            .map_err(|failure| failure.0)
+    }
+
+    #[test]
+    fn markers_become_what_the_file_says() {
+        assert_eq!(rendered("a {{env cores}} b", None).unwrap(), "a 2 b");
+        assert!(rendered("{{table http-keepalive}}", None).unwrap().contains("| poll "));
+        assert!(rendered("{{notes idle-10000}}", None).unwrap().contains("FD_SETSIZE"));
+        assert!(rendered("{{ratios http-keepalive}}", None).unwrap().contains("0.90"));
+        assert_eq!(rendered("{{value http-keepalive poll rate_ratio}}", None).unwrap(), "0.90");
+        assert_eq!(rendered("{{value http-keepalive none rate}}", None).unwrap(), "(not measured)");
+        let plot = rendered("{{plot rate-http-keepalive}}", None).unwrap();
+        assert_eq!(plot, "![requests per second: http-keepalive](x/rate-http-keepalive.svg)");
+        assert!(rendered("{{table file-100k}}", None).unwrap().contains("Not measured"));
+    }
+
+    #[test]
+    fn wrong_markers_name_their_line() {
+        for (template, word) in [
+            ("a\n\n{{tabel x}}", "line 3: unknown marker"),
+            ("{{table nothing}}", "no workload is called"),
+            ("{{env colour}}", "colour"),
+            ("{{value http-keepalive poll speed}}", "speed"),
+            ("{{env", "without"),
+        ] {
+            let error = rendered(template, None).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn listings_come_from_the_sources_or_fail() {
+        let sources = tempfile::tempdir().unwrap();
+        let text = "// ANCHOR: wait\nwait();\n// ANCHOR_END: wait\n";
+        std::fs::write(sources.path().join("a.rs"), text).unwrap();
+        let good = rendered("{{include a.rs wait}}", Some(sources.path())).unwrap();
+        assert_eq!(good, "```rust\nwait();\n```");
+        let error = rendered("{{include a.rs weit}}", Some(sources.path())).unwrap_err();
+        assert!(error.contains("a.rs has no line") && error.contains("weit"), "{error}");
+        let error = rendered("{{include b.rs wait}}", Some(sources.path())).unwrap_err();
+        assert!(error.contains("cannot read b.rs"), "{error}");
+        assert!(rendered("{{include b.rs wait}}", None).unwrap().contains("between the anchors"));
+    }
+
+    #[test]
+    fn the_report_itself_renders_and_holds_no_figure_of_its_own() {
+        let report = rendered(REPORT, None).unwrap();
+        assert!(!report.contains("{{"));
+        let figures = REPORT.lines().filter(|line| {
+            let after_number = ["us", "req/s", "KiB", "%", "ns"].map(|unit| format!(" {unit}"));
+            after_number.iter().any(|unit| {
+                line.find(unit.as_str())
+                    .is_some_and(|at| line[..at].ends_with(|c: char| c.is_ascii_digit()))
+            })
+        });
+        assert_eq!(figures.collect::<Vec<_>>(), Vec::<&str>::new());
+    }
+}

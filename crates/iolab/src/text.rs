@@ -1,0 +1,90 @@
+//! Text for people: writing it to stdout, wrapping it, formatting figures.
+
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+
+use crate::failure::{Failure, because};
+
+/// Widest line that is printed, in columns.
+pub const COLUMNS_MAX: usize = 100;
+
+/// Writes to stdout. A reader that went away (`| head`) is no failure: it has what it wanted.
+pub fn print(text: &str) -> Result<ExitCode, Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(because("cannot write to stdout")(error)),
+        Ok(()) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Breaks `text` at blanks into lines of at most [`COLUMNS_MAX`], later lines indented by `indent`.
+/// A word longer than a line stays whole.
+pub fn wrap(text: &str, indent: usize) -> String {
+    let mut lines = vec![String::new()];
+    let mut width = 0;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if width > 0 && width + 1 + length > COLUMNS_MAX {
+            lines.push(" ".repeat(indent));
+            width = indent;
+        }
+        let line = lines.last_mut().expect("the list starts with one line");
+        if !line.trim().is_empty() {
+            line.push(' ');
+            width += 1;
+        }
+        line.push_str(word);
+        width += length;
+    }
+    lines.join("\n")
+}
+
+/// `1234567` -> `1,234,567`: whole numbers with thousands separators.
+pub fn thousands(value: f64) -> String {
+    let digits = format!("{:.0}", value.abs());
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    if value < 0.0 && digits != "0" { format!("-{out}") } else { out }
+}
+
+/// Three significant digits or so, never an exponent: `0.123`, `1.23`, `12.3`, `1,234`.
+pub fn figure(value: f64) -> String {
+    match value.abs() {
+        size if size >= 99.95 => thousands(value),
+        size if size >= 9.995 => format!("{value:.1}"),
+        size if size >= 0.9995 || size == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_read_well() {
+        assert_eq!(thousands(1_234_567.4), "1,234,567");
+        assert_eq!(thousands(-999.6), "-1,000");
+        assert_eq!(thousands(-0.2), "0");
+        assert_eq!(figure(0.0123), "0.012");
+        assert_eq!(figure(1.234), "1.23");
+        assert_eq!(figure(12.34), "12.3");
+        assert_eq!(figure(1234.5), "1,234");
+    }
+
+    #[test]
+    fn wrapping_keeps_every_word_and_the_width() {
+        let text = "word ".repeat(60);
+        let wrapped = wrap(&text, 3);
+        assert!(wrapped.lines().all(|line| line.len() <= COLUMNS_MAX));
+        assert!(wrapped.lines().skip(1).all(|line| line.starts_with("   word")));
+        assert_eq!(wrapped.split_whitespace().count(), 60);
+        assert_eq!(wrap("", 2), "");
+    }
+}

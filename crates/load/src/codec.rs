@@ -1,0 +1,62 @@
+//! What the engine asks of a protocol. It does no I/O: bytes to send are asked for, bytes received
+//! are handed over.
+
+/// A protocol as a client speaks it. One value serves all connections of an engine thread; what a
+/// single connection must remember between two reads is its `Reader`.
+pub(crate) trait Codec {
+    /// What one connection remembers of a reply that has not arrived completely.
+    type Reader;
+
+    /// The state of a fresh connection.
+    fn reader(&self) -> Self::Reader;
+
+    /// Length of one request in bytes; all requests of a run have the same.
+    fn request_bytes(&self) -> usize;
+
+    /// What `connection` has to send now: the rest of request `number` from `offset` on, then
+    /// following requests, `requests` in all at most, in one piece. May stop at the end of any
+    /// request; never empty.
+    fn outgoing(&mut self, connection: u32, number: u64, requests: u32, offset: usize) -> &[u8];
+
+    /// Takes bytes that belong to the reply to request `number` of `connection`, and verifies them.
+    fn incoming(
+        &mut self,
+        connection: u32,
+        reader: &mut Self::Reader,
+        number: u64,
+        bytes: &[u8],
+    ) -> Result<Step, Wrong>;
+
+    /// The server has closed: does that complete the reply? (HTTP bodies without a length do.)
+    fn end(
+        &mut self,
+        connection: u32,
+        reader: &mut Self::Reader,
+        number: u64,
+    ) -> Result<bool, Wrong>;
+
+    /// Whether the server closes by itself when each request has its own connection. Otherwise this
+    /// side says that it has finished, shutdown(2), and waits for the server to follow.
+    fn server_closes_first(&self) -> bool;
+
+    /// What is compared with what, for the record.
+    fn verification(&self) -> String;
+}
+
+/// What became of some received bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// All were taken, and the reply is not complete.
+    More,
+    /// The reply is complete and right.
+    Reply {
+        /// How many of the bytes belonged to it.
+        consumed: usize,
+        /// Whether the server will close the connection now.
+        last: bool,
+    },
+}
+
+/// A reply that is not what was promised. The text says in what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wrong(pub(crate) String);

@@ -1,0 +1,684 @@
+//! The epoll loop (epoll(7)): one thread, its share of the connections, no allocation per request.
+//!
+//! What keeps it cheap, so that the client is not what is measured:
+//! - a complete reply is followed by the next request at once, in the same turn; no readiness for
+//!   writing is asked for unless a send buffer is really full. (Reading a whole batch first and
+//!   sending then was tried: no cheaper, and it invites lockstep, client and server taking turns);
+//! - a short read proves a stream socket empty (epoll(7)), so there is no second recv(2);
+//! - level-triggered and never modified: two system calls per request, and a share of epoll_wait;
+//! - one receive buffer for all connections, hot in the cache; replies are compared where they lie.
+//!
+//! An event names a slot. It cannot be stale: a descriptor appears at most once in a batch, and
+//! while a batch is worked on no other connection than the event's own is closed.
+
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{MsgFlags, recv};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::codec::{Codec, Step, Wrong};
+use crate::connection::{Connection, Phase, Sent};
+use crate::gate::{Broken, Gate};
+use crate::schedule::ClosedLoop;
+use crate::socket::{Sockets, connect_error};
+use crate::tally::{Fault, Tally};
+use crate::{Error, Length, Observer, Plan, Progress};
+
+/// Half of an L2 cache of today at most, and one recv(2) for most replies.
+const RECEIVE_BYTES: usize = 64 * 1024;
+/// Events fetched at once. 64 connections fit; with thousands, borders are still met within a few
+/// ms.
+const EVENTS_MAX: usize = 256;
+/// Reads from one connection before the others have their turn.
+const READS_PER_TURN_MAX: u32 = 16;
+/// connect(2)s in progress at once while ramping up: well below the backlog of 4,096 that servers
+/// ask for (`somaxconn`), for a SYN that finds the backlog full is dropped and comes again a second
+/// later.
+const CONNECTING_MAX: usize = 512;
+/// How exactly time limits are kept.
+const SWEEP_NS: u64 = 20_000_000;
+/// Pause after a failed connect(2): a dead server must not be hammered.
+const RECONNECT_PAUSE_NS: u64 = 20_000_000;
+/// The server is given up when connects fail for so long without a single reply.
+const DEAD_AFTER_NS: u64 = 1_000_000_000;
+/// After the window, requests on their way may be answered for so long, so that the server sees its
+/// connections end cleanly.
+const DRAIN_NS: u64 = 500_000_000;
+const SECOND_NS: u64 = 1_000_000_000;
+
+const READ: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLRDHUP);
+const READ_WRITE: EpollFlags = READ.union(EpollFlags::EPOLLOUT);
+
+/// What one engine thread measured.
+pub(crate) struct Window {
+    /// Length, in nanoseconds.
+    pub(crate) duration_ns: u64,
+    /// CPU time of the thread, in nanoseconds.
+    pub(crate) cpu_ns: u64,
+    /// Mean number of requests in flight.
+    pub(crate) mean_in_flight: f64,
+    /// Connections that completed nothing.
+    pub(crate) without_progress: u32,
+    /// Errors before the window.
+    pub(crate) errors_in_warmup: u64,
+    /// Why the window ended before its time, if it did.
+    pub(crate) ended_early: Option<String>,
+    /// The counters.
+    pub(crate) tally: Tally,
+}
+
+/// One thread's share of a run.
+pub(crate) struct Share<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) sockets: &'a Sockets,
+    pub(crate) gate: &'a Gate,
+    /// The first connection's number in the whole run.
+    pub(crate) first: u32,
+    /// How many connections.
+    pub(crate) connections: u32,
+    /// How many requests, when the plan counts requests.
+    pub(crate) requests: u64,
+    /// What all threads have counted, for the live line.
+    pub(crate) published: &'a Published,
+}
+
+/// Counters that threads add to once a second.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    pub(crate) requests: std::sync::atomic::AtomicU64,
+    pub(crate) errors: std::sync::atomic::AtomicU64,
+}
+
+/// The loop and all that it owns.
+pub(crate) struct Engine<'a, C: Codec> {
+    share: Share<'a>,
+    codec: C,
+    observer: Option<&'a mut dyn Observer>,
+    epoll: Epoll,
+    connections: Vec<Connection<C::Reader>>,
+    events: Vec<EpollEvent>,
+    received: Vec<u8>,
+    schedule: ClosedLoop,
+    tally: Tally,
+    origin: Instant,
+    now_ns: u64,
+    next_sweep_ns: u64,
+    next_tick_ns: u64,
+    phase_started_ns: u64,
+    measuring: bool,
+    published: (u64, u64),
+    /// Slots without a socket that try again, and when.
+    retries: Vec<(u64, usize)>,
+    /// Since when connects fail, if none has succeeded since and nothing was answered.
+    failing_since_ns: Option<u64>,
+    last_reply_ns: u64,
+    errors_in_warmup: u64,
+}
+
+impl<'a, C: Codec> Engine<'a, C> {
+    /// An engine whose connections have no sockets yet.
+    pub(crate) fn new(
+        share: Share<'a>,
+        codec: C,
+        observer: Option<&'a mut dyn Observer>,
+    ) -> Result<Self, Error> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
+            .map_err(Error::system::<Errno>("epoll_create1"))?;
+        let depth = share.plan.pipelining;
+        let connections =
+            (0..share.connections).map(|_| Connection::new(depth, codec.reader())).collect();
+        Ok(Engine {
+            codec,
+            observer,
+            epoll,
+            connections,
+            events: vec![EpollEvent::empty(); EVENTS_MAX],
+            received: vec![0; RECEIVE_BYTES],
+            schedule: ClosedLoop::stopped(),
+            tally: Tally::new()?,
+            origin: Instant::now(),
+            now_ns: 0,
+            next_sweep_ns: SWEEP_NS,
+            next_tick_ns: SECOND_NS,
+            phase_started_ns: 0,
+            measuring: false,
+            published: (0, 0),
+            retries: Vec::with_capacity(share.connections as usize),
+            failing_since_ns: None,
+            last_reply_ns: 0,
+            errors_in_warmup: 0,
+            share,
+        })
+    }
+
+    /// Connects, warms up, measures, and lets what is on its way come to its end.
+    pub(crate) fn run(mut self) -> Result<Window, Error> {
+        let gate = self.share.gate;
+        let told = |Broken| Error::Internal("another thread of this run gave up".to_owned());
+        if !self.share.plan.reconnect {
+            self.ramp_up()?;
+        }
+        gate.pass().map_err(told)?;
+        self.warm_up()?;
+        gate.pass().map_err(told)?;
+        if let Some(observer) = &mut self.observer {
+            observer.window_started();
+        }
+        let cpu_ns = thread_cpu_ns()?;
+        self.start_window();
+        let ended_early = self.measure()?;
+        let (end_ns, cpu_ns) = (self.clock(), thread_cpu_ns()? - cpu_ns);
+        self.schedule = ClosedLoop::stopped();
+        // The live line has nothing more to say: what comes now is not counted.
+        self.measuring = false;
+        self.next_tick_ns = u64::MAX;
+        gate.pass().map_err(told)?;
+        if let Some(observer) = &mut self.observer {
+            observer.window_ended();
+        }
+        let duration_ns = end_ns - self.phase_started_ns;
+        let mean_in_flight = self.tally.mean_in_flight(end_ns, duration_ns);
+        let idle = |connection: &&Connection<C::Reader>| connection.completed == 0;
+        let without_progress = self.connections.iter().filter(idle).count() as u32;
+        let fresh = Tally::new()?.carrying(&self.tally);
+        let tally = std::mem::replace(&mut self.tally, fresh);
+        self.drain(DRAIN_NS)?;
+        let errors_in_warmup = self.errors_in_warmup;
+        Ok(Window {
+            duration_ns,
+            cpu_ns,
+            mean_in_flight,
+            without_progress,
+            errors_in_warmup,
+            ended_early,
+            tally,
+        })
+    }
+
+    /// Opens all connections before any load, in batches that fit into a listener's backlog.
+    fn ramp_up(&mut self) -> Result<(), Error> {
+        let (total, mut begun) = (self.connections.len(), 0);
+        let patience_ns = self.timeout_ns().max(SECOND_NS);
+        self.clock();
+        let mut progress_ns = self.now_ns;
+        let mut open = 0;
+        while open < total {
+            while begun < total && begun - open < CONNECTING_MAX {
+                self.connect(begun);
+                begun += 1;
+            }
+            self.turn(self.now_ns + SWEEP_NS)?;
+            let is_open = |connection: &&Connection<_>| connection.phase == Phase::Open;
+            let open_now = self.connections.iter().filter(is_open).count();
+            if open_now > open {
+                progress_ns = self.now_ns;
+            }
+            open = open_now;
+            if self.now_ns > progress_ns + patience_ns {
+                let reason = self.tally.first_error.take();
+                let reason = reason.unwrap_or_else(|| "the server stopped accepting".to_owned());
+                return Err(Error::Ramp { opened: open as u32, asked: total as u32, reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends load that is not counted. A run of exactly so many requests begins with nothing in
+    /// flight.
+    fn warm_up(&mut self) -> Result<(), Error> {
+        let warmup_ns = nanoseconds(self.share.plan.warmup);
+        self.clock();
+        self.phase_started_ns = self.now_ns;
+        if warmup_ns == 0 {
+            return Ok(());
+        }
+        let end_ns = self.now_ns + warmup_ns;
+        self.schedule = ClosedLoop::endless();
+        self.kick();
+        while self.now_ns < end_ns && !self.is_dead() {
+            self.turn(end_ns)?;
+        }
+        if matches!(self.share.plan.length, Length::Requests(_)) {
+            self.schedule = ClosedLoop::stopped();
+            self.drain(self.timeout_ns() + SWEEP_NS)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the counters to zero and lets the load begin, or go on.
+    fn start_window(&mut self) {
+        self.clock();
+        self.phase_started_ns = self.now_ns;
+        self.last_reply_ns = self.now_ns;
+        self.measuring = true;
+        self.published = (0, 0);
+        self.errors_in_warmup = self.tally.errors_sum();
+        self.tally.start(self.now_ns);
+        self.connections.iter_mut().for_each(|connection| connection.completed = 0);
+        self.schedule = match self.share.plan.length {
+            Length::Window(_) => ClosedLoop::endless(),
+            Length::Requests(_) => ClosedLoop::budget(self.share.requests),
+        };
+        self.kick();
+    }
+
+    /// Works until the window ends; why it ended early, if it did.
+    fn measure(&mut self) -> Result<Option<String>, Error> {
+        let end_ns = match self.share.plan.length {
+            Length::Window(window) => self.phase_started_ns.saturating_add(nanoseconds(window)),
+            Length::Requests(_) => u64::MAX,
+        };
+        let counted = end_ns == u64::MAX;
+        while self.now_ns < end_ns {
+            if counted && self.schedule.is_spent() && self.tally.in_flight() == 0 {
+                break;
+            }
+            if self.is_dead() {
+                let address = self.share.sockets.address();
+                let seconds = (self.now_ns - self.phase_started_ns) as f64 / 1e9;
+                return Ok(Some(format!(
+                    "the server at {address} died: connections failed for the last second, \
+                     given up {seconds:.1} s into the window"
+                )));
+            }
+            if counted && self.now_ns > self.last_reply_ns + 2 * self.timeout_ns() + SECOND_NS {
+                return Ok(Some(
+                    "no reply came any more: given up before all were sent".to_owned(),
+                ));
+            }
+            self.turn(end_ns)?;
+        }
+        Ok(None)
+    }
+
+    /// Waits until nothing is in flight, for `limit_ns` at most. The schedule must have stopped.
+    fn drain(&mut self, limit_ns: u64) -> Result<(), Error> {
+        let end_ns = self.clock() + limit_ns;
+        while self.now_ns < end_ns && self.tally.in_flight() > 0 {
+            self.turn(end_ns)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for events until `until_ns` at most, and acts on them.
+    fn turn(&mut self, until_ns: u64) -> Result<(), Error> {
+        let retry_ns = self.retries.iter().map(|(due_ns, _)| *due_ns).min().unwrap_or(u64::MAX);
+        let until_ns = until_ns.min(self.next_sweep_ns).min(self.next_tick_ns).min(retry_ns);
+        let wait_ms = until_ns.saturating_sub(self.now_ns).div_ceil(1_000_000);
+        let timeout = EpollTimeout::try_from(wait_ms).unwrap_or(EpollTimeout::ZERO);
+        let count = match self.epoll.wait(&mut self.events, timeout) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => return Err(Error::system("epoll_wait")(errno)),
+        };
+        for at in 0..count {
+            let event = self.events[at];
+            self.on_event(event.data() as usize, event.events());
+        }
+        self.clock();
+        if !self.retries.is_empty() {
+            self.retry();
+        }
+        if self.now_ns >= self.next_sweep_ns {
+            self.sweep();
+        }
+        if self.now_ns >= self.next_tick_ns {
+            self.tick();
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, slot: usize, flags: EpollFlags) {
+        if self.connections[slot].phase == Phase::Connecting {
+            return self.connected(slot);
+        }
+        if flags.contains(EpollFlags::EPOLLOUT) && self.connections[slot].waits_for_room {
+            self.clock();
+            self.send(slot);
+        }
+        if flags.intersects(READ | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+            self.readable(slot, flags.contains(EpollFlags::EPOLLRDHUP));
+        }
+    }
+
+    /// Reads what has arrived, then asks again. `finished`: the server's FIN was seen before the
+    /// read, so a read that comes back short leaves nothing behind.
+    fn readable(&mut self, slot: usize, finished: bool) {
+        for _ in 0..READS_PER_TURN_MAX {
+            let Some(fd) = self.connections[slot].socket.as_ref().map(AsRawFd::as_raw_fd) else {
+                return;
+            };
+            let count = match recv(fd, &mut self.received, MsgFlags::empty()) {
+                Ok(0) => return self.closed_by_server(slot),
+                Ok(count) => count,
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => continue,
+                Err(errno) => return self.failed(slot, errno),
+            };
+            self.clock();
+            self.tally.bytes_received += count as u64;
+            if let Err(Wrong(what)) = self.take_replies(slot, count) {
+                return self.lost(slot, Fault::Wrong, what);
+            }
+            if count < self.received.len() {
+                if finished {
+                    return self.closed_by_server(slot);
+                }
+                break;
+            }
+        }
+        self.refill(slot);
+    }
+
+    /// Verifies the first `count` bytes of the receive buffer and counts the replies in them.
+    fn take_replies(&mut self, slot: usize, count: usize) -> Result<(), Wrong> {
+        let connection = &mut self.connections[slot];
+        let mut bytes = &self.received[..count];
+        while !bytes.is_empty() {
+            if connection.phase == Phase::Closing || connection.admitted_at_ns.is_empty() {
+                return Err(Wrong(format!("{} bytes that nobody asked for", bytes.len())));
+            }
+            let number = connection.number;
+            let step = self.codec.incoming(slot as u32, &mut connection.reader, number, bytes)?;
+            let Step::Reply { consumed, last } = step else { return Ok(()) };
+            bytes = &bytes[consumed..];
+            let Some(admitted_at_ns) = connection.answered() else {
+                return Err(Wrong("a reply to a request that was not sent completely".to_owned()));
+            };
+            connection.completed += 1;
+            self.tally.answered(self.now_ns.saturating_sub(admitted_at_ns), self.now_ns);
+            self.last_reply_ns = self.now_ns;
+            self.failing_since_ns = None;
+            if last {
+                connection.phase = Phase::Closing;
+                connection.since_ns = self.now_ns;
+            }
+        }
+        if self.share.plan.reconnect && connection.admitted_at_ns.is_empty() {
+            self.finish_sending(slot);
+        }
+        Ok(())
+    }
+
+    /// One request per connection: the reply is complete, now the connection ends.
+    fn finish_sending(&mut self, slot: usize) {
+        let connection = &mut self.connections[slot];
+        connection.phase = Phase::Closing;
+        connection.since_ns = self.now_ns;
+        if !self.codec.server_closes_first()
+            && let Some(socket) = &connection.socket
+        {
+            // A failure means that the server has closed already, which the next read reports.
+            let _already_closed = socket.shutdown(std::net::Shutdown::Write);
+        }
+    }
+
+    /// Admits as many requests as the schedule allows and the pipeline has room for, and sends
+    /// them. A pipeline is refilled when three quarters of it are empty, so that requests go out in
+    /// batches.
+    fn refill(&mut self, slot: usize) {
+        let connection = &mut self.connections[slot];
+        let depth = self.share.plan.pipelining as usize;
+        let under_way = connection.admitted_at_ns.len();
+        if connection.phase == Phase::Open && !self.share.plan.reconnect && under_way <= depth / 4 {
+            let mut admitted = 0;
+            while under_way + admitted < depth && self.schedule.take() {
+                connection.admit(self.now_ns);
+                admitted += 1;
+            }
+            self.tally.admitted(admitted as u64, self.now_ns);
+        }
+        if connection.unsent > 0 {
+            self.send(slot);
+        }
+    }
+
+    /// Sends what is admitted, and asks for EPOLLOUT exactly while something is left.
+    fn send(&mut self, slot: usize) {
+        let connection = &mut self.connections[slot];
+        let sent = connection.send(slot as u32, &mut self.codec, &mut self.tally.bytes_sent);
+        let waits = match sent {
+            Sent::Failed(errno) => return self.failed(slot, errno),
+            Sent::All => false,
+            Sent::Full => true,
+        };
+        if waits != connection.waits_for_room {
+            connection.waits_for_room = waits;
+            self.watch(slot, if waits { READ_WRITE } else { READ });
+        }
+    }
+
+    /// Changes what epoll reports about a connection.
+    fn watch(&mut self, slot: usize, flags: EpollFlags) {
+        let Some(socket) = &self.connections[slot].socket else { return };
+        if let Err(errno) = self.epoll.modify(socket, &mut EpollEvent::new(flags, slot as u64)) {
+            self.lost(slot, Fault::Closed, format!("epoll_ctl failed: {errno}"));
+        }
+    }
+
+    /// Gives a place a new connection. With one request per connection, the request is admitted
+    /// now: its latency includes the handshake.
+    fn connect(&mut self, slot: usize) {
+        let connection = &mut self.connections[slot];
+        if self.share.plan.reconnect {
+            if !self.schedule.take() {
+                connection.phase = Phase::Parked;
+                return;
+            }
+            connection.admit(self.now_ns);
+            self.tally.admitted(1, self.now_ns);
+        }
+        let index = self.share.first + slot as u32;
+        let socket = match self.share.sockets.connect(self.share.sockets.source(index)) {
+            Ok(socket) => socket,
+            Err(error) => return self.lost(slot, Fault::Connect, format!("connect: {error}")),
+        };
+        connection.phase = Phase::Connecting;
+        connection.since_ns = self.now_ns;
+        connection.socket = Some(socket);
+        // On loopback the connection is usually made by now, so the request can follow at once.
+        let mut flags = READ_WRITE;
+        if connection.unsent > 0 {
+            match connection.send(slot as u32, &mut self.codec, &mut self.tally.bytes_sent) {
+                Sent::All => {
+                    flags = READ;
+                    connection.phase = Phase::Open;
+                    self.failing_since_ns = None;
+                    self.tally.connects += 1;
+                }
+                Sent::Full => {}
+                Sent::Failed(errno) => {
+                    return self.lost(slot, Fault::Connect, format!("connect: {errno}"));
+                }
+            }
+        }
+        let Some(socket) = &self.connections[slot].socket else { return };
+        if let Err(errno) = self.epoll.add(socket, EpollEvent::new(flags, slot as u64)) {
+            self.lost(slot, Fault::Connect, format!("epoll_ctl failed: {errno}"));
+        }
+    }
+
+    /// A connecting socket has an event: it is connected, or has failed.
+    fn connected(&mut self, slot: usize) {
+        self.clock();
+        let connection = &mut self.connections[slot];
+        if let Some(error) = connection.socket.as_ref().and_then(connect_error) {
+            return self.lost(slot, Fault::Connect, format!("connect: {error}"));
+        }
+        connection.phase = Phase::Open;
+        connection.since_ns = self.now_ns;
+        connection.waits_for_room = false;
+        self.failing_since_ns = None;
+        self.tally.connects += 1;
+        self.watch(slot, READ);
+        self.refill(slot);
+    }
+
+    /// The server's FIN has come.
+    fn closed_by_server(&mut self, slot: usize) {
+        self.clock();
+        let connection = &mut self.connections[slot];
+        if connection.phase != Phase::Closing && !connection.admitted_at_ns.is_empty() {
+            match self.codec.end(slot as u32, &mut connection.reader, connection.number) {
+                Err(Wrong(what)) => return self.lost(slot, Fault::Wrong, what),
+                Ok(false) => {
+                    let what = "the server closed the connection before its reply was complete";
+                    return self.lost(slot, Fault::Closed, what.to_owned());
+                }
+                Ok(true) => {}
+            }
+            let Some(admitted_at_ns) = connection.answered() else {
+                let what = "a reply to a request that was not sent completely".to_owned();
+                return self.lost(slot, Fault::Wrong, what);
+            };
+            connection.completed += 1;
+            self.tally.answered(self.now_ns.saturating_sub(admitted_at_ns), self.now_ns);
+            self.last_reply_ns = self.now_ns;
+            self.failing_since_ns = None;
+        }
+        self.tally.closed_by_server += u64::from(!self.share.plan.reconnect);
+        self.reopen(slot);
+    }
+
+    /// A system call says that the connection is gone.
+    fn failed(&mut self, slot: usize, errno: Errno) {
+        if self.connections[slot].phase == Phase::Closing {
+            // The last reply was complete: a server that then resets has lost nothing of ours.
+            return self.closed_by_server(slot);
+        }
+        if self.connections[slot].admitted_at_ns.is_empty() {
+            return self.closed_by_server(slot);
+        }
+        self.lost(slot, Fault::Closed, format!("the connection broke before the reply: {errno}"));
+    }
+
+    /// The server ended a connection as it may: what was still on its way is sent on a new one.
+    fn reopen(&mut self, slot: usize) {
+        let reader = self.codec.reader();
+        let lost = self.connections[slot].close(Phase::Parked, reader);
+        self.tally.lost(lost, self.now_ns);
+        self.schedule.give_back(lost);
+        self.connect(slot);
+    }
+
+    /// A promise was broken: one request is lost to it, the others on this connection are sent
+    /// again, on a new one. That one is opened after the batch, so that errors cannot recurse.
+    fn lost(&mut self, slot: usize, fault: Fault, what: String) {
+        let reader = self.codec.reader();
+        let lost = self.connections[slot].close(Phase::Waiting, reader);
+        self.tally.lost(lost, self.now_ns);
+        self.schedule.give_back(lost.saturating_sub(1));
+        self.tally.error(fault, what);
+        let pause_ns = match fault {
+            Fault::Connect => {
+                self.failing_since_ns.get_or_insert(self.now_ns);
+                RECONNECT_PAUSE_NS
+            }
+            _ => 0,
+        };
+        self.retries.push((self.now_ns + pause_ns, slot));
+    }
+
+    /// Opens the connections whose time to try again has come.
+    fn retry(&mut self) {
+        let now_ns = self.now_ns;
+        for (due_ns, slot) in std::mem::take(&mut self.retries) {
+            if due_ns <= now_ns {
+                self.connect(slot);
+            } else {
+                self.retries.push((due_ns, slot));
+            }
+        }
+    }
+
+    /// Starts every connection that is not at work: open and silent, or without a socket.
+    fn kick(&mut self) {
+        for slot in 0..self.connections.len() {
+            self.clock();
+            match self.connections[slot].phase {
+                Phase::Parked => self.connect(slot),
+                Phase::Open => self.refill(slot),
+                Phase::Waiting | Phase::Connecting | Phase::Closing => {}
+            }
+        }
+    }
+
+    /// Gives up what has taken too long.
+    fn sweep(&mut self) {
+        self.next_sweep_ns = self.now_ns + SWEEP_NS.min(self.timeout_ns());
+        let limit_ns = self.timeout_ns();
+        for slot in 0..self.connections.len() {
+            let connection = &self.connections[slot];
+            let (since_ns, fault, what) = match connection.phase {
+                Phase::Connecting => {
+                    (connection.since_ns, Fault::Connect, "connect: no answer in time")
+                }
+                Phase::Closing => (
+                    connection.since_ns,
+                    Fault::Timeout,
+                    "the server did not close a connection that it was to close",
+                ),
+                Phase::Open => match connection.admitted_at_ns.front() {
+                    Some(&since_ns) => (since_ns, Fault::Timeout, "no complete reply in time"),
+                    None => continue,
+                },
+                Phase::Parked | Phase::Waiting => continue,
+            };
+            if self.now_ns.saturating_sub(since_ns) > limit_ns {
+                self.lost(slot, fault, what.to_owned());
+            }
+        }
+    }
+
+    /// Tells the other threads and the observer how far we are.
+    fn tick(&mut self) {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.next_tick_ns = self.now_ns + SECOND_NS;
+        let now = (self.tally.requests, self.tally.errors_sum());
+        let board = self.share.published;
+        if self.measuring {
+            board.requests.fetch_add(now.0 - self.published.0, Relaxed);
+            board.errors.fetch_add(now.1 - self.published.1, Relaxed);
+            self.published = now;
+        }
+        let total = match self.measuring {
+            true => (board.requests.load(Relaxed), board.errors.load(Relaxed)),
+            false => now,
+        };
+        let elapsed = Duration::from_nanos(self.now_ns - self.phase_started_ns);
+        let (measuring, requests, errors) = (self.measuring, total.0, total.1);
+        if let Some(observer) = &mut self.observer {
+            observer.tick(&Progress { measuring, elapsed, requests, errors });
+        }
+    }
+
+    fn is_dead(&self) -> bool {
+        self.failing_since_ns.is_some_and(|since_ns| self.now_ns > since_ns + DEAD_AFTER_NS)
+    }
+
+    fn timeout_ns(&self) -> u64 {
+        nanoseconds(self.share.plan.request_timeout)
+    }
+
+    /// Reads the clock, once per read of a socket: a vDSO call of some 30 ns.
+    #[inline]
+    fn clock(&mut self) -> u64 {
+        self.now_ns = self.origin.elapsed().as_nanos() as u64;
+        self.now_ns
+    }
+}
+
+/// A duration in nanoseconds; five centuries at most.
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
+}
+
+/// CPU time of the calling thread (clock_gettime(2), CLOCK_THREAD_CPUTIME_ID).
+fn thread_cpu_ns() -> Result<u64, Error> {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .map_err(Error::system::<Errno>("clock_gettime"))?;
+    Ok(time.tv_sec() as u64 * SECOND_NS + time.tv_nsec() as u64)
+}

@@ -1,0 +1,530 @@
+//! HTTP/1.1 as a client speaks it (RFC 9112), with its own reader of responses.
+//!
+//! The reader splits a byte stream into head, body pieces and end, whatever way the bytes were cut
+//! by the network; bodies pass through and are never held. `Http` compares them on the way.
+
+use std::sync::Arc;
+
+use crate::codec::{Codec, Step, Wrong};
+use crate::payload::{Mirror, Wire, describe_difference};
+use crate::{Method, Plan};
+
+/// A head larger than this is a fault: servers send some hundred bytes; 64 KiB is what curl takes
+/// for one header line, and far beyond what any server here sends.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// More header fields than a reply to a load generator has.
+const FIELDS_MAX: usize = 64;
+/// Chunk sizes: 16 hexadecimal digits are 64 bits; extensions (RFC 9112, 7.1.1) get the rest.
+const CHUNK_LINE_BYTES_MAX: usize = 4 * 1024;
+
+/// What the rule of `/bytes/N` repeats: byte k of the body is `ALPHABET[k % 64]`.
+const ALPHABET: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-\n";
+/// The alphabet is laid out this often, so that one comparison covers a whole receive buffer.
+const ALPHABET_COPIES: usize = 1_025;
+
+/// How a body ends (RFC 9112, section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    Length(u64),
+    Chunked,
+    UntilClose,
+}
+
+/// What matters of a response's head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    framing: Framing,
+    /// The server closes after this response.
+    pub(crate) close: bool,
+}
+
+/// What the reader found next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event<'a> {
+    /// All bytes were taken; more are needed.
+    More,
+    /// A final head (interim ones are skipped).
+    Head(Head),
+    /// A piece of the body, framing removed.
+    Body(&'a [u8]),
+    /// The response is complete; the next one may follow.
+    End,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Head,
+    Fixed(u64),
+    UntilClose,
+    ChunkSize,
+    Chunk(u64),
+    ChunkEnd,
+    Trailer,
+    End,
+}
+
+/// The head that was parsed last on this thread, and its meaning. Servers repeat themselves: all
+/// replies of one second are usually the same to the byte, and comparing 150 bytes is cheaper than
+/// parsing them.
+#[derive(Debug, Default)]
+pub(crate) struct LastHead {
+    bytes: Vec<u8>,
+    head: Option<Head>,
+}
+
+/// Reads responses from one connection.
+#[derive(Debug)]
+pub(crate) struct ResponseReader {
+    state: State,
+    /// The beginning of a head or a line whose end has not arrived.
+    held: Vec<u8>,
+}
+
+impl ResponseReader {
+    /// At the start of a response.
+    pub(crate) fn new() -> Self {
+        ResponseReader { state: State::Head, held: Vec::new() }
+    }
+
+    /// What comes next in `bytes`, and how many of them it took. `to_head`: the request was HEAD.
+    /// Call again with the rest until it says [`Event::More`]; [`Event::End`] may take no bytes.
+    pub(crate) fn read<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        to_head: bool,
+        last: &mut LastHead,
+    ) -> Result<(usize, Event<'a>), Wrong> {
+        let mut taken = 0;
+        loop {
+            let rest = &bytes[taken..];
+            if self.state == State::End {
+                self.state = State::Head;
+                return Ok((taken, Event::End));
+            }
+            if rest.is_empty() {
+                return Ok((taken, Event::More));
+            }
+            match self.state {
+                State::Head => {
+                    let (used, head) = self.read_head(rest, to_head, last)?;
+                    taken += used;
+                    if let Some(head) = head {
+                        return Ok((taken, Event::Head(head)));
+                    }
+                }
+                State::Fixed(left) => {
+                    let (used, left) = split(rest, left);
+                    self.state = if left == 0 { State::End } else { State::Fixed(left) };
+                    return Ok((taken + used, Event::Body(&rest[..used])));
+                }
+                State::Chunk(left) => {
+                    let (used, left) = split(rest, left);
+                    self.state = if left == 0 { State::ChunkEnd } else { State::Chunk(left) };
+                    return Ok((taken + used, Event::Body(&rest[..used])));
+                }
+                State::UntilClose => return Ok((bytes.len(), Event::Body(rest))),
+                State::ChunkSize | State::ChunkEnd | State::Trailer => {
+                    taken += self.read_line(rest)?;
+                }
+                State::End => {}
+            }
+        }
+    }
+
+    /// The server has closed. Whether that ends a body; a head or a counted body it does not.
+    pub(crate) fn end(&mut self) -> bool {
+        let ended = self.state == State::UntilClose;
+        if ended {
+            self.state = State::Head;
+        }
+        ended
+    }
+
+    /// Whether nothing of a response has arrived yet.
+    #[cfg(test)]
+    fn is_at_start(&self) -> bool {
+        self.state == State::Head && self.held.is_empty()
+    }
+
+    /// Takes head bytes; the head, if it is complete and final.
+    fn read_head(
+        &mut self,
+        bytes: &[u8],
+        to_head: bool,
+        last: &mut LastHead,
+    ) -> Result<(usize, Option<Head>), Wrong> {
+        if let (true, Some(head)) = (self.held.is_empty(), last.head)
+            && bytes.starts_with(&last.bytes)
+        {
+            self.begin_body(head, to_head);
+            return Ok((last.bytes.len(), Some(head)));
+        }
+        let held = self.held.len();
+        let room = (HEAD_BYTES_MAX - held).min(bytes.len());
+        let (parsed, len) = if held == 0 {
+            parse_head(&bytes[..room])?
+        } else {
+            self.held.extend_from_slice(&bytes[..room]);
+            parse_head(&self.held)?
+        };
+        let Some(head) = parsed else {
+            if held == 0 {
+                self.held.extend_from_slice(&bytes[..room]);
+            }
+            if self.held.len() >= HEAD_BYTES_MAX {
+                return Err(Wrong(format!("the head is longer than {HEAD_BYTES_MAX} bytes")));
+            }
+            return Ok((room, None));
+        };
+        let used = len - held;
+        if head.status >= 200 {
+            last.bytes.clear();
+            last.bytes.extend_from_slice(if held == 0 { &bytes[..len] } else { &self.held[..len] });
+            last.head = Some(head);
+        }
+        self.held = Vec::new();
+        if head.status < 200 {
+            return Ok((used, None));
+        }
+        self.begin_body(head, to_head);
+        Ok((used, Some(head)))
+    }
+
+    fn begin_body(&mut self, head: Head, to_head: bool) {
+        self.state = match head.framing {
+            _ if to_head || head.status == 204 || head.status == 304 => State::End,
+            Framing::Length(0) => State::End,
+            Framing::Length(len) => State::Fixed(len),
+            Framing::Chunked => State::ChunkSize,
+            Framing::UntilClose => State::UntilClose,
+        };
+    }
+
+    /// Takes the bytes of a line of the chunked coding, and acts on the line when it is complete.
+    fn read_line(&mut self, bytes: &[u8]) -> Result<usize, Wrong> {
+        let end = bytes.iter().position(|&byte| byte == b'\n');
+        let used = end.map_or(bytes.len(), |end| end + 1);
+        self.held.extend_from_slice(&bytes[..used]);
+        if self.held.len() > CHUNK_LINE_BYTES_MAX {
+            return Err(Wrong("a line of the chunked coding is too long".to_owned()));
+        }
+        if end.is_none() {
+            return Ok(used);
+        }
+        let Some(line) = self.held.strip_suffix(b"\r\n") else {
+            return Err(Wrong("a line of the chunked coding does not end with CR LF".to_owned()));
+        };
+        self.state = match self.state {
+            State::ChunkEnd if line.is_empty() => State::ChunkSize,
+            State::ChunkEnd => {
+                return Err(Wrong("a chunk is longer than its size says".to_owned()));
+            }
+            State::Trailer if line.is_empty() => State::End,
+            State::Trailer => State::Trailer,
+            _ => match chunk_size(line)? {
+                0 => State::Trailer,
+                size => State::Chunk(size),
+            },
+        };
+        self.held.clear();
+        Ok(used)
+    }
+}
+
+/// How many of `bytes` belong to the `left` bytes of a body, and how many are left then.
+fn split(bytes: &[u8], left: u64) -> (usize, u64) {
+    let used = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+    (used, left - used as u64)
+}
+
+/// The size that a chunk's first line gives (RFC 9112, section 7.1).
+fn chunk_size(line: &[u8]) -> Result<u64, Wrong> {
+    let digits = line.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    let size = std::str::from_utf8(digits)
+        .ok()
+        .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        .and_then(|text| u64::from_str_radix(text, 16).ok());
+    size.ok_or_else(|| Wrong("a chunk has no size that could be read".to_owned()))
+}
+
+/// The head at the start of `bytes` and its length; `None` while it is incomplete.
+fn parse_head(bytes: &[u8]) -> Result<(Option<Head>, usize), Wrong> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut response = httparse::Response::new(&mut fields);
+    let len = match response.parse(bytes) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok((None, 0)),
+        Err(error) => return Err(Wrong(format!("the head is not HTTP/1.1: {error}"))),
+    };
+    let status = response.code.unwrap_or_default();
+    if status == 101 {
+        return Err(Wrong("the server switched to a protocol that nobody asked for".to_owned()));
+    }
+    let (mut length, mut coding, mut close, mut keep_alive) = (None, None, false, false);
+    for field in response.headers.iter() {
+        let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+        if is("content-length") {
+            let value = content_length(field.value)?;
+            if length.is_some_and(|earlier| earlier != value) {
+                return Err(Wrong("two Content-Length fields disagree".to_owned()));
+            }
+            length = Some(value);
+        } else if is("transfer-encoding") {
+            coding = Some(has_token(field.value, b"chunked"));
+        } else if is("connection") {
+            close |= has_token(field.value, b"close");
+            keep_alive |= has_token(field.value, b"keep-alive");
+        }
+    }
+    let framing = match (coding, length) {
+        (Some(_), Some(_)) => {
+            return Err(Wrong("both Content-Length and Transfer-Encoding are given".to_owned()));
+        }
+        (Some(true), None) => Framing::Chunked,
+        (None, Some(length)) => Framing::Length(length),
+        (Some(false), None) | (None, None) => Framing::UntilClose,
+    };
+    let close = close || (response.version == Some(0) && !keep_alive);
+    Ok((Some(Head { status, framing, close }), len))
+}
+
+/// The value of a Content-Length field (RFC 9110, section 8.6).
+fn content_length(value: &[u8]) -> Result<u64, Wrong> {
+    std::str::from_utf8(value)
+        .ok()
+        .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| Wrong("Content-Length is not a number".to_owned()))
+}
+
+/// Whether a comma-separated list holds a token, in any case.
+fn has_token(list: &[u8], token: &[u8]) -> bool {
+    list.split(|&byte| byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
+}
+
+/// What the body of each reply must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// The rule of `/bytes/N`, for N bytes.
+    Alphabet(u64),
+    /// These bytes.
+    Bytes(Arc<[u8]>),
+    /// Too long to be kept: so many bytes with this CRC-32.
+    Checksum {
+        /// Bytes.
+        len: u64,
+        /// CRC-32 of all of them.
+        crc: u32,
+    },
+    /// The request's own body.
+    Echo,
+    /// Anything.
+    Any,
+}
+
+/// What a connection remembers of a response that is arriving.
+pub(crate) struct Reader {
+    response: ResponseReader,
+    close: bool,
+    body_bytes: u64,
+    crc: crc32fast::Hasher,
+}
+
+/// HTTP/1.1 requests of one kind.
+pub(crate) struct Http {
+    wire: Wire,
+    to_head: bool,
+    one_per_connection: bool,
+    status: u16,
+    expected: Expected,
+    mirror: Mirror,
+    alphabet: Vec<u8>,
+    last_head: LastHead,
+}
+
+impl Http {
+    /// The requests of `plan`, whose replies must have the body `expected`.
+    pub(crate) fn new(plan: &Plan, expected: Expected) -> Self {
+        let payload_bytes = if plan.method == Method::Post { plan.payload_bytes } else { 0 };
+        let head = request_head(plan, plan.reconnect);
+        Http {
+            wire: Wire::new(head.as_bytes(), payload_bytes, plan.pipelining),
+            to_head: plan.method == Method::Head,
+            one_per_connection: plan.reconnect,
+            status: plan.expected_status,
+            mirror: Mirror::new(if expected == Expected::Echo { payload_bytes } else { 0 }),
+            alphabet: ALPHABET.repeat(ALPHABET_COPIES),
+            last_head: LastHead::default(),
+            expected,
+        }
+    }
+
+    /// Compares one piece of a body that arrived.
+    fn compare(&mut self, at: (u32, u64), reader: &mut Reader, piece: &[u8]) -> Result<(), Wrong> {
+        let from = reader.body_bytes;
+        reader.body_bytes += piece.len() as u64;
+        let whole: &[u8] = match &self.expected {
+            Expected::Any => return Ok(()),
+            Expected::Checksum { .. } => {
+                reader.crc.update(piece);
+                return Ok(());
+            }
+            Expected::Alphabet(len) => return compare_rule(&self.alphabet, *len, from, piece),
+            Expected::Bytes(bytes) => bytes,
+            Expected::Echo => self.mirror.payload(at.0, at.1),
+        };
+        let rest =
+            usize::try_from(from).ok().and_then(|from| whole.get(from..)).unwrap_or_default();
+        match rest.get(..piece.len()) {
+            Some(expected) if expected == piece => Ok(()),
+            Some(expected) => Err(Wrong(describe_difference(from, piece, expected))),
+            None => Err(too_long(whole.len() as u64)),
+        }
+    }
+
+    /// Whether a body that has ended is the expected one.
+    fn conclude(&self, reader: &mut Reader) -> Result<(), Wrong> {
+        let found = std::mem::take(&mut reader.body_bytes);
+        let expected = match &self.expected {
+            _ if self.to_head => return Ok(()),
+            Expected::Any => return Ok(()),
+            Expected::Alphabet(len) | Expected::Checksum { len, .. } => *len,
+            Expected::Bytes(bytes) => bytes.len() as u64,
+            Expected::Echo => self.mirror.len() as u64,
+        };
+        if found != expected {
+            return Err(Wrong(format!("the body has {found} bytes, expected {expected}")));
+        }
+        if let Expected::Checksum { crc, .. } = self.expected {
+            let found = std::mem::replace(&mut reader.crc, crc32fast::Hasher::new()).finalize();
+            if found != crc {
+                return Err(Wrong("the body has the right length and other bytes".to_owned()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Compares with the rule of `/bytes/N`, from byte `from` of the body on.
+fn compare_rule(alphabet: &[u8], len: u64, from: u64, piece: &[u8]) -> Result<(), Wrong> {
+    if from + piece.len() as u64 > len {
+        return Err(too_long(len));
+    }
+    let mut from = from;
+    for piece in piece.chunks(alphabet.len() - ALPHABET.len()) {
+        let start = (from % ALPHABET.len() as u64) as usize;
+        let expected = &alphabet[start..start + piece.len()];
+        if piece != expected {
+            return Err(Wrong(describe_difference(from, piece, expected)));
+        }
+        from += piece.len() as u64;
+    }
+    Ok(())
+}
+
+fn too_long(expected: u64) -> Wrong {
+    Wrong(format!("the body has more than the expected {expected} bytes"))
+}
+
+/// The head of each request of `plan`; `close` asks the server to close after its reply, so that
+/// it is the server's side that keeps the port in TIME_WAIT (RFC 9293, section 3.6.1).
+pub(crate) fn request_head(plan: &Plan, close: bool) -> String {
+    let method = plan.method.as_str();
+    let mut head =
+        format!("{method} {} HTTP/1.1\r\nHost: {}\r\n", plan.target.path, plan.target.authority);
+    for (name, value) in &plan.headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if plan.method == Method::Post {
+        head.push_str(&format!("Content-Length: {}\r\n", plan.payload_bytes));
+    }
+    if close {
+        head.push_str("Connection: close\r\n");
+    }
+    head.push_str("\r\n");
+    head
+}
+
+impl Codec for Http {
+    type Reader = Reader;
+
+    fn reader(&self) -> Reader {
+        Reader {
+            response: ResponseReader::new(),
+            close: false,
+            body_bytes: 0,
+            crc: crc32fast::Hasher::new(),
+        }
+    }
+
+    fn request_bytes(&self) -> usize {
+        self.wire.request_bytes()
+    }
+
+    fn outgoing(&mut self, connection: u32, number: u64, requests: u32, offset: usize) -> &[u8] {
+        self.wire.outgoing(connection, number, requests, offset)
+    }
+
+    fn incoming(
+        &mut self,
+        connection: u32,
+        reader: &mut Reader,
+        number: u64,
+        bytes: &[u8],
+    ) -> Result<Step, Wrong> {
+        let mut consumed = 0;
+        loop {
+            let rest = &bytes[consumed..];
+            let (used, event) = reader.response.read(rest, self.to_head, &mut self.last_head)?;
+            consumed += used;
+            match event {
+                Event::More => return Ok(Step::More),
+                Event::Head(head) if head.status != self.status => {
+                    let status = self.status;
+                    return Err(Wrong(format!("status {}, expected {status}", head.status)));
+                }
+                Event::Head(head) => reader.close = head.close || self.one_per_connection,
+                Event::Body(piece) => self.compare((connection, number), reader, piece)?,
+                Event::End => {
+                    self.conclude(reader)?;
+                    return Ok(Step::Reply { consumed, last: reader.close });
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, _: u32, reader: &mut Reader, _: u64) -> Result<bool, Wrong> {
+        let ended = reader.response.end();
+        if ended {
+            self.conclude(reader)?;
+        }
+        Ok(ended)
+    }
+
+    fn server_closes_first(&self) -> bool {
+        true
+    }
+
+    fn verification(&self) -> String {
+        let status = self.status;
+        match &self.expected {
+            _ if self.to_head => format!("status {status} and framing of the head"),
+            Expected::Any => format!("status {status} and framing; not the bytes of the body"),
+            Expected::Alphabet(_) => {
+                format!("status {status} and every byte, against the rule of /bytes/N")
+            }
+            Expected::Echo => format!("status {status} and every byte, against the request's body"),
+            Expected::Bytes(_) => {
+                format!("status {status} and every byte, against a reply read before the run")
+            }
+            Expected::Checksum { .. } => {
+                format!("status {status}, length and CRC-32, against a reply read before the run")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "http1_tests.rs"]
+mod tests;

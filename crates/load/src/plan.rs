@@ -1,0 +1,341 @@
+//! What is asked of the load generator.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use crate::Error;
+
+/// Connections of one run. More than any experiment here needs, and below what one client address
+/// can have towards one server port (28,232 by default, `ip_local_port_range` in ip(7)).
+const CONNECTIONS_MAX: u32 = 28_000;
+/// Echo servers answer while they read, so depth x payload is on its way at once; 1,024 is far
+/// beyond where pipelining stops to matter.
+const PIPELINING_MAX: u32 = 1_024;
+/// Each connection of a pipelined run has this much in its request and reply at most; 16 MiB of one
+/// payload is already a streaming test.
+const PAYLOAD_BYTES_MAX: usize = 16 << 20;
+/// More engine threads than any machine of today has cores is a slip of the finger.
+const THREADS_MAX: u32 = 1_024;
+
+/// What the server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Every byte comes back (RFC 862).
+    Echo,
+    /// HTTP/1.1 (RFC 9112).
+    Http,
+}
+
+/// Where the load goes, read from a URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The URL as it was given.
+    pub url: String,
+    /// `tcp` or `http`.
+    pub protocol: Protocol,
+    /// `host:port` as given, for the Host field (RFC 9110, section 7.2).
+    pub authority: String,
+    /// The first address that the host resolves to.
+    pub address: SocketAddr,
+    /// Path and query, starting with `/`. Empty for an echo server.
+    pub path: String,
+}
+
+impl Target {
+    /// Reads `tcp://HOST:PORT` or `http://HOST[:PORT][/PATH]` and resolves the host.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] when the text is no such URL or the host has no address.
+    pub fn parse(url: &str) -> Result<Target, Error> {
+        let bad = |why: &str| {
+            Error::Plan(format!(
+                "cannot use {url:?} as a URL: {why}; write tcp://HOST:PORT for an echo server or \
+                 http://HOST:PORT/PATH for an HTTP/1.1 server"
+            ))
+        };
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| bad("it has no scheme"))?;
+        let protocol = match scheme {
+            "tcp" => Protocol::Echo,
+            "http" => Protocol::Http,
+            _ => return Err(bad("its scheme is neither tcp nor http")),
+        };
+        let (authority, path) = match rest.find(['/', '?']) {
+            Some(at) => rest.split_at(at),
+            None => (rest, ""),
+        };
+        let path = path.split('#').next().unwrap_or_default();
+        if url.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+            return Err(bad("it holds a space or a control character"));
+        }
+        if authority.is_empty() || authority.contains('@') {
+            return Err(bad("it names no host, or a user"));
+        }
+        let path = match protocol {
+            Protocol::Echo if path.len() > 1 => return Err(bad("an echo server has no paths")),
+            Protocol::Echo => String::new(),
+            Protocol::Http if path.starts_with('/') => path.to_owned(),
+            Protocol::Http => format!("/{path}"),
+        };
+        let address = resolve(authority, protocol).map_err(|why| bad(&why))?;
+        Ok(Target { url: url.to_owned(), protocol, authority: authority.to_owned(), address, path })
+    }
+}
+
+/// The first address of `host:port`, or of `host` with HTTP's own port.
+fn resolve(authority: &str, protocol: Protocol) -> Result<SocketAddr, String> {
+    let has_port = authority.rsplit_once(':').is_some_and(|(host, port)| {
+        !port.is_empty()
+            && port.bytes().all(|byte| byte.is_ascii_digit())
+            && (!host.contains(':') || host.ends_with(']'))
+    });
+    let with_port = match (has_port, protocol) {
+        (true, _) => authority.to_owned(),
+        (false, Protocol::Http) => format!("{authority}:80"),
+        (false, Protocol::Echo) => return Err("it has no port".to_owned()),
+    };
+    let mut addresses = with_port.to_socket_addrs().map_err(|error| error.to_string())?;
+    let first = addresses.next().ok_or_else(|| "the host has no address".to_owned())?;
+    if first.port() == 0 { Err("port 0 is no server's port".to_owned()) } else { Ok(first) }
+}
+
+/// How long a run lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// Whatever completes inside this time is counted.
+    Window(Duration),
+    /// Exactly so many requests are sent.
+    Requests(u64),
+}
+
+/// Request methods that the generator knows (RFC 9110, section 9.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// No body in the request.
+    Get,
+    /// No body in the request nor in the reply.
+    Head,
+    /// [`Plan::payload_bytes`] of body in the request.
+    Post,
+}
+
+impl Method {
+    /// The method as it stands in a request line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+        }
+    }
+}
+
+/// What each HTTP reply's body is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpectedBody {
+    /// `/bytes/N`: the rule of that route. POST to `/echo`: the request's own body. Else: as
+    /// [`Learnt`].
+    ///
+    /// [`Learnt`]: ExpectedBody::Learnt
+    Auto,
+    /// The body that two requests before the run were both answered with.
+    Learnt,
+    /// Anything, as long as it is a complete message with the expected status.
+    Any,
+}
+
+/// What is asked of the load generator. Start from [`Plan::new`] and change what differs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Where the load goes.
+    pub target: Target,
+    /// Connections that carry load.
+    pub connections: u32,
+    /// Length of the measured window.
+    pub length: Length,
+    /// Load before the window, thrown away: caches, branch predictors and TCP windows fill.
+    pub warmup: Duration,
+    /// A new connection for each request instead of keep-alive. Latency then starts at connect(2).
+    pub reconnect: bool,
+    /// Requests on their way at once on each connection; 1 is no pipelining.
+    pub pipelining: u32,
+    /// Bytes of one echo message, or of a POST's body.
+    pub payload_bytes: usize,
+    /// HTTP method; not used for echo.
+    pub method: Method,
+    /// Further header fields of each request, name and value; not used for echo.
+    pub headers: Vec<(String, String)>,
+    /// The one status that counts as right; not used for echo.
+    pub expected_status: u16,
+    /// What the reply's body is compared with; not used for echo.
+    pub expected_body: ExpectedBody,
+    /// Silent connections opened before the window and held until after it.
+    pub idle_connections: u32,
+    /// A reply that takes longer is an error, and its connection is given up.
+    pub request_timeout: Duration,
+    /// Engine threads, each with its own share of the connections.
+    pub threads: u32,
+    /// Core that the engine thread is pinned to; thread k is pinned to core + k. `None`: not
+    /// pinned.
+    pub core: Option<usize>,
+}
+
+impl Plan {
+    /// 64 keep-alive connections, 10 s after 1 s of warm-up, one thread, 64 bytes of echo or GET.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] when the URL cannot be used.
+    pub fn new(url: &str) -> Result<Plan, Error> {
+        Ok(Plan {
+            target: Target::parse(url)?,
+            connections: 64,
+            length: Length::Window(Duration::from_secs(10)),
+            warmup: Duration::from_secs(1),
+            reconnect: false,
+            pipelining: 1,
+            payload_bytes: 64,
+            method: Method::Get,
+            headers: Vec::new(),
+            expected_status: 200,
+            expected_body: ExpectedBody::Auto,
+            idle_connections: 0,
+            request_timeout: Duration::from_secs(5),
+            threads: 1,
+            core: None,
+        })
+    }
+
+    /// Says whether the plan can be carried out at all; [`crate::run`] asks this first.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] with one sentence: what, where, what to do.
+    pub fn check(&self) -> Result<(), Error> {
+        let http = self.target.protocol == Protocol::Http;
+        let carries_payload = !http || self.method == Method::Post;
+        let complaints = [
+            (
+                self.connections == 0 || self.connections > CONNECTIONS_MAX,
+                format!("connections must be 1 to {CONNECTIONS_MAX}, not {}", self.connections),
+            ),
+            (
+                self.idle_connections > 1_000_000,
+                format!("idle connections must be at most 1000000, not {}", self.idle_connections),
+            ),
+            (
+                self.threads == 0 || self.threads > THREADS_MAX || self.threads > self.connections,
+                format!("threads must be 1 to the number of connections, not {}", self.threads),
+            ),
+            (
+                self.pipelining == 0 || self.pipelining > PIPELINING_MAX,
+                format!("pipelining must be 1 to {PIPELINING_MAX}, not {}", self.pipelining),
+            ),
+            (
+                self.reconnect && self.pipelining > 1,
+                "one request per connection leaves nothing to pipeline: ask for one of the two"
+                    .into(),
+            ),
+            (
+                carries_payload && (self.payload_bytes > PAYLOAD_BYTES_MAX),
+                format!(
+                    "payload must be at most {PAYLOAD_BYTES_MAX} bytes, not {}",
+                    self.payload_bytes
+                ),
+            ),
+            (!http && self.payload_bytes == 0, "an echo message needs at least 1 byte".into()),
+            (
+                self.length == Length::Window(Duration::ZERO) || self.length == Length::Requests(0),
+                "the run must last longer than nothing: give a duration or a number of requests"
+                    .into(),
+            ),
+            (
+                self.request_timeout < Duration::from_millis(1),
+                "the time limit of a request must be at least 1 ms".into(),
+            ),
+            (
+                http && !(200..=599).contains(&self.expected_status),
+                format!("a final status is 200 to 599, not {}", self.expected_status),
+            ),
+        ];
+        if let Some((_, text)) = complaints.into_iter().find(|(complaint, _)| *complaint) {
+            return Err(Error::Plan(text));
+        }
+        self.headers.iter().try_for_each(|(name, value)| check_header(name, value))
+    }
+}
+
+/// A header field that would not break the request's framing (RFC 9110, sections 5.1 and 5.5).
+fn check_header(name: &str, value: &str) -> Result<(), Error> {
+    const RESERVED: [&str; 4] = ["host", "connection", "content-length", "transfer-encoding"];
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(token) {
+        return Err(Error::Plan(format!("{name:?} is no name of a header field")));
+    }
+    if value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f) {
+        return Err(Error::Plan(format!("the value of {name} holds a control character")));
+    }
+    if RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
+        return Err(Error::Plan(format!(
+            "{name} is written by the generator itself; leave it out"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_that_can_be_used() -> Result<(), Error> {
+        let target = Target::parse("tcp://127.0.0.1:7")?;
+        assert_eq!((target.protocol, target.address.port()), (Protocol::Echo, 7));
+        let target = Target::parse("http://127.0.0.1:8080/bytes/5?a=b#top")?;
+        assert_eq!(
+            (target.path.as_str(), target.authority.as_str()),
+            ("/bytes/5?a=b", "127.0.0.1:8080")
+        );
+        assert_eq!(Target::parse("http://127.0.0.1")?.address.port(), 80);
+        assert_eq!(Target::parse("http://127.0.0.1?x")?.path, "/?x");
+        assert_eq!(Target::parse("http://[::1]:81/")?.address.port(), 81);
+        assert_eq!(Target::parse("http://[::1]/")?.address.port(), 80);
+        Ok(())
+    }
+
+    #[test]
+    fn urls_that_cannot() {
+        for url in [
+            "",
+            "127.0.0.1:80",
+            "ftp://127.0.0.1:1",
+            "tcp://127.0.0.1",
+            "tcp://127.0.0.1:7/path",
+            "http://",
+            "http:///x",
+            "http://127.0.0.1:99999/",
+            "http://127.0.0.1:0/",
+            "http://a b/",
+            "http://user@127.0.0.1/",
+            "http://127.0.0.1:8080/a\r\nX: y",
+        ] {
+            assert!(matches!(Target::parse(url), Err(Error::Plan(_))), "{url:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn plans_that_cannot_be_carried_out() -> Result<(), Error> {
+        let good = Plan::new("tcp://127.0.0.1:7")?;
+        good.check()?;
+        let bad = [
+            Plan { connections: 0, ..good.clone() },
+            Plan { threads: 65, ..good.clone() },
+            Plan { pipelining: 0, ..good.clone() },
+            Plan { reconnect: true, pipelining: 2, ..good.clone() },
+            Plan { payload_bytes: 0, ..good.clone() },
+            Plan { length: Length::Requests(0), ..good.clone() },
+            Plan { request_timeout: Duration::ZERO, ..good.clone() },
+            Plan { headers: vec![("Host".into(), "x".into())], ..good.clone() },
+            Plan { headers: vec![("A".into(), "x\r\nB: y".into())], ..good },
+        ];
+        assert!(bad.iter().all(|plan| matches!(plan.check(), Err(Error::Plan(_)))));
+        Ok(())
+    }
+}

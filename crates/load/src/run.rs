@@ -1,0 +1,220 @@
+//! From a plan to an outcome: limits, probe, silent connections, engine threads, sum.
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::Pid;
+
+use nix::errno::Errno;
+use record::LoadOutcome;
+
+use crate::codec::Codec;
+use crate::echo::Echo;
+use crate::engine::{Engine, Published, Share, Window};
+use crate::gate::Gate;
+use crate::http1::Http;
+use crate::idle::Idle;
+use crate::socket::Sockets;
+use crate::{Error, Length, Observer, Plan, Protocol, probe};
+
+/// Descriptors beside the connections: standard streams, epoll, the caller's own.
+const DESCRIPTORS_SPARE: u64 = 64;
+
+/// Carries out a plan: probes the server once, opens all connections, warms up, measures.
+///
+/// The engine runs on the calling thread (and on `threads - 1` others). The outcome may well hold
+/// errors: a server that answers wrongly, or dies in the middle, is a result.
+///
+/// # Errors
+/// When no window could be measured: see [`Error`].
+pub fn run(plan: &Plan, observer: &mut dyn Observer) -> Result<LoadOutcome, Error> {
+    plan.check()?;
+    allow_descriptors(plan)?;
+    let sockets = Sockets::new(plan.target.address).map_err(Error::system("socket"))?;
+    match plan.target.protocol {
+        Protocol::Echo => {
+            let codec = || Echo::new(plan.payload_bytes, plan.pipelining);
+            probe::verify(plan, &mut codec())?;
+            measure(plan, &sockets, codec, observer)
+        }
+        Protocol::Http => {
+            let expected = probe::expected_body(plan)?;
+            let codec = || Http::new(plan, expected.clone());
+            measure(plan, &sockets, codec, observer)
+        }
+    }
+}
+
+/// Opens the silent connections, lets the threads run, and sums up.
+fn measure<C: Codec>(
+    plan: &Plan,
+    sockets: &Sockets,
+    codec: impl Fn() -> C + Sync,
+    observer: &mut dyn Observer,
+) -> Result<LoadOutcome, Error> {
+    let idle = Idle::open(sockets, plan.connections, plan.idle_connections)?;
+    let gate = Gate::new(plan.threads as usize);
+    let published = Published::default();
+    let crew = Crew { plan, sockets, gate: &gate, published: &published };
+    let (crew, make) = (&crew, &codec);
+    let windows = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..plan.threads)
+            .map(|thread| scope.spawn(move || crew.work(thread, make(), None)))
+            .collect();
+        let first = crew.work(0, make(), Some(observer));
+        let joined = others.into_iter().map(|thread| {
+            let gone = Err(Error::Internal("a thread of this run panicked".to_owned()));
+            thread.join().unwrap_or(gone)
+        });
+        std::iter::once(first).chain(joined).collect::<Vec<_>>()
+    });
+    // Of several errors the one that is not "another thread gave up" is the cause.
+    let (windows, errors): (Vec<_>, Vec<_>) = windows.into_iter().partition(Result::is_ok);
+    if let Some(Err(error)) =
+        errors.into_iter().min_by_key(|error| matches!(error, Err(Error::Internal(_))))
+    {
+        return Err(error);
+    }
+    sum_up(plan, sockets, &idle, windows.into_iter().flatten().collect(), codec().verification())
+}
+
+/// What the engine threads have in common.
+struct Crew<'a> {
+    plan: &'a Plan,
+    sockets: &'a Sockets,
+    gate: &'a Gate,
+    published: &'a Published,
+}
+
+impl Crew<'_> {
+    /// One engine thread's work. If it fails, the others are told not to wait for it.
+    fn work<'o, C: Codec>(
+        &'o self,
+        thread: u32,
+        codec: C,
+        observer: Option<&'o mut dyn Observer>,
+    ) -> Result<Window, Error> {
+        let result = Pinned::to(self.plan.core.map(|core| core + thread as usize))
+            .and_then(|_pinned| Engine::new(self.share(thread), codec, observer)?.run());
+        if result.is_err() {
+            self.gate.break_up();
+        }
+        result
+    }
+
+    /// The part of the load that a thread carries: an equal one, the first threads one more.
+    fn share(&self, thread: u32) -> Share<'_> {
+        let Crew { plan, sockets, gate, published } = *self;
+        let part = |total: u64| {
+            let (each, more) = (total / u64::from(plan.threads), total % u64::from(plan.threads));
+            each + u64::from(u64::from(thread) < more)
+        };
+        let (each, more) = (plan.connections / plan.threads, plan.connections % plan.threads);
+        let requests = match plan.length {
+            Length::Requests(requests) => part(requests),
+            Length::Window(_) => 0,
+        };
+        let connections = part(u64::from(plan.connections)) as u32;
+        let first = each * thread + thread.min(more);
+        Share { plan, sockets, gate, first, connections, requests, published }
+    }
+}
+
+/// One outcome of all threads' windows.
+fn sum_up(
+    plan: &Plan,
+    sockets: &Sockets,
+    idle: &Idle,
+    windows: Vec<Window>,
+    verification: String,
+) -> Result<LoadOutcome, Error> {
+    let mut tally = crate::tally::Tally::new()?;
+    let (mut duration_ns, mut cpu_ns, mut mean_in_flight, mut without) = (0, 0, 0.0, 0);
+    let (mut ended_early, mut errors_in_warmup) = (None, 0);
+    for window in windows {
+        duration_ns = duration_ns.max(window.duration_ns);
+        cpu_ns += window.cpu_ns;
+        mean_in_flight += window.mean_in_flight;
+        without += window.without_progress;
+        errors_in_warmup += window.errors_in_warmup;
+        ended_early = ended_early.or(window.ended_early);
+        tally.merge(window.tally)?;
+    }
+    let duration_s = duration_ns as f64 / 1e9;
+    Ok(LoadOutcome {
+        url: plan.target.url.clone(),
+        requests: tally.requests,
+        errors: tally.errors_sum(),
+        errors_in_warmup,
+        first_error: tally.first_error.clone(),
+        ended_early,
+        duration_s,
+        requests_per_s: tally.requests as f64 / duration_s,
+        connections: plan.connections,
+        connections_without_progress: without,
+        idle_connections: idle.still_open(),
+        idle_connections_asked: plan.idle_connections,
+        connects: tally.connects,
+        closed_by_server: tally.closed_by_server,
+        bytes_sent: tally.bytes_sent,
+        bytes_received: tally.bytes_received,
+        latency: tally.latencies.summary()?,
+        mean_in_flight,
+        client_cpu_us: cpu_ns / 1_000,
+        reconnect: plan.reconnect,
+        pipelining: plan.pipelining,
+        payload_bytes: plan.payload_bytes as u64,
+        threads: plan.threads,
+        warmup_s: plan.warmup.as_secs_f64(),
+        congestion_control: sockets.congestion_control().to_owned(),
+        verification,
+        errors_by_kind: tally.errors,
+    })
+}
+
+/// Raises the soft limit of descriptors if the plan needs more (getrlimit(2)).
+fn allow_descriptors(plan: &Plan) -> Result<(), Error> {
+    let needed = u64::from(plan.connections) + u64::from(plan.idle_connections) + DESCRIPTORS_SPARE;
+    let (soft, hard) =
+        getrlimit(Resource::RLIMIT_NOFILE).map_err(Error::system::<Errno>("getrlimit"))?;
+    if needed > hard {
+        return Err(Error::Descriptors { needed, limit: hard });
+    }
+    if needed > soft {
+        setrlimit(Resource::RLIMIT_NOFILE, needed, hard)
+            .map_err(Error::system::<Errno>("setrlimit"))?;
+    }
+    Ok(())
+}
+
+/// The calling thread, pinned to a core until this is dropped.
+struct Pinned {
+    before: Option<CpuSet>,
+}
+
+impl Pinned {
+    /// Pins the calling thread (sched_setaffinity(2)); `None` leaves it alone.
+    fn to(core: Option<usize>) -> Result<Self, Error> {
+        let Some(core) = core else { return Ok(Pinned { before: None }) };
+        let this = Pid::from_raw(0);
+        let before =
+            sched_getaffinity(this).map_err(Error::system::<Errno>("sched_getaffinity"))?;
+        let mut only = CpuSet::new();
+        only.set(core).and_then(|()| sched_setaffinity(this, &only)).map_err(|errno| {
+            Error::Plan(format!(
+                "cannot run on core {core} ({errno}): give the number of a core that this \
+                 process may use"
+            ))
+        })?;
+        Ok(Pinned { before: Some(before) })
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            // A core taken away meanwhile leaves the thread where it is: nothing better can be
+            // done.
+            let _unchanged = sched_setaffinity(Pid::from_raw(0), before);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What one engine thread counts inside the window.
+
+use record::Errors;
+
+use crate::Error;
+use crate::histogram::Latencies;
+
+/// Which promise was broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// connect(2) failed.
+    Connect,
+    /// The connection ended before the reply did.
+    Closed,
+    /// A reply that is not what was promised.
+    Wrong,
+    /// No reply in time.
+    Timeout,
+}
+
+/// The counters of one window.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    pub(crate) requests: u64,
+    pub(crate) errors: Errors,
+    pub(crate) first_error: Option<String>,
+    pub(crate) connects: u64,
+    pub(crate) closed_by_server: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) latencies: Latencies,
+    in_flight: u64,
+    /// The sum of (requests in flight x nanoseconds): its mean is the L of Little's law, measured
+    /// apart from the latencies.
+    in_flight_ns: u128,
+    since_ns: u64,
+}
+
+impl Tally {
+    /// All zero.
+    pub(crate) fn new() -> Result<Self, Error> {
+        Ok(Tally {
+            requests: 0,
+            errors: Errors::default(),
+            first_error: None,
+            connects: 0,
+            closed_by_server: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            latencies: Latencies::new()?,
+            in_flight: 0,
+            in_flight_ns: 0,
+            since_ns: 0,
+        })
+    }
+
+    /// Back to zero at the window's start; what is in flight stays in flight.
+    pub(crate) fn start(&mut self, now_ns: u64) {
+        self.requests = 0;
+        self.errors = Errors::default();
+        self.first_error = None;
+        self.connects = 0;
+        self.closed_by_server = 0;
+        self.bytes_sent = 0;
+        self.bytes_received = 0;
+        self.latencies.reset();
+        self.in_flight_ns = 0;
+        self.since_ns = now_ns;
+    }
+
+    /// Goes on with what is in flight in `other`, and counts nothing else of it.
+    pub(crate) fn carrying(mut self, other: &Tally) -> Self {
+        self.in_flight = other.in_flight;
+        self.since_ns = other.since_ns;
+        self
+    }
+
+    /// `requests` were admitted.
+    #[inline]
+    pub(crate) fn admitted(&mut self, requests: u64, now_ns: u64) {
+        self.integrate(now_ns);
+        self.in_flight += requests;
+    }
+
+    /// One request was answered, completely and rightly.
+    #[inline]
+    pub(crate) fn answered(&mut self, latency_ns: u64, now_ns: u64) {
+        self.integrate(now_ns);
+        self.in_flight -= 1;
+        self.requests += 1;
+        self.latencies.record(latency_ns);
+    }
+
+    /// `requests` lost their connection.
+    pub(crate) fn lost(&mut self, requests: u64, now_ns: u64) {
+        self.integrate(now_ns);
+        self.in_flight -= requests;
+    }
+
+    /// A promise was broken.
+    pub(crate) fn error(&mut self, fault: Fault, what: String) {
+        match fault {
+            Fault::Connect => self.errors.connect += 1,
+            Fault::Closed => self.errors.closed += 1,
+            Fault::Wrong => self.errors.wrong += 1,
+            Fault::Timeout => self.errors.timeout += 1,
+        }
+        self.first_error.get_or_insert(what);
+    }
+
+    /// Errors of all kinds.
+    pub(crate) fn errors_sum(&self) -> u64 {
+        self.errors.connect + self.errors.closed + self.errors.wrong + self.errors.timeout
+    }
+
+    /// Requests on their way now.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// The mean number of requests in flight over `duration_ns`, up to `now_ns`.
+    pub(crate) fn mean_in_flight(&mut self, now_ns: u64, duration_ns: u64) -> f64 {
+        self.integrate(now_ns);
+        self.in_flight_ns as f64 / duration_ns.max(1) as f64
+    }
+
+    #[inline]
+    fn integrate(&mut self, now_ns: u64) {
+        let elapsed_ns = now_ns.saturating_sub(self.since_ns);
+        self.in_flight_ns += u128::from(self.in_flight) * u128::from(elapsed_ns);
+        self.since_ns = self.since_ns.max(now_ns);
+    }
+
+    /// Adds another thread's counters; what is in flight is not added.
+    pub(crate) fn merge(&mut self, other: Tally) -> Result<(), Error> {
+        self.requests += other.requests;
+        self.errors.connect += other.errors.connect;
+        self.errors.closed += other.errors.closed;
+        self.errors.wrong += other.errors.wrong;
+        self.errors.timeout += other.errors.timeout;
+        self.connects += other.connects;
+        self.closed_by_server += other.closed_by_server;
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_received += other.bytes_received;
+        self.latencies.merge(&other.latencies)?;
+        if self.first_error.is_none() {
+            self.first_error = other.first_error;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_in_flight_are_averaged_over_time() -> Result<(), Error> {
+        let mut tally = Tally::new()?;
+        tally.admitted(2, 0);
+        tally.start(100);
+        tally.answered(150, 150);
+        tally.lost(1, 175);
+        // 2 for 50 ns, 1 for 25 ns, 0 for 25 ns.
+        assert!((tally.mean_in_flight(200, 100) - 1.25).abs() < 1e-9);
+        Ok(())
+    }
+}

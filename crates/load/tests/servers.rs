@@ -1,0 +1,440 @@
+//! The generator against servers that are right, and against servers that are wrong in one way
+//! each. Every server is a few lines of blocking code on a port of the kernel's choice.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use load::{Error, ExpectedBody, Length, Method, Observer, Plan, Progress, Silent, run};
+use record::LoadOutcome;
+
+type Test = Result<(), Box<dyn std::error::Error>>;
+
+/// Serves each connection with `serve(its number from 0 on, stream)` on a thread of its own. The
+/// first connections are the generator's probes: one for echo, three for a learnt HTTP body.
+fn server<F>(serve: F) -> io::Result<SocketAddr>
+where
+    F: Fn(u64, TcpStream) -> io::Result<()> + Send + Sync + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let serve = Arc::new(serve);
+    std::thread::spawn(move || {
+        for (number, stream) in (0..).zip(listener.incoming()) {
+            let serve = Arc::clone(&serve);
+            let Ok(stream) = stream else { continue };
+            // A client that leaves early is the client's affair, and the test looks at the outcome.
+            std::thread::spawn(move || drop(serve(number, stream)));
+        }
+    });
+    Ok(address)
+}
+
+/// Sends every byte back.
+fn echo(_: u64, mut stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(()),
+            count => stream.write_all(&buffer[..count])?,
+        }
+    }
+}
+
+/// Reads requests and answers each with `answer(its number from 0 on, head, body)` until that is
+/// `None` or the client asks for the end.
+fn http(
+    mut stream: TcpStream,
+    mut answer: impl FnMut(u64, &str, &[u8]) -> Option<Vec<u8>>,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (mut held, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
+    let mut number = 0;
+    loop {
+        while let Some(at) = held.windows(4).position(|window| window == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&held[..at]).into_owned();
+            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+            let end = at + 4 + length.and_then(|text| text.parse().ok()).unwrap_or(0);
+            if held.len() < end {
+                break;
+            }
+            let Some(reply) = answer(number, &head, &held[at + 4..end]) else {
+                return stream.shutdown(Shutdown::Both);
+            };
+            held.drain(..end);
+            number += 1;
+            stream.write_all(&reply)?;
+            if head.contains("Connection: close") {
+                return Ok(());
+            }
+        }
+        match stream.read(&mut buffer)? {
+            0 => return Ok(()),
+            count => held.extend_from_slice(&buffer[..count]),
+        }
+    }
+}
+
+/// A 200 with this body.
+fn ok(body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+/// So many requests on 8 connections.
+fn plan(scheme: &str, address: SocketAddr, path: &str, requests: u64) -> Result<Plan, Error> {
+    let mut plan = Plan::new(&format!("{scheme}://{address}{path}"))?;
+    plan.connections = 8;
+    plan.length = Length::Requests(requests);
+    plan.warmup = Duration::ZERO;
+    Ok(plan)
+}
+
+/// Exactly so many requests, no error, and a histogram of all of them.
+fn assert_exact(outcome: &LoadOutcome, requests: u64) {
+    assert_eq!((outcome.errors, &outcome.first_error), (0, &None), "{outcome:?}");
+    assert_eq!(outcome.requests, requests);
+    assert_eq!(outcome.latency.samples, requests);
+    assert_eq!(outcome.ended_early, None);
+}
+
+#[test]
+fn echo_messages_of_all_sizes_and_depths() -> Test {
+    let address = server(echo)?;
+    for (payload_bytes, pipelining) in
+        [(1, 1), (64, 1), (64, 16), (300, 7), (65_536, 1), (300_000, 3)]
+    {
+        let plan = Plan { payload_bytes, pipelining, ..plan("tcp", address, "", 203)? };
+        let outcome = run(&plan, &mut Silent)?;
+        assert_exact(&outcome, 203);
+        assert_eq!(outcome.bytes_sent, 203 * payload_bytes as u64);
+        assert_eq!(outcome.bytes_received, outcome.bytes_sent);
+        assert!(outcome.mean_in_flight <= 8.0 * f64::from(pipelining) + 1e-6, "{outcome:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn one_echo_per_connection() -> Test {
+    let address = server(echo)?;
+    let plan = Plan { reconnect: true, ..plan("tcp", address, "", 100)? };
+    let outcome = run(&plan, &mut Silent)?;
+    assert_exact(&outcome, 100);
+    assert_eq!(outcome.connects, 100);
+    Ok(())
+}
+
+#[test]
+fn several_threads_share_requests_and_connections() -> Test {
+    let address = server(echo)?;
+    let plan = Plan { threads: 3, ..plan("tcp", address, "", 1_000)? };
+    let outcome = run(&plan, &mut Silent)?;
+    assert_exact(&outcome, 1_000);
+    assert_eq!((outcome.connections, outcome.threads), (8, 3));
+    Ok(())
+}
+
+#[test]
+fn requests_are_exact_after_a_warm_up_too() -> Test {
+    let address = server(echo)?;
+    let warmup = Duration::from_millis(20);
+    for pipelining in [1, 5] {
+        let plan = Plan { warmup, pipelining, ..plan("tcp", address, "", 100)? };
+        assert_exact(&run(&plan, &mut Silent)?, 100);
+    }
+    Ok(())
+}
+
+#[test]
+fn http_bodies_of_all_framings() -> Test {
+    let large: Vec<u8> = (0..3_000_000_u32).map(|k| (k >> 7) as u8).collect();
+    let long = ok(&large);
+    let address = server(move |_, stream| {
+        http(stream, |_, head, body| {
+            let path = head.split(' ').nth(1).unwrap_or_default();
+            Some(match path {
+                "/large" => long.clone(),
+                "/chunked" => {
+                    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+                    format!("{head}3\r\nabc\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n").into_bytes()
+                }
+                "/bytes/70" => {
+                    let rule = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-\n";
+                    ok(&[rule.as_slice(), b"012345"].concat())
+                }
+                "/echo" => ok(body),
+                _ if head.starts_with("HEAD") => {
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n".to_vec()
+                }
+                _ => ok(b"Hello, world!"),
+            })
+        })
+    })?;
+    for path in ["/", "/chunked", "/bytes/70", "/large"] {
+        for (reconnect, pipelining) in [(false, 1), (false, 4), (true, 1)] {
+            let plan = Plan { reconnect, pipelining, ..plan("http", address, path, 40)? };
+            let outcome = run(&plan, &mut Silent)?;
+            assert_exact(&outcome, 40);
+            assert_eq!(outcome.connects, if reconnect { 40 } else { 0 });
+        }
+    }
+    let post =
+        Plan { method: Method::Post, payload_bytes: 5_000, ..plan("http", address, "/echo", 40)? };
+    let outcome = run(&post, &mut Silent)?;
+    assert_exact(&outcome, 40);
+    assert!(outcome.verification.contains("request's body"), "{}", outcome.verification);
+    let head = Plan { method: Method::Head, pipelining: 3, ..plan("http", address, "/", 40)? };
+    assert_exact(&run(&head, &mut Silent)?, 40);
+    Ok(())
+}
+
+#[test]
+fn a_body_that_ends_with_the_connection() -> Test {
+    let address = server(|_, stream| {
+        let mut served = false;
+        http(stream, |_, _, _| {
+            let first = !std::mem::replace(&mut served, true);
+            first.then(|| b"HTTP/1.0 200 OK\r\n\r\nuntil the end".to_vec())
+        })
+    })?;
+    // The server closes when the second request comes: only a client that reconnects can go on.
+    let plan = Plan { reconnect: true, ..plan("http", address, "/", 30)? };
+    assert_exact(&run(&plan, &mut Silent)?, 30);
+    Ok(())
+}
+
+#[test]
+fn a_polite_end_is_no_error() -> Test {
+    let address = server(|_, mut stream| {
+        let mut buffer = [0; 4096];
+        for number in 0..5 {
+            if stream.read(&mut buffer)? == 0 {
+                return Ok(());
+            }
+            let close = if number == 4 { "Connection: close\r\n" } else { "" };
+            let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{close}\r\nok");
+            stream.write_all(reply.as_bytes())?;
+        }
+        Ok(())
+    })?;
+    let outcome = run(&plan("http", address, "/", 100)?, &mut Silent)?;
+    assert_exact(&outcome, 100);
+    assert!(outcome.closed_by_server >= 100 / 5 - 8, "{outcome:?}");
+    assert!(outcome.connects >= 100 / 5 - 8, "{outcome:?}");
+    Ok(())
+}
+
+#[test]
+fn wrong_bytes_are_counted() -> Test {
+    let replies = AtomicU64::new(0);
+    let address = server(move |number, stream| {
+        let replies = &replies;
+        http(stream, |_, _, _| {
+            let wrong = number > 2 && replies.fetch_add(1, SeqCst) % 10 == 9;
+            Some(ok(if wrong { b"Hello, worlD!" } else { b"Hello, world!" }))
+        })
+    })?;
+    let outcome = run(&plan("http", address, "/", 100)?, &mut Silent)?;
+    assert_eq!((outcome.requests, outcome.errors_by_kind.wrong, outcome.errors), (90, 10, 10));
+    assert!(outcome.first_error.is_some_and(|text| text.contains("byte 11 of the body")));
+    Ok(())
+}
+
+#[test]
+fn stale_echoes_are_counted() -> Test {
+    let address = server(|number, mut stream| {
+        if number == 0 {
+            return echo(number, stream);
+        }
+        let (mut first, mut buffer) = ([0; 64], [0; 64]);
+        stream.read_exact(&mut first)?;
+        stream.write_all(&first)?;
+        loop {
+            stream.read_exact(&mut buffer)?;
+            stream.write_all(&first)?;
+        }
+    })?;
+    let outcome = run(&plan("tcp", address, "", 100)?, &mut Silent)?;
+    assert!(outcome.errors_by_kind.wrong > 40, "{outcome:?}");
+    assert_eq!(outcome.requests + outcome.errors, 100);
+    Ok(())
+}
+
+#[test]
+fn bytes_that_nobody_asked_for_are_wrong() -> Test {
+    let address = server(|number, stream| {
+        http(stream, |_, _, _| {
+            Some(if number > 2 { [ok(b"hi"), ok(b"hi")].concat() } else { ok(b"hi") })
+        })
+    })?;
+    let outcome = run(&plan("http", address, "/", 20)?, &mut Silent)?;
+    assert!(outcome.errors_by_kind.wrong > 0, "{outcome:?}");
+    Ok(())
+}
+
+#[test]
+fn a_reply_cut_short_is_counted() -> Test {
+    let address = server(|number, mut stream| {
+        if number <= 2 {
+            return http(stream, |_, _, _| Some(ok(b"Hello, world!")));
+        }
+        stream.read_exact(&mut [0; 20])?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\nHello")?;
+        stream.shutdown(Shutdown::Write)
+    })?;
+    let outcome = run(&plan("http", address, "/", 50)?, &mut Silent)?;
+    assert_eq!((outcome.requests, outcome.errors), (0, 50), "{outcome:?}");
+    assert_eq!(outcome.errors_by_kind.closed, 50);
+    assert_eq!(outcome.connections_without_progress, 8);
+    Ok(())
+}
+
+#[test]
+fn a_server_that_never_answers_runs_into_the_time_limit() -> Test {
+    let address = server(|number, mut stream| match number {
+        0 => echo(number, stream),
+        _ => io::copy(&mut stream, &mut io::sink()).map(drop),
+    })?;
+    let request_timeout = Duration::from_millis(50);
+    let plan = Plan { request_timeout, ..plan("tcp", address, "", 16)? };
+    let outcome = run(&plan, &mut Silent)?;
+    assert_eq!((outcome.requests, outcome.errors_by_kind.timeout), (0, 16), "{outcome:?}");
+    Ok(())
+}
+
+#[test]
+fn a_server_that_dies_ends_the_run() -> Test {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || -> io::Result<()> {
+        echo(0, listener.accept()?.0)?;
+        let mut streams: Vec<_> = (0..8).map(|_| listener.accept()).collect::<Result<_, _>>()?;
+        // Death: nobody listens any more, and every connection ends with its second message
+        // unanswered.
+        drop(listener);
+        for (stream, _) in &mut streams {
+            let mut buffer = [0; 64];
+            stream.read_exact(&mut buffer)?;
+            stream.write_all(&buffer)?;
+            stream.read_exact(&mut buffer)?;
+        }
+        Ok(())
+    });
+    let length = Length::Window(Duration::from_secs(60));
+    let outcome = run(&Plan { length, ..plan("tcp", address, "", 1)? }, &mut Silent)?;
+    assert!(outcome.duration_s < 30.0, "{outcome:?}");
+    assert_eq!(outcome.requests, 8);
+    assert!(outcome.errors_by_kind.closed > 0 && outcome.errors_by_kind.connect > 0, "{outcome:?}");
+    assert!(outcome.ended_early.is_some_and(|text| text.contains("died")));
+    Ok(())
+}
+
+#[test]
+fn nothing_is_timed_when_the_first_reply_is_wrong() -> Test {
+    let address = server(|_, stream| http(stream, |_, _, _| Some(ok(b"surprise"))))?;
+    let refused = run(&plan("http", address, "/bytes/8", 1)?, &mut Silent);
+    assert!(matches!(&refused, Err(Error::Probe { reason, .. }) if reason.contains("learnt")));
+    let learnt =
+        Plan { expected_body: ExpectedBody::Learnt, ..plan("http", address, "/bytes/8", 9)? };
+    assert_exact(&run(&learnt, &mut Silent)?, 9);
+    let status = Plan { expected_status: 404, ..plan("http", address, "/", 1)? };
+    let refused = run(&status, &mut Silent);
+    assert!(matches!(&refused, Err(Error::Probe { reason, .. }) if reason.contains("status 200")));
+    Ok(())
+}
+
+#[test]
+fn bodies_that_change_need_to_be_allowed() -> Test {
+    let counter = AtomicU64::new(0);
+    let address = server(move |_, stream| {
+        http(stream, |_, _, _| Some(ok(counter.fetch_add(1, SeqCst).to_string().as_bytes())))
+    })?;
+    let refused = run(&plan("http", address, "/", 1)?, &mut Silent);
+    assert!(matches!(refused, Err(Error::Probe { reason, .. }) if reason.contains("different")));
+    let any = Plan { expected_body: ExpectedBody::Any, ..plan("http", address, "/", 50)? };
+    assert_exact(&run(&any, &mut Silent)?, 50);
+    Ok(())
+}
+
+#[test]
+fn nobody_at_the_address() -> Test {
+    // A port that was free a moment ago, and is bound but not listened to now.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    let address = socket.local_addr()?.as_socket().ok_or("no address")?;
+    let refused = run(&plan("tcp", address, "", 1)?, &mut Silent);
+    let Err(error @ Error::Unreachable { .. }) = refused else {
+        return Err("it was reached".into());
+    };
+    assert_eq!(error.to_string().lines().count(), 1);
+    Ok(())
+}
+
+#[test]
+fn idle_connections_are_held_and_missed() -> Test {
+    let address = server(echo)?;
+    let held = Plan { idle_connections: 300, ..plan("tcp", address, "", 10)? };
+    let outcome = run(&held, &mut Silent)?;
+    assert_exact(&outcome, 10);
+    assert_eq!((outcome.idle_connections, outcome.idle_connections_asked), (300, 300));
+    // Connections 1 to 20 are the idle ones here; every second is turned away.
+    let closing = server(|number, stream| match number {
+        1..=20 if number % 2 == 0 => stream.shutdown(Shutdown::Both),
+        _ => echo(number, stream),
+    })?;
+    let missed = Plan { idle_connections: 20, ..plan("tcp", closing, "", 100)? };
+    let outcome = run(&missed, &mut Silent)?;
+    assert_exact(&outcome, 100);
+    assert_eq!((outcome.idle_connections, outcome.idle_connections_asked), (10, 20));
+    Ok(())
+}
+
+/// Writes down what it is told.
+#[derive(Default)]
+struct Witness(Vec<&'static str>);
+
+impl Observer for Witness {
+    fn window_started(&mut self) {
+        self.0.push("started");
+    }
+    fn window_ended(&mut self) {
+        self.0.push("ended");
+    }
+    fn tick(&mut self, progress: &Progress) {
+        assert!(progress.measuring);
+        self.0.push("tick");
+    }
+}
+
+#[test]
+fn the_observer_sees_both_borders_once() -> Test {
+    let address = server(echo)?;
+    for threads in [1, 2] {
+        let mut witness = Witness::default();
+        let length = Length::Window(Duration::from_millis(1_200));
+        let plan = Plan { threads, length, ..plan("tcp", address, "", 1)? };
+        let outcome = run(&plan, &mut witness)?;
+        assert_eq!(outcome.errors, 0);
+        assert!(outcome.requests > 0 && outcome.duration_s >= 1.2, "{outcome:?}");
+        assert_eq!((witness.0.first(), witness.0.last()), (Some(&"started"), Some(&"ended")));
+        assert_eq!(witness.0.iter().filter(|call| **call != "tick").count(), 2);
+    }
+    Ok(())
+}
+
+#[test]
+fn errors_before_the_window_are_told_apart() -> Test {
+    let address = server(|number, stream| {
+        http(stream, |_, _, _| Some(ok(if (3..11).contains(&number) { b"no" } else { b"ok" })))
+    })?;
+    // Connections 3 to 10 are the first eight that carry load: all are wrong, and given up, at
+    // once.
+    let warmup = Duration::from_millis(100);
+    let outcome = run(&Plan { warmup, ..plan("http", address, "/", 50)? }, &mut Silent)?;
+    assert_exact(&outcome, 50);
+    assert_eq!(outcome.errors_in_warmup, 8);
+    Ok(())
+}

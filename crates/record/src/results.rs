@@ -1,0 +1,199 @@
+//! The result file: what was planned, on what machine, and every trial. Raw data only; each figure
+//! that is printed is derived from it when it is printed.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{Environment, Trial};
+
+/// Version of the file format. Raised when an older reader would misread a newer file.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A result file (`results.json`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Results {
+    /// Version of this format: [`SCHEMA_VERSION`] when written.
+    pub schema_version: u32,
+    /// The machine.
+    pub environment: Environment,
+    /// How the run was set up.
+    pub settings: Settings,
+    /// The workloads, in the order in which they are shown.
+    pub workloads: Vec<Workload>,
+    /// The models, in the order in which they are shown.
+    pub models: Vec<Model>,
+    /// Label of the reference model: every ratio is to this one, and it runs twice a round.
+    pub reference: String,
+    /// Cells that were not measured, and why: known before the first trial.
+    pub skips: Vec<Skip>,
+    /// Every trial planned, in the order of running.
+    pub schedule: Vec<Slot>,
+    /// Every trial done. Shorter than `schedule` when the run was interrupted.
+    pub trials: Vec<Trial>,
+}
+
+/// How a run was set up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Settings {
+    /// The preset that the figures below came from.
+    pub preset: Preset,
+    /// Seed of the order of trials and of every resampling.
+    pub seed: u64,
+    /// Rounds: each runs every cell once.
+    pub rounds: u32,
+    /// Load before the window, discarded, in seconds.
+    pub warm_up_s: f64,
+    /// Length of the measured window, in seconds.
+    pub window_s: f64,
+    /// Length of the idle sample, in seconds.
+    pub idle_sample_s: f64,
+    /// Rounds that take the idle sample (the first ones).
+    pub idle_sample_rounds: u32,
+    /// Cores that the server is pinned to; empty when nothing is pinned.
+    pub server_cores: Vec<u32>,
+    /// Cores that the client is pinned to; empty when nothing is pinned.
+    pub client_cores: Vec<u32>,
+}
+
+/// How much time a run may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// Less than a minute; not for ranking.
+    Quick,
+    /// Some minutes; enough rounds to rank clear differences.
+    Default,
+    /// 20 rounds.
+    Thorough,
+}
+
+/// What the client does to the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Workload {
+    /// Short name: `http-keepalive`.
+    pub name: String,
+    /// One sentence for a reader.
+    pub description: String,
+    /// `echo` or `http`: the server is started with this `--protocol`.
+    pub protocol: String,
+    /// Path of the request; `None` for echo.
+    pub path: Option<String>,
+    /// Bytes of one echo, or of the reply's body.
+    pub payload_bytes: u64,
+    /// Connections that send load.
+    pub connections: u32,
+    /// Each request has a connection of its own.
+    pub connect_per_request: bool,
+    /// Silent keep-alive connections beside the active ones.
+    pub idle_connections: u32,
+    /// Connections open while CPU and memory are sampled without traffic; 0 = no such sample.
+    pub idle_sample_connections: u32,
+}
+
+/// One server under test: an executable and its flags.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Model {
+    /// Name in tables: the model's name, and its flavour if one was asked for
+    /// (`epoll+trigger=edge`).
+    pub label: String,
+    /// Name that the executable gives itself.
+    pub name: String,
+    /// One line about it, from `--describe`.
+    pub description: String,
+    /// Protocols that it speaks, from `--describe`.
+    pub protocols: Vec<String>,
+    /// Flags beyond the common ones (`--trigger edge`).
+    pub arguments: Vec<String>,
+    /// Connections that it can hold at once, from `--describe`; `None` = bounded by descriptors
+    /// only.
+    pub connections_max: Option<u64>,
+    /// Why it can hold no more.
+    pub connections_max_reason: Option<String>,
+    /// The whole answer to `--describe`.
+    pub describe: Value,
+}
+
+/// A cell that was not measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Skip {
+    /// Label of the model.
+    pub model: String,
+    /// Name of the workload; `None` when the model cannot run at all.
+    pub workload: Option<String>,
+    /// One sentence.
+    pub reason: String,
+}
+
+/// One planned trial.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Slot {
+    /// Round, counted from 1.
+    pub round: u32,
+    /// Place in the whole run, counted from 0.
+    pub position: u32,
+    /// Name of the workload.
+    pub workload: String,
+    /// Label of the model.
+    pub model: String,
+    /// The second run of the reference model in this round: an A/A comparison.
+    pub sentinel: bool,
+}
+
+/// Why a text is not a result file that can be rendered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ParseError {
+    /// No JSON, or JSON of another shape. Carries the parser's words (line and column).
+    Malformed(String),
+    /// Written in a format that this reader does not know.
+    UnknownVersion(u64),
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ParseError::Malformed(why) => {
+                write!(f, "not a complete result file ({why}); render the file that bench wrote")
+            }
+            ParseError::UnknownVersion(version) => write!(
+                f,
+                "its schema_version is {version} and this iolab reads {SCHEMA_VERSION}; \
+                 render it with the iolab that wrote it"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+impl Results {
+    /// Reads a result file from its text. The version is looked at first, so that a newer file is
+    /// named as such instead of failing on its first unknown field.
+    pub fn from_json(text: &str) -> Result<Results, ParseError> {
+        let malformed = |error: serde_json::Error| ParseError::Malformed(error.to_string());
+        let value: Value = serde_json::from_str(text).map_err(malformed)?;
+        match value.get("schema_version").and_then(Value::as_u64) {
+            Some(version) if version == u64::from(SCHEMA_VERSION) => {}
+            Some(version) => return Err(ParseError::UnknownVersion(version)),
+            None => return Err(ParseError::Malformed("schema_version is missing".into())),
+        }
+        serde_json::from_value(value).map_err(malformed)
+    }
+
+    /// The text of a result file.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self).map(|text| text + "\n")
+    }
+
+    /// Whether every planned trial was done.
+    pub fn is_complete(&self) -> bool {
+        self.trials.len() == self.schedule.len()
+    }
+}
+
+/// The JSON schema of a result file.
+pub fn schema() -> Value {
+    schemars::schema_for!(Results).to_value()
+}

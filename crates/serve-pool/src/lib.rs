@@ -1,0 +1,134 @@
+//! Pool: a fixed number of threads, made once; connections that find none free wait in a queue.
+//!
+//! A thread per connection pays for creating a thread each time, and has no bound but memory. Here
+//! both are settled in advance, and the bound becomes visible: with 300 threads the 301st client is
+//! connected but unheard until somebody leaves, and a client that is kept alive and silent holds a
+//! thread all the while. That starvation is why Apache has an event MPM beside its worker MPM.
+//!
+//! Man pages: pthread_cond_wait(3), accept(2), recv(2). UNP section 30.12 (prethreaded servers).
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::TcpStream;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use kit::{
+    Accepted, Conversation, Flavour, Model, Place, Serves, Slot, Slots, THREAD_SCRATCH_BYTES,
+    Values, Worker, Workers,
+};
+
+/// What `--help` and `--describe` say.
+pub const MODEL: Model = Model {
+    name: "pool",
+    summary: "a bounded pool of threads: connections beyond it wait in a queue",
+    about: "A fixed number of threads is started once. One loop accepts and puts connections into a \
+            queue; each thread takes one, serves it with blocking calls to its end, and takes the \
+            next. Nobody pays for creating a thread, and memory is bounded. When all threads are \
+            taken, even by clients that are only kept alive, everybody else waits in the queue.",
+    place: Place { blocking: true, synchronous: true },
+    nonblocking_sockets: false,
+    workers: Workers::One("its size is --threads, and one queue feeds them all"),
+    serves: Serves::Flavour("threads", "a thread each; the others wait in the queue"),
+    flavours: &[Flavour {
+        flag: "threads",
+        values: Values::Number(1, 10_000),
+        // Apache's MaxRequestWorkers has been set to 300 in many an example.
+        default: "300",
+        help: "Conversations at once; the rest wait in a queue",
+    }],
+    unavailable: Model::ALWAYS,
+};
+
+/// Stack of a conversation, in bytes; as in a thread per connection.
+const STACK_BYTES: usize = 128 << 10;
+
+/// Runs the accepting loop until the server stops and the last conversation has ended.
+///
+/// # Errors
+/// What accept(2) says and no retry can mend, or that a thread of the pool cannot be started.
+pub fn serve(worker: Worker) -> io::Result<()> {
+    let threads = worker.flavour_number("threads");
+    let worker = Arc::new(worker);
+    let slots = Slots::new(worker.conns_max, &worker.stop);
+    let queue = Arc::new(Queue::default());
+    let pool: Vec<_> = (0..threads)
+        .map(|_| spawn(&worker, &queue))
+        .collect::<io::Result<_>>()
+        .inspect_err(|_| {
+            queue.close();
+        })?;
+    // ANCHOR: wait
+    while let Some(slot) = slots.acquire() {
+        match worker.listener.accept()? {
+            Accepted::Peer(stream) => queue.push(stream, slot),
+            Accepted::Exhausted => worker.stop.sleep(kit::EXHAUSTED_PAUSE),
+            Accepted::Nobody | Accepted::Stopped => {}
+        }
+    }
+    // ANCHOR_END: wait
+    queue.close();
+    for thread in pool {
+        // A conversation that panicked has been reported on stderr; the others must still end.
+        let _ = thread.join();
+    }
+    Ok(())
+}
+
+/// Starts one thread of the pool: it serves whoever is first in the queue, again and again.
+fn spawn(worker: &Arc<Worker>, queue: &Arc<Queue>) -> io::Result<thread::JoinHandle<()>> {
+    let (worker, queue) = (Arc::clone(worker), Arc::clone(queue));
+    let conversations = move || {
+        let mut scratch = vec![0; THREAD_SCRATCH_BYTES];
+        while let Some((stream, slot)) = queue.pop() {
+            Conversation::new(stream, &worker).run(&mut scratch);
+            drop(slot);
+        }
+    };
+    let builder = thread::Builder::new().name("conversation".to_owned()).stack_size(STACK_BYTES);
+    builder.spawn(conversations)
+}
+
+/// Connections that wait for a thread.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    connections: VecDeque<(TcpStream, Slot)>,
+    closed: bool,
+}
+
+impl Queue {
+    fn push(&self, stream: TcpStream, slot: Slot) {
+        self.lock().connections.push_back((stream, slot));
+        self.changed.notify_one();
+    }
+
+    /// The first connection of the queue; sleeps while there is none. `None` once the queue is
+    /// closed and empty.
+    fn pop(&self) -> Option<(TcpStream, Slot)> {
+        let mut waiting = self.lock();
+        loop {
+            if let Some(connection) = waiting.connections.pop_front() {
+                return Some(connection);
+            }
+            if waiting.closed {
+                return None;
+            }
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,74 @@
+//! Thread per connection: the serial conversation, many times at once.
+//!
+//! The serial server makes everybody wait for whoever is being served. Here every client gets a
+//! thread of its own, and the kernel's scheduler does the waiting for all of them: a thread that is
+//! blocked in recv(2) costs no CPU, only its stack and its place in the kernel's tables. The code
+//! stays as simple as a conversation; the price is memory and a context switch per message.
+//!
+//! Man pages: pthread_create(3), accept(2), recv(2). UNP section 26.4; figure 6.1, per thread.
+
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::thread;
+
+use kit::{
+    Accepted, Conversation, Model, Place, Serves, Slot, Slots, THREAD_SCRATCH_BYTES, Worker,
+    Workers,
+};
+
+/// What `--help` and `--describe` say.
+pub const MODEL: Model = Model {
+    name: "threads",
+    summary: "one thread per connection: every conversation may block on its own",
+    about: "The main loop does nothing but accept; each connection is given a new thread that reads \
+            and writes with blocking calls until the connection ends. While one thread sleeps in \
+            recv(2) the kernel runs the others, so a slow client holds up nobody. Each waiting \
+            client costs a stack and a kernel thread, and each message that wakes one costs a \
+            context switch.",
+    place: Place { blocking: true, synchronous: true },
+    nonblocking_sockets: false,
+    workers: Workers::One("it has a thread per connection already, on every core"),
+    serves: Serves::Descriptors,
+    flavours: &[],
+    unavailable: Model::ALWAYS,
+};
+
+/// Stack of a conversation, in bytes. Only touched pages take memory; the rest is address space.
+/// A conversation needs some 10 KiB; the guard page below it turns an overrun into a crash.
+const STACK_BYTES: usize = 128 << 10;
+
+/// Runs the accepting loop until the server stops and the last conversation has ended.
+///
+/// # Errors
+/// What accept(2) says and no retry can mend.
+pub fn serve(worker: Worker) -> io::Result<()> {
+    let worker = Arc::new(worker);
+    let slots = Slots::new(worker.conns_max, &worker.stop);
+    // ANCHOR: wait
+    while let Some(slot) = slots.acquire() {
+        match worker.listener.accept()? {
+            Accepted::Peer(stream) => spawn(&worker, stream, slot),
+            Accepted::Exhausted => worker.stop.sleep(kit::EXHAUSTED_PAUSE),
+            Accepted::Nobody | Accepted::Stopped => {}
+        }
+    }
+    // ANCHOR_END: wait
+    slots.wait_all_free();
+    Ok(())
+}
+
+/// Gives the connection a thread. Where the system has no thread left, the client is turned away
+/// and counted: that is this model's limit, and other clients go on.
+fn spawn(worker: &Arc<Worker>, stream: TcpStream, slot: Slot) {
+    let own = Arc::clone(worker);
+    let conversation = move || {
+        let mut scratch = vec![0; THREAD_SCRATCH_BYTES];
+        Conversation::new(stream, &own).run(&mut scratch);
+        drop(slot);
+    };
+    let builder = thread::Builder::new().name("conversation".to_owned()).stack_size(STACK_BYTES);
+    if builder.spawn(conversation).is_err() {
+        worker.service.counters.refused();
+    }
+}

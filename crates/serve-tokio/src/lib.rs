@@ -1,0 +1,218 @@
+//! tokio: async/await, what most Rust users would pick.
+//!
+//! epoll turns a conversation inside out: what was a loop becomes a state that an event finds in a
+//! table. Here the conversation is a loop again. `await` marks the places where it may have to wait;
+//! the compiler turns the function into the state, and the runtime keeps the table, the timers and
+//! the epoll set. Underneath, the calls are the same as in the epoll server: readiness, then
+//! non-blocking recv(2) and send(2). "async" here is how the program is written, not how the kernel
+//! does I/O: in Stevens' sense it is synchronous. Regular files show it: no readiness call can wait
+//! for them, so the runtime reads them on threads that block.
+//!
+//! Man pages: epoll(7). UNP figure 6.3; the tokio crate's documentation.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use conn::{Conn, FileRead, Wants};
+use kit::{Flavour, Model, Place, SCRATCH_BYTES, Serves, Values, Worker, Workers};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Semaphore, watch};
+
+/// What `--help` and `--describe` say.
+pub const MODEL: Model = Model {
+    name: "tokio",
+    summary: "async/await: tasks that look blocking, on a runtime that waits in epoll for all of them",
+    about: "Each connection is a task: a function that reads and writes as if it could block, and \
+            gives up its thread at every `await` that has to wait. One thread runs all tasks and \
+            sleeps in epoll_wait(2) when none can go on. The code reads like a thread per \
+            connection and costs about what the epoll server costs. File reads go to a pool of \
+            blocking threads, because epoll cannot wait for a file.",
+    place: Place { blocking: false, synchronous: true },
+    nonblocking_sockets: true,
+    workers: Workers::Loops,
+    serves: Serves::Descriptors,
+    flavours: &[Flavour {
+        flag: "runtime",
+        values: Values::Words(&["current-thread", "multi-thread"]),
+        default: "current-thread",
+        help: "One thread per worker, or tokio's work-stealing threads, one per core",
+    }],
+    unavailable: Model::ALWAYS,
+};
+
+/// Chunks that one writev(2) may carry.
+const SLICES_MAX: usize = 8;
+
+thread_local! {
+    /// The receive buffer, one per thread: a task owns none while it waits.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_BYTES]);
+}
+
+/// Runs one runtime until the server stops and the last connection has ended.
+///
+/// # Errors
+/// What the runtime or the listener say and no retry can mend.
+pub fn serve(worker: Worker) -> io::Result<()> {
+    let worker = Arc::new(worker);
+    runtime(&worker)?.block_on(accept(worker))
+}
+
+/// Takes clients while there is room, and gives each a task.
+async fn accept(worker: Arc<Worker>) -> io::Result<()> {
+    let listener = TcpListener::from_std(worker.listener.to_std()?)?;
+    let stop_signal = Arc::clone(&worker.stop);
+    let mut stop_signal = tokio::task::spawn_blocking(move || stop_signal.wait());
+    let (stop, stopping) = watch::channel(false);
+    let slots = Arc::new(Semaphore::new(worker.conns_max));
+    loop {
+        let slot = Arc::clone(&slots).acquire_owned();
+        let next = async { (slot.await, listener.accept().await) };
+        tokio::select! {
+            biased;
+            _ = &mut stop_signal => break,
+            (slot, accepted) = next => match accepted {
+                Ok((stream, _)) => {
+                    let conversation = converse(stream, Arc::clone(&worker), stopping.clone());
+                    tokio::spawn(async move {
+                        conversation.await;
+                        drop(slot);
+                    });
+                }
+                // The server's own shutdown(2), seen before its stop signal.
+                Err(_) if worker.stop.requested() => break,
+                Err(error) if kit::is_exhausted(&error) => {
+                    tokio::time::sleep(kit::EXHAUSTED_PAUSE).await;
+                }
+                // The client gave up while it waited; the next one may not have.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => return Err(error),
+            },
+        }
+    }
+    // Nobody is left to hear it if no connection is open.
+    let _ = stop.send(true);
+    drop(listener);
+    // Every slot back means that every conversation has ended.
+    let all = u32::try_from(worker.conns_max).unwrap_or(u32::MAX);
+    let _ = slots.acquire_many(all).await;
+    Ok(())
+}
+
+/// One connection, from its first byte to its end.
+async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::Receiver<bool>) {
+    let mut now = Instant::now();
+    let mut conn = worker.conn(now);
+    let mut alarm = Alarm::new(now);
+    let mut stopping = false;
+    // ANCHOR: wait
+    while let Some(wants) = conn.wants() {
+        if wants.deadline.is_some_and(|at| at <= now) {
+            conn.timeout(now);
+        } else if let Some(part) = wants.file {
+            match read_file(&worker, part).await {
+                Ok(bytes) => conn.file_read(bytes, now),
+                Err(_) => conn.file_failed(now),
+            }
+        } else if wants.shutdown {
+            // A peer that is gone already makes this fail; the read that follows will tell.
+            let _ = stream.shutdown().await;
+            conn.shutdown_done(now);
+        } else {
+            alarm.set(wants.deadline);
+            tokio::select! {
+                biased;
+                result = step(&mut stream, &mut conn, wants) => if result.is_err() { conn.abort() },
+                () = alarm.wait() => {}
+                _ = stop.changed(), if !stopping => {
+                    stopping = true;
+                    conn.drain(Instant::now());
+                }
+            }
+        }
+        now = Instant::now();
+    }
+    // ANCHOR_END: wait
+}
+
+/// Waits until bytes can move in a direction that is wanted, and moves some.
+async fn step(stream: &mut TcpStream, conn: &mut Conn, wants: Wants) -> io::Result<()> {
+    std::future::poll_fn(|cx| {
+        if wants.write
+            && let Poll::Ready(result) = write(Pin::new(stream), cx, conn)
+        {
+            return Poll::Ready(result);
+        }
+        if wants.read { read(Pin::new(stream), cx, conn) } else { Poll::Pending }
+    })
+    .await
+}
+
+fn read(stream: Pin<&mut TcpStream>, cx: &mut Context, conn: &mut Conn) -> Poll<io::Result<()>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let mut buffer = ReadBuf::new(scratch);
+        stream.poll_read(cx, &mut buffer).map_ok(|()| match buffer.filled() {
+            [] => conn.receive_eof(Instant::now()),
+            bytes => conn.receive(bytes, Instant::now()),
+        })
+    })
+}
+
+fn write(stream: Pin<&mut TcpStream>, cx: &mut Context, conn: &mut Conn) -> Poll<io::Result<()>> {
+    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+    let filled = conn.slices(&mut slices);
+    let sent = match &slices[..filled] {
+        [one] => stream.poll_write(cx, one),
+        many => stream.poll_write_vectored(cx, many),
+    };
+    sent.map_ok(|n| conn.sent(n, Instant::now()))
+}
+
+/// A read on one of the runtime's blocking threads.
+async fn read_file(worker: &Arc<Worker>, part: FileRead) -> io::Result<bytes::Bytes> {
+    let worker = Arc::clone(worker);
+    tokio::task::spawn_blocking(move || worker.files.read(&part)).await?
+}
+
+/// A timer that is only moved when it would come too late: the idle deadline moves with every
+/// request, and a runtime timer takes a lock to be moved.
+struct Alarm {
+    sleep: Pin<Box<tokio::time::Sleep>>,
+    at: Instant,
+}
+
+impl Alarm {
+    /// Deadlines further away than this are looked at again when it is over.
+    const FAR: Duration = Duration::from_secs(60 * 60);
+
+    fn new(now: Instant) -> Alarm {
+        let at = now + Self::FAR;
+        Alarm { sleep: Box::pin(tokio::time::sleep_until(at.into())), at }
+    }
+
+    fn set(&mut self, deadline: Option<Instant>) {
+        let fired = self.sleep.is_elapsed();
+        let wanted = deadline.unwrap_or_else(|| Instant::now() + Self::FAR);
+        if fired || wanted < self.at {
+            self.at = wanted;
+            self.sleep.as_mut().reset(wanted.into());
+        }
+    }
+
+    async fn wait(&mut self) {
+        self.sleep.as_mut().await;
+    }
+}
+
+fn runtime(worker: &Worker) -> io::Result<Runtime> {
+    let mut builder = match worker.flavour("runtime") {
+        "multi-thread" => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
+    };
+    builder.enable_io().enable_time().build()
+}

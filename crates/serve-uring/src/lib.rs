@@ -1,0 +1,234 @@
+//! io_uring: the program does not ask who is ready; it says what to do, and is told what was done.
+//!
+//! With every other model here a wait says that a read *would* succeed, and the program then reads,
+//! writes and accepts by calls of its own. io_uring turns that round: the requests (accept, receive,
+//! send, read a file) are written into a queue that the kernel shares, the kernel carries them out,
+//! copies the data itself, and writes what came of them into a second queue. One call,
+//! `io_uring_enter`, hands over a batch of requests and waits for a batch of completions. It is the
+//! one model here that is asynchronous in Stevens' sense, and the one for which a file on a
+//! slow disk is an operation like any other.
+//!
+//! The price is ownership: memory lent to an operation is the kernel's until its completion is read
+//! ([`ring`]), and a connection that is over stays in the table until all its operations are.
+//!
+//! Two ways to receive: multishot (the default), where one request brings a completion for every
+//! arrival until it is cancelled, and one-shot, where each brings one (`--receive oneshot`).
+//!
+//! Man pages: io_uring(7), io_uring_enter(2), io_uring_multishot(7), io_uring_provided_buffers(7).
+
+mod peers;
+mod ring;
+mod setup;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use kit::{Flavour, Model, Place, Serves, Values, Worker, Workers};
+use peers::{AcceptError, Peers, Request, accept_error};
+use ring::{Completion, Op, Receive, Ring, Token};
+
+/// What `--help` and `--describe` say.
+pub const MODEL: Model = Model {
+    name: "uring",
+    summary: "one thread, all connections: io_uring(7) does the I/O and reports what was done",
+    about: "The thread writes requests (accept, receive, send, read a file) into a queue that it \
+            shares with the kernel and sleeps in io_uring_enter(2) until some of them are done. The \
+            kernel has then copied the data already (asynchronous): received bytes lie in buffers \
+            that were lent to it in advance, and bytes to send were taken from memory that must \
+            not be touched meanwhile. One call hands over and collects a whole batch, and the one \
+            place where this server sleeps is that call.",
+    place: Place { blocking: false, synchronous: false },
+    // An operation on a socket with O_NONBLOCK fails with EAGAIN, as the flag says. Without it the
+    // kernel waits for the socket on the operation's behalf, and no thread is blocked.
+    nonblocking_sockets: false,
+    workers: Workers::Loops,
+    serves: Serves::Descriptors,
+    flavours: &[Flavour {
+        flag: "receive",
+        values: Values::Words(&["multishot", "oneshot"]),
+        default: "multishot",
+        help: "Ask once for all that a connection sends (multishot) or for each arrival (oneshot)",
+    }],
+    unavailable: setup::unavailable,
+};
+
+/// Runs one loop until the server stops.
+///
+/// # Errors
+/// What io_uring_setup(2), io_uring_register(2) or io_uring_enter(2) say.
+pub fn serve(worker: Worker) -> io::Result<()> {
+    let receive = match worker.flavour("receive") {
+        "oneshot" => Receive::OneShot,
+        _ => Receive::Multishot,
+    };
+    // On this thread, because only the thread that made it may use it (IORING_SETUP_SINGLE_ISSUER).
+    let mut uring = setup::uring()?;
+    let mut ring = Ring::new(&mut uring, receive)?;
+    ring.watch(worker.stop.as_fd());
+    let mut peers = Peers::new(worker);
+    let mut now = Instant::now();
+    while !(peers.finished() && ring.is_idle()) {
+        listen(&mut ring, &mut peers, now);
+        // ANCHOR: wait
+        ring.wait(peers.wait_timeout(now))?;
+        now = Instant::now();
+        while let Some(completion) = ring.next() {
+            match completion {
+                Completion::Accepted { result, more } => accept(&mut peers, result, more, now)?,
+                completion => complete(&mut ring, &mut peers, completion, now),
+            }
+        }
+        peers.begin_round(now);
+        while let Some(token) = peers.next_runnable() {
+            step(&mut ring, &mut peers, token, now);
+        }
+        // ANCHOR_END: wait
+    }
+    Ok(())
+}
+
+/// Accepts exactly while new connections are wanted.
+fn listen(ring: &mut Ring, peers: &mut Peers, now: Instant) {
+    match (peers.wants_accept(now), peers.accepting) {
+        (true, Request::None) => {
+            ring.accept(peers.worker.listener.as_fd());
+            peers.accepting = Request::Pending;
+        }
+        (false, Request::Pending) => {
+            ring.cancel_accept();
+            peers.accepting = Request::Cancelled;
+        }
+        _ => {}
+    }
+}
+
+/// Takes a connection that the kernel has accepted.
+fn accept(
+    peers: &mut Peers,
+    result: io::Result<OwnedFd>,
+    more: bool,
+    now: Instant,
+) -> io::Result<()> {
+    if !more {
+        peers.accepting = Request::None;
+    }
+    match result.map_err(accept_error) {
+        Ok(socket) => peers.admit(socket, now),
+        Err(error) => match error? {
+            AcceptError::Passing => {}
+            AcceptError::Exhausted => peers.exhausted(now),
+        },
+    }
+    Ok(())
+}
+
+/// Tells a connection what was done for it.
+fn complete(ring: &mut Ring, peers: &mut Peers, completion: Completion, now: Instant) {
+    match completion {
+        Completion::Received { token, result, more, emptied } => {
+            let peer = peers.completed(token);
+            if let Some(peer) = peer {
+                if !more {
+                    peer.receiving = Request::None;
+                }
+                match result {
+                    Ok(Some(buffer)) => {
+                        peer.received = true;
+                        peer.emptied = emptied;
+                        peer.conn.receive(ring.bytes(&buffer), now);
+                        ring.give_back(buffer);
+                    }
+                    Ok(None) => peer.conn.receive_eof(now),
+                    // All buffers were full when these bytes came. They are given back by the end
+                    // of this batch, and only then is the receive asked for again: at once, it
+                    // would fail again at once.
+                    Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                    Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {}
+                    Err(_) => peer.conn.abort(),
+                }
+            } else if let Ok(Some(buffer)) = result {
+                ring.give_back(buffer);
+            }
+        }
+        Completion::Sent { token, result } => {
+            if let Some(peer) = peers.completed(token) {
+                peer.sending = Request::None;
+                match result {
+                    Ok(n) => peer.conn.sent(n, now),
+                    Err(_) => peer.conn.abort(),
+                }
+            }
+        }
+        Completion::FileRead { token, result } => {
+            if let Some(peer) = peers.completed(token) {
+                peer.reading_file = false;
+                match result {
+                    Ok(bytes) => peer.conn.file_read(bytes, now),
+                    Err(_) => peer.conn.file_failed(now),
+                }
+            }
+        }
+        Completion::Accepted { .. } | Completion::Stop => {}
+    }
+}
+
+/// Asks the kernel for what one connection waits for and has not asked for yet.
+fn step(ring: &mut Ring, peers: &mut Peers, token: Token, now: Instant) {
+    let Some((peer, files)) = peers.get_with_files(token) else { return };
+    let received = std::mem::take(&mut peer.received);
+    let Some(wants) = peer.wants(now) else { return close(ring, peers, token, now) };
+    if let Some(part) = &wants.file
+        && !peer.reading_file
+    {
+        match files.get(part) {
+            Ok(file) => ring.read_file(file, token, part.offset, part.len),
+            Err(_) => {
+                peer.conn.file_failed(now);
+                return close(ring, peers, token, now);
+            }
+        }
+        peer.reading_file = true;
+    }
+    // A head waits for the first bytes of its file, so that both leave in one send. After that the
+    // next part is read while the last is on its way.
+    if wants.write && peer.sending == Request::None && !peer.reading_file {
+        let (socket, chunks) = peer.output();
+        ring.send(socket, token, chunks);
+        peer.sending = Request::Pending;
+    }
+    match peer.receiving {
+        Request::None if wants.read => {
+            ring.receive(peer.socket(), token, peer.emptied);
+            peer.receiving = Request::Pending;
+        }
+        // Only once bytes come that nobody wants: most peers wait for their reply in silence, and
+        // cancelling and asking again would be paid for nothing. What comes before the cancel
+        // is seen is bounded by the buffers.
+        Request::Pending if received && !wants.read => {
+            ring.cancel(Op::Receive, token);
+            peer.receiving = Request::Cancelled;
+        }
+        _ => {}
+    }
+    peers.arm(token, wants.deadline);
+}
+
+/// Ends a connection as soon as the kernel has let go of it.
+fn close(ring: &mut Ring, peers: &mut Peers, token: Token, now: Instant) {
+    let Some(peer) = peers.get(token) else { return };
+    if peer.receiving == Request::Pending {
+        ring.cancel(Op::Receive, token);
+        peer.receiving = Request::Cancelled;
+    }
+    if peer.sending == Request::Pending {
+        ring.cancel(Op::Send, token);
+        peer.sending = Request::Cancelled;
+    }
+    // A file read is left to end: soon, and by itself.
+    if !peer.is_in_flight()
+        && let Some(socket) = peers.remove(token, now)
+    {
+        ring.close(socket);
+    }
+}

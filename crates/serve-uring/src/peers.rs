@@ -1,0 +1,359 @@
+//! All connections of the loop: who they are, what each has in flight, who may run, who is late.
+//!
+//! The readiness models share such a table (`kit::Peers`). This one differs in two things that are
+//! the model's: a connection owns operations in flight, and it cannot be forgotten before the last
+//! of them has come home; and connections are accepted by the kernel, so some may arrive after
+//! the loop has asked it to stop.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use conn::{Conn, Wants};
+use kit::{Armed, Files, Timers, Worker};
+use slab::Slab;
+
+use crate::ring::{GENERATIONS, Token};
+
+/// How long accepting is left alone when descriptors have run out and none is given back.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// The life of an operation that may be cancelled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Not asked for.
+    #[default]
+    None,
+    /// Asked for; a completion will come.
+    Pending,
+    /// Asked to end early; the completion will come all the same.
+    Cancelled,
+}
+
+/// One connection, and what the kernel does for it now.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) conn: Conn,
+    stream: TcpStream,
+    pub(crate) receiving: Request,
+    pub(crate) sending: Request,
+    pub(crate) reading_file: bool,
+    /// Bytes have come since the last turn.
+    pub(crate) received: bool,
+    /// The last of them left the socket empty.
+    pub(crate) emptied: bool,
+    armed: Armed,
+    queued: bool,
+}
+
+impl Peer {
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    /// Does what is due and what takes no time, and says what the connection then waits for.
+    pub(crate) fn wants(&mut self, now: Instant) -> Option<Wants> {
+        if self.conn.wants()?.deadline.is_some_and(|at| at <= now) {
+            self.conn.timeout(now);
+        }
+        if self.conn.wants()?.shutdown {
+            // A call and not an operation: it never waits, but io_uring gives every shutdown to a
+            // kernel thread (io_uring/net.c forces it), at ten times the price. A peer that is
+            // gone already makes it fail; the receive will tell.
+            let _ = self.stream.shutdown(Shutdown::Write);
+            self.conn.shutdown_done(now);
+        }
+        self.conn.wants()
+    }
+
+    /// Where to send, and what.
+    pub(crate) fn output(&mut self) -> (BorrowedFd<'_>, impl Iterator<Item = Bytes>) {
+        (self.stream.as_fd(), self.conn.chunks())
+    }
+
+    /// True while the kernel may still complete something for it.
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.receiving != Request::None || self.sending != Request::None || self.reading_file
+    }
+}
+
+/// The connections of the loop.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    pub(crate) worker: Worker,
+    pub(crate) accepting: Request,
+    peers: Slots<Peer>,
+    timers: Timers<Token>,
+    runnable: VecDeque<Token>,
+    /// Accepted after the limit was reached, and not served yet: as good as in the backlog.
+    lobby: VecDeque<OwnedFd>,
+    /// Set while no descriptors are left: accept again at this time, or when one is given back.
+    exhausted_until: Option<Instant>,
+    stopping: bool,
+}
+
+impl Peers {
+    pub(crate) fn new(worker: Worker) -> Peers {
+        Peers {
+            worker,
+            accepting: Request::None,
+            peers: Slots::default(),
+            timers: Timers::default(),
+            runnable: VecDeque::new(),
+            lobby: VecDeque::new(),
+            exhausted_until: None,
+            stopping: false,
+        }
+    }
+
+    /// True when the server is stopping and the last connection has ended.
+    pub(crate) fn finished(&self) -> bool {
+        self.stopping && self.peers.is_empty()
+    }
+
+    /// Whether connections are to be accepted: not at the limit, not without descriptors, not
+    /// while stopping.
+    pub(crate) fn wants_accept(&mut self, now: Instant) -> bool {
+        if self.exhausted_until.is_some_and(|until| until <= now) {
+            self.exhausted_until = None;
+        }
+        self.has_room() && self.exhausted_until.is_none()
+    }
+
+    fn has_room(&self) -> bool {
+        !self.stopping && self.peers.len() < self.worker.conns_max
+    }
+
+    /// Takes an accepted connection, or lets it wait until there is room.
+    pub(crate) fn admit(&mut self, socket: OwnedFd, now: Instant) {
+        if self.has_room() && self.lobby.is_empty() {
+            self.insert(socket, now);
+        } else if !self.stopping {
+            self.lobby.push_back(socket);
+        }
+    }
+
+    /// No descriptor is left.
+    pub(crate) fn exhausted(&mut self, now: Instant) {
+        self.exhausted_until = Some(now + EXHAUSTED_PAUSE);
+    }
+
+    fn insert(&mut self, socket: OwnedFd, now: Instant) {
+        let token = self.peers.insert(Peer {
+            conn: self.worker.conn(now),
+            stream: TcpStream::from(socket),
+            receiving: Request::None,
+            sending: Request::None,
+            reading_file: false,
+            received: true,
+            emptied: false,
+            armed: Armed::default(),
+            queued: false,
+        });
+        self.runs(token);
+    }
+
+    /// The connection of this name, unless its slot has another tenant.
+    pub(crate) fn get(&mut self, token: Token) -> Option<&mut Peer> {
+        self.peers.get(token)
+    }
+
+    /// The same, and the files that it may ask for.
+    pub(crate) fn get_with_files(&mut self, token: Token) -> Option<(&mut Peer, &Files)> {
+        self.peers.get(token).map(|peer| (peer, &*self.worker.files))
+    }
+
+    /// Notes that something was done for a connection: it runs when the batch is complete.
+    pub(crate) fn completed(&mut self, token: Token) -> Option<&mut Peer> {
+        self.runs(token);
+        self.get(token)
+    }
+
+    fn runs(&mut self, token: Token) {
+        if let Some(peer) = self.get(token)
+            && !std::mem::replace(&mut peer.queued, true)
+        {
+            self.runnable.push_back(token);
+        }
+    }
+
+    /// How long the wait may last; `None` without any deadline.
+    pub(crate) fn wait_timeout(&self, now: Instant) -> Option<Duration> {
+        let wake_at = [self.timers.earliest(), self.exhausted_until].into_iter().flatten().min()?;
+        Some(wake_at.saturating_duration_since(now))
+    }
+
+    /// Begins a round: whoever is late by the clock may run too.
+    pub(crate) fn begin_round(&mut self, now: Instant) {
+        if self.worker.stop.requested() && !self.stopping {
+            self.stopping = true;
+            self.lobby.clear();
+            self.drain(now);
+        }
+        while let Some((at, token)) = self.timers.pop_due(now) {
+            if let Some(peer) = self.get(token)
+                && Timers::<Token>::fired(&mut peer.armed, at)
+            {
+                self.runs(token);
+            }
+        }
+    }
+
+    fn drain(&mut self, now: Instant) {
+        for token in self.peers.tokens() {
+            if let Some(peer) = self.completed(token) {
+                peer.conn.drain(now);
+            }
+        }
+    }
+
+    /// The next connection of this round.
+    pub(crate) fn next_runnable(&mut self) -> Option<Token> {
+        loop {
+            let token = self.runnable.pop_front()?;
+            if let Some(peer) = self.get(token) {
+                peer.queued = false;
+                return Some(token);
+            }
+        }
+    }
+
+    /// Makes sure that a connection runs at its deadline.
+    pub(crate) fn arm(&mut self, token: Token, deadline: Option<Instant>) {
+        if let Some(peer) = self.peers.get(token) {
+            self.timers.arm(token, &mut peer.armed, deadline);
+        }
+    }
+
+    /// Forgets a connection that has nothing in flight, and lets the next one in. Its socket is to
+    /// be closed.
+    pub(crate) fn remove(&mut self, token: Token, now: Instant) -> Option<OwnedFd> {
+        let peer = self.peers.remove(token)?;
+        self.exhausted_until = None;
+        if self.has_room()
+            && let Some(socket) = self.lobby.pop_front()
+        {
+            self.insert(socket, now);
+        }
+        Some(OwnedFd::from(peer.stream))
+    }
+}
+
+/// A table whose places are given out again, under names that are not: a completion or a timer of a
+/// former tenant finds nobody.
+#[derive(Debug)]
+struct Slots<T> {
+    slab: Slab<(u32, T)>,
+    /// Of the next tenant. It comes round after [`GENERATIONS`] tenants of the whole table, and
+    /// nothing of a tenant is in flight by the time that its place is given away.
+    generation: u32,
+}
+
+impl<T> Default for Slots<T> {
+    fn default() -> Slots<T> {
+        Slots { slab: Slab::new(), generation: 0 }
+    }
+}
+
+impl<T> Slots<T> {
+    fn insert(&mut self, tenant: T) -> Token {
+        let generation = self.generation;
+        self.generation = (generation + 1) % GENERATIONS;
+        // Places never outnumber descriptors, which are positive i32s.
+        let slot = self.slab.insert((generation, tenant)) as u32;
+        Token { slot, generation }
+    }
+
+    fn get(&mut self, token: Token) -> Option<&mut T> {
+        let (generation, tenant) = self.slab.get_mut(token.slot as usize)?;
+        (*generation == token.generation).then_some(tenant)
+    }
+
+    fn remove(&mut self, token: Token) -> Option<T> {
+        self.get(token)?;
+        self.slab.try_remove(token.slot as usize).map(|(_, tenant)| tenant)
+    }
+
+    fn tokens(&self) -> Vec<Token> {
+        let token = |(slot, (generation, _)): (usize, &(u32, T))| Token {
+            slot: slot as u32,
+            generation: *generation,
+        };
+        self.slab.iter().map(token).collect()
+    }
+
+    fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+}
+
+/// What to do about an accept that failed.
+pub(crate) enum AcceptError {
+    /// The client gave up while it waited, or accepting was told to end: nothing.
+    Passing,
+    /// The process or the system has no descriptor or memory left: pause.
+    Exhausted,
+}
+
+/// Sorts what accept(2) may say.
+///
+/// # Errors
+/// What no wait and no retry can mend.
+pub(crate) fn accept_error(error: io::Error) -> io::Result<AcceptError> {
+    match error.raw_os_error() {
+        // EINVAL: the listener was shut down, because the server is stopping.
+        Some(libc::ECONNABORTED | libc::EPROTO | libc::EINTR) => Ok(AcceptError::Passing),
+        Some(libc::ECANCELED | libc::EINVAL) => Ok(AcceptError::Passing),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+            Ok(AcceptError::Exhausted)
+        }
+        _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_former_tenants_name_finds_nobody() {
+        let mut slots = Slots::default();
+        let first = slots.insert("first");
+        let other = slots.insert("other");
+        assert_eq!(slots.remove(first), Some("first"));
+        let second = slots.insert("second");
+        assert_eq!(second.slot, first.slot, "the place is used again");
+        assert_ne!(second, first);
+        assert_eq!(slots.get(first), None);
+        assert_eq!(slots.remove(first), None);
+        assert_eq!(slots.get(second), Some(&mut "second"));
+        assert_eq!(slots.get(other), Some(&mut "other"));
+        assert_eq!(slots.len(), 2);
+        assert_eq!(slots.tokens(), [second, other]);
+    }
+
+    #[test]
+    fn generations_fit_their_24_bits() {
+        let mut slots = Slots { slab: Slab::new(), generation: GENERATIONS - 1 };
+        let last = slots.insert(());
+        slots.remove(last);
+        let first = slots.insert(());
+        assert_eq!((last.generation, first.generation), (GENERATIONS - 1, 0));
+    }
+
+    #[test]
+    fn accept_errors_are_sorted() {
+        let sort = |errno| accept_error(io::Error::from_raw_os_error(errno));
+        assert!(matches!(sort(libc::ECONNABORTED), Ok(AcceptError::Passing)));
+        assert!(matches!(sort(libc::ECANCELED), Ok(AcceptError::Passing)));
+        assert!(matches!(sort(libc::EMFILE), Ok(AcceptError::Exhausted)));
+        assert_eq!(sort(libc::EBADF).err().and_then(|e| e.raw_os_error()), Some(libc::EBADF));
+    }
+}

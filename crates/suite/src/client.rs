@@ -1,0 +1,301 @@
+//! A client of one connection: raw bytes, and a strict reader of HTTP/1.1 replies (RFC 9112).
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::GUARD;
+
+/// A connection. Reads are buffered, writes are not.
+#[derive(Debug)]
+pub struct Client {
+    reader: BufReader<TcpStream>,
+}
+
+/// Status line and fields of a reply.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// `HTTP/1.1`.
+    pub version: String,
+    /// Three digits.
+    pub status: u16,
+    /// Names in lower case, in order.
+    pub fields: Vec<(String, String)>,
+}
+
+/// A reply, its body whole.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// Status code.
+    pub status: u16,
+    /// All of the head.
+    pub head: Head,
+    /// Body, decoded.
+    pub body: Vec<u8>,
+}
+
+/// A GET request.
+pub fn get(target: &str) -> Vec<u8> {
+    request("GET", target, "")
+}
+
+/// A request without a body. `fields` are whole lines, each with its CRLF.
+pub fn request(method: &str, target: &str, fields: &str) -> Vec<u8> {
+    format!("{method} {target} HTTP/1.1\r\nHost: suite\r\n{fields}\r\n").into_bytes()
+}
+
+/// What `/bytes/N` is made of, from byte `offset` on.
+pub fn pattern(offset: usize, len: usize) -> Vec<u8> {
+    const ALPHABET: &[u8; 64] =
+        b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-\n";
+    (offset..offset + len).map(|at| ALPHABET[at % ALPHABET.len()]).collect()
+}
+
+impl Head {
+    /// The value of a field that may be there once at most.
+    ///
+    /// # Panics
+    /// When it is there twice.
+    #[track_caller]
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let mut values = self.fields.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str());
+        let value = values.next();
+        assert_eq!(values.next(), None, "a second {name} field in {self:?}");
+        value
+    }
+
+    /// Whether the server says that it closes after this reply.
+    #[track_caller]
+    pub fn closes(&self) -> bool {
+        self.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
+    }
+}
+
+impl Client {
+    /// Connects. Each byte written leaves at once, so that small writes arrive as small reads.
+    ///
+    /// # Panics
+    /// When there is nobody.
+    #[track_caller]
+    pub fn connect(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect_timeout(&address, GUARD)
+            .unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
+        stream.set_nodelay(true).expect("TCP_NODELAY");
+        stream.set_read_timeout(Some(GUARD)).expect("SO_RCVTIMEO");
+        stream.set_write_timeout(Some(GUARD)).expect("SO_SNDTIMEO");
+        Client { reader: BufReader::with_capacity(64 << 10, stream) }
+    }
+
+    /// The socket itself.
+    pub fn stream(&self) -> &TcpStream {
+        self.reader.get_ref()
+    }
+
+    /// A second handle on the socket, for a thread that writes while this one reads.
+    ///
+    /// # Panics
+    /// Without a descriptor for it.
+    #[track_caller]
+    pub fn second_handle(&self) -> TcpStream {
+        self.stream().try_clone().expect("a second descriptor")
+    }
+
+    /// Writes all of it.
+    ///
+    /// # Panics
+    /// When the server does not take it.
+    #[track_caller]
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream()
+            .write_all(bytes)
+            .unwrap_or_else(|error| panic!("sending {} bytes: {error}", bytes.len()));
+    }
+
+    /// Writes as much as the server takes before it has let nothing in for `patience`, at most
+    /// `limit` bytes of what `content` makes. Returns how many went.
+    ///
+    /// # Panics
+    /// When the connection breaks.
+    #[track_caller]
+    pub fn send_until_stalled(
+        &mut self,
+        content: impl Fn(usize, usize) -> Vec<u8>,
+        limit: usize,
+        patience: Duration,
+    ) -> usize {
+        self.stream().set_write_timeout(Some(patience)).expect("SO_SNDTIMEO");
+        let mut sent = 0;
+        while sent < limit {
+            match self.stream().write(&content(sent, 64 << 10)) {
+                Ok(n) => sent += n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("sending after {sent} bytes: {error}"),
+            }
+        }
+        self.stream().set_write_timeout(Some(GUARD)).expect("SO_SNDTIMEO");
+        sent
+    }
+
+    /// Sends FIN: the server's next read finds the end.
+    ///
+    /// # Panics
+    /// When the connection is broken.
+    #[track_caller]
+    pub fn finish_sending(&mut self) {
+        self.stream().shutdown(Shutdown::Write).expect("shutdown(SHUT_WR)");
+    }
+
+    /// Exactly `len` bytes.
+    ///
+    /// # Panics
+    /// When they do not come.
+    #[track_caller]
+    pub fn read_exact(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.reader
+            .read_exact(&mut bytes)
+            .unwrap_or_else(|error| panic!("reading {len} bytes: {error}"));
+        bytes
+    }
+
+    /// Everything up to the server's FIN.
+    ///
+    /// # Panics
+    /// When the connection is reset instead, or nothing ends it.
+    #[track_caller]
+    pub fn read_to_end(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let result = self.reader.read_to_end(&mut bytes);
+        result.unwrap_or_else(|error| panic!("after {} bytes: {error}", bytes.len()));
+        bytes
+    }
+
+    /// The server closes, and says nothing before.
+    ///
+    /// # Panics
+    /// When it says something, resets the connection, or does not close.
+    #[track_caller]
+    pub fn expect_end(&mut self) {
+        let rest = self.read_to_end();
+        let text = String::from_utf8_lossy(&rest[..rest.len().min(200)]);
+        assert!(rest.is_empty(), "expected the end, got {} bytes: {text:?}", rest.len());
+    }
+
+    /// The connection ends, whether by FIN or by RST; returns what came before.
+    ///
+    /// # Panics
+    /// When nothing ends it.
+    #[track_caller]
+    pub fn read_until_cut(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match self.reader.read_to_end(&mut bytes) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                panic!("the connection is still open after {GUARD:?}")
+            }
+            Ok(_) | Err(_) => bytes,
+        }
+    }
+
+    /// True when there is nothing to read now: neither bytes nor an end.
+    ///
+    /// # Panics
+    /// When the socket cannot be asked.
+    #[track_caller]
+    pub fn is_silent(&self) -> bool {
+        if !self.reader.buffer().is_empty() {
+            return false;
+        }
+        let stream = self.stream();
+        stream.set_nonblocking(true).expect("O_NONBLOCK");
+        let peeked = stream.peek(&mut [0]);
+        stream.set_nonblocking(false).expect("O_NONBLOCK");
+        peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+
+    /// The next reply to anything but HEAD.
+    ///
+    /// # Panics
+    /// When it does not come whole and well-formed.
+    #[track_caller]
+    pub fn reply(&mut self) -> Reply {
+        let head = self.head();
+        let body = self.body(&head);
+        Reply { status: head.status, head, body }
+    }
+
+    /// The next head.
+    ///
+    /// # Panics
+    /// When it does not come whole and well-formed.
+    #[track_caller]
+    pub fn head(&mut self) -> Head {
+        let line = self.line();
+        let mut words = line.splitn(3, ' ');
+        let version = words.next().unwrap_or_default().to_owned();
+        let status = words.next().and_then(|word| word.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no status in the line {line:?}"));
+        assert!(version == "HTTP/1.1" && (100..600).contains(&status), "status line {line:?}");
+        let mut fields = Vec::new();
+        loop {
+            let line = self.line();
+            if line.is_empty() {
+                return Head { version, status, fields };
+            }
+            let (name, value) =
+                line.split_once(':').unwrap_or_else(|| panic!("a field without a colon: {line:?}"));
+            assert!(!name.is_empty() && !name.contains(' '), "field name in {line:?}");
+            fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+    }
+
+    /// The body that belongs to `head` (RFC 9112 section 6.3).
+    ///
+    /// # Panics
+    /// When it does not come whole.
+    #[track_caller]
+    pub fn body(&mut self, head: &Head) -> Vec<u8> {
+        if head.status < 200 || head.status == 204 || head.status == 304 {
+            return Vec::new();
+        }
+        if let Some(coding) = head.field("transfer-encoding") {
+            assert_eq!(coding, "chunked");
+            assert_eq!(head.field("content-length"), None, "two framings");
+            return self.chunked();
+        }
+        match head.field("content-length") {
+            Some(length) => self.read_exact(length.parse().expect("Content-Length is a number")),
+            None => {
+                assert!(head.closes(), "no length, and the connection stays open: {head:?}");
+                self.read_to_end()
+            }
+        }
+    }
+
+    #[track_caller]
+    fn chunked(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.line();
+            let size = usize::from_str_radix(line.split(';').next().unwrap_or_default(), 16)
+                .unwrap_or_else(|_| panic!("chunk size {line:?}"));
+            if size == 0 {
+                while !self.line().is_empty() {}
+                return body;
+            }
+            body.extend(self.read_exact(size));
+            assert_eq!(self.line(), "", "CRLF after a chunk");
+        }
+    }
+
+    /// A line without its CRLF.
+    #[track_caller]
+    fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        let result = self.reader.read_until(b'\n', &mut line);
+        result.unwrap_or_else(|error| panic!("waiting for a line of a reply: {error}"));
+        let Some(text) = line.strip_suffix(b"\r\n") else {
+            panic!("the connection ended, or no CRLF: {:?}", String::from_utf8_lossy(&line));
+        };
+        String::from_utf8_lossy(text).into_owned()
+    }
+}

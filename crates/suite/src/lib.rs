@@ -1,0 +1,41 @@
+//! A client's view of a server executable: find it, start it, talk to it, watch it, stop it.
+//!
+//! What the black-box suite in `tests/` stands on. It knows a server by its contract alone (flags,
+//! first and last line, sockets) and by what the kernel says of its process, never by its code: a
+//! client built from the server's own codecs would agree with its bugs. Helpers panic with what was
+//! expected and what came, at the line of the test that asked.
+//!
+//! Man pages: proc(5), proc_pid_stat(5), signal(7), tcp(7).
+
+mod catalog;
+mod client;
+mod process;
+mod server;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use catalog::{Model, Variant, catalog};
+pub use client::{Client, Head, Reply, get, pattern, request};
+pub use process::Process;
+pub use server::{Ended, Server, run_to_end};
+
+/// After so long a wait has failed. A guard against hanging and no measurement: every wait in the
+/// suite ends by its own condition, in milliseconds, on a machine that is not stuck.
+pub const GUARD: Duration = Duration::from_secs(30);
+
+/// Time between two looks at a condition that nothing announces.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Looks at `condition` until it holds.
+///
+/// # Panics
+/// When it does not within [`GUARD`].
+#[track_caller]
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < GUARD, "still not true after {GUARD:?}: {what}");
+        thread::sleep(POLL_INTERVAL);
+    }
+}

@@ -1,0 +1,50 @@
+//! What the kernel says of a running server (proc(5)).
+
+use std::fs;
+use std::time::Duration;
+
+use nix::unistd::{SysconfVar, sysconf};
+
+/// A process by its number. The files are read anew at each call.
+#[derive(Debug, Clone, Copy)]
+pub struct Process(pub u32);
+
+impl Process {
+    /// User and system time of all its threads; in steps of a clock tick, usually 10 ms.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    #[track_caller]
+    pub fn cpu(self) -> Duration {
+        let stat = self.read("stat");
+        // The second field, the name, is in brackets and may hold spaces; utime is the 14th.
+        let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split_whitespace();
+        let ticks: u64 =
+            fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+        Duration::from_millis(ticks * 1000 / per_second.unsigned_abs())
+    }
+
+    /// Largest resident set so far, in KiB (`VmHWM`).
+    ///
+    /// # Panics
+    /// When the process is gone.
+    #[track_caller]
+    pub fn memory_peak_kib(self) -> u64 {
+        let status = self.read("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        kib.and_then(|kib| kib.parse().ok()).expect("VmHWM in /proc/PID/status")
+    }
+
+    /// Number of open descriptors.
+    pub fn descriptors(self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.0)).map_or(0, Iterator::count)
+    }
+
+    #[track_caller]
+    fn read(self, file: &str) -> String {
+        let path = format!("/proc/{}/{file}", self.0);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+}

@@ -1,0 +1,251 @@
+//! One server process, from its first line to its last.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::{Client, GUARD, Process, Variant, get};
+
+/// A running server. Killed when dropped, by its process id.
+#[derive(Debug)]
+pub struct Server {
+    /// What runs.
+    pub variant: Variant,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its first line on stdout.
+    pub first_line: String,
+    child: Child,
+    stdout: Receiver<String>,
+    stderr: Arc<Mutex<String>>,
+    stderr_reader: Option<JoinHandle<()>>,
+}
+
+/// How a server ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit code; `None` after a deadly signal.
+    pub code: Option<i32>,
+    /// Lines on stdout after the first.
+    pub stdout: Vec<String>,
+    /// All of stderr.
+    pub stderr: String,
+}
+
+impl Server {
+    /// Starts `variant` on a free port of loopback and waits for its first line.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[track_caller]
+    pub fn start(variant: &Variant, flags: &[&str]) -> Server {
+        let command = Command::new(&variant.model.executable);
+        Server::spawn(command, variant, flags)
+    }
+
+    /// The same, with at most `descriptors` open at once. The shell sets the limit, hard and soft,
+    /// and then becomes the server, so that nothing has to run between fork(2) and exec(2).
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[track_caller]
+    pub fn start_with_descriptors(variant: &Variant, flags: &[&str], descriptors: u32) -> Server {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")]);
+        command.arg(&variant.model.executable);
+        Server::spawn(command, variant, flags)
+    }
+
+    #[track_caller]
+    fn spawn(mut command: Command, variant: &Variant, flags: &[&str]) -> Server {
+        command.args(&variant.flags).args(["--listen", "127.0.0.1:0"]).args(flags);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let stderr_reader = child.stderr.take().map(|pipe| collect(pipe, Arc::clone(&stderr)));
+        let stdout = child.stdout.take().map(lines).expect("stdout is a pipe");
+        let mut server = Server {
+            variant: variant.clone(),
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            first_line: String::new(),
+            child,
+            stdout,
+            stderr,
+            stderr_reader,
+        };
+        match server.stdout.recv_timeout(GUARD) {
+            Ok(line) => server.first_line = line,
+            Err(error) => panic!("no first line on stdout ({error}): {}", server.stderr()),
+        }
+        let address = server.first_line.split(' ').nth(1).and_then(|word| word.parse().ok());
+        server.address = address
+            .unwrap_or_else(|| panic!("no address in the first line {:?}", server.first_line));
+        server
+    }
+
+    /// What the kernel knows of it.
+    pub fn process(&self) -> Process {
+        Process(self.child.id())
+    }
+
+    /// A new connection.
+    ///
+    /// # Panics
+    /// When there is none to be had.
+    #[track_caller]
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// A newcomer is served: HTTP.
+    ///
+    /// # Panics
+    /// When it is not.
+    #[track_caller]
+    pub fn serves(&self) {
+        let mut client = self.connect();
+        client.send(&get("/"));
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.body.as_slice()), (200, b"Hello, world!".as_slice()));
+    }
+
+    /// `/stats`, asked on a connection of its own.
+    ///
+    /// # Panics
+    /// When it is not JSON.
+    #[track_caller]
+    pub fn stats(&self) -> Value {
+        let mut client = self.connect();
+        client.send(b"GET /stats HTTP/1.1\r\nHost: suite\r\nConnection: close\r\n\r\n");
+        let reply = client.reply();
+        assert_eq!(reply.status, 200, "/stats");
+        serde_json::from_slice(&reply.body).expect("/stats is JSON")
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid is an i32"));
+        kill(pid, signal).unwrap_or_else(|error| panic!("{signal} to the server: {error}"));
+    }
+
+    /// Waits for its end, which something has already brought about.
+    ///
+    /// # Panics
+    /// When it goes on for longer than [`GUARD`].
+    #[track_caller]
+    pub fn wait(mut self) -> Ended {
+        let deadline = Instant::now() + GUARD;
+        let mut stdout = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.stdout.recv_timeout(left) {
+                Ok(line) => stdout.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("still running after {GUARD:?}"),
+            }
+        }
+        // Its stdout is closed: it is ending, or has ended.
+        let code = self.child.wait().expect("waiting for the server").code();
+        if let Some(reader) = self.stderr_reader.take() {
+            // Its panic would have lost text only.
+            let _ = reader.join();
+        }
+        Ended { code, stdout, stderr: self.stderr() }
+    }
+
+    /// SIGTERM, and the counters of the last line.
+    ///
+    /// # Panics
+    /// When it does not exit with 0, or its last line is not one JSON object.
+    #[track_caller]
+    pub fn stop(self) -> Value {
+        self.signal(Signal::SIGTERM);
+        self.wait().counters()
+    }
+
+    fn stderr(&self) -> String {
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("  the server was {}, stderr: {:?}", self.variant.label, self.stderr());
+        }
+    }
+}
+
+impl Ended {
+    /// The counters of the last line on stdout.
+    ///
+    /// # Panics
+    /// When it did not exit with 0, or its last line is not one JSON object.
+    #[track_caller]
+    pub fn counters(&self) -> Value {
+        assert_eq!(self.code, Some(0), "exit code after a signal; stderr: {:?}", self.stderr);
+        assert_eq!(self.stdout.len(), 1, "lines after the first on stdout: {:?}", self.stdout);
+        let counters: Value = serde_json::from_str(&self.stdout[0]).expect("the last line is JSON");
+        assert!(counters.is_object(), "the last line is no object: {counters}");
+        counters
+    }
+}
+
+/// Runs a command that ends by itself.
+///
+/// # Panics
+/// When it cannot be started, or does not end within [`GUARD`].
+#[track_caller]
+pub fn run_to_end(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid is an i32"));
+    let (sender, ended) = mpsc::channel();
+    // The receiver is gone only after a panic.
+    thread::spawn(move || drop(sender.send(child.wait_with_output())));
+    match ended.recv_timeout(GUARD) {
+        Ok(output) => output.unwrap_or_else(|error| panic!("{command:?}: {error}")),
+        Err(_) => {
+            let _ = kill(pid, Signal::SIGKILL);
+            panic!("{command:?} still runs after {GUARD:?}");
+        }
+    }
+}
+
+/// The lines of a pipe; the channel ends with the pipe.
+fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn collect(pipe: impl Read + Send + 'static, into: Arc<Mutex<String>>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let mut text = into.lock().unwrap_or_else(PoisonError::into_inner);
+            text.push_str(&line);
+            text.push('\n');
+        }
+    })
+}

@@ -1,0 +1,226 @@
+//! Who else waits meanwhile? The question that the models answer differently.
+
+use std::io::Write;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use suite::{Client, Server, Variant, get, pattern, until};
+
+/// A client that never pauses: one thread writes, one reads.
+pub struct Flood {
+    over: Arc<AtomicBool>,
+    rounds: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Flood {
+    /// Sends `piece` over and over, and drops what comes back, on a connection of its own.
+    #[track_caller]
+    pub fn begin(server: &Server, piece: &[u8]) -> Flood {
+        let mut client = server.connect();
+        let over = Arc::new(AtomicBool::new(false));
+        let rounds = Arc::new(AtomicU64::new(0));
+        let mut writer = client.second_handle();
+        let pieces = piece.repeat((64 << 10) / piece.len());
+        let (ended, counted) = (Arc::clone(&over), Arc::clone(&rounds));
+        let writing = thread::spawn(move || {
+            // An error is the server's end, which some cases bring about.
+            while !ended.load(SeqCst) && writer.write_all(&pieces).is_ok() {
+                counted.fetch_add(1, SeqCst);
+            }
+            let _ = writer.shutdown(Shutdown::Write);
+        });
+        let reading = thread::spawn(move || drop(client.read_until_cut()));
+        let flood = Flood { over, rounds, threads: vec![writing, reading] };
+        flood.goes_on();
+        flood
+    }
+
+    /// Some more of it has been taken by the server: more than buffers hold, after a while.
+    #[track_caller]
+    pub fn goes_on(&self) {
+        let enough = self.rounds.load(SeqCst) + 5;
+        until("the flood goes on", || self.rounds.load(SeqCst) >= enough);
+    }
+
+    /// Ends it.
+    #[track_caller]
+    pub fn end(self) {
+        self.over.store(true, SeqCst);
+        for thread in self.threads {
+            thread.join().expect("the flood");
+        }
+    }
+}
+
+/// A client whose second request is with the server: the reply to the first says so, because both
+/// left in one segment.
+#[track_caller]
+pub fn in_flight(server: &Server, target: &str) -> Client {
+    let mut client = server.connect();
+    client.send(&[get("/"), get(target)].concat());
+    assert_eq!(client.reply().status, 200);
+    client
+}
+
+pub fn delay_is_not_early(variant: &Variant) {
+    let server = Server::start(variant, &[]);
+    let mut client = server.connect();
+    for millis in [0, 1, 7, 120] {
+        let begun = Instant::now();
+        client.send(&get(&format!("/delay/{millis}")));
+        let reply = client.reply();
+        assert_eq!(reply.body, format!("waited for {millis} ms\n").as_bytes());
+        let waited = begun.elapsed();
+        assert!(waited >= Duration::from_millis(millis), "early: {waited:?} of {millis} ms");
+    }
+    server.stop();
+}
+
+/// A waiting request costs an event loop nothing and a thread its thread; the serial server has
+/// only one of those, and there everybody waits.
+pub fn delay_beside_others(variant: &Variant) {
+    let server = Server::start(variant, &[]);
+    if variant.model.one_at_a_time() {
+        let mut first = in_flight(&server, "/delay/300");
+        let mut second = server.connect();
+        second.send(&get("/"));
+        assert_eq!(first.reply().body, b"waited for 300 ms\n");
+        assert!(second.is_silent(), "two at once in a model that serves one at a time");
+        drop(first);
+        assert_eq!(second.reply().status, 200);
+        drop(second);
+    } else {
+        let mut waiting: Vec<Client> =
+            (0..20).map(|_| in_flight(&server, "/delay/20000")).collect();
+        server.serves();
+        assert!(waiting.iter().all(Client::is_silent), "a delay of 20 s is over");
+        // Deadlines come up in their own order, not in that of the requests.
+        let mut late = in_flight(&server, "/delay/200");
+        let mut early = in_flight(&server, "/delay/50");
+        assert_eq!(early.reply().body, b"waited for 50 ms\n");
+        assert_eq!(late.reply().body, b"waited for 200 ms\n");
+        waiting.clear();
+        // Their clients have gone; `late`, `early` and the one that asks are still there.
+        until("the waiting clients are forgotten", || server.stats()["connections_open"] == 3);
+        drop((late, early));
+    }
+    server.stop();
+}
+
+/// CPU work is the other kind of waiting: a loop has one thread for all. Here only that nobody is
+/// forgotten and nothing is mixed up; who waits how long is for the measuring side.
+pub fn work_beside_others(variant: &Variant) {
+    let server = Server::start(variant, &[]);
+    let mut clients: Vec<Client> = (0..6).map(|_| server.connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        let work = get(&format!("/work/{}", 10_000 + number));
+        client.send(&[work, get(&format!("/bytes/{number}"))].concat());
+    }
+    for (number, mut client) in clients.into_iter().enumerate() {
+        let worked = format!("worked for {} us\n", 10_000 + number);
+        assert_eq!(client.reply().body, worked.as_bytes());
+        assert_eq!(client.reply().body, pattern(0, number));
+    }
+    server.stop();
+}
+
+/// A socket that is always ready must not keep the clock from being looked at.
+pub fn timers_are_due_in_a_flood(variant: &Variant) {
+    let server = Server::start(variant, &["--head-timeout", "150ms"]);
+    let flood = Flood::begin(&server, &get("/"));
+    let mut other = server.connect();
+    let begun = Instant::now();
+    other.send(&get("/delay/20"));
+    if variant.model.one_at_a_time() {
+        assert!(other.is_silent(), "two at once in a model that serves one at a time");
+        flood.end();
+        assert_eq!(other.reply().body, b"waited for 20 ms\n");
+    } else {
+        let mut late = server.connect();
+        late.send(b"GET");
+        assert_eq!(other.reply().body, b"waited for 20 ms\n");
+        assert!(begun.elapsed() >= Duration::from_millis(20), "early: {:?}", begun.elapsed());
+        assert_eq!(late.reply().status, 408);
+        for _ in 0..5 {
+            other.send(&get("/delay/5"));
+            assert_eq!(other.reply().body, b"waited for 5 ms\n");
+        }
+        flood.goes_on();
+        flood.end();
+    }
+    server.stop();
+}
+
+pub fn echo_beside_a_flood(variant: &Variant) {
+    let server = Server::start(variant, &["--protocol", "echo"]);
+    let flood = Flood::begin(&server, &pattern(0, 64));
+    let mut other = server.connect();
+    other.send(b"first");
+    if variant.model.one_at_a_time() {
+        assert!(other.is_silent(), "two at once in a model that serves one at a time");
+        flood.end();
+        assert_eq!(other.read_exact(5), b"first");
+    } else {
+        assert_eq!(other.read_exact(5), b"first");
+        for byte in pattern(0, 50) {
+            other.send(&[byte]);
+            assert_eq!(other.read_exact(1), [byte]);
+        }
+        flood.goes_on();
+        flood.end();
+    }
+    server.stop();
+}
+
+/// Clients that ask for much and read nothing.
+pub fn stuck_reader_beside_others(variant: &Variant) {
+    let server = Server::start(variant, &[]);
+    let stuck = if variant.model.one_at_a_time() { 1 } else { 5 };
+    let mut stuck: Vec<Client> = (0..stuck).map(|_| server.connect()).collect();
+    for client in &mut stuck {
+        client.send(&get("/bytes/1000000000"));
+        assert_eq!(client.head().status, 200);
+    }
+    if variant.model.one_at_a_time() {
+        stuck.clear();
+        return server.serves();
+    }
+    for _ in 0..20 {
+        server.serves();
+    }
+    stuck.clear();
+    until("the stuck clients are forgotten", || server.stats()["connections_open"] == 1);
+    server.stop();
+}
+
+/// A pool of two: the third waits until one of the two has left, however idle they are.
+pub fn pool_is_bounded(variant: &Variant) {
+    if variant.model.flavour("threads").is_none() {
+        return;
+    }
+    let server = Server::start(variant, &["--threads", "2"]);
+    let mut talking: Vec<Client> = (0..2).map(|_| server.connect()).collect();
+    for client in &mut talking {
+        client.send(&get("/"));
+        assert_eq!(client.reply().status, 200);
+    }
+    let mut waiting: Vec<Client> = (0..10).map(|_| server.connect()).collect();
+    for client in &mut waiting {
+        client.send(&get("/"));
+    }
+    for client in &mut talking {
+        client.send(&get("/delay/50"));
+        assert_eq!(client.reply().status, 200);
+    }
+    assert!(waiting.iter().all(Client::is_silent), "two threads have three conversations");
+    drop(talking);
+    for mut client in waiting {
+        assert_eq!(client.reply().status, 200);
+    }
+    let counters = server.stop();
+    assert_eq!(counters["requests"], 14, "{counters}");
+}

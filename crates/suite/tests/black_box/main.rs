@@ -1,0 +1,242 @@
+//! Every server that was built, in each of its flavours, through the same cases.
+//!
+//! A case is a function of a running server's flags and sockets; the table below is cases x
+//! variants, so a failure names model, flavour and case, and `cargo test -p suite --test black_box
+//! epoll` or `... stop::` picks a row or a column. A model that cannot run on this machine is
+//! reported as ignored, with its reason. What a model cannot do by its nature (serve two at once,
+//! say) is asserted as such and not left out.
+
+mod company;
+mod contract;
+mod curl;
+mod echo;
+mod errors;
+mod exhaustion;
+mod files;
+mod limits;
+mod requests;
+mod stop;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use suite::{Variant, catalog};
+
+/// Which variants of a model a case is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// One process is enough: nothing in it depends on how the model waits.
+    Model,
+    /// Every flavour.
+    Flavours,
+}
+
+/// What came of a case that did not fail.
+enum Outcome {
+    Passed,
+    /// The machine, or the model by its own description, has no place for it.
+    Skipped(String),
+}
+
+/// What a case returns; failures are panics, at the line that saw them.
+trait IntoOutcome {
+    fn into_outcome(self) -> Outcome;
+}
+
+impl IntoOutcome for () {
+    fn into_outcome(self) -> Outcome {
+        Outcome::Passed
+    }
+}
+
+impl IntoOutcome for Outcome {
+    fn into_outcome(self) -> Outcome {
+        self
+    }
+}
+
+/// One row of the table.
+struct Case {
+    name: &'static str,
+    scope: Scope,
+    run: Box<dyn Fn(&Variant) -> Outcome + Send + Sync>,
+}
+
+fn case<R: IntoOutcome + 'static>(
+    name: &'static str,
+    scope: Scope,
+    run: fn(&Variant) -> R,
+) -> Case {
+    Case { name, scope, run: Box::new(move |variant| run(variant).into_outcome()) }
+}
+
+/// A list of cases named after their functions.
+macro_rules! cases {
+    ($scope:ident: $($module:ident::$function:ident),+ $(,)?) => {
+        vec![$(case(
+            concat!(stringify!($module), "::", stringify!($function)),
+            Scope::$scope,
+            $module::$function,
+        )),+]
+    };
+}
+
+fn table() -> Vec<Case> {
+    let mut cases = contract_cases();
+    cases.extend(echo_cases());
+    cases.extend(http_cases());
+    cases.extend(limit_cases());
+    cases
+}
+
+fn contract_cases() -> Vec<Case> {
+    let mut cases = cases![Model:
+        contract::first_line_names_address_model_and_pid,
+        contract::describe_is_one_line_of_json,
+        contract::describe_shows_the_limits_in_force,
+        contract::help_explains,
+        contract::mistakes_get_one_sentence,
+        contract::port_in_use_is_refused,
+        contract::workers,
+        company::pool_is_bounded,
+        curl::get_and_head,
+        curl::keep_alive_is_reused,
+        curl::post_and_upload,
+        curl::http_1_0,
+        curl::ranges,
+    ];
+    cases.extend(cases![Flavours:
+        contract::last_line_counts,
+        stop::sigint_stops_too,
+        stop::idle_connections_are_closed,
+        stop::silent_newcomers_are_closed,
+        stop::request_in_flight_is_finished,
+        stop::download_in_flight_is_finished,
+        stop::newcomers_are_turned_away,
+        stop::stuck_reader_is_cut,
+        stop::late_reply_is_cut,
+        stop::second_signal_cuts,
+        stop::flood_does_not_hold_it_up,
+    ]);
+    cases
+}
+
+fn echo_cases() -> Vec<Case> {
+    cases![Flavours:
+        echo::bytes_come_back,
+        echo::byte_at_a_time,
+        echo::mebibyte_while_reading,
+        echo::half_close,
+        echo::half_close_behind_unread_output,
+        echo::client_that_only_writes,
+        echo::many_connections,
+        echo::hang_ups_and_resets,
+        echo::idle_timeout,
+        company::echo_beside_a_flood,
+    ]
+}
+
+fn http_cases() -> Vec<Case> {
+    cases![Flavours:
+        requests::hello,
+        requests::keep_alive,
+        requests::connection_close,
+        requests::http_1_0,
+        requests::head_has_no_body,
+        requests::byte_at_a_time,
+        requests::pipelined_in_order,
+        requests::lenient_where_the_rfc_is,
+        requests::post_by_length,
+        requests::post_chunked,
+        requests::post_streams,
+        requests::expect_continue,
+        requests::routes,
+        requests::stats_count,
+        requests::work_burns,
+        requests::bytes_to_a_slow_reader,
+        files::content_and_type,
+        files::conditional,
+        files::ranges,
+        files::head_and_methods,
+        files::index,
+        files::no_way_out,
+        files::large_file_is_intact,
+        files::pipelined_files,
+        files::file_that_shrank,
+        company::delay_is_not_early,
+        company::delay_beside_others,
+        company::work_beside_others,
+        company::timers_are_due_in_a_flood,
+        company::stuck_reader_beside_others,
+    ]
+}
+
+fn limit_cases() -> Vec<Case> {
+    let mut cases = cases![Model: errors::malformed_heads, errors::malformed_chunks];
+    cases.extend(cases![Flavours:
+        errors::refusals,
+        errors::reply_reaches_a_client_that_keeps_sending,
+        errors::unfinished_requests,
+        limits::head_timeout,
+        limits::body_timeout,
+        limits::idle_timeout,
+        limits::write_timeout,
+        limits::linger_is_bounded,
+        limits::keepalive_requests,
+        limits::conns_max,
+        exhaustion::descriptors_run_out,
+        exhaustion::limit_follows_descriptors,
+        exhaustion::crowd,
+    ]);
+    cases
+}
+
+fn trials(variants: &[Variant]) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for variant in variants {
+        for case in table() {
+            if case.scope == Scope::Model && !variant.flags.is_empty() {
+                continue;
+            }
+            let variant = variant.clone();
+            let name = format!("{}::{}", variant.label, case.name);
+            trials.push(Trial::ignorable_test(name, move || run(&case, &variant)));
+        }
+    }
+    trials
+}
+
+fn run(case: &Case, variant: &Variant) -> Result<Completion, Failed> {
+    let outcome = match variant.model.unavailable() {
+        Some(reason) => Outcome::Skipped(reason.to_owned()),
+        None => (case.run)(variant),
+    };
+    match outcome {
+        Outcome::Passed => Ok(Completion::Completed),
+        Outcome::Skipped(reason) => {
+            println!("SKIP {}::{}: {reason}", variant.label, case.name);
+            Ok(Completion::ignored_with(reason))
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Most cases wait more than they work, so a few more than there are cores; each has a server of
+    // its own, and a busy one takes a core.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    arguments.test_threads = arguments.test_threads.or(Some(cores + 2));
+    // The crowd needs more descriptors than the soft limit of most machines.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Where it may not be raised, the crowd says so.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+    match catalog() {
+        Ok(variants) => libtest_mimic::run(&arguments, trials(&variants)).exit_code(),
+        Err(sentence) => {
+            eprintln!("{sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Who may depend on whom, by what cargo itself says of the workspace.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::{files_below, nobody_breaks, read, root, shown};
+
+/// One crate of the workspace.
+struct Package {
+    /// `(name, is a dev-dependency)`.
+    dependencies: Vec<(String, bool)>,
+    metadata: Value,
+}
+
+impl Package {
+    fn depends_on(&self, name: &str) -> bool {
+        self.dependencies.iter().any(|(dependency, _)| dependency == name)
+    }
+}
+
+fn packages() -> BTreeMap<String, Package> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let arguments = ["metadata", "--no-deps", "--format-version", "1", "--offline"];
+    let output = Command::new(cargo).args(arguments).current_dir(root()).output();
+    let output = output.expect("cargo metadata can be run");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("metadata is JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    assert!(packages.len() > 5, "cargo names only {} crates", packages.len());
+    packages.iter().map(|package| (text(&package["name"]), parse(package))).collect()
+}
+
+fn parse(package: &Value) -> Package {
+    let dependencies = package["dependencies"].as_array().into_iter().flatten();
+    let dependencies = dependencies.map(|d| (text(&d["name"]), d["kind"] == "dev")).collect();
+    Package { dependencies, metadata: package.clone() }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn is_model(name: &str) -> bool {
+    name.starts_with("serve-")
+}
+
+/// Everything of the workspace that `from` depends on, directly or not, tests included.
+fn reachable(packages: &BTreeMap<String, Package>, from: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![from.to_owned()];
+    while let Some(package) = open.pop().and_then(|name| packages.get(&name)) {
+        for (name, _) in &package.dependencies {
+            if packages.contains_key(name) && found.insert(name.clone()) {
+                open.push(name.clone());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn measuring_side_never_links_the_serving_side() {
+    let packages = packages();
+    let mut broken = Vec::new();
+    for name in ["load", "record", "iolab", "suite"] {
+        assert!(packages.contains_key(name), "there is no crate {name}");
+        for other in reachable(&packages, name) {
+            if other == "conn" || other == "kit" || is_model(&other) {
+                broken.push(format!("crates/{name}: depends on {other}"));
+            }
+        }
+    }
+    nobody_breaks("the measuring side knows servers by their sockets only", &broken);
+}
+
+#[test]
+fn suite_is_a_client_of_its_own() {
+    let packages = packages();
+    let broken: Vec<_> = reachable(&packages, "suite").into_iter().collect();
+    nobody_breaks("the suite shares no code with what it tests, nor with the generator", &broken);
+}
+
+#[test]
+fn no_model_depends_on_another() {
+    let packages = packages();
+    let mut broken = Vec::new();
+    let models: Vec<_> = packages.keys().filter(|name| is_model(name)).collect();
+    assert!(!models.is_empty());
+    for model in models {
+        for other in reachable(&packages, model) {
+            if !["conn", "kit"].contains(&other.as_str()) {
+                broken.push(format!("crates/{model}: depends on {other}"));
+            }
+        }
+    }
+    nobody_breaks("conn <- kit <- serve-*, and nothing else", &broken);
+}
+
+#[test]
+fn the_core_and_the_kit_look_only_down() {
+    let packages = packages();
+    let mut broken: Vec<_> = reachable(&packages, "conn").into_iter().collect();
+    broken.extend(reachable(&packages, "kit").into_iter().filter(|name| name != "conn"));
+    broken.extend(reachable(&packages, "record"));
+    nobody_breaks("conn and record depend on no other crate, kit on conn alone", &broken);
+}
+
+#[test]
+fn core_links_nothing_that_does_io() {
+    const DOES_IO: &[&str] = &[
+        "async-std",
+        "io-uring",
+        "libc",
+        "mio",
+        "nix",
+        "polling",
+        "rustix",
+        "smol",
+        "socket2",
+        "tokio",
+    ];
+    let packages = packages();
+    let dependencies = packages["conn"].dependencies.iter().filter(|(_, dev)| !dev);
+    let broken: Vec<_> = dependencies
+        .filter(|(name, _)| DOES_IO.contains(&name.as_str()))
+        .map(|(name, _)| format!("crates/conn: depends on {name}"))
+        .collect();
+    nobody_breaks("the core does no I/O", &broken);
+}
+
+#[test]
+fn each_mechanism_stays_in_its_model() {
+    // The micro-benchmarks measure the wait primitives themselves.
+    let homes = [
+        ("io-uring", ["serve-uring", "load", "benches"].as_slice()),
+        ("tokio", ["serve-tokio"].as_slice()),
+    ];
+    let mut broken = Vec::new();
+    for (name, package) in packages() {
+        for (mechanism, allowed) in homes {
+            if package.depends_on(mechanism) && !allowed.contains(&name.as_str()) {
+                broken.push(format!("{name}: depends on {mechanism}"));
+            }
+        }
+    }
+    nobody_breaks("io_uring and a runtime are what one model each is about", &broken);
+}
+
+#[test]
+fn a_model_is_a_library_and_an_executable_of_its_name() {
+    let mut broken = Vec::new();
+    for (name, package) in packages().into_iter().filter(|(name, _)| is_model(name)) {
+        let targets = package.metadata["targets"].as_array().cloned().unwrap_or_default();
+        let has = |kind: &str, wanted: &str| {
+            targets.iter().any(|target| target["kind"][0] == kind && target["name"] == wanted)
+        };
+        if !has("lib", &name.replace('-', "_")) || !has("bin", &name) {
+            broken.push(format!("crates/{name}: wants a library and an executable {name}"));
+        }
+        let manifest = text(&package.metadata["manifest_path"]);
+        if !manifest.ends_with(&format!("/crates/{name}/Cargo.toml")) {
+            broken
+                .push(format!("{manifest}: the directory has another name than the crate {name}"));
+        }
+        let main = root().join("crates").join(&name).join("src/main.rs");
+        if read(&main).lines().count() > 8 {
+            broken.push(format!("{}: longer than one call", shown(&main)));
+        }
+    }
+    nobody_breaks("directory = crate = executable, and main is one call", &broken);
+}
+
+#[test]
+fn versions_and_license_are_chosen_in_one_place() {
+    let mut broken = Vec::new();
+    for manifest in files_below(&root(), "Cargo.toml") {
+        if manifest == root().join("Cargo.toml") {
+            continue;
+        }
+        let text = read(&manifest);
+        for inherited in ["license", "edition", "rust-version", "version", "publish"] {
+            if !text.lines().any(|line| line.trim() == format!("{inherited}.workspace = true")) {
+                broken.push(format!("{}: {inherited} is not the workspace's", shown(&manifest)));
+            }
+        }
+        let mut in_dependencies = false;
+        for (number, line) in text.lines().enumerate() {
+            if line.starts_with('[') {
+                in_dependencies = line.trim_end_matches(']').ends_with("dependencies");
+            } else if in_dependencies && line.contains('=') && !line.trim().starts_with('#') {
+                let inherits = line.contains("workspace = true");
+                if !inherits {
+                    broken.push(format!("{}:{}: {line}", shown(&manifest), number + 1));
+                }
+            }
+        }
+    }
+    nobody_breaks("what the workspace says once, no crate says again", &broken);
+}
+
+#[test]
+fn releases_are_stable() {
+    let mut broken = Vec::new();
+    for package in packages().values() {
+        for dependency in package.metadata["dependencies"].as_array().into_iter().flatten() {
+            let wanted = text(&dependency["req"]);
+            // A pre-release is written 1.2.3-name; a star is no choice at all.
+            if wanted.contains('-') || wanted == "*" && dependency["path"].is_null() {
+                broken.push(format!("{} {wanted}", text(&dependency["name"])));
+            }
+        }
+    }
+    nobody_breaks("stable releases only", &broken);
+}
+
+#[test]
+fn licenses_are_there() {
+    for (file, says) in [("LICENSE-MIT", "MIT License"), ("LICENSE-APACHE", "Apache License")] {
+        assert!(read(&root().join(file)).contains(says), "{file} is not the {says}");
+    }
+    let broken: Vec<_> = packages()
+        .into_iter()
+        .filter(|(_, package)| package.metadata["license"] != "MIT OR Apache-2.0")
+        .map(|(name, _)| name)
+        .collect();
+    nobody_breaks("MIT OR Apache-2.0", &broken);
+}

@@ -1,0 +1,454 @@
+//! How the sources are written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proc_macro2::{Spacing, Span, TokenStream, TokenTree};
+use syn::visit::{self, Visit};
+
+use crate::{files_below, nobody_breaks, read, root, shown};
+
+/// A function fits a screen.
+const FUNCTION_LINES_MAX: usize = 70;
+/// A line fits beside another.
+const LINE_CHARS_MAX: usize = 100;
+/// A model is read in one sitting. io_uring keeps its buffers, ring and set-up in files of their own.
+const MODEL_LINES_MAX: usize = 250;
+
+/// Crates that may have `unsafe`, in one file each; all others in none.
+const UNSAFE_CRATES: &[&str] =
+    &["kit", "load", "benches", "serve-poll", "serve-select", "serve-uring"];
+
+/// One file of Rust.
+struct Source {
+    path: PathBuf,
+    text: String,
+    tokens: Vec<Token>,
+    syntax: syn::File,
+}
+
+/// One token, brackets and groups flattened away.
+struct Token {
+    line: usize,
+    kind: Kind,
+}
+
+enum Kind {
+    /// A word, or one punctuation mark (`::` is one).
+    Word(String),
+    /// A literal, with its quotes; doc comments are none.
+    Literal(String),
+}
+
+fn sources() -> Vec<Source> {
+    let files =
+        [files_below(&root().join("crates"), ".rs"), files_below(&root().join("benches"), ".rs")];
+    let sources: Vec<_> = files.concat().into_iter().map(parse).collect();
+    assert!(sources.len() > 30, "only {} files were found", sources.len());
+    sources
+}
+
+#[track_caller]
+fn parse(path: PathBuf) -> Source {
+    let text = read(&path);
+    let tokens: TokenStream =
+        text.parse().unwrap_or_else(|error| panic!("{}: {error}", shown(&path)));
+    let syntax = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", shown(&path)));
+    let mut flat = Vec::new();
+    flatten(tokens, &mut flat);
+    Source { path, text, tokens: flat, syntax }
+}
+
+fn flatten(stream: TokenStream, into: &mut Vec<Token>) {
+    let mut previous_colon = false;
+    let mut trees = stream.into_iter().peekable();
+    while let Some(tree) = trees.next() {
+        let line = tree.span().start().line;
+        let mut colon = false;
+        match tree {
+            TokenTree::Punct(mark) if mark.as_char() == '#' => {
+                // `#[doc = "..."]` or `#![doc = "..."]`: a comment.
+                let inner =
+                    matches!(trees.peek(), Some(TokenTree::Punct(mark)) if mark.as_char() == '!');
+                if inner {
+                    trees.next();
+                }
+                let is_doc = matches!(trees.peek(), Some(TokenTree::Group(group))
+                    if group.stream().into_iter().next().is_some_and(|t| t.to_string() == "doc"));
+                if is_doc {
+                    trees.next();
+                }
+            }
+            TokenTree::Punct(mark) if mark.as_char() == ':' && previous_colon => {
+                if let Some(Token { kind: Kind::Word(word), .. }) = into.last_mut() {
+                    word.push(':');
+                }
+            }
+            TokenTree::Punct(mark) => {
+                colon = mark.as_char() == ':' && mark.spacing() == Spacing::Joint;
+                into.push(Token { line, kind: Kind::Word(mark.as_char().to_string()) });
+            }
+            TokenTree::Ident(ident) => {
+                into.push(Token { line, kind: Kind::Word(ident.to_string()) });
+            }
+            TokenTree::Literal(literal) => {
+                into.push(Token { line, kind: Kind::Literal(literal.to_string()) });
+            }
+            TokenTree::Group(group) => flatten(group.stream(), into),
+        }
+        previous_colon = colon;
+    }
+}
+
+impl Source {
+    /// The crate that it belongs to: the name of its directory.
+    fn package(&self) -> String {
+        let path = shown(&self.path);
+        let mut parts = path.split('/');
+        let first = parts.next().unwrap_or_default();
+        if first == "crates" { parts.next().unwrap_or_default() } else { first }.to_owned()
+    }
+
+    fn is_test(&self) -> bool {
+        shown(&self.path).contains("/tests/")
+    }
+
+    fn place(&self, line: usize) -> String {
+        format!("{}:{line}", shown(&self.path))
+    }
+
+    /// Lines on which these words follow one another.
+    fn occurrences(&self, wanted: &[&str]) -> Vec<usize> {
+        let same =
+            |token: &Token, wanted: &str| matches!(&token.kind, Kind::Word(w) if w == wanted);
+        let windows = self.tokens.windows(wanted.len());
+        let hits = windows.filter(|window| window.iter().zip(wanted).all(|(t, w)| same(t, w)));
+        hits.map(|window| window[0].line).collect()
+    }
+
+    /// Whether the literal at `index` is the first argument of one of these functions: brackets are
+    /// flattened away, so it then comes right behind the name.
+    fn is_argument_of(&self, index: usize, functions: &[&str]) -> bool {
+        let before = index.checked_sub(1).and_then(|before| self.tokens.get(before));
+        matches!(before, Some(Token { kind: Kind::Word(word), .. })
+            if functions.contains(&word.as_str()))
+    }
+
+    fn literals(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.tokens.iter().filter_map(|token| match &token.kind {
+            Kind::Literal(text) => Some((token.line, text.as_str())),
+            Kind::Word(_) => None,
+        })
+    }
+}
+
+#[test]
+fn core_does_no_io_and_reads_no_clock() {
+    // Single words, so that no grouped or renamed import gets by.
+    const BANNED: &[&[&str]] = &[
+        &["net"],
+        &["thread"],
+        &["fs"],
+        &["process"],
+        &["os"],
+        &["SystemTime"],
+        &["libc"],
+        &["nix"],
+        &["tokio"],
+        &["unsafe"],
+        &["Instant", "::", "now"],
+    ];
+    let mut broken = Vec::new();
+    for source in sources().iter().filter(|s| s.package() == "conn" && !s.is_test()) {
+        for words in BANNED {
+            let places = source.occurrences(words);
+            broken
+                .extend(places.iter().map(|&l| format!("{}: {}", source.place(l), words.concat())));
+        }
+    }
+    nobody_breaks("conn: bytes in, bytes out, a clock passed in", &broken);
+}
+
+#[test]
+fn a_runtime_is_used_in_one_model_and_so_is_io_uring() {
+    let mut broken = Vec::new();
+    for source in sources() {
+        let package = source.package();
+        for (word, homes) in [
+            ("tokio", ["serve-tokio"].as_slice()),
+            ("io_uring", ["serve-uring", "load", "benches"].as_slice()),
+        ] {
+            if !homes.contains(&package.as_str()) {
+                let places = source.occurrences(&[word, "::"]);
+                broken.extend(places.iter().map(|&line| format!("{}: {word}", source.place(line))));
+            }
+        }
+    }
+    nobody_breaks("each mechanism in its own model", &broken);
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    let sources = sources();
+    let silent = sources.iter().filter(|source| !source.text.starts_with("//! "));
+    let broken: Vec<_> = silent.map(|source| source.place(1)).collect();
+    nobody_breaks("a file opens with a line that says what it shows", &broken);
+}
+
+#[test]
+fn lines_are_short() {
+    let mut broken = Vec::new();
+    for source in sources() {
+        for (number, line) in source.text.lines().enumerate() {
+            let chars = line.chars().count();
+            if chars > LINE_CHARS_MAX {
+                broken.push(format!("{}: {chars} characters", source.place(number + 1)));
+            }
+        }
+    }
+    nobody_breaks("a line has 100 characters at most", &broken);
+}
+
+#[test]
+fn models_are_short() {
+    let mut broken = Vec::new();
+    for source in sources() {
+        let lines = source.text.lines().count();
+        let is_model =
+            source.package().starts_with("serve-") && source.path.ends_with("src/lib.rs");
+        if is_model && lines > MODEL_LINES_MAX {
+            broken.push(format!("{}: {lines} lines", shown(&source.path)));
+        }
+    }
+    nobody_breaks("a model has 250 lines at most", &broken);
+}
+
+/// Functions with their first and last line, attributes and comments before them not counted.
+#[derive(Default)]
+struct Functions(Vec<(String, usize, usize)>);
+
+impl Functions {
+    fn note(&mut self, name: &syn::Ident, from: Span, to: Span) {
+        self.0.push((name.to_string(), from.start().line, to.end().line));
+    }
+}
+
+impl<'ast> Visit<'ast> for Functions {
+    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+        self.note(&item.sig.ident, item.sig.fn_token.span, item.block.brace_token.span.close());
+        visit::visit_item_fn(self, item);
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
+        self.note(&item.sig.ident, item.sig.fn_token.span, item.block.brace_token.span.close());
+        visit::visit_impl_item_fn(self, item);
+    }
+
+    fn visit_trait_item_fn(&mut self, item: &'ast syn::TraitItemFn) {
+        if let Some(block) = &item.default {
+            self.note(&item.sig.ident, item.sig.fn_token.span, block.brace_token.span.close());
+        }
+        visit::visit_trait_item_fn(self, item);
+    }
+}
+
+#[test]
+fn functions_fit_a_screen() {
+    let mut broken = Vec::new();
+    let mut seen = 0;
+    for source in sources() {
+        let mut functions = Functions::default();
+        functions.visit_file(&source.syntax);
+        seen += functions.0.len();
+        for (name, from, to) in functions.0 {
+            let lines = to - from + 1;
+            if lines > FUNCTION_LINES_MAX {
+                broken.push(format!("{}: fn {name} has {lines} lines", source.place(from)));
+            }
+        }
+    }
+    assert!(seen > 300, "only {seen} functions were found");
+    nobody_breaks("a function has 70 lines at most", &broken);
+}
+
+/// A line, or the comment right above it (attributes and parts of the same statement between them
+/// included), says why it is sound.
+fn is_argued(lines: &[&str], line: usize) -> bool {
+    let above = lines[..line].iter().rev().take(8);
+    let mut begun = false;
+    for text in above {
+        let trimmed = text.trim_start();
+        if trimmed.contains("// SAFETY:") {
+            return true;
+        }
+        // The line itself comes first; then comments; the first other line ends the search, unless
+        // the statement began there.
+        let is_comment = trimmed.starts_with("//") || trimmed.starts_with("#[");
+        if begun && !is_comment && trimmed.ends_with([';', '{', '}']) {
+            return false;
+        }
+        begun = true;
+    }
+    false
+}
+
+#[test]
+fn unsafe_is_in_one_place_and_argued() {
+    let mut broken = Vec::new();
+    let mut homes: Vec<(String, String)> = Vec::new();
+    for source in sources() {
+        let lines: Vec<&str> = source.text.lines().collect();
+        // `unsafe_code` and the like are other words; `unsafe fn` types of pointers do not occur.
+        let places = source.occurrences(&["unsafe"]);
+        if places.is_empty() {
+            continue;
+        }
+        let package = source.package();
+        if !UNSAFE_CRATES.contains(&package.as_str()) {
+            broken.push(format!("{}: {package} needs no unsafe", source.place(places[0])));
+        }
+        homes.push((package, shown(&source.path)));
+        for line in places {
+            if !is_argued(&lines, line) {
+                broken.push(format!("{}: no SAFETY line", source.place(line)));
+            }
+        }
+    }
+    for (package, path) in &homes {
+        if homes.iter().any(|(other, elsewhere)| other == package && elsewhere < path) {
+            broken.push(format!("{path}: a second file of {package} with unsafe"));
+        }
+    }
+    nobody_breaks("unsafe is small, in one file of a crate, and each with a SAFETY line", &broken);
+}
+
+/// What follows `marker` in `text`, each time.
+fn after<'a>(text: &'a str, marker: &'a str) -> impl Iterator<Item = &'a str> {
+    text.match_indices(marker).map(move |(at, _)| &text[at + marker.len()..])
+}
+
+/// The port of each loopback or any-address in a literal; 0 picks one and 70000 is none.
+fn ports(literal: &str) -> Vec<u16> {
+    let hosts = ["127.0.0.1:", "localhost:", "0.0.0.0:", "[::1]:", "[::]:"];
+    let behind = hosts.iter().flat_map(|host| after(literal, host));
+    let digits =
+        behind.map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
+    digits.filter_map(|port| port.parse().ok()).filter(|&port| port != 0).collect()
+}
+
+#[test]
+fn no_port_is_fixed() {
+    let mut broken = Vec::new();
+    for source in sources() {
+        let tests = TestCode::of(&source);
+        for (index, token) in source.tokens.iter().enumerate() {
+            let Kind::Literal(literal) = &token.kind else { continue };
+            // A test may parse an address, or find nobody there; it may not listen on one.
+            let parsed_only = tests.has(token.line) && !source.is_argument_of(index, LISTENS);
+            if !is_sentence(literal) && !parsed_only {
+                let place = source.place(token.line);
+                broken.extend(ports(literal).iter().map(|port| format!("{place}: port {port}")));
+            }
+        }
+    }
+    nobody_breaks("a port is picked by the kernel or given on the command line", &broken);
+}
+
+/// Functions and flags that take an address to listen on.
+const LISTENS: &[&str] = &["bind", "listen"];
+
+/// For people, such as a text of help: nothing is opened by it.
+fn is_sentence(literal: &str) -> bool {
+    literal.split_whitespace().count() > 3
+}
+
+/// The lines of a file that are compiled for tests only.
+struct TestCode {
+    whole_file: bool,
+    modules: Vec<(usize, usize)>,
+}
+
+impl TestCode {
+    fn of(source: &Source) -> TestCode {
+        let name = source.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let whole_file = source.is_test() || name == "tests" || name.ends_with("_tests");
+        let mut modules = Vec::new();
+        for item in &source.syntax.items {
+            if let syn::Item::Mod(module) = item
+                && let Some((braces, _)) = &module.content
+                && module.attrs.iter().any(is_cfg_test)
+            {
+                modules.push((braces.span.open().start().line, braces.span.close().end().line));
+            }
+        }
+        TestCode { whole_file, modules }
+    }
+
+    fn has(&self, line: usize) -> bool {
+        self.whole_file || self.modules.iter().any(|&(from, to)| (from..=to).contains(&line))
+    }
+}
+
+fn is_cfg_test(attribute: &syn::Attribute) -> bool {
+    attribute.path().is_ident("cfg")
+        && attribute.parse_args::<syn::Path>().is_ok_and(|path| path.is_ident("test"))
+}
+
+#[test]
+fn no_path_of_a_machine() {
+    const MACHINE: &[&str] = &["/home/", "/root/", "/tmp", "/usr/", "/opt/", "/var/", "/mnt/"];
+    let mut broken = Vec::new();
+    for source in sources() {
+        for (line, literal) in source.literals() {
+            let text = literal.trim_start_matches(['b', 'r', '#', '"']);
+            if MACHINE.iter().any(|prefix| text.starts_with(prefix)) && !is_rule(&source.path) {
+                broken.push(format!("{}: {literal}", source.place(line)));
+            }
+        }
+    }
+    let here = root().display().to_string();
+    for suffix in [".rs", ".toml", ".md", ".json", "Makefile", "run"] {
+        for path in files_below(&root(), suffix) {
+            if read_lossy(&path).contains(&here) {
+                broken.push(format!("{}: says {here}", shown(&path)));
+            }
+        }
+    }
+    nobody_breaks("no path of any one machine", &broken);
+}
+
+fn read_lossy(path: &Path) -> String {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+/// This file names what it forbids.
+fn is_rule(path: &Path) -> bool {
+    path.ends_with("tests/rules/sources.rs")
+}
+
+#[test]
+fn no_address_beyond_loopback() {
+    let mut broken = Vec::new();
+    for source in sources().iter().filter(|source| !is_rule(&source.path)) {
+        for (line, literal) in source.literals() {
+            for rest in after(literal, "http://").chain(after(literal, "https://")) {
+                if is_far(rest) {
+                    broken.push(format!("{}: {literal}", source.place(line)));
+                }
+            }
+        }
+    }
+    nobody_breaks("nothing is opened beyond loopback unless the command line says so", &broken);
+}
+
+/// Whether what follows `http://` begins with the name or number of a real machine elsewhere.
+fn is_far(rest: &str) -> bool {
+    // A name space is no address, and the others are nobody's names (RFC 2606).
+    const NOBODY: &[&str] = &["www.w3.org", ".example", "example.com", ".invalid", ".test"];
+    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || ".-@_".contains(c)));
+    let authority = &rest[..end.unwrap_or(rest.len())];
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let near = host == "127.0.0.1" || NOBODY.iter().any(|name| host.ends_with(name));
+    // A single word is a placeholder, or localhost.
+    host.contains('.') && !near
+}
