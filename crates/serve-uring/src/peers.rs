@@ -56,17 +56,20 @@ impl Peer {
 
     /// Does what is due and what takes no time, and says what the connection then waits for.
     pub(crate) fn wants(&mut self, now: Instant) -> Option<Wants> {
-        if self.conn.wants()?.deadline.is_some_and(|at| at <= now) {
+        let mut wants = self.conn.wants()?;
+        if wants.deadline.is_some_and(|at| at <= now) {
             self.conn.timeout(now);
+            wants = self.conn.wants()?;
         }
-        if self.conn.wants()?.shutdown {
+        if wants.shutdown {
             // A call and not an operation: it never waits, while io_uring hands every shutdown to a
             // worker thread of the kernel (io_uring/net.c: REQ_F_FORCE_ASYNC). A peer that is gone
             // already makes it fail; the receive will tell.
             let _ = self.stream.shutdown(Shutdown::Write);
             self.conn.shutdown_done(now);
+            wants = self.conn.wants()?;
         }
-        self.conn.wants()
+        Some(wants)
     }
 
     /// Where to send, and what.
