@@ -99,6 +99,7 @@ fn contract_cases() -> Vec<Case> {
         contract::mistakes_get_one_sentence,
         contract::port_in_use_is_refused,
         contract::workers,
+        contract::memory_is_its_own,
         company::pool_is_bounded,
         curl::get_and_head,
         curl::keep_alive_is_reused,
@@ -188,6 +189,7 @@ fn limit_cases() -> Vec<Case> {
         exhaustion::descriptors_run_out,
         exhaustion::limit_follows_descriptors,
         exhaustion::crowd,
+        exhaustion::crowd_beside_files,
     ]);
     cases
 }
