@@ -31,15 +31,21 @@ const COUNT: usize = Deadline::Drain as usize + 1;
 
 /// The deadlines of one connection.
 #[derive(Debug, Default)]
-pub(crate) struct Deadlines([Option<Instant>; COUNT]);
+pub(crate) struct Deadlines {
+    /// One bit for each that is set: most of the time one or two of them are, and the earliest is
+    /// asked for after every event.
+    set: u8,
+    at: [Option<Instant>; COUNT],
+}
 
 impl Deadlines {
     pub(crate) fn set(&mut self, deadline: Deadline, at: Instant) {
-        self.0[deadline as usize] = Some(at);
+        self.set |= 1 << deadline as u8;
+        self.at[deadline as usize] = Some(at);
     }
 
     pub(crate) fn clear(&mut self, deadline: Deadline) {
-        self.0[deadline as usize] = None;
+        self.set &= !(1 << deadline as u8);
     }
 
     /// Clears what belongs to taking requests; writing, lingering and draining go on.
@@ -50,11 +56,21 @@ impl Deadlines {
     }
 
     pub(crate) fn is_set(&self, deadline: Deadline) -> bool {
-        self.0[deadline as usize].is_some()
+        self.set & 1 << deadline as u8 != 0
     }
 
     pub(crate) fn earliest(&self) -> Option<Instant> {
-        self.0.iter().flatten().min().copied()
+        let mut earliest = None;
+        let mut rest = self.set;
+        while rest != 0 {
+            let at = self.at[rest.trailing_zeros() as usize];
+            if earliest.is_none() || at < earliest {
+                earliest = at;
+            }
+            // Takes the lowest bit away.
+            rest &= rest - 1;
+        }
+        earliest
     }
 
     /// Takes one deadline that is due at `now`.
@@ -68,7 +84,9 @@ impl Deadlines {
             Deadline::Linger,
             Deadline::Drain,
         ];
-        let due = ALL.into_iter().find(|&d| self.0[d as usize].is_some_and(|at| at <= now))?;
+        let is_due =
+            |&d: &Deadline| self.is_set(d) && self.at[d as usize].is_some_and(|at| at <= now);
+        let due = ALL.into_iter().find(is_due)?;
         self.clear(due);
         Some(due)
     }

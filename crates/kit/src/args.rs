@@ -203,3 +203,130 @@ Try, with the address that the first line of output names:
   curl http://ADDR/work/500000               burns half a second of CPU: and now?
   curl http://ADDR/stats                     the server's own counters, as JSON
 Stop it with Ctrl-C; the last line of output is a JSON object of its counters.";
+
+#[cfg(test)]
+mod tests {
+    use clap::ArgMatches;
+
+    use super::*;
+    use crate::{Place, Serves, Values};
+
+    const MODEL: Model = Model {
+        name: "test",
+        summary: "a model for tests",
+        about: "Waits for nobody.",
+        place: Place { blocking: true, synchronous: true },
+        nonblocking_sockets: false,
+        workers: Workers::Loops,
+        serves: Serves::Descriptors,
+        flavours: &[
+            Flavour {
+                flag: "trigger",
+                values: Values::Words(&["level", "edge"]),
+                default: "level",
+                help: "a word",
+            },
+            Flavour {
+                flag: "threads",
+                values: Values::Number(1, 300),
+                default: "8",
+                help: "a number",
+            },
+        ],
+        unavailable: Model::ALWAYS,
+    };
+
+    fn read(flags: &str) -> Result<(Typed, ArgMatches), clap::Error> {
+        let words = ["serve-test"].into_iter().chain(flags.split_whitespace());
+        let matches = command(&MODEL).try_get_matches_from(words)?;
+        Ok((Typed::from_arg_matches(&matches)?, matches))
+    }
+
+    fn typed(flags: &str) -> Typed {
+        read(flags).unwrap_or_else(|error| panic!("{flags}: {error}")).0
+    }
+
+    #[test]
+    fn the_command_itself_is_well_formed() {
+        command(&MODEL).debug_assert();
+    }
+
+    #[test]
+    fn without_flags_the_limits_are_those_of_the_core() {
+        assert_eq!(limits(&typed("")), Limits::default());
+        let typed = typed("");
+        assert!(typed.listen.ip().is_loopback() && typed.listen.port() == 0);
+        assert_eq!((typed.protocol, typed.workers), (ProtocolName::Http, 1));
+    }
+
+    #[test]
+    fn every_flag_of_a_limit_changes_that_limit_alone() {
+        let defaults = Limits::default;
+        for (flags, wanted) in [
+            ("--idle-timeout 2m", Limits { idle_timeout_ms: 120_000, ..defaults() }),
+            ("--head-timeout 500ms", Limits { head_timeout_ms: 500, ..defaults() }),
+            ("--body-timeout 1s", Limits { body_timeout_ms: 1_000, ..defaults() }),
+            ("--write-timeout 1s500ms", Limits { write_timeout_ms: 1_500, ..defaults() }),
+            ("--drain-timeout 1ms", Limits { drain_timeout_ms: 1, ..defaults() }),
+            ("--keepalive-requests 7", Limits { keepalive_requests_max: 7, ..defaults() }),
+            ("--head-bytes-max 64", Limits { head_bytes_max: 64, ..defaults() }),
+            ("--target-bytes-max 16", Limits { target_bytes_max: 16, ..defaults() }),
+            ("--body-bytes-max 0", Limits { body_bytes_max: 0, ..defaults() }),
+            (
+                "--output-high-water-bytes 1024",
+                Limits { output_high_water_bytes: 1024, ..defaults() },
+            ),
+        ] {
+            assert_eq!(limits(&typed(flags)), wanted, "{flags}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_refused_and_the_message_names_the_flag() {
+        for flags in [
+            "--listen localhost",
+            "--listen 127.0.0.1",
+            "--protocol gopher",
+            "--workers 0",
+            "--workers 257",
+            "--conns-max 0",
+            "--idle-timeout 0s",
+            "--idle-timeout 30",
+            "--idle-timeout 2days",
+            "--head-timeout soon",
+            "--head-bytes-max 63",
+            "--target-bytes-max 2000000",
+            "--output-high-water-bytes 1023",
+            "--keepalive-requests=-1",
+            "--trigger both",
+            "--threads 301",
+            "--threads many",
+            "--no-such-flag",
+        ] {
+            let error = read(flags).expect_err(flags);
+            assert_eq!(error.exit_code(), 2, "{flags}");
+            let flag = flags.split([' ', '=']).next().unwrap_or_default();
+            assert!(error.to_string().contains(flag), "{flags}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_model_has_its_own_flags() {
+        let value = |flags: &str, flag: &str| {
+            let (_, matches) = read(flags).unwrap_or_else(|error| panic!("{flags}: {error}"));
+            matches.get_one::<String>(flag).cloned().unwrap_or_default()
+        };
+        assert_eq!(value("", "trigger"), "level");
+        assert_eq!(value("--trigger edge", "trigger"), "edge");
+        assert_eq!(value("--threads 300", "threads"), "300");
+        assert_eq!(value("--threads 007", "threads"), "7");
+    }
+
+    #[test]
+    fn the_long_help_shows_the_model_and_what_to_try() {
+        let help = command(&MODEL).render_long_help().to_string();
+        for text in [MODEL.summary, MODEL.about, "--trigger", "curl http://ADDR/"] {
+            assert!(help.contains(text), "{text}");
+        }
+    }
+}

@@ -101,3 +101,87 @@ impl Files {
 fn unreadable(path: &Path, error: &io::Error) -> String {
     format!("cannot read {} under --root: {error}; choose a directory you may read", path.display())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use conn::FileId;
+
+    use super::*;
+
+    fn part(file: u32, offset: u64, len: usize) -> FileRead {
+        FileRead { file: FileId(file), offset, len }
+    }
+
+    fn write(root: &Path, path: &str, content: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().expect("below the root")).expect("a directory");
+        fs::write(path, content).expect("a file");
+    }
+
+    #[test]
+    fn a_part_is_read_as_far_as_the_file_goes() {
+        let root = tempfile::tempdir().expect("a directory");
+        write(root.path(), "a.txt", "0123456789");
+        let (_, files) = Files::scan(root.path()).expect("a root");
+        assert_eq!(files.len(), 1);
+        let read = |offset, len| files.read(&part(0, offset, len)).expect("a read");
+        assert_eq!(read(0, 10), "0123456789");
+        assert_eq!(read(3, 4), "3456");
+        assert_eq!(read(8, 100), "89", "the end comes before the length");
+        assert_eq!(read(10, 1), "", "at the end");
+        assert_eq!(read(1_000, 1), "", "behind the end");
+        assert_eq!(
+            files.read(&part(0, u64::MAX, 1)).expect_err("no offset").kind(),
+            io::ErrorKind::Other
+        );
+        assert_eq!(
+            files.read(&part(1, 0, 1)).expect_err("no file").kind(),
+            io::ErrorKind::NotFound
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_stays_the_one_that_was_opened() {
+        let root = tempfile::tempdir().expect("a directory");
+        write(root.path(), "a.txt", "before");
+        let (_, files) = Files::scan(root.path()).expect("a root");
+        write(root.path(), "b.txt", "after!");
+        fs::rename(root.path().join("b.txt"), root.path().join("a.txt")).expect("a rename");
+        assert_eq!(files.read(&part(0, 0, 6)).expect("a read"), "before");
+    }
+
+    #[test]
+    fn only_plain_files_below_the_root_are_opened() {
+        let outside = tempfile::tempdir().expect("a directory");
+        write(outside.path(), "secret.txt", "secret");
+        let root = tempfile::tempdir().expect("a directory");
+        write(root.path(), "a.txt", "a");
+        write(root.path(), "sub/deep/b.txt", "b");
+        write(root.path(), "empty.txt", "");
+        write(root.path(), ".hidden", "hidden");
+        write(root.path(), ".git/config", "hidden too");
+        symlink(outside.path(), root.path().join("out")).expect("a link");
+        symlink(outside.path().join("secret.txt"), root.path().join("link.txt")).expect("a link");
+        nix::unistd::mkfifo(&root.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU)
+            .expect("a pipe, which would block whoever opens it");
+        let (_, files) = Files::scan(root.path()).expect("a root");
+        let content = |id: usize| files.read(&part(id as u32, 0, 100)).expect("a read");
+        let mut found: Vec<_> = (0..files.len()).map(content).collect();
+        found.sort();
+        assert_eq!(found, ["", "a", "b"]);
+    }
+
+    #[test]
+    fn a_root_that_is_none_is_named_in_one_sentence() {
+        let root = tempfile::tempdir().expect("a directory");
+        write(root.path(), "a.txt", "a");
+        for path in ["missing", "a.txt"] {
+            let path = root.path().join(path);
+            let sentence = Files::scan(&path).expect_err("no directory");
+            assert!(sentence.contains(&path.display().to_string()), "{sentence}");
+            assert!(!sentence.contains('\n'), "{sentence}");
+        }
+    }
+}

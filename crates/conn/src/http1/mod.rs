@@ -125,7 +125,9 @@ impl Http1 {
         if skipped > 0 {
             return Ok(Step::Used(skipped));
         }
-        if let Some((head, len)) = head::parse(input, &cx.service.limits)? {
+        if !input.is_empty()
+            && let Some((head, len)) = head::parse(input, &cx.service.limits)?
+        {
             cx.deadlines.clear(Deadline::Head);
             cx.deadlines.clear(Deadline::Idle);
             self.begin(cx, &head)?;
