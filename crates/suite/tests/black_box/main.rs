@@ -166,6 +166,7 @@ fn http_cases() -> Vec<Case> {
         files::pipelined_files,
         files::file_that_shrank,
         company::delay_is_not_early,
+        company::delay_is_not_early_behind_work,
         company::delay_beside_others,
         company::work_beside_others,
         company::timers_are_due_in_a_flood,
