@@ -45,14 +45,6 @@ impl Model {
         max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX))
     }
 
-    /// Conversations that go on at once: a pool accepts more connections than it has threads, and
-    /// lets those beyond wait in its queue.
-    pub fn served_at_once(&self) -> usize {
-        let threads = self.flavour("threads").and_then(|flavour| flavour["default"].as_str());
-        let threads = threads.and_then(|threads| threads.parse().ok());
-        threads.unwrap_or(usize::MAX).min(self.connections_max())
-    }
-
     /// What `--describe` says of one of its own flags.
     pub fn flavour(&self, flag: &str) -> Option<&Value> {
         self.describe["flavours"].as_array()?.iter().find(|flavour| flavour["flag"] == flag)

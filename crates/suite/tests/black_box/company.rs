@@ -81,6 +81,44 @@ pub fn delay_is_not_early(variant: &Variant) {
     server.stop();
 }
 
+/// A loop that reads the clock once for a batch of events must not date a request back to before it
+/// came: this one is completed while another of the same batch burns CPU.
+pub fn delay_is_not_early_behind_work(variant: &Variant) {
+    if variant.model.one_at_a_time() {
+        // Nobody shares a batch with anybody.
+        return delay_is_not_early(variant);
+    }
+    let server = Server::start(variant, &[]);
+    let mut clients: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send(&get("/"));
+        assert_eq!(client.reply().status, 200);
+    }
+    let [first, worker, delayed] = &mut clients[..] else { unreachable!("three clients") };
+    let request = get("/delay/900");
+    let (beginning, end) = request.split_at(10);
+    // While this one is worked for, the other two become ready: one batch.
+    first.send(&get("/work/100000"));
+    thread::sleep(Duration::from_millis(30));
+    worker.send(&get("/work/300000"));
+    delayed.send(beginning);
+    assert_eq!(first.reply().status, 200);
+    // In the middle of the 300 ms. Where the pauses miss, the case shows nothing, and passes.
+    thread::sleep(Duration::from_millis(150));
+    let begun = Instant::now();
+    delayed.send(end);
+    // Each of these makes the loop look at its clock again.
+    while delayed.is_silent() {
+        first.send(&get("/"));
+        assert_eq!(first.reply().status, 200);
+    }
+    assert_eq!(delayed.reply().body, b"waited for 900 ms\n");
+    let waited = begun.elapsed();
+    assert!(waited >= Duration::from_millis(900), "early: {waited:?} of 900 ms");
+    drop(clients);
+    server.stop();
+}
+
 /// A waiting request costs an event loop nothing and a thread its thread; the serial server has
 /// only one of those, and there everybody waits.
 pub fn delay_beside_others(variant: &Variant) {

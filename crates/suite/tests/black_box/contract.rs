@@ -1,5 +1,6 @@
 //! The contract of a server executable: command line, first line, last line, mistakes.
 
+use std::hint::black_box;
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -241,4 +242,19 @@ pub fn workers(variant: &Variant) {
     drop(clients);
     let counters = server.stop();
     assert_eq!(counters["requests"], 65);
+}
+
+/// ru_maxrss of getrusage(2) is inherited over exec(2): a server that is started by a large program
+/// would show that program's memory as its own.
+pub fn memory_is_its_own(variant: &Variant) {
+    const BALLAST_BYTES: usize = 64 << 20;
+    // Written to, page by page: memory that was only asked for is not resident.
+    let ballast = vec![1_u8; BALLAST_BYTES];
+    let server = Server::start(variant, &[]);
+    drop(black_box(ballast));
+    server.serves();
+    let seen = server.process().memory_peak_kib();
+    let told = server.stop()["memory_peak_kib"].as_u64().unwrap_or_default();
+    // It goes on to grow a little after it was looked at.
+    assert!(told < seen + (32 << 10), "it says {told} KiB, the kernel {seen} KiB");
 }

@@ -99,6 +99,7 @@ fn contract_cases() -> Vec<Case> {
         contract::mistakes_get_one_sentence,
         contract::port_in_use_is_refused,
         contract::workers,
+        contract::memory_is_its_own,
         company::pool_is_bounded,
         curl::get_and_head,
         curl::keep_alive_is_reused,
@@ -165,6 +166,7 @@ fn http_cases() -> Vec<Case> {
         files::pipelined_files,
         files::file_that_shrank,
         company::delay_is_not_early,
+        company::delay_is_not_early_behind_work,
         company::delay_beside_others,
         company::work_beside_others,
         company::timers_are_due_in_a_flood,
@@ -188,6 +190,7 @@ fn limit_cases() -> Vec<Case> {
         exhaustion::descriptors_run_out,
         exhaustion::limit_follows_descriptors,
         exhaustion::crowd,
+        exhaustion::crowd_beside_files,
     ]);
     cases
 }

@@ -43,9 +43,9 @@ pub fn idle_connections_are_closed(variant: &Variant) {
 pub fn silent_newcomers_are_closed(variant: &Variant) {
     for protocol in ["http", "echo"] {
         let server = Server::start(variant, &["--protocol", protocol, NEVER[0], NEVER[1]]);
-        let mut clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+        let clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
         server.signal(Signal::SIGTERM);
-        for client in &mut clients {
+        for mut client in clients {
             // Those in the backlog are reset with the listener.
             assert!(client.read_until_cut().is_empty());
         }

@@ -134,7 +134,7 @@ fn core_links_nothing_that_does_io() {
 fn each_mechanism_stays_in_its_model() {
     // The micro-benchmarks measure the wait primitives themselves.
     let homes = [
-        ("io-uring", ["serve-uring", "load", "benches"].as_slice()),
+        ("io-uring", ["serve-uring", "load", "iolab-benches"].as_slice()),
         ("tokio", ["serve-tokio"].as_slice()),
     ];
     let mut broken = Vec::new();

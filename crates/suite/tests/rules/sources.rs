@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use proc_macro2::extra::DelimSpan;
 use proc_macro2::{Spacing, Span, TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 
@@ -17,14 +19,17 @@ const MODEL_LINES_MAX: usize = 250;
 
 /// Crates that may have `unsafe`, in one file each; all others in none.
 const UNSAFE_CRATES: &[&str] =
-    &["kit", "load", "benches", "serve-poll", "serve-select", "serve-uring"];
+    &["benches", "iolab", "kit", "load", "serve-poll", "serve-select", "serve-uring"];
 
 /// One file of Rust.
 struct Source {
     path: PathBuf,
     text: String,
     tokens: Vec<Token>,
-    syntax: syn::File,
+    /// Name, first and last line, of every function.
+    functions: Vec<(String, usize, usize)>,
+    /// First and last line of modules that are compiled for tests only.
+    test_modules: Vec<(usize, usize)>,
 }
 
 /// One token, brackets and groups flattened away.
@@ -40,23 +45,44 @@ enum Kind {
     Literal(String),
 }
 
-fn sources() -> Vec<Source> {
-    let files =
-        [files_below(&root().join("crates"), ".rs"), files_below(&root().join("benches"), ".rs")];
-    let sources: Vec<_> = files.concat().into_iter().map(parse).collect();
-    assert!(sources.len() > 30, "only {} files were found", sources.len());
-    sources
+/// All sources, parsed once for all tests.
+fn sources() -> &'static [Source] {
+    static SOURCES: OnceLock<Vec<Source>> = OnceLock::new();
+    SOURCES.get_or_init(|| {
+        let files =
+            ["crates", "benches"].map(|directory| files_below(&root().join(directory), ".rs"));
+        let sources: Vec<_> = files.concat().into_iter().map(parse).collect();
+        assert!(sources.len() > 30, "only {} files were found", sources.len());
+        sources
+    })
 }
 
 #[track_caller]
 fn parse(path: PathBuf) -> Source {
     let text = read(&path);
-    let tokens: TokenStream =
+    let stream: TokenStream =
         text.parse().unwrap_or_else(|error| panic!("{}: {error}", shown(&path)));
-    let syntax = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", shown(&path)));
-    let mut flat = Vec::new();
-    flatten(tokens, &mut flat);
-    Source { path, text, tokens: flat, syntax }
+    let syntax: syn::File =
+        syn::parse2(stream.clone()).unwrap_or_else(|error| panic!("{}: {error}", shown(&path)));
+    let mut tokens = Vec::new();
+    flatten(stream, &mut tokens);
+    let mut functions = Functions::default();
+    functions.visit_file(&syntax);
+    Source { path, text, tokens, functions: functions.0, test_modules: test_modules(&syntax) }
+}
+
+fn test_modules(syntax: &syn::File) -> Vec<(usize, usize)> {
+    let modules = syntax.items.iter().filter_map(|item| match item {
+        syn::Item::Mod(module) if module.attrs.iter().any(is_cfg_test) => module.content.as_ref(),
+        _ => None,
+    });
+    let lines = |span: &DelimSpan| (span.open().start().line, span.close().end().line);
+    modules.map(|(braces, _)| lines(&braces.span)).collect()
+}
+
+fn is_cfg_test(attribute: &syn::Attribute) -> bool {
+    attribute.path().is_ident("cfg")
+        && attribute.parse_args::<syn::Path>().is_ok_and(|path| path.is_ident("test"))
 }
 
 fn flatten(stream: TokenStream, into: &mut Vec<Token>) {
@@ -109,8 +135,14 @@ impl Source {
         if first == "crates" { parts.next().unwrap_or_default() } else { first }.to_owned()
     }
 
+    /// All of it is compiled for tests only.
     fn is_test(&self) -> bool {
-        shown(&self.path).contains("/tests/")
+        let name = self.path.file_stem().unwrap_or_default().to_string_lossy();
+        shown(&self.path).contains("/tests/") || name == "tests" || name.ends_with("_tests")
+    }
+
+    fn is_test_at(&self, line: usize) -> bool {
+        self.is_test() || self.test_modules.iter().any(|&(from, to)| (from..=to).contains(&line))
     }
 
     fn place(&self, line: usize) -> String {
@@ -257,13 +289,11 @@ fn functions_fit_a_screen() {
     let mut broken = Vec::new();
     let mut seen = 0;
     for source in sources() {
-        let mut functions = Functions::default();
-        functions.visit_file(&source.syntax);
-        seen += functions.0.len();
-        for (name, from, to) in functions.0 {
+        seen += source.functions.len();
+        for (name, from, to) in &source.functions {
             let lines = to - from + 1;
             if lines > FUNCTION_LINES_MAX {
-                broken.push(format!("{}: fn {name} has {lines} lines", source.place(from)));
+                broken.push(format!("{}: fn {name} has {lines} lines", source.place(*from)));
             }
         }
     }
@@ -298,25 +328,21 @@ fn unsafe_is_in_one_place_and_argued() {
     let mut homes: Vec<(String, String)> = Vec::new();
     for source in sources() {
         let lines: Vec<&str> = source.text.lines().collect();
-        // `unsafe_code` and the like are other words; `unsafe fn` types of pointers do not occur.
         let places = source.occurrences(&["unsafe"]);
-        if places.is_empty() {
-            continue;
-        }
-        let package = source.package();
-        if !UNSAFE_CRATES.contains(&package.as_str()) {
-            broken.push(format!("{}: {package} needs no unsafe", source.place(places[0])));
-        }
-        homes.push((package, shown(&source.path)));
-        for line in places {
-            if !is_argued(&lines, line) {
-                broken.push(format!("{}: no SAFETY line", source.place(line)));
+        // A function that is unsafe to call says so in its own text; what it does is argued inside.
+        let declared = source.occurrences(&["unsafe", "fn"]);
+        let unargued = places.iter().filter(|line| !declared.contains(line));
+        let unargued = unargued.filter(|&&line| !is_argued(&lines, line));
+        broken.extend(unargued.map(|&line| format!("{}: no SAFETY line", source.place(line))));
+        if let Some(&first) = places.first().filter(|_| !source.is_test()) {
+            let package = source.package();
+            if !UNSAFE_CRATES.contains(&package.as_str()) {
+                broken.push(format!("{}: {package} needs no unsafe", source.place(first)));
+            } else if let Some((_, home)) = homes.iter().find(|(other, _)| *other == package) {
+                let place = source.place(first);
+                broken.push(format!("{place}: {package} has its unsafe in {home}"));
             }
-        }
-    }
-    for (package, path) in &homes {
-        if homes.iter().any(|(other, elsewhere)| other == package && elsewhere < path) {
-            broken.push(format!("{path}: a second file of {package} with unsafe"));
+            homes.push((package, shown(&source.path)));
         }
     }
     nobody_breaks("unsafe is small, in one file of a crate, and each with a SAFETY line", &broken);
@@ -340,11 +366,11 @@ fn ports(literal: &str) -> Vec<u16> {
 fn no_port_is_fixed() {
     let mut broken = Vec::new();
     for source in sources() {
-        let tests = TestCode::of(&source);
         for (index, token) in source.tokens.iter().enumerate() {
             let Kind::Literal(literal) = &token.kind else { continue };
             // A test may parse an address, or find nobody there; it may not listen on one.
-            let parsed_only = tests.has(token.line) && !source.is_argument_of(index, LISTENS);
+            let parsed_only =
+                source.is_test_at(token.line) && !source.is_argument_of(index, LISTENS);
             if !is_sentence(literal) && !parsed_only {
                 let place = source.place(token.line);
                 broken.extend(ports(literal).iter().map(|port| format!("{place}: port {port}")));
@@ -360,38 +386,6 @@ const LISTENS: &[&str] = &["bind", "listen"];
 /// For people, such as a text of help: nothing is opened by it.
 fn is_sentence(literal: &str) -> bool {
     literal.split_whitespace().count() > 3
-}
-
-/// The lines of a file that are compiled for tests only.
-struct TestCode {
-    whole_file: bool,
-    modules: Vec<(usize, usize)>,
-}
-
-impl TestCode {
-    fn of(source: &Source) -> TestCode {
-        let name = source.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let whole_file = source.is_test() || name == "tests" || name.ends_with("_tests");
-        let mut modules = Vec::new();
-        for item in &source.syntax.items {
-            if let syn::Item::Mod(module) = item
-                && let Some((braces, _)) = &module.content
-                && module.attrs.iter().any(is_cfg_test)
-            {
-                modules.push((braces.span.open().start().line, braces.span.close().end().line));
-            }
-        }
-        TestCode { whole_file, modules }
-    }
-
-    fn has(&self, line: usize) -> bool {
-        self.whole_file || self.modules.iter().any(|&(from, to)| (from..=to).contains(&line))
-    }
-}
-
-fn is_cfg_test(attribute: &syn::Attribute) -> bool {
-    attribute.path().is_ident("cfg")
-        && attribute.parse_args::<syn::Path>().is_ok_and(|path| path.is_ident("test"))
 }
 
 #[test]
