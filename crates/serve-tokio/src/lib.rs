@@ -109,9 +109,14 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
     let mut now = Instant::now();
     let mut conn = worker.conn(now);
     let mut alarm = Alarm::new(now);
-    let mut stopping = false;
     // ANCHOR: wait
-    while let Some(wants) = conn.wants() {
+    loop {
+        // Asked at every turn, like the clock: a socket that is always ready starves the branches
+        // below it.
+        if worker.stop.requested() {
+            conn.drain(now);
+        }
+        let Some(wants) = conn.wants() else { return };
         if wants.deadline.is_some_and(|at| at <= now) {
             conn.timeout(now);
         } else if let Some(part) = wants.file {
@@ -129,10 +134,7 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
                 biased;
                 result = step(&mut stream, &mut conn, wants) => if result.is_err() { conn.abort() },
                 () = alarm.wait() => {}
-                _ = stop.changed(), if !stopping => {
-                    stopping = true;
-                    conn.drain(Instant::now());
-                }
+                _ = stop.changed() => {}
             }
         }
         now = Instant::now();

@@ -1,20 +1,21 @@
 //! io_uring: the program does not ask who is ready; it says what to do, and is told what was done.
 //!
 //! With every other model here a wait says that a read *would* succeed, and the program then reads,
-//! writes and accepts by calls of its own. io_uring turns that round: the requests (accept, receive,
-//! send, read a file) are written into a queue that the kernel shares, the kernel carries them out,
-//! copies the data itself, and writes what came of them into a second queue. One call,
+//! writes and accepts by calls of its own. io_uring turns that round: the requests (accept,
+//! receive, send, read a file) are written into a queue that the kernel shares, the kernel carries
+//! them out, copies the data itself, and writes what came of them into a second queue. One call,
 //! `io_uring_enter`, hands over a batch of requests and waits for a batch of completions. It is the
-//! one model here that is asynchronous in Stevens' sense, and the one for which a file on a
-//! slow disk is an operation like any other.
+//! one model here that is asynchronous in Stevens' sense, and the only one of these loops that a
+//! file on a slow disk does not stop.
 //!
 //! The price is ownership: memory lent to an operation is the kernel's until its completion is read
-//! ([`ring`]), and a connection that is over stays in the table until all its operations are.
+//! (`ring.rs`), and a connection that is over stays in the table until all its operations are.
 //!
 //! Two ways to receive: multishot (the default), where one request brings a completion for every
 //! arrival until it is cancelled, and one-shot, where each brings one (`--receive oneshot`).
 //!
-//! Man pages: io_uring(7), io_uring_enter(2), io_uring_multishot(7), io_uring_provided_buffers(7).
+//! Man pages: io_uring(7), io_uring_enter(2), io_uring_prep_multishot_accept(3),
+//! io_uring_prep_recv_multishot(3).
 
 mod peers;
 mod ring;
@@ -24,20 +25,21 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
+use conn::Conn;
 use kit::{Flavour, Model, Place, Serves, Values, Worker, Workers};
 use peers::{AcceptError, Peers, Request, accept_error};
-use ring::{Completion, Op, Receive, Ring, Token};
+use ring::{Buffer, Completion, Op, Receive, Ring, Token};
 
 /// What `--help` and `--describe` say.
 pub const MODEL: Model = Model {
     name: "uring",
     summary: "one thread, all connections: io_uring(7) does the I/O and reports what was done",
     about: "The thread writes requests (accept, receive, send, read a file) into a queue that it \
-            shares with the kernel and sleeps in io_uring_enter(2) until some of them are done. The \
-            kernel has then copied the data already (asynchronous): received bytes lie in buffers \
-            that were lent to it in advance, and bytes to send were taken from memory that must \
-            not be touched meanwhile. One call hands over and collects a whole batch, and the one \
-            place where this server sleeps is that call.",
+            shares with the kernel and sleeps in io_uring_enter(2) until some of them are done. \
+            The kernel has then copied the data already (asynchronous): received bytes lie in \
+            buffers that were lent to it in advance, and bytes to send were taken from memory that \
+            must not be touched meanwhile. One call hands over and collects a whole batch, and the \
+            one place where this server sleeps is that call.",
     place: Place { blocking: false, synchronous: false },
     // An operation on a socket with O_NONBLOCK fails with EAGAIN, as the flag says. Without it the
     // kernel waits for the socket on the operation's behalf, and no thread is blocked.
@@ -127,29 +129,13 @@ fn accept(
 fn complete(ring: &mut Ring, peers: &mut Peers, completion: Completion, now: Instant) {
     match completion {
         Completion::Received { token, result, more, emptied } => {
-            let peer = peers.completed(token);
-            if let Some(peer) = peer {
-                if !more {
-                    peer.receiving = Request::None;
-                }
-                match result {
-                    Ok(Some(buffer)) => {
-                        peer.received = true;
-                        peer.emptied = emptied;
-                        peer.conn.receive(ring.bytes(&buffer), now);
-                        ring.give_back(buffer);
-                    }
-                    Ok(None) => peer.conn.receive_eof(now),
-                    // All buffers were full when these bytes came. They are given back by the end
-                    // of this batch, and only then is the receive asked for again: at once, it
-                    // would fail again at once.
-                    Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
-                    Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {}
-                    Err(_) => peer.conn.abort(),
-                }
-            } else if let Ok(Some(buffer)) = result {
-                ring.give_back(buffer);
+            let Some(peer) = peers.completed(token) else { return ring.discard(result) };
+            if !more {
+                peer.receiving = Request::None;
             }
+            peer.received = true;
+            peer.emptied = emptied;
+            received(ring, &mut peer.conn, result, now);
         }
         Completion::Sent { token, result } => {
             if let Some(peer) = peers.completed(token) {
@@ -170,6 +156,24 @@ fn complete(ring: &mut Ring, peers: &mut Peers, completion: Completion, now: Ins
             }
         }
         Completion::Accepted { .. } | Completion::Stop => {}
+    }
+}
+
+/// Hands over what came in. The buffer goes back at once: the connection has taken what it needs.
+fn received(ring: &mut Ring, conn: &mut Conn, result: io::Result<Option<Buffer>>, now: Instant) {
+    match result {
+        Ok(Some(buffer)) => {
+            conn.receive(ring.bytes(&buffer), now);
+            ring.give_back(buffer);
+        }
+        Ok(None) => conn.receive_eof(now),
+        Err(error) => match error.raw_os_error() {
+            // Bytes came when all buffers were full. By the end of this batch they are given back,
+            // and only then does the connection ask again: at once, it would fail again at once.
+            Some(libc::ENOBUFS) => {}
+            Some(libc::ECANCELED) => {}
+            _ => conn.abort(),
+        },
     }
 }
 
@@ -203,8 +207,8 @@ fn step(ring: &mut Ring, peers: &mut Peers, token: Token, now: Instant) {
             peer.receiving = Request::Pending;
         }
         // Only once bytes come that nobody wants: most peers wait for their reply in silence, and
-        // cancelling and asking again would be paid for nothing. What comes before the cancel
-        // is seen is bounded by the buffers.
+        // cancelling and asking again would be paid for nothing. What arrives before the cancel is
+        // bounded: by the buffers, and by the 32 receives that the kernel makes in one go.
         Request::Pending if received && !wants.read => {
             ring.cancel(Op::Receive, token);
             peer.receiving = Request::Cancelled;

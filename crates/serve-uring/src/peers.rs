@@ -60,9 +60,9 @@ impl Peer {
             self.conn.timeout(now);
         }
         if self.conn.wants()?.shutdown {
-            // A call and not an operation: it never waits, but io_uring gives every shutdown to a
-            // kernel thread (io_uring/net.c forces it), at ten times the price. A peer that is
-            // gone already makes it fail; the receive will tell.
+            // A call and not an operation: it never waits, while io_uring hands every shutdown to a
+            // worker thread of the kernel (io_uring/net.c: REQ_F_FORCE_ASYNC). A peer that is gone
+            // already makes it fail; the receive will tell.
             let _ = self.stream.shutdown(Shutdown::Write);
             self.conn.shutdown_done(now);
         }

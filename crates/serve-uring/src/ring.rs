@@ -1,4 +1,4 @@
-//! The two queues shared with the kernel, and the memory that is lent to it: the only `unsafe` here.
+//! The two queues shared with the kernel, and the memory lent to it: the only `unsafe` here.
 //!
 //! A system call borrows its buffer until it returns. An operation of io_uring borrows it until its
 //! completion is read, which may be never if nobody looks; so memory does not stay with the
@@ -26,9 +26,11 @@ mod tests;
 
 /// Buffers that receives may fill between two looks at the completions, and the size of each.
 /// The kernel takes them in turn, so all of them pass through the cache: together they are kept
-/// below half of a common L2. A power of two, as the kernel demands.
-const BUFFERS: u16 = 128;
-const BUFFER_BYTES: usize = 4 << 10;
+/// within a common L2. Larger ones make bulk input cheaper (fewer completions), and let a peer that
+/// floods run further past the high-water mark (at most 32 of them in one go). A power of two of
+/// them, as the kernel demands.
+const BUFFERS: u16 = 64;
+const BUFFER_BYTES: usize = 8 << 10;
 
 /// The one group of buffers.
 const GROUP: u16 = 0;
@@ -87,7 +89,7 @@ pub(crate) enum Completion {
     Stop,
 }
 
-/// A filled buffer; to be given back, or the kernel has one less.
+/// A filled buffer; to be given back, or the kernel has one less for good.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Buffer {
@@ -275,6 +277,11 @@ impl<'a> Ring<'a> {
         self.buffers.lend(buffer.id);
     }
 
+    /// Takes back what was received for nobody.
+    pub(crate) fn discard(&mut self, received: io::Result<Option<Buffer>>) {
+        received.into_iter().flatten().for_each(|buffer| self.give_back(buffer));
+    }
+
     /// Asks for all connections to come: one request, a completion for each.
     pub(crate) fn accept(&mut self, listener: BorrowedFd<'_>) {
         let entry = opcode::AcceptMulti::new(fd(listener)).flags(libc::SOCK_CLOEXEC).build();
@@ -450,8 +457,8 @@ impl Buffers {
     fn lend(&mut self, id: u16) {
         let index = usize::from(self.tail % BUFFERS);
         let data = self.data.wrapping_add(usize::from(id) * BUFFER_BYTES);
-        // SAFETY: `index` < BUFFERS, and an entry beyond the tail is ours. Entry 0 holds the tail in
-        // a field that its setters leave alone; the kernel reads that field, and no other writes it.
+        // SAFETY: `index` < BUFFERS, and an entry beyond the tail is ours. Entry 0 holds the tail
+        // in a field that the setters leave alone and that the kernel only reads.
         unsafe {
             let entry = &mut *self.entries.add(index);
             entry.set_addr(data as u64);

@@ -151,7 +151,7 @@ fn explain(error: &io::Error, policy: &Policy) -> String {
     let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
     let reason = match errno {
         Errno::EPERM if policy.disabled == Some(2) => {
-            "it is switched off for everybody; `sysctl kernel.io_uring_disabled=0` as root allows it"
+            "it is switched off; `sysctl kernel.io_uring_disabled=0` as root switches it on"
                 .to_owned()
         }
         Errno::EPERM if policy.disabled == Some(1) => format!(
@@ -166,9 +166,9 @@ fn explain(error: &io::Error, policy: &Policy) -> String {
             "a security module forbids it; ask whoever set its policy".to_owned()
         }
         Errno::ENOSYS | Errno::EOPNOTSUPP => {
-            "this kernel or sandbox has none; Linux 6.0 or newer with CONFIG_IO_URING has".to_owned()
+            "this kernel or sandbox has none; Linux 6.0 with CONFIG_IO_URING has".to_owned()
         }
-        Errno::EINVAL => "this kernel's io_uring is too old; Linux 6.0 or newer is needed".to_owned(),
+        Errno::EINVAL => "this kernel's is too old; Linux 6.0 or newer is needed".to_owned(),
         Errno::ENOMEM => {
             "no memory may be locked for it; raise `ulimit -l` or the memory limit".to_owned()
         }

@@ -46,6 +46,7 @@ pub fn byte_at_a_time(variant: &Variant) {
     for byte in pattern(0, 300) {
         echoes(&mut client, &[byte]);
     }
+    drop(client);
     server.stop();
 }
 
@@ -62,6 +63,7 @@ pub fn mebibyte_while_reading(variant: &Variant) {
     assert!(client.read_exact(1 << 20) == pattern(0, 1 << 20), "other bytes came back");
     writing.join().expect("the writer");
     echoes(&mut client, b"and on");
+    drop(client);
     server.stop();
 }
 
@@ -74,6 +76,7 @@ pub fn half_close(variant: &Variant) {
     let mut client = server.connect();
     client.finish_sending();
     client.expect_end();
+    drop(client);
     let counters = server.stop();
     assert_eq!(counters["connections_ended"]["completed"], 2, "{counters}");
 }
@@ -88,6 +91,7 @@ pub fn half_close_behind_unread_output(variant: &Variant) {
     let back = client.read_to_end();
     assert_eq!(back.len(), sent);
     assert!(back == pattern(0, sent), "other bytes came back");
+    drop(client);
     server.stop();
 }
 
@@ -110,6 +114,7 @@ pub fn client_that_only_writes(variant: &Variant) {
     let back = client.read_to_end();
     assert_eq!(back.len(), sent);
     assert!(back == pattern(0, sent), "other bytes came back");
+    drop(client);
     server.stop();
 }
 

@@ -195,6 +195,7 @@ pub fn refusals(variant: &Variant) {
     assert_eq!(client.reply().body, body.as_bytes());
     client.send(&get(&format!("/{}", "x".repeat(199))));
     assert_eq!(client.reply().status, 404);
+    drop(client);
     server.stop();
 }
 
@@ -249,6 +250,7 @@ pub fn unfinished_requests(variant: &Variant) {
     assert_eq!(client.reply().body, b"waited for 50 ms\n");
     assert_eq!(client.reply().body.len(), 70_000);
     client.expect_end();
+    drop(client);
     let counters = server.stop();
     assert_eq!(counters["connections_ended"]["truncated"], 5, "{counters}");
 }

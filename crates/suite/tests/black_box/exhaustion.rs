@@ -71,8 +71,12 @@ pub fn limit_follows_descriptors(variant: &Variant) {
     assert_eq!(clients[0].reply().status, 200);
     clients[0].send(&get("/"));
     does_not_spin(&server);
-    let descriptors = server.process().descriptors();
-    assert!(descriptors < DESCRIPTORS as usize, "{descriptors} descriptors are open");
+    // Where the kernel accepts by itself (multishot), it may run ahead of being told to stop: what
+    // then waits has a descriptor, and is served in its turn all the same.
+    if variant.model.describe["place"]["synchronous"] == true {
+        let descriptors = server.process().descriptors();
+        assert!(descriptors < DESCRIPTORS as usize, "{descriptors} descriptors are open");
+    }
     served_one_after_another(&server, clients);
     server.stop();
 }

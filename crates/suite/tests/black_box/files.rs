@@ -127,6 +127,7 @@ pub fn conditional(variant: &Variant) {
     client.send(&[conditional, get("/files/hello.txt")].concat());
     assert_eq!(client.reply().status, 304);
     assert_eq!(client.reply().body, b"hello from a file\n");
+    drop(client);
     server.stop();
 }
 
@@ -189,6 +190,7 @@ pub fn head_and_methods(variant: &Variant) {
     assert_eq!((reply.status, reply.head.field("location")), (301, Some("/files/")));
     client.send(&get("/files/hello.txt"));
     assert_eq!(client.reply().body, b"hello from a file\n");
+    drop(client);
     server.stop();
 }
 
@@ -290,6 +292,7 @@ pub fn large_file_is_intact(variant: &Variant) {
     assert!(growth < GROWTH_KIB_MAX, "{growth} KiB for a file that streams");
     client.send(&get("/files/hello.txt"));
     assert_eq!(client.reply().body, b"hello from a file\n");
+    drop(client);
     server.stop();
 }
 
@@ -310,6 +313,7 @@ pub fn pipelined_files(variant: &Variant) {
         let reply = client.reply();
         assert!(reply.body == pattern(number, sizes[number]), "reply {n} has other bytes");
     }
+    drop(client);
     server.stop();
 }
 

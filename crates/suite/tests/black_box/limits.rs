@@ -10,8 +10,8 @@ use suite::{Client, GUARD, Server, Variant, get, until};
 const SOON: Duration = Duration::from_millis(250);
 const SOON_FLAG: &str = "250ms";
 
-/// Writes one byte after another until the server has had enough of it. The pause sets the pace of a
-/// slow client; nothing depends on its length.
+/// Writes one byte after another until the server has had enough of it. The pause sets the pace of
+/// a slow client; nothing depends on its length.
 fn dribble(client: &Client, byte: u8) -> thread::JoinHandle<()> {
     let mut writer = client.second_handle();
     thread::spawn(move || {
@@ -122,6 +122,7 @@ pub fn write_timeout(variant: &Variant) {
     assert!(begun.elapsed() >= SOON, "early: {:?}", begun.elapsed());
     let left = client.read_until_cut().len();
     assert!(left < 100_000_000, "{left} bytes were buffered for a client that does not read");
+    drop(client);
     let counters = server.stop();
     assert_eq!(counters["connections_ended"]["write_timeout"], 1, "{counters}");
 }

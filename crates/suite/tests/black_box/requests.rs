@@ -30,6 +30,7 @@ pub fn hello(variant: &Variant) {
     let date = reply.head.field("date").expect("a Date field");
     assert!(date.len() == 29 && &date[3..5] == ", " && date.ends_with(" GMT"), "{date}");
     assert!(!reply.head.closes());
+    drop(client);
     server.stop();
 }
 
@@ -44,6 +45,7 @@ pub fn keep_alive(variant: &Variant) {
         assert_eq!(reply.head.closes(), n == 99);
     }
     client.expect_end();
+    drop(client);
     let counters = server.stop();
     assert_eq!(counters["connections_accepted"], 1);
     assert_eq!(counters["requests"], 100);
@@ -86,6 +88,7 @@ pub fn http_1_0(variant: &Variant) {
     client.send(b"POST /echo HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello");
     assert_eq!(client.reply().body, b"hello");
     client.expect_end();
+    drop(client);
     server.stop();
 }
 
@@ -103,6 +106,7 @@ pub fn head_has_no_body(variant: &Variant) {
     // A body after any of these would be read as the next head.
     client.send(&get("/"));
     assert_eq!(client.reply().body, HELLO);
+    drop(client);
     server.stop();
 }
 
@@ -117,6 +121,7 @@ pub fn byte_at_a_time(variant: &Variant) {
     }
     assert_eq!(client.reply().body, b"hello, and more");
     assert_eq!(client.reply().body, HELLO);
+    drop(client);
     server.stop();
 }
 
@@ -176,6 +181,7 @@ pub fn lenient_where_the_rfc_is(variant: &Variant) {
         let reply = client.reply();
         assert_eq!((reply.status, reply.body.as_slice()), (200, HELLO), "{accepted:?}");
     }
+    drop(client);
     server.stop();
 }
 
@@ -189,6 +195,7 @@ pub fn post_by_length(variant: &Variant) {
         assert_eq!(reply.head.field("content-length"), Some(len.to_string().as_str()));
         assert_eq!(reply.body, pattern(len, len));
     }
+    drop(client);
     server.stop();
 }
 
@@ -210,6 +217,7 @@ pub fn post_chunked(variant: &Variant) {
     }
     client.send(&get("/"));
     assert_eq!(client.reply().body, HELLO);
+    drop(client);
     server.stop();
 }
 
@@ -250,6 +258,7 @@ pub fn post_streams(variant: &Variant) {
     }
     let growth = server.process().memory_peak_kib() - before;
     assert!(growth < GROWTH_KIB_MAX, "{growth} KiB for a body that streams");
+    drop(client);
     server.stop();
 }
 
@@ -311,6 +320,7 @@ pub fn routes(variant: &Variant) {
         assert_eq!(reply.head.field("allow"), allow, "{method} {target}");
         assert!(!reply.head.closes(), "{method} {target}: a wrong path is no wrong framing");
     }
+    drop(client);
     server.stop();
 }
 
@@ -335,6 +345,7 @@ pub fn stats_count(variant: &Variant) {
     assert!((100_000..102_000).contains(&sent), "bytes_sent grew by {sent}");
     let received = number(&second, "bytes_received") - number(&first, "bytes_received");
     assert_eq!(received, (get("/bytes/100000").len() + get("/stats").len()) as u64);
+    drop(client);
     server.stop();
 }
 
@@ -347,6 +358,7 @@ pub fn work_burns(variant: &Variant) {
     // Less a clock tick at either end.
     let burnt = server.process().cpu() - before;
     assert!(burnt >= Duration::from_millis(180), "burnt {burnt:?}");
+    drop(client);
     server.stop();
 }
 
@@ -373,5 +385,6 @@ pub fn bytes_to_a_slow_reader(variant: &Variant) {
     assert!(growth < GROWTH_KIB_MAX, "{growth} KiB for a reply that streams");
     client.send(&get("/"));
     assert_eq!(client.reply().body, HELLO);
+    drop(client);
     server.stop();
 }

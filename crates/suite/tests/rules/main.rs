@@ -1,8 +1,8 @@
 //! The rules of ARCHITECTURE.md as tests: what must never depend on what, and how the sources are
 //! written. Each test names every place that breaks its rule, as `file:line: what`.
 //!
-//! Sources are parsed (syn), not searched: a word in a comment breaks no rule, and one in a macro or
-//! behind a renamed import does.
+//! Sources are parsed (syn), not searched: a word in a comment breaks no rule, and one in a macro
+//! or behind a renamed import does.
 
 mod dependencies;
 mod sources;

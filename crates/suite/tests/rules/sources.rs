@@ -12,7 +12,7 @@ use crate::{files_below, nobody_breaks, read, root, shown};
 const FUNCTION_LINES_MAX: usize = 70;
 /// A line fits beside another.
 const LINE_CHARS_MAX: usize = 100;
-/// A model is read in one sitting. io_uring keeps its buffers, ring and set-up in files of their own.
+/// A model is read in one sitting. io_uring keeps buffers, ring and set-up in files of their own.
 const MODEL_LINES_MAX: usize = 250;
 
 /// Crates that may have `unsafe`, in one file each; all others in none.
