@@ -115,12 +115,16 @@ impl<'w> Conversation<'w> {
         let filled = self.conn.slices(&mut slices);
         match write_slices(&self.stream, &slices[..filled]) {
             Ok(n) => self.conn.sent(n, self.now),
-            Err(error) => match error.kind() {
-                // SO_SNDTIMEO, inherited from the listener.
-                ErrorKind::WouldBlock => self.now = Instant::now(),
-                ErrorKind::Interrupted => {}
-                _ => self.conn.abort(),
-            },
+            Err(error) => {
+                // What is due comes first: the error may be our own cut, at the end of draining.
+                self.now = Instant::now();
+                self.look_for_stop();
+                self.conn.timeout(self.now);
+                // WouldBlock is SO_SNDTIMEO, inherited from the listener.
+                if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
+                    self.conn.abort();
+                }
+            }
         }
     }
 

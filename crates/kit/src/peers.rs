@@ -128,8 +128,8 @@ impl Peers {
 
     /// Begins a round: everybody who is ready or late by the clock may run once.
     pub fn begin_round(&mut self, now: Instant) {
-        if self.worker.stop.requested() {
-            self.stop(now);
+        if let Some(at) = self.worker.stop.requested_at() {
+            self.stop(at);
         }
         while let Some((at, token)) = self.timers.pop_due(now) {
             if let Some(peer) = self.peers.get_mut(token)
@@ -191,11 +191,11 @@ impl Peers {
         self.peers.is_empty()
     }
 
-    fn stop(&mut self, now: Instant) {
+    fn stop(&mut self, at: Instant) {
         if !self.stopping {
             self.stopping = true;
             for (token, peer) in &mut self.peers {
-                peer.drain(now);
+                peer.drain(at);
                 enqueue(&mut self.runnable, peer, token);
             }
         }

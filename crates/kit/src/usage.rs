@@ -1,5 +1,6 @@
 //! The server's own counters: what `/stats` and the last line on stdout say.
 
+use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ struct Stats {
     usage: Usage,
 }
 
-/// What the kernel accounts to the process (getrusage(2)), all threads, ended ones too.
+/// What the kernel accounts to the process (getrusage(2), proc(5)), all threads, ended ones too.
 #[derive(Debug, Default, Serialize)]
 struct Usage {
     cpu_user_us: i64,
@@ -49,9 +50,17 @@ impl Usage {
             cpu_system_us: micros(usage.system_time()),
             context_switches_voluntary: usage.voluntary_context_switches(),
             context_switches_involuntary: usage.involuntary_context_switches(),
-            memory_peak_kib: usage.max_rss(),
+            memory_peak_kib: memory_peak_kib().unwrap_or_default(),
         }
     }
+}
+
+/// VmHWM of proc_pid_status(5). Not `ru_maxrss`, which a process inherits over fork and exec: a
+/// server that a large harness has started would report the harness's peak as its own.
+fn memory_peak_kib() -> Option<i64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
 impl Host for Process {

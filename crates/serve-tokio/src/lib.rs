@@ -113,8 +113,8 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
     loop {
         // Asked at every turn, like the clock: a socket that is always ready starves the branches
         // below it.
-        if worker.stop.requested() {
-            conn.drain(now);
+        if let Some(at) = worker.stop.requested_at() {
+            conn.drain(at);
         }
         let Some(wants) = conn.wants() else { return };
         if wants.deadline.is_some_and(|at| at <= now) {

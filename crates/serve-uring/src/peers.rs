@@ -188,10 +188,12 @@ impl Peers {
 
     /// Begins a round: whoever is late by the clock may run too.
     pub(crate) fn begin_round(&mut self, now: Instant) {
-        if self.worker.stop.requested() && !self.stopping {
+        if let Some(at) = self.worker.stop.requested_at()
+            && !self.stopping
+        {
             self.stopping = true;
             self.lobby.clear();
-            self.drain(now);
+            self.drain(at);
         }
         while let Some((at, token)) = self.timers.pop_due(now) {
             if let Some(peer) = self.get(token)
@@ -202,10 +204,10 @@ impl Peers {
         }
     }
 
-    fn drain(&mut self, now: Instant) {
+    fn drain(&mut self, at: Instant) {
         for token in self.peers.tokens() {
             if let Some(peer) = self.completed(token) {
-                peer.conn.drain(now);
+                peer.conn.drain(at);
             }
         }
     }
