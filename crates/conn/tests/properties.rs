@@ -266,6 +266,22 @@ fn a_writer_that_never_reads_is_stopped() {
 }
 
 #[test]
+fn a_close_with_more_input_behind_it_lingers() {
+    // The one thing that does depend on cuts: what is seen behind a last request must be read to its
+    // end, or closing would answer it with RST, and that destroys the reply on its way.
+    let last = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let world = world(limits());
+    for (more, fin) in [("", false), ("GET / HTTP/1.1\r\n", true)] {
+        let mut driver = Driver::new(&world, Habits::default());
+        driver.arrive(format!("{last}{more}").as_bytes());
+        assert_eq!(driver.fin_sent(), fin, "{more}");
+        assert_eq!(driver.ended().is_none(), fin, "{more}");
+        driver.arrive_eof();
+        assert_eq!(driver.ended(), Some(Outcome::Completed));
+    }
+}
+
+#[test]
 fn replies_are_in_the_order_of_requests() {
     for seed in 0..SEEDS / 4 {
         let mut rng = StdRng::seed_from_u64(seed);

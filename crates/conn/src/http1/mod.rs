@@ -194,13 +194,17 @@ impl Http1 {
         if cx.draining {
             exchange.retire();
         }
-        // First what can be answered without the body: if that turns out to be malformed, the reply
-        // is out however the input was cut into reads.
-        exchange.produce(cx);
-        if matches!(exchange.reply, Reply::Pattern { .. } | Reply::File { .. }) {
-            return Ok(Step::Wait(0));
-        }
-        let used = exchange.take_body(cx, input)?;
+        let used = if exchange.body.is_complete() {
+            0
+        } else {
+            // First what can be answered without the body: if that turns out to be malformed, the
+            // reply is out however the input was cut into reads.
+            exchange.produce(cx);
+            if matches!(exchange.reply, Reply::Pattern { .. } | Reply::File { .. }) {
+                return Ok(Step::Wait(0));
+            }
+            exchange.take_body(cx, input)?
+        };
         exchange.produce(cx);
         if exchange.reply == Reply::Complete && exchange.body.is_complete() {
             return Ok(self.finish(cx, used, used < input.len()));
@@ -294,9 +298,6 @@ impl Exchange {
 
     /// Takes what `input` holds of the request body. The echo route sends it back, others drop it.
     fn take_body(&mut self, cx: &mut Context, input: &[u8]) -> Result<usize, Reject> {
-        if self.body.is_complete() {
-            return Ok(0);
-        }
         if self.owes_continue && input.is_empty() {
             cx.output.put(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
