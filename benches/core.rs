@@ -5,8 +5,9 @@
 //! work (once per wait, however many requests that brings), and the bytes are in cache.
 //!
 //! How to subtract: a server's CPU time per request (`iolab bench`) less the figure here is what
-//! the system calls, the kernel's TCP and the model's own loop cost. `get/x16` divided by 16 against
-//! `get/x1` shows what pipelining saves in the core alone; the rest of what it saves is the kernel's.
+//! the system calls, the kernel's TCP and the model's own loop cost. `get/x16` divided by 16
+//! against `get/x1` shows what pipelining saves in the core alone; the rest of what it saves is the
+//! kernel's.
 //!
 //! `cargo bench -p iolab-benches --bench core`
 

@@ -1,4 +1,5 @@
-//! The echo protocol (RFC 862): every byte back, in order; after the peer's FIN the rest, then ours.
+//! The echo protocol (RFC 862): every byte back, in order; after the peer's FIN the rest, then
+//! ours.
 
 use crate::{Close, Context, Deadline, Outcome, Progress};
 

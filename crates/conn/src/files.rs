@@ -1,7 +1,8 @@
 //! The table of files under `/files/`: metadata only.
 //!
 //! The document root is scanned once, before the first connection, by whoever may do I/O; a request
-//! can only name what is in this table, so there is no path to normalise and no way out of the root.
+//! can only name what is in this table, so there is no path to normalise and no way out of the
+//! root.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;

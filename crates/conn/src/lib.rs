@@ -213,7 +213,8 @@ impl Conn {
     pub fn timeout(&mut self, now: Instant) {
         while let Some(due) = self.deadlines.pop_due(now) {
             match due {
-                // A peer that is still reading its reply is not idle; the write deadline watches it.
+                // A peer that is still reading its reply is not idle; the write deadline watches
+                // it.
                 Deadline::Idle if !self.output.is_empty() => {}
                 Deadline::Idle => self.close(Outcome::IdleTimeout),
                 Deadline::WriteStall => self.close(Outcome::WriteTimeout),

@@ -1,7 +1,8 @@
 //! What a connection costs in memory, counted by the allocator itself: an idle one owns nothing but
 //! its own struct, and no client can make one hold more than the limits say.
 //!
-//! Only the thread of the test is counted: the test harness has one of its own, and it allocates too.
+//! Only the thread of the test is counted: the test harness has one of its own, and it allocates
+//! too.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -1,8 +1,10 @@
-//! What must hold for every client, tried with many that are drawn from seeds: no panic, output that
-//! does not depend on how reads and writes were cut, replies in order, bounded queues, and an end.
+//! What must hold for every client, tried with many that are drawn from seeds: no panic, output
+//! that does not depend on how reads and writes were cut, replies in order, bounded queues, and an
+//! end.
 //!
 //! The driver (`support/driver.rs`) checks the contract itself on every turn: early timeouts change
-//! nothing, a deadline that is due is dealt with, nobody waits without a deadline, closed is closed.
+//! nothing, a deadline that is due is dealt with, nobody waits without a deadline, closed is
+//! closed.
 
 mod support;
 
@@ -22,7 +24,8 @@ const SEEDS: u64 = 200;
 /// Longest read of the servers in this workspace, in bytes.
 const READ_MAX: usize = 64 << 10;
 
-/// Heads, pieces of heads and bodies: what a parser's corners are found with sooner than with noise.
+/// Heads, pieces of heads and bodies: what a parser's corners are found with sooner than with
+/// noise.
 const FRAGMENTS: &[&[u8]] = &[
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     b"HEAD /bytes/7 HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -267,8 +270,8 @@ fn a_writer_that_never_reads_is_stopped() {
 
 #[test]
 fn a_close_with_more_input_behind_it_lingers() {
-    // The one thing that does depend on cuts: what is seen behind a last request must be read to its
-    // end, or closing would answer it with RST, and that destroys the reply on its way.
+    // The one thing that does depend on cuts: what is seen behind a last request must be read to
+    // its end, or closing would answer it with RST, and that destroys the reply on its way.
     let last = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let world = world(limits());
     for (more, fin) in [("", false), ("GET / HTTP/1.1\r\n", true)] {

@@ -29,7 +29,8 @@ pub(crate) struct Typed {
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
 
-    /// Most connections at once; more wait in the kernel's backlog [default: what descriptors allow]
+    /// Most connections at once; more wait in the kernel's backlog [default: what descriptors
+    /// allow]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     conns_max: Option<u32>,
 

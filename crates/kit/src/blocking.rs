@@ -15,10 +15,10 @@ use crate::{Stop, Tracked, Worker};
 /// Chunks that one writev(2) may carry.
 const SLICES_MAX: usize = 8;
 
-/// SO_RCVTIMEO may stay longer than it should be by one part in this many. The idle deadline of every
-/// request is the same time away, less the moments since it was set, so this saves a setsockopt(2)
-/// per request, and a 30 s timeout then comes at most a second late. Shorter than it should be is
-/// harmless: recv(2) returns with nothing due, once, and the timeout is set anew.
+/// SO_RCVTIMEO may stay longer than it should be by one part in this many. The idle deadline of
+/// every request is the same time away, less the moments since it was set, so this saves a
+/// setsockopt(2) per request, and a 30 s timeout then comes at most a second late. Shorter than it
+/// should be is harmless: recv(2) returns with nothing due, once, and the timeout is set anew.
 const RECV_TIMEOUT_SLACK_PARTS: u32 = 32;
 
 /// One connection on a blocking socket, and the thread that has nothing else to do.

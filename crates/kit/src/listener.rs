@@ -144,7 +144,8 @@ fn open(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     // Without it a restarted server could not bind while old connections are in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port)?;
-    // Replies leave in one send; Nagle's algorithm could only hold one back (RFC 9293 section 3.7.4).
+    // Replies leave in one send; Nagle's algorithm could only hold one back (RFC 9293 section
+    // 3.7.4).
     socket.set_tcp_nodelay(true)?;
     // Some machines default to BBR, whose pacing measures itself on loopback. Reno may be chosen by
     // anyone (tcp(7)); where it may not, the default stays, and `iolab doctor` names it.

@@ -1,4 +1,5 @@
-//! The system calls for which neither std nor nix has a safe form that fits: the only `unsafe` here.
+//! The system calls for which neither std nor nix has a safe form that fits: the only `unsafe`
+//! here.
 
 use std::fs::File;
 use std::io;

@@ -18,11 +18,11 @@ use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, c_short, pollfd};
 pub const MODEL: Model = Model {
     name: "poll",
     summary: "one thread, all connections: poll(2) is given the whole list at every wait",
-    about: "The thread keeps an array with one entry per connection and sleeps in poll(2) until some \
-            of them are ready. The kernel copies and checks the whole array at every call, and the \
-            program searches it for the entries with an answer, so the cost of a wait grows with \
-            the number of connections, silent ones included. With few or busy connections it is as \
-            good as epoll.",
+    about: "The thread keeps an array with one entry per connection and sleeps in poll(2) until \
+            some of them are ready. The kernel copies and checks the whole array at every call, \
+            and the program searches it for the entries with an answer, so the cost of a wait \
+            grows with the number of connections, silent ones included. With few or busy \
+            connections it is as good as epoll.",
     place: Place { blocking: false, synchronous: true },
     nonblocking_sockets: true,
     workers: Workers::Loops,

@@ -22,10 +22,11 @@ use kit::{
 pub const MODEL: Model = Model {
     name: "pool",
     summary: "a bounded pool of threads: connections beyond it wait in a queue",
-    about: "A fixed number of threads is started once. One loop accepts and puts connections into a \
-            queue; each thread takes one, serves it with blocking calls to its end, and takes the \
-            next. Nobody pays for creating a thread, and memory is bounded. When all threads are \
-            taken, even by clients that are only kept alive, everybody else waits in the queue.",
+    about: "A fixed number of threads is started once. One loop accepts and puts connections into \
+            a queue; each thread takes one, serves it with blocking calls to its end, and takes \
+            the next. Nobody pays for creating a thread, and memory is bounded. When all threads \
+            are taken, even by clients that are only kept alive, everybody else waits in the \
+            queue.",
     place: Place { blocking: true, synchronous: true },
     nonblocking_sockets: false,
     workers: Workers::One("its size is --threads, and one queue feeds them all"),

@@ -20,11 +20,12 @@ use libc::{FD_SETSIZE, c_ulong, timeval};
 pub const MODEL: Model = Model {
     name: "select",
     summary: "one thread, all connections: select(2) is told the whole list at every wait",
-    about: "The thread keeps bitmaps with one bit per descriptor, hands copies of them to select(2) \
-            and sleeps until some bits are answered. The kernel walks every bit up to the highest \
-            descriptor at every call, so the cost of a wait grows with the connections, silent ones \
-            included. No descriptor from 1,024 on fits into the bitmap: such a connection is closed \
-            as soon as it is accepted, counted as refused, and the others go on.",
+    about: "The thread keeps bitmaps with one bit per descriptor, hands copies of them to \
+            select(2) and sleeps until some bits are answered. The kernel walks every bit up to \
+            the highest descriptor at every call, so the cost of a wait grows with the \
+            connections, silent ones included. No descriptor from 1,024 on fits into the bitmap: \
+            such a connection is closed as soon as it is accepted, counted as refused, and the \
+            others go on.",
     place: Place { blocking: false, synchronous: true },
     nonblocking_sockets: true,
     workers: Workers::Loops,

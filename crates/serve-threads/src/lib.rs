@@ -21,11 +21,11 @@ use kit::{
 pub const MODEL: Model = Model {
     name: "threads",
     summary: "one thread per connection: every conversation may block on its own",
-    about: "The main loop does nothing but accept; each connection is given a new thread that reads \
-            and writes with blocking calls until the connection ends. While one thread sleeps in \
-            recv(2) the kernel runs the others, so a slow client holds up nobody. Each waiting \
-            client costs a stack and a kernel thread, and each message that wakes one costs a \
-            context switch.",
+    about: "The main loop does nothing but accept; each connection is given a new thread that \
+            reads and writes with blocking calls until the connection ends. While one thread \
+            sleeps in recv(2) the kernel runs the others, so a slow client holds up nobody. Each \
+            waiting client costs a stack and a kernel thread, and each message that wakes one \
+            costs a context switch.",
     place: Place { blocking: true, synchronous: true },
     nonblocking_sockets: false,
     workers: Workers::One("it has a thread per connection already, on every core"),

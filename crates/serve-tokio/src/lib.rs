@@ -1,12 +1,12 @@
 //! tokio: async/await, what most Rust users would pick.
 //!
 //! epoll turns a conversation inside out: what was a loop becomes a state that an event finds in a
-//! table. Here the conversation is a loop again. `await` marks the places where it may have to wait;
-//! the compiler turns the function into the state, and the runtime keeps the table, the timers and
-//! the epoll set. Underneath, the calls are the same as in the epoll server: readiness, then
-//! non-blocking recv(2) and send(2). "async" here is how the program is written, not how the kernel
-//! does I/O: in Stevens' sense it is synchronous. Regular files show it: no readiness call can wait
-//! for them, so the runtime reads them on threads that block.
+//! table. Here the conversation is a loop again. `await` marks the places where it may have to
+//! wait; the compiler turns the function into the state, and the runtime keeps the table, the
+//! timers and the epoll set. Underneath, the calls are the same as in the epoll server: readiness,
+//! then non-blocking recv(2) and send(2). "async" here is how the program is written, not how the
+//! kernel does I/O: in Stevens' sense it is synchronous. Regular files show it: no readiness call
+//! can wait for them, so the runtime reads them on threads that block.
 //!
 //! Man pages: epoll(7). UNP figure 6.3; the tokio crate's documentation.
 

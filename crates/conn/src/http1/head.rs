@@ -95,8 +95,8 @@ pub(super) fn parse<'a>(
     }
 }
 
-/// Length of the empty lines at the front of `input`: RFC 9112 section 2.2 has them skipped, because
-/// old clients sent one after a body. They are no part of a request.
+/// Length of the empty lines at the front of `input`: RFC 9112 section 2.2 has them skipped,
+/// because old clients sent one after a body. They are no part of a request.
 pub(super) fn empty_lines(input: &[u8]) -> usize {
     input.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count() * 2
 }
@@ -254,8 +254,8 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
     Ok(())
 }
 
-/// What a host and a port are made of (RFC 3986 section 3.2.2). The comma is left out, though it may
-/// stand in a name: two Host fields joined by somebody on the way look like that.
+/// What a host and a port are made of (RFC 3986 section 3.2.2). The comma is left out, though it
+/// may stand in a name: two Host fields joined by somebody on the way look like that.
 fn is_host_byte(byte: u8) -> bool {
     // A pattern and not a search in a string: it compiles to a test of one bit.
     matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'.' | b'_' | b'~' | b'%' | b'!')
