@@ -32,7 +32,8 @@ const BROWSER_GET: &[u8] = b"GET / HTTP/1.1\r\n\
     Upgrade-Insecure-Requests: 1\r\n\
     User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) \
     Chrome/142.0.0.0 Safari/537.36\r\n\
-    Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r\n\
+    Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,\
+     */*;q=0.8\r\n\
     Sec-Fetch-Site: none\r\n\
     Sec-Fetch-Mode: navigate\r\n\
     Sec-Fetch-Dest: document\r\n\

@@ -129,7 +129,8 @@ fn list_in_parents(
 fn listing_html(directory: &str, names: &BTreeMap<String, Option<u64>>) -> String {
     let title = escape_html(&format!("/files/{directory}"));
     let mut html = format!(
-        "<!doctype html>\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<h1>{title}</h1>\n<ul>\n"
+        "<!doctype html>\n<meta charset=\"utf-8\">\n\
+         <title>{title}</title>\n<h1>{title}</h1>\n<ul>\n"
     );
     if !directory.is_empty() {
         html.push_str("<li><a href=\"../\">../</a>\n");

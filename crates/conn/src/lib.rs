@@ -7,9 +7,10 @@
 //!   peer stopped sending  -> receive_eof(now)
 //!   bytes left            -> sent(n, now)           n = a prefix of slices() or chunks()
 //!   deadline passed       -> timeout(now)           early or repeated calls are harmless
-//!   file bytes were read  -> file_read(bytes, now)  answers wants().file; an error -> file_failed(now)
+//!   file bytes were read  -> file_read(bytes, now)  answers wants().file
+//!   they cannot be read   -> file_failed(now)       answers wants().file
 //!   FIN was sent          -> shutdown_done(now)     answers wants().shutdown
-//!   the server is to stop -> drain(now)             what is in flight is finished, no more is begun
+//!   the server is to stop -> drain(now)             what is in flight is finished
 //!   the socket failed     -> abort()
 //!   after any of these    -> ask wants() again; None means close the socket
 //! ```

@@ -13,6 +13,7 @@ mod load_command;
 mod report;
 mod statistics;
 mod summary;
+mod sys;
 mod text;
 
 use std::process::ExitCode;

@@ -22,7 +22,10 @@ pub(crate) struct Typed {
     protocol: ProtocolName,
 
     /// Independent loops, each with its own listener on the same port (SO_REUSEPORT)
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..=256))]
+    #[arg(
+        long, value_name = "N", default_value_t = 1,
+        value_parser = value_parser!(u16).range(1..=256)
+    )]
     workers: u16,
 
     /// Serve the files of this directory under /files/
@@ -59,11 +62,17 @@ pub(crate) struct Typed {
     keepalive_requests: u64,
 
     /// Largest request head, in bytes (431 beyond)
-    #[arg(long, value_name = "BYTES", default_value_t = 16 << 10, value_parser = value_parser!(u32).range(64..=1 << 20))]
+    #[arg(
+        long, value_name = "BYTES", default_value_t = 16 << 10,
+        value_parser = value_parser!(u32).range(64..=1 << 20)
+    )]
     head_bytes_max: u32,
 
     /// Longest request target, in bytes (414 beyond)
-    #[arg(long, value_name = "BYTES", default_value_t = 8 << 10, value_parser = value_parser!(u32).range(16..=1 << 20))]
+    #[arg(
+        long, value_name = "BYTES", default_value_t = 8 << 10,
+        value_parser = value_parser!(u32).range(16..=1 << 20)
+    )]
     target_bytes_max: u32,
 
     /// Largest request body, in bytes (413 beyond)
@@ -71,7 +80,10 @@ pub(crate) struct Typed {
     body_bytes_max: u64,
 
     /// Bytes of unread output at which a connection is no longer read
-    #[arg(long, value_name = "BYTES", default_value_t = 128 << 10, value_parser = value_parser!(u32).range(1024..=1 << 30))]
+    #[arg(
+        long, value_name = "BYTES", default_value_t = 128 << 10,
+        value_parser = value_parser!(u32).range(1024..=1 << 30)
+    )]
     output_high_water_bytes: u32,
 
     /// Print one line of JSON about this server and exit

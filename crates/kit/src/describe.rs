@@ -52,7 +52,8 @@ pub(crate) fn line(model: &Model, setup: &Setup, conns_max: usize) -> String {
             Values::Words(words) => json!(words),
             Values::Number(from, to) => json!({ "from": from, "to": to }),
         };
-        json!({ "flag": flavour.flag, "values": values, "default": flavour.default, "help": flavour.help })
+        let (flag, default, help) = (flavour.flag, flavour.default, flavour.help);
+        json!({ "flag": flag, "values": values, "default": default, "help": help })
     });
     let description = Description {
         name: model.name,

@@ -88,7 +88,7 @@ impl Peer {
     }
 
     /// Reads, lets the connection work, writes: until nothing is ready or the steps are used up.
-    pub(crate) fn turn(&mut self, now: Instant, scratch: &mut [u8], files: &Files) -> Turn {
+    pub(crate) fn turn(&mut self, mut now: Instant, scratch: &mut [u8], files: &Files) -> Turn {
         if self.deadline().is_some_and(|at| at <= now) {
             self.conn.timeout(now);
         }
@@ -106,7 +106,7 @@ impl Peer {
                 let _ = self.stream.shutdown(Shutdown::Write);
                 self.conn.shutdown_done(now);
             } else if wants.read && self.readable {
-                self.read(now, scratch);
+                now = self.read(now, scratch);
             } else if self.failed && !wants.read && !wants.write {
                 // ERR and HUP cannot be muted: a connection that wants nothing now would spin.
                 self.conn.abort();
@@ -117,8 +117,12 @@ impl Peer {
         self.conn.wants().map_or(Turn::Closed, Turn::More)
     }
 
-    fn read(&mut self, now: Instant, scratch: &mut [u8]) {
-        match self.stream.read(scratch) {
+    /// One recv(2). Returns the time of what was read: others may have taken long in this round,
+    /// and a deadline that these bytes start must not begin before they were here.
+    fn read(&mut self, now: Instant, scratch: &mut [u8]) -> Instant {
+        let result = self.stream.read(scratch);
+        let now = if result.is_ok() { Instant::now() } else { now };
+        match result {
             Ok(0) => {
                 self.readable = false;
                 self.conn.receive_eof(now);
@@ -135,6 +139,7 @@ impl Peer {
                 _ => self.conn.abort(),
             },
         }
+        now
     }
 
     fn write(&mut self, now: Instant) {

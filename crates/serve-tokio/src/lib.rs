@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, watch};
 /// What `--help` and `--describe` say.
 pub const MODEL: Model = Model {
     name: "tokio",
-    summary: "async/await: tasks that look blocking, on a runtime that waits in epoll for all of them",
+    summary: "async/await: tasks that look blocking, on a runtime that waits for all of them",
     about: "Each connection is a task: a function that reads and writes as if it could block, and \
             gives up its thread at every `await` that has to wait. One thread runs all tasks and \
             sleeps in epoll_wait(2) when none can go on. The code reads like a thread per \

@@ -258,8 +258,11 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
 /// may stand in a name: two Host fields joined by somebody on the way look like that.
 fn is_host_byte(byte: u8) -> bool {
     // A pattern and not a search in a string: it compiles to a test of one bit.
-    matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'.' | b'_' | b'~' | b'%' | b'!')
-        || matches!(byte, b'$' | b'&' | b'\'' | b'('..=b'+' | b';' | b'=' | b':' | b'[' | b']')
+    matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'.' | b'_' | b'~' | b'%')
+        || matches!(
+            byte,
+            b'!' | b'$' | b'&' | b'\'' | b'('..=b'+' | b';' | b'=' | b':' | b'[' | b']'
+        )
 }
 
 fn note_connection(fields: &mut Fields, value: &[u8]) {

@@ -218,7 +218,8 @@ impl Case {
             bytes[from..bytes.len().min(same + 160)].escape_ascii().to_string()
         };
         panic!(
-            "{place}: output differs from byte {same} on\n  wanted ({} bytes) ..{}\n  got    ({} bytes) ..{}",
+            "{place}: output differs from byte {same} on\n  \
+             wanted ({} bytes) ..{}\n  got    ({} bytes) ..{}",
             wanted.len(),
             show(&wanted),
             got.len(),

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use record::Calibration;
 
 use crate::statistics::median;
+use crate::sys;
 
 /// Operations timed together, so that the clock's own cost vanishes.
 const BATCH: u32 = 10_000;
@@ -23,11 +24,7 @@ const ROUND_TRIPS: usize = 1_000;
 pub fn calibrate(server_core: Option<u32>, client_core: Option<u32>) -> Calibration {
     let cores = (server_core, client_core);
     Calibration {
-        // Through syscall(2): a C library may answer getppid from memory.
-        // SAFETY: getppid takes no argument and cannot fail.
-        null_syscall_ns: batches_ns(|| unsafe {
-            libc::syscall(libc::SYS_getppid);
-        }),
+        null_syscall_ns: batches_ns(sys::null_syscall),
         clock_read_ns: batches_ns(|| {
             std::hint::black_box(Instant::now());
         }),

@@ -13,10 +13,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::CpuSet;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use record::ServerExit;
+
+use crate::sys;
 
 /// Time from the start to the `listening` line: a ring, a thread pool and a scan of the document
 /// root take milliseconds; a loaded machine is allowed for.
@@ -138,36 +140,19 @@ fn prepare(command: &mut Command, cores: &[u32]) -> Result<(), String> {
     for &core in cores {
         set.set(core as usize).map_err(|e| format!("cannot pin to core {core}: {e}"))?;
     }
-    let pinned = !cores.is_empty();
     command.process_group(0);
-    // SAFETY: between fork and exec the closure makes two system calls and touches no heap; `set`
-    // is owned by the closure.
-    unsafe {
-        command.pre_exec(move || {
-            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-            if pinned {
-                sched_setaffinity(Pid::from_raw(0), &set)?;
-            }
-            Ok(())
-        });
-    }
+    sys::tie_and_pin(command, (!cores.is_empty()).then_some(set));
     Ok(())
 }
 
 /// Collects a child that has ended, with what its whole life used; `None` while it runs.
 fn wait4(pid: Pid) -> Option<ServerExit> {
-    let mut status: libc::c_int = 0;
-    // SAFETY: an all-zero rusage is a valid value of this plain C struct.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: status and usage are locals of this frame and outlive the call.
-    let reaped = unsafe { libc::wait4(pid.as_raw(), &mut status, libc::WNOHANG, &mut usage) };
-    if reaped == 0 {
-        return None;
-    }
-    if reaped < 0 {
+    let (status, usage) = match sys::wait4(pid) {
+        Ok(None) => return None,
+        Ok(Some(ended)) => ended,
         // ECHILD: collected before. There is nothing left to tell.
-        return Some(ServerExit::default());
-    }
+        Err(_) => return Some(ServerExit::default()),
+    };
     let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
     Some(ServerExit {
         code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),

@@ -4,20 +4,17 @@
 //! a child: this executable, run again with a hidden flag.
 
 use std::io::Error;
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::Command;
 use std::time::Duration;
 
 use crate::bench::environment::sysctl;
 use crate::bench::run_briefly;
+use crate::sys;
 
 use super::{Check, Verdict};
 
 /// Time for one system call in a fresh process.
 const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// sizeof(struct io_uring_params): 120 bytes, all zero = no flags (linux/io_uring.h).
-const PARAMS_U64S: usize = 15;
 
 /// What the child prints when the ring could be set up.
 const WORKS: &str = "ok";
@@ -33,16 +30,10 @@ struct Evidence {
 
 /// Tries the call in this process. Prints `ok` or the number of the error.
 pub fn probe_here() -> String {
-    let mut params = [0_u64; PARAMS_U64S];
-    // SAFETY: params is as large as struct io_uring_params and lives in this frame; the kernel
-    // writes to it during the call only.
-    let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4_u32, params.as_mut_ptr()) };
-    if ring < 0 {
-        return format!("{}\n", Error::last_os_error().raw_os_error().unwrap_or(0));
+    match sys::try_ring() {
+        Ok(()) => format!("{WORKS}\n"),
+        Err(error) => format!("{}\n", error.raw_os_error().unwrap_or(0)),
     }
-    // SAFETY: the call returned a new descriptor, which nobody else owns.
-    drop(unsafe { OwnedFd::from_raw_fd(ring as i32) });
-    format!("{WORKS}\n")
 }
 
 /// Tries the call in a child and explains what came of it.
