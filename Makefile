@@ -16,4 +16,4 @@ bench-quick: build
 
 # REPORT.md at the top is rendered from the one result folder that is committed.
 report: build
-	target/release/iolab report $(shell git ls-files 'results/*/results.json') --output REPORT.md
+	target/release/iolab report $(shell git ls-files 'results/*/results.json') --output REPORT.md --fill README.md

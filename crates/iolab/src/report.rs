@@ -37,6 +37,10 @@ pub struct Arguments {
     /// Render this template instead of the built-in one.
     #[arg(long, value_name = "FILE", requires = "output")]
     template: Option<PathBuf>,
+    /// Also render the regions of this file: what stands between `<!-- rendered: TEMPLATE -->` and
+    /// `<!-- end rendered -->` is replaced by what the template says.
+    #[arg(long, value_name = "FILE", requires = "output")]
+    fill: Option<PathBuf>,
     /// Write nothing: say whether the report and the plots are up to date (exit code 0) or not (1).
     #[arg(long, requires = "output")]
     check: bool,
@@ -54,12 +58,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         None => template::REPORT.to_owned(),
     };
     let folder = folder_of(&arguments.results);
-    let files = rendered(&results, &folder, output, &template)?;
+    let files = rendered(&results, &folder, output, &template, arguments.fill.as_deref())?;
     if arguments.check {
         return check(&files);
     }
     write(&files)?;
-    text::print(&format!("wrote {} and {} plots\n", output.display(), files.len() - 1))
+    text::print(&format!("wrote {}: {} files with its plots\n", output.display(), files.len()))
 }
 
 /// Reads a result file, or the one in a folder.
@@ -77,7 +81,7 @@ pub fn terminal(results: &Results) -> String {
 
 /// Writes the report and the plots into a result folder.
 pub fn write_folder(results: &Results, folder: &Path) -> Result<(), Failure> {
-    write(&rendered(results, folder, &folder.join(REPORT_FILE), template::REPORT)?)
+    write(&rendered(results, folder, &folder.join(REPORT_FILE), template::REPORT, None)?)
 }
 
 fn folder_of(results: &Path) -> PathBuf {
@@ -87,26 +91,33 @@ fn folder_of(results: &Path) -> PathBuf {
     }
 }
 
-/// The report and the plots: file name and text of each, the report first.
+/// The report, the file whose regions are filled, and the plots: name and text of each.
 fn rendered(
     results: &Results,
     folder: &Path,
     output: &Path,
     template: &str,
+    fill: Option<&Path>,
 ) -> Result<Vec<(PathBuf, String)>, Failure> {
     let summary = summarise(results);
     let plots = plot::all(results, &summary).map_err(Failure)?;
-    let context = Context {
-        results,
-        summary: &summary,
-        plots: &plots,
-        plots_prefix: &link_prefix(folder, output),
-        sources: checkout(),
-    };
-    let report = template::render(template, &context)?;
+    let render =
+        |place: &Path, render: fn(&str, &Context) -> Result<String, Failure>, text: &str| {
+            let prefix = link_prefix(folder, place);
+            let (plots, summary) = (&plots, &summary);
+            let sources = checkout();
+            let context = Context { results, summary, plots, plots_prefix: &prefix, sources };
+            Ok::<_, Failure>((place.to_owned(), render(text, &context)?))
+        };
+    let mut files = vec![render(output, template::render, template)?];
+    if let Some(path) = fill {
+        let text = std::fs::read_to_string(path)
+            .map_err(because(format!("cannot read {}", path.display())))?;
+        files.push(render(path, template::fill, &text)?);
+    }
     let plot_file = |plot: Plot| (folder.join(format!("{}.svg", plot.name)), plot.svg);
-    let report = (output.to_owned(), report);
-    Ok(std::iter::once(report).chain(plots.into_iter().map(plot_file)).collect())
+    files.extend(plots.into_iter().map(plot_file));
+    Ok(files)
 }
 
 /// How the report links to files in `folder`: relative to the report's own place if the folder is
@@ -161,7 +172,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let results = fixture::results();
         let output = folder.path().join("REPORT.md");
-        let files = rendered(&results, folder.path(), &output, "{{env cores}} cores\n").unwrap();
+        let files =
+            rendered(&results, folder.path(), &output, "{{env cores}} cores\n", None).unwrap();
         assert!(files.len() > 4);
         assert_eq!(check(&files), Ok(ExitCode::from(EXIT_STALE)));
         write(&files).unwrap();

@@ -1,5 +1,5 @@
-//! The system calls for which neither std nor nix has a safe form that fits: the only `unsafe` here.
-//! man: getppid(2), wait4(2), prctl(2), sched_setaffinity(2), io_uring_setup(2).
+//! The system calls for which neither std nor nix has a safe form that fits: the only `unsafe` of
+//! this crate. man: getppid(2), wait4(2), prctl(2), sched_setaffinity(2), io_uring_setup(2).
 
 use std::io::{Error, Result};
 use std::os::fd::{FromRawFd, OwnedFd};

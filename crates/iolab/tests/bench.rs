@@ -201,6 +201,9 @@ fn the_committed_report_is_up_to_date() {
         eprintln!("SKIP no result folder is committed");
         return;
     };
-    let output = iolab(&top, &["report", &results, "--output", "REPORT.md", "--check"]);
+    let output = iolab(
+        &top,
+        &["report", &results, "--output", "REPORT.md", "--fill", "README.md", "--check"],
+    );
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }

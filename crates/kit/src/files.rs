@@ -99,7 +99,12 @@ impl Files {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> String {
-    format!("cannot read {} under --root: {error}; choose a directory you may read", path.display())
+    let remedy = if crate::is_exhausted(error) {
+        "every file stays open: raise the limit (ulimit -n) or choose a smaller directory"
+    } else {
+        "choose a directory you may read"
+    };
+    format!("cannot read {} under --root: {error}; {remedy}", path.display())
 }
 
 #[cfg(test)]

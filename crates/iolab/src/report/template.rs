@@ -49,6 +49,29 @@ pub fn render(template: &str, context: &Context) -> Result<String, Failure> {
     Ok(out + rest)
 }
 
+/// Opens a region of a file that is rendered in place; its template follows, up to `-->`.
+const REGION: &str = "<!-- rendered:";
+
+/// Closes it.
+const REGION_END: &str = "<!-- end rendered -->";
+
+/// Renders the regions of `text`, each from the template in its own opening comment, and leaves the
+/// rest as it is. Rendering twice changes nothing.
+pub fn fill(text: &str, context: &Context) -> Result<String, Failure> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(begin) = rest.find(REGION) {
+        let open = |what: &str| Failure(format!("a `{REGION}` comment without `{what}`"));
+        let template_end = rest[begin..].find("-->").ok_or_else(|| open("-->"))? + begin;
+        let end = rest[template_end..].find(REGION_END).ok_or_else(|| open(REGION_END))?;
+        let template = rest[begin + REGION.len()..template_end].trim();
+        out += &rest[..template_end];
+        out += &format!("-->\n\n{}\n\n{REGION_END}", render(template, context)?.trim_end());
+        rest = &rest[template_end + end + REGION_END.len()..];
+    }
+    Ok(out + rest)
+}
+
 fn replacement(marker: &str, context: &Context) -> Result<String, String> {
     let Context { results, summary, .. } = context;
     let words: Vec<&str> = marker.split_whitespace().collect();
@@ -194,6 +217,20 @@ mod tests {
         let (results, summary, plots) = (&results, &summary, &plots[..]);
         render(template, &Context { results, summary, plots, plots_prefix: "x/", sources })
             .map_err(|failure| failure.0)
+    }
+
+    #[test]
+    fn regions_are_filled_in_place_and_stay() {
+        let results = fixture::results();
+        let summary = summarise(&results);
+        let (results, summary) = (&results, &summary);
+        let context = Context { results, summary, plots: &[], plots_prefix: "", sources: None };
+        let text = "a <!-- rendered: {{env cores}} cores --> old <!-- end rendered --> b";
+        let once = fill(text, &context).unwrap();
+        let wanted = "<!-- rendered: {{env cores}} cores -->\n\n2 cores\n\n<!-- end rendered -->";
+        assert_eq!(once, format!("a {wanted} b"));
+        assert_eq!(fill(&once, &context).unwrap(), once);
+        assert!(fill("<!-- rendered: x -->", &context).is_err());
     }
 
     #[test]
