@@ -45,6 +45,7 @@ impl<'w> Conversation<'w> {
     /// Serves the connection to its end: every wait in here is a system call that does not return
     /// before it has something to say. `scratch` is the thread's receive buffer.
     pub fn run(mut self, scratch: &mut [u8]) {
+        // ANCHOR: conversation
         loop {
             self.look_for_stop();
             let Some(wants) = self.conn.wants() else { return };
@@ -68,6 +69,7 @@ impl<'w> Conversation<'w> {
                 self.now = Instant::now();
             }
         }
+        // ANCHOR_END: conversation
     }
 
     /// True at the first look after the server was told to stop.

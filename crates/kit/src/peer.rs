@@ -92,6 +92,7 @@ impl Peer {
         if self.deadline().is_some_and(|at| at <= now) {
             self.conn.timeout(now);
         }
+        // ANCHOR: turn
         for _ in 0..STEPS_PER_TURN_MAX {
             let Some(wants) = self.conn.wants() else { return Turn::Closed };
             if let Some(part) = &wants.file {
@@ -114,6 +115,7 @@ impl Peer {
                 return Turn::Waits(wants);
             }
         }
+        // ANCHOR_END: turn
         self.conn.wants().map_or(Turn::Closed, Turn::More)
     }
 

@@ -79,6 +79,7 @@ pub fn serve(worker: Worker) -> io::Result<()> {
 /// Starts one thread of the pool: it serves whoever is first in the queue, again and again.
 fn spawn(worker: &Arc<Worker>, queue: &Arc<Queue>) -> io::Result<thread::JoinHandle<()>> {
     let (worker, queue) = (Arc::clone(worker), Arc::clone(queue));
+    // ANCHOR: thread
     let conversations = move || {
         let mut scratch = vec![0; THREAD_SCRATCH_BYTES];
         while let Some((stream, slot)) = queue.pop() {
@@ -86,6 +87,7 @@ fn spawn(worker: &Arc<Worker>, queue: &Arc<Queue>) -> io::Result<thread::JoinHan
             drop(slot);
         }
     };
+    // ANCHOR_END: thread
     let builder = thread::Builder::new().name("conversation".to_owned()).stack_size(STACK_BYTES);
     builder.spawn(conversations)
 }

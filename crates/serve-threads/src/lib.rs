@@ -62,11 +62,13 @@ pub fn serve(worker: Worker) -> io::Result<()> {
 /// and counted: that is this model's limit, and other clients go on.
 fn spawn(worker: &Arc<Worker>, stream: TcpStream, slot: Slot) {
     let own = Arc::clone(worker);
+    // ANCHOR: thread
     let conversation = move || {
         let mut scratch = vec![0; THREAD_SCRATCH_BYTES];
         Conversation::new(stream, &own).run(&mut scratch);
         drop(slot);
     };
+    // ANCHOR_END: thread
     let builder = thread::Builder::new().name("conversation".to_owned()).stack_size(STACK_BYTES);
     if builder.spawn(conversation).is_err() {
         worker.service.counters.refused();
