@@ -1,19 +1,17 @@
 //! A socket and its connection, as the blocking models drive them: serial, threads, pool. They
 //! differ only in which thread has the conversation, so the conversation is written once, here.
 
-use std::io::{ErrorKind, IoSlice, Read};
+use std::io::{ErrorKind, Read};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use conn::{Conn, Wants};
 
-use crate::peer::write_slices;
+use crate::peer::write_output;
 use crate::{Stop, Tracked, Worker};
-
-/// Chunks that one writev(2) may carry.
-const SLICES_MAX: usize = 8;
 
 /// SO_RCVTIMEO may stay longer than it should be by one part in this many. The idle deadline of
 /// every request is the same time away, less the moments since it was set, so this saves a
@@ -113,10 +111,8 @@ impl<'w> Conversation<'w> {
     }
 
     fn write(&mut self) {
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let filled = self.conn.slices(&mut slices);
-        match write_slices(&self.stream, &slices[..filled]) {
-            Ok(n) => self.conn.sent(n, self.now),
+        match write_output(&self.stream, &self.conn) {
+            Ok((n, _)) => self.conn.sent(n, self.now),
             Err(error) => {
                 // What is due comes first: the error may be our own cut, at the end of draining.
                 self.now = Instant::now();
@@ -147,6 +143,15 @@ impl<'w> Conversation<'w> {
             at.saturating_duration_since(self.now).max(Duration::from_micros(1))
         })
     }
+}
+
+/// Stack of a thread that has conversations, in bytes. Only touched pages take memory; the rest is
+/// address space, and the guard page below it turns an overrun into a crash.
+const STACK_BYTES: usize = 128 << 10;
+
+/// A thread for conversations, to be spawned.
+pub fn conversation_thread() -> thread::Builder {
+    thread::Builder::new().name("conversation".to_owned()).stack_size(STACK_BYTES)
 }
 
 /// How many conversations may go on at once. A model takes a slot *before* it accepts, so that at

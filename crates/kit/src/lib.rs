@@ -26,7 +26,7 @@ mod timers;
 mod usage;
 mod worker;
 
-pub use blocking::{Conversation, Slot, Slots};
+pub use blocking::{Conversation, Slot, Slots, conversation_thread};
 pub use files::Files;
 pub use listener::{Accepted, Listener, is_exhausted};
 pub use model::{Flavour, Model, Place, Serves, Values, Workers};
@@ -45,6 +45,10 @@ pub const SCRATCH_BYTES: usize = 64 << 10;
 /// Size of a receive buffer where every connection has a thread, in bytes: it counts once per
 /// connection there, so it is kept to a few pages.
 pub const THREAD_SCRATCH_BYTES: usize = 16 << 10;
+
+/// Chunks of output that one writev(2) or sendmsg(2) may carry; more wait for the next. A reply is
+/// one or two.
+pub const SLICES_MAX: usize = 8;
 
 /// How long a listener is left alone when descriptors have run out and none is given back.
 pub const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);

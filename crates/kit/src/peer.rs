@@ -9,14 +9,11 @@ use std::time::Instant;
 use conn::{Conn, Wants};
 
 use crate::timers::Armed;
-use crate::{Files, Worker};
+use crate::{Files, SLICES_MAX, Worker};
 
 /// Steps (a read, a write, a file read) that one connection may take before others have their turn.
 /// A request costs two, so a peer that floods gets four requests' worth of reads per turn.
 const STEPS_PER_TURN_MAX: usize = 8;
-
-/// Chunks that one writev(2) may carry; more wait for the next step. A reply is one or two.
-const SLICES_MAX: usize = 8;
 
 /// What a wait primitive said about a socket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -89,13 +86,12 @@ impl Peer {
 
     /// Reads, lets the connection work, writes: until nothing is ready or the steps are used up.
     pub(crate) fn turn(&mut self, mut now: Instant, scratch: &mut [u8], files: &Files) -> Turn {
-        if self.deadline().is_some_and(|at| at <= now) {
-            self.conn.timeout(now);
-        }
         // ANCHOR: turn
         for _ in 0..STEPS_PER_TURN_MAX {
             let Some(wants) = self.conn.wants() else { return Turn::Closed };
-            if let Some(part) = &wants.file {
+            if wants.deadline.is_some_and(|at| at <= now) {
+                self.conn.timeout(now);
+            } else if let Some(part) = &wants.file {
                 match files.read(part) {
                     Ok(bytes) => self.conn.file_read(bytes, now),
                     Err(_) => self.conn.file_failed(now),
@@ -145,11 +141,8 @@ impl Peer {
     }
 
     fn write(&mut self, now: Instant) {
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let filled = self.conn.slices(&mut slices);
-        let wanted: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
-        match write_slices(&self.stream, &slices[..filled]) {
-            Ok(n) => {
+        match write_output(&self.stream, &self.conn) {
+            Ok((n, wanted)) => {
                 // A short write has filled the send buffer: another try could only say EAGAIN.
                 self.writable = n == wanted;
                 self.conn.sent(n, now);
@@ -163,12 +156,17 @@ impl Peer {
     }
 }
 
-/// send(2) for one slice, writev(2) for more: the first is the cheaper call for the common reply.
-pub(crate) fn write_slices(mut stream: &TcpStream, slices: &[IoSlice]) -> io::Result<usize> {
-    match slices {
+/// Writes from the front of the connection's output: send(2) for one slice, writev(2) for more; the
+/// first is the cheaper call for the common reply. Returns the bytes written and those offered.
+pub(crate) fn write_output(mut stream: &TcpStream, conn: &Conn) -> io::Result<(usize, usize)> {
+    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+    let filled = conn.slices(&mut slices);
+    let slices = &slices[..filled];
+    let written = match slices {
         [one] => stream.write(one),
         many => stream.write_vectored(many),
-    }
+    };
+    Ok((written?, slices.iter().map(|slice| slice.len()).sum()))
 }
 
 impl AsFd for Peer {

@@ -181,16 +181,6 @@ impl Peers {
         (!self.stopping).then(|| self.worker.stop.as_fd())
     }
 
-    /// Number of connections.
-    pub fn len(&self) -> usize {
-        self.peers.len()
-    }
-
-    /// True without connections.
-    pub fn is_empty(&self) -> bool {
-        self.peers.is_empty()
-    }
-
     fn stop(&mut self, at: Instant) {
         if !self.stopping {
             self.stopping = true;

@@ -87,8 +87,7 @@ fn start(
         started,
         started_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
     };
-    let workers = listeners.into_iter().zip(&counters).enumerate();
-    for (index, (listener, counters)) in workers {
+    for (listener, counters) in listeners.into_iter().zip(&counters) {
         let host = Arc::clone(&process) as Arc<dyn Host>;
         let service = Service::new(
             setup.protocol,
@@ -99,7 +98,6 @@ fn start(
             clock,
         );
         let worker = Worker {
-            index,
             listener,
             service: Arc::new(service),
             files: Arc::clone(&files),

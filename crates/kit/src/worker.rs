@@ -10,8 +10,6 @@ use crate::{Files, Listener, Stop};
 /// Everything that one loop of a model needs. A model takes it apart as it likes.
 #[derive(Debug)]
 pub struct Worker {
-    /// 0, 1, ... of `--workers`.
-    pub index: usize,
     /// This worker's own listening socket.
     pub listener: Listener,
     /// What its connections share.

@@ -41,9 +41,6 @@ pub const MODEL: Model = Model {
     unavailable: Model::ALWAYS,
 };
 
-/// Stack of a conversation, in bytes; as in a thread per connection.
-const STACK_BYTES: usize = 128 << 10;
-
 /// Runs the accepting loop until the server stops and the last conversation has ended.
 ///
 /// # Errors
@@ -88,8 +85,7 @@ fn spawn(worker: &Arc<Worker>, queue: &Arc<Queue>) -> io::Result<thread::JoinHan
         }
     };
     // ANCHOR_END: thread
-    let builder = thread::Builder::new().name("conversation".to_owned()).stack_size(STACK_BYTES);
-    builder.spawn(conversations)
+    kit::conversation_thread().spawn(conversations)
 }
 
 /// Connections that wait for a thread.

@@ -10,7 +10,6 @@
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::thread;
 
 use kit::{
     Accepted, Conversation, Model, Place, Serves, Slot, Slots, THREAD_SCRATCH_BYTES, Worker,
@@ -33,10 +32,6 @@ pub const MODEL: Model = Model {
     flavours: &[],
     unavailable: Model::ALWAYS,
 };
-
-/// Stack of a conversation, in bytes. Only touched pages take memory; the rest is address space.
-/// A conversation needs some 10 KiB; the guard page below it turns an overrun into a crash.
-const STACK_BYTES: usize = 128 << 10;
 
 /// Runs the accepting loop until the server stops and the last conversation has ended.
 ///
@@ -69,8 +64,7 @@ fn spawn(worker: &Arc<Worker>, stream: TcpStream, slot: Slot) {
         drop(slot);
     };
     // ANCHOR_END: thread
-    let builder = thread::Builder::new().name("conversation".to_owned()).stack_size(STACK_BYTES);
-    if builder.spawn(conversation).is_err() {
+    if kit::conversation_thread().spawn(conversation).is_err() {
         worker.service.counters.refused();
     }
 }

@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use conn::{Conn, FileRead, Wants};
-use kit::{Flavour, Model, Place, SCRATCH_BYTES, Serves, Values, Worker, Workers};
+use kit::{Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Values, Worker, Workers};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
@@ -45,9 +45,6 @@ pub const MODEL: Model = Model {
     }],
     unavailable: Model::ALWAYS,
 };
-
-/// Chunks that one writev(2) may carry.
-const SLICES_MAX: usize = 8;
 
 thread_local! {
     /// The receive buffer, one per thread: a task owns none while it waits.

@@ -20,6 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
+use kit::SLICES_MAX;
 
 #[cfg(test)]
 mod tests;
@@ -34,9 +35,6 @@ const BUFFER_BYTES: usize = 8 << 10;
 
 /// The one group of buffers.
 const GROUP: u16 = 0;
-
-/// Chunks that one sendmsg(2) may carry; more wait for the next. A reply is one or two.
-const SLICES_MAX: usize = 8;
 
 /// `IORING_RECVSEND_POLL_FIRST` (linux/io_uring.h): wait for bytes before the first attempt to
 /// receive. Only for a socket that is thought empty; one that is not is found ready at once.

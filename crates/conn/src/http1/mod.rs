@@ -108,7 +108,7 @@ impl Http1 {
             };
             match step {
                 Ok(Step::Used(n)) => used += n,
-                Ok(Step::Wait(n)) => return Progress { used: used + n, close: None },
+                Ok(Step::Wait) => return Progress { used, close: None },
                 Ok(Step::Close(close)) => return Progress { used, close: Some(close) },
                 Err(reject) => {
                     let unparsed = &input[used..];
@@ -146,7 +146,7 @@ impl Http1 {
         if cx.draining && !begun {
             return Ok(Step::Close(Close { linger: true, outcome: Outcome::Retired }));
         }
-        Ok(Step::Wait(0))
+        Ok(Step::Wait)
     }
 
     /// A head is complete: choose the reply, and begin it.
@@ -201,7 +201,7 @@ impl Http1 {
             // reply is out however the input was cut into reads.
             exchange.produce(cx);
             if matches!(exchange.reply, Reply::Pattern { .. } | Reply::File { .. }) {
-                return Ok(Step::Wait(0));
+                return Ok(Step::Wait);
             }
             exchange.take_body(cx, input)?
         };
@@ -215,7 +215,7 @@ impl Http1 {
         if !exchange.body.is_complete() && cx.eof {
             return Ok(Step::Close(Close { linger: false, outcome: Outcome::Truncated }));
         }
-        Ok(Step::Wait(0))
+        Ok(Step::Wait)
     }
 
     /// `more`: there is input behind this request.
@@ -280,8 +280,8 @@ impl Http1 {
 enum Step {
     /// So much input is done with; go on.
     Used(usize),
-    /// So much input is done with; wait for an event.
-    Wait(usize),
+    /// Nothing more can be done with this input; wait for an event.
+    Wait,
     Close(Close),
 }
 
