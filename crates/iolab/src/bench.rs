@@ -167,9 +167,11 @@ fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
         workloads,
         models,
         reference,
+        floor: None,
         skips,
         schedule,
         trials: Vec::new(),
+        gauges: Vec::new(),
     };
     Ok(Run { results, executables, folder, root: document_root()? })
 }

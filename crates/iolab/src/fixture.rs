@@ -64,15 +64,24 @@ pub fn measured(requests: u64, server_us: f64, client_busy: f64) -> Measured {
             counters: Some(serde_json::json!({ "requests": requests })),
             ..ServerExit::default()
         },
+        calls: None,
     }
 }
 
 /// The idle sample of a model with so many KiB per connection, busy for a share of a core.
 pub fn idle(connections: u32, kib: u64, busy: f64) -> IdleSample {
-    let memory_before = MemorySample { pss_kib: 2_000, page_tables_kib: 50, threads: 1 };
+    let memory_before =
+        MemorySample { pss_kib: 2_000, page_tables_kib: 50, threads: 1, kernel_kib: None };
     let pss_kib = 2_000 + kib * u64::from(connections);
     let memory = MemorySample { pss_kib, ..memory_before };
-    IdleSample { connections, duration_s: 0.5, cpu_us: (busy * 5e5) as u64, memory_before, memory }
+    IdleSample {
+        connections,
+        duration_s: 0.5,
+        cpu_us: (busy * 5e5) as u64,
+        wake_ups: 1,
+        memory_before,
+        memory,
+    }
 }
 
 /// Two workloads, six rounds, models that differ in known ways: epoll is the reference; poll is 10
@@ -93,12 +102,15 @@ pub fn results() -> Results {
             window_s: 1.0,
             idle_sample_s: 0.5,
             idle_sample_rounds: 6,
+            counting_rounds: 0,
+            budget_s: None,
             server_cores: vec![0],
             client_cores: vec![1],
         },
         workloads: workloads.into(),
         models,
         reference: "epoll".into(),
+        floor: None,
         skips: vec![
             Skip {
                 model: "select".into(),
@@ -114,6 +126,7 @@ pub fn results() -> Results {
         ],
         schedule: Vec::new(),
         trials: Vec::new(),
+        gauges: Vec::new(),
     };
     fill(&mut results);
     results
@@ -127,12 +140,13 @@ fn fill(results: &mut Results) {
             for model in ["serial", "threads", "busy", "select", "poll", "epoll", "epoll"] {
                 let cell_before = results.trials.last().map(|t| t.slot.model == model);
                 let sentinel = model == "epoll" && cell_before == Some(true);
+                let role = if sentinel { Role::Sentinel } else { Role::Timed };
                 if (model, workload) == ("select", "idle-10000") {
                     continue;
                 }
                 let position = results.schedule.len() as u32;
                 let (model, workload) = (model.to_owned(), workload.to_owned());
-                let slot = Slot { round, position, workload, model, sentinel };
+                let slot = Slot { round, position, workload, model, role };
                 let outcome = outcome(&slot, speed);
                 results.schedule.push(slot.clone());
                 results.trials.push(Trial { slot, started_s: 1.0, took_s: 1.0, outcome });
@@ -175,8 +189,13 @@ fn workload(name: &str) -> Workload {
         protocol: "http".into(),
         path: Some("/".into()),
         payload_bytes: 13,
+        post: false,
         connections: 64,
         connect_per_request: false,
+        pipelining: 1,
+        streaming: false,
+        rate_per_s: None,
+        arrivals: Arrivals::Poisson,
         idle_connections: if name == "idle-10000" { 10_000 } else { 0 },
         idle_sample_connections: if name == "idle-10000" { 10_000 } else { 0 },
     }
@@ -201,6 +220,8 @@ fn environment() -> Environment {
         load_average_1min: Some(0.25),
         pressure_cpu: Some(Pressure { avg10_percent: 0.5, avg60_percent: 0.25 }),
         steal_since_boot_s: Some(0.1),
+        counting_unavailable: None,
+        kernel_memory_unavailable: None,
         calibration: Calibration {
             null_syscall_ns: 140.0,
             clock_read_ns: 30.0,

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
-use record::{IdleSample, Measured, Model, Outcome, Preset, Results, Trial, Workload};
+use record::{IdleSample, Measured, Model, Outcome, Preset, Results, Role, Trial, Workload};
 
 use crate::doubt::Doubt;
 use crate::statistics::{Estimate, differs, estimate, median, paired_ratio, tied_ranks};
@@ -168,11 +168,11 @@ fn trials<'a>(
     results: &'a Results,
     workload: &str,
     model: &str,
-    sentinel: bool,
+    role: Role,
 ) -> std::vec::IntoIter<&'a Trial> {
     let wanted = |trial: &&Trial| {
         let slot = &trial.slot;
-        slot.workload == workload && slot.model == model && slot.sentinel == sentinel
+        slot.workload == workload && slot.model == model && slot.role == role
     };
     results.trials.iter().filter(wanted).collect::<Vec<_>>().into_iter()
 }
@@ -192,10 +192,10 @@ fn summarise_workload(
     workload: &Workload,
     costs: &BTreeMap<String, Cost>,
 ) -> WorkloadSummary {
-    let by_round = |model: &str, sentinel| rounds(trials(results, &workload.name, model, sentinel));
-    let reference = by_round(&results.reference, false);
+    let by_round = |model: &str, role| rounds(trials(results, &workload.name, model, role));
+    let reference = by_round(&results.reference, Role::Timed);
     let seed = results.settings.seed;
-    let sentinel = ratio(&by_round(&results.reference, true), &reference, rate, seed);
+    let sentinel = ratio(&by_round(&results.reference, Role::Sentinel), &reference, rate, seed);
     let spread = sentinel.and_then(|s| s.interval).map_or(0.0, |i| (i.high - 1.0).max(1.0 - i.low));
     let cell = |model: &Model| Cell {
         model: model.label.clone(),
@@ -262,7 +262,7 @@ fn figures(
     reference: &Rounds,
     costs: &BTreeMap<String, Cost>,
 ) -> Result<Figures, String> {
-    let all: Vec<_> = trials(results, &workload.name, model, false).collect();
+    let all: Vec<_> = trials(results, &workload.name, model, Role::Timed).collect();
     let measured = rounds(all.iter().copied());
     let seed = results.settings.seed;
     let values = |figure: &dyn Fn(&Measured) -> Option<f64>| -> Vec<f64> {
@@ -443,7 +443,7 @@ fn rank(results: &Results, summary: &mut WorkloadSummary) {
     let labels: Vec<String> =
         summary.cells.iter().filter(|c| rankable(c)).map(|c| c.model.clone()).collect();
     let measured: Vec<Rounds> =
-        labels.iter().map(|label| rounds(trials(results, &name, label, false))).collect();
+        labels.iter().map(|label| rounds(trials(results, &name, label, Role::Timed))).collect();
     let faster = |a: &Rounds, b: &Rounds| {
         let ratio = ratio(a, b, rate, results.settings.seed);
         ratio.is_some_and(|r| r.median > 1.0 && differs(&r, summary.threshold))
@@ -573,7 +573,7 @@ mod tests {
     #[test]
     fn a_reference_that_differs_from_itself_refuses_the_ranking() {
         let mut results = fixture::results();
-        for trial in results.trials.iter_mut().filter(|t| t.slot.sentinel) {
+        for trial in results.trials.iter_mut().filter(|t| t.slot.role == Role::Sentinel) {
             if let Outcome::Measured(measured) = &mut trial.outcome {
                 measured.load.requests_per_s *= 0.9;
             }

@@ -41,5 +41,5 @@ mod tally;
 
 pub use error::Error;
 pub use observer::{Observer, Progress, Silent};
-pub use plan::{ExpectedBody, Length, Method, Plan, Protocol, Target};
+pub use plan::{ExpectedBody, Length, Method, Pace, Plan, Protocol, Target};
 pub use run::run;

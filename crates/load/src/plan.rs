@@ -3,6 +3,8 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
+use record::Arrivals;
+
 use crate::Error;
 
 /// Connections of one run. More than any experiment here needs, and below what one client address
@@ -107,6 +109,22 @@ pub enum Length {
     Requests(u64),
 }
 
+/// Who decides when the next request is sent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Pace {
+    /// The server, by answering: a closed loop. It measures capacity.
+    Closed,
+    /// The clock: an open loop. It measures the latency that independent clients see.
+    Open {
+        /// Requests that fall due per second, all connections and threads together.
+        rate_per_s: f64,
+        /// How the gaps between them are distributed.
+        arrivals: Arrivals,
+        /// Seed of the gaps: the same seed gives the same due times.
+        seed: u64,
+    },
+}
+
 /// Request methods that the generator knows (RFC 9110, section 9.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
@@ -152,6 +170,10 @@ pub struct Plan {
     pub connections: u32,
     /// Length of the measured window.
     pub length: Length,
+    /// Who decides when the next request is sent.
+    pub pace: Pace,
+    /// Echo messages flow without waiting for replies, as far as a window of bytes allows.
+    pub streaming: bool,
     /// Load before the window, thrown away: caches, branch predictors and TCP windows fill.
     pub warmup: Duration,
     /// A new connection for each request instead of keep-alive. Latency then starts at connect(2).
@@ -189,6 +211,8 @@ impl Plan {
             target: Target::parse(url)?,
             connections: 64,
             length: Length::Window(Duration::from_secs(10)),
+            pace: Pace::Closed,
+            streaming: false,
             warmup: Duration::from_secs(1),
             reconnect: false,
             pipelining: 1,
@@ -239,6 +263,10 @@ impl Plan {
                     "payload must be at most {PAYLOAD_BYTES_MAX} bytes, not {}",
                     self.payload_bytes
                 ),
+            ),
+            (
+                self.pace != Pace::Closed || self.streaming,
+                "an open loop and streaming are not built yet: leave them out".into(),
             ),
             (!http && self.payload_bytes == 0, "an echo message needs at least 1 byte".into()),
             (

@@ -45,6 +45,10 @@ pub struct Environment {
     pub pressure_cpu: Option<Pressure>,
     /// Time stolen by the hypervisor since boot, all cores, in seconds (/proc/stat).
     pub steal_since_boot_s: Option<f64>,
+    /// Why system calls cannot be counted here; `None` when they can.
+    pub counting_unavailable: Option<String>,
+    /// Why the kernel's memory for a server cannot be told here; `None` when it can.
+    pub kernel_memory_unavailable: Option<String>,
     /// What the basic operations cost here.
     pub calibration: Calibration,
 }

@@ -4,15 +4,19 @@
 //! file can be rendered years later on another machine. Must never know: sockets, clocks, servers.
 
 mod environment;
+mod instrument;
 mod load;
 mod results;
 mod trial;
 
 pub use environment::{Calibration, Environment, Pressure};
-pub use load::{Errors, Latency, LoadOutcome};
+pub use instrument::{Check, Instrument, Verdict, Way};
+pub use load::{Arrivals, Errors, Latency, LoadOutcome, OpenLoop};
 pub use results::{
-    Model, ParseError, Preset, Results, SCHEMA_VERSION, Settings, Skip, Slot, Workload, schema,
+    Gauge, Model, ParseError, Preset, Results, Role, SCHEMA_VERSION, Settings, Skip, Slot,
+    Workload, schema,
 };
 pub use trial::{
-    IdleSample, MachineSample, Measured, MemorySample, Outcome, ServerExit, ServerSample, Trial,
+    Calls, IdleSample, MachineSample, Measured, MemorySample, Outcome, ServerExit, ServerSample,
+    Trial,
 };

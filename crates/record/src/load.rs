@@ -44,9 +44,13 @@ pub struct LoadOutcome {
     pub bytes_sent: u64,
     /// Bytes received from the server inside the window.
     pub bytes_received: u64,
-    /// Time from sending a request to its last byte, all connections merged. With a new connection
-    /// per request it begins at connect(2).
+    /// Closed loop: time from sending a request to its last byte, all connections merged; with a new
+    /// connection per request it begins at connect(2). Open loop: from the moment at which the
+    /// request was due, whether or not it could be sent then; requests still unanswered at the end
+    /// are in it with their age, which is the least that they took.
     pub latency: Latency,
+    /// What an open loop adds; `None` for a closed one.
+    pub open_loop: Option<OpenLoop>,
     /// Requests on their way, averaged over the window's time: the L of Little's law (L = rate x
     /// mean latency), measured apart from both.
     pub mean_in_flight: f64,
@@ -56,6 +60,9 @@ pub struct LoadOutcome {
     pub reconnect: bool,
     /// Requests on their way at once on one connection, at most.
     pub pipelining: u32,
+    /// Messages flowed without waiting for replies, as far as the window of `pipelining` messages
+    /// allowed: what is measured is a stream's throughput, not a conversation's.
+    pub streaming: bool,
     /// Bytes of one echo message, or of a POST's body.
     pub payload_bytes: u64,
     /// Engine threads of the client.
@@ -66,6 +73,44 @@ pub struct LoadOutcome {
     pub congestion_control: String,
     /// What of each reply was compared with what.
     pub verification: String,
+}
+
+/// An open loop: requests fall due by the clock, not by the server's answers (Schroeder, Wierman,
+/// Harchol-Balter, "Open Versus Closed: A Cautionary Tale", NSDI 2006).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OpenLoop {
+    /// How the gaps between due times are distributed.
+    pub arrivals: Arrivals,
+    /// Requests that fall due per second, all threads.
+    pub rate_per_s: f64,
+    /// Seed of the gaps; the same seed gives every server the same due times.
+    pub seed: u64,
+    /// Requests that fell due inside the window.
+    pub due: u64,
+    /// Those of them that had been sent when the window ended.
+    pub sent: u64,
+    /// Those of them that had not been answered when the run ended: overload, or loss.
+    pub unanswered: u64,
+    /// What the client itself was late by: from the moment when a request was due and a connection
+    /// was free for it, to its send(2). The client's fault only: waiting for a free connection is the
+    /// server's.
+    pub send_lag: Latency,
+    /// The same replies timed from their actual send, as tools do that let a slow server delay the
+    /// next request ("coordinated omission", Tene 2013). For comparison only.
+    pub from_send: Latency,
+    /// Why this run says nothing about the server: the client fell behind its schedule.
+    pub invalid: Option<String>,
+}
+
+/// How the gaps between the due times of an open loop are distributed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Arrivals {
+    /// Exponentially: independent clients, as on the open Internet.
+    #[default]
+    Poisson,
+    /// All equal: a metronome.
+    Constant,
 }
 
 /// Errors by kind: which promise was broken.

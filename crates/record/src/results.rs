@@ -7,10 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Environment, Trial};
+use crate::{Arrivals, Environment, Trial};
 
 /// Version of the file format. Raised when an older reader would misread a newer file.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// A result file (`results.json`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,12 +27,29 @@ pub struct Results {
     pub models: Vec<Model>,
     /// Label of the reference model: every ratio is to this one, and it runs twice a round.
     pub reference: String,
+    /// Label of the model that parses nothing and sends canned replies: the physical line, not a
+    /// competitor. `None` when it did not take part.
+    pub floor: Option<String>,
     /// Cells that were not measured, and why: known before the first trial.
     pub skips: Vec<Skip>,
     /// Every trial planned, in the order of running.
     pub schedule: Vec<Slot>,
     /// Every trial done. Shorter than `schedule` when the run was interrupted.
     pub trials: Vec<Trial>,
+    /// What the machine itself cost at the start of each round: its drift, apart from any server.
+    pub gauges: Vec<Gauge>,
+}
+
+/// Costs of operations in which no server takes part, measured before the first trial of a round.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Gauge {
+    /// The round.
+    pub round: u32,
+    /// One system call that does nothing, in nanoseconds.
+    pub null_syscall_ns: f64,
+    /// 64 bytes there and back over loopback TCP, both ends in one thread, nobody woken, in
+    /// microseconds: what the TCP stack costs today.
+    pub echo_one_thread_us: f64,
 }
 
 /// How a run was set up.
@@ -52,6 +69,10 @@ pub struct Settings {
     pub idle_sample_s: f64,
     /// Rounds that take the idle sample (the first ones).
     pub idle_sample_rounds: u32,
+    /// Rounds that are followed by a counting pass: every cell once more, its system calls counted.
+    pub counting_rounds: u32,
+    /// Time that the run was to fit into (`--budget`), in seconds.
+    pub budget_s: Option<f64>,
     /// Cores that the server is pinned to; empty when nothing is pinned.
     pub server_cores: Vec<u32>,
     /// Cores that the client is pinned to; empty when nothing is pinned.
@@ -81,12 +102,22 @@ pub struct Workload {
     pub protocol: String,
     /// Path of the request; `None` for echo.
     pub path: Option<String>,
-    /// Bytes of one echo, or of the reply's body.
+    /// Bytes of one echo, or of the reply's body (and, with `post`, of the request's).
     pub payload_bytes: u64,
+    /// The request is a POST whose body must come back (`/echo`), not a GET.
+    pub post: bool,
     /// Connections that send load.
     pub connections: u32,
     /// Each request has a connection of its own.
     pub connect_per_request: bool,
+    /// Requests on their way at once on one connection, at most.
+    pub pipelining: u32,
+    /// Echo messages flow without waiting for replies: throughput of a stream.
+    pub streaming: bool,
+    /// Requests that fall due per second (open loop); `None` = closed loop.
+    pub rate_per_s: Option<u32>,
+    /// How they are spread; without meaning in a closed loop.
+    pub arrivals: Arrivals,
     /// Silent keep-alive connections beside the active ones.
     pub idle_connections: u32,
     /// Connections open while CPU and memory are sampled without traffic; 0 = no such sample.
@@ -138,8 +169,20 @@ pub struct Slot {
     pub workload: String,
     /// Label of the model.
     pub model: String,
+    /// What the trial is for.
+    pub role: Role,
+}
+
+/// What a trial is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It is timed.
+    Timed,
     /// The second run of the reference model in this round: an A/A comparison.
-    pub sentinel: bool,
+    Sentinel,
+    /// Its system calls are counted, and its times are not used.
+    Counting,
 }
 
 /// Why a text is not a result file that can be rendered.

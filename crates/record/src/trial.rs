@@ -1,5 +1,7 @@
 //! One trial: a fresh server process, one window of load, and what was seen on both sides.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -47,6 +49,23 @@ pub struct Measured {
     pub idle_connections_lost: u32,
     /// The server's end.
     pub exit: ServerExit,
+    /// System calls of the window; only in a counting pass ([`crate::Role::Counting`]), whose times
+    /// are not used: a counted call costs more.
+    pub calls: Option<Calls>,
+}
+
+/// System calls of the server inside the window, all threads and processes, by tracepoints
+/// (perf_event_open(2), `syscalls:sys_enter_*`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Calls {
+    /// System calls of every name (`raw_syscalls:sys_enter`).
+    pub total: u64,
+    /// Name, as in man section 2 -> calls. The names that are followed; zeros are left out.
+    pub by_name: BTreeMap<String, u64>,
+    /// Operations handed to io_uring rings (`io_uring:io_uring_submit_req`).
+    pub ring_operations: u64,
+    /// Operation, as in io_uring_enter(2) without the prefix -> submissions. Zeros are left out.
+    pub ring_by_name: BTreeMap<String, u64>,
 }
 
 /// What the server used between the borders of the window.
@@ -70,7 +89,9 @@ pub struct ServerSample {
     /// thread, so with any of them the sums above are lower bounds, and the whole life in
     /// `ServerExit` is the better source.
     pub threads_changed: u32,
-    /// Memory at the end of the window.
+    /// Memory before the first connection of the load, idle connections included.
+    pub memory_before: MemorySample,
+    /// Memory at the end of the window, all connections open.
     pub memory: MemorySample,
 }
 
@@ -81,8 +102,11 @@ pub struct MemorySample {
     pub pss_kib: u64,
     /// Page tables, in KiB (VmPTE in /proc/PID/status).
     pub page_tables_kib: u64,
-    /// Threads: each has a kernel stack of its own beside what is counted above.
+    /// Threads.
     pub threads: u32,
+    /// Kernel memory charged to the server's memory cgroup, in KiB: kernel stacks, sockets and
+    /// their buffers, epoll items, page tables (again). `None` where no cgroup could be made for it.
+    pub kernel_kib: Option<u64>,
 }
 
 /// The machine between the borders of the window, from /proc/stat (10 ms ticks).
@@ -103,6 +127,8 @@ pub struct IdleSample {
     pub duration_s: f64,
     /// CPU time that the server used meanwhile, in microseconds.
     pub cpu_us: u64,
+    /// Wake-ups meanwhile: voluntary context switches, each of which ended a sleep.
+    pub wake_ups: u64,
     /// Memory before the first of these connections.
     pub memory_before: MemorySample,
     /// Memory with all of them open.

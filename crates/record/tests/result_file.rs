@@ -1,8 +1,9 @@
 //! A written result file reads back identically, and files that are none say so in one sentence.
 
 use record::{
-    Environment, IdleSample, LoadOutcome, Measured, Model, Outcome, ParseError, Preset, Results,
-    SCHEMA_VERSION, ServerExit, ServerSample, Settings, Skip, Slot, Trial, Workload, schema,
+    Arrivals, Calls, Environment, Gauge, IdleSample, LoadOutcome, Measured, Model, Outcome,
+    ParseError, Preset, Results, Role, SCHEMA_VERSION, ServerExit, ServerSample, Settings, Skip,
+    Slot, Trial, Workload, schema,
 };
 use serde_json::{Value, json};
 
@@ -19,7 +20,13 @@ fn load() -> LoadOutcome {
 
 fn slot(position: u32) -> Slot {
     let (workload, model) = ("echo-64".into(), "epoll".into());
-    Slot { round: 1, position, workload, model, sentinel: position == 1 }
+    Slot {
+        round: 1,
+        position,
+        workload,
+        model,
+        role: if position == 1 { Role::Sentinel } else { Role::Timed },
+    }
 }
 
 fn trials() -> Vec<Trial> {
@@ -30,6 +37,7 @@ fn trials() -> Vec<Trial> {
         idle: Some(IdleSample { duration_s: 1.0 / 3.0, ..IdleSample::default() }),
         idle_connections_lost: 0,
         exit: ServerExit { counters: Some(json!({ "requests": 1 })), ..ServerExit::default() },
+        calls: Some(Calls { total: 2, ..Calls::default() }),
     };
     let failed = Outcome::Failed { reason: "ended at once".into() };
     let trial =
@@ -49,6 +57,8 @@ fn results() -> Results {
             window_s: 0.25,
             idle_sample_s: 0.5,
             idle_sample_rounds: 1,
+            counting_rounds: 0,
+            budget_s: None,
             server_cores: vec![0],
             client_cores: vec![1],
         },
@@ -58,8 +68,13 @@ fn results() -> Results {
             protocol: "echo".into(),
             path: None,
             payload_bytes: 64,
+            post: false,
             connections: 64,
             connect_per_request: false,
+            pipelining: 1,
+            streaming: false,
+            rate_per_s: None,
+            arrivals: Arrivals::Poisson,
             idle_connections: 0,
             idle_sample_connections: 0,
         }],
@@ -74,9 +89,11 @@ fn results() -> Results {
             describe: json!({ "name": "epoll", "anything": [1, 2.5, null] }),
         }],
         reference: "epoll".into(),
+        floor: None,
         skips: vec![Skip { model: "uring".into(), workload: None, reason: "not permitted".into() }],
         schedule: vec![slot(0), slot(1)],
         trials: trials(),
+        gauges: vec![Gauge { round: 1, ..Gauge::default() }],
     }
 }
 

@@ -75,6 +75,8 @@ pub fn read(server_core: Option<u32>, client_core: Option<u32>) -> Environment {
             .ok()
             .and_then(|stats| stats.total.steal_duration())
             .map(|steal| steal.as_secs_f64()),
+        counting_unavailable: None,
+        kernel_memory_unavailable: None,
         calibration: calibrate::calibrate(server_core, client_core),
     }
 }

@@ -1,6 +1,6 @@
 //! What will be measured, in what order: presets and randomised complete blocks.
 
-use record::{Model, Preset, Settings, Skip, Slot, Workload};
+use record::{Model, Preset, Role, Settings, Skip, Slot, Workload};
 
 use crate::failure::Failure;
 use crate::statistics::Random;
@@ -29,6 +29,8 @@ pub fn settings(preset: Preset, seed: u64) -> Settings {
         window_s,
         idle_sample_s: 0.5,
         idle_sample_rounds,
+        counting_rounds: 0,
+        budget_s: None,
         server_cores: Vec::new(),
         client_cores: Vec::new(),
     }
@@ -112,15 +114,15 @@ pub fn schedule(
                 if skips.iter().any(|s| is_cell(s, &model.label, &workload.name)) {
                     continue;
                 }
-                block.push((workload.name.clone(), model.label.clone(), false));
+                block.push((workload.name.clone(), model.label.clone(), Role::Timed));
                 if model.label == reference {
-                    block.push((workload.name.clone(), model.label.clone(), true));
+                    block.push((workload.name.clone(), model.label.clone(), Role::Sentinel));
                 }
             }
         }
         random.shuffle(&mut block);
-        for (workload, model, sentinel) in block {
-            slots.push(Slot { round, position: slots.len() as u32, workload, model, sentinel });
+        for (workload, model, role) in block {
+            slots.push(Slot { round, position: slots.len() as u32, workload, model, role });
         }
     }
     slots
@@ -168,7 +170,9 @@ mod tests {
             let block: Vec<_> = slots.iter().filter(|slot| slot.round == round).collect();
             let mut times = BTreeMap::new();
             for slot in &block {
-                *times.entry((&slot.workload, &slot.model, slot.sentinel)).or_insert(0) += 1;
+                *times
+                    .entry((&slot.workload, &slot.model, slot.role == Role::Sentinel))
+                    .or_insert(0) += 1;
             }
             assert!(times.values().all(|&count| count == 1));
             // 7 workloads x (3 models + sentinel) - select cannot hold 1,000 and 10,000 idle ones.

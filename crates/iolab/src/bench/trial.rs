@@ -64,7 +64,7 @@ pub fn run(setting: &Setting) -> Result<Measured, String> {
         let cpu_us = sample::cpu_us(&processes) - cpu_before;
         let duration_s = begin.elapsed().as_secs_f64();
         let memory = sample::memory(&processes);
-        IdleSample { connections: held, duration_s, cpu_us, memory_before, memory }
+        IdleSample { connections: held, duration_s, cpu_us, wake_ups: 0, memory_before, memory }
     });
     open.truncate(workload.idle_connections as usize);
 
@@ -77,7 +77,15 @@ pub fn run(setting: &Setting) -> Result<Measured, String> {
     let hanging_up = std::thread::spawn(move || exchange::hang_up_after_server(open));
     let exit = server.stop();
     hanging_up.join().map_err(|_| "closing the idle connections failed")?;
-    Ok(Measured { load, server: server_sample, machine, idle, idle_connections_lost, exit })
+    Ok(Measured {
+        load,
+        server: server_sample,
+        machine,
+        idle,
+        idle_connections_lost,
+        exit,
+        calls: None,
+    })
 }
 
 fn arguments(setting: &Setting) -> Vec<String> {

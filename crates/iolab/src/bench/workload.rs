@@ -1,6 +1,6 @@
 //! The workloads: what the client does, and why each is in the set.
 
-use record::Workload;
+use record::{Arrivals, Workload};
 
 /// Connections that send load at once. Enough to keep one core busy, few enough for select.
 const CONNECTIONS: u32 = 64;
@@ -29,8 +29,13 @@ pub fn all() -> Vec<Workload> {
         protocol: "http".into(),
         path: Some("/".into()),
         payload_bytes: TEXT_BYTES,
+        post: false,
         connections: CONNECTIONS,
         connect_per_request: false,
+        pipelining: 1,
+        streaming: false,
+        rate_per_s: None,
+        arrivals: Arrivals::Poisson,
         idle_connections: 0,
         idle_sample_connections: 0,
     };
