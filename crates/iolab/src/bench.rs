@@ -4,6 +4,8 @@
 //! trials one by one, write the result folder, print the tables. See method.md for the rules.
 
 mod calibrate;
+pub mod cgroup;
+pub mod counting;
 mod discover;
 mod engine;
 pub mod environment;
@@ -277,6 +279,7 @@ fn outcome_of(run: &Run, slot: &Slot) -> Outcome {
         settings: &results.settings,
         root: run.root.path(),
         idle_sample,
+        role: slot.role,
     };
     trial::run(&setting).map_or_else(failed, |measured| Outcome::Measured(Box::new(measured)))
 }
