@@ -4,8 +4,8 @@
 //! trials one by one, write the result folder, print the tables. See method.md for the rules.
 
 mod calibrate;
-pub mod cgroup;
-pub mod counting;
+mod cgroup;
+mod counting;
 mod discover;
 mod engine;
 pub mod environment;
@@ -237,6 +237,10 @@ fn measure(run: &mut Run) -> Result<(), Failure> {
         let slot = run.results.schedule[at].clone();
         if at > first && slot.round != run.results.schedule[at - 1].round {
             save(run)?;
+        }
+        if run.results.gauges.iter().all(|gauge| gauge.round != slot.round) {
+            let core = run.results.settings.server_cores.first().copied();
+            run.results.gauges.push(calibrate::gauge(slot.round, core).map_err(Failure)?);
         }
         progress.show(at, &slot, run.results.settings.rounds);
         let started = Instant::now();

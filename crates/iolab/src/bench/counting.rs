@@ -369,3 +369,74 @@ pub fn unavailable() -> Option<String> {
         Err(_) => Some("system calls cannot be counted: the attempt failed".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// What a shell with two children that each copy `count` bytes one by one calls, all three
+    /// processes together. `None`, with the reason told, where nothing can be counted.
+    fn two_copies(count: u32) -> Option<Calls> {
+        if let Some(reason) = unavailable() {
+            eprintln!("SKIP {reason}");
+            return None;
+        }
+        let counted = std::thread::spawn(move || {
+            let counters = open_here().unwrap();
+            let before = counters.read_at_start().unwrap();
+            let copy = format!("dd if=/dev/zero of=/dev/null bs=1 count={count} status=none");
+            let script = format!("{copy} & {copy} & wait");
+            assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+            difference(&before, &counters.read_at_end().unwrap())
+        });
+        Some(counted.join().unwrap())
+    }
+
+    /// dd reads and writes once for each block; what loading and starting cost is the same in both.
+    #[test]
+    fn calls_of_children_and_their_children_are_counted_exactly() {
+        let (Some(few), Some(many)) = (two_copies(100), two_copies(2_600)) else { return };
+        let more = |name: &str| many.by_name[name] - few.by_name[name];
+        assert_eq!((more("read"), more("write")), (5_000, 5_000));
+        // The shell's own calls vary by a few: how often it is told of a child that ended.
+        assert!((9_900..=10_100).contains(&(many.total - few.total)), "{few:?} {many:?}");
+        assert!(many.by_name.values().sum::<u64>() <= many.total, "{many:?}");
+        assert_eq!((many.ring_operations, many.ring_by_name.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_pass_ends_and_begins_again() {
+        if let Some(reason) = unavailable() {
+            eprintln!("SKIP {reason}");
+            return;
+        }
+        for _ in 0..2 {
+            assert_eq!(begin_pass(), Ok(()));
+            end_pass();
+        }
+    }
+
+    #[test]
+    fn zeros_are_left_out_of_a_difference() {
+        let counts = |read: u64| Calls {
+            total: 10 * read,
+            by_name: Counts::from([("read".into(), read), ("write".into(), 3)]),
+            ring_operations: read,
+            ring_by_name: Counts::from([("SEND".into(), read)]),
+        };
+        let between = difference(&counts(2), &counts(5));
+        assert_eq!((between.total, between.ring_operations), (30, 3));
+        assert_eq!(between.by_name, Counts::from([("read".into(), 3)]));
+        assert_eq!(between.ring_by_name, Counts::from([("SEND".into(), 3)]));
+    }
+
+    #[test]
+    fn each_refusal_has_a_remedy() {
+        let told = |errno| refused(&Error::from_raw_os_error(errno));
+        assert!(told(libc::EACCES).contains("perf_event_paranoid"));
+        assert!(told(libc::EPERM).contains("seccomp") && told(libc::EMFILE).contains("ulimit"));
+        assert!(told(libc::ENOSYS).contains("CONFIG_PERF_EVENTS"));
+    }
+}
