@@ -4,8 +4,8 @@
 //! trials one by one, write the result folder, print the tables. See method.md for the rules.
 
 mod calibrate;
-mod cgroup;
-mod counting;
+pub mod cgroup;
+pub mod counting;
 mod discover;
 mod engine;
 pub mod environment;
@@ -15,6 +15,7 @@ mod progress;
 mod sample;
 mod server;
 mod trial;
+mod unavailable;
 mod workload;
 
 use std::collections::BTreeMap;

@@ -26,6 +26,8 @@ use record::Calls;
 
 use crate::sys;
 
+use super::unavailable::Unavailable;
+
 /// Where tracefs is mounted, if it is.
 const MOUNT_POINTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
@@ -116,9 +118,8 @@ struct Tracepoints {
 }
 
 impl Tracepoints {
-    /// Opens tracefs where it is mounted, or mounts it where nobody else sees it. The error is one
-    /// sentence with the remedy.
-    fn find() -> Result<Tracepoints, String> {
+    /// Opens tracefs where it is mounted, or mounts it where nobody else sees it.
+    fn find() -> Result<Tracepoints, Unavailable> {
         let directory = OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC;
         for place in MOUNT_POINTS {
             if let Ok(tracefs) = open(place, directory, Mode::empty()) {
@@ -129,17 +130,17 @@ impl Tracepoints {
             }
         }
         let tracefs = sys::detached_tracefs().map_err(|error| {
-            format!(
-                "system calls cannot be counted: tracefs is not readable below {} and cannot be \
-                 mounted ({error}): run as root (in a container: with CAP_SYS_ADMIN)",
-                MOUNT_POINTS.join(" or ")
+            let places = MOUNT_POINTS.join(" or ");
+            Unavailable::new(
+                format!("tracefs is not readable in {places} and cannot be mounted ({error})"),
+                "run as root (in a container: with CAP_SYS_ADMIN)",
             )
         })?;
         let found = Tracepoints { tracefs };
         found.id("raw_syscalls", "sys_enter").map_err(|error| {
-            format!(
-                "system calls cannot be counted: the kernel has no tracepoint for them ({error}): \
-                 use a kernel with CONFIG_FTRACE_SYSCALLS"
+            Unavailable::new(
+                format!("the kernel has no tracepoint for system calls ({error})"),
+                "use a kernel with CONFIG_FTRACE_SYSCALLS",
             )
         })?;
         Ok(found)
@@ -170,7 +171,7 @@ static PASS: Mutex<Option<Pass>> = Mutex::new(None);
 
 /// Keeps the tracepoints in use until [`end_pass`]. Everything else that runs on the machine calls
 /// the kernel more slowly meanwhile, so nothing must be timed then.
-fn begin_pass() -> Result<(), String> {
+fn begin_pass() -> Result<(), Unavailable> {
     let mut pass = PASS.lock().unwrap_or_else(PoisonError::into_inner);
     if pass.is_some() {
         return Ok(());
@@ -189,7 +190,7 @@ fn begin_pass() -> Result<(), String> {
         let _ = end.recv();
         drop(counters);
     });
-    told.recv().unwrap_or_else(|_| Err("system calls cannot be counted: a thread ended".into()))?;
+    told.recv().unwrap_or_else(|_| Err(Unavailable::new("a thread ended", "try again")))?;
     *pass = Some(Pass { hold, holder });
     Ok(())
 }
@@ -206,9 +207,8 @@ pub fn end_pass() {
 }
 
 /// Opens all counters on the calling thread, which then should start the server and sleep, and
-/// begins a counting pass, which lasts until [`end_pass`]. The error is one sentence with the
-/// remedy.
-pub fn open_here() -> Result<Counters, String> {
+/// begins a counting pass, which lasts until [`end_pass`].
+pub fn open_here() -> Result<Counters, Unavailable> {
     begin_pass()?;
     Counters::open(&Tracepoints::find()?)
 }
@@ -230,7 +230,7 @@ struct Ring {
 }
 
 impl Counters {
-    fn open(tracepoints: &Tracepoints) -> Result<Counters, String> {
+    fn open(tracepoints: &Tracepoints) -> Result<Counters, Unavailable> {
         let total = tracepoints.id("raw_syscalls", "sys_enter").map_err(Error::from);
         let total = total.and_then(|id| counter(id, None)).map_err(|error| refused(&error))?;
         let mut by_name = Vec::with_capacity(NAMES.len());
@@ -295,8 +295,8 @@ fn counter(id: u64, filter: Option<CString>) -> Result<File, Error> {
     sys::inherited_counter(id, filter.as_deref()).map(File::from)
 }
 
-/// One sentence about a counter that could not be opened.
-fn refused(error: &Error) -> String {
+/// About a counter that could not be opened.
+fn refused(error: &Error) -> Unavailable {
     let remedy = match error.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => {
             "run as root or with CAP_PERFMON, or set kernel.perf_event_paranoid to 1 or less; in a \
@@ -306,7 +306,7 @@ fn refused(error: &Error) -> String {
         Some(libc::EMFILE) => "raise the limit of descriptors (ulimit -n)",
         _ => "see perf_event_open(2)",
     };
-    format!("system calls cannot be counted: {error}: {remedy}")
+    Unavailable::new(format!("the kernel refuses counters of tracepoints ({error})"), remedy)
 }
 
 /// A counter without PERF_FORMAT flags is read as one number.
@@ -348,9 +348,9 @@ pub fn difference(before: &Calls, after: &Calls) -> Calls {
     }
 }
 
-/// Why system calls cannot be counted here, with the remedy; `None` when they can. Tried with one
-/// counter: there is nothing that the others need beside.
-pub fn unavailable() -> Option<String> {
+/// Why system calls cannot be counted here; `None` when they can. Tried with one counter: there is
+/// nothing that the others need beside.
+pub fn unavailable() -> Option<Unavailable> {
     let tried = || {
         let id = Tracepoints::find()?.id("raw_syscalls", "sys_enter");
         let counter = id.map_err(Error::from).and_then(|id| counter(id, None));
@@ -360,13 +360,12 @@ pub fn unavailable() -> Option<String> {
     match std::thread::spawn(tried).join() {
         // The read itself was one.
         Ok(Ok(1..)) => None,
-        Ok(Ok(0)) => Some(
-            "system calls cannot be counted: the kernel counts none for this process (gVisor, or \
-             another kernel in user space): use a Linux kernel"
-                .into(),
-        ),
+        Ok(Ok(0)) => Some(Unavailable::new(
+            "the kernel counts none of this process's system calls (gVisor?)",
+            "use a Linux kernel",
+        )),
         Ok(Err(reason)) => Some(reason),
-        Err(_) => Some("system calls cannot be counted: the attempt failed".into()),
+        Err(_) => Some(Unavailable::new("a thread ended", "try again")),
     }
 }
 
@@ -434,7 +433,7 @@ mod tests {
 
     #[test]
     fn each_refusal_has_a_remedy() {
-        let told = |errno| refused(&Error::from_raw_os_error(errno));
+        let told = |errno| refused(&Error::from_raw_os_error(errno)).to_string();
         assert!(told(libc::EACCES).contains("perf_event_paranoid"));
         assert!(told(libc::EPERM).contains("seccomp") && told(libc::EMFILE).contains("ulimit"));
         assert!(told(libc::ENOSYS).contains("CONFIG_PERF_EVENTS"));

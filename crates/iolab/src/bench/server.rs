@@ -217,7 +217,8 @@ fn start(mut command: Command, counted: bool) -> Result<Started, String> {
     let (tell, told) = channel();
     let (starter, stop) = channel::<()>();
     let mut born = move || {
-        let counters = counted.then(counting::open_here).transpose()?;
+        let counters = counted.then(counting::open_here).transpose();
+        let counters = counters.map_err(|e| format!("system calls cannot be counted: {e}"))?;
         let child = command.spawn().map_err(|e| format!("cannot start: {e}"))?;
         Ok::<_, String>((child, counters))
     };
