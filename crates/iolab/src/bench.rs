@@ -6,6 +6,7 @@
 mod calibrate;
 pub mod cgroup;
 pub mod counting;
+mod diag;
 mod discover;
 mod engine;
 pub mod environment;
