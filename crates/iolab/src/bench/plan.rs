@@ -114,7 +114,8 @@ pub fn skips(models: &[Model], workloads: &[Workload], descriptors: u64) -> Vec<
             let reason = if !model.protocols.contains(&workload.protocol) {
                 Some(format!("does not speak {}", workload.protocol))
             } else {
-                too_many_connections(model, workload, descriptors)
+                other_paths(model, workload)
+                    .or_else(|| too_many_connections(model, workload, descriptors))
             };
             if let Some(reason) = reason {
                 let (model, workload) = (model.label.clone(), Some(workload.name.clone()));
@@ -123,6 +124,22 @@ pub fn skips(models: &[Model], workloads: &[Workload], descriptors: u64) -> Vec<
         }
     }
     skips
+}
+
+/// A server that says which paths it answers (`paths` in `--describe`) answers no others. A path
+/// that ends in `*` stands for all that begin so; a method before it, for that method instead of
+/// GET. Without the list a server answers all paths that the workloads know.
+fn other_paths(model: &Model, workload: &Workload) -> Option<String> {
+    let paths = model.describe.get("paths")?.as_array()?;
+    let wanted = workload.path.as_deref()?;
+    let request = if workload.post { format!("POST {wanted}") } else { wanted.to_owned() };
+    let answers = |path: &str| match path.strip_suffix('*') {
+        Some(beginning) => request.starts_with(beginning),
+        None => request == path,
+    };
+    let known: Vec<_> = paths.iter().filter_map(|path| path.as_str()).collect();
+    (!known.iter().any(|path| answers(path)))
+        .then(|| format!("does not answer {request}, only {}", known.join(", ")))
 }
 
 fn too_many_connections(model: &Model, workload: &Workload, descriptors: u64) -> Option<String> {
@@ -340,6 +357,25 @@ mod tests {
         assert_eq!(reasons.len(), 3);
         assert!(reasons[0].1.contains("FD_SETSIZE") && reasons[0].0 == "select");
         assert!(reasons[2].1.contains("ulimit -n") && reasons[2].0 == "epoll");
+    }
+
+    #[test]
+    fn a_server_that_names_its_paths_is_asked_for_no_others() {
+        let mut model = fixture::model("floor");
+        model.describe = serde_json::json!({"paths": ["/", "/files/*", "POST /echo"]});
+        let answers = |path: Option<&str>, post| {
+            let path = path.map(str::to_owned);
+            let workload = Workload { path, post, ..workload::all().unwrap().remove(0) };
+            skips(std::slice::from_ref(&model), &[workload], 20_000).is_empty()
+        };
+        assert!(answers(None, false) && answers(Some("/"), false));
+        assert!(answers(Some("/files/100k.bin"), false) && answers(Some("/echo"), true));
+        assert!(!answers(Some("/bytes/64"), false) && !answers(Some("/"), true));
+        let all = workload::all().unwrap();
+        let files = all.into_iter().find(|workload| workload.name == "file-100k").unwrap();
+        model.describe = serde_json::json!({"paths": ["/"]});
+        let skips = skips(&[model], &[files], 20_000);
+        assert!(skips[0].reason.contains("does not answer /files/100k.bin, only /"));
     }
 
     #[test]
