@@ -247,6 +247,15 @@ fn complaint(workload: &Workload) -> Option<String> {
             ),
         ),
         (
+            workload.streaming && path.is_some(),
+            "an HTTP connection is no stream: leave `streaming` out, or write protocol = \"echo\""
+                .into(),
+        ),
+        (
+            workload.streaming && workload.rate_per_s.is_some(),
+            "a stream has no due times: leave `streaming` or `rate_per_s` out".into(),
+        ),
+        (
             workload.rate_per_s == Some(0),
             "no request would ever fall due: give at least 1, or leave it out for a closed loop"
                 .into(),
@@ -260,4 +269,106 @@ fn complaint(workload: &Workload) -> Option<String> {
         ),
     ];
     complaints.into_iter().find_map(|(complaint, why)| complaint.then_some(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good(text: &str) -> Workload {
+        parse("mine", "mine.toml", text).unwrap()
+    }
+
+    #[test]
+    fn what_is_left_out_is_as_in_most_comparisons() {
+        let http = good("description = \"d\"\nprotocol = \"http\"");
+        assert_eq!((http.path.as_deref(), http.payload_bytes), (Some("/"), 13));
+        assert_eq!((http.connections, http.pipelining, http.rate_per_s), (64, 1, None));
+        let echo = good("description = \"d\"\nprotocol = \"echo\"");
+        assert_eq!((echo.path, echo.payload_bytes, echo.post), (None, 64, false));
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let text = "description = \"d\"\nprotocol = \"http\"\npost = true\n\
+                    payload_bytes = 1_000\nconnections = 8\nrate_per_s = 500\n\
+                    arrivals = \"constant\"\nidle_connections = 10\nidle_sample_connections = 20";
+        let posted = good(text);
+        assert_eq!((posted.path.as_deref(), posted.payload_bytes), (Some("/echo"), 1_000));
+        assert_eq!((posted.connections, posted.rate_per_s), (8, Some(500)));
+        assert_eq!(posted.arrivals, Arrivals::Constant);
+        assert_eq!((posted.idle_connections, posted.idle_sample_connections), (10, 20));
+        let text = "description = \"d\"\nprotocol = \"http\"\npath = \"/bytes/1000\"\n\
+                    connect_per_request = true";
+        let bytes = good(text);
+        assert!(bytes.connect_per_request && bytes.payload_bytes == 1_000);
+        let text = "description = \"d\"\nprotocol = \"echo\"\nstreaming = true\npipelining = 8";
+        let stream = good(text);
+        assert!(stream.streaming && stream.pipelining == 8);
+        let own = "description = \"d\"\nprotocol = \"http\"\npath = \"/x\"\npayload_bytes = 7";
+        assert_eq!(good(own).payload_bytes, 7);
+    }
+
+    /// Each fault gets one sentence that names the line that it is on, and a way out.
+    #[test]
+    fn each_fault_is_told_with_its_line() {
+        const HTTP: &str = "description = \"d\"\nprotocol = \"http\"\n";
+        const ECHO: &str = "description = \"d\"\nprotocol = \"echo\"\n";
+        let cases = [
+            (HTTP, "conections = 3", "line 3: unknown field `conections`, expected one of"),
+            (HTTP, "connections = \"many\"", "line 3: invalid type: string \"many\", expected u32"),
+            (HTTP, "connections = -1", "line 3: invalid value: integer `-1`, expected u32"),
+            (HTTP, "connections = 0", "line 3: connections must be 1 to"),
+            (HTTP, "connections = 3\nconnections = 4", "line 4: duplicate key"),
+            (HTTP, "connections =", "line 3: "),
+            ("", "protocol = \"http\"", "mine.toml: missing field `description`"),
+            ("", "protocol = \"http\"\ndescription = \" \"", "line 2: say in one sentence"),
+            ("description = \"d\"\n", "protocol = \"spdy\"", "line 2: unknown variant `spdy`"),
+            (HTTP, "\npipelining = 0", "line 4: pipelining must be 1 to"),
+            (HTTP, "connect_per_request = true\npipelining = 2", "line 4: one request per"),
+            (HTTP, "path = \"/x\"", "line 3: how long the replies on this path are"),
+            (HTTP, "path = \"x y\"\npayload_bytes = 3", "line 3: cannot use"),
+            (
+                HTTP,
+                "path = \"/bytes/9\"\npayload_bytes = 8",
+                "line 4: the reply on this path has 9",
+            ),
+            (HTTP, "path = \"/files/a\"\npayload_bytes = 1", "line 3: the document root of a run"),
+            (HTTP, "path = \"/echo\"\npayload_bytes = 1", "line 3: /echo is asked by POST"),
+            (HTTP, "post = true\npath = \"/\"", "line 4: a POST's body must come back"),
+            (HTTP, "arrivals = \"poisson\"", "line 3: arrivals are for an open loop"),
+            (HTTP, "rate_per_s = 0", "line 3: no request would ever fall due"),
+            (HTTP, "streaming = true", "line 3: an HTTP connection is no stream"),
+            (ECHO, "streaming = true\nrate_per_s = 9", "line 4: a stream has no due times"),
+            (
+                HTTP,
+                "idle_connections = 9\nidle_sample_connections = 8",
+                "line 4: the idle sample holds all idle connections: give at least 9",
+            ),
+            (ECHO, "path = \"/\"", "line 3: an echo server has no paths"),
+            (ECHO, "post = true", "line 3: an echo server knows no POST"),
+            (ECHO, "payload_bytes = 0", "line 3: an echo message needs at least 1 byte"),
+            (ECHO, "payload_bytes = 99_000_000", "line 3: payload must be at most"),
+        ];
+        for (head, rest, words) in cases {
+            let told = parse("mine", "mine.toml", &format!("{head}{rest}")).unwrap_err().0;
+            assert!(told.starts_with("mine.toml") && told.contains(words), "{rest}: {told}");
+            assert!(!told.contains('\n') && told.len() > words.len() + 10, "{rest}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_file_names_its_workload() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "description = \"d\"\nprotocol = \"echo\"").unwrap();
+            path
+        };
+        assert_eq!(read(&path("my-own-1.toml")).unwrap().name, "my-own-1");
+        for name in ["a b.toml", "Echo.toml", "echo.txt", ".toml", "a,b.toml"] {
+            assert!(read(&path(name)).unwrap_err().0.contains("rename it"), "{name}");
+        }
+        assert!(read(&folder.path().join("none.toml")).unwrap_err().0.contains("cannot read"));
+    }
 }
