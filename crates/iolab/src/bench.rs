@@ -349,7 +349,7 @@ fn resume(folder: &Path, arguments: &Arguments) -> Result<Run, Failure> {
         )));
     }
     let executables = servers.into_iter().map(|s| (s.model.label, s.executable)).collect();
-    let keeper = Keeper::new(folder.to_owned());
+    let keeper = Keeper::new(report::folder_of(folder));
     Ok(Run { results, executables, keeper, place })
 }
 
