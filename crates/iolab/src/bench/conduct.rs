@@ -12,7 +12,7 @@ use crate::text::thousands;
 
 use super::keep::Keeper;
 use super::progress::Progress;
-use super::{INTERRUPTED, plan, trial, workload};
+use super::{INTERRUPTED, calibrate, plan, trial, workload};
 
 /// A cell that failed so often is not tried again: every failure may cost its whole time limit.
 const FAILURES_MAX: usize = 2;
@@ -88,6 +88,21 @@ impl Run {
                 "budget: the machine is slower than expected, so {} rounds of {planned} are made",
                 self.results.settings.rounds
             );
+        }
+        self.read_gauge(at);
+    }
+
+    /// The machine's own costs, before the first trial of a round; a counting pass, whose times are
+    /// not used, needs none. A gauge that cannot be read is told of and missing: the round is not.
+    fn read_gauge(&mut self, at: usize) {
+        let Results { schedule, gauges, settings, .. } = &mut self.results;
+        let Slot { round, role, .. } = schedule[at];
+        if role == Role::Counting || gauges.iter().any(|gauge| gauge.round == round) {
+            return;
+        }
+        match calibrate::gauge(round, settings.server_cores.first().copied()) {
+            Ok(gauge) => gauges.push(gauge),
+            Err(why) => eprintln!("{why}"),
         }
     }
 
