@@ -6,6 +6,10 @@ use base64::Engine as _;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use record::*;
 
+mod rich;
+
+pub use rich::{rich, slow_replies};
+
 /// A server as `--describe` tells of it; `select` is the one with a limit.
 pub fn model(name: &str) -> Model {
     let limited = name == "select";
