@@ -1,5 +1,7 @@
 //! Bars: one per model, with intervals, because a bar without one says too much.
 
+use std::collections::BTreeSet;
+
 use record::Results;
 
 use crate::doubt::Doubt;
@@ -10,7 +12,7 @@ use crate::text::{figure, thousands};
 use super::Plot;
 use super::colour::{Ink, TEXT, of_model};
 use super::data;
-use super::page::{self, Drawn, Page, SMALL_PX, Side, TEXT_PX, WIDTH, width_of};
+use super::page::{self, Drawn, Page, SMALL_PX, Side, TEXT_PX, WIDTH, tick, width_of};
 use super::scale::Scale;
 
 /// Height of one bar with the space around it.
@@ -23,6 +25,9 @@ const RIGHT: i32 = WIDTH - 210;
 const TOP: i32 = 76;
 /// Room for the axis.
 const AXIS: i32 = 52;
+/// An axis goes on beyond the longest bar by so much at most; an interval that is longer is cut off,
+/// or it would squeeze all bars into a corner.
+const BEYOND_MAX: f64 = 1.25;
 /// Tones of a bar's first and second part.
 const TONES: [f64; 2] = [1.0, 0.45];
 
@@ -124,27 +129,37 @@ pub fn cpu(results: &Results, workload: &WorkloadSummary) -> Result<Option<Plot>
 
 /// Memory of one idle connection, at the most connections that were sampled.
 pub fn memory(results: &Results) -> Result<Option<Plot>, String> {
-    let bar = |model: &record::Model| {
-        let most = data::growth(results, &model.label).pop()?;
-        let each = |kib: f64| (kib / f64::from(most.connections)).max(0.0);
-        let parts = vec![each(most.user.median), each(most.kernel.median)];
-        let connections = thousands(f64::from(most.connections));
-        Some(Bar {
-            name: model.label.clone(),
-            ink: of_model(results, &model.label),
-            label: format!("{} + {} (of {connections})", figure(parts[0]), figure(parts[1]),),
-            parts,
+    let models = results.models.iter().filter(|m| Some(&m.label) != results.floor.as_ref());
+    let grown: Vec<(&str, data::Growth)> = models
+        .filter_map(|m| Some((m.label.as_str(), data::growth(results, &m.label).pop()?)))
+        .collect();
+    let counts: BTreeSet<u32> = grown.iter().map(|(_, growth)| growth.connections).collect();
+    let bar = |(model, growth): &(&str, data::Growth)| {
+        let each = |kib: f64| (kib / f64::from(growth.connections)).max(0.0);
+        let (user, kernel) = (each(growth.user.median), each(growth.kernel.median));
+        // Models that hold different numbers say theirs each.
+        let open = match counts.len() {
+            1 => String::new(),
+            _ => format!(" (of {})", thousands(f64::from(growth.connections))),
+        };
+        Bar {
+            name: (*model).to_owned(),
+            ink: of_model(results, model),
+            parts: vec![user, kernel],
             intervals: Vec::new(),
             bound: false,
-        })
+            label: format!("{} + {}{open}", figure(user), figure(kernel)),
+        }
     };
-    let models = results.models.iter().filter(|m| Some(&m.label) != results.floor.as_ref());
-    let bars: Vec<_> = models.filter_map(bar).collect();
-    let frame = Frame {
-        key: &["its own pages", kernel_part(results)],
-        axis: "KiB per idle connection",
-        floor: None,
+    let bars: Vec<_> = grown.iter().map(bar).collect();
+    let axis = match counts.first() {
+        Some(count) if counts.len() == 1 => {
+            format!("KiB per connection, {} open and silent", thousands(f64::from(*count)))
+        }
+        _ => "KiB per connection, open and silent".to_owned(),
     };
+    let key = ["its own pages", kernel_part(results)];
+    let frame = Frame { key: &key, axis: &axis, floor: None };
     draw("memory", "server memory per idle connection", &frame, &bars)
 }
 
@@ -187,25 +202,26 @@ fn draw(name: &str, title: &str, frame: &Frame, bars: &[Bar]) -> Result<Option<P
 
 fn draw_bars(page: &Page, frame: &Frame, bars: &[Bar], bottom: i32) -> Drawn {
     let floor = frame.floor.as_ref().map_or(0.0, |floor| floor.0);
-    let most = bars.iter().map(Bar::reaches).fold(floor, f64::max);
+    let longest = bars.iter().map(Bar::sum).fold(floor, f64::max);
+    let most = bars.iter().map(Bar::reaches).fold(longest, f64::max).min(longest * BEYOND_MAX);
     let x = Scale::from_zero(most, (LEFT, RIGHT));
-    let label = |value: f64| if most >= 100.0 { thousands(value) } else { figure(value) };
-    let widest = width_of(&label(most), SMALL_PX);
-    page.ticks_below(&x, &x.ticks(widest + 24), (TOP, bottom), &label)?;
+    let widest = width_of(&tick(most.ceil()), SMALL_PX);
+    page.ticks_below(&x, &x.ticks(widest + 24), (TOP, bottom), &tick)?;
     page.text(frame.axis, ((LEFT + RIGHT) / 2, bottom + 36), Side::Middle, SMALL_PX, TEXT)?;
     for (i, bar) in bars.iter().enumerate() {
-        draw_bar(page, &x, bar, TOP + ROW * i as i32)?;
+        draw_bar(page, &x, most, bar, TOP + ROW * i as i32)?;
     }
     page.axes((LEFT, TOP), (RIGHT, bottom))?;
     if let Some((value, label)) = &frame.floor {
         let at = x.at(*value);
         page.dashed((at, TOP - 6), (at, bottom), TEXT)?;
-        page.text(label, (at, TOP - 16), Side::Middle, SMALL_PX, TEXT)?;
+        let middle = at.max(16 + width_of(label, SMALL_PX) / 2);
+        page.text(label, (middle, TOP - 16), Side::Middle, SMALL_PX, TEXT)?;
     }
     draw_key(page, frame.key)
 }
 
-fn draw_bar(page: &Page, x: &Scale, bar: &Bar, top: i32) -> Drawn {
+fn draw_bar(page: &Page, x: &Scale, most: f64, bar: &Bar, top: i32) -> Drawn {
     let (upper, middle, lower) = (top + 6, top + ROW / 2, top + ROW - 6);
     let mut from = 0.0;
     for (part, tone) in bar.parts.iter().zip(TONES) {
@@ -217,7 +233,8 @@ fn draw_bar(page: &Page, x: &Scale, bar: &Bar, top: i32) -> Drawn {
         from += part;
     }
     for interval in &bar.intervals {
-        page.whisker(x.at(interval.low), x.at(interval.high), middle)?;
+        let cut = interval.high > most;
+        page.whisker(x.at(interval.low), x.at(interval.high), middle, cut)?;
     }
     page.text(&bar.label, (x.at(bar.reaches()) + 9, middle), Side::Right, TEXT_PX, TEXT)?;
     page.text(&bar.name, (LEFT - 9, middle), Side::Left, TEXT_PX, TEXT)
@@ -226,15 +243,16 @@ fn draw_bar(page: &Page, x: &Scale, bar: &Bar, top: i32) -> Drawn {
 /// The key on the right of the title's line: boxes in the tones of the parts, or one sentence.
 fn draw_key(page: &Page, key: &[&str]) -> Drawn {
     const BOX: i32 = 14;
-    let y = 22;
-    let mut right = WIDTH - 16;
-    for (i, word) in key.iter().enumerate().rev() {
-        page.text(word, (right, y), Side::Left, SMALL_PX, TEXT)?;
-        right -= width_of(word, SMALL_PX) + 8;
-        if key.len() > 1 {
-            page.area((right - BOX, y - 7), (right, y + 7), TEXT, TONES[i % TONES.len()])?;
-        }
-        right -= BOX + 18;
+    const Y: i32 = 22;
+    if let [sentence] = key {
+        return page.text(sentence, (WIDTH - 16, Y), Side::Left, SMALL_PX, TEXT);
+    }
+    let width = |word: &&str| BOX + 7 + width_of(word, SMALL_PX) + 16;
+    let mut left = WIDTH - key.iter().map(width).sum::<i32>();
+    for (word, tone) in key.iter().zip(TONES) {
+        page.area((left, Y - 7), (left + BOX, Y + 7), TEXT, tone)?;
+        page.text(word, (left + BOX + 7, Y), Side::Right, SMALL_PX, TEXT)?;
+        left += width(word);
     }
     Ok(())
 }

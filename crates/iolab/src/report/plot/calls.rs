@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use record::{Results, Workload};
 
-use crate::text::{figure, thousands};
+use crate::text::figure;
 
 use super::Plot;
 use super::colour::{CALL_FAMILIES, PAGE, TEXT};
 use super::data::{self, CallsPerRequest};
-use super::page::{self, Drawn, Page, SMALL_PX, Side, TEXT_PX, WIDTH, width_of};
+use super::page::{self, Drawn, Page, SMALL_PX, Side, TEXT_PX, WIDTH, tick, width_of};
 use super::scale::Scale;
 
 /// Height of one model's calls with the space around them.
@@ -19,7 +19,7 @@ const ROW_WITH_RING: i32 = 56;
 /// Where bars begin: room for names.
 const LEFT: i32 = 110;
 /// Where the longest ends: room for figures.
-const RIGHT: i32 = WIDTH - 200;
+const RIGHT: i32 = WIDTH - 150;
 /// Below title and key.
 const TOP: i32 = 78;
 /// Room for the axis.
@@ -142,8 +142,7 @@ fn draw(page: &Page, rows: &[Row], bottom: i32) -> Drawn {
     let sum = |parts: &[Part]| parts.iter().map(|part| part.each).sum::<f64>();
     let most = rows.iter().map(|row| sum(&row.calls).max(sum(&row.ring))).fold(0.0, f64::max);
     let x = Scale::from_zero(most, (LEFT, RIGHT));
-    let label = |value: f64| if most >= 100.0 { thousands(value) } else { figure(value) };
-    page.ticks_below(&x, &x.ticks(70), (TOP, bottom), &label)?;
+    page.ticks_below(&x, &x.ticks(70), (TOP, bottom), &tick)?;
     let axis = "calls per request, counted in passes of their own";
     page.text(axis, ((LEFT + RIGHT) / 2, bottom + 36), Side::Middle, SMALL_PX, TEXT)?;
     let mut top = TOP;
@@ -154,7 +153,7 @@ fn draw(page: &Page, rows: &[Row], bottom: i32) -> Drawn {
         page.text(&row.label, (beside(&row.calls), middle), Side::Right, TEXT_PX, TEXT)?;
         page.text(&row.model, (LEFT - 9, middle), Side::Left, TEXT_PX, TEXT)?;
         if !row.ring.is_empty() {
-            let edges = (top + ROW - 4, top + ROW_WITH_RING - 8);
+            let edges = (top + ROW - 2, top + ROW_WITH_RING - 6);
             draw_parts(page, &x, &row.ring, edges)?;
             let at = (beside(&row.ring), (edges.0 + edges.1) / 2);
             page.text(&row.ring_label, at, Side::Right, SMALL_PX, TEXT)?;
@@ -179,7 +178,7 @@ fn draw_parts(page: &Page, x: &Scale, parts: &[Part], (upper, lower): (i32, i32)
         page.line(vec![(right, upper), (right, lower)], PAGE, 1)?;
         let words = format!("{} {}", part.name, figure(part.each));
         let middle = ((left + right) / 2, (upper + lower) / 2);
-        let fits = |text: &str| width_of(text, SMALL_PX) + 8 <= right - left;
+        let fits = |text: &str| width_of(text, SMALL_PX) + 4 <= right - left;
         if let Some(text) = [&words, &part.name].into_iter().find(|text| fits(text)) {
             page.text(text, middle, Side::Middle, SMALL_PX, PAGE)?;
         }

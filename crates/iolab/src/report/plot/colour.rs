@@ -66,8 +66,12 @@ pub const CALL_FAMILIES: [(&str, Ink); 6] = [
     ("ring operations", ink(0x08888E, 0x3CC8D2)),
 ];
 
-/// A model's colour: the same in every plot. A flavour (`epoll+trigger=edge`) has its model's.
+/// A model's colour: the same in every plot. A flavour (`epoll+trigger=edge`) has its model's; the
+/// floor, which does not compete, has that of the axes.
 pub fn of_model(results: &Results, label: &str) -> Ink {
+    if results.floor.as_deref() == Some(label) {
+        return TEXT;
+    }
     let name = |label: &str| label.split('+').next().unwrap_or(label).to_owned();
     let known = |name: &str| MODELS.iter().find(|(known, _)| *known == name);
     if let Some((_, ink)) = known(&name(label)) {

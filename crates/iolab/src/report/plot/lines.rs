@@ -11,7 +11,7 @@ use super::Plot;
 use super::bars::kernel_part;
 use super::colour::{CALL_FAMILIES, Ink, TEXT, of_model};
 use super::data;
-use super::page::{self, Drawn, Page, Point, SMALL_PX, Side, TEXT_PX, WIDTH, width_of};
+use super::page::{self, Drawn, Page, Point, SMALL_PX, Side, TEXT_PX, WIDTH, tick, width_of};
 use super::scale::{Scale, spread};
 
 /// Height of a plot of lines.
@@ -23,7 +23,7 @@ const TOP: i32 = 52;
 /// Room for the upright axis.
 const LEFT: i32 = 84;
 /// Room for the names at the lines' ends.
-const NAMES: i32 = 130;
+const NAMES: i32 = 160;
 /// Names are at least so far apart.
 const NAME_GAP: i32 = 18;
 
@@ -32,6 +32,8 @@ struct Line {
     name: String,
     ink: Ink,
     marker: usize,
+    /// The floor: no competitor.
+    dashed: bool,
     points: Vec<(f64, Estimate)>,
 }
 
@@ -39,7 +41,8 @@ impl Line {
     fn of(results: &Results, model: &str, points: Vec<(f64, Estimate)>) -> Option<Line> {
         let marker = results.models.iter().position(|m| m.label == model)?;
         let (name, ink) = (model.to_owned(), of_model(results, model));
-        (!points.is_empty()).then_some(Line { name, ink, marker, points })
+        let dashed = results.floor.as_deref() == Some(model);
+        (!points.is_empty()).then_some(Line { name, ink, marker, dashed, points })
     }
 
     fn told(&self) -> String {
@@ -183,8 +186,7 @@ fn draw_plane(page: &Page, plane: &Plane, y: &Scale, lines: &[Line]) -> Drawn {
     };
     let labelled = labelled(&x, plane.open);
     page.ticks_below(&x, &labelled, (top, bottom), &thousands)?;
-    let label = |value: f64| figure(value).trim_end_matches(".00").to_owned();
-    let label: &dyn Fn(f64) -> String = &label;
+    let label: &dyn Fn(f64) -> String = &tick;
     page.ticks_left(y, (left, right), (!plane.y_axis.is_empty()).then_some(label))?;
     page.axes((left, top), (right, bottom))?;
     page.text(&plane.x_axis, ((left + right) / 2, bottom + 38), Side::Middle, SMALL_PX, TEXT)?;
@@ -215,14 +217,20 @@ fn labelled(x: &Scale, open: &[f64]) -> Vec<f64> {
 fn draw_line(page: &Page, x: &Scale, y: &Scale, line: &Line) -> Drawn {
     let at = |(open, value): (f64, f64)| (x.at(open), y.at(value));
     let points: Vec<Point> = line.points.iter().map(|(open, e)| at((*open, e.median))).collect();
-    page.line(points.clone(), line.ink, 2)?;
+    for pair in points.windows(2) {
+        match line.dashed {
+            true => page.dashed(pair[0], pair[1], line.ink)?,
+            false => page.line(pair.to_vec(), line.ink, 2)?,
+        }
+    }
     for (open, interval) in line.points.iter().filter_map(|(x, e)| Some((*x, e.interval?))) {
         page.line(vec![at((open, interval.low)), at((open, interval.high))], line.ink, 2)?;
     }
     points.into_iter().try_for_each(|point| page.marker(line.marker, point, line.ink))
 }
 
-/// Names with their markers beside the lines' ends, moved apart where they would collide.
+/// Names with their markers on the right, each beside the end of its line, moved apart where they
+/// would collide. A line that ends early says where.
 fn draw_names(
     page: &Page,
     x: &Scale,
@@ -230,18 +238,26 @@ fn draw_names(
     lines: &[Line],
     ((_, top), (right, bottom)): (Point, Point),
 ) -> Drawn {
-    let ends: Vec<Point> = lines
+    let last = lines.iter().filter_map(|line| line.points.last()).map(|point| point.0);
+    let last = last.fold(0.0, f64::max);
+    let ends: Vec<(f64, Point)> = lines
         .iter()
         .filter_map(|line| line.points.last())
-        .map(|(open, e)| (x.at(*open), y.at(e.median)))
+        .map(|(open, e)| (*open, (x.at(*open), y.at(e.median))))
         .collect();
-    let wanted: Vec<i32> = ends.iter().map(|end| end.1).collect();
+    let wanted: Vec<i32> = ends.iter().map(|(_, end)| end.1).collect();
     let places = spread(&wanted, NAME_GAP, (top + 4, bottom - 4));
-    for ((line, end), place) in lines.iter().zip(&ends).zip(places) {
-        // A thin line leads from the end to a name that had to move, or that stands far off.
-        page.line(vec![(end.0 + 8, end.1), (right + 2, end.1), (right + 12, place)], line.ink, 1)?;
+    for ((line, (open, end)), place) in lines.iter().zip(&ends).zip(places) {
+        let mut name = line.name.clone();
+        if *open < last {
+            name += &format!(" (to {})", thousands(*open));
+        } else {
+            // A thin line leads to a name that had to move.
+            let leader = vec![(end.0 + 8, end.1), (right + 2, end.1), (right + 12, place)];
+            page.line(leader, line.ink, 1)?;
+        }
         page.marker(line.marker, (right + 20, place), line.ink)?;
-        page.text(&line.name, (right + 30, place), Side::Right, TEXT_PX, TEXT)?;
+        page.text(&name, (right + 30, place), Side::Right, TEXT_PX, TEXT)?;
     }
     Ok(())
 }

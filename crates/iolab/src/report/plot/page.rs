@@ -5,6 +5,8 @@ use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use crate::text::figure;
+
 use super::Plot;
 use super::colour::{self, GRID, Ink, PAGE, TEXT};
 use super::scale::Scale;
@@ -18,7 +20,7 @@ pub const SMALL_PX: f64 = 13.5;
 /// Size of a title.
 pub const TITLE_PX: f64 = 18.0;
 /// A sans-serif letter's mean width, as a share of its size: for what must fit somewhere.
-const LETTER: f64 = 0.56;
+const LETTER: f64 = 0.54;
 
 /// plotters divides sizes by this before it writes them (plotters-svg, `draw_text`).
 const PLOTTERS_SIZE: f64 = 1.24;
@@ -91,6 +93,15 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
+/// A figure beside an axis: without zeros at its end.
+pub fn tick(value: f64) -> String {
+    let text = figure(value);
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
 /// Width that a text takes, about.
 pub fn width_of(text: &str, size_px: f64) -> i32 {
     (text.chars().count() as f64 * size_px * LETTER).ceil() as i32
@@ -154,12 +165,16 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// A whisker along a bar at height `y`.
-    pub fn whisker(&self, low: i32, high: i32, y: i32) -> Drawn {
+    /// A whisker along a bar at height `y`, with a seam of the page's colour to be seen on the bar.
+    /// An end that is cut off by the edge of the plot has no cap.
+    pub fn whisker(&self, low: i32, high: i32, y: i32, cut: bool) -> Drawn {
         const CAP: i32 = 5;
-        self.line(vec![(low, y), (high, y)], TEXT, 2)?;
-        for x in [low, high] {
-            self.line(vec![(x, y - CAP), (x, y + CAP)], TEXT, 2)?;
+        let ends = [Some(low), (!cut).then_some(high)];
+        for (ink, width) in [(PAGE, 4), (TEXT, 2)] {
+            self.line(vec![(low, y), (high, y)], ink, width)?;
+            for x in ends.into_iter().flatten() {
+                self.line(vec![(x, y - CAP), (x, y + CAP)], ink, width)?;
+            }
         }
         Ok(())
     }
@@ -177,7 +192,7 @@ impl Page<'_> {
             2 => shape(&[(0, -wide), (wide, flat), (-wide, flat)]),
             3 => shape(&[(0, -wide), (wide, 0), (0, wide), (-wide, 0)]),
             4 => shape(&[(-wide, -flat), (wide, -flat), (0, wide)]),
-            _ => shape(&[(-2, -wide), (2, -wide), (2, wide), (-2, wide)]),
+            _ => shape(&PLUS),
         };
         let hollow = number / SHAPES % 2 == 1;
         let inside = if hollow { PAGE } else { ink };
@@ -237,6 +252,22 @@ impl Page<'_> {
 
 /// Shapes of markers.
 const SHAPES: usize = 6;
+
+/// The outline of a plus sign.
+const PLUS: [Point; 12] = [
+    (-2, -6),
+    (2, -6),
+    (2, -2),
+    (6, -2),
+    (6, 2),
+    (2, 2),
+    (2, 6),
+    (-2, 6),
+    (-2, 2),
+    (-6, 2),
+    (-6, -2),
+    (-2, -2),
+];
 
 #[cfg(test)]
 mod tests {
