@@ -11,6 +11,7 @@ mod failure;
 mod fixture;
 mod load_command;
 mod report;
+mod responder;
 mod statistics;
 mod summary;
 mod sys;
@@ -44,6 +45,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = responder::run_if_called_so() {
+        return code;
+    }
     let done = match Cli::parse().command {
         Command::Load(arguments) => {
             load_command::run(arguments).map_err(|error| Failure(error.to_string()))

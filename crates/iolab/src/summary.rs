@@ -17,7 +17,7 @@ use record::{Measured, Model, Outcome, Results, Role, Trial, Workload};
 use crate::doubt::Doubt;
 use crate::statistics::{Estimate, Verdict, estimate, log_ratio, median, paired_ratio};
 
-pub use judge::Noise;
+pub use judge::{Noise, ROUNDS_MIN};
 pub use measure::{Figure, Rounds, rounds, trials};
 
 /// From this share of its window on, a side counts as busy. The rest is the price of sleeping and

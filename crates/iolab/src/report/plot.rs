@@ -30,10 +30,10 @@ pub fn all(results: &Results, summary: &Summary) -> Result<Vec<Plot>, String> {
     for workload in &summary.workloads {
         plots.extend(bars::rate(results, workload)?);
         plots.extend(bars::cpu(results, workload)?);
-        plots.extend(calls::plot(results, &workload.workload)?);
+        plots.extend(calls::plot(workload)?);
     }
     plots.extend(lines::by_idle(results, summary)?);
-    plots.extend(panels::all(results)?);
+    plots.extend(panels::all(results, summary)?);
     plots.extend(bars::memory(results)?);
     plots.extend(lines::memory(results)?);
     plots.extend(lines::gauges(results)?);

@@ -65,7 +65,7 @@ struct Frame<'a> {
 
 /// Requests per second of a closed loop; in an open one the client sets the rate.
 pub fn rate(results: &Results, workload: &WorkloadSummary) -> Result<Option<Plot>, String> {
-    if workload.workload.rate_per_s.is_some() {
+    if workload.is_open() {
         return Ok(None);
     }
     let bar = |cell: &Cell| {
@@ -84,12 +84,12 @@ pub fn rate(results: &Results, workload: &WorkloadSummary) -> Result<Option<Plot
             label: format!("{least}{}{served}", thousands(figures.rate.median)),
         })
     };
-    let floor = floor(results, workload).map(|figures| {
+    let floor = floor(workload).map(|figures| {
         let least = if client_bound(figures) { ">= " } else { "" };
         let rate = figures.rate.median;
         (rate, format!("no parsing at all: {least}{}", thousands(rate)))
     });
-    let bars = competitors(results, workload).filter_map(bar).collect::<Vec<_>>();
+    let bars = workload.cells.iter().filter_map(bar).collect::<Vec<_>>();
     let bound = bars.iter().any(|bar| bar.bound);
     let key = ["hatched: at least so many, the client was the limit"];
     let key = if bound { &key[..] } else { &[] };
@@ -103,10 +103,7 @@ pub fn cpu(results: &Results, workload: &WorkloadSummary) -> Result<Option<Plot>
     let name = &workload.workload.name;
     let bar = |cell: &Cell| {
         let figures = cell.state.as_ref().ok()?;
-        let (server, client) = (figures.server_us, figures.client_us);
-        let sum = data::over_rounds(results, name, &cell.model, |m| {
-            (m.server.cpu_us + m.load.client_cpu_us) as f64 / m.load.requests as f64
-        })?;
+        let (server, client, sum) = (figures.server_us, figures.client_us, figures.sum_us);
         let (first, second) = (server.median, client.median);
         Some(Bar {
             name: cell.model.clone(),
@@ -117,11 +114,11 @@ pub fn cpu(results: &Results, workload: &WorkloadSummary) -> Result<Option<Plot>
             label: format!("{} + {} = {}", figure(first), figure(second), figure(sum.median)),
         })
     };
-    let floor = floor(results, workload).map(|figures| {
+    let floor = floor(workload).map(|figures| {
         let server = figures.server_us.median;
         (server, format!("server that parses nothing: {}", figure(server)))
     });
-    let bars = competitors(results, workload).filter_map(bar).collect::<Vec<_>>();
+    let bars = workload.cells.iter().filter_map(bar).collect::<Vec<_>>();
     let axis = "microseconds of CPU per request";
     let frame = Frame { key: &["server", "client"], axis, floor };
     draw(&format!("cpu-{name}"), &format!("CPU per request: {name}"), &frame, &bars)
@@ -175,17 +172,8 @@ fn client_bound(figures: &Figures) -> bool {
     figures.doubts.iter().any(|doubt| matches!(doubt, Doubt::ClientBound(_)))
 }
 
-fn competitors<'a>(
-    results: &'a Results,
-    workload: &'a WorkloadSummary,
-) -> impl Iterator<Item = &'a Cell> {
-    workload.cells.iter().filter(|cell| Some(&cell.model) != results.floor.as_ref())
-}
-
-fn floor<'a>(results: &Results, workload: &'a WorkloadSummary) -> Option<&'a Figures> {
-    let label = results.floor.as_ref()?;
-    let cell = workload.cells.iter().find(|cell| cell.model == *label)?;
-    cell.state.as_deref().ok()
+fn floor(workload: &WorkloadSummary) -> Option<&Figures> {
+    workload.floor.as_ref()?.state.as_deref().ok()
 }
 
 /// `None` when there is nothing to draw.

@@ -1,14 +1,11 @@
 //! System calls per request, by name: bars whose colours say what each call is for.
 
-use std::collections::BTreeMap;
-
-use record::{Results, Workload};
-
+use crate::summary::{CallsPerRequest, Cell, WorkloadSummary};
 use crate::text::figure;
 
 use super::Plot;
 use super::colour::{CALL_FAMILIES, PAGE, TEXT};
-use super::data::{self, CallsPerRequest};
+use super::data;
 use super::page::{self, Drawn, Page, SMALL_PX, Side, TEXT_PX, WIDTH, tick, width_of};
 use super::scale::Scale;
 
@@ -81,11 +78,10 @@ struct Part {
 }
 
 /// The plot of one workload; `None` when nothing was counted under it.
-pub fn plot(results: &Results, workload: &Workload) -> Result<Option<Plot>, String> {
-    let row = |model: &record::Model| {
-        Some(row(&model.label, &data::calls(results, &workload.name, &model.label)?))
-    };
-    let rows: Vec<Row> = results.models.iter().filter_map(row).collect();
+pub fn plot(workload: &WorkloadSummary) -> Result<Option<Plot>, String> {
+    let row = |cell: &Cell| Some(row(&cell.model, cell.state.as_ref().ok()?.calls.as_ref()?));
+    let rows: Vec<Row> = data::cells(workload).filter_map(row).collect();
+    let workload = &workload.workload;
     if rows.is_empty() {
         return Ok(None);
     }
@@ -98,8 +94,8 @@ pub fn plot(results: &Results, workload: &Workload) -> Result<Option<Plot>, Stri
 }
 
 fn row(model: &str, calls: &CallsPerRequest) -> Row {
-    let parts = |counts: &BTreeMap<String, f64>, family: &dyn Fn(&str) -> usize| {
-        let part = |(name, each): (&String, &f64)| Part {
+    let parts = |counts: &[(String, f64)], family: &dyn Fn(&str) -> usize| {
+        let part = |(name, each): &(String, f64)| Part {
             name: name.clone(),
             family: family(name),
             each: *each,
@@ -119,7 +115,7 @@ fn row(model: &str, calls: &CallsPerRequest) -> Row {
         calls: system,
         ring: parts(&calls.ring_by_name, &|_| RING),
         label: figure(calls.total),
-        ring_label: format!("{} in the ring", figure(calls.ring_total)),
+        ring_label: format!("{} in the ring", figure(calls.ring_operations)),
     }
 }
 
@@ -205,13 +201,17 @@ fn draw_key(page: &Page, rows: &[Row]) -> Drawn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture;
+    use crate::{fixture, summary::summarise};
 
     #[test]
     fn calls_without_a_name_are_not_lost() {
-        let mut calls = CallsPerRequest { total: 2.0, ..CallsPerRequest::default() };
-        calls.by_name.insert("write".into(), 1.0);
-        calls.by_name.insert("epoll_wait".into(), 0.25);
+        let by_name = [("write", 1.0), ("epoll_wait", 0.25)].map(|(n, each)| (n.to_owned(), each));
+        let calls = CallsPerRequest {
+            total: 2.0,
+            by_name: by_name.into(),
+            ring_operations: 0.0,
+            ring_by_name: Vec::new(),
+        };
         let row = row("epoll", &calls);
         let parts: Vec<_> = row.calls.iter().map(|p| (p.name.as_str(), p.each)).collect();
         // In the order of the families, whatever the alphabet says.
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn ring_operations_stand_beside_the_calls() {
         let results = fixture::rich();
-        let plot = plot(&results, &results.workloads[0]).unwrap().unwrap();
+        let plot = plot(&summarise(&results).workloads[0]).unwrap().unwrap();
         assert_eq!(plot.name, "calls-http-keepalive");
         for words in ["epoll_wait", "io_uring_enter", "2.00 in the ring", "ring operations"] {
             assert!(plot.svg.contains(words), "{words}");

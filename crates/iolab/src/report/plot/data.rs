@@ -1,57 +1,30 @@
-//! What the curves are made of, straight from the trials: one estimate over the rounds for each
-//! model and place on an axis. Latencies are merged as histograms, never averaged.
+//! What the curves are made of: which cells make an axis, and what only the trials can tell.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use hdrhistogram::Histogram;
-use hdrhistogram::serialization::Deserializer;
-use record::{Calls, IdleSample, Measured, MemorySample, Outcome, Results, Role, Workload};
+use record::{IdleSample, MemorySample, Outcome, Results, Role, Workload};
 
-use crate::statistics::{Estimate, estimate, median};
-
-/// A percentile is drawn with at least so many samples beyond it.
-const SAMPLES_BEYOND_MIN: u64 = 10;
-
-/// Significant digits of a merged histogram: those of the load generator's.
-const DIGITS: u8 = 3;
+use crate::doubt::Doubt;
+use crate::statistics::{Estimate, estimate};
+use crate::summary::{Cell, Summary, WorkloadSummary, rounds, trials};
 
 /// A model keeps an offered rate when it answers at least this share of what fell due in the
-/// window. What is on its way at the window's end is less: 64 requests of thousands.
-pub const KEPT_MIN: f64 = 0.98;
+/// window, in the window. What is on its way at the window's end is less: 64 of thousands. What is
+/// answered after the window does not count: a server that is too slow catches up then.
+const KEPT_MIN: f64 = 0.98;
 
 /// Size of a kernel stack on x86-64 and arm64 (THREAD_SIZE), in KiB.
 const KERNEL_STACK_KIB: f64 = 16.0;
 
-/// The measured windows of one cell, in the order of running.
-pub fn measured<'a>(
-    results: &'a Results,
-    workload: &'a str,
-    model: &'a str,
-    role: Role,
-) -> impl Iterator<Item = &'a Measured> {
-    let wanted = move |slot: &record::Slot| {
-        slot.workload == workload && slot.model == model && slot.role == role
-    };
-    results.trials.iter().filter(move |trial| wanted(&trial.slot)).filter_map(|trial| match &trial
-        .outcome
-    {
-        Outcome::Measured(measured) => Some(&**measured),
-        Outcome::Failed { .. } => None,
-    })
+/// All cells of a workload, the floor's last.
+pub fn cells(workload: &WorkloadSummary) -> impl Iterator<Item = &Cell> {
+    workload.cells.iter().chain(&workload.floor)
 }
 
-/// A figure per round of one cell.
-pub fn over_rounds(
-    results: &Results,
-    workload: &str,
-    model: &str,
-    figure: impl Fn(&Measured) -> f64,
-) -> Option<Estimate> {
-    let timed = measured(results, workload, model, Role::Timed);
-    let values: Vec<f64> = timed.filter(|m| m.load.requests > 0).map(figure).collect();
-    estimate(&values, results.settings.seed)
+/// The cell of a model under a workload.
+pub fn cell<'a>(summary: &'a Summary, workload: &str, model: &str) -> Option<&'a Cell> {
+    let workload = summary.workloads.iter().find(|w| w.workload.name == workload)?;
+    cells(workload).find(|cell| cell.model == model)
 }
 
 /// The workloads that differ in nothing but their idle connections, fewest first: `GET /` over
@@ -98,6 +71,7 @@ pub fn rate_axes(results: &Results) -> Vec<Vec<&Workload>> {
 }
 
 /// What one offered rate did to a model.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum AtRate {
     /// It kept the rate: median and, with enough samples, 99th percentile, in microseconds.
     Kept {
@@ -106,47 +80,39 @@ pub enum AtRate {
         /// The 99th percentile.
         p99_us: Option<f64>,
     },
-    /// It answered this share of what fell due: beyond the knee a latency grows with the window's
-    /// length, and is no property of the server.
+    /// It answered this share in time: beyond the knee a latency grows with the window's length,
+    /// and is no property of the server.
     Behind(f64),
     /// The client fell behind its own schedule in every round: nothing is known.
     ClientBehind,
 }
 
 /// A model under one open loop; `None` when it was not measured.
-pub fn at_rate(results: &Results, workload: &str, model: &str) -> Option<AtRate> {
-    let all: Vec<_> = measured(results, workload, model, Role::Timed).collect();
-    let open = |m: &&Measured| m.load.open_loop.clone();
-    all.iter().find_map(open)?;
-    let valid: Vec<&Measured> =
-        all.iter().filter(|m| open(m).is_some_and(|o| o.invalid.is_none())).copied().collect();
-    if valid.is_empty() {
-        return Some(AtRate::ClientBehind);
+pub fn at_rate(
+    results: &Results,
+    summary: &Summary,
+    workload: &str,
+    model: &str,
+) -> Option<AtRate> {
+    let valid = rounds(trials(results, workload, model, Role::Timed));
+    let open =
+        || valid.values().filter_map(|m| Some((m.load.requests, m.load.open_loop.as_ref()?)));
+    if open().next().is_none() {
+        let tried = trials(results, workload, model, Role::Timed).any(
+            |trial| matches!(&trial.outcome, Outcome::Measured(m) if m.load.open_loop.is_some()),
+        );
+        return tried.then_some(AtRate::ClientBehind);
     }
-    let share = |m: &&Measured| {
-        open(m).filter(|open| open.due > 0).map(|open| m.load.requests as f64 / open.due as f64)
-    };
-    let kept = median(&valid.iter().filter_map(share).collect::<Vec<_>>())?;
-    if kept < KEPT_MIN {
-        return Some(AtRate::Behind(kept));
+    let due: u64 = open().map(|(_, open)| open.due).sum();
+    let answered: u64 = open().map(|(requests, _)| requests).sum();
+    let share = answered as f64 / due.max(1) as f64;
+    let figures = cell(summary, workload, model)?.state.as_ref().ok();
+    let lost = figures.is_some_and(|f| f.doubts.iter().any(|d| matches!(d, Doubt::Overload(_))));
+    if share < KEPT_MIN || lost {
+        return Some(AtRate::Behind(share));
     }
-    let latency = merged(valid.into_iter())?;
-    let us = |quantile: f64| latency.value_at_quantile(quantile) as f64 / 1_000.0;
-    let p99_us = (latency.len() / 100 >= SAMPLES_BEYOND_MIN).then(|| us(0.99));
-    Some(AtRate::Kept { p50_us: us(0.5), p99_us })
-}
-
-/// The latencies of all rounds in one histogram, in nanoseconds; `None` without any sample, or with
-/// one that cannot be read.
-fn merged<'a>(rounds: impl Iterator<Item = &'a Measured>) -> Option<Histogram<u64>> {
-    // One that grows: what was read back has the bounds of its own round.
-    let mut sum = Histogram::new(DIGITS).ok()?;
-    for measured in rounds {
-        let bytes = STANDARD.decode(&measured.load.latency.histogram).ok()?;
-        let one: Histogram<u64> = Deserializer::new().deserialize(&mut &bytes[..]).ok()?;
-        sum.add(one).ok()?;
-    }
-    (!sum.is_empty()).then_some(sum)
+    let open = figures?.open.as_ref()?;
+    Some(AtRate::Kept { p50_us: open.p50_us?, p99_us: open.p99_us })
 }
 
 /// What a model's memory grew by while connections were opened.
@@ -176,7 +142,7 @@ pub fn growth(results: &Results, model: &str) -> Vec<Growth> {
         let these = || samples().map(|(_, s)| s).filter(|s| s.connections == connections);
         let over = |figure: &dyn Fn(MemorySample) -> f64| {
             let grown = |s: &IdleSample| figure(s.memory) - figure(s.memory_before);
-            estimate(&these().map(grown).collect::<Vec<_>>(), results.settings.seed)
+            estimate(&these().map(grown).collect::<Vec<_>>())
         };
         let user = over(&|m| m.pss_kib as f64)?;
         let kernel = over(&|m| match m.kernel_kib.filter(|_| counted) {
@@ -197,55 +163,10 @@ fn idle_samples(results: &Results) -> impl Iterator<Item = (&str, &IdleSample)> 
     })
 }
 
-/// System calls and ring operations of one request.
-#[derive(Debug, Default, PartialEq)]
-pub struct CallsPerRequest {
-    /// All system calls.
-    pub total: f64,
-    /// By name; calls that are followed by no name are missing.
-    pub by_name: BTreeMap<String, f64>,
-    /// All operations that were handed to a ring.
-    pub ring_total: f64,
-    /// By operation.
-    pub ring_by_name: BTreeMap<String, f64>,
-}
-
-/// The counting passes of one cell, summed and divided by the requests in them; `None` without any.
-pub fn calls(results: &Results, workload: &str, model: &str) -> Option<CallsPerRequest> {
-    let mut sum = Calls::default();
-    let mut requests = 0;
-    for one in measured(results, workload, model, Role::Counting) {
-        let Some(calls) = &one.calls else { continue };
-        requests += one.load.requests;
-        sum.total += calls.total;
-        sum.ring_operations += calls.ring_operations;
-        let add = |into: &mut BTreeMap<String, u64>, from: &BTreeMap<String, u64>| {
-            for (name, count) in from {
-                *into.entry(name.clone()).or_default() += count;
-            }
-        };
-        add(&mut sum.by_name, &calls.by_name);
-        add(&mut sum.ring_by_name, &calls.ring_by_name);
-    }
-    if requests == 0 {
-        return None;
-    }
-    let each = |count: u64| count as f64 / requests as f64;
-    let names = |counts: BTreeMap<String, u64>| {
-        counts.into_iter().map(|(name, count)| (name, each(count))).collect()
-    };
-    Some(CallsPerRequest {
-        total: each(sum.total),
-        by_name: names(sum.by_name),
-        ring_total: each(sum.ring_operations),
-        ring_by_name: names(sum.ring_by_name),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture;
+    use crate::{fixture, summary::summarise};
 
     #[test]
     fn the_idle_axis_begins_without_idle_connections() {
@@ -272,21 +193,32 @@ mod tests {
         // the merged 99th percentile is 100 us; the mean of the six would be near a millisecond.
         let mut results = fixture::rich();
         fixture::slow_replies(&mut results, ("rate-10000", "epoll", 6), 0.03, 5_000);
-        match at_rate(&results, "rate-10000", "epoll") {
+        match at_rate(&results, &summarise(&results), "rate-10000", "epoll") {
             Some(AtRate::Kept { p50_us, p99_us: Some(p99_us) }) => {
                 assert!((p50_us - 100.0).abs() < 1.0, "{p50_us}");
                 assert!((p99_us - 100.0).abs() < 1.0, "{p99_us}");
             }
-            _ => panic!("epoll keeps 10,000/s"),
+            other => panic!("epoll keeps 10,000/s: {other:?}"),
         }
     }
 
     #[test]
     fn behind_is_told_from_a_client_behind() {
         let mut results = fixture::rich();
-        let behind = at_rate(&results, "rate-40000", "poll");
+        let at =
+            |results: &Results, workload| at_rate(results, &summarise(results), workload, "poll");
+        let behind = at(&results, "rate-40000");
         assert!(matches!(behind, Some(AtRate::Behind(share)) if (share - 0.75).abs() < 1e-9));
-        assert!(at_rate(&results, "http-keepalive", "poll").is_none());
+        assert_eq!(at(&results, "http-keepalive"), None);
+        // What is answered after the window comes too late.
+        for trial in &mut results.trials {
+            if let Outcome::Measured(measured) = &mut trial.outcome
+                && let Some(open) = &mut measured.load.open_loop
+            {
+                open.unanswered = 0;
+            }
+        }
+        assert!(matches!(at(&results, "rate-40000"), Some(AtRate::Behind(_))));
         for trial in &mut results.trials {
             if let Outcome::Measured(measured) = &mut trial.outcome
                 && let Some(open) = &mut measured.load.open_loop
@@ -294,8 +226,7 @@ mod tests {
                 open.invalid = Some("late".into());
             }
         }
-        let client = at_rate(&results, "rate-40000", "poll");
-        assert!(matches!(client, Some(AtRate::ClientBehind)));
+        assert_eq!(at(&results, "rate-40000"), Some(AtRate::ClientBehind));
     }
 
     #[test]
@@ -316,14 +247,5 @@ mod tests {
         sample.unwrap().memory.kernel_kib = None;
         assert!(!kernel_is_counted(&results));
         assert_eq!(growth(&results, "threads")[1].kernel.median, 0.0);
-    }
-
-    #[test]
-    fn calls_are_divided_by_the_requests_of_their_own_pass() {
-        let results = fixture::rich();
-        let epoll = calls(&results, "http-keepalive", "epoll").unwrap();
-        assert!((epoll.total - 2.1).abs() < 1e-9);
-        assert!((epoll.by_name["read"] - 1.0).abs() < 1e-9);
-        assert!(calls(&fixture::results(), "http-keepalive", "epoll").is_none());
     }
 }

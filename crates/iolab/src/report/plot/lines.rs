@@ -60,8 +60,7 @@ pub fn by_idle(results: &Results, summary: &Summary) -> Result<Option<Plot>, Str
     }
     let line = |model: &record::Model| {
         let point = |workload: &&record::Workload| {
-            let found = summary.workloads.iter().find(|w| w.workload.name == workload.name)?;
-            let cell = found.cells.iter().find(|cell| cell.model == model.label)?;
+            let cell = data::cell(summary, &workload.name, &model.label)?;
             let figures = cell.state.as_ref().ok().filter(|figures| figures.stuck().is_none())?;
             let open = workload.idle_connections + workload.connections;
             Some((f64::from(open), figures.server_us))

@@ -3,6 +3,7 @@
 
 use record::{Results, Workload};
 
+use crate::summary::Summary;
 use crate::text::{figure, thousands};
 
 use super::Plot;
@@ -40,21 +41,27 @@ struct Panel {
 }
 
 /// One plot per family of open loops that differ in their rate only.
-pub fn all(results: &Results) -> Result<Vec<Plot>, String> {
+pub fn all(results: &Results, summary: &Summary) -> Result<Vec<Plot>, String> {
     let mut plots = Vec::new();
     for (i, axis) in data::rate_axes(results).iter().enumerate() {
         let name = match i {
             0 => "latency-by-rate".to_owned(),
             _ => format!("latency-by-rate-of-{}", axis[0].name),
         };
-        plots.extend(family(results, &name, axis)?);
+        plots.extend(family(results, summary, &name, axis)?);
     }
     Ok(plots)
 }
 
-fn family(results: &Results, name: &str, axis: &[&Workload]) -> Result<Option<Plot>, String> {
+fn family(
+    results: &Results,
+    summary: &Summary,
+    name: &str,
+    axis: &[&Workload],
+) -> Result<Option<Plot>, String> {
     let panel = |(marker, model): (usize, &record::Model)| {
-        let panel = panel(results, axis, &model.label, marker);
+        let mut panel = Panel::of(results, &model.label, marker);
+        panel.fill(axis, |workload| data::at_rate(results, summary, workload, &model.label));
         (!panel.kept.is_empty() || panel.knee.is_some()).then_some(panel)
     };
     let panels: Vec<Panel> = results.models.iter().enumerate().filter_map(panel).collect();
@@ -71,32 +78,36 @@ fn family(results: &Results, name: &str, axis: &[&Workload]) -> Result<Option<Pl
     page::plot(name, title, &told, height, |page| drawing.draw(page)).map(Some)
 }
 
-fn panel(results: &Results, axis: &[&Workload], model: &str, marker: usize) -> Panel {
-    let mut panel = Panel {
-        model: model.to_owned(),
-        ink: of_model(results, model),
-        marker,
-        kept: Vec::new(),
-        knee: None,
-        client_behind: None,
-    };
-    for workload in axis {
-        let Some(rate) = workload.rate_per_s.map(f64::from) else { continue };
-        match data::at_rate(results, &workload.name, model) {
-            Some(AtRate::Kept { p50_us, p99_us }) => panel.kept.push((rate, p50_us, p99_us)),
-            // Faster rates say nothing more: the line stops at the knee.
-            Some(AtRate::Behind(share)) => {
-                panel.knee = Some((rate, share));
-                break;
-            }
-            Some(AtRate::ClientBehind) => {
-                panel.client_behind = Some(rate);
-                break;
-            }
-            None => {}
+impl Panel {
+    fn of(results: &Results, model: &str, marker: usize) -> Panel {
+        Panel {
+            model: model.to_owned(),
+            ink: of_model(results, model),
+            marker,
+            kept: Vec::new(),
+            knee: None,
+            client_behind: None,
         }
     }
-    panel
+
+    /// Follows the axis up to the knee: faster rates say nothing more.
+    fn fill(&mut self, axis: &[&Workload], at_rate: impl Fn(&str) -> Option<AtRate>) {
+        for workload in axis {
+            let Some(rate) = workload.rate_per_s.map(f64::from) else { continue };
+            match at_rate(&workload.name) {
+                Some(AtRate::Kept { p50_us, p99_us }) => self.kept.push((rate, p50_us, p99_us)),
+                Some(AtRate::Behind(share)) => {
+                    self.knee = Some((rate, share));
+                    return;
+                }
+                Some(AtRate::ClientBehind) => {
+                    self.client_behind = Some(rate);
+                    return;
+                }
+                None => {}
+            }
+        }
+    }
 }
 
 fn told(panel: &Panel) -> String {
