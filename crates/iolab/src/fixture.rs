@@ -8,7 +8,7 @@ use record::*;
 
 mod rich;
 
-pub use rich::{rich, slow_replies};
+pub use rich::{instrument, rich, slow_replies};
 
 /// A server as `--describe` tells of it; `select` is the one with a limit.
 pub fn model(name: &str) -> Model {

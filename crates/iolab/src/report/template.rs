@@ -1,9 +1,11 @@
 //! REPORT.md from its template: `{{marker argument ...}}` is replaced by what the result file says.
 //! No figure stands in the template itself.
 //!
-//! Markers: `table W`, `notes W`, `ratios W`, `plot NAME`, `value W MODEL FIELD`, `costs`,
-//! `legend`,
-//! `doubts`, `env [FIELD]`, `describe MODEL`, `include PATH ANCHOR`.
+//! Markers: `table W`, `notes W`, `ratios W`, `plot NAME`, `value W MODEL FIELD`, `costs`, `legend`,
+//! `doubts`, `env [FIELD]`, `describe MODEL`, `include PATH ANCHOR`, `instrument [NAME FIELD]`,
+//! `instrument-rule N`, `instrument-place`.
+
+mod checks;
 
 use std::path::{Path, PathBuf};
 
@@ -109,6 +111,13 @@ fn replacement(marker: &str, context: &Context) -> Result<String, String> {
             let found = results.models.iter().find(|m| m.label == model);
             Ok(found.map_or_else(|| "Not measured in this run.".into(), |m| m.description.clone()))
         }
+        ["instrument"] => Ok(checks::all(context.instrument)),
+        ["instrument", name, field] => checks::field(context.instrument, name, field),
+        ["instrument-rule", rule] => {
+            let rule = rule.parse().map_err(|_| format!("{rule:?} is no number of a rule"))?;
+            Ok(checks::of_rule(context.instrument, rule))
+        }
+        ["instrument-place"] => Ok(checks::place(context.instrument)),
         ["include", path, anchor] => include(path, anchor, context.sources.as_deref()),
         _ => Err(format!("unknown marker {{{{{marker}}}}}")),
     }
