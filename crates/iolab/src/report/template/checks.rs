@@ -4,7 +4,7 @@
 use record::{Check, Instrument, Verdict, Way};
 
 /// What stands where a check was not made: a user's own report renders without them.
-const NOT_TRIED: &str = "(not tried in this run)";
+pub const NOT_TRIED: &str = "(not tried in this run)";
 
 /// The checks that iolab knows: a name beside these is a slip in the template.
 const KNOWN: [&str; 22] = [
