@@ -1,9 +1,9 @@
 //! REPORT.md from its template: `{{marker argument ...}}` is replaced by what the result file says.
 //! No figure stands in the template itself.
 //!
-//! Markers: `table W`, `notes W`, `ratios W`, `plot NAME`, `value W MODEL FIELD`, `costs`, `legend`,
-//! `doubts`, `env [FIELD]`, `describe MODEL`, `include PATH ANCHOR`, `instrument [NAME FIELD]`,
-//! `instrument-rule N`, `instrument-place`, `count WHAT`.
+//! Markers: `table W`, `notes W`, `ratios W`, `plot NAME`, `value W MODEL FIELD`, `costs`,
+//! `legend`, `doubts`, `env [FIELD]`, `describe MODEL`, `include PATH ANCHOR`, `count WHAT`,
+//! `instrument [NAME FIELD]`, `instrument-rule N`, `instrument-place`.
 
 mod checks;
 

@@ -25,8 +25,8 @@ const RIGHT: i32 = WIDTH - 210;
 const TOP: i32 = 76;
 /// Room for the axis.
 const AXIS: i32 = 52;
-/// An axis goes on beyond the longest bar by so much at most. A longer interval is cut off: it would
-/// squeeze all bars into a corner.
+/// An axis goes on beyond the longest bar by so much at most. A longer interval is cut off: it
+/// would squeeze all bars into a corner.
 const BEYOND_MAX: f64 = 1.25;
 /// Tones of a bar's first and second part.
 const TONES: [f64; 2] = [1.0, 0.45];
