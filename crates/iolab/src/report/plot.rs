@@ -5,6 +5,7 @@ mod bars;
 mod calls;
 mod colour;
 mod data;
+mod gauges;
 mod lines;
 mod page;
 mod panels;
@@ -36,7 +37,7 @@ pub fn all(results: &Results, summary: &Summary) -> Result<Vec<Plot>, String> {
     plots.extend(panels::all(results, summary)?);
     plots.extend(bars::memory(results)?);
     plots.extend(lines::memory(results)?);
-    plots.extend(lines::gauges(results)?);
+    plots.extend(gauges::plot(results)?);
     Ok(plots)
 }
 

@@ -9,7 +9,7 @@ use crate::text::{figure, thousands};
 
 use super::Plot;
 use super::bars::kernel_part;
-use super::colour::{CALL_FAMILIES, Ink, TEXT, of_model};
+use super::colour::{Ink, TEXT, of_model};
 use super::data;
 use super::page::{self, Drawn, Page, Point, SMALL_PX, Side, TEXT_PX, WIDTH, tick, width_of};
 use super::scale::{Scale, spread};
@@ -25,7 +25,7 @@ const LEFT: i32 = 84;
 /// Room for the names at the lines' ends.
 const NAMES: i32 = 160;
 /// Names are at least so far apart.
-const NAME_GAP: i32 = 18;
+pub const NAME_GAP: i32 = 18;
 
 /// One model's line.
 struct Line {
@@ -259,65 +259,4 @@ fn draw_names(
         page.text(&name, (right + 30, place), Side::Right, TEXT_PX, TEXT)?;
     }
     Ok(())
-}
-
-/// The machine's own costs at the start of each round, relative to their median: what no server can
-/// be blamed for.
-pub fn gauges(results: &Results) -> Result<Option<Plot>, String> {
-    const SMALL_HEIGHT: i32 = 250;
-    /// Smaller changes than these do not fill the plot.
-    const LEAST: f64 = 0.1;
-    let median_of = |figure: fn(&record::Gauge) -> f64| {
-        let values: Vec<f64> = results.gauges.iter().map(figure).collect();
-        crate::statistics::median(&values).filter(|median| *median > 0.0)
-    };
-    let (call, echo): (fn(&record::Gauge) -> f64, fn(&record::Gauge) -> f64) =
-        (|g| g.null_syscall_ns, |g| g.echo_one_thread_us);
-    let (Some(call_ns), Some(echo_us)) = (median_of(call), median_of(echo)) else {
-        return Ok(None);
-    };
-    if results.gauges.len() < 2 {
-        return Ok(None);
-    }
-    let names =
-        [format!("null call, {} ns", figure(call_ns)), format!("echo, {} us", figure(echo_us))];
-    let relative: Vec<(f64, [f64; 2])> = results
-        .gauges
-        .iter()
-        .map(|g| (f64::from(g.round), [call(g) / call_ns, echo(g) / echo_us]))
-        .collect();
-    let all = || relative.iter().flat_map(|(_, shares)| *shares);
-    let (low, high) = (all().fold(1.0 - LEAST, f64::min), all().fold(1.0 + LEAST, f64::max));
-    let title = "the machine itself, round by round";
-    let told = |i: usize| {
-        let shares: Vec<_> = relative.iter().map(|(_, s)| format!("{:.2}", s[i])).collect();
-        format!("{}: {} times its median.", names[i], shares.join(", "))
-    };
-    let told = format!("{} {}", told(0), told(1));
-    page::plot("gauges", title, &told, SMALL_HEIGHT, |page| {
-        let (left, top, right, bottom) = (LEFT, TOP, WIDTH - 200, SMALL_HEIGHT - AXIS);
-        let rounds = (relative[0].0, relative[relative.len() - 1].0);
-        let x = Scale::linear(rounds.0 - 0.5, rounds.1 + 0.5, (left, right));
-        let y = Scale::linear(low - 0.02, high + 0.02, (bottom, top));
-        let whole = |ticks: Vec<f64>| ticks.into_iter().filter(|t| t.fract() == 0.0).collect();
-        let ticks: Vec<f64> = whole(x.ticks(40));
-        page.ticks_below(&x, &ticks, (top, bottom), &|value| format!("{value:.0}"))?;
-        page.ticks_left(&y, (left, right), Some(&|value| format!("{value:.2}")))?;
-        page.axes((left, top), (right, bottom))?;
-        page.text("round", ((left + right) / 2, bottom + 38), Side::Middle, SMALL_PX, TEXT)?;
-        page.upright("times its median", (left - 66, (top + bottom) / 2))?;
-        let ends = relative[relative.len() - 1].1.map(|share| y.at(share));
-        let places = spread(&ends, NAME_GAP, (top, bottom));
-        for (i, name) in names.iter().enumerate() {
-            let ink = CALL_FAMILIES[[0, 2][i]].1;
-            let points: Vec<Point> =
-                relative.iter().map(|(round, shares)| (x.at(*round), y.at(shares[i]))).collect();
-            page.line(points.clone(), ink, 2)?;
-            points.into_iter().try_for_each(|point| page.marker(i, point, ink))?;
-            page.marker(i, (right + 12, places[i]), ink)?;
-            page.text(name, (right + 24, places[i]), Side::Right, TEXT_PX, TEXT)?;
-        }
-        Ok(())
-    })
-    .map(Some)
 }

@@ -139,7 +139,7 @@ impl Page<'_> {
     /// A dashed line: what was not measured at this place, or does not take part.
     pub fn dashed(&self, from: Point, to: Point, ink: Ink) -> Drawn {
         let style = ink.light.stroke_width(2);
-        Ok(self.0.draw(&DashedPathElement::new([from, to].into_iter(), 6, 5, style))?)
+        Ok(self.0.draw(&DashedPathElement::new([from, to], 6, 5, style))?)
     }
 
     /// A box between two corners.
