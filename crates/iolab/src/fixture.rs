@@ -98,10 +98,17 @@ pub fn idle(connections: u32, kib: u64, busy: f64) -> IdleSample {
 /// % slower, steadily; select 1 % faster, which is no difference; busy spins; serial leaves 63
 /// connections without progress; threads makes the client the limit.
 pub fn results() -> Results {
+    let mut results = no_trials();
+    fill(&mut results);
+    results
+}
+
+/// The same before its first trial.
+pub fn no_trials() -> Results {
     let models: Vec<Model> =
         ["serial", "threads", "busy", "select", "poll", "epoll"].map(model).into();
     let workloads = ["http-keepalive", "idle-10000"].map(workload);
-    let mut results = Results {
+    Results {
         schema_version: SCHEMA_VERSION,
         environment: environment(),
         settings: Settings {
@@ -137,9 +144,7 @@ pub fn results() -> Results {
         schedule: Vec::new(),
         trials: Vec::new(),
         gauges: Vec::new(),
-    };
-    fill(&mut results);
-    results
+    }
 }
 
 fn fill(results: &mut Results) {

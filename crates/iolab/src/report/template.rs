@@ -1,9 +1,9 @@
 //! REPORT.md from its template: `{{marker argument ...}}` is replaced by what the result file says.
 //! No figure stands in the template itself.
 //!
-//! Markers: `table W`, `notes W`, `ratios W`, `plot NAME`, `value W MODEL FIELD`, `costs`,
-//! `legend`, `doubts`, `env [FIELD]`, `describe MODEL`, `include PATH ANCHOR`, `count WHAT`,
-//! `instrument [NAME FIELD]`, `instrument-rule N`, `instrument-place`.
+//! Markers: `table W`, `ledger W`, `calls W`, `notes W`, `ratios W`, `plot NAME`, `costs`,
+//! `value W MODEL FIELD`, `legend`, `doubts`, `env [FIELD]`, `describe MODEL`, `count WHAT`,
+//! `include PATH ANCHOR`, `instrument [NAME FIELD]`, `instrument-rule N`, `instrument-place`.
 
 mod checks;
 
@@ -89,6 +89,8 @@ fn replacement(marker: &str, context: &Context) -> Result<String, String> {
         ["notes", name] => {
             of_workload(name, &|w| table::notes(results, summary, w, Style::Markdown))
         }
+        ["ledger", name] => of_workload(name, &|w| table::ledger(w, Style::Markdown)),
+        ["calls", name] => of_workload(name, &|w| table::calls(w, Style::Markdown)),
         ["ratios", name] => {
             of_workload(name, &|w| table::ratios(w, &results.reference, Style::Markdown))
         }
