@@ -20,6 +20,7 @@ mod sample;
 mod scenario;
 mod server;
 mod trial;
+mod unavailable;
 mod workload;
 
 use std::collections::BTreeMap;

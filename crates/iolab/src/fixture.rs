@@ -245,3 +245,23 @@ fn environment() -> Environment {
         },
     }
 }
+
+/// A closed loop of a few connections: HTTP where there is a path, else echo.
+pub fn small_workload(path: Option<&str>) -> Workload {
+    Workload {
+        name: "small".into(),
+        description: "a few connections".into(),
+        protocol: if path.is_some() { "http" } else { "echo" }.into(),
+        path: path.map(str::to_owned),
+        payload_bytes: if path.is_some() { 13 } else { 64 },
+        post: false,
+        connections: 8,
+        connect_per_request: false,
+        pipelining: 1,
+        streaming: false,
+        rate_per_s: None,
+        arrivals: Arrivals::Poisson,
+        idle_connections: 0,
+        idle_sample_connections: 0,
+    }
+}

@@ -318,9 +318,7 @@ mod tests {
             let (stream, _) = listener.accept().unwrap();
             std::io::copy(&mut &stream, &mut &stream).unwrap()
         });
-        let echo =
-            crate::bench::workload::all().unwrap().into_iter().find(|w| w.path.is_none()).unwrap();
-        let large = Workload { payload_bytes: 16 << 20, ..echo };
+        let large = Workload { payload_bytes: 16 << 20, ..crate::fixture::small_workload(None) };
         assert_eq!(verify(address, &large), Ok(()));
         assert_eq!(peer.join().unwrap(), 16 << 20);
     }
