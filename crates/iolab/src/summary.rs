@@ -20,7 +20,7 @@ pub const BUSY: f64 = 0.90;
 const THRESHOLD_MIN: f64 = 0.03;
 
 /// Fewest rounds that are ranked: with fewer, the bootstrap interval is the range of a few values.
-const ROUNDS_MIN: u32 = 6;
+pub const ROUNDS_MIN: u32 = 6;
 
 /// A percentile is printed with at least so many samples beyond it.
 const SAMPLES_BEYOND_MIN: u64 = 10;

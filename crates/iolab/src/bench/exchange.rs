@@ -35,7 +35,11 @@ pub fn verify(address: SocketAddr, workload: &Workload) -> Result<(), String> {
             .map_err(|e| format!("verification: no whole echo: {}", why(&e)))?;
         return if got == sent { Ok(()) } else { Err("verification: the echo differs".into()) };
     };
-    ask(&mut stream, address, path)?;
+    let posted = workload.post.then(|| pattern(workload.payload_bytes));
+    match &posted {
+        Some(sent) => post(&mut stream, address, path, sent)?,
+        None => ask(&mut stream, address, path)?,
+    }
     let (status, body) =
         read_reply(&mut stream).map_err(|e| format!("verification: {path}: {e}"))?;
     if status != 200 {
@@ -47,6 +51,9 @@ pub fn verify(address: SocketAddr, workload: &Workload) -> Result<(), String> {
     }
     if path.ends_with(FILE_NAME) && body != pattern(FILE_BYTES) {
         return Err(format!("verification: {path} has other bytes than the file"));
+    }
+    if posted.is_some_and(|sent| sent != body) {
+        return Err(format!("verification: {path} sent back other bytes than the request's"));
     }
     Ok(())
 }
@@ -144,6 +151,22 @@ fn why(error: &std::io::Error) -> String {
 fn ask(stream: &mut TcpStream, address: SocketAddr, path: &str) -> Result<(), String> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(|e| format!("cannot send: {e}"))
+}
+
+/// A request with a body of known length (RFC 9112, section 6.2).
+fn post(
+    stream: &mut TcpStream,
+    address: SocketAddr,
+    path: &str,
+    body: &[u8],
+) -> Result<(), String> {
+    let length = body.len();
+    let head =
+        format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n");
+    stream
+        .write_all(head.as_bytes())
+        .and_then(|()| stream.write_all(body))
+        .map_err(|e| format!("cannot send: {e}"))
 }
 
 /// Reads one reply with Content-Length (RFC 9112, section 6.2), whole.
