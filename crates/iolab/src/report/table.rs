@@ -79,7 +79,7 @@ pub fn measured(workload: &WorkloadSummary, summary: &Summary, style: Style) -> 
 fn row(cell: &Cell, figures: &Figures, cost: Option<&Cost>, marks: &Marks) -> Vec<String> {
     let bound = figures.doubts.iter().any(|d| matches!(d, Doubt::ClientBound(_)));
     let rate = thousands(figures.rate.median);
-    let least = figures.doubts.contains(&Doubt::SwitchesLowerBound);
+    let least = figures.doubts.iter().any(|d| matches!(d, Doubt::SwitchesLowerBound(_)));
     let switches = figure(figures.switches);
     vec![
         figures.rank.map_or("-".into(), rank),
@@ -104,7 +104,7 @@ pub fn ratios(workload: &WorkloadSummary, reference: &str, style: Style) -> Stri
         let Ok(figures) = &cell.state else { continue };
         let mut cells = vec![cell.model.clone()];
         for ratio in [&figures.rate_ratio, &figures.cpu_ratio] {
-            cells.extend(ratio_cells(ratio.as_ref(), workload.threshold));
+            cells.extend(ratio_cells(ratio.as_ref(), workload.rate_noise.threshold));
         }
         table.add_row(cells);
     }
@@ -142,20 +142,20 @@ pub fn notes(
     for skip in results.skips.iter().filter(|skip| skip.workload.is_none()) {
         lines.push(format!("SKIP {}: {}.", skip.model, without_stop(&skip.reason)));
     }
-    if let Some(sentinel) = &workload.sentinel {
+    if let Some(sentinel) = &workload.rate_noise.sentinel {
         let spread = match sentinel.interval {
             Some(i) => format!(
                 "({:.2}-{:.2}); less than {:.0} % is no difference",
                 i.low,
                 i.high,
-                workload.threshold * 100.0
+                workload.rate_noise.threshold * 100.0
             ),
             None => "(too few rounds for an interval)".to_owned(),
         };
         let median = sentinel.median;
         lines.push(format!("Noise: {} against itself {median:.2} {spread}.", results.reference));
     }
-    if let Some(reason) = &workload.unranked {
+    if let Some(reason) = &workload.rate_noise.refused {
         lines.push(format!("Not ranked: {reason}."));
     }
     lines.extend(Marks::of(summary).details(workload));

@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use record::Results;
+use record::{Instrument, Results};
 
 use crate::failure::Failure;
 use crate::summary::{Summary, WorkloadSummary};
@@ -32,6 +32,8 @@ pub struct Context<'a> {
     pub plots_prefix: &'a str,
     /// Top of the checkout that listings come from; `None` outside of one.
     pub sources: Option<PathBuf>,
+    /// What `iolab check-instrument` found; `None` without its file.
+    pub instrument: Option<&'a Instrument>,
 }
 
 /// Replaces every marker. An unknown or wrong one is an error that names its line.
@@ -215,7 +217,8 @@ mod tests {
         let plots = super::super::plot::all(&results, &summary).unwrap();
         let sources = sources.map(Path::to_owned);
         let (results, summary, plots) = (&results, &summary, &plots[..]);
-        render(template, &Context { results, summary, plots, plots_prefix: "x/", sources })
+        let (plots_prefix, instrument) = ("x/", None);
+        render(template, &Context { results, summary, plots, plots_prefix, sources, instrument })
             .map_err(|failure| failure.0)
     }
 
@@ -224,7 +227,8 @@ mod tests {
         let results = fixture::results();
         let summary = summarise(&results);
         let (results, summary) = (&results, &summary);
-        let context = Context { results, summary, plots: &[], plots_prefix: "", sources: None };
+        let (plots_prefix, sources, instrument) = ("", None, None);
+        let context = Context { results, summary, plots: &[], plots_prefix, sources, instrument };
         let text = "a <!-- rendered: {{env cores}} cores --> old <!-- end rendered --> b";
         let once = fill(text, &context).unwrap();
         let wanted = "<!-- rendered: {{env cores}} cores -->\n\n2 cores\n\n<!-- end rendered -->";

@@ -1,0 +1,1 @@
+//! What the verdicts are worth, by simulation with fixed seeds.
