@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 use humantime::parse_duration;
-use load::{ExpectedBody, Length, Method, Observer, Plan, Progress, Protocol};
-use record::LoadOutcome;
+use load::{ExpectedBody, Length, Method, Observer, Pace, Plan, Progress, Protocol};
+use record::{Arrivals, LoadOutcome};
 
 /// Send load to a server, verify every reply, and tell how it went.
 #[derive(Debug, Args)]
@@ -32,6 +32,15 @@ pub struct LoadArguments {
     /// Bytes of one echo message, or of the body of a POST (a GET carries none).
     #[arg(short, long, visible_alias = "body-size", value_name = "BYTES")]
     payload: Option<usize>,
+    /// Open loop: so many requests fall due per second, whether the server keeps up or not.
+    #[arg(long, value_name = "REQUESTS/S")]
+    rate: Option<f64>,
+    /// How the due times of an open loop are spread.
+    #[arg(long, value_enum, requires = "rate", default_value_t = ArrivalsName::Poisson)]
+    arrivals: ArrivalsName,
+    /// Seed of the due times: the same seed asks every server at the same moments.
+    #[arg(long, value_name = "N", requires = "rate", default_value_t = 1)]
+    seed: u64,
     /// A new connection for each request. Latency then includes the handshake.
     #[arg(long)]
     reconnect: bool,
@@ -73,6 +82,15 @@ enum MethodName {
     Get,
     Head,
     Post,
+}
+
+/// Names of arrival processes on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ArrivalsName {
+    /// Exponential gaps: independent clients.
+    Poisson,
+    /// Equal gaps: a metronome.
+    Constant,
 }
 
 /// Names of expected bodies on the command line.
@@ -136,7 +154,9 @@ pub fn run(arguments: LoadArguments) -> Result<ExitCode, Box<dyn Error>> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
         _ => {}
     }
-    let failed = outcome.errors > 0 || outcome.requests == 0 || outcome.ended_early.is_some();
+    let invalid = outcome.open_loop.as_ref().is_some_and(|open| open.invalid.is_some());
+    let empty = outcome.requests == 0;
+    let failed = outcome.errors > 0 || empty || outcome.ended_early.is_some() || invalid;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -150,6 +170,13 @@ fn plan(arguments: &LoadArguments) -> Result<Plan, Box<dyn Error>> {
     };
     let warmup_default = Duration::from_secs(u64::from(arguments.requests.is_none()));
     plan.warmup = arguments.warmup.unwrap_or(warmup_default);
+    if let Some(rate_per_s) = arguments.rate {
+        let arrivals = match arguments.arrivals {
+            ArrivalsName::Poisson => Arrivals::Poisson,
+            ArrivalsName::Constant => Arrivals::Constant,
+        };
+        plan.pace = Pace::Open { rate_per_s, arrivals, seed: arguments.seed };
+    }
     plan.reconnect = arguments.reconnect;
     plan.pipelining = arguments.pipelining;
     plan.payload_bytes = arguments.payload.unwrap_or(plan.payload_bytes);

@@ -31,6 +31,7 @@ mod histogram;
 mod http1;
 mod idle;
 mod observer;
+mod open_loop;
 mod payload;
 mod plan;
 mod probe;

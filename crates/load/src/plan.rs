@@ -16,6 +16,10 @@ const PIPELINING_MAX: u32 = 1_024;
 /// Each connection of a pipelined run has this much in its request and reply at most; 16 MiB of one
 /// payload is already a streaming test.
 const PAYLOAD_BYTES_MAX: usize = 16 << 20;
+/// One request in a quarter of an hour: longer than any window.
+const RATE_MIN: f64 = 0.001;
+/// Beyond what one machine can be asked over loopback.
+const RATE_MAX: f64 = 10_000_000.0;
 /// More engine threads than any machine of today has cores is a slip of the finger.
 const THREADS_MAX: u32 = 1_024;
 
@@ -264,9 +268,11 @@ impl Plan {
                     self.payload_bytes
                 ),
             ),
+            (self.streaming, "streaming is not built yet: leave it out".into()),
             (
-                self.pace != Pace::Closed || self.streaming,
-                "an open loop and streaming are not built yet: leave them out".into(),
+                matches!(self.pace, Pace::Open { rate_per_s, .. }
+                    if !(RATE_MIN..=RATE_MAX).contains(&rate_per_s)),
+                format!("the rate of an open loop must be {RATE_MIN} to {RATE_MAX} requests/s"),
             ),
             (!http && self.payload_bytes == 0, "an echo message needs at least 1 byte".into()),
             (

@@ -5,16 +5,18 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
 use nix::errno::Errno;
-use record::LoadOutcome;
+use record::{Latency, LoadOutcome, OpenLoop};
 
 use crate::codec::Codec;
 use crate::echo::Echo;
-use crate::engine::{Engine, Published, Share, Window};
+use crate::engine::{Engine, ExactTimers, Published, Share, Window};
 use crate::gate::Gate;
 use crate::http1::Http;
 use crate::idle::Idle;
+use crate::open_loop::{self, Counts};
 use crate::socket::Sockets;
-use crate::{Error, Length, Observer, Plan, Protocol, probe};
+use crate::tally::Tally;
+use crate::{Error, Length, Observer, Pace, Plan, Protocol, probe};
 
 /// Descriptors beside the connections: standard streams, epoll, the caller's own.
 const DESCRIPTORS_SPARE: u64 = 64;
@@ -93,8 +95,12 @@ impl Crew<'_> {
         codec: C,
         observer: Option<&'o mut dyn Observer>,
     ) -> Result<Window, Error> {
-        let result = Pinned::to(self.plan.core.map(|core| core + thread as usize))
-            .and_then(|_pinned| Engine::new(self.share(thread), codec, observer)?.run());
+        let work = || {
+            let _pinned = Pinned::to(self.plan.core.map(|core| core + thread as usize))?;
+            let _timers = ExactTimers::for_pace(self.plan.pace)?;
+            Engine::new(self.share(thread), codec, observer)?.run()
+        };
+        let result = work();
         if result.is_err() {
             self.gate.break_up();
         }
@@ -115,7 +121,7 @@ impl Crew<'_> {
         };
         let connections = part(u64::from(plan.connections)) as u32;
         let first = each * thread + thread.min(more);
-        Share { plan, sockets, gate, first, connections, requests, published }
+        Share { plan, sockets, gate, thread, first, connections, requests, published }
     }
 }
 
@@ -127,7 +133,8 @@ fn sum_up(
     windows: Vec<Window>,
     verification: String,
 ) -> Result<LoadOutcome, Error> {
-    let mut tally = crate::tally::Tally::new()?;
+    let mut tally = Tally::new()?;
+    let mut open = OpenSum::default();
     let (mut duration_ns, mut cpu_ns, mut mean_in_flight, mut without) = (0, 0, 0.0, 0);
     let (mut ended_early, mut errors_in_warmup) = (None, 0);
     for window in windows {
@@ -137,8 +144,10 @@ fn sum_up(
         without += window.without_progress;
         errors_in_warmup += window.errors_in_warmup;
         ended_early = ended_early.or(window.ended_early);
+        open.add(window.open)?;
         tally.merge(window.tally)?;
     }
+    let (open_loop, latency) = open.summary(plan, &tally)?;
     let duration_s = duration_ns as f64 / 1e9;
     Ok(LoadOutcome {
         url: plan.target.url.clone(),
@@ -157,8 +166,8 @@ fn sum_up(
         closed_by_server: tally.closed_by_server,
         bytes_sent: tally.bytes_sent,
         bytes_received: tally.bytes_received,
-        latency: tally.latencies.summary()?,
-        open_loop: None,
+        latency,
+        open_loop,
         mean_in_flight,
         client_cpu_us: cpu_ns / 1_000,
         reconnect: plan.reconnect,
@@ -171,6 +180,46 @@ fn sum_up(
         verification,
         errors_by_kind: tally.errors,
     })
+}
+
+/// The open loops of all threads.
+#[derive(Default)]
+struct OpenSum {
+    counts: Option<Counts>,
+    /// That of the busiest thread: it is the one that decides.
+    busy_share: f64,
+}
+
+impl OpenSum {
+    fn add(&mut self, thread: Option<(Counts, f64)>) -> Result<(), Error> {
+        let Some((counts, busy_share)) = thread else { return Ok(()) };
+        self.busy_share = self.busy_share.max(busy_share);
+        match &mut self.counts {
+            Some(sum) => sum.merge(&counts)?,
+            None => self.counts = Some(counts),
+        }
+        Ok(())
+    }
+
+    /// What an open loop adds to the outcome, and the latency: the closed loop's if there is none.
+    fn summary(self, plan: &Plan, tally: &Tally) -> Result<(Option<OpenLoop>, Latency), Error> {
+        let (Some(counts), Pace::Open { rate_per_s, arrivals, seed }) = (self.counts, plan.pace)
+        else {
+            return Ok((None, tally.latencies.summary()?));
+        };
+        let open_loop = OpenLoop {
+            arrivals,
+            rate_per_s,
+            seed,
+            due: counts.due,
+            sent: counts.sent,
+            unanswered: counts.unanswered,
+            send_lag: counts.send_lag.summary()?,
+            from_send: counts.from_send.summary()?,
+            invalid: open_loop::invalid(&counts, self.busy_share),
+        };
+        Ok((Some(open_loop), counts.latency.summary()?))
+    }
 }
 
 /// Raises the soft limit of descriptors if the plan needs more (getrlimit(2)).
