@@ -5,7 +5,9 @@
 
 mod budget;
 mod calibrate;
+pub mod cgroup;
 mod conduct;
+pub mod counting;
 mod discover;
 mod engine;
 pub mod environment;

@@ -153,6 +153,7 @@ fn run_trial(
         settings: &plan::settings_of_trial(&results.settings, slot),
         root,
         idle_sample,
+        role: slot.role,
     })
 }
 

@@ -1,24 +1,31 @@
-//! A server process under test: start, first line, stop, last line. man: wait4(2), prctl(2),
-//! sched_setaffinity(2).
+//! A server process under test: start, first line, stop, last line. man: wait4(2), pidfd_open(2),
+//! prctl(2), sched_setaffinity(2).
 //!
 //! Whatever happens, no server outlives its trial: its process group is killed when the value is
 //! dropped, and it is killed by the kernel (PR_SET_PDEATHSIG) when iolab itself is killed.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CpuSet;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use record::ServerExit;
 
-use crate::sys;
+use crate::sys::{self, Birth};
+
+use super::cgroup::{self, Cgroup};
+use super::counting::{self, Counters};
+use super::sample;
 
 /// Time from the start to the `listening` line: a ring, a thread pool and a scan of the document
 /// root take milliseconds; a loaded machine is allowed for.
@@ -26,9 +33,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time from SIGTERM to the end: the drain timeout that trials ask for (2 s), and room.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Time between two looks at a process that is about to end.
-const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Most bytes kept of what a process says on stderr: enough for its reason.
 const STDERR_BYTES_MAX: u64 = 16 * 1024;
@@ -41,20 +45,58 @@ pub struct Server {
     stdout: Receiver<String>,
     stderr: Option<JoinHandle<String>>,
     reaped: bool,
+    /// Readable when the child has ended.
+    pidfd: OwnedFd,
+    /// The counters of its system calls, where it was started with them.
+    pub counters: Option<Counters>,
+    /// Its own memory cgroup, where one can be made.
+    pub cgroup: Option<Cgroup>,
+    /// Lets the thread go that started it.
+    _starter: Sender<()>,
 }
 
 impl Server {
     /// Starts `executable` on `cores` (any core if empty) and waits for its `listening` line. The
     /// error is one sentence for the table.
     pub fn start(executable: &Path, arguments: &[String], cores: &[u32]) -> Result<Server, String> {
+        Server::start_as(executable, arguments, cores, false)
+    }
+
+    /// The same, and its system calls are counted from its birth on.
+    pub fn start_counted(
+        executable: &Path,
+        arguments: &[String],
+        cores: &[u32],
+    ) -> Result<Server, String> {
+        Server::start_as(executable, arguments, cores, true)
+    }
+
+    fn start_as(
+        executable: &Path,
+        arguments: &[String],
+        cores: &[u32],
+        counted: bool,
+    ) -> Result<Server, String> {
         let mut command = Command::new(executable);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        prepare(&mut command, cores)?;
-        let mut child = command.spawn().map_err(|e| format!("cannot start: {e}"))?;
+        let cgroup = cgroup::create();
+        let entrance = cgroup.as_ref().map(Cgroup::entrance).transpose();
+        let entrance = entrance.map_err(|e| format!("cannot start: its cgroup: {e}"))?;
+        prepare(&mut command, cores, entrance)?;
+        let Started { mut child, counters, starter, pidfd } = start(command, counted)?;
         let stdout = lines_of(child.stdout.take().ok_or("its stdout is not a pipe")?);
         let stderr = Some(text_of(child.stderr.take().ok_or("its stderr is not a pipe")?));
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Server { child, address, stdout, stderr, reaped: false };
+        let mut server = Server {
+            child,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            stdout,
+            stderr,
+            reaped: false,
+            pidfd,
+            counters,
+            cgroup,
+            _starter: starter,
+        };
         server.address = server.listening()?;
         Ok(server)
     }
@@ -64,6 +106,14 @@ impl Server {
         Pid::from_raw(self.child.id() as i32)
     }
 
+    /// All its processes at this moment: a peer may fork workers when it likes.
+    pub fn processes(&self) -> Vec<Pid> {
+        match &self.cgroup {
+            Some(cgroup) => cgroup.processes(),
+            None => sample::process_tree(self.pid()),
+        }
+    }
+
     fn listening(&mut self) -> Result<SocketAddr, String> {
         let line = match self.stdout.recv_timeout(START_TIMEOUT) {
             Ok(line) => line,
@@ -71,7 +121,7 @@ impl Server {
                 return Err(format!("no `listening` line within {} s", START_TIMEOUT.as_secs()));
             }
             Err(RecvTimeoutError::Disconnected) => {
-                self.end(Instant::now() + STOP_TIMEOUT);
+                self.end(STOP_TIMEOUT);
                 let said = self.stderr.take().and_then(|reader| reader.join().ok());
                 return Err(format!("ended at once: {}", tail(&said.unwrap_or_default())));
             }
@@ -86,7 +136,7 @@ impl Server {
     pub fn stop(mut self) -> ServerExit {
         // An error means that it has ended already; its status is collected below.
         let _ = kill(self.pid(), Signal::SIGTERM);
-        let mut exit = self.end(Instant::now() + STOP_TIMEOUT);
+        let mut exit = self.end(STOP_TIMEOUT);
         // Every line is there by now, unless a process that the server left behind holds the pipe.
         let mut last = None;
         while let Ok(line) = self.stdout.recv_timeout(Duration::from_millis(100)) {
@@ -98,30 +148,82 @@ impl Server {
         exit
     }
 
-    /// Waits for the end until `deadline`, then kills.
-    fn end(&mut self, deadline: Instant) -> ServerExit {
-        let mut killed = false;
-        loop {
-            match wait4(self.pid()) {
-                Some(exit) => {
-                    self.reaped = true;
-                    return ServerExit { killed, ..exit };
-                }
-                None if !killed && Instant::now() >= deadline => {
-                    kill_group(self.pid());
-                    killed = true;
-                }
-                None => std::thread::sleep(POLL_INTERVAL),
-            }
+    /// Waits for the end so long, then kills.
+    fn end(&mut self, limit: Duration) -> ServerExit {
+        let killed = !ends_within(&self.pidfd, limit);
+        if killed {
+            kill_group(self.pid());
         }
+        let exit = wait4(self.pid());
+        self.reaped = true;
+        // What a server leaves behind (workers in a session of their own) ends with it.
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill_all();
+        }
+        ServerExit { killed, ..exit }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         if !self.reaped {
-            kill_group(self.pid());
-            self.end(Instant::now());
+            self.end(Duration::ZERO);
+        }
+    }
+}
+
+/// What [`start`] brings back.
+struct Started {
+    child: Child,
+    counters: Option<Counters>,
+    starter: Sender<()>,
+    pidfd: OwnedFd,
+}
+
+/// Starts a process on a thread made for it, which then sleeps until `starter` is dropped. That
+/// thread must outlive the process: the kernel kills the child of a thread that has ended
+/// (PR_SET_PDEATHSIG), and counters are inherited from it.
+fn start(mut command: Command, counted: bool) -> Result<Started, String> {
+    let (tell, told) = channel();
+    let (starter, stop) = channel::<()>();
+    let mut born = move || {
+        let counters = counted.then(counting::open_here).transpose()?;
+        let child = command.spawn().map_err(|e| format!("cannot start: {e}"))?;
+        Ok::<_, String>((child, counters))
+    };
+    std::thread::Builder::new()
+        .name("starter".into())
+        .spawn(move || {
+            // The other side waits for it; then this thread waits for the end of `starter`.
+            let _ = tell.send(born());
+            let _ = stop.recv();
+        })
+        .map_err(|e| format!("cannot start: no thread: {e}"))?;
+    let (child, counters) =
+        told.recv().unwrap_or_else(|_| Err("cannot start: its thread ended".into()))?;
+    let pid = Pid::from_raw(child.id() as i32);
+    let pidfd = sys::pidfd(pid).map_err(|error| {
+        kill_group(pid);
+        wait4(pid);
+        format!("cannot watch for its end (pidfd_open, Linux 5.3): {error}")
+    })?;
+    Ok(Started { child, counters, starter, pidfd })
+}
+
+/// Whether the process behind this descriptor ends within the time limit.
+fn ends_within(pidfd: &OwnedFd, limit: Duration) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Rounded up: a poll of 0 ms would spin through the last millisecond.
+        let left = left.as_millis() as i32 + i32::from(!left.is_zero());
+        let mut watched = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut watched, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+            Ok(0) if Instant::now() >= deadline => return false,
+            Ok(0) | Err(Errno::EINTR) => {}
+            // Any other error leaves the process unwatched: it is then killed.
+            Ok(_) => return true,
+            Err(_) => return false,
         }
     }
 }
@@ -133,28 +235,25 @@ fn kill_group(leader: Pid) {
     let _ = killpg(leader, Signal::SIGKILL);
 }
 
-/// Pins the child, ties its life to ours, and keeps the terminal's Ctrl-C from it: iolab stops its
-/// servers itself, so that what was measured is written first.
-fn prepare(command: &mut Command, cores: &[u32]) -> Result<(), String> {
+/// Pins the child, ties its life to ours, puts it into its cgroup, and keeps the terminal's Ctrl-C
+/// from it: iolab stops its servers itself, so that what was measured is written first.
+fn prepare(command: &mut Command, cores: &[u32], cgroup: Option<OwnedFd>) -> Result<(), String> {
     let mut set = CpuSet::new();
     for &core in cores {
         set.set(core as usize).map_err(|e| format!("cannot pin to core {core}: {e}"))?;
     }
     command.process_group(0);
-    sys::tie_and_pin(command, (!cores.is_empty()).then_some(set));
+    let cores = (!cores.is_empty()).then_some(set);
+    sys::prepare_birth(command, Birth { cores, cgroup });
     Ok(())
 }
 
-/// Collects a child that has ended, with what its whole life used; `None` while it runs.
-fn wait4(pid: Pid) -> Option<ServerExit> {
-    let (status, usage) = match sys::wait4(pid) {
-        Ok(None) => return None,
-        Ok(Some(ended)) => ended,
-        // ECHILD: collected before. There is nothing left to tell.
-        Err(_) => return Some(ServerExit::default()),
-    };
+/// Collects a child that has ended or was killed, with what its whole life used.
+fn wait4(pid: Pid) -> ServerExit {
+    // ECHILD: collected before. There is nothing left to tell.
+    let Ok((status, usage)) = sys::wait4(pid) else { return ServerExit::default() };
     let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
-    Some(ServerExit {
+    ServerExit {
         code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
         signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
         killed: false,
@@ -163,7 +262,7 @@ fn wait4(pid: Pid) -> Option<ServerExit> {
         involuntary_switches: usage.ru_nivcsw as u64,
         resident_max_kib: usage.ru_maxrss as u64,
         counters: None,
-    })
+    }
 }
 
 fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
@@ -202,27 +301,31 @@ pub struct Said {
 }
 
 /// Runs a process that should end by itself, within a time limit.
-pub fn run_briefly(mut command: Command, timeout: Duration) -> Result<Said, String> {
+pub fn run_briefly(command: Command, timeout: Duration) -> Result<Said, String> {
+    run_briefly_in(command, timeout, None)
+}
+
+/// The same in a cgroup, given by its entrance.
+pub fn run_briefly_in(
+    mut command: Command,
+    timeout: Duration,
+    cgroup: Option<OwnedFd>,
+) -> Result<Said, String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    prepare(&mut command, &[])?;
-    let mut child = command.spawn().map_err(|e| format!("cannot start: {e}"))?;
+    prepare(&mut command, &[], cgroup)?;
+    let Started { mut child, pidfd, starter, .. } = start(command, false)?;
     let stdout = text_of(child.stdout.take().ok_or("its stdout is not a pipe")?);
     let stderr = text_of(child.stderr.take().ok_or("its stderr is not a pipe")?);
     let pid = Pid::from_raw(child.id() as i32);
-    let deadline = Instant::now() + timeout;
-    let exit = loop {
-        if let Some(exit) = wait4(pid) {
-            break exit;
-        }
-        if Instant::now() >= deadline {
-            kill_group(pid);
-            while wait4(pid).is_none() {
-                std::thread::sleep(POLL_INTERVAL);
-            }
-            return Err(format!("did not end within {} s", timeout.as_secs()));
-        }
-        std::thread::sleep(POLL_INTERVAL);
-    };
+    let in_time = ends_within(&pidfd, timeout);
+    if !in_time {
+        kill_group(pid);
+    }
+    let exit = wait4(pid);
+    drop(starter);
+    if !in_time {
+        return Err(format!("did not end within {} s", timeout.as_secs()));
+    }
     Ok(Said {
         code: exit.code,
         signal: exit.signal,

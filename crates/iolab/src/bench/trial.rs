@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use record::{IdleSample, Measured, Model, Settings, Workload};
+use record::{IdleSample, Measured, MemorySample, Model, Role, Settings, Workload};
 
-use super::sample::{self, Borders};
+use super::sample::{self, Borders, Seen};
 use super::server::Server;
-use super::{engine, exchange};
+use super::{counting, engine, exchange};
 
 /// Idle time that servers are asked to allow: no idle connection may be closed for its age.
 const IDLE_TIMEOUT: &str = "600s";
@@ -40,6 +40,8 @@ pub struct Setting<'a> {
     pub root: &'a Path,
     /// Whether this trial takes the idle sample.
     pub idle_sample: bool,
+    /// What the trial is for: [`Role::Counting`] has its system calls counted.
+    pub role: Role,
 }
 
 /// Runs a trial. The error is one sentence for the table. Takes bounded time whatever the server
@@ -47,45 +49,56 @@ pub struct Setting<'a> {
 pub fn run(setting: &Setting) -> Result<Measured, String> {
     let Setting { workload, settings, .. } = setting;
     let arguments = arguments(setting);
-    let server = Server::start(setting.executable, &arguments, &settings.server_cores)?;
+    let start = match setting.role {
+        Role::Counting => Server::start_counted,
+        Role::Timed | Role::Sentinel => {
+            counting::end_pass();
+            Server::start
+        }
+    };
+    let server = start(setting.executable, &arguments, &settings.server_cores)?;
     exchange::verify(server.address, workload)?;
-    let processes = sample::process_tree(server.pid());
 
-    let memory_before = sample::memory(&processes);
     let held = match (setting.idle_sample, workload.idle_connections) {
-        (true, _) => workload.idle_sample_connections,
+        (true, _) => workload.idle_sample_connections.max(workload.idle_connections),
         (false, kept) => kept,
     };
+    let memory_before = setting.idle_sample.then(|| sample::memory(&server));
     let mut open = exchange::open_idle(server.address, held, workload)?;
-    let idle = setting.idle_sample.then(|| {
-        std::thread::sleep(SETTLE);
-        let (begin, cpu_before) = (Instant::now(), sample::cpu_us(&processes));
-        std::thread::sleep(Duration::from_secs_f64(settings.idle_sample_s));
-        let cpu_us = sample::cpu_us(&processes) - cpu_before;
-        let duration_s = begin.elapsed().as_secs_f64();
-        let memory = sample::memory(&processes);
-        IdleSample { connections: held, duration_s, cpu_us, wake_ups: 0, memory_before, memory }
-    });
+    let idle = memory_before.map(|before| idle_sample(&server, held, before, settings));
     open.truncate(workload.idle_connections as usize);
 
-    let mut borders = Borders::new(processes);
+    let mut borders = Borders::new(&server);
     let load = engine::run(server.address, workload, settings, &mut borders)?;
-    let (server_sample, machine) = borders.finish().ok_or("the load had no measured window")?;
+    let Seen { server: server_sample, machine, calls } = borders.finish()?;
     let idle_connections_lost = exchange::count_lost(&open);
     // The server is stopped with its idle connections open: it closes first, so that no port of the
     // client is left in TIME_WAIT, and stopping under connections is exercised in every trial.
     let hanging_up = std::thread::spawn(move || exchange::hang_up_after_server(open));
     let exit = server.stop();
     hanging_up.join().map_err(|_| "closing the idle connections failed")?;
-    Ok(Measured {
-        load,
-        server: server_sample,
-        machine,
-        idle,
-        idle_connections_lost,
-        exit,
-        calls: None,
-    })
+    Ok(Measured { load, server: server_sample, machine, idle, idle_connections_lost, exit, calls })
+}
+
+/// The server with `held` connections open and silent.
+fn idle_sample(
+    server: &Server,
+    held: u32,
+    memory_before: MemorySample,
+    settings: &Settings,
+) -> IdleSample {
+    std::thread::sleep(SETTLE);
+    let begin = Instant::now();
+    let wait = || std::thread::sleep(Duration::from_secs_f64(settings.idle_sample_s));
+    let used = sample::quiet(server, wait);
+    IdleSample {
+        connections: held,
+        duration_s: begin.elapsed().as_secs_f64(),
+        cpu_us: used.cpu_us,
+        wake_ups: used.wake_ups,
+        memory_before,
+        memory: sample::memory(server),
+    }
 }
 
 fn arguments(setting: &Setting) -> Vec<String> {
