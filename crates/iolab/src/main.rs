@@ -9,6 +9,7 @@ mod doubt;
 mod failure;
 #[cfg(test)]
 mod fixture;
+mod instrument;
 mod load_command;
 mod report;
 mod responder;
@@ -38,6 +39,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Render a result file: tables, REPORT.md, plots.
     Report(report::Arguments),
+    /// Test the instrument on itself: servers with known faults, identical servers, other tools.
+    CheckInstrument(instrument::Arguments),
     /// Say what this machine allows, and what to do about what it does not.
     Doctor(doctor::Arguments),
     /// Print the JSON schema of a result file.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         }
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::CheckInstrument(arguments) => instrument::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Schema => text::print(&format!("{:#}\n", record::schema())),
     };

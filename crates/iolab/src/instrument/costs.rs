@@ -1,0 +1,3 @@
+//! To be written.
+use super::Trap;
+pub const TRAPS: &[Trap] = &[];
