@@ -30,7 +30,7 @@ use crate::open_loop::{self, OpenLoop};
 use crate::schedule::ClosedLoop;
 use crate::socket::{Sockets, connect_error};
 use crate::tally::{Fault, Tally};
-use crate::{Error, Length, Observer, Plan, Progress};
+use crate::{Error, Length, Live, Observer, Plan, Stage};
 
 /// Half of an L2 cache of today at most, and one recv(2) for most replies.
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -43,6 +43,8 @@ const READS_PER_TURN_MAX: u32 = 16;
 /// ask for (`somaxconn`), for a SYN that finds the backlog full is dropped and comes again a second
 /// later.
 const CONNECTING_MAX: usize = 512;
+/// How often the run is shown to others: as often as an eye can follow, and no more.
+const TICK_NS: u64 = 100_000_000;
 /// How exactly time limits are kept.
 const SWEEP_NS: u64 = 20_000_000;
 /// Pause after a failed connect(2): a dead server must not be hammered.
@@ -91,15 +93,8 @@ pub(crate) struct Share<'a> {
     pub(crate) connections: u32,
     /// How many requests, when the plan counts requests.
     pub(crate) requests: u64,
-    /// What all threads have counted, for the live line.
-    pub(crate) published: &'a Published,
-}
-
-/// Counters that threads add to once a second.
-#[derive(Debug, Default)]
-pub(crate) struct Published {
-    pub(crate) requests: std::sync::atomic::AtomicU64,
-    pub(crate) errors: std::sync::atomic::AtomicU64,
+    /// Where the run can be seen, and stopped.
+    pub(crate) live: &'a Live,
 }
 
 /// The loop and all that it owns.
@@ -109,6 +104,8 @@ pub(crate) struct Engine<'a, C: Codec> {
     observer: Option<&'a mut dyn Observer>,
     epoll: OwnedFd,
     connections: Vec<Connection<C::Reader>>,
+    /// Requests on their way at once on each connection, at most.
+    depth: usize,
     events: Vec<epoll::Event>,
     received: Vec<u8>,
     schedule: ClosedLoop,
@@ -124,8 +121,10 @@ pub(crate) struct Engine<'a, C: Codec> {
     next_sweep_ns: u64,
     next_tick_ns: u64,
     phase_started_ns: u64,
-    measuring: bool,
-    published: (u64, u64),
+    /// Requests and errors that were shown so far.
+    shown: (u64, u64),
+    /// Somebody has asked for the end.
+    stopped: bool,
     /// Slots without a socket that try again, and when.
     retries: Vec<(u64, usize)>,
     /// Since when connects fail, if none has succeeded since and nothing was answered.
@@ -144,7 +143,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         let epoll =
             epoll::create(epoll::CreateFlags::CLOEXEC)
                 .map_err(Error::system::<rustix::io::Errno>("epoll_create1"))?;
-        let depth = share.plan.pipelining;
+        let depth = share.plan.depth();
         let connections =
             (0..share.connections).map(|_| Connection::new(depth, codec.reader())).collect();
         let open = open::new_loop(&share)?;
@@ -156,6 +155,7 @@ impl<'a, C: Codec> Engine<'a, C> {
             observer,
             epoll,
             connections,
+            depth: depth as usize,
             events: vec![no_event; events_max],
             received: vec![0; RECEIVE_BYTES],
             schedule: ClosedLoop::stopped(),
@@ -166,10 +166,10 @@ impl<'a, C: Codec> Engine<'a, C> {
             origin: Instant::now(),
             now_ns: 0,
             next_sweep_ns: SWEEP_NS,
-            next_tick_ns: SECOND_NS,
+            next_tick_ns: TICK_NS,
             phase_started_ns: 0,
-            measuring: false,
-            published: (0, 0),
+            shown: (0, 0),
+            stopped: false,
             retries: Vec::with_capacity(share.connections as usize),
             failing_since_ns: None,
             last_reply_ns: 0,
@@ -197,9 +197,6 @@ impl<'a, C: Codec> Engine<'a, C> {
         let (end_ns, cpu_ns) = (self.clock(), thread_cpu_ns()? - cpu_ns);
         self.schedule = ClosedLoop::stopped();
         let busy_share = self.end_open_window(end_ns);
-        // The live line has nothing more to say: what comes now is not counted.
-        self.measuring = false;
-        self.next_tick_ns = u64::MAX;
         gate.pass().map_err(told)?;
         if let Some(observer) = &mut self.observer {
             observer.window_ended();
@@ -210,6 +207,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         let without_progress = self.connections.iter().filter(idle).count() as u32;
         let fresh = Tally::new()?.carrying(&self.tally);
         let tally = std::mem::replace(&mut self.tally, fresh);
+        self.enter(Stage::Ending);
         self.drain(if self.open.is_some() { open::DRAIN_NS } else { DRAIN_NS })?;
         let open = self.finish_open().map(|counts| (counts, busy_share));
         let errors_in_warmup = self.errors_in_warmup;
@@ -238,6 +236,9 @@ impl<'a, C: Codec> Engine<'a, C> {
                 begun += 1;
             }
             self.turn(self.now_ns + SWEEP_NS)?;
+            if self.stopped {
+                return Err(Error::Interrupted);
+            }
             let is_open = |connection: &&Connection<_>| connection.phase == Phase::Open;
             let open_now = self.connections.iter().filter(is_open).count();
             if open_now > open {
@@ -262,6 +263,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         if warmup_ns == 0 {
             return Ok(());
         }
+        self.enter(Stage::WarmingUp);
         let end_ns = self.now_ns + warmup_ns;
         match &mut self.open {
             Some(open) => open.warm_up(self.now_ns),
@@ -270,6 +272,9 @@ impl<'a, C: Codec> Engine<'a, C> {
         self.kick();
         while self.now_ns < end_ns && !self.is_dead() {
             self.turn(end_ns)?;
+            if self.stopped {
+                return Err(Error::Interrupted);
+            }
         }
         if matches!(self.share.plan.length, Length::Requests(_)) {
             self.schedule = ClosedLoop::stopped();
@@ -286,10 +291,9 @@ impl<'a, C: Codec> Engine<'a, C> {
         self.clock();
         self.phase_started_ns = self.now_ns;
         self.last_reply_ns = self.now_ns;
-        self.measuring = true;
-        self.published = (0, 0);
         self.errors_in_warmup = self.tally.errors_sum();
         self.tally.start(self.now_ns);
+        self.enter(Stage::Measuring);
         self.connections.iter_mut().for_each(|connection| connection.completed = 0);
         self.waited_ns = 0;
         let (end_ns, budget) = (self.window_end_ns(), self.share.requests);
@@ -319,6 +323,10 @@ impl<'a, C: Codec> Engine<'a, C> {
         while self.now_ns < end_ns {
             if counted && !self.has_work() {
                 break;
+            }
+            if self.stopped {
+                let seconds = (self.now_ns - self.phase_started_ns) as f64 / 1e9;
+                return Ok(Some(format!("stopped {seconds:.1} s into the window")));
             }
             if self.is_dead() {
                 let address = self.share.sockets.address();
@@ -352,7 +360,7 @@ impl<'a, C: Codec> Engine<'a, C> {
     /// Waits until nothing is in flight, for `limit_ns` at most. The schedule must have stopped.
     fn drain(&mut self, limit_ns: u64) -> Result<(), Error> {
         let end_ns = self.clock() + limit_ns;
-        while self.now_ns < end_ns && self.has_work() && !self.is_dead() {
+        while self.now_ns < end_ns && self.has_work() && !self.is_dead() && !self.stopped {
             self.turn(end_ns)?;
         }
         Ok(())
@@ -493,15 +501,17 @@ impl<'a, C: Codec> Engine<'a, C> {
 
     /// Admits as many requests as the schedule allows and the pipeline has room for, and sends
     /// them. A pipeline is refilled when three quarters of it are empty, so that requests go out in
-    /// batches.
+    /// batches; a stream when half of it is, so that it never runs dry.
     fn refill(&mut self, slot: usize) {
         if self.open.is_some() {
             return self.list_if_free(slot);
         }
         let connection = &mut self.connections[slot];
-        let depth = self.share.plan.pipelining as usize;
+        let depth = self.depth;
         let under_way = connection.pending.len();
-        if connection.phase == Phase::Open && !self.share.plan.reconnect && under_way <= depth / 4 {
+        let refilled_at = if self.share.plan.streaming { depth / 2 } else { depth / 4 };
+        if connection.phase == Phase::Open && !self.share.plan.reconnect && under_way <= refilled_at
+        {
             let mut admitted = 0;
             while under_way + admitted < depth && self.schedule.take() {
                 connection.admit(Pending { due_ns: self.now_ns, sent_ns: self.now_ns });
@@ -550,7 +560,7 @@ impl<'a, C: Codec> Engine<'a, C> {
             self.tally.admitted(1, self.now_ns);
         }
         let index = self.share.first + slot as u32;
-        let socket = match self.share.sockets.connect(self.share.sockets.source(index)) {
+        let socket = match self.share.sockets.connect(index) {
             Ok(socket) => socket,
             Err(error) => return self.lost(slot, Fault::Connect, format!("connect: {error}")),
         };
@@ -744,26 +754,22 @@ impl<'a, C: Codec> Engine<'a, C> {
         }
     }
 
-    /// Tells the other threads and the observer how far we are.
+    /// Shows how far we are, and looks whether the run was stopped.
     fn tick(&mut self) {
-        use std::sync::atomic::Ordering::Relaxed;
-        self.next_tick_ns = self.now_ns + SECOND_NS;
+        self.next_tick_ns = self.now_ns + TICK_NS;
         let now = (self.tally.requests, self.tally.errors_sum());
-        let board = self.share.published;
-        if self.measuring {
-            board.requests.fetch_add(now.0 - self.published.0, Relaxed);
-            board.errors.fetch_add(now.1 - self.published.1, Relaxed);
-            self.published = now;
+        self.share.live.add(now.0 - self.shown.0, now.1 - self.shown.1);
+        self.shown = now;
+        self.stopped = self.share.live.is_stopped();
+    }
+
+    /// The first thread shows that another stage has begun. The others' counts of the last
+    /// stage may trail in: it is a display.
+    fn enter(&mut self, stage: Stage) {
+        if self.share.thread == 0 {
+            self.share.live.enter(stage);
         }
-        let total = match self.measuring {
-            true => (board.requests.load(Relaxed), board.errors.load(Relaxed)),
-            false => now,
-        };
-        let elapsed = Duration::from_nanos(self.now_ns - self.phase_started_ns);
-        let (measuring, requests, errors) = (self.measuring, total.0, total.1);
-        if let Some(observer) = &mut self.observer {
-            observer.tick(&Progress { measuring, elapsed, requests, errors });
-        }
+        self.shown = (self.tally.requests, self.tally.errors_sum());
     }
 
     fn is_dead(&self) -> bool {

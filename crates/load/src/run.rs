@@ -9,14 +9,14 @@ use record::{Latency, LoadOutcome, OpenLoop};
 
 use crate::codec::Codec;
 use crate::echo::Echo;
-use crate::engine::{Engine, ExactTimers, Published, Share, Window};
+use crate::engine::{Engine, ExactTimers, Share, Window};
 use crate::gate::Gate;
 use crate::http1::Http;
 use crate::idle::Idle;
 use crate::open_loop::{self, Counts};
 use crate::socket::Sockets;
 use crate::tally::Tally;
-use crate::{Error, Length, Observer, Pace, Plan, Protocol, probe};
+use crate::{Error, Length, Live, Observer, Pace, Plan, Protocol, Stage, probe};
 
 /// Descriptors beside the connections: standard streams, epoll, the caller's own.
 const DESCRIPTORS_SPARE: u64 = 64;
@@ -29,19 +29,32 @@ const DESCRIPTORS_SPARE: u64 = 64;
 /// # Errors
 /// When no window could be measured: see [`Error`].
 pub fn run(plan: &Plan, observer: &mut dyn Observer) -> Result<LoadOutcome, Error> {
+    run_live(plan, observer, &Live::default())
+}
+
+/// The same, seen by other threads through `live`, which can also end it early.
+///
+/// # Errors
+/// As [`run`], and [`Error::Interrupted`] when it was stopped before its window began.
+pub fn run_live(
+    plan: &Plan,
+    observer: &mut dyn Observer,
+    live: &Live,
+) -> Result<LoadOutcome, Error> {
     plan.check()?;
     allow_descriptors(plan)?;
-    let sockets = Sockets::new(plan.target.address).map_err(Error::system("socket"))?;
+    live.enter(Stage::Connecting);
+    let sockets = Sockets::new(plan)?;
     match plan.target.protocol {
         Protocol::Echo => {
-            let codec = || Echo::new(plan.payload_bytes, plan.pipelining);
+            let codec = || Echo::new(plan.payload_bytes, plan.depth());
             probe::verify(plan, &mut codec())?;
-            measure(plan, &sockets, codec, observer)
+            measure(plan, &sockets, codec, observer, live)
         }
         Protocol::Http => {
             let expected = probe::expected_body(plan)?;
             let codec = || Http::new(plan, expected.clone());
-            measure(plan, &sockets, codec, observer)
+            measure(plan, &sockets, codec, observer, live)
         }
     }
 }
@@ -52,11 +65,11 @@ fn measure<C: Codec>(
     sockets: &Sockets,
     codec: impl Fn() -> C + Sync,
     observer: &mut dyn Observer,
+    live: &Live,
 ) -> Result<LoadOutcome, Error> {
-    let idle = Idle::open(sockets, plan.connections, plan.idle_connections)?;
+    let idle = Idle::open(sockets, live, plan.connections, plan.idle_connections)?;
     let gate = Gate::new(plan.threads as usize);
-    let published = Published::default();
-    let crew = Crew { plan, sockets, gate: &gate, published: &published };
+    let crew = Crew { plan, sockets, gate: &gate, live };
     let (crew, make) = (&crew, &codec);
     let windows = std::thread::scope(|scope| {
         let others: Vec<_> = (1..plan.threads)
@@ -84,7 +97,7 @@ struct Crew<'a> {
     plan: &'a Plan,
     sockets: &'a Sockets,
     gate: &'a Gate,
-    published: &'a Published,
+    live: &'a Live,
 }
 
 impl Crew<'_> {
@@ -109,7 +122,7 @@ impl Crew<'_> {
 
     /// The part of the load that a thread carries: an equal one, the first threads one more.
     fn share(&self, thread: u32) -> Share<'_> {
-        let Crew { plan, sockets, gate, published } = *self;
+        let Crew { plan, sockets, gate, live } = *self;
         let part = |total: u64| {
             let (each, more) = (total / u64::from(plan.threads), total % u64::from(plan.threads));
             each + u64::from(u64::from(thread) < more)
@@ -121,7 +134,7 @@ impl Crew<'_> {
         };
         let connections = part(u64::from(plan.connections)) as u32;
         let first = each * thread + thread.min(more);
-        Share { plan, sockets, gate, thread, first, connections, requests, published }
+        Share { plan, sockets, gate, thread, first, connections, requests, live }
     }
 }
 
@@ -171,7 +184,7 @@ fn sum_up(
         mean_in_flight,
         client_cpu_us: cpu_ns / 1_000,
         reconnect: plan.reconnect,
-        pipelining: plan.pipelining,
+        pipelining: plan.depth(),
         streaming: plan.streaming,
         payload_bytes: plan.payload_bytes as u64,
         threads: plan.threads,

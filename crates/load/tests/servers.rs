@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use load::{Error, ExpectedBody, Length, Method, Observer, Pace, Plan, Progress, Silent, run};
+use load::{
+    Error, ExpectedBody, Length, Live, Method, Observer, Pace, Plan, Silent, Stage, run, run_live,
+};
 use record::{Arrivals, LoadOutcome, OpenLoop};
 
 type Test = Result<(), Box<dyn std::error::Error>>;
@@ -403,10 +405,6 @@ impl Observer for Witness {
     fn window_ended(&mut self) {
         self.0.push("ended");
     }
-    fn tick(&mut self, progress: &Progress) {
-        assert!(progress.measuring);
-        self.0.push("tick");
-    }
 }
 
 #[test]
@@ -414,13 +412,12 @@ fn the_observer_sees_both_borders_once() -> Test {
     let address = server(echo)?;
     for threads in [1, 2] {
         let mut witness = Witness::default();
-        let length = Length::Window(Duration::from_millis(1_200));
+        let length = Length::Window(Duration::from_millis(200));
         let plan = Plan { threads, length, ..plan("tcp", address, "", 1)? };
         let outcome = run(&plan, &mut witness)?;
         assert_eq!(outcome.errors, 0);
-        assert!(outcome.requests > 0 && outcome.duration_s >= 1.2, "{outcome:?}");
-        assert_eq!((witness.0.first(), witness.0.last()), (Some(&"started"), Some(&"ended")));
-        assert_eq!(witness.0.iter().filter(|call| **call != "tick").count(), 2);
+        assert!(outcome.requests > 0 && outcome.duration_s >= 0.2, "{outcome:?}");
+        assert_eq!(witness.0, ["started", "ended"]);
     }
     Ok(())
 }
@@ -551,5 +548,76 @@ fn requests_of_an_open_loop_survive_a_polite_end_and_not_a_wrong_reply() -> Test
     assert_eq!((outcome.requests, outcome.errors_by_kind.wrong), (199, 1), "{outcome:?}");
     assert_eq!((open.due, open.unanswered, outcome.latency.samples), (200, 1, 200), "{open:?}");
     assert!(outcome.closed_by_server > 0);
+    Ok(())
+}
+
+#[test]
+fn streams_of_all_sizes_come_back_whole() -> Test {
+    let address = server(echo)?;
+    for payload_bytes in [1, 16, 1_000, 65_536, 300_000] {
+        let plan = Plan { streaming: true, payload_bytes, ..plan("tcp", address, "", 5_000)? };
+        let requests = (20_000_000 / payload_bytes as u64).min(5_000);
+        let plan = Plan { length: Length::Requests(requests), ..plan };
+        let outcome = run(&plan, &mut Silent)?;
+        assert_exact(&outcome, requests);
+        assert_eq!(outcome.bytes_received, requests * payload_bytes as u64);
+        assert!(outcome.streaming && outcome.pipelining >= 2, "{outcome:?}");
+        assert!(u64::from(outcome.pipelining) * payload_bytes as u64 <= 600_000, "{outcome:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_stream_with_one_wrong_byte_is_caught() -> Test {
+    let address = server(|number, mut stream| {
+        let (mut buffer, mut passed) = (vec![0; 64 * 1024], 0);
+        loop {
+            let count = stream.read(&mut buffer)?;
+            // The first stream's byte 1,000,000 comes back wrong.
+            if number == 1 && (passed..passed + count).contains(&1_000_000) {
+                buffer[1_000_000 - passed] ^= 1;
+            }
+            passed += count;
+            match count {
+                0 => return Ok(()),
+                count => stream.write_all(&buffer[..count])?,
+            }
+        }
+    })?;
+    let plan = Plan { streaming: true, payload_bytes: 1_024, ..plan("tcp", address, "", 20_000)? };
+    let outcome = run(&plan, &mut Silent)?;
+    assert_eq!((outcome.requests, outcome.errors_by_kind.wrong), (19_999, 1), "{outcome:?}");
+    Ok(())
+}
+
+#[test]
+fn a_run_can_be_seen_and_stopped_from_outside() -> Test {
+    let address = server(echo)?;
+    for pace in [Pace::Closed, open(2_000.0)] {
+        for threads in [1, 2] {
+            let live = Arc::new(Live::default());
+            let stopper = std::thread::spawn({
+                let live = Arc::clone(&live);
+                move || {
+                    let mut seen = live.progress();
+                    while seen.stage != Stage::Measuring || seen.requests == 0 {
+                        std::thread::yield_now();
+                        seen = live.progress();
+                    }
+                    live.stop();
+                }
+            });
+            let length = Length::Window(Duration::from_secs(60));
+            let plan = Plan { pace, length, threads, ..plan("tcp", address, "", 1)? };
+            let outcome = run_live(&plan, &mut Silent, &live)?;
+            stopper.join().map_err(|_| "the other thread panicked")?;
+            assert!(outcome.requests > 0 && outcome.duration_s < 30.0, "{outcome:?}");
+            assert!(outcome.ended_early.is_some_and(|text| text.contains("stopped")));
+        }
+    }
+    let live = Live::default();
+    live.stop();
+    let plan = Plan { idle_connections: 1, ..plan("tcp", address, "", 1)? };
+    assert!(matches!(run_live(&plan, &mut Silent, &live), Err(Error::Interrupted)));
     Ok(())
 }

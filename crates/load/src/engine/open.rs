@@ -85,7 +85,7 @@ impl<C: Codec> Engine<'_, C> {
     pub(super) fn list_if_free(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
         let reconnect = self.share.plan.reconnect;
-        let room = connection.pending.len() < self.share.plan.pipelining as usize;
+        let room = connection.pending.len() < self.depth;
         let free = match connection.phase {
             Phase::Open => !reconnect && room && !connection.waits_for_room,
             Phase::Parked => reconnect,
