@@ -236,7 +236,7 @@ fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
     let workloads = plan::workloads(preset, own_workloads(arguments)?, &arguments.workloads)?;
     // Before the servers are asked what they can hold: they inherit the limit.
     let descriptors = environment::raise_descriptor_limit();
-    let place = temporary_place()?;
+    let place = temporary_place(&workloads)?;
     let servers = find_servers(arguments, place.path())?;
     let skips = [servers.skips, plan::skips(&servers.models, &workloads, descriptors)].concat();
     let mut settings = plan::settings(preset, arguments.seed.unwrap_or_else(clock_seed));
@@ -344,7 +344,7 @@ fn resume(folder: &Path, arguments: &Arguments) -> Result<Run, Failure> {
     let labels: Vec<_> = others.map(|model| model.label.clone()).collect();
     let places = directories(arguments.servers.as_deref());
     let (mut servers, _) = discover::servers(&places, &labels)?;
-    let place = temporary_place()?;
+    let place = temporary_place(&results.workloads)?;
     if results.floor.is_some() {
         servers.push(floor::found_in(place.path()).map_err(because("the floor cannot be used"))?);
     }
@@ -355,7 +355,7 @@ fn resume(folder: &Path, arguments: &Arguments) -> Result<Run, Failure> {
         )));
     }
     let executables = servers.into_iter().map(|s| (s.model.label, s.executable)).collect();
-    let keeper = Keeper::new(folder.to_owned());
+    let keeper = Keeper::new(report::folder_of(folder));
     Ok(Run { results, executables, keeper, place })
 }
 
@@ -409,13 +409,15 @@ fn new_folder(asked: Option<&Path>) -> Result<PathBuf, Failure> {
 
 /// A directory for what the run needs and nobody keeps: the document root of the file workloads,
 /// and beside it the link that is the floor's executable. It is removed at the end.
-fn temporary_place() -> Result<TempDir, Failure> {
+fn temporary_place(workloads: &[Workload]) -> Result<TempDir, Failure> {
     let place = tempfile::tempdir().map_err(because("cannot make a temporary directory"))?;
-    let documents = place.path().join(workload::DOCUMENTS);
-    let path = documents.join(workload::FILE_NAME);
-    std::fs::create_dir(&documents)
-        .and_then(|()| std::fs::write(&path, workload::pattern(workload::FILE_BYTES)))
-        .map_err(because(format!("cannot write {}", path.display())))?;
+    if workloads.iter().any(workload::is_file) {
+        let documents = place.path().join(workload::DOCUMENTS);
+        let path = documents.join(workload::FILE_NAME);
+        std::fs::create_dir(&documents)
+            .and_then(|()| std::fs::write(&path, workload::pattern(workload::FILE_BYTES)))
+            .map_err(because(format!("cannot write {}", path.display())))?;
+    }
     Ok(place)
 }
 

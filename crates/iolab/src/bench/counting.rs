@@ -213,6 +213,9 @@ pub fn open_here() -> Result<Counters, String> {
     Counters::open(&Tracepoints::find()?)
 }
 
+/// Name -> count.
+type Counts = BTreeMap<String, u64>;
+
 /// Open counters, all running.
 pub struct Counters {
     total: File,
@@ -271,8 +274,8 @@ impl Counters {
         Ok((value(&self.total)?, ring))
     }
 
-    fn names(&self) -> Result<(BTreeMap<String, u64>, BTreeMap<String, u64>), Error> {
-        let ring = self.ring.as_ref().map_or(Ok(BTreeMap::new()), |ring| values(&ring.by_name))?;
+    fn names(&self) -> Result<(Counts, Counts), Error> {
+        let ring = self.ring.as_ref().map_or(Ok(Counts::new()), |ring| values(&ring.by_name))?;
         Ok((values(&self.by_name)?, ring))
     }
 }
@@ -313,7 +316,7 @@ fn value(mut counter: &File) -> Result<u64, Error> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-fn values(counters: &[(&'static str, File)]) -> Result<BTreeMap<String, u64>, Error> {
+fn values(counters: &[(&'static str, File)]) -> Result<Counts, Error> {
     let one = |(name, counter): &(&str, File)| Ok((shown(name).to_owned(), value(counter)?));
     counters.iter().map(one).collect()
 }
@@ -330,7 +333,7 @@ fn shown(name: &str) -> &str {
 
 /// What was counted between two readings; zeros are left out.
 pub fn difference(before: &Calls, after: &Calls) -> Calls {
-    let maps = |before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>| {
+    let maps = |before: &Counts, after: &Counts| {
         let one = |(name, count): (&String, &u64)| {
             let count = count.saturating_sub(before.get(name).copied().unwrap_or(0));
             (count > 0).then(|| (name.clone(), count))

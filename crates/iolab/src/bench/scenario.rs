@@ -11,7 +11,7 @@ use toml::Spanned;
 use crate::failure::{Failure, because};
 
 use super::engine;
-use super::workload::{CONNECTIONS, FILE_BYTES, FILE_NAME, TEXT_BYTES};
+use super::workload::{CONNECTIONS, FILE_BYTES, FILE_NAME, FILES_PATH, TEXT_BYTES};
 
 /// What a file's name ends in; what stands before is the name of the workload.
 const EXTENSION: &str = "toml";
@@ -24,9 +24,6 @@ const PAYLOAD_BYTES: u64 = 64;
 
 /// The path whose reply is the request's body.
 const ECHO_PATH: &str = "/echo";
-
-/// Where documents are; the document root of a run holds one.
-const FILES_PATH: &str = "/files/";
 
 /// What a wrong file is answered with at the end: a right one to compare it with.
 const REMEDY: &str = "compare with a scenario that works: iolab bench --show http-keepalive";
@@ -138,7 +135,7 @@ impl Draft<'_> {
             return self.blame(&scenario.description, "say in one sentence what the client does");
         }
         self.set(&scenario.post, |w, post| {
-            if post {
+            if post && w.path.is_some() {
                 (w.path, w.payload_bytes) = (Some(ECHO_PATH.to_owned()), PAYLOAD_BYTES);
             }
             w.post = post;

@@ -24,7 +24,7 @@ const CONNECTIONS_SPARE: u32 = 64;
 
 /// Time in which a server finishes what the opening of idle connections left to do (accepting,
 /// first growth of its tables), before it is sampled as idle.
-const SETTLE: Duration = Duration::from_millis(50);
+const SETTLE: Duration = Duration::from_millis(20);
 
 /// What a trial needs to know.
 pub struct Setting<'a> {

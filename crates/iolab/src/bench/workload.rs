@@ -17,6 +17,9 @@ pub const FILE_BYTES: u64 = 100 * 1024;
 /// Name of the file under the document root made for the run.
 pub const FILE_NAME: &str = "100k.bin";
 
+/// Where the documents are on a server.
+pub const FILES_PATH: &str = "/files/";
+
 /// Name of the document root, in the temporary directory of the run.
 pub const DOCUMENTS: &str = "documents";
 
@@ -76,6 +79,11 @@ pub fn all() -> Result<Vec<Workload>, Failure> {
         scenario::parse(scenario.name, &format!("scenarios/{}.toml", scenario.name), scenario.text)
     };
     BUILT_IN.iter().map(read).collect()
+}
+
+/// Whether the server needs the document root.
+pub fn is_file(workload: &Workload) -> bool {
+    workload.path.as_ref().is_some_and(|path| path.starts_with(FILES_PATH))
 }
 
 /// `count` bytes of the known pattern.
