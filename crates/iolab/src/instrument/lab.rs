@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use load::Observer;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use record::{
-    Environment, LoadOutcome, Measured, Model, Outcome, Preset, Results, Role, SCHEMA_VERSION,
-    Settings, Trial, Workload,
+    Environment, Measured, Model, Outcome, Preset, Results, Role, SCHEMA_VERSION, Settings, Trial,
+    Workload,
 };
 use tempfile::TempDir;
 
@@ -73,6 +75,11 @@ impl Lab {
         Ok(Lab { place, settings, identical: None })
     }
 
+    /// A temporary folder.
+    pub fn folder(&self) -> &Path {
+        self.place.path()
+    }
+
     /// Seed of everything random.
     pub fn seed(&self) -> u64 {
         self.settings.seed
@@ -126,6 +133,19 @@ impl Lab {
     ) -> Result<Measured, Stop> {
         let settings = self.timed(times);
         self.trial_as(subject, workload, &settings, Role::Counting).map_err(Stop::Wrong)
+    }
+
+    /// One trial whose client sits on another core than usual.
+    pub fn trial_with_client_on(
+        &self,
+        subject: &Subject,
+        workload: &Workload,
+        times: Times,
+        core: Option<u32>,
+    ) -> Result<Measured, Stop> {
+        let mut settings = self.timed(times);
+        settings.client_cores = core.map_or(settings.client_cores, |core| vec![core]);
+        self.trial_as(subject, workload, &settings, Role::Timed).map_err(Stop::Wrong)
     }
 
     fn timed(&self, times: Times) -> Settings {
@@ -202,26 +222,14 @@ impl Lab {
         Server::start(&subject.executable, &arguments, cores).map_err(Stop::Wrong)
     }
 
-    /// One window of load on a running server, on the client's core.
-    pub fn load(
-        &self,
-        address: SocketAddr,
-        path: &str,
-        times: Times,
-        change: impl FnOnce(&mut load::Plan),
-        observer: &mut dyn Observer,
-    ) -> Result<LoadOutcome, Stop> {
-        let url = match path {
-            "" => format!("tcp://{address}"),
-            path => format!("http://{address}{path}"),
-        };
-        let wrong = |error: load::Error| Stop::Wrong(error.to_string());
-        let mut plan = load::Plan::new(&url).map_err(wrong)?;
-        plan.warmup = std::time::Duration::from_secs_f64(times.warm_up_s);
-        plan.length = load::Length::Window(std::time::Duration::from_secs_f64(times.window_s));
+    /// The plan of one window of load on a running server, from the client's core.
+    pub fn plan(&self, address: SocketAddr, path: &str, times: Times) -> Result<load::Plan, Stop> {
+        let url = format!("http://{address}{path}");
+        let mut plan = load::Plan::new(&url).map_err(|error| Stop::Wrong(error.to_string()))?;
+        plan.warmup = Duration::from_secs_f64(times.warm_up_s);
+        plan.length = load::Length::Window(Duration::from_secs_f64(times.window_s));
         plan.core = self.client_core().map(|core| core as usize);
-        change(&mut plan);
-        load::run(&plan, observer).map_err(wrong)
+        Ok(plan)
     }
 
     /// Benches of identical servers, made on first use. See [`super::verdicts`].
@@ -239,4 +247,22 @@ impl Lab {
 /// Ends a check between two of its windows after Ctrl-C.
 pub fn go_on() -> Result<(), Stop> {
     if bench::interrupted() { Err(Stop::Interrupted) } else { Ok(()) }
+}
+
+/// Pins the calling thread; a machine that refuses gets the unpinned figure.
+pub fn pin(core: Option<u32>) {
+    let mut set = CpuSet::new();
+    if core.is_some_and(|core| set.set(core as usize).is_ok()) {
+        let _ = sched_setaffinity(Pid::from_raw(0), &set);
+    }
+}
+
+/// Does something, such as to start a process, on a core.
+pub fn pinned<T>(core: Option<u32>, work: impl FnOnce() -> T) -> Result<T, Stop> {
+    let wrong = |errno: nix::Error| Stop::Wrong(format!("cannot go back to all cores: {errno}"));
+    let before = sched_getaffinity(Pid::from_raw(0)).map_err(wrong)?;
+    pin(core);
+    let done = work();
+    sched_setaffinity(Pid::from_raw(0), &before).map_err(wrong)?;
+    Ok(done)
 }
