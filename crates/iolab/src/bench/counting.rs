@@ -157,9 +157,9 @@ impl Tracepoints {
     }
 }
 
-/// Keeps every tracepoint in use between the trials of a counting pass. The kernel waits for an RCU
-/// grace period when the last user of a tracepoint leaves: 53 times one after the other, 1.9 s here,
-/// which would be the most expensive part of a trial.
+/// Keeps every tracepoint in use between the trials of a counting pass. When the last user of a
+/// tracepoint leaves, the kernel waits for an RCU grace period: 53 times one after the other, which
+/// took 1.9 s here and would be the most expensive part of a trial.
 struct Pass {
     /// Lets the thread end that holds the counters.
     hold: Sender<()>,
