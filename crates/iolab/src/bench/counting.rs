@@ -5,8 +5,9 @@
 //! by every thread and process of the server, while that thread's own part stands still. So the
 //! number of descriptors does not depend on the server, and nothing that the server does escapes.
 //!
-//! A counted call costs 165-197 ns more (measured while this was planned), and each switch between
-//! threads costs a few microseconds more, so the times of such a trial are not used. A batch size
+//! A counted call costs 165-197 ns more (measured while this was planned), each switch between
+//! threads some microseconds, and each thread 95 KiB of kernel memory (10,000 threads: 950 MB), so
+//! the times of such a trial are not used. A batch size
 //! (events per epoll_wait, completions per io_uring_enter) depends on how fast server and client
 //! are, so what is counted is what a somewhat slower server does.
 
@@ -411,10 +412,10 @@ mod tests {
             eprintln!("SKIP {reason}");
             return;
         }
-        for _ in 0..2 {
-            assert_eq!(begin_pass(), Ok(()));
-            end_pass();
-        }
+        assert_eq!(begin_pass(), Ok(()));
+        end_pass();
+        // A second pass needs what the first has given back.
+        assert_eq!(begin_pass(), Ok(()));
     }
 
     #[test]
