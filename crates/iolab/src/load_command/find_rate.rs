@@ -162,15 +162,21 @@ fn judge(outcome: &LoadOutcome, budget: Budget) -> (Verdict, String) {
     match (us <= budget.limit.as_secs_f64() * 1e6, invalid) {
         (true, _) => (Verdict::Held, text),
         (false, None) => (missed, text),
-        (false, Some(why)) => (missed, format!("{text}; {why}")),
+        (false, Some(_)) => (missed, format!("{text}, with a send lag of {}", lag(outcome))),
     }
+}
+
+/// What the client was late by.
+fn lag(outcome: &LoadOutcome) -> String {
+    let lag = outcome.open_loop.as_ref().and_then(|open| open.send_lag.p99_us);
+    lag.map_or_else(|| "n/a".to_owned(), table::time)
 }
 
 fn described(verdict: Verdict, why: &str) -> String {
     match verdict {
         Verdict::Held => format!("held, {why}"),
         Verdict::Missed => format!("missed, {why}"),
-        Verdict::ClientLimit => format!("missed by the client, {why}"),
+        Verdict::ClientLimit => format!("spoilt by the client, {why}"),
     }
 }
 
@@ -189,20 +195,19 @@ fn rows(probes: &[Probe], budget: Budget, url: &str) -> String {
     table.set_header(heads.map(|head| Cell::new(head).add_attribute(Attribute::Bold)));
     for probe in probes {
         let outcome = &probe.outcome;
-        let lag = outcome.open_loop.as_ref().and_then(|open| open.send_lag.p99_us);
         let shown = |us: Option<f64>| us.map_or_else(|| "n/a".to_owned(), table::time);
         let (verdict, colour) = match probe.verdict {
             Verdict::Held => ("held".to_owned(), Color::Green),
             Verdict::Missed if outcome.errors > 0 => (probe.why.clone(), Color::Red),
             Verdict::Missed => ("missed".to_owned(), Color::Red),
-            Verdict::ClientLimit => ("client too slow".to_owned(), Color::Yellow),
+            Verdict::ClientLimit => ("spoilt by the client".to_owned(), Color::Yellow),
         };
         table.add_row([
             Cell::new(figure(probe.rate_per_s)),
             Cell::new(figure(outcome.requests_per_s)),
             Cell::new(shown(Some(outcome.latency.p50_us))),
             Cell::new(shown(percentile(&outcome.latency, budget))),
-            Cell::new(shown(lag)),
+            Cell::new(lag(outcome)),
             Cell::new(verdict).fg(colour),
         ]);
     }
