@@ -2,8 +2,9 @@
 //!
 //! What keeps it cheap, so that the client is not what is measured:
 //! - a complete reply is followed by the next request at once, in the same turn; no readiness for
-//!   writing is asked for unless a send buffer is really full. (Reading a whole batch first and
-//!   sending then was tried: no cheaper, and it invites lockstep, client and server taking turns);
+//!   writing is waited for unless a send buffer is really full. (Reading 4, 8 or 64 replies first
+//!   and sending then was tried, twice: no cheaper, and it invites lockstep, client and server
+//!   taking turns);
 //! - a short read proves a stream socket empty (epoll(7)), so there is no second recv(2);
 //! - edge-triggered and never modified: two system calls per request and a share of epoll_wait,
 //!   which does not look again at every socket that it reported last time, as level-triggered it
