@@ -2,12 +2,15 @@
 //!
 //! What keeps it cheap, so that the client is not what is measured:
 //! - a complete reply is followed by the next request at once, in the same turn; no readiness for
-//!   writing is asked for unless a send buffer is really full. (Reading a whole batch first and
-//!   sending then was tried: no cheaper, and it invites lockstep, client and server taking turns);
+//!   writing is waited for unless a send buffer is really full. (Reading 4, 8 or 64 replies first
+//!   and sending then was tried, twice: no cheaper, and it invites lockstep, client and server
+//!   taking turns);
 //! - a short read proves a stream socket empty (epoll(7)), so there is no second recv(2);
 //! - edge-triggered and never modified: two system calls per request and a share of epoll_wait,
 //!   which does not look again at every socket that it reported last time, as level-triggered it
 //!   must (no readiness is lost: every event is read to a short read, see `undrained`);
+//! - no wait has a timeout of its own but at the borders of the window: a timer that beats every 20
+//!   ms (timerfd_create(2)) does for all, so that falling asleep arms none;
 //! - one receive buffer for all connections, hot in the cache; replies are compared where they lie.
 //!
 //! An event names a slot. It cannot be stale: a descriptor appears at most once in a batch, and
@@ -20,6 +23,7 @@ pub(crate) use open::ExactTimers;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use nix::sys::timerfd::{self, TimerFd};
 use nix::time::{ClockId, clock_gettime};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -102,6 +106,9 @@ pub(crate) struct Share<'a> {
     pub(crate) live: &'a Live,
 }
 
+/// What an event of the heartbeat names instead of a slot.
+const HEARTBEAT: u64 = u64::MAX;
+
 /// The loop and all that it owns.
 pub(crate) struct Engine<'a, C: Codec> {
     share: Share<'a>,
@@ -112,6 +119,8 @@ pub(crate) struct Engine<'a, C: Codec> {
     /// Requests on their way at once on each connection, at most.
     depth: usize,
     events: Vec<epoll::Event>,
+    /// Beats every [`SWEEP_NS`], or more often. An open loop has exact timeouts instead.
+    heartbeat: Option<TimerFd>,
     received: Vec<u8>,
     schedule: ClosedLoop,
     /// Takes the place of `schedule` in an open loop.
@@ -154,6 +163,10 @@ impl<'a, C: Codec> Engine<'a, C> {
             (0..share.connections).map(|_| Connection::new(depth, codec.reader())).collect();
         let open = open::new_loop(&share)?;
         let events_max = if open.is_some() { open::EVENTS_MAX } else { EVENTS_MAX };
+        let heartbeat = match open {
+            Some(_) => None,
+            None => Some(heartbeat(&epoll, share.plan.request_timeout)?),
+        };
         let no_event =
             epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
         Ok(Engine {
@@ -163,6 +176,7 @@ impl<'a, C: Codec> Engine<'a, C> {
             connections,
             depth: depth as usize,
             events: vec![no_event; events_max],
+            heartbeat,
             received: vec![0; RECEIVE_BYTES],
             schedule: ClosedLoop::stopped(),
             open,
@@ -376,11 +390,13 @@ impl<'a, C: Codec> Engine<'a, C> {
     /// Waits for events until `until_ns` at most, and acts on them.
     fn turn(&mut self, until_ns: u64) -> Result<(), Error> {
         let retry_ns = self.retries.iter().map(|(due_ns, _)| *due_ns).min().unwrap_or(u64::MAX);
-        let until_ns = until_ns.min(self.next_sweep_ns).min(self.next_tick_ns).min(retry_ns);
+        let until_ns = until_ns.min(retry_ns);
         let wait_ns = match self.open {
-            _ if !self.undrained.is_empty() => 0,
-            Some(_) => self.open_wait_ns(until_ns),
-            None => until_ns.saturating_sub(self.now_ns),
+            _ if !self.undrained.is_empty() => Some(0),
+            Some(_) => Some(self.open_wait_ns(until_ns)),
+            None => {
+                Some(until_ns.saturating_sub(self.now_ns)).filter(|&wait_ns| wait_ns < SWEEP_NS)
+            }
         };
         let count = self.wait(wait_ns)?;
         if self.open.is_some() {
@@ -388,6 +404,10 @@ impl<'a, C: Codec> Engine<'a, C> {
         }
         for at in 0..count {
             let event = self.events[at];
+            if event.data.u64() == HEARTBEAT {
+                self.beat()?;
+                continue;
+            }
             self.on_event(event.data.u64() as usize, event.flags);
         }
         for slot in std::mem::take(&mut self.undrained) {
@@ -409,13 +429,22 @@ impl<'a, C: Codec> Engine<'a, C> {
         Ok(())
     }
 
-    /// One epoll_pwait2(2), for `wait_ns` at most; how many events it brought.
-    fn wait(&mut self, wait_ns: u64) -> Result<usize, Error> {
-        let timeout = Timespec {
+    /// The timer has beaten.
+    fn beat(&mut self) -> Result<(), Error> {
+        self.next_sweep_ns = 0;
+        // A timer that repeats goes on when its beats are read.
+        let read = self.heartbeat.as_ref().map_or(Ok(()), TimerFd::wait);
+        read.map_err(Error::system::<nix::errno::Errno>("reading a timerfd"))
+    }
+
+    /// One epoll_pwait2(2), for `wait_ns` at most, or until the heart beats; how many events it
+    /// brought.
+    fn wait(&mut self, wait_ns: Option<u64>) -> Result<usize, Error> {
+        let timeout = wait_ns.map(|wait_ns| Timespec {
             tv_sec: (wait_ns / SECOND_NS) as i64,
             tv_nsec: (wait_ns % SECOND_NS) as i64,
-        };
-        match epoll::wait(&self.epoll, self.events.as_mut_slice(), Some(&timeout)) {
+        });
+        match epoll::wait(&self.epoll, self.events.as_mut_slice(), timeout.as_ref()) {
             Ok(count) => Ok(count),
             Err(Errno::INTR) => Ok(0),
             Err(errno) => Err(Error::system("epoll_pwait2")(errno)),
@@ -796,6 +825,20 @@ fn count_reply(tally: &mut Tally, open: &mut Option<OpenLoop>, pending: Pending,
         None => tally.answered(now_ns.saturating_sub(pending.due_ns), now_ns),
         Some(open) => tally.answered_open(open.answered(pending, now_ns), now_ns),
     }
+}
+
+/// The timer that wakes a closed loop, watched by `epoll`: often enough for this time limit.
+fn heartbeat(epoll: &OwnedFd, limit: Duration) -> Result<TimerFd, Error> {
+    use timerfd::{ClockId, Expiration, TimerFlags, TimerSetTimeFlags};
+    let failed = Error::system::<nix::errno::Errno>;
+    let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).map_err(failed("timerfd_create"))?;
+    let beats = Expiration::Interval(limit.min(Duration::from_nanos(SWEEP_NS)).into());
+    timer.set(beats, TimerSetTimeFlags::empty()).map_err(failed("timerfd_settime"))?;
+    let data = epoll::EventData::new_u64(HEARTBEAT);
+    epoll::add(epoll, &timer, data, epoll::EventFlags::IN)
+        .map_err(Error::system::<Errno>("epoll_ctl"))?;
+    Ok(timer)
 }
 
 /// A duration in nanoseconds; five centuries at most.

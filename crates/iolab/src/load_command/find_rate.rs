@@ -21,8 +21,9 @@ use crate::text::{figure, thousands};
 const SAMPLES_BEYOND: f64 = 12.0;
 /// The longest probe, for rates so low that samples are rare.
 const PROBE_MAX: Duration = Duration::from_secs(10);
-/// The lowest rate to begin with: a search for a median would begin at 24 requests/s.
-const START_MIN: f64 = 100.0;
+/// The lowest rate to begin with: a search for a median would begin at 24 requests/s, and any
+/// server here does more.
+const START_MIN: f64 = 1_000.0;
 /// Warm-up after an overload, at least: the server may still be at work for nobody.
 const RECOVERY: Duration = Duration::from_secs(1);
 
@@ -162,7 +163,17 @@ fn judge(outcome: &LoadOutcome, budget: Budget) -> (Verdict, String) {
     match (us <= budget.limit.as_secs_f64() * 1e6, invalid) {
         (true, _) => (Verdict::Held, text),
         (false, None) => (missed, text),
-        (false, Some(why)) => (missed, format!("{text}; {why}")),
+        (false, Some(_)) => (missed, format!("{text}, with a send lag of {}", lag(outcome))),
+    }
+}
+
+/// What the client was late by: p99, or the most where samples are too few for that.
+fn lag(outcome: &LoadOutcome) -> String {
+    let lag = outcome.open_loop.as_ref().map(|open| &open.send_lag);
+    match lag.map(|lag| (lag.p99_us, lag.max_us)) {
+        Some((Some(p99_us), _)) => table::time(p99_us),
+        Some((None, max_us)) => format!("<= {}", table::time(max_us)),
+        None => "n/a".to_owned(),
     }
 }
 
@@ -170,7 +181,7 @@ fn described(verdict: Verdict, why: &str) -> String {
     match verdict {
         Verdict::Held => format!("held, {why}"),
         Verdict::Missed => format!("missed, {why}"),
-        Verdict::ClientLimit => format!("missed by the client, {why}"),
+        Verdict::ClientLimit => format!("spoilt by the client, {why}"),
     }
 }
 
@@ -185,24 +196,27 @@ fn reason(halt: &Halt) -> String {
 /// Every probe.
 fn rows(probes: &[Probe], budget: Budget, url: &str) -> String {
     let mut table = table::empty();
-    let heads = ["rate/s", "answered/s", "p50", name(budget), "send lag p99", "verdict"];
+    let other = if name(budget) == "p50" { "p90" } else { "p50" };
+    let heads = ["rate/s", "answered/s", other, name(budget), "send lag p99", "verdict"];
     table.set_header(heads.map(|head| Cell::new(head).add_attribute(Attribute::Bold)));
     for probe in probes {
         let outcome = &probe.outcome;
-        let lag = outcome.open_loop.as_ref().and_then(|open| open.send_lag.p99_us);
         let shown = |us: Option<f64>| us.map_or_else(|| "n/a".to_owned(), table::time);
         let (verdict, colour) = match probe.verdict {
             Verdict::Held => ("held".to_owned(), Color::Green),
             Verdict::Missed if outcome.errors > 0 => (probe.why.clone(), Color::Red),
             Verdict::Missed => ("missed".to_owned(), Color::Red),
-            Verdict::ClientLimit => ("client too slow".to_owned(), Color::Yellow),
+            Verdict::ClientLimit => ("spoilt by the client".to_owned(), Color::Yellow),
         };
         table.add_row([
             Cell::new(figure(probe.rate_per_s)),
             Cell::new(figure(outcome.requests_per_s)),
-            Cell::new(shown(Some(outcome.latency.p50_us))),
+            Cell::new(table::time(match other {
+                "p90" => outcome.latency.p90_us,
+                _ => outcome.latency.p50_us,
+            })),
             Cell::new(shown(percentile(&outcome.latency, budget))),
-            Cell::new(shown(lag)),
+            Cell::new(lag(outcome)),
             Cell::new(verdict).fg(colour),
         ]);
     }

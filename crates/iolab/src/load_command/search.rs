@@ -3,8 +3,9 @@
 //! The rate doubles from a low one until the server misses the latency, then the gap is halved (on
 //! a scale of ratios) down to a few percent. At each rate two of three probes decide, so that one
 //! hiccup of the machine does not. A probe that keeps to the latency counts even if the client was
-//! late in it, for its lateness is in the latency; one that misses it because of the client says
-//! that the client is the limit, which is told apart.
+//! late in it, for its lateness is in the latency. One that misses it because of the client says
+//! nothing of the server: it is repeated, and when that happens three times at one rate the client
+//! is the limit, which is told apart.
 
 use std::time::{Duration, Instant};
 
@@ -87,27 +88,27 @@ pub(super) fn search(
     }
 }
 
-/// Two of three probes of one rate.
+/// Probes of one rate that the client may spoil before it counts as the limit.
+const SPOILT_MAX: u32 = 3;
+
+/// Two of three probes of one rate, not counting those that the client spoilt.
 fn decide(
     rate: f64,
     overloaded: &mut bool,
     probe: &mut impl FnMut(f64, bool) -> Result<Verdict, Halt>,
 ) -> Result<Verdict, Halt> {
-    let (mut held, mut missed) = (0, Vec::new());
+    let (mut held, mut missed, mut spoilt) = (0, 0, 0);
     loop {
         let verdict = probe(rate, *overloaded)?;
         *overloaded = verdict != Verdict::Held;
-        match verdict {
-            Verdict::Held => held += 1,
-            other => missed.push(other),
-        }
-        if held == 2 {
-            return Ok(Verdict::Held);
-        }
-        if missed.len() == 2 {
-            // Had only the client been in the way, the server might have held.
-            let client = missed.contains(&Verdict::ClientLimit);
-            return Ok(if client { Verdict::ClientLimit } else { Verdict::Missed });
+        let (votes, needed) = match verdict {
+            Verdict::Held => (&mut held, 2),
+            Verdict::Missed => (&mut missed, 2),
+            Verdict::ClientLimit => (&mut spoilt, SPOILT_MAX),
+        };
+        *votes += 1;
+        if *votes == needed {
+            return Ok(verdict);
         }
     }
 }
@@ -165,6 +166,18 @@ mod tests {
             Ok(if rate <= 9_000.0 { Verdict::Held } else { Verdict::ClientLimit })
         });
         assert!(found.missed.is_some_and(|(_, verdict)| verdict == Verdict::ClientLimit));
+    }
+
+    #[test]
+    fn what_the_client_spoilt_is_repeated() {
+        let mut probes = 0;
+        let mut server = server(20_000.0);
+        let found = search(1_200.0, 100.0, |rate, overloaded| {
+            probes += 1;
+            if probes % 2 == 1 { Ok(Verdict::ClientLimit) } else { server(rate, overloaded) }
+        });
+        assert!(found.held.is_some_and(|rate| rate > 19_000.0), "{found:?}");
+        assert!(found.missed.is_some_and(|(_, verdict)| verdict == Verdict::Missed), "{found:?}");
     }
 
     #[test]

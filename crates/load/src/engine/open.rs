@@ -71,6 +71,8 @@ impl<C: Codec> Engine<'_, C> {
         let now_ns = self.clock();
         let wake_ns = self.open.as_ref().map_or(u64::MAX, OpenLoop::wake_ns);
         let asleep_ns = wake_ns.saturating_sub(now_ns).saturating_sub(SPIN_NS);
+        // No heart beats here: time limits and the display want a look now and then.
+        let until_ns = until_ns.min(self.next_sweep_ns).min(self.next_tick_ns);
         asleep_ns.min(until_ns.saturating_sub(now_ns))
     }
 
