@@ -8,7 +8,9 @@ mod bootstrap;
 mod family;
 
 pub use bootstrap::{Interval, Unpaired, interval_of_median, unpaired_ratio};
-pub use family::{Contrast, Match, Verdict, rounds_needed, separable, tied_ranks, verdicts};
+pub use family::{
+    Contrast, Match, Verdict, rounds_needed, separable, separable_unpaired, tied_ranks, verdicts,
+};
 
 /// Confidence of a printed interval. Verdicts use stricter ones: see [`verdicts`].
 pub const CONFIDENCE: f64 = 0.95;
