@@ -19,8 +19,8 @@ different at 95 % over all models of the table at once (Holm) and by more than t
 shown to differ. srv, cli, sum: CPU microseconds per request of server, client and both. csw: \
 context switches of the server per request, voluntary (it waited) and involuntary (preempted). \
 queue: time that its threads were runnable without a core, per request. sat. p50/p99: at \
-saturation, so mostly queueing and not \"the latency\". KiB/conn: memory per connection, the \
-process's own + the kernel's. Open loops: latency from the moment when a request was due; lag: what \
+saturation, so mostly queueing and not \"the latency\". KiB/conn: memory per active \
+connection, the process's own + the kernel's, what the first requests fault in included. Open loops: latency from the moment when a request was due; lag: what \
 the client itself was late by.";
 
 /// How a table is drawn.
