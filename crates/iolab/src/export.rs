@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use record::{Measured, Outcome, Results, Role, Trial};
 use serde_json::{Value, json};
 
+use crate::doubt::Doubt;
 use crate::failure::{Failure, because};
 use crate::report;
 use crate::statistics::Estimate;
@@ -267,7 +268,10 @@ fn figures_json(figures: &Figures) -> Value {
         })
     };
     let rank = |rank: Option<(usize, usize)>| rank.map(|(best, worst)| [best, worst]);
-    let doubt = |doubt: &crate::doubt::Doubt| json!({ "doubt": doubt.sentence(), "figure": doubt.detail(), "remedy": doubt.remedy() });
+    let doubt = |doubt: &Doubt| {
+        let (sentence, figure, remedy) = (doubt.sentence(), doubt.detail(), doubt.remedy());
+        json!({ "doubt": sentence, "figure": figure, "remedy": remedy })
+    };
     let open = figures.open.as_ref();
     let open = open.map(|open| {
         json!({

@@ -387,8 +387,8 @@ fn figures(scene: &Scene, model: &str) -> Result<Figures, String> {
 }
 
 /// Busy polling is always busy, so its share says nothing: if the client is not busy either, the
-/// server's sweep is what everybody waits for. A busy client that gets no more from this server than
-/// from one that parses nothing is at its own end, or the machine's.
+/// server's sweep is what everybody waits for. A busy client that gets no more from this server
+/// than from one that parses nothing is at its own end, or the machine's.
 fn limit(figures: &Figures, spins: bool, is_floor: bool) -> Limit {
     if figures.open.is_some() {
         return match figures.server_busy >= BUSY {

@@ -12,16 +12,16 @@ use crate::summary::{Cell, Cost, Figures, Memory, Noise, OpenFigures, Summary, W
 use crate::text::{COLUMNS_MAX, figure, thousands, wrap};
 
 /// What the columns mean: printed once under the tables.
-pub const LEGEND: &str = "rank: places that the rounds leave open (2-4 is a tie), by req/s, by srv \
-us and by sum us. req/s: replies complete and verified, median of the rounds; >= where the client \
-was the limit. A ratio to the reference is the median of the per-round ratios; `more`, `less`: \
-different at 95 % over all models of the table at once (Holm) and by more than the noise; `~`: not \
-shown to differ. srv, cli, sum: CPU microseconds per request of server, client and both. csw: \
-context switches of the server per request, voluntary (it waited) and involuntary (preempted). \
-queue: time that its threads were runnable without a core, per request. sat. p50/p99: at \
-saturation, so mostly queueing and not \"the latency\". KiB/conn: memory per active \
-connection, the process's own + the kernel's, what the first requests fault in included. Open loops: latency from the moment when a request was due; lag: what \
-the client itself was late by.";
+pub const LEGEND: &str = "rank: places that the rounds leave open (2-4 is a tie), by req/s, by \
+srv us and by sum us. req/s: replies complete and verified, median of the rounds; >= where the \
+client was the limit. A ratio to the reference is the median of the per-round ratios; `more`, \
+`less`: different at 95 % over all models of the table at once (Holm) and by more than the noise; \
+`~`: not shown to differ. srv, cli, sum: CPU microseconds per request of server, client and both. \
+csw: context switches of the server per request, voluntary (it waited) and involuntary \
+(preempted). queue: time that its threads were runnable without a core, per request. sat. \
+p50/p99: at saturation, so mostly queueing and not \"the latency\". KiB/conn: memory per active \
+connection, the process's own + the kernel's, what the first requests fault in included. Open \
+loops: latency from the moment when a request was due; lag: what the client itself was late by.";
 
 /// How a table is drawn.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! REPORT.md from its template: `{{marker argument ...}}` is replaced by what the result file says.
 //! No figure stands in the template itself.
 //!
-//! Markers: `table W`, `ledger W`, `calls W`, `notes W`, `ratios W`, `plot NAME`, `value W MODEL FIELD`, `costs`,
+//! Markers: `table W`, `ledger W`, `calls W`, `notes W`, `ratios W`, `plot NAME`,
+//! `value W MODEL FIELD`, `costs`,
 //! `legend`,
 //! `doubts`, `env [FIELD]`, `describe MODEL`, `include PATH ANCHOR`.
 

@@ -130,8 +130,9 @@ fn of_machine(scene: &Scene, figures: &Figures, rounds: &Rounds) -> Vec<Doubt> {
     doubts
 }
 
-/// Little's law, L = lambda x W (Operations Research 9, 1961): rate x mean latency over the requests
-/// on their way, each of the three measured on its own. 1 when they belong to the same system.
+/// Little's law, L = lambda x W (Operations Research 9, 1961): rate x mean latency over the
+/// requests on their way, each of the three measured on its own. 1 when they belong to the same
+/// system.
 fn little(measured: &Measured) -> f64 {
     let load = &measured.load;
     load.requests_per_s * load.latency.mean_us / 1e6 / load.mean_in_flight.max(1e-9)
