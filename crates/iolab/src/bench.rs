@@ -3,59 +3,77 @@
 //! Phases: find the servers, plan (complete blocks in random order), read the environment, run the
 //! trials one by one, write the result folder, print the tables. See method.md for the rules.
 
+mod budget;
 mod calibrate;
-mod discover;
+pub mod cgroup;
+mod conduct;
+pub mod counting;
+mod diag;
+pub mod discover;
 mod engine;
 pub mod environment;
-mod exchange;
-mod plan;
+pub mod exchange;
+mod floor;
+mod keep;
+pub mod plan;
 mod progress;
-mod sample;
-mod server;
-mod trial;
-mod workload;
+pub mod sample;
+pub mod scenario;
+pub mod server;
+pub mod trial;
+mod unavailable;
+pub mod workload;
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
-use record::{Outcome, Preset, Results, SCHEMA_VERSION, Slot, Trial};
+use record::{Model, Preset, Results, SCHEMA_VERSION, Settings, Skip, Workload};
 use tempfile::TempDir;
 
 use crate::failure::{Failure, because};
-use crate::report;
+use crate::{report, text};
+
+use conduct::Run;
+use keep::{Keeper, Kept};
+use plan::Cells;
 
 pub use discover::{directories, executables};
+pub use keep::{RESULTS_FILE, write_safely};
+pub use progress::remaining;
 pub use server::run_briefly;
 
-/// Names of all workloads.
+/// Names of all workloads that come with iolab.
 pub fn workload_names() -> Vec<String> {
-    workload::all().into_iter().map(|workload| workload.name).collect()
+    workload::BUILT_IN.iter().map(|scenario| scenario.name.to_owned()).collect()
 }
-
-/// Name of the raw data in a result folder.
-pub const RESULTS_FILE: &str = "results.json";
 
 /// The reference model, if it takes part: what most servers on Linux use today.
 const REFERENCE: &str = "epoll";
 
-/// A cell that failed so often is not tried again: every failure may cost its whole time limit.
-const FAILURES_MAX: u32 = 2;
-
 /// Exit code after Ctrl-C: 128 + SIGINT, as shells report it.
 const EXIT_INTERRUPTED: u8 = 130;
+
+/// Exit code when the result is not where it was to be.
+const EXIT_NOT_WRITTEN: u8 = 2;
 
 /// Set by the first Ctrl-C (or SIGTERM); the run ends after the trial that is going on.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// Whether Ctrl-C was pressed, once [`handle_interrupts`] was called.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
+
 /// Arguments of `iolab bench`.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// How much time to take: quick (under a minute, not for ranking), default, thorough.
+    /// How much time to take: quick (under a minute, not for ranking), default (ten minutes for
+    /// all that comes with iolab), thorough (an hour).
     #[arg(long, value_enum, default_value = "default")]
     preset: PresetName,
     /// Servers to measure, by name, with flavours if wanted: epoll,epoll+trigger=edge. All by
@@ -65,23 +83,52 @@ pub struct Arguments {
     /// Workloads to run. All by default (three of them with --preset quick).
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     workloads: Vec<String>,
+    /// A workload of your own, in a small TOML file: it joins the others, or runs alone with
+    /// --workloads NAME, which is the file's name without .toml. Can be given several times.
+    #[arg(long, value_name = "FILE")]
+    scenario: Vec<PathBuf>,
+    /// Print the workloads with their descriptions, and measure nothing.
+    #[arg(long)]
+    list: bool,
+    /// Print the scenario file of a workload, to start your own from, and measure nothing.
+    #[arg(long, value_name = "NAME", conflicts_with = "list")]
+    show: Option<String>,
     /// Directories with more servers (executables named serve-NAME), separated by colons.
     #[arg(long, value_name = "DIRS")]
     servers: Option<String>,
+    /// Leave out the floor: a responder that parses nothing, the physical line in tables and plots.
+    #[arg(long)]
+    no_floor: bool,
     /// Seed of the random order; from the clock by default. Stored in the result.
     #[arg(long)]
     seed: Option<u64>,
     /// Rounds, instead of the preset's number.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
+    /// Time that the run may take (5m, 90s, 1h): as many rounds as fit, with shorter windows where
+    /// they would be too few to rank.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(conflicts_with = "rounds")]
+    budget: Option<Duration>,
     /// Folder for the result; results/<date>-<host> by default.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with an interrupted run: its folder. Models, workloads and order are taken from there.
     #[arg(long, value_name = "DIR")]
-    #[arg(conflicts_with_all = ["models", "workloads", "seed", "rounds", "out"])]
+    #[arg(conflicts_with_all = ["models", "workloads", "scenario", "no_floor", "seed", "rounds"])]
+    #[arg(conflicts_with_all = ["budget", "out"])]
     resume: Option<PathBuf>,
 }
+
+/// Shown below the flags.
+const EXAMPLES: &str = "\
+Examples:
+  iolab bench --preset quick                     a first look, in less than a minute
+  iolab bench --models epoll,uring --workloads http-keepalive --rounds 20
+  iolab bench --budget 5m                        what can be ranked in five minutes
+  iolab bench --show http-keepalive > mine.toml  a workload of your own: edit it, then
+  iolab bench --scenario mine.toml --workloads mine
+";
 
 #[derive(Clone, Copy, ValueEnum)]
 enum PresetName {
@@ -100,53 +147,101 @@ impl From<PresetName> for Preset {
     }
 }
 
-/// A run that is going on.
-struct Run {
-    results: Results,
-    /// Label -> executable.
-    executables: BTreeMap<String, PathBuf>,
-    folder: PathBuf,
-    root: TempDir,
-}
-
 /// Runs the subcommand.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if arguments.list {
+        return text::print(&list(&own_workloads(arguments)?)?);
+    }
+    if let Some(name) = &arguments.show {
+        return text::print(show(name)?);
+    }
     let mut run = match &arguments.resume {
         Some(folder) => resume(folder, arguments)?,
         None => prepare(arguments)?,
     };
     handle_interrupts()?;
+    run.keeper.begin(&run.results)?;
     announce(&run);
-    measure(&mut run)?;
-    save(&run)?;
-    let rendered = report::write_folder(&run.results, &run.folder);
-    let interrupted = INTERRUPTED.load(Ordering::SeqCst);
-    crate::text::print(&report::terminal(&run.results))?;
-    eprintln!("\nwritten to {}", run.folder.display());
-    rendered?;
-    if interrupted {
-        eprintln!("interrupted; go on with: iolab bench --resume {}", run.folder.display());
-        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    run.measure();
+    finish(&run)
+}
+
+/// Writes and prints what was measured. Nothing that fails here keeps the rest from being done.
+fn finish(run: &Run) -> Result<ExitCode, Failure> {
+    let kept = run.keeper.finish(&run.results);
+    let folder = match &kept {
+        Kept::InFolder => Some(run.keeper.folder()),
+        Kept::Elsewhere(folder, _) => Some(&**folder),
+        Kept::Nowhere(_) => None,
+    };
+    let rendered = folder.map_or(Ok(()), |folder| report::write_folder(&run.results, folder));
+    let printed = text::print(&report::terminal(&run.results));
+    if let Some(folder) = folder {
+        eprintln!("\nwritten to {}", folder.display());
     }
-    Ok(ExitCode::SUCCESS)
+    if INTERRUPTED.load(Ordering::SeqCst) && !run.results.is_complete() {
+        let folder = folder.unwrap_or(run.keeper.folder());
+        eprintln!("interrupted; go on with: iolab bench --resume {}", folder.display());
+    }
+    match kept {
+        Kept::InFolder => {}
+        Kept::Elsewhere(folder, failure) => {
+            eprintln!("iolab: {failure}; the result is in {} instead", folder.display());
+            return Ok(ExitCode::from(EXIT_NOT_WRITTEN));
+        }
+        Kept::Nowhere(failure) => {
+            return Err(Failure(format!(
+                "{failure}, nor anywhere else: the tables above are all that is left; make room, \
+                 or set TMPDIR to a directory that can be written"
+            )));
+        }
+    }
+    rendered?;
+    printed?;
+    let code = if INTERRUPTED.load(Ordering::SeqCst) { EXIT_INTERRUPTED } else { 0 };
+    Ok(ExitCode::from(code))
+}
+
+/// The workloads of the scenario files given.
+fn own_workloads(arguments: &Arguments) -> Result<Vec<Workload>, Failure> {
+    arguments.scenario.iter().map(|path| scenario::read(path)).collect()
+}
+
+/// Name and description of every workload.
+fn list(own: &[Workload]) -> Result<String, Failure> {
+    let all: Vec<_> = workload::all()?.into_iter().chain(own.iter().cloned()).collect();
+    let width = all.iter().map(|workload| workload.name.len()).max().unwrap_or(0);
+    let line = |workload: &Workload| {
+        let quick = workload::QUICK.contains(&workload.name.as_str());
+        let mark = if quick { " (quick)" } else { "" };
+        let name = format!("{:width$}", workload.name);
+        let told = text::wrap(&format!("{}{mark}", workload.description), width + 2);
+        format!("{name}  {}\n", told.trim_start())
+    };
+    Ok(all.iter().map(line).collect())
+}
+
+/// The text of a scenario that comes with iolab.
+fn show(name: &str) -> Result<&'static str, Failure> {
+    let found = workload::BUILT_IN.iter().find(|scenario| scenario.name == name);
+    found.map(|scenario| scenario.text).ok_or_else(|| {
+        Failure(format!(
+            "--show: no workload that comes with iolab is called {name:?}; there are {}",
+            workload_names().join(", ")
+        ))
+    })
 }
 
 /// A new run: finds the servers, plans, reads the environment.
 fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
     let preset = Preset::from(arguments.preset);
-    let workloads = plan::workloads(preset, &arguments.workloads)?;
+    let workloads = plan::workloads(preset, own_workloads(arguments)?, &arguments.workloads)?;
     // Before the servers are asked what they can hold: they inherit the limit.
     let descriptors = environment::raise_descriptor_limit();
-    let places = directories(arguments.servers.as_deref());
-    let (servers, mut skips) = discover::servers(&places, &arguments.models)?;
-    if servers.is_empty() {
-        let reasons: Vec<_> =
-            skips.iter().map(|skip| format!("{}: {}", skip.model, skip.reason)).collect();
-        return Err(Failure(format!("no server can run here ({})", reasons.join("; "))));
-    }
-    let folder = new_folder(arguments.out.as_deref())?;
+    let place = temporary_place(&workloads)?;
+    let servers = find_servers(arguments, place.path())?;
+    let skips = [servers.skips, plan::skips(&servers.models, &workloads, descriptors)].concat();
     let mut settings = plan::settings(preset, arguments.seed.unwrap_or_else(clock_seed));
-    settings.rounds = arguments.rounds.unwrap_or(settings.rounds);
     if let [server, client, ..] = environment::cores()[..] {
         (settings.server_cores, settings.client_cores) = (vec![server], vec![client]);
     }
@@ -154,12 +249,19 @@ fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
         settings.server_cores.first().copied(),
         settings.client_cores.first().copied(),
     );
-    let models: Vec<_> = servers.iter().map(|server| server.model.clone()).collect();
-    let executables = servers.into_iter().map(|s| (s.model.label, s.executable)).collect();
-    let reference = models.iter().find(|m| m.label == REFERENCE).unwrap_or(&models[0]);
-    let reference = reference.label.clone();
-    skips.extend(plan::skips(&models, &workloads, descriptors));
-    let schedule = plan::schedule(&models, &workloads, &skips, &reference, &settings);
+    if environment.counting_unavailable.is_some() {
+        settings.counting_rounds = 0;
+    }
+    let (models, reference) = (servers.models, servers.reference);
+    let cells =
+        Cells { models: &models, workloads: &workloads, skips: &skips, reference: &reference };
+    let settings = rounds(arguments, cells, settings)?;
+    let schedule = plan::schedule(cells, &settings);
+    if schedule.is_empty() {
+        let reasons: Vec<_> = skips.iter().map(|skip| skip.reason.as_str()).collect();
+        return Err(Failure(format!("there is nothing to measure: {}", reasons.join("; "))));
+    }
+    let floor = servers.has_floor.then(|| floor::LABEL.to_owned());
     let results = Results {
         schema_version: SCHEMA_VERSION,
         environment,
@@ -167,13 +269,69 @@ fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
         workloads,
         models,
         reference,
-        floor: None,
+        floor,
         skips,
         schedule,
         trials: Vec::new(),
         gauges: Vec::new(),
     };
-    Ok(Run { results, executables, folder, root: document_root()? })
+    let keeper = Keeper::new(new_folder(arguments.out.as_deref())?);
+    Ok(Run { results, executables: servers.executables, keeper, place })
+}
+
+/// The rounds asked for, or as many as fit into the time asked for.
+fn rounds(arguments: &Arguments, cells: Cells, preset: Settings) -> Result<Settings, Failure> {
+    let Some(budget) = arguments.budget else {
+        return Ok(Settings { rounds: arguments.rounds.unwrap_or(preset.rounds), ..preset });
+    };
+    let chosen = budget::fit(cells, preset.clone(), budget.as_secs_f64())?;
+    eprintln!("{}", budget::explain(&chosen, &preset, budget::total_s(cells, &chosen)));
+    Ok(chosen)
+}
+
+/// Everybody who takes part.
+struct Servers {
+    models: Vec<Model>,
+    executables: BTreeMap<String, PathBuf>,
+    reference: String,
+    /// Those who cannot.
+    skips: Vec<Skip>,
+    has_floor: bool,
+}
+
+/// Finds the servers asked for; the floor joins them, whoever they are.
+fn find_servers(arguments: &Arguments, place: &Path) -> Result<Servers, Failure> {
+    let places = directories(arguments.servers.as_deref());
+    let is_other = |label: &String| arguments.no_floor || label != floor::LABEL;
+    let wanted: Vec<_> = arguments.models.iter().filter(|name| is_other(name)).cloned().collect();
+    if wanted.is_empty() && !arguments.models.is_empty() {
+        return Err(Failure(
+            "--models: the floor is what models are compared with: name one".into(),
+        ));
+    }
+    let (mut found, mut skips) = discover::servers(&places, &wanted)?;
+    found.retain(|server| is_other(&server.model.label));
+    let reference = found.iter().find(|s| s.model.label == REFERENCE).or(found.first());
+    let Some(reference) = reference.map(|server| server.model.label.clone()) else {
+        let reasons: Vec<_> =
+            skips.iter().map(|skip| format!("{}: {}", skip.model, skip.reason)).collect();
+        return Err(Failure(format!("no server can run here ({})", reasons.join("; "))));
+    };
+    let mut has_floor = false;
+    if !arguments.no_floor {
+        match floor::found_in(place) {
+            Ok(server) => {
+                found.push(server);
+                has_floor = true;
+            }
+            Err(reason) => {
+                skips.push(Skip { model: floor::LABEL.to_owned(), workload: None, reason });
+            }
+        }
+    }
+    let models = found.iter().map(|server| server.model.clone()).collect();
+    let executables = found.into_iter().map(|s| (s.model.label, s.executable)).collect();
+    Ok(Servers { models, executables, reference, skips, has_floor })
 }
 
 /// An interrupted run: everything is in its file except where the servers are.
@@ -183,9 +341,15 @@ fn resume(folder: &Path, arguments: &Arguments) -> Result<Run, Failure> {
         return Err(Failure(format!("{} is complete: nothing to resume", folder.display())));
     }
     environment::raise_descriptor_limit();
-    let labels: Vec<_> = results.models.iter().map(|model| model.label.clone()).collect();
+    let is_floor = |model: &&Model| results.floor.as_ref() == Some(&model.label);
+    let others = results.models.iter().filter(|model| !is_floor(model));
+    let labels: Vec<_> = others.map(|model| model.label.clone()).collect();
     let places = directories(arguments.servers.as_deref());
-    let (servers, _) = discover::servers(&places, &labels)?;
+    let (mut servers, _) = discover::servers(&places, &labels)?;
+    let place = temporary_place(&results.workloads)?;
+    if results.floor.is_some() {
+        servers.push(floor::found_in(place.path()).map_err(because("the floor cannot be used"))?);
+    }
     if let Some(server) = servers.iter().find(|s| !results.models.contains(&s.model)) {
         return Err(Failure(format!(
             "{} describes itself differently now: start a new run",
@@ -193,7 +357,8 @@ fn resume(folder: &Path, arguments: &Arguments) -> Result<Run, Failure> {
         )));
     }
     let executables = servers.into_iter().map(|s| (s.model.label, s.executable)).collect();
-    Ok(Run { results, executables, folder: folder.to_owned(), root: document_root()? })
+    let keeper = Keeper::new(report::folder_of(folder));
+    Ok(Run { results, executables, keeper, place })
 }
 
 fn announce(run: &Run) {
@@ -201,7 +366,10 @@ fn announce(run: &Run) {
     for skip in results.skips.iter().filter(|skip| skip.workload.is_none()) {
         eprintln!("SKIP {}: {}", skip.model, skip.reason);
     }
-    let expected: f64 = expected_s(results)[results.trials.len()..].iter().sum();
+    if let Some(reason) = &results.environment.counting_unavailable {
+        eprintln!("SKIP counting pass: {reason}");
+    }
+    let expected: f64 = run.expected_s()[results.trials.len()..].iter().sum();
     eprintln!(
         "{} models x {} workloads, {} rounds, {} trials, seed {}, {}",
         results.models.len(),
@@ -214,92 +382,6 @@ fn announce(run: &Run) {
     if results.settings.preset == Preset::Quick {
         eprintln!("quick: a first look, not for ranking");
     }
-}
-
-fn expected_s(results: &Results) -> Vec<f64> {
-    let expect = |slot| plan::expected_s(slot, &results.workloads, &results.settings);
-    results.schedule.iter().map(expect).collect()
-}
-
-/// Runs what is left of the schedule. The file is written after every round, so that nothing that
-/// happens to this process loses more than one.
-fn measure(run: &mut Run) -> Result<(), Failure> {
-    let begin = Instant::now();
-    let began_s = run.results.trials.last().map_or(0.0, |trial| trial.started_s + trial.took_s);
-    let first = run.results.trials.len();
-    let mut progress = progress::Progress::new(expected_s(&run.results), first);
-    for at in first..run.results.schedule.len() {
-        if INTERRUPTED.load(Ordering::SeqCst) {
-            break;
-        }
-        let slot = run.results.schedule[at].clone();
-        if at > first && slot.round != run.results.schedule[at - 1].round {
-            save(run)?;
-        }
-        progress.show(at, &slot, run.results.settings.rounds);
-        let started = Instant::now();
-        let outcome = outcome_of(run, &slot);
-        run.results.trials.push(Trial {
-            slot,
-            started_s: began_s + (started - begin).as_secs_f64(),
-            took_s: started.elapsed().as_secs_f64(),
-            outcome,
-        });
-    }
-    progress.finish();
-    Ok(())
-}
-
-fn outcome_of(run: &Run, slot: &Slot) -> Outcome {
-    let results = &run.results;
-    let failed = |reason: String| Outcome::Failed { reason };
-    let same_cell = |t: &&Trial| t.slot.model == slot.model && t.slot.workload == slot.workload;
-    let mut failures = results.trials.iter().filter(same_cell).filter_map(|t| match &t.outcome {
-        Outcome::Failed { reason } => Some(reason),
-        Outcome::Measured(_) => None,
-    });
-    if let Some(reason) = failures.nth(FAILURES_MAX as usize - 1) {
-        return failed(reason.clone());
-    }
-    let model = results.models.iter().find(|m| m.label == slot.model);
-    let workload = results.workloads.iter().find(|w| w.name == slot.workload);
-    let (Some(model), Some(workload), Some(executable)) =
-        (model, workload, run.executables.get(&slot.model))
-    else {
-        return failed("the schedule names a model or workload that the file does not hold".into());
-    };
-    let idle_sample =
-        workload.idle_sample_connections > 0 && slot.round <= results.settings.idle_sample_rounds;
-    let setting = trial::Setting {
-        executable,
-        model,
-        workload,
-        settings: &results.settings,
-        root: run.root.path(),
-        idle_sample,
-    };
-    trial::run(&setting).map_or_else(failed, |measured| Outcome::Measured(Box::new(measured)))
-}
-
-/// Writes the raw data: to a file beside it first, so that a full disk or a kill in the middle
-/// leaves the last complete one.
-fn save(run: &Run) -> Result<(), Failure> {
-    let text = run.results.to_json().map_err(because("cannot write the result as JSON"))?;
-    write_safely(&run.folder.join(RESULTS_FILE), text.as_bytes())
-}
-
-/// Writes a file whole or not at all.
-pub fn write_safely(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || {
-        let mut file = tempfile::Builder::new()
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)
-    };
-    write().map(drop).map_err(because(format!("cannot write {}", path.display())))
 }
 
 /// Makes the folder of a run: the one asked for, or `results/<date>-<host>`, numbered from the
@@ -327,12 +409,18 @@ fn new_folder(asked: Option<&Path>) -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-fn document_root() -> Result<TempDir, Failure> {
-    let root = tempfile::tempdir().map_err(because("cannot make a temporary document root"))?;
-    let path = root.path().join(workload::FILE_NAME);
-    std::fs::write(&path, workload::pattern(workload::FILE_BYTES))
-        .map_err(because(format!("cannot write {}", path.display())))?;
-    Ok(root)
+/// A directory for what the run needs and nobody keeps: the document root of the file workloads,
+/// and beside it the link that is the floor's executable. It is removed at the end.
+fn temporary_place(workloads: &[Workload]) -> Result<TempDir, Failure> {
+    let place = tempfile::tempdir().map_err(because("cannot make a temporary directory"))?;
+    if workloads.iter().any(workload::is_file) {
+        let documents = place.path().join(workload::DOCUMENTS);
+        let path = documents.join(workload::FILE_NAME);
+        std::fs::create_dir(&documents)
+            .and_then(|()| std::fs::write(&path, workload::pattern(workload::FILE_BYTES)))
+            .map_err(because(format!("cannot write {}", path.display())))?;
+    }
+    Ok(place)
 }
 
 fn clock_seed() -> u64 {
@@ -342,7 +430,7 @@ fn clock_seed() -> u64 {
 
 /// The first Ctrl-C ends the run after the trial that is going on (two seconds or so); the second
 /// ends the program at once, and the kernel ends its server with it.
-fn handle_interrupts() -> Result<(), Failure> {
+pub fn handle_interrupts() -> Result<(), Failure> {
     ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::SeqCst) {
             std::process::exit(i32::from(EXIT_INTERRUPTED));

@@ -6,6 +6,10 @@ use base64::Engine as _;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use record::*;
 
+mod rich;
+
+pub use rich::{instrument, rich, slow_replies};
+
 /// A server as `--describe` tells of it; `select` is the one with a limit.
 pub fn model(name: &str) -> Model {
     let limited = name == "select";
@@ -315,5 +319,25 @@ fn environment() -> Environment {
             wake_up_us: 27.0,
             loopback_round_trip_us: 60.0,
         },
+    }
+}
+
+/// A closed loop of a few connections: HTTP where there is a path, else echo.
+pub fn small_workload(path: Option<&str>) -> Workload {
+    Workload {
+        name: "small".into(),
+        description: "a few connections".into(),
+        protocol: if path.is_some() { "http" } else { "echo" }.into(),
+        path: path.map(str::to_owned),
+        payload_bytes: if path.is_some() { 13 } else { 64 },
+        post: false,
+        connections: 8,
+        connect_per_request: false,
+        pipelining: 1,
+        streaming: false,
+        rate_per_s: None,
+        arrivals: Arrivals::Poisson,
+        idle_connections: 0,
+        idle_sample_connections: 0,
     }
 }

@@ -103,7 +103,8 @@ pub fn write_folder(results: &Results, folder: &Path) -> Result<(), Failure> {
     write(&rendered(results, folder, &folder.join(REPORT_FILE), template::REPORT, None)?)
 }
 
-fn folder_of(results: &Path) -> PathBuf {
+/// The folder that a result file is in, where the file was named; a folder itself.
+pub fn folder_of(results: &Path) -> PathBuf {
     match results.is_dir() {
         true => results.to_owned(),
         false => results.parent().unwrap_or(Path::new("")).to_owned(),

@@ -1,17 +1,26 @@
 //! The system calls for which neither std nor nix has a safe form that fits: the only `unsafe` of
-//! this crate. man: getppid(2), wait4(2), prctl(2), sched_setaffinity(2), io_uring_setup(2).
+//! this crate. man: getppid(2), wait4(2), pidfd_open(2), prctl(2), sched_setaffinity(2),
+//! io_uring_setup(2), perf_event_open(2), fsopen(2).
 
+use std::ffi::CStr;
 use std::io::{Error, Result};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::ptr::null;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use perf_event_open_sys::{bindings, ioctls, perf_event_open};
 
 /// sizeof(struct io_uring_params): 120 bytes, all zero = no flags (linux/io_uring.h).
 const PARAMS_U64S: usize = 15;
+
+/// fsopen(2) and fsmount(2): the new descriptor is not inherited by exec (linux/mount.h).
+const FS_CLOEXEC: libc::c_uint = 1;
+/// fsconfig(2): make the file system with what was set so far (linux/mount.h).
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 
 /// The cheapest system call. Through syscall(2): a C library may answer getppid from memory.
 pub fn null_syscall() {
@@ -36,14 +45,26 @@ pub fn try_ring() -> Result<()> {
     Ok(())
 }
 
-/// Ties a child's life to that of its starter, and pins it to `cores` where they are given.
-pub fn tie_and_pin(command: &mut Command, cores: Option<CpuSet>) {
-    // SAFETY: between fork and exec the closure makes two system calls and touches no heap; `cores`
-    // is owned by the closure.
+/// What happens to a child between fork and exec.
+pub struct Birth {
+    /// The cores that it may run on; `None`: those of its parent.
+    pub cores: Option<CpuSet>,
+    /// A file of a cgroup, open for writing, which takes in the process that writes `0` to it.
+    pub cgroup: Option<OwnedFd>,
+}
+
+/// Ties a child's life to that of the thread that starts it (PR_SET_PDEATHSIG), and prepares it as
+/// asked. An error of the child is the error of [`Command::spawn`].
+pub fn prepare_birth(command: &mut Command, birth: Birth) {
+    // SAFETY: between fork and exec the closure makes system calls only and touches no heap; what
+    // it reads is owned by the closure.
     unsafe {
         command.pre_exec(move || {
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-            if let Some(cores) = &cores {
+            if let Some(cgroup) = &birth.cgroup {
+                nix::unistd::write(cgroup, b"0")?;
+            }
+            if let Some(cores) = &birth.cores {
                 sched_setaffinity(Pid::from_raw(0), cores)?;
             }
             Ok(())
@@ -51,19 +72,94 @@ pub fn tie_and_pin(command: &mut Command, cores: Option<CpuSet>) {
     }
 }
 
-/// wait4(2) without waiting: the status and usage of a child that has ended, `None` while it runs.
+/// A descriptor that becomes readable when the child ends (pidfd_open(2), Linux 5.3).
+///
+/// # Errors
+/// ENOSYS on an older kernel, ESRCH when the child was collected.
+pub fn pidfd(pid: Pid) -> Result<OwnedFd> {
+    // SAFETY: the call takes two numbers and touches no memory of ours.
+    let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    owned(pidfd)
+}
+
+/// A result of syscall(2) that is a new descriptor, or -1.
+fn owned(descriptor: libc::c_long) -> Result<OwnedFd> {
+    if descriptor < 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: the caller passes what the kernel has just returned, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor as i32) })
+}
+
+/// tracefs as a mount that hangs nowhere: it is seen through this descriptor only, and is gone with
+/// it. The machine is not changed.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN, ENODEV where the kernel has no tracing, ENOSYS before Linux 5.2.
+pub fn detached_tracefs() -> Result<OwnedFd> {
+    let name = c"tracefs";
+    // SAFETY: the kernel reads the name, a constant, during the call only.
+    let context = unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), FS_CLOEXEC) };
+    let context = owned(context)?;
+    let fd = context.as_raw_fd();
+    let (key, value) = (null::<libc::c_char>(), null::<libc::c_void>());
+    // SAFETY: this command takes neither key nor value, and both are null.
+    let created =
+        unsafe { libc::syscall(libc::SYS_fsconfig, fd, FSCONFIG_CMD_CREATE, key, value, 0) };
+    if created < 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: the call takes numbers only; `context` is open until the end of this function.
+    let mount = unsafe { libc::syscall(libc::SYS_fsmount, fd, FS_CLOEXEC, 0) };
+    owned(mount)
+}
+
+/// A counter of the tracepoint with this number, on the calling thread and on all threads and
+/// processes that descend from it after this call. `filter` is one of the tracepoint's own fields
+/// compared with a number (Documentation/trace/events.rst, "Event filtering").
+///
+/// # Errors
+/// What perf_event_open(2) says: EACCES or EPERM by perf_event_paranoid, EMFILE, ENOSYS, EINVAL for
+/// a filter that the tracepoint does not have.
+pub fn inherited_counter(tracepoint: u64, filter: Option<&CStr>) -> Result<OwnedFd> {
+    let mut attributes = bindings::perf_event_attr {
+        type_: bindings::PERF_TYPE_TRACEPOINT,
+        size: size_of::<bindings::perf_event_attr>() as u32,
+        config: tracepoint,
+        ..Default::default()
+    };
+    attributes.set_inherit(1);
+    let close_on_exec = libc::c_ulong::from(bindings::PERF_FLAG_FD_CLOEXEC);
+    // SAFETY: `attributes` is a local of this frame; the kernel reads it (and may write its own size
+    // into it) during the call only.
+    let counter = unsafe { perf_event_open(&mut attributes, 0, -1, -1, close_on_exec) };
+    let counter = owned(counter.into())?;
+    if let Some(filter) = filter {
+        let text = filter.as_ptr().cast_mut();
+        // SAFETY: the kernel copies the text, which the caller owns, during the call; it does not
+        // write to it, whatever the type of the argument says.
+        if unsafe { ioctls::SET_FILTER(counter.as_raw_fd(), text) } < 0 {
+            return Err(Error::last_os_error());
+        }
+    }
+    Ok(counter)
+}
+
+/// wait4(2): waits for a child's end, and collects its status and the usage of its whole life.
 ///
 /// # Errors
 /// ECHILD when it was collected before.
-pub fn wait4(pid: Pid) -> Result<Option<(libc::c_int, libc::rusage)>> {
+pub fn wait4(pid: Pid) -> Result<(libc::c_int, libc::rusage)> {
     let mut status: libc::c_int = 0;
     // SAFETY: an all-zero rusage is a valid value of this plain C struct.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: status and usage are locals of this frame and outlive the call.
-    let reaped = unsafe { libc::wait4(pid.as_raw(), &mut status, libc::WNOHANG, &mut usage) };
-    match reaped {
-        0 => Ok(None),
-        1.. => Ok(Some((status, usage))),
-        _ => Err(Error::last_os_error()),
+    loop {
+        // SAFETY: status and usage are locals of this frame and outlive the call.
+        let reaped = unsafe { libc::wait4(pid.as_raw(), &mut status, 0, &mut usage) };
+        match Error::last_os_error() {
+            _ if reaped > 0 => return Ok((status, usage)),
+            error if error.raw_os_error() == Some(libc::EINTR) => {}
+            error => return Err(error),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use record::{Outcome, Results};
+use record::{Outcome, Results, Role};
 use tempfile::TempDir;
 
 /// A directory that holds the example server, which cargo builds beside the tests.
@@ -28,9 +28,33 @@ fn iolab(place: &Path, arguments: &[&str]) -> Output {
 fn bench(place: &Path, more: &[&str]) -> Output {
     let servers = servers();
     let mut arguments = vec!["bench", "--preset", "quick", "--servers", servers.to_str().unwrap()];
-    arguments.extend(["--rounds", "1", "--out", "out"]);
+    arguments.extend(["--out", "out"]);
+    let says = |flag: &str| more.contains(&flag);
+    if !says("--rounds") && !says("--budget") {
+        arguments.extend(["--rounds", "1"]);
+    }
+    // What has no test of its own need not pay for the floor.
+    if !says("--models") {
+        arguments.extend(["--models", "example", "--no-floor"]);
+    }
     arguments.extend(more);
     iolab(place, &arguments)
+}
+
+/// Replaces the result by its first trials: what an interrupted run leaves behind.
+fn cut(place: &Path, trials: usize) -> Results {
+    let mut results = written(place);
+    results.trials.truncate(trials);
+    std::fs::write(place.join("out/results.json"), results.to_json().unwrap()).unwrap();
+    results
+}
+
+fn resume(place: &Path) -> Output {
+    iolab(place, &["bench", "--resume", "out", "--servers", servers().to_str().unwrap()])
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 fn written(place: &Path) -> Results {
@@ -41,7 +65,7 @@ fn written(place: &Path) -> Results {
 fn failures(fault: &str, workload: &str) -> Vec<String> {
     let place = TempDir::new().unwrap();
     let model = format!("example+fault={fault}");
-    let output = bench(place.path(), &["--models", &model, "--workloads", workload]);
+    let output = bench(place.path(), &["--models", &model, "--no-floor", "--workloads", workload]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let reason = |trial: record::Trial| match trial.outcome {
         Outcome::Failed { reason } => reason,
@@ -53,20 +77,27 @@ fn failures(fault: &str, workload: &str) -> Vec<String> {
 #[test]
 fn a_run_measures_writes_and_renders() {
     let place = TempDir::new().unwrap();
-    let workloads = "echo-64,http-keepalive,http-connect,idle-0,file-100k,idle-1000";
-    let output = bench(place.path(), &["--models", "example", "--workloads", workloads]);
+    let workloads = "echo-64,http-keepalive,http-connect,idle-100,file-100k,idle-1000";
+    let output = bench(place.path(), &["--workloads", workloads]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let results = written(place.path());
-    assert!(results.is_complete() && results.trials.len() == 5 * 2);
+    let of_role = |role| results.trials.iter().filter(move |trial| trial.slot.role == role);
+    assert!(results.is_complete() && of_role(Role::Timed).count() == 5);
+    assert_eq!(of_role(Role::Sentinel).count(), 5);
+    let counts = results.environment.counting_unavailable.is_none();
+    assert_eq!(of_role(Role::Counting).count(), if counts { 5 } else { 0 });
     for trial in &results.trials {
         let Outcome::Measured(measured) = &trial.outcome else { panic!("{trial:?}") };
         assert!(measured.load.requests > 0 && measured.load.errors == 0, "{trial:?}");
         assert!(measured.server.cpu_us > 0 && measured.server.memory.pss_kib > 0);
         assert_eq!(measured.exit.code, Some(0));
         assert!(measured.exit.counters.as_ref().unwrap()["requests"].as_u64().unwrap() > 0);
-        assert_eq!(measured.idle.is_some(), trial.slot.workload == "idle-0");
+        let samples = ["http-keepalive", "idle-100"].contains(&trial.slot.workload.as_str());
+        assert_eq!(measured.idle.is_some(), samples && trial.slot.role == Role::Timed);
+        assert_eq!(measured.calls.is_some(), trial.slot.role == Role::Counting);
     }
     assert!(results.skips[0].reason.contains("holds 500 connections at once (an example)"));
+    assert_eq!(results.gauges.iter().map(|gauge| gauge.round).collect::<Vec<_>>(), [1]);
     let report = std::fs::read_to_string(place.path().join("out/REPORT.md")).unwrap();
     assert!(report.contains("| example") && place.path().join("out/rate-echo-64.svg").is_file());
     let table = String::from_utf8(output.stdout).unwrap();
@@ -82,49 +113,223 @@ fn a_run_measures_writes_and_renders() {
     assert_eq!(iolab(place.path(), &check).status.code(), Some(1));
 }
 
+/// The floor joins whoever is measured, in what it can answer, and is not what others are compared
+/// with.
+#[test]
+fn the_floor_joins_every_run() {
+    let place = TempDir::new().unwrap();
+    let models = ["--models", "example", "--workloads", "echo-64,file-100k"];
+    assert_eq!(bench(place.path(), &models).status.code(), Some(0));
+    let results = written(place.path());
+    assert_eq!((results.floor.as_deref(), results.reference.as_str()), (Some("floor"), "example"));
+    let floor = |trial: &&record::Trial| trial.slot.model == "floor";
+    for trial in results.trials.iter().filter(floor) {
+        let Outcome::Measured(measured) = &trial.outcome else { panic!("{trial:?}") };
+        assert!(measured.load.requests > 0 && measured.load.errors == 0, "{trial:?}");
+        assert_eq!(trial.slot.workload, "echo-64");
+    }
+    assert!(results.trials.iter().any(|trial| floor(&trial)));
+    let skip = results.skips.iter().find(|skip| skip.model == "floor").unwrap();
+    assert_eq!(skip.workload.as_deref(), Some("file-100k"));
+    assert!(skip.reason.contains("does not answer"), "{skip:?}");
+
+    // Its executable is gone with the run; going on makes it again.
+    cut(place.path(), 1);
+    assert_eq!(resume(place.path()).status.code(), Some(0));
+    assert!(written(place.path()).is_complete());
+}
+
+/// A scenario of the user's own: read from a file, run beside or instead of the others, and in the
+/// result file as it was, so that resuming does not need the file.
+#[test]
+fn a_scenario_of_ones_own_is_measured() {
+    let place = TempDir::new().unwrap();
+    let text = "description = \"three of them\"\nprotocol = \"echo\"\npayload_bytes = 100\n\
+                connections = 3\npipelining = 2\nidle_connections = 5\n";
+    std::fs::write(place.path().join("mine.toml"), text).unwrap();
+    let output = bench(place.path(), &["--scenario", "mine.toml", "--workloads", "mine"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    std::fs::remove_file(place.path().join("mine.toml")).unwrap();
+    let results = cut(place.path(), 1);
+    assert_eq!(resume(place.path()).status.code(), Some(0));
+    let resumed = written(place.path());
+    assert!(resumed.is_complete() && resumed.workloads == results.workloads);
+    let [mine] = &resumed.workloads[..] else { panic!("{:?}", resumed.workloads) };
+    assert_eq!((mine.name.as_str(), mine.payload_bytes, mine.pipelining), ("mine", 100, 2));
+    for trial in &resumed.trials {
+        let Outcome::Measured(measured) = &trial.outcome else { panic!("{trial:?}") };
+        assert_eq!((measured.load.connections, measured.load.pipelining), (3, 2));
+        assert!(measured.load.requests > 0 && measured.load.errors == 0, "{trial:?}");
+    }
+}
+
+/// An open loop: what falls due is the same for every model of a round.
+#[test]
+fn a_rate_of_ones_own_falls_due_alike_for_all() {
+    let place = TempDir::new().unwrap();
+    let text = "description = \"slow\"\nprotocol = \"http\"\nrate_per_s = 200\nconnections = 4\n";
+    std::fs::write(place.path().join("slow.toml"), text).unwrap();
+    let arguments = ["--scenario", "slow.toml", "--workloads", "slow", "--rounds", "2"];
+    let output = bench(place.path(), &arguments);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let mut seeds = std::collections::BTreeMap::new();
+    for trial in written(place.path()).trials {
+        let Outcome::Measured(measured) = &trial.outcome else { panic!("{trial:?}") };
+        let open = measured.load.open_loop.as_ref().unwrap();
+        assert!(open.rate_per_s == 200.0 && open.due > 0, "{open:?}");
+        let of_round = seeds.entry(trial.slot.round).or_insert(open.seed);
+        assert_eq!(*of_round, open.seed);
+    }
+    assert_eq!(seeds.len(), 2);
+    assert_ne!(seeds[&1], seeds[&2]);
+}
+
+#[test]
+fn workloads_are_listed_and_shown() {
+    let place = TempDir::new().unwrap();
+    let shown = iolab(place.path(), &["bench", "--show", "idle-100"]);
+    assert_eq!(shown.status.code(), Some(0));
+    std::fs::write(place.path().join("mine.toml"), &shown.stdout).unwrap();
+    let listed = iolab(place.path(), &["bench", "--list", "--scenario", "mine.toml"]);
+    assert_eq!(listed.status.code(), Some(0), "{listed:?}");
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let starts = |name: &str| listed.lines().any(|line| line.starts_with(name));
+    assert!(starts("echo-64 ") && starts("idle-10000 ") && starts("mine "), "{listed}");
+    assert!(listed.lines().all(|line| line.chars().count() <= 100), "{listed}");
+}
+
+#[test]
+fn a_budget_chooses_the_rounds_and_says_so() {
+    let place = TempDir::new().unwrap();
+    let output = bench(place.path(), &["--budget", "7s", "--workloads", "echo-64"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let (results, told) = (written(place.path()), told(&output));
+    // On a slow machine fewer rounds are made than were chosen, and that is said.
+    assert_eq!(results.settings.budget_s, Some(7.0));
+    assert!(results.is_complete() && results.settings.rounds > 0);
+    let timed = |trial: &&record::Trial| trial.slot.role == Role::Timed;
+    let rounds = results.trials.iter().filter(timed).count();
+    assert_eq!(rounds as u32, results.settings.rounds);
+    let chosen = format!("budget: {rounds} rounds with windows of");
+    assert!(told.contains(&chosen) || told.contains(&format!("so {rounds} rounds of")), "{told}");
+}
+
 #[test]
 fn an_interrupted_run_is_resumed_where_it_stopped() {
     let place = TempDir::new().unwrap();
-    let output = bench(place.path(), &["--models", "example", "--workloads", "echo-64"]);
+    let output = bench(place.path(), &["--workloads", "echo-64"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let mut results = written(place.path());
-    let first = results.trials[0].clone();
-    results.trials.truncate(1);
-    std::fs::write(place.path().join("out/results.json"), results.to_json().unwrap()).unwrap();
-    let resume = ["bench", "--resume", "out", "--servers"];
-    let servers = servers();
-    let arguments = [&resume[..], &[servers.to_str().unwrap()]].concat();
-    assert_eq!(iolab(place.path(), &arguments).status.code(), Some(0));
+    let cut = cut(place.path(), 1);
+    assert_eq!(resume(place.path()).status.code(), Some(0));
     let resumed = written(place.path());
-    assert!(resumed.is_complete() && resumed.trials[0] == first);
-    let output = iolab(place.path(), &arguments);
+    assert!(resumed.is_complete() && resumed.trials[0] == cut.trials[0]);
+    let output = resume(place.path());
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("nothing to resume"));
+    assert!(told(&output).contains("nothing to resume"));
+}
+
+/// In the middle of the counting pass as anywhere else, and what was timed stays.
+#[test]
+fn a_counting_pass_is_resumed_where_it_stopped() {
+    let place = TempDir::new().unwrap();
+    let output = bench(place.path(), &["--workloads", "echo-64,http-keepalive"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let whole = written(place.path());
+    if let Some(reason) = &whole.environment.counting_unavailable {
+        eprintln!("SKIP {reason}");
+        assert!(told(&output).contains("SKIP counting pass"), "{output:?}");
+        return;
+    }
+    let cut = cut(place.path(), whole.trials.len() - 1);
+    assert_eq!(cut.schedule[cut.trials.len() - 1].role, Role::Counting);
+    assert_eq!(resume(place.path()).status.code(), Some(0));
+    let resumed = written(place.path());
+    assert!(resumed.is_complete() && resumed.trials[..cut.trials.len()] == cut.trials[..]);
+    let last = &resumed.trials[cut.trials.len()];
+    let Outcome::Measured(measured) = &last.outcome else { panic!("{last:?}") };
+    assert!(measured.calls.as_ref().unwrap().total > 0, "{last:?}");
+}
+
+/// A run of very many rounds, whose stderr is read line by line.
+fn long_run(place: &Path) -> (std::process::Child, impl Iterator<Item = String> + use<>) {
+    let servers = servers();
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_iolab"))
+        .args(["bench", "--preset", "quick", "--rounds", "500", "--models", "example"])
+        .args(["--no-floor", "--out", "out", "--workloads", "echo-64"])
+        .args(["--servers", servers.to_str().unwrap()])
+        .env("TMPDIR", place)
+        .current_dir(place)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(bench.stderr.take().unwrap()).lines().map_while(Result::ok);
+    (bench, lines)
+}
+
+fn interrupt(bench: &std::process::Child) {
+    let pid = nix::unistd::Pid::from_raw(bench.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
 }
 
 /// Ctrl-C in the middle: what was measured is written and can be resumed.
 #[test]
 fn ctrl_c_keeps_what_was_measured() {
     let place = TempDir::new().unwrap();
-    let servers = servers();
-    let mut bench = Command::new(env!("CARGO_BIN_EXE_iolab"))
-        .args([
-            "bench", "--preset", "quick", "--rounds", "500", "--models", "example", "--out", "out",
-        ])
-        .args(["--workloads", "echo-64", "--servers", servers.to_str().unwrap()])
-        .current_dir(place.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut told = BufReader::new(bench.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let (mut bench, mut told) = long_run(place.path());
     assert!(told.any(|line| line.starts_with("round 2 of 500")));
-    let pid = nix::unistd::Pid::from_raw(bench.id() as i32);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    interrupt(&bench);
     assert!(told.any(|line| line.contains("--resume out")));
     assert_eq!(bench.wait().unwrap().code(), Some(130));
     let results = written(place.path());
     assert!(results.trials.len() >= 2 && !results.is_complete());
+}
+
+/// A folder that cannot be written any more does not end the run; the result is written elsewhere,
+/// the tables are printed, and the exit code says that something is not as it was asked for.
+#[test]
+fn a_folder_that_is_gone_loses_nothing() {
+    let place = TempDir::new().unwrap();
+    let (bench, mut told) = long_run(place.path());
+    assert!(told.any(|line| line.starts_with("round 2 of 500")));
+    // A file in the folder's place stops everybody, root too.
+    std::fs::rename(place.path().join("out"), place.path().join("moved")).unwrap();
+    std::fs::write(place.path().join("out"), "").unwrap();
+    assert!(told.any(|line| line.contains("out") && line.contains("the run goes on")));
+    // Complaining once is enough: the next round begins without.
+    assert!(told.next().unwrap().starts_with("round "));
+    assert!(told.next().unwrap().starts_with("round "));
+    interrupt(&bench);
+    let last = told.last().unwrap();
+    let (_, folder) = last.split_once("the result is in ").expect(&last);
+    let folder = Path::new(folder.strip_suffix(" instead").unwrap());
+    assert!(folder.starts_with(place.path()), "{last}");
+    let text = std::fs::read_to_string(folder.join("results.json")).unwrap();
+    assert!(Results::from_json(&text).unwrap().trials.len() >= 6);
+    assert!(folder.join("REPORT.md").is_file());
+    let output = bench.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("example"));
+}
+
+/// No place takes the file (here by a limit of 24 KiB a file, setrlimit(2), which meets root too):
+/// the tables are printed all the same.
+#[test]
+fn a_full_disk_leaves_the_tables() {
+    let place = TempDir::new().unwrap();
+    let shell = format!(
+        "ulimit -f 24; exec {} bench --preset quick --rounds 5 --models example --no-floor \
+         --workloads echo-64 --out out --servers {}",
+        env!("CARGO_BIN_EXE_iolab"),
+        servers().display()
+    );
+    let output =
+        Command::new("bash").args(["-c", &shell]).current_dir(place.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("echo-64"), "{output:?}");
+    let told = told(&output);
+    assert_eq!(told.matches("the run goes on").count(), 1, "{told}");
+    assert!(told.trim_end().lines().last().unwrap().contains("nor anywhere else"), "{told}");
 }
 
 #[test]
@@ -139,7 +344,7 @@ fn a_server_that_breaks_the_contract_fails_its_cell_with_the_reason() {
 #[test]
 fn a_bad_end_is_kept_with_the_figures() {
     let place = TempDir::new().unwrap();
-    let arguments = ["--models", "example+fault=exit", "--workloads", "echo-64"];
+    let arguments = ["--models", "example+fault=exit", "--no-floor", "--workloads", "echo-64"];
     let output = bench(place.path(), &arguments);
     let results = written(place.path());
     let Outcome::Measured(measured) = &results.trials[0].outcome else { panic!("{results:?}") };
@@ -151,12 +356,27 @@ fn a_bad_end_is_kept_with_the_figures() {
 #[test]
 fn bad_input_gets_one_sentence_and_exit_code_2() {
     let place = TempDir::new().unwrap();
-    let cases: [(&[&str], &str); 5] = [
+    let write = |name: &str, text: &str| std::fs::write(place.path().join(name), text).unwrap();
+    write("bad.toml", "description = \"d\"\nprotocol = \"http\"\nconections = 3\n");
+    write("echo-64.toml", "description = \"d\"\nprotocol = \"echo\"\n");
+    write("cut.json", "{\"schema_version\": 2, \"settings\": {");
+    write("new.json", "{\"schema_version\": 99}");
+    let cases: [(&[&str], &str); 15] = [
         (&["bench", "--models", "none"], "no server serve-none"),
+        (&["bench", "--models", "floor"], "name one"),
         (&["bench", "--workloads", "none"], "no workload is called"),
         (&["bench", "--servers", "/no/such/directory"], "/no/such/directory"),
+        (&["bench", "--scenario", "bad.toml"], "bad.toml, line 3: unknown field `conections`"),
+        (&["bench", "--scenario", "echo-64.toml"], "a workload echo-64 of its own"),
+        (&["bench", "--scenario", "none.toml"], "cannot read none.toml"),
+        (&["bench", "--list", "--scenario", "bad.toml"], "bad.toml, line 3"),
+        (&["bench", "--show", "none"], "no workload that comes with iolab is called"),
+        (&["bench", "--budget", "1s", "--models", "example"], "one round of everything takes"),
+        (&["bench", "--out", "bad.toml", "--models", "example"], "bad.toml"),
         (&["report", "/no/such/file"], "/no/such/file"),
         (&["bench", "--resume", "nothing"], "cannot read nothing"),
+        (&["bench", "--resume", "cut.json"], "cut.json: not a complete result file"),
+        (&["bench", "--resume", "new.json"], "new.json: its schema_version is 99"),
     ];
     for (arguments, word) in cases {
         let servers = servers();

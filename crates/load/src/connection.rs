@@ -1,11 +1,9 @@
 //! What the engine remembers of one connection.
 
-use std::collections::VecDeque;
-use std::os::fd::AsRawFd;
-
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, send};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 use socket2::Socket;
+use std::collections::VecDeque;
 
 use crate::codec::Codec;
 
@@ -24,23 +22,34 @@ pub(crate) enum Phase {
     Closing,
 }
 
+/// A request on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pending {
+    /// From when on its latency counts, in nanoseconds of the engine's clock. Closed loop: when it
+    /// was admitted. Open loop: when it was due.
+    pub(crate) due_ns: u64,
+    /// When its sending began. Closed loop: the same moment.
+    pub(crate) sent_ns: u64,
+}
+
 /// One connection that carries load, or its place while it has no socket.
 pub(crate) struct Connection<R> {
     pub(crate) phase: Phase,
     pub(crate) socket: Option<Socket>,
-    /// When each request on its way was admitted, oldest first, in nanoseconds of the engine's
-    /// clock.
-    pub(crate) admitted_at_ns: VecDeque<u64>,
+    /// The requests on their way, oldest first.
+    pub(crate) pending: VecDeque<Pending>,
     /// How many of these, from the youngest on, are not completely sent.
     pub(crate) unsent: u32,
     /// Bytes of the first unsent one that are sent.
     pub(crate) offset: usize,
     /// Number of the oldest request on its way.
     pub(crate) number: u64,
-    /// Whether EPOLLOUT is asked for: only while the socket's send buffer is full.
+    /// Whether the socket's send buffer is full: EPOLLOUT will say when it is not.
     pub(crate) waits_for_room: bool,
     /// When the present phase began, for time limits.
     pub(crate) since_ns: u64,
+    /// Whether it stands in the open loop's list of free connections.
+    pub(crate) listed: bool,
     /// Replies counted in this window.
     pub(crate) completed: u64,
     /// What the codec remembers.
@@ -64,12 +73,13 @@ impl<R> Connection<R> {
         Connection {
             phase: Phase::Parked,
             socket: None,
-            admitted_at_ns: VecDeque::with_capacity(depth as usize),
+            pending: VecDeque::with_capacity(depth as usize),
             unsent: 0,
             offset: 0,
             number: 0,
             waits_for_room: false,
             since_ns: 0,
+            listed: false,
             completed: 0,
             reader,
         }
@@ -77,20 +87,20 @@ impl<R> Connection<R> {
 
     /// Admits one request.
     #[inline]
-    pub(crate) fn admit(&mut self, now_ns: u64) {
-        self.admitted_at_ns.push_back(now_ns);
+    pub(crate) fn admit(&mut self, pending: Pending) {
+        self.pending.push_back(pending);
         self.unsent += 1;
     }
 
     /// Takes the oldest request off the list, for its reply is complete. `None` when it was not
     /// sent completely: nobody can answer rightly what he has not read.
     #[inline]
-    pub(crate) fn answered(&mut self) -> Option<u64> {
-        if self.admitted_at_ns.len() <= self.unsent as usize {
+    pub(crate) fn answered(&mut self) -> Option<Pending> {
+        if self.pending.len() <= self.unsent as usize {
             return None;
         }
         self.number += 1;
-        self.admitted_at_ns.pop_front()
+        self.pending.pop_front()
     }
 
     /// Sends what is admitted, as far as the socket takes it. Adds the bytes to `bytes_sent`.
@@ -100,15 +110,15 @@ impl<R> Connection<R> {
         codec: &mut C,
         bytes_sent: &mut u64,
     ) -> Sent {
-        let Some(fd) = self.socket.as_ref().map(AsRawFd::as_raw_fd) else { return Sent::All };
+        let Some(socket) = &self.socket else { return Sent::All };
         while self.unsent > 0 {
-            let first = self.number + self.admitted_at_ns.len() as u64 - u64::from(self.unsent);
+            let first = self.number + self.pending.len() as u64 - u64::from(self.unsent);
             let bytes = codec.outgoing(slot, first, self.unsent, self.offset);
             let asked = bytes.len();
-            let sent = match send(fd, bytes, MsgFlags::MSG_NOSIGNAL) {
+            let sent = match send(socket, bytes, SendFlags::NOSIGNAL) {
                 Ok(sent) => sent,
-                Err(Errno::EAGAIN) => return Sent::Full,
-                Err(Errno::EINTR) => continue,
+                Err(Errno::AGAIN) => return Sent::Full,
+                Err(Errno::INTR) => continue,
                 Err(errno) => return Sent::Failed(errno),
             };
             *bytes_sent += sent as u64;
@@ -123,15 +133,14 @@ impl<R> Connection<R> {
         Sent::All
     }
 
-    /// Drops the socket and all that was on its way; how many requests that were.
-    pub(crate) fn close(&mut self, phase: Phase, reader: R) -> u64 {
-        let lost = self.admitted_at_ns.len() as u64;
+    /// Drops the socket and all that was on its way, which is given back, oldest first.
+    pub(crate) fn close(&mut self, phase: Phase, reader: R) -> Vec<Pending> {
+        let lost: Vec<_> = self.pending.drain(..).collect();
         self.socket = None;
         self.phase = phase;
-        self.admitted_at_ns.clear();
         self.unsent = 0;
         self.offset = 0;
-        self.number += lost;
+        self.number += lost.len() as u64;
         self.waits_for_room = false;
         self.reader = reader;
         lost

@@ -49,6 +49,8 @@ pub enum Error {
         /// What stood in the way.
         reason: String,
     },
+    /// The run was stopped (Ctrl-C) before its window began.
+    Interrupted,
     /// Something of the generator's own failed: another of its threads, or a histogram.
     Internal(String),
     /// A system call failed that has no business failing.
@@ -71,6 +73,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Plan(text) => f.write_str(text),
+            Error::Interrupted => f.write_str("stopped before anything was measured"),
             Error::Internal(text) => write!(f, "the load generator failed: {text}"),
             Error::Unreachable { address, source } => {
                 write!(f, "nothing answers at {address} ({source}): is the server running there?")

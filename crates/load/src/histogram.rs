@@ -32,6 +32,11 @@ impl Latencies {
         self.0.saturating_record(latency_ns);
     }
 
+    /// The latency below which this share of the samples lies, in nanoseconds; 0 without samples.
+    pub(crate) fn quantile_ns(&self, quantile: f64) -> u64 {
+        self.0.value_at_quantile(quantile)
+    }
+
     /// Forgets everything.
     pub(crate) fn reset(&mut self) {
         self.0.reset();

@@ -1,15 +1,16 @@
 //! Connections that say nothing. What they cost a server is what separates the ways of waiting.
 
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 use socket2::Socket;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
-use crate::Error;
 use crate::socket::{Sockets, connect_error};
+use crate::{Error, Live};
 
 /// connect(2)s in progress at once: well below the backlog of 4,096 that servers ask for. On
 /// loopback connect completes before the server has accepted, so this also lets the server keep
@@ -28,9 +29,17 @@ pub(crate) struct Idle {
 
 impl Idle {
     /// Opens `count` connections, in batches, beside so many that carry load and need ports too.
-    pub(crate) fn open(sockets: &Sockets, beside: u32, count: u32) -> Result<Idle, Error> {
+    pub(crate) fn open(
+        sockets: &Sockets,
+        live: &Live,
+        beside: u32,
+        count: u32,
+    ) -> Result<Idle, Error> {
         let mut idle = Idle { sockets: Vec::with_capacity(count as usize), beside };
         while idle.len() < count {
+            if live.is_stopped() {
+                return Err(Error::Interrupted);
+            }
             let batch = BATCH.min(count - idle.len());
             idle.open_batch(sockets, batch).map_err(|reason| Error::Idle {
                 opened: idle.len(),
@@ -41,29 +50,24 @@ impl Idle {
         Ok(idle)
     }
 
-    /// Opens `count` connections and waits until all of them are made.
+    /// Opens `count` connections and waits until all of them are made: one poll(2) for all, and
+    /// again for those that are late.
     fn open_batch(&mut self, sockets: &Sockets, count: u32) -> Result<(), String> {
         let first = self.beside + self.len();
         let begun: Result<Vec<_>, _> =
-            (first..first + count).map(|index| sockets.connect(sockets.source(index))).collect();
-        let begun = begun.map_err(|error| error.to_string())?;
+            (first..first + count).map(|index| sockets.connect(index)).collect();
+        let mut begun = begun.map_err(|error| error.to_string())?;
         let end = Instant::now() + BATCH_LIMIT;
-        for socket in begun {
-            let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
-            loop {
-                let left = end.saturating_duration_since(Instant::now()).as_millis();
-                let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-                match poll(&mut fds, timeout) {
-                    Ok(0) => return Err("the server stopped accepting".to_owned()),
-                    Ok(_) => break,
-                    Err(Errno::EINTR) => {}
-                    Err(errno) => return Err(errno.to_string()),
-                }
-            }
-            if let Some(error) = connect_error(&socket) {
+        while !begun.is_empty() {
+            let made = wait_for_some(&begun, end)?;
+            let mut made = made.into_iter();
+            let (done, late): (Vec<_>, Vec<_>) =
+                begun.into_iter().partition(|_| made.next().unwrap_or_default());
+            if let Some(error) = done.iter().find_map(connect_error) {
                 return Err(error.to_string());
             }
-            self.sockets.push(socket);
+            self.sockets.extend(done);
+            begun = late;
         }
         Ok(())
     }
@@ -80,5 +84,21 @@ impl Idle {
             peeked == Err(Errno::EAGAIN)
         };
         self.sockets.iter().filter(silent).count() as u32
+    }
+}
+
+/// Waits until some of these have ended their connect(2), well or badly; which.
+fn wait_for_some(sockets: &[Socket], end: Instant) -> Result<Vec<bool>, String> {
+    let mut fds: Vec<_> =
+        sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLOUT)).collect();
+    loop {
+        let left = end.saturating_duration_since(Instant::now()).as_millis();
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut fds, timeout) {
+            Ok(0) => return Err("the server stopped accepting".to_owned()),
+            Ok(_) => return Ok(fds.iter().map(|fd| fd.any().unwrap_or(true)).collect()),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.to_string()),
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! The load generator: N connections, each asking again as soon as it was answered, every reply
-//! verified, every latency kept.
+//! The load generator: N connections, asking as soon as they were answered or when the clock says
+//! so, every reply verified, every latency kept.
 //!
 //! It talks to a server through its socket only and never links the serving side: a client built
 //! from the server's codecs would agree with its bugs.
@@ -15,7 +15,7 @@
 //!
 //! Reading order: [`Plan`] (what is asked for), `engine` (the epoll loop), `connection` (what one
 //! connection remembers), `codec` (what a protocol must answer), `http1` and `echo` (two answers),
-//! `schedule` (who decides when the next request is sent).
+//! `schedule` (who decides when the next request is sent), `open_loop` (when it is the clock).
 #![forbid(unsafe_code)]
 
 #[cfg(not(target_os = "linux"))]
@@ -30,7 +30,9 @@ mod gate;
 mod histogram;
 mod http1;
 mod idle;
+mod live;
 mod observer;
+mod open_loop;
 mod payload;
 mod plan;
 mod probe;
@@ -40,6 +42,7 @@ mod socket;
 mod tally;
 
 pub use error::Error;
-pub use observer::{Observer, Progress, Silent};
+pub use live::{Live, Progress, Stage};
+pub use observer::{Observer, Silent};
 pub use plan::{ExpectedBody, Length, Method, Pace, Plan, Protocol, Target};
-pub use run::run;
+pub use run::{run, run_live};

@@ -1,21 +1,32 @@
 //! What is asked of the load generator.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use record::Arrivals;
 
 use crate::Error;
 
-/// Connections of one run. More than any experiment here needs, and below what one client address
-/// can have towards one server port (28,232 by default, `ip_local_port_range` in ip(7)).
-const CONNECTIONS_MAX: u32 = 28_000;
+/// Connections of one kind in one run: more than any process may have descriptors by default
+/// (`nr_open`, proc(5), is 1,048,576).
+const CONNECTIONS_MAX: u32 = 1_000_000;
+/// Bytes of a stream on their way on one connection: four reads of the engine's 64 KiB, so that one
+/// is sent while another is received, and what two sockets' buffers hold by default (tcp(7):
+/// tcp_rmem 128 KiB, tcp_wmem grows), so that a server which writes before it reads is not stuck.
+const STREAM_WINDOW_BYTES: usize = 256 * 1024;
+/// Messages of a stream on their way on one connection. For messages of 16 bytes the window of
+/// bytes would be 16,384 messages, and 64 connections' books would not fit into a cache.
+const STREAM_WINDOW_MESSAGES: usize = 4_096;
 /// Echo servers answer while they read, so depth x payload is on its way at once; 1,024 is far
 /// beyond where pipelining stops to matter.
 const PIPELINING_MAX: u32 = 1_024;
 /// Each connection of a pipelined run has this much in its request and reply at most; 16 MiB of one
 /// payload is already a streaming test.
 const PAYLOAD_BYTES_MAX: usize = 16 << 20;
+/// One request in a quarter of an hour: longer than any window.
+const RATE_MIN: f64 = 0.001;
+/// Beyond what one machine can be asked over loopback.
+const RATE_MAX: f64 = 10_000_000.0;
 /// More engine threads than any machine of today has cores is a slip of the finger.
 const THREADS_MAX: u32 = 1_024;
 
@@ -190,6 +201,9 @@ pub struct Plan {
     pub expected_status: u16,
     /// What the reply's body is compared with; not used for echo.
     pub expected_body: ExpectedBody,
+    /// Addresses of this machine to connect from, in turn, where one has not enough ports. Empty:
+    /// the kernel's choice, and on loopback as many of 127.0.0.x as are needed.
+    pub sources: Vec<IpAddr>,
     /// Silent connections opened before the window and held until after it.
     pub idle_connections: u32,
     /// A reply that takes longer is an error, and its connection is given up.
@@ -221,11 +235,22 @@ impl Plan {
             headers: Vec::new(),
             expected_status: 200,
             expected_body: ExpectedBody::Auto,
+            sources: Vec::new(),
             idle_connections: 0,
             request_timeout: Duration::from_secs(5),
             threads: 1,
             core: None,
         })
+    }
+
+    /// Requests on their way at once on each connection, at most: the pipeline, or as many messages
+    /// as a stream's window holds, and two at least, or it would not flow.
+    pub fn depth(&self) -> u32 {
+        let window = STREAM_WINDOW_BYTES / self.payload_bytes.max(1);
+        match self.streaming {
+            true => window.clamp(2, STREAM_WINDOW_MESSAGES) as u32,
+            false => self.pipelining,
+        }
     }
 
     /// Says whether the plan can be carried out at all; [`crate::run`] asks this first.
@@ -241,8 +266,11 @@ impl Plan {
                 format!("connections must be 1 to {CONNECTIONS_MAX}, not {}", self.connections),
             ),
             (
-                self.idle_connections > 1_000_000,
-                format!("idle connections must be at most 1000000, not {}", self.idle_connections),
+                self.idle_connections > CONNECTIONS_MAX,
+                format!(
+                    "idle connections must be at most {CONNECTIONS_MAX}, not {}",
+                    self.idle_connections
+                ),
             ),
             (
                 self.threads == 0 || self.threads > THREADS_MAX || self.threads > self.connections,
@@ -264,10 +292,6 @@ impl Plan {
                     self.payload_bytes
                 ),
             ),
-            (
-                self.pace != Pace::Closed || self.streaming,
-                "an open loop and streaming are not built yet: leave them out".into(),
-            ),
             (!http && self.payload_bytes == 0, "an echo message needs at least 1 byte".into()),
             (
                 self.length == Length::Window(Duration::ZERO) || self.length == Length::Requests(0),
@@ -283,10 +307,35 @@ impl Plan {
                 format!("a final status is 200 to 599, not {}", self.expected_status),
             ),
         ];
+        let complaints = complaints.into_iter().chain(self.complaints_of_pace());
         if let Some((_, text)) = complaints.into_iter().find(|(complaint, _)| *complaint) {
             return Err(Error::Plan(text));
         }
         self.headers.iter().try_for_each(|(name, value)| check_header(name, value))
+    }
+
+    /// What is wrong with the pace, if the first half of a pair is true.
+    fn complaints_of_pace(&self) -> [(bool, String); 4] {
+        let http = self.target.protocol == Protocol::Http;
+        [
+            (
+                self.streaming && http,
+                "only echo messages can be streamed: give a tcp:// URL".into(),
+            ),
+            (
+                self.streaming && (self.reconnect || self.pipelining > 1),
+                "a stream has no pipeline and keeps its connections: ask for one of them".into(),
+            ),
+            (
+                self.streaming && self.pace != Pace::Closed,
+                "a stream flows as fast as the server lets it: leave out the rate".into(),
+            ),
+            (
+                matches!(self.pace, Pace::Open { rate_per_s, .. }
+                    if !(RATE_MIN..=RATE_MAX).contains(&rate_per_s)),
+                format!("the rate of an open loop must be {RATE_MIN} to {RATE_MAX} requests/s"),
+            ),
+        ]
     }
 }
 
@@ -352,12 +401,18 @@ mod tests {
     fn plans_that_cannot_be_carried_out() -> Result<(), Error> {
         let good = Plan::new("tcp://127.0.0.1:7")?;
         good.check()?;
+        let open = |rate_per_s| Pace::Open { rate_per_s, arrivals: Arrivals::Poisson, seed: 0 };
         let bad = [
             Plan { connections: 0, ..good.clone() },
             Plan { threads: 65, ..good.clone() },
             Plan { pipelining: 0, ..good.clone() },
             Plan { reconnect: true, pipelining: 2, ..good.clone() },
             Plan { payload_bytes: 0, ..good.clone() },
+            Plan { streaming: true, reconnect: true, ..good.clone() },
+            Plan { streaming: true, pace: open(1.0), ..good.clone() },
+            Plan { streaming: true, ..Plan::new("http://127.0.0.1:7/")? },
+            Plan { pace: open(0.0), ..good.clone() },
+            Plan { pace: open(f64::NAN), ..good.clone() },
             Plan { length: Length::Requests(0), ..good.clone() },
             Plan { request_timeout: Duration::ZERO, ..good.clone() },
             Plan { headers: vec![("Host".into(), "x".into())], ..good.clone() },

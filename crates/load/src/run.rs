@@ -5,16 +5,18 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
 use nix::errno::Errno;
-use record::LoadOutcome;
+use record::{Latency, LoadOutcome, OpenLoop};
 
 use crate::codec::Codec;
 use crate::echo::Echo;
-use crate::engine::{Engine, Published, Share, Window};
+use crate::engine::{Engine, ExactTimers, Share, Window};
 use crate::gate::Gate;
 use crate::http1::Http;
 use crate::idle::Idle;
+use crate::open_loop::{self, Counts};
 use crate::socket::Sockets;
-use crate::{Error, Length, Observer, Plan, Protocol, probe};
+use crate::tally::Tally;
+use crate::{Error, Length, Live, Observer, Pace, Plan, Protocol, Stage, probe};
 
 /// Descriptors beside the connections: standard streams, epoll, the caller's own.
 const DESCRIPTORS_SPARE: u64 = 64;
@@ -27,19 +29,32 @@ const DESCRIPTORS_SPARE: u64 = 64;
 /// # Errors
 /// When no window could be measured: see [`Error`].
 pub fn run(plan: &Plan, observer: &mut dyn Observer) -> Result<LoadOutcome, Error> {
+    run_live(plan, observer, &Live::default())
+}
+
+/// The same, seen by other threads through `live`, which can also end it early.
+///
+/// # Errors
+/// As [`run`], and [`Error::Interrupted`] when it was stopped before its window began.
+pub fn run_live(
+    plan: &Plan,
+    observer: &mut dyn Observer,
+    live: &Live,
+) -> Result<LoadOutcome, Error> {
     plan.check()?;
     allow_descriptors(plan)?;
-    let sockets = Sockets::new(plan.target.address).map_err(Error::system("socket"))?;
+    live.enter(Stage::Connecting);
+    let sockets = Sockets::new(plan)?;
     match plan.target.protocol {
         Protocol::Echo => {
-            let codec = || Echo::new(plan.payload_bytes, plan.pipelining);
+            let codec = || Echo::new(plan.payload_bytes, plan.depth());
             probe::verify(plan, &mut codec())?;
-            measure(plan, &sockets, codec, observer)
+            measure(plan, &sockets, codec, observer, live)
         }
         Protocol::Http => {
             let expected = probe::expected_body(plan)?;
             let codec = || Http::new(plan, expected.clone());
-            measure(plan, &sockets, codec, observer)
+            measure(plan, &sockets, codec, observer, live)
         }
     }
 }
@@ -50,11 +65,11 @@ fn measure<C: Codec>(
     sockets: &Sockets,
     codec: impl Fn() -> C + Sync,
     observer: &mut dyn Observer,
+    live: &Live,
 ) -> Result<LoadOutcome, Error> {
-    let idle = Idle::open(sockets, plan.connections, plan.idle_connections)?;
+    let idle = Idle::open(sockets, live, plan.connections, plan.idle_connections)?;
     let gate = Gate::new(plan.threads as usize);
-    let published = Published::default();
-    let crew = Crew { plan, sockets, gate: &gate, published: &published };
+    let crew = Crew { plan, sockets, gate: &gate, live };
     let (crew, make) = (&crew, &codec);
     let windows = std::thread::scope(|scope| {
         let others: Vec<_> = (1..plan.threads)
@@ -82,7 +97,7 @@ struct Crew<'a> {
     plan: &'a Plan,
     sockets: &'a Sockets,
     gate: &'a Gate,
-    published: &'a Published,
+    live: &'a Live,
 }
 
 impl Crew<'_> {
@@ -93,8 +108,12 @@ impl Crew<'_> {
         codec: C,
         observer: Option<&'o mut dyn Observer>,
     ) -> Result<Window, Error> {
-        let result = Pinned::to(self.plan.core.map(|core| core + thread as usize))
-            .and_then(|_pinned| Engine::new(self.share(thread), codec, observer)?.run());
+        let work = || {
+            let _pinned = Pinned::to(self.plan.core.map(|core| core + thread as usize))?;
+            let _timers = ExactTimers::for_pace(self.plan.pace)?;
+            Engine::new(self.share(thread), codec, observer)?.run()
+        };
+        let result = work();
         if result.is_err() {
             self.gate.break_up();
         }
@@ -103,7 +122,7 @@ impl Crew<'_> {
 
     /// The part of the load that a thread carries: an equal one, the first threads one more.
     fn share(&self, thread: u32) -> Share<'_> {
-        let Crew { plan, sockets, gate, published } = *self;
+        let Crew { plan, sockets, gate, live } = *self;
         let part = |total: u64| {
             let (each, more) = (total / u64::from(plan.threads), total % u64::from(plan.threads));
             each + u64::from(u64::from(thread) < more)
@@ -115,7 +134,7 @@ impl Crew<'_> {
         };
         let connections = part(u64::from(plan.connections)) as u32;
         let first = each * thread + thread.min(more);
-        Share { plan, sockets, gate, first, connections, requests, published }
+        Share { plan, sockets, gate, thread, first, connections, requests, live }
     }
 }
 
@@ -127,7 +146,8 @@ fn sum_up(
     windows: Vec<Window>,
     verification: String,
 ) -> Result<LoadOutcome, Error> {
-    let mut tally = crate::tally::Tally::new()?;
+    let mut tally = Tally::new()?;
+    let mut open = OpenSum::default();
     let (mut duration_ns, mut cpu_ns, mut mean_in_flight, mut without) = (0, 0, 0.0, 0);
     let (mut ended_early, mut errors_in_warmup) = (None, 0);
     for window in windows {
@@ -137,8 +157,10 @@ fn sum_up(
         without += window.without_progress;
         errors_in_warmup += window.errors_in_warmup;
         ended_early = ended_early.or(window.ended_early);
+        open.add(window.open)?;
         tally.merge(window.tally)?;
     }
+    let (open_loop, latency) = open.summary(plan, &tally)?;
     let duration_s = duration_ns as f64 / 1e9;
     Ok(LoadOutcome {
         url: plan.target.url.clone(),
@@ -157,12 +179,12 @@ fn sum_up(
         closed_by_server: tally.closed_by_server,
         bytes_sent: tally.bytes_sent,
         bytes_received: tally.bytes_received,
-        latency: tally.latencies.summary()?,
-        open_loop: None,
+        latency,
+        open_loop,
         mean_in_flight,
         client_cpu_us: cpu_ns / 1_000,
         reconnect: plan.reconnect,
-        pipelining: plan.pipelining,
+        pipelining: plan.depth(),
         streaming: plan.streaming,
         payload_bytes: plan.payload_bytes as u64,
         threads: plan.threads,
@@ -171,6 +193,46 @@ fn sum_up(
         verification,
         errors_by_kind: tally.errors,
     })
+}
+
+/// The open loops of all threads.
+#[derive(Default)]
+struct OpenSum {
+    counts: Option<Counts>,
+    /// That of the busiest thread: it is the one that decides.
+    busy_share: f64,
+}
+
+impl OpenSum {
+    fn add(&mut self, thread: Option<(Counts, f64)>) -> Result<(), Error> {
+        let Some((counts, busy_share)) = thread else { return Ok(()) };
+        self.busy_share = self.busy_share.max(busy_share);
+        match &mut self.counts {
+            Some(sum) => sum.merge(&counts)?,
+            None => self.counts = Some(counts),
+        }
+        Ok(())
+    }
+
+    /// What an open loop adds to the outcome, and the latency: the closed loop's if there is none.
+    fn summary(self, plan: &Plan, tally: &Tally) -> Result<(Option<OpenLoop>, Latency), Error> {
+        let (Some(counts), Pace::Open { rate_per_s, arrivals, seed }) = (self.counts, plan.pace)
+        else {
+            return Ok((None, tally.latencies.summary()?));
+        };
+        let open_loop = OpenLoop {
+            arrivals,
+            rate_per_s,
+            seed,
+            due: counts.due,
+            sent: counts.sent,
+            unanswered: counts.unanswered,
+            send_lag: counts.send_lag.summary()?,
+            from_send: counts.from_send.summary()?,
+            invalid: open_loop::invalid(&counts, self.busy_share),
+        };
+        Ok((Some(open_loop), counts.latency.summary()?))
+    }
 }
 
 /// Raises the soft limit of descriptors if the plan needs more (getrlimit(2)).

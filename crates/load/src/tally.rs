@@ -91,6 +91,19 @@ impl Tally {
         self.latencies.record(latency_ns);
     }
 
+    /// One request of an open loop was answered; `counts` if it fell due inside the window. Its
+    /// latency is recorded elsewhere.
+    pub(crate) fn answered_open(&mut self, counts: bool, now_ns: u64) {
+        self.integrate(now_ns);
+        self.in_flight -= 1;
+        self.requests += u64::from(counts);
+    }
+
+    /// A request was due for so long before it was sent: for Little's law it was in the system.
+    pub(crate) fn waited(&mut self, wait_ns: u64) {
+        self.in_flight_ns += u128::from(wait_ns);
+    }
+
     /// `requests` lost their connection.
     pub(crate) fn lost(&mut self, requests: u64, now_ns: u64) {
         self.integrate(now_ns);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use record::{LoadOutcome, Settings, Workload};
+use record::{LoadOutcome, Preset, Settings, Workload};
 
 /// A request without a reply for so long is an error. Longer than any window, so that a server that
 /// serves one client after the other shows as "connections without progress", not as errors.
@@ -29,6 +29,19 @@ pub fn run(
     outcome
 }
 
+/// Port of an address that is never connected to: the discard service (RFC 863).
+const DISCARD_PORT: u16 = 9;
+
+/// Whether the load generator can do what this workload asks for; nothing is sent.
+///
+/// # Errors
+/// One sentence: what cannot be, and what to write instead.
+pub fn check(workload: &Workload) -> Result<(), String> {
+    let address = SocketAddr::from(([127, 0, 0, 1], DISCARD_PORT));
+    let settings = super::plan::settings(Preset::Default, 0);
+    plan(address, workload, &settings).and_then(|plan| plan.check()).map_err(|e| e.to_string())
+}
+
 fn plan(
     address: SocketAddr,
     workload: &Workload,
@@ -43,10 +56,58 @@ fn plan(
     plan.warmup = Duration::from_secs_f64(settings.warm_up_s);
     plan.length = load::Length::Window(Duration::from_secs_f64(settings.window_s));
     plan.reconnect = workload.connect_per_request;
+    plan.pipelining = workload.pipelining;
+    plan.streaming = workload.streaming;
     plan.request_timeout = REQUEST_TIMEOUT;
     plan.core = settings.client_cores.first().map(|&core| core as usize);
-    if workload.path.is_none() {
+    if workload.post {
+        plan.method = load::Method::Post;
+    }
+    if workload.post || workload.path.is_none() {
         plan.payload_bytes = workload.payload_bytes as usize;
     }
+    if let Some(rate) = workload.rate_per_s {
+        plan.pace = load::Pace::Open {
+            rate_per_s: f64::from(rate),
+            arrivals: workload.arrivals,
+            seed: settings.seed,
+        };
+    }
     Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::{plan::settings, workload};
+
+    fn plan_of(name: &str) -> load::Plan {
+        let all = workload::all().unwrap();
+        let workload = all.iter().find(|workload| workload.name == name).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], DISCARD_PORT));
+        plan(address, workload, &settings(Preset::Default, 5)).unwrap()
+    }
+
+    #[test]
+    fn what_a_scenario_asks_for_is_what_the_generator_is_told() {
+        let stream = plan_of("stream-64k");
+        assert!(stream.streaming && stream.connections == 16 && stream.payload_bytes == 65_536);
+        assert_eq!(plan_of("http-pipelined").pipelining, 16);
+        assert!(plan_of("http-connect").reconnect);
+        assert_eq!(plan_of("echo-64").pace, load::Pace::Closed);
+        let load::Pace::Open { rate_per_s, seed, .. } = plan_of("rate-20000").pace else {
+            panic!("not an open loop");
+        };
+        assert_eq!((rate_per_s, seed), (20_000.0, 5));
+    }
+
+    #[test]
+    fn a_post_carries_its_payload() {
+        let mut workload = workload::all().unwrap().swap_remove(4);
+        (workload.post, workload.path) = (true, Some("/echo".into()));
+        workload.payload_bytes = 1_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], DISCARD_PORT));
+        let plan = plan(address, &workload, &settings(Preset::Quick, 1)).unwrap();
+        assert_eq!((plan.method, plan.payload_bytes), (load::Method::Post, 1_000));
+    }
 }

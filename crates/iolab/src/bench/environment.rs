@@ -12,8 +12,8 @@ use nix::unistd::Pid;
 use procfs::{Current, CurrentSI, FromRead};
 use record::{Environment, Pressure};
 
-use super::calibrate;
 use super::server::run_briefly;
+use super::{calibrate, cgroup, counting};
 
 /// The settings that move loopback numbers (tcp(7), socket(7), ip(7)).
 const SYSCTLS: [&str; 10] = [
@@ -75,8 +75,8 @@ pub fn read(server_core: Option<u32>, client_core: Option<u32>) -> Environment {
             .ok()
             .and_then(|stats| stats.total.steal_duration())
             .map(|steal| steal.as_secs_f64()),
-        counting_unavailable: None,
-        kernel_memory_unavailable: None,
+        counting_unavailable: counting::unavailable().map(|reason| reason.to_string()),
+        kernel_memory_unavailable: cgroup::unavailable().map(|reason| reason.to_string()),
         calibration: calibrate::calibrate(server_core, client_core),
     }
 }

@@ -1,6 +1,7 @@
 //! What will be measured, in what order: presets and randomised complete blocks.
 
 use record::{Model, Preset, Role, Settings, Skip, Slot, Workload};
+use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::statistics::Random;
@@ -11,15 +12,25 @@ use super::workload;
 /// room.
 const DESCRIPTORS_SPARE: u64 = 64;
 
+/// Shortest window and warm-up that a budget may ask for, in seconds. Below 0.2 s the figures of
+/// one window spread visibly more than those of a longer one (measured: 0.1 s doubles the spread).
+pub const WINDOW_MIN_S: f64 = 0.2;
+/// See [`WINDOW_MIN_S`]: 50 ms of load fill caches, branch predictors and TCP windows.
+pub const WARM_UP_MIN_S: f64 = 0.05;
+
+/// Window of a counting pass, in seconds: system calls per request are steady to a fraction of a
+/// percent over some thousand requests.
+const COUNTING_WINDOW_S: f64 = 0.1;
+
 /// The settings that belong to a preset. Rounds and seed can be set apart.
 ///
-/// CPU per request is as steady over 0.5 s as over 2 s (measured while this was planned), so time
+/// CPU per request is as steady over 0.25 s as over 2 s (measured while this was planned), so time
 /// is better spent on rounds than on long windows.
 pub fn settings(preset: Preset, seed: u64) -> Settings {
-    let (rounds, warm_up_s, window_s, idle_sample_rounds) = match preset {
-        Preset::Quick => (3, 0.1, 0.25, 1),
-        Preset::Default => (6, 0.15, 0.5, 3),
-        Preset::Thorough => (20, 0.2, 0.5, 6),
+    let (rounds, warm_up_s, window_s, idle_sample_rounds, counting_rounds) = match preset {
+        Preset::Quick => (3, 0.05, 0.2, 1, 1),
+        Preset::Default => (7, 0.05, 0.25, 3, 1),
+        Preset::Thorough => (20, 0.15, 0.5, 6, 3),
     };
     Settings {
         preset,
@@ -27,31 +38,71 @@ pub fn settings(preset: Preset, seed: u64) -> Settings {
         rounds,
         warm_up_s,
         window_s,
-        idle_sample_s: 0.5,
+        idle_sample_s: 0.3,
         idle_sample_rounds,
-        counting_rounds: 0,
+        counting_rounds,
         budget_s: None,
         server_cores: Vec::new(),
         client_cores: Vec::new(),
     }
 }
 
-/// The workloads asked for by name, or those of the preset.
-pub fn workloads(preset: Preset, names: &[String]) -> Result<Vec<Workload>, Failure> {
-    let all = workload::all();
-    if let Some(name) = names.iter().find(|name| all.iter().all(|w| w.name != **name)) {
-        let known: Vec<_> = all.iter().map(|w| w.name.as_str()).collect();
+/// The settings of one trial. Its seed belongs to its round, so that in an open loop requests fall
+/// due at the same times for every model of a round, and at other times in the next round.
+pub fn settings_of_trial(settings: &Settings, slot: &Slot) -> Settings {
+    let mut random = Random::new(settings.seed ^ u64::from(slot.round));
+    let mut settings = Settings { seed: random.next(), ..settings.clone() };
+    if slot.role == Role::Counting {
+        settings.window_s = settings.window_s.min(COUNTING_WINDOW_S);
+        settings.warm_up_s = settings.warm_up_s.min(WARM_UP_MIN_S);
+    }
+    settings
+}
+
+/// Whether a trial takes the idle sample.
+pub fn takes_idle_sample(slot: &Slot, workload: &Workload, settings: &Settings) -> bool {
+    workload.idle_sample_connections > 0
+        && slot.role == Role::Timed
+        && slot.round <= settings.idle_sample_rounds
+}
+
+/// The workloads to run: those asked for by name, or those of the preset and the user's own.
+pub fn workloads(
+    preset: Preset,
+    own: Vec<Workload>,
+    names: &[String],
+) -> Result<Vec<Workload>, Failure> {
+    let built_in = workload::all()?;
+    for (at, workload) in own.iter().enumerate() {
+        let name = &workload.name;
+        if built_in.iter().any(|other| other.name == *name) {
+            return Err(Failure(format!(
+                "--scenario: iolab has a workload {name} of its own: rename {name}.toml"
+            )));
+        }
+        if own[..at].iter().any(|other| other.name == *name) {
+            return Err(Failure(format!(
+                "--scenario: two files are called {name}.toml: rename one of them"
+            )));
+        }
+    }
+    let is_known = |name: &String| built_in.iter().chain(&own).any(|w| w.name == *name);
+    if let Some(name) = names.iter().find(|name| !is_known(name)) {
+        let known: Vec<_> = built_in.iter().chain(&own).map(|w| w.name.as_str()).collect();
         return Err(Failure(format!(
             "--workloads: no workload is called {name:?}; there are {}",
             known.join(", ")
         )));
     }
-    let wanted = |w: &Workload| match (names.is_empty(), preset) {
-        (true, Preset::Quick) => workload::QUICK.contains(&w.name.as_str()),
-        (true, _) => true,
-        (false, _) => names.contains(&w.name),
+    let of_preset = |w: &Workload| match preset {
+        Preset::Quick => workload::QUICK.contains(&w.name.as_str()),
+        Preset::Default | Preset::Thorough => true,
     };
-    Ok(all.into_iter().filter(wanted).collect())
+    let named = |w: &Workload| names.contains(&w.name);
+    let all_own = names.is_empty();
+    let built_in = built_in.into_iter().filter(|w| if all_own { of_preset(w) } else { named(w) });
+    let own = own.into_iter().filter(|w| all_own || named(w));
+    Ok(built_in.chain(own).collect())
 }
 
 /// The cells that cannot be measured, known from what the servers say about themselves and from the
@@ -64,7 +115,8 @@ pub fn skips(models: &[Model], workloads: &[Workload], descriptors: u64) -> Vec<
             let reason = if !model.protocols.contains(&workload.protocol) {
                 Some(format!("does not speak {}", workload.protocol))
             } else {
-                too_many_connections(model, workload, descriptors)
+                other_paths(model, workload)
+                    .or_else(|| too_many_connections(model, workload, descriptors))
             };
             if let Some(reason) = reason {
                 let (model, workload) = (model.label.clone(), Some(workload.name.clone()));
@@ -73,6 +125,29 @@ pub fn skips(models: &[Model], workloads: &[Workload], descriptors: u64) -> Vec<
         }
     }
     skips
+}
+
+/// A server that says which paths it answers (`paths` in `--describe`) answers no others. A path
+/// that ends in `*` stands for all that begin so; a method before it, for that method instead of
+/// GET. Without the list a server answers all paths that the workloads know.
+///
+/// One that says `"closes_when_asked": false` leaves a connection open on which the client asked for
+/// its end (RFC 9112, section 9.6), as a request with a connection of its own does.
+fn other_paths(model: &Model, workload: &Workload) -> Option<String> {
+    let closes = model.describe.get("closes_when_asked").and_then(Value::as_bool);
+    if workload.connect_per_request && closes == Some(false) {
+        return Some("does not close a connection when asked (Connection: close)".into());
+    }
+    let paths = model.describe.get("paths")?.as_array()?;
+    let wanted = workload.path.as_deref()?;
+    let request = if workload.post { format!("POST {wanted}") } else { wanted.to_owned() };
+    let answers = |path: &str| match path.strip_suffix('*') {
+        Some(beginning) => request.starts_with(beginning),
+        None => request == path,
+    };
+    let known: Vec<_> = paths.iter().filter_map(Value::as_str).collect();
+    (!known.iter().any(|path| answers(path)))
+        .then(|| format!("does not answer {request}, only {}", known.join(", ")))
 }
 
 fn too_many_connections(model: &Model, workload: &Workload, descriptors: u64) -> Option<String> {
@@ -95,37 +170,79 @@ fn too_many_connections(model: &Model, workload: &Workload, descriptors: u64) ->
     })
 }
 
+/// What a schedule is made from.
+#[derive(Clone, Copy)]
+pub struct Cells<'a> {
+    /// The models, the floor among them.
+    pub models: &'a [Model],
+    /// The workloads.
+    pub workloads: &'a [Workload],
+    /// What is left out.
+    pub skips: &'a [Skip],
+    /// Label of the model that runs twice a round.
+    pub reference: &'a str,
+}
+
+impl Cells<'_> {
+    /// One trial of each, the sentinel's second one left to the caller.
+    fn all(self) -> impl Iterator<Item = (String, String)> {
+        let of_workload = move |workload: &Workload| {
+            let name = workload.name.clone();
+            let models = self.models.iter().map(|model| model.label.clone());
+            models.map(|model| (name.clone(), model)).collect::<Vec<_>>()
+        };
+        let is_skipped = move |workload: &str, model: &str| {
+            self.skips.iter().any(|skip| is_cell(skip, model, workload))
+        };
+        let cells = self.workloads.iter().flat_map(of_workload);
+        cells.filter(move |(workload, model)| !is_skipped(workload, model))
+    }
+}
+
 /// Every trial of the run: in each round each cell once, in fresh random order, the reference model
 /// a second time as sentinel. Complete blocks, so that whatever changes from round to round
 /// (another tenant, a warmer CPU) meets all models alike.
-pub fn schedule(
-    models: &[Model],
-    workloads: &[Workload],
-    skips: &[Skip],
-    reference: &str,
-    settings: &Settings,
-) -> Vec<Slot> {
+///
+/// The counting passes come last: what is timed does not wait for them, and a run that is
+/// interrupted has its times first. The round of a counting trial only tells the passes apart.
+pub fn schedule(cells: Cells, settings: &Settings) -> Vec<Slot> {
     let mut random = Random::new(settings.seed);
     let mut slots: Vec<Slot> = Vec::new();
-    for round in 1..=settings.rounds {
-        let mut block = Vec::new();
-        for workload in workloads {
-            for model in models {
-                if skips.iter().any(|s| is_cell(s, &model.label, &workload.name)) {
-                    continue;
-                }
-                block.push((workload.name.clone(), model.label.clone(), Role::Timed));
-                if model.label == reference {
-                    block.push((workload.name.clone(), model.label.clone(), Role::Sentinel));
-                }
-            }
-        }
+    let mut append = |round: u32, mut block: Vec<(String, String, Role)>| {
         random.shuffle(&mut block);
         for (workload, model, role) in block {
             slots.push(Slot { round, position: slots.len() as u32, workload, model, role });
         }
+    };
+    for round in 1..=settings.rounds {
+        let timed = cells.all().map(|(workload, model)| (workload, model, Role::Timed));
+        let again = cells.all().filter(|(_, model)| *model == *cells.reference);
+        let again = again.map(|(workload, model)| (workload, model, Role::Sentinel));
+        append(round, timed.chain(again).collect());
+    }
+    let passes = settings.counting_rounds.min(settings.rounds);
+    for round in settings.rounds - passes + 1..=settings.rounds {
+        let counted = cells.all().map(|(workload, model)| (workload, model, Role::Counting));
+        append(round, counted.collect());
     }
     slots
+}
+
+/// Takes all timed rounds out of a schedule that have not begun at place `at`, which is the first
+/// of a round: the counting passes follow at once, as many as there are rounds at most.
+pub fn drop_rounds(schedule: &mut Vec<Slot>, settings: &mut Settings, at: usize) {
+    let planned = settings.rounds;
+    settings.rounds = schedule[..at].last().map_or(0, |slot| slot.round);
+    let mut place = 0;
+    schedule.retain(|slot| {
+        place += 1;
+        let kept_pass = slot.role == Role::Counting && slot.round + settings.rounds > planned;
+        place <= at || kept_pass
+    });
+    for (position, slot) in schedule.iter_mut().enumerate().skip(at) {
+        slot.position = position as u32;
+        slot.round = slot.round + settings.rounds - planned;
+    }
 }
 
 fn is_cell(skip: &Skip, model: &str, workload: &str) -> bool {
@@ -135,13 +252,14 @@ fn is_cell(skip: &Skip, model: &str, workload: &str) -> bool {
 /// How long a trial should take, in seconds: for the time left, corrected by the pace so far.
 pub fn expected_s(slot: &Slot, workloads: &[Workload], settings: &Settings) -> f64 {
     /// Start, verification and stop of a server.
-    const OVERHEAD_S: f64 = 0.15;
+    const OVERHEAD_S: f64 = 0.08;
     /// Opening, exercising and closing one idle connection.
-    const IDLE_CONNECTION_S: f64 = 100e-6;
-    let mut expected = OVERHEAD_S + settings.warm_up_s + settings.window_s;
+    const IDLE_CONNECTION_S: f64 = 170e-6;
+    let own = settings_of_trial(settings, slot);
+    let mut expected = OVERHEAD_S + own.warm_up_s + own.window_s;
     if let Some(workload) = workloads.iter().find(|w| w.name == slot.workload) {
         expected += f64::from(workload.idle_connections) * IDLE_CONNECTION_S;
-        if workload.idle_sample_connections > 0 && slot.round <= settings.idle_sample_rounds {
+        if takes_idle_sample(slot, workload, settings) {
             expected += settings.idle_sample_s;
         }
     }
@@ -155,19 +273,23 @@ mod tests {
     use super::*;
     use crate::fixture;
 
-    fn plan(seed: u64) -> Vec<Slot> {
+    fn plan(settings: &Settings) -> Vec<Slot> {
         let models = [fixture::model("epoll"), fixture::model("poll"), fixture::model("select")];
-        let skips = skips(&models, &workload::all(), 20_000);
-        let settings = settings(Preset::Default, seed);
-        schedule(&models, &workload::all(), &skips, "epoll", &settings)
+        let workloads = workload::all().unwrap();
+        let skips = skips(&models, &workloads, 20_000);
+        let cells =
+            Cells { models: &models, workloads: &workloads, skips: &skips, reference: "epoll" };
+        schedule(cells, settings)
     }
 
     #[test]
     fn every_round_is_a_complete_block_in_an_order_of_its_own() {
-        let slots = plan(1);
+        let settings = settings(Preset::Default, 1);
+        let slots = plan(&settings);
         let mut orders = BTreeSet::new();
-        for round in 1..=6 {
-            let block: Vec<_> = slots.iter().filter(|slot| slot.round == round).collect();
+        for round in 1..=settings.rounds {
+            let is_timed = |slot: &&Slot| slot.round == round && slot.role != Role::Counting;
+            let block: Vec<_> = slots.iter().filter(is_timed).collect();
             let mut times = BTreeMap::new();
             for slot in &block {
                 *times
@@ -175,24 +297,70 @@ mod tests {
                     .or_insert(0) += 1;
             }
             assert!(times.values().all(|&count| count == 1));
-            // 7 workloads x (3 models + sentinel) - select cannot hold 1,000 and 10,000 idle ones.
-            assert_eq!(times.len(), 7 * 4 - 2);
+            // 16 workloads x (3 models + sentinel) - select cannot hold 1,000 and 10,000 idle ones.
+            assert_eq!(times.len(), 16 * 4 - 2);
             orders.insert(block.iter().map(|s| (&s.workload, &s.model)).collect::<Vec<_>>());
         }
-        assert_eq!(orders.len(), 6);
+        assert_eq!(orders.len(), settings.rounds as usize);
         assert!(slots.iter().enumerate().all(|(i, slot)| slot.position as usize == i));
     }
 
     #[test]
     fn the_seed_decides_the_order() {
-        assert_eq!(plan(1), plan(1));
-        assert_ne!(plan(1), plan(2));
+        let of_seed = |seed| plan(&settings(Preset::Default, seed));
+        assert_eq!(of_seed(1), of_seed(1));
+        assert_ne!(of_seed(1), of_seed(2));
+    }
+
+    #[test]
+    fn every_cell_is_counted_once_after_all_that_is_timed() {
+        let settings = settings(Preset::Default, 1);
+        let slots = plan(&settings);
+        let first = slots.iter().position(|slot| slot.role == Role::Counting).unwrap();
+        let (timed, counted) = slots.split_at(first);
+        assert!(timed.iter().all(|slot| slot.role != Role::Counting));
+        assert!(counted.iter().all(|slot| slot.role == Role::Counting));
+        let cells: BTreeSet<_> = counted.iter().map(|s| (&s.workload, &s.model)).collect();
+        assert_eq!((cells.len(), counted.len()), (16 * 3 - 2, 16 * 3 - 2));
+        assert!(counted.iter().all(|slot| slot.round == settings.rounds));
+        assert!(plan(&Settings { counting_rounds: 0, ..settings }).len() == timed.len());
+    }
+
+    #[test]
+    fn a_round_has_its_own_due_times_and_all_its_trials_the_same() {
+        let settings = settings(Preset::Default, 1);
+        let slots = plan(&settings);
+        let seed = |slot: &Slot| settings_of_trial(&settings, slot).seed;
+        let seeds: BTreeMap<_, BTreeSet<_>> =
+            slots.iter().fold(BTreeMap::new(), |mut seeds, slot| {
+                seeds.entry(slot.round).or_insert_with(BTreeSet::new).insert(seed(slot));
+                seeds
+            });
+        assert!(seeds.values().all(|of_round| of_round.len() == 1));
+        let different: BTreeSet<_> = seeds.values().flatten().collect();
+        assert_eq!(different.len(), settings.rounds as usize);
+    }
+
+    #[test]
+    fn rounds_that_time_does_not_allow_are_taken_out_and_the_counting_stays() {
+        let mut settings = settings(Preset::Default, 1);
+        settings.counting_rounds = 2;
+        let whole = plan(&settings);
+        let at = whole.iter().position(|slot| slot.round == 4).unwrap();
+        let counted = whole.iter().filter(|slot| slot.role == Role::Counting).count();
+        let mut short = whole.clone();
+        drop_rounds(&mut short, &mut settings, at);
+        assert_eq!((settings.rounds, short.len()), (3, at + counted));
+        assert_eq!(short[..at], whole[..at]);
+        let rounds: BTreeSet<_> = short[at..].iter().map(|slot| slot.round).collect();
+        assert_eq!(rounds, BTreeSet::from([2, 3]));
+        assert!(short.iter().enumerate().all(|(i, slot)| slot.position as usize == i));
     }
 
     #[test]
     fn what_cannot_be_held_is_skipped_with_its_reason() {
         let models = [fixture::model("select"), fixture::model("epoll")];
-        let skips = skips(&models, &workload::all(), 4_096);
+        let skips = skips(&models, &workload::all().unwrap(), 4_096);
         let reasons: Vec<_> = skips.iter().map(|s| (s.model.as_str(), &s.reason)).collect();
         assert_eq!(reasons.len(), 3);
         assert!(reasons[0].1.contains("FD_SETSIZE") && reasons[0].0 == "select");
@@ -200,9 +368,44 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_workload_is_named() {
-        let error = workloads(Preset::Quick, &["http-keepalife".into()]).unwrap_err();
+    fn a_server_that_names_its_paths_is_asked_for_no_others() {
+        let mut model = fixture::model("floor");
+        model.describe = serde_json::json!({"paths": ["/", "/files/*", "POST /echo"]});
+        let answers = |path: Option<&str>, post| {
+            let path = path.map(str::to_owned);
+            let workload = Workload { path, post, ..workload::all().unwrap().remove(0) };
+            skips(std::slice::from_ref(&model), &[workload], 20_000).is_empty()
+        };
+        assert!(answers(None, false) && answers(Some("/"), false));
+        assert!(answers(Some("/files/100k.bin"), false) && answers(Some("/echo"), true));
+        assert!(!answers(Some("/bytes/64"), false) && !answers(Some("/"), true));
+        let all = workload::all().unwrap();
+        let files = all.into_iter().find(|workload| workload.name == "file-100k").unwrap();
+        let connect = Workload { connect_per_request: true, ..files.clone() };
+        model.describe = serde_json::json!({"closes_when_asked": false});
+        let reason = skips(std::slice::from_ref(&model), &[connect], 20_000).remove(0).reason;
+        assert!(reason.contains("close"));
+        model.describe = serde_json::json!({"paths": ["/"]});
+        let skips = skips(&[model], &[files], 20_000);
+        assert!(skips[0].reason.contains("does not answer /files/100k.bin, only /"));
+    }
+
+    #[test]
+    fn workloads_are_chosen_by_name_or_by_preset() {
+        let own =
+            |name: &str| Workload { name: name.into(), ..workload::all().unwrap().swap_remove(0) };
+        let chosen = |own: &[Workload], names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            let chosen = workloads(Preset::Quick, own.to_vec(), &names);
+            chosen.map(|chosen| chosen.into_iter().map(|w| w.name).collect::<Vec<_>>())
+        };
+        let error = chosen(&[], &["http-keepalife"]).unwrap_err();
         assert!(error.0.contains("http-keepalife") && error.0.contains("http-keepalive"));
-        assert_eq!(workloads(Preset::Quick, &[]).unwrap().len(), 3);
+        assert_eq!(chosen(&[], &[]).unwrap(), workload::QUICK);
+        assert_eq!(chosen(&[own("mine")], &[]).unwrap().len(), workload::QUICK.len() + 1);
+        assert_eq!(chosen(&[own("mine"), own("other")], &["mine"]).unwrap(), ["mine"]);
+        let clash = |names: [&str; 2]| chosen(&names.map(own), &[]).unwrap_err().0;
+        assert!(clash(["mine", "echo-64"]).contains("a workload echo-64 of its own"));
+        assert!(clash(["mine", "mine"]).contains("two files are called mine.toml"));
     }
 }

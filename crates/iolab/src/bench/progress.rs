@@ -5,7 +5,7 @@ use std::io::{IsTerminal, stderr};
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use record::Slot;
+use record::{Role, Slot};
 
 /// Says how far a run has come.
 pub struct Progress {
@@ -13,7 +13,7 @@ pub struct Progress {
     expected_s: Vec<f64>,
     begin: Instant,
     done_before: usize,
-    round_told: u32,
+    block_told: Option<(bool, u32)>,
 }
 
 impl Progress {
@@ -26,23 +26,39 @@ impl Progress {
             let style = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}");
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Progress { bar, expected_s, begin: Instant::now(), done_before: done, round_told: 0 }
+        Progress { bar, expected_s, begin: Instant::now(), done_before: done, block_told: None }
+    }
+
+    /// The rest of the schedule has changed.
+    pub fn replan(&mut self, expected_s: Vec<f64>) {
+        self.expected_s = expected_s;
+        if let Some(bar) = &self.bar {
+            bar.set_length(self.expected_s.len() as u64);
+        }
     }
 
     /// A trial is about to begin: the `at`-th of all.
     pub fn show(&mut self, at: usize, slot: &Slot, rounds: u32) {
         let left = remaining(self.left_s(at));
+        let counting = slot.role == Role::Counting;
+        let (workload, model) = (&slot.workload, &slot.model);
         match &self.bar {
             Some(bar) => {
                 bar.set_position(at as u64);
-                let (round, workload, model) = (slot.round, &slot.workload, &slot.model);
-                bar.set_message(format!("round {round}/{rounds}  {workload}  {model}  {left}"));
+                let block = match counting {
+                    true => "counting".to_owned(),
+                    false => format!("round {}/{rounds}", slot.round),
+                };
+                bar.set_message(format!("{block}  {workload}  {model}  {left}"));
                 bar.tick();
             }
-            None if slot.round > self.round_told => {
-                self.round_told = slot.round;
-                let trials = self.expected_s.len();
-                eprintln!("round {} of {rounds}, trial {} of {trials}, {left}", slot.round, at + 1);
+            None if self.block_told != Some((counting, slot.round)) => {
+                self.block_told = Some((counting, slot.round));
+                let block = match counting {
+                    true => "counting system calls".to_owned(),
+                    false => format!("round {} of {rounds}", slot.round),
+                };
+                eprintln!("{block}, trial {} of {}, {left}", at + 1, self.expected_s.len());
             }
             None => {}
         }
@@ -55,12 +71,15 @@ impl Progress {
         }
     }
 
+    /// Time that the trials before the `at`-th took, as a multiple of what was planned for them.
+    pub fn pace(&self, at: usize) -> f64 {
+        let planned: f64 = self.expected_s[self.done_before..at].iter().sum();
+        if planned > 0.0 { self.begin.elapsed().as_secs_f64() / planned } else { 1.0 }
+    }
+
     /// What the plan expects for the rest, corrected by the pace so far.
     fn left_s(&self, at: usize) -> f64 {
-        let sum = |range: &[f64]| range.iter().sum::<f64>();
-        let planned = sum(&self.expected_s[self.done_before..at]);
-        let pace = if planned > 0.0 { self.begin.elapsed().as_secs_f64() / planned } else { 1.0 };
-        sum(&self.expected_s[at..]) * pace
+        self.expected_s[at..].iter().sum::<f64>() * self.pace(at)
     }
 }
 
@@ -86,8 +105,10 @@ mod tests {
 
     #[test]
     fn before_the_first_trial_the_plan_decides() {
-        let progress = Progress::new(vec![1.0, 2.0, 3.0], 1);
+        let mut progress = Progress::new(vec![1.0, 2.0, 3.0], 1);
         assert!((progress.left_s(1) - 5.0).abs() < 1e-9);
         assert_eq!(progress.left_s(3), 0.0);
+        progress.replan(vec![1.0, 2.0]);
+        assert!((progress.left_s(1) - 2.0).abs() < 1e-9);
     }
 }

@@ -1,5 +1,5 @@
 //! What a server uses, read from outside. man: clock_getcpuclockid(3), proc(5): task/*/status,
-//! task/*/schedstat, smaps_rollup, stat.
+//! task/*/schedstat, smaps_rollup, stat; cgroups(7).
 //!
 //! The process CPU clock counts nanoseconds and includes threads that have ended; /proc/PID/stat
 //! counts 10 ms ticks and is too coarse for a window of half a second.
@@ -10,7 +10,10 @@ use std::fs;
 use load::Observer;
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
-use record::{MachineSample, MemorySample, ServerSample};
+use record::{Calls, MachineSample, MemorySample, ServerSample};
+
+use super::counting::{self, Counters};
+use super::server::Server;
 
 /// The processes of a server: its own and, for a peer such as nginx, the workers that it forked.
 pub fn process_tree(root: Pid) -> Vec<Pid> {
@@ -34,18 +37,35 @@ fn task_ids(pid: Pid) -> Vec<i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// CPU time of all threads of the processes since their start, in microseconds. A process that has
-/// ended counts nothing: the caller sees that by the exit status.
-pub fn cpu_us(processes: &[Pid]) -> u64 {
-    let one = |&pid| {
-        let time = clock_getcpuclockid(pid).and_then(clock_gettime).ok()?;
-        Some(time.tv_sec() as u64 * 1_000_000 + time.tv_nsec() as u64 / 1_000)
-    };
-    processes.iter().filter_map(one).sum()
+/// CPU time of all threads of a process since its start, ended ones included, in microseconds;
+/// `None` when the process has ended.
+fn cpu_us_of(pid: Pid) -> Option<u64> {
+    let time = clock_getcpuclockid(pid).and_then(clock_gettime).ok()?;
+    Some(time.tv_sec() as u64 * 1_000_000 + time.tv_nsec() as u64 / 1_000)
 }
 
-/// Memory of the processes.
-pub fn memory(processes: &[Pid]) -> MemorySample {
+/// CPU time by process.
+type CpuTimes = HashMap<Pid, u64>;
+
+fn cpu_times(processes: &[Pid]) -> CpuTimes {
+    processes.iter().filter_map(|&pid| Some((pid, cpu_us_of(pid)?))).collect()
+}
+
+/// CPU time used between two readings. A process that was born between them counts from zero; one
+/// that ended between them is lost, and its threads are in `threads_changed`.
+fn cpu_us_between(start: &CpuTimes, end: &CpuTimes) -> u64 {
+    let one = |(pid, after): (&Pid, &u64)| after.saturating_sub(*start.get(pid).unwrap_or(&0));
+    end.iter().map(one).sum()
+}
+
+/// Memory of all processes of the server.
+pub fn memory(server: &Server) -> MemorySample {
+    let processes = server.processes();
+    let kernel_kib = server.cgroup.as_ref().and_then(|cgroup| cgroup.kernel_kib());
+    MemorySample { kernel_kib, ..memory_of(&processes) }
+}
+
+fn memory_of(processes: &[Pid]) -> MemorySample {
     let mut sum = MemorySample::default();
     for &pid in processes {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -145,31 +165,68 @@ fn parse_machine(stat: &str) -> Option<MachineSample> {
     })
 }
 
+/// What a server used while nobody talked to it.
+pub struct Quiet {
+    /// CPU time, in microseconds.
+    pub cpu_us: u64,
+    /// Times that one of its threads woke up.
+    pub wake_ups: u64,
+}
+
+/// Lets `wait` pass, and says what the server used meanwhile.
+pub fn quiet(server: &Server, wait: impl FnOnce()) -> Quiet {
+    let switches = || threads(&server.processes());
+    let before = switches();
+    let cpu_before = cpu_times(&server.processes());
+    wait();
+    let cpu_us = cpu_us_between(&cpu_before, &cpu_times(&server.processes()));
+    Quiet { cpu_us, wake_ups: difference(&before, &switches()).voluntary_switches }
+}
+
 /// Samples the server at the borders of the measured window.
-pub struct Borders {
-    processes: Vec<Pid>,
+pub struct Borders<'a> {
+    server: &'a Server,
+    memory_before: MemorySample,
     start: Option<Reading>,
     end: Option<Reading>,
 }
 
 struct Reading {
-    cpu_us: u64,
+    cpu: CpuTimes,
     threads: Threads,
     machine: Option<MachineSample>,
     memory: MemorySample,
+    /// `None` where nothing is counted.
+    calls: Option<std::io::Result<Calls>>,
 }
 
-impl Borders {
-    /// Will sample these processes.
-    pub fn new(processes: Vec<Pid>) -> Borders {
-        Borders { processes, start: None, end: None }
+/// What was seen between the borders.
+pub struct Seen {
+    /// What the server used.
+    pub server: ServerSample,
+    /// What the machine did.
+    pub machine: MachineSample,
+    /// The server's system calls, where it was started to be counted.
+    pub calls: Option<Calls>,
+}
+
+impl<'a> Borders<'a> {
+    /// Will sample this server. Its memory is sampled now, before the first connection of the load.
+    pub fn new(server: &'a Server) -> Borders<'a> {
+        Borders { server, memory_before: memory(server), start: None, end: None }
     }
 
-    /// What was used between the borders; `None` if the window never began or never ended.
-    pub fn finish(self) -> Option<(ServerSample, MachineSample)> {
-        let (start, end) = (self.start?, self.end?);
+    /// What was used between the borders.
+    ///
+    /// # Errors
+    /// One sentence when the window never began or never ended, or a counter could not be read.
+    pub fn finish(self) -> Result<Seen, String> {
+        let (Some(start), Some(end)) = (self.start, self.end) else {
+            return Err("the load had no measured window".into());
+        };
         let server = ServerSample {
-            cpu_us: end.cpu_us.saturating_sub(start.cpu_us),
+            cpu_us: cpu_us_between(&start.cpu, &end.cpu),
+            memory_before: self.memory_before,
             memory: end.memory,
             ..difference(&start.threads, &end.threads)
         };
@@ -180,23 +237,44 @@ impl Borders {
             },
             _ => MachineSample::default(),
         };
-        Some((server, machine))
+        let calls = match (start.calls.transpose(), end.calls.transpose()) {
+            (Ok(before), Ok(after)) => {
+                before.zip(after).map(|(before, after)| counting::difference(&before, &after))
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                return Err(format!("the counters of system calls cannot be read: {error}"));
+            }
+        };
+        Ok(Seen { server, machine, calls })
     }
 }
 
 /// The client stands still during these calls, so what takes long (10,000 threads) is read outside
-/// the CPU clock's two readings: before the first and after the second.
-impl Observer for Borders {
+/// of what must be exact: before the first reading of the CPU clocks and the counters, and after the
+/// second.
+impl Observer for Borders<'_> {
     fn window_started(&mut self) {
-        let (threads, machine) = (threads(&self.processes), machine());
+        let processes = self.server.processes();
+        let (threads, machine) = (threads(&processes), machine());
         let memory = MemorySample::default();
-        self.start = Some(Reading { threads, machine, memory, cpu_us: cpu_us(&self.processes) });
+        let counters = self.server.counters.as_ref();
+        let calls = counters.map(Counters::read_at_start);
+        let cpu = cpu_times(&processes);
+        self.start = Some(Reading { threads, machine, memory, cpu, calls });
     }
 
     fn window_ended(&mut self) {
-        let (cpu_us, machine) = (cpu_us(&self.processes), machine());
-        let threads = threads(&self.processes);
-        self.end = Some(Reading { threads, machine, cpu_us, memory: memory(&self.processes) });
+        let mut processes = self.server.processes();
+        // A server that died in the window is in no list any more, but its clock still can be read:
+        // it is collected later.
+        let known = self.start.iter().flat_map(|start| start.cpu.keys());
+        let gone: Vec<_> = known.filter(|pid| !processes.contains(pid)).copied().collect();
+        processes.extend(gone);
+        let (cpu, machine) = (cpu_times(&processes), machine());
+        let counters = self.server.counters.as_ref();
+        let calls = counters.map(Counters::read_at_end);
+        let threads = threads(&processes);
+        self.end = Some(Reading { threads, machine, memory: memory(self.server), cpu, calls });
     }
 }
 
@@ -207,16 +285,24 @@ mod tests {
     #[test]
     fn our_own_process_can_be_read() {
         let me = [Pid::this()];
-        let before = cpu_us(&me);
+        let before = cpu_times(&me);
         let mut sum = 0u64;
-        while cpu_us(&me) == before {
+        while cpu_us_between(&before, &cpu_times(&me)) == 0 {
             sum = sum.wrapping_add(1);
         }
-        let memory = memory(&me);
+        let memory = memory_of(&me);
         assert!(memory.pss_kib > 0 && memory.page_tables_kib > 0 && memory.threads > 0);
         assert!(threads(&me).contains_key(&Pid::this().as_raw()));
         assert!(machine().is_some_and(|machine| machine.busy_s > 0.0));
         assert_eq!(process_tree(Pid::from_raw(i32::MAX)), [Pid::from_raw(i32::MAX)]);
+    }
+
+    #[test]
+    fn a_process_born_inside_the_window_counts_from_zero() {
+        let pid = Pid::from_raw;
+        let start = CpuTimes::from([(pid(1), 100), (pid(2), 50)]);
+        let end = CpuTimes::from([(pid(1), 130), (pid(3), 7)]);
+        assert_eq!(cpu_us_between(&start, &end), 37);
     }
 
     #[test]

@@ -1,12 +1,15 @@
-//! The workloads: what the client does, and why each is in the set.
+//! The workloads that come with iolab. Each is a scenario file (crates/iolab/scenarios), which
+//! says why it is in the set.
 
-use record::{Arrivals, Workload};
+use record::Workload;
 
-/// Connections that send load at once. Enough to keep one core busy, few enough for select.
-const CONNECTIONS: u32 = 64;
+use crate::failure::Failure;
 
-/// Connections that fetch large files: 16 keep the core busy, and their buffers stay in the cache.
-const FILE_CONNECTIONS: u32 = 16;
+use super::scenario;
+
+/// Connections that send load at once, where a scenario does not say. Enough to keep one core busy,
+/// few enough for select.
+pub const CONNECTIONS: u32 = 64;
 
 /// Size of the file: many socket buffers' worth, so that partial sends happen.
 pub const FILE_BYTES: u64 = 100 * 1024;
@@ -14,72 +17,113 @@ pub const FILE_BYTES: u64 = 100 * 1024;
 /// Name of the file under the document root made for the run.
 pub const FILE_NAME: &str = "100k.bin";
 
+/// Where the documents are on a server.
+pub const FILES_PATH: &str = "/files/";
+
+/// Name of the document root, in the temporary directory of the run.
+pub const DOCUMENTS: &str = "documents";
+
 /// Body of `/`, in bytes: the smallest reply that is still a real one.
-const TEXT_BYTES: u64 = 13;
+pub const TEXT_BYTES: u64 = 13;
 
 /// Repeated to fill files and to know `/bytes/N` in advance: byte k is `ALPHABET[k % 64]`.
 pub const ALPHABET: &[u8; 64] =
     b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-\n";
 
-/// All workloads, in the order in which they are shown.
-pub fn all() -> Vec<Workload> {
-    let keep_alive = Workload {
-        name: "http-keepalive".into(),
-        description: "HTTP/1.1, 64 keep-alive connections, a reply of 13 bytes".into(),
-        protocol: "http".into(),
-        path: Some("/".into()),
-        payload_bytes: TEXT_BYTES,
-        post: false,
-        connections: CONNECTIONS,
-        connect_per_request: false,
-        pipelining: 1,
-        streaming: false,
-        rate_per_s: None,
-        arrivals: Arrivals::Poisson,
-        idle_connections: 0,
-        idle_sample_connections: 0,
-    };
-    let idle = |count: u32, description: &str| Workload {
-        name: format!("idle-{count}"),
-        description: description.into(),
-        idle_connections: count,
-        idle_sample_connections: count.max(CONNECTIONS),
-        ..keep_alive.clone()
-    };
-    vec![
-        Workload {
-            name: "echo-64".into(),
-            description: "64 bytes sent back, 64 connections, one message in flight on each".into(),
-            protocol: "echo".into(),
-            path: None,
-            payload_bytes: 64,
-            ..keep_alive.clone()
-        },
-        keep_alive.clone(),
-        Workload {
-            name: "http-connect".into(),
-            description: "HTTP/1.1, a new connection for each request, 64 at a time".into(),
-            connect_per_request: true,
-            ..keep_alive.clone()
-        },
-        idle(0, "64 active keep-alive connections and no idle one: the base of the next two"),
-        idle(1_000, "64 active connections among 1,000 idle ones"),
-        idle(10_000, "64 active connections among 10,000 idle ones"),
-        Workload {
-            name: "file-100k".into(),
-            description: "HTTP/1.1, 16 keep-alive connections, a file of 100 KiB".into(),
-            path: Some(format!("/files/{FILE_NAME}")),
-            payload_bytes: FILE_BYTES,
-            connections: FILE_CONNECTIONS,
-            ..keep_alive
-        },
-    ]
+/// One scenario that comes with iolab.
+pub struct BuiltIn {
+    /// Name of the workload, and of its file.
+    pub name: &'static str,
+    /// The file.
+    pub text: &'static str,
 }
+
+macro_rules! built_in {
+    ($($name:literal),* $(,)?) => {
+        [$(BuiltIn {
+            name: $name,
+            text: include_str!(concat!("../../scenarios/", $name, ".toml")),
+        }),*]
+    };
+}
+
+/// All of them, in the order in which they are shown.
+pub const BUILT_IN: [BuiltIn; 16] = built_in![
+    "echo-64",
+    "echo-64k",
+    "stream-64",
+    "stream-64k",
+    "http-keepalive",
+    "http-pipelined",
+    "http-connect",
+    "idle-100",
+    "idle-1000",
+    "idle-10000",
+    "file-100k",
+    "rate-5000",
+    "rate-10000",
+    "rate-20000",
+    "rate-40000",
+    "rate-80000",
+];
 
 /// The workloads of the quick preset: one of each kind of answer that takes little time.
 pub const QUICK: [&str; 3] = ["echo-64", "http-keepalive", "idle-1000"];
 
+/// All workloads that come with iolab, in the order in which they are shown.
+///
+/// # Errors
+/// When one of them is wrong, which is a fault of iolab.
+pub fn all() -> Result<Vec<Workload>, Failure> {
+    let read = |scenario: &BuiltIn| {
+        scenario::parse(scenario.name, &format!("scenarios/{}.toml", scenario.name), scenario.text)
+    };
+    BUILT_IN.iter().map(read).collect()
+}
+
+/// Whether the server needs the document root.
+pub fn is_file(workload: &Workload) -> bool {
+    workload.path.as_ref().is_some_and(|path| path.starts_with(FILES_PATH))
+}
+
 /// `count` bytes of the known pattern.
 pub fn pattern(count: u64) -> Vec<u8> {
     ALPHABET.iter().copied().cycle().take(count as usize).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_with_iolab_can_be_read_and_says_why_it_is_there() {
+        let all = all().unwrap();
+        assert_eq!(all.len(), BUILT_IN.len());
+        assert!(QUICK.iter().all(|name| all.iter().any(|workload| workload.name == *name)));
+        assert!(BUILT_IN.iter().all(|scenario| scenario.text.starts_with("# ")));
+        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios")).unwrap();
+        assert_eq!(files.count(), BUILT_IN.len(), "every file in scenarios/ is in the set");
+    }
+
+    /// The curve "cost against idle connections" is one workload among more and more silent ones,
+    /// and the ladder of rates is one workload at more and more of them.
+    #[test]
+    fn what_is_drawn_as_one_line_differs_in_one_thing() {
+        let all = all().unwrap();
+        let base = all.iter().find(|workload| workload.name == "http-keepalive").unwrap();
+        let same = |workload: &&Workload| {
+            let mut workload = (*workload).clone();
+            workload.name.clone_from(&base.name);
+            workload.description.clone_from(&base.description);
+            workload.idle_connections = base.idle_connections;
+            workload.idle_sample_connections = base.idle_sample_connections;
+            workload.rate_per_s = base.rate_per_s;
+            workload == *base
+        };
+        let line = |prefix: &'static str| all.iter().filter(move |w| w.name.starts_with(prefix));
+        assert_eq!(line("idle-").filter(same).count(), 3);
+        assert_eq!(line("rate-").filter(same).count(), 5);
+        assert!(line("rate-").all(|w| w.name == format!("rate-{}", w.rate_per_s.unwrap())));
+        assert!(line("idle-").all(|w| w.name == format!("idle-{}", w.idle_connections)));
+    }
 }

@@ -14,7 +14,7 @@ use crate::statistics::{
 pub const THRESHOLD_MIN: f64 = 0.03;
 
 /// Fewest rounds that are ranked: with fewer, the bootstrap interval is the range of a few values.
-const ROUNDS_MIN: usize = 6;
+pub const ROUNDS_MIN: u32 = 6;
 
 /// The noise of one figure in one workload.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +45,7 @@ pub fn noise(results: &Results, workload: &Workload, figure: Figure) -> Noise {
 }
 
 fn refused(results: &Results, rounds: usize, sentinel: Option<Estimate>) -> Option<String> {
-    if results.settings.preset == Preset::Quick || rounds < ROUNDS_MIN {
+    if results.settings.preset == Preset::Quick || rounds < ROUNDS_MIN as usize {
         return Some(format!("{rounds} rounds are not for ranking (at least {ROUNDS_MIN} are)"));
     }
     let sentinel = sentinel?;

@@ -1,0 +1,363 @@
+//! A scenario: one workload as a small TOML file (toml.io), one of those that come with iolab or a
+//! user's own. The keys are the fields of [`record::Workload`], most of which can be left out.
+
+use std::ops::Range;
+use std::path::Path;
+
+use record::{Arrivals, Workload};
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::failure::{Failure, because};
+
+use super::engine;
+use super::workload::{CONNECTIONS, FILE_BYTES, FILE_NAME, FILES_PATH, TEXT_BYTES};
+
+/// What a file's name ends in; what stands before is the name of the workload.
+const EXTENSION: &str = "toml";
+
+/// Longest name of a workload: it stands in tables of 100 columns and in names of plots.
+const NAME_CHARS_MAX: usize = 32;
+
+/// Bytes of an echo message or of a POST's body, where the file does not say.
+const PAYLOAD_BYTES: u64 = 64;
+
+/// The path whose reply is the request's body.
+const ECHO_PATH: &str = "/echo";
+
+/// What a wrong file is answered with at the end: a right one to compare it with.
+const REMEDY: &str = "compare with a scenario that works: iolab bench --show http-keepalive";
+
+/// The keys of a scenario file. Each remembers where it stood, for the sentence about it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Scenario {
+    description: Spanned<String>,
+    protocol: Spanned<Protocol>,
+    post: Option<Spanned<bool>>,
+    path: Option<Spanned<String>>,
+    payload_bytes: Option<Spanned<u64>>,
+    connections: Option<Spanned<u32>>,
+    connect_per_request: Option<Spanned<bool>>,
+    pipelining: Option<Spanned<u32>>,
+    streaming: Option<Spanned<bool>>,
+    rate_per_s: Option<Spanned<u32>>,
+    arrivals: Option<Spanned<Arrivals>>,
+    idle_connections: Option<Spanned<u32>>,
+    idle_sample_connections: Option<Spanned<u32>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Protocol {
+    Echo,
+    Http,
+}
+
+/// Reads a user's scenario file.
+///
+/// # Errors
+/// One sentence with the file, the line and the remedy.
+pub fn read(path: &Path) -> Result<Workload, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(because(format!("--scenario: cannot read {}", path.display())))?;
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let is_toml = path.extension().is_some_and(|extension| extension == EXTENSION);
+    let fit = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if !is_toml || stem.is_empty() || stem.len() > NAME_CHARS_MAX || !stem.chars().all(fit) {
+        return Err(Failure(format!(
+            "--scenario: {} names its workload by its file name, which must be up to \
+             {NAME_CHARS_MAX} of a-z, 0-9 and -, then .{EXTENSION}: rename it",
+            path.display()
+        )));
+    }
+    parse(stem, &path.display().to_string(), &text)
+}
+
+/// Reads the text of a scenario; `file` stands in the sentence about a fault.
+///
+/// # Errors
+/// One sentence with the file, the line and the remedy.
+pub fn parse(name: &str, file: &str, text: &str) -> Result<Workload, Failure> {
+    let scenario: Scenario = toml::from_str(text).map_err(|error| {
+        let why = error.message().replace('\n', ", ");
+        Failure(match error.span() {
+            // A key that is missing stands on no line.
+            Some(span) if !why.starts_with("missing field") => {
+                format!("{}: {why}; {REMEDY}", place(file, text, &span))
+            }
+            _ => format!("{file}: {why}; {REMEDY}"),
+        })
+    })?;
+    let mut draft = Draft { workload: blank(name, &scenario), file, text };
+    draft.fill(&scenario)?;
+    Ok(draft.workload)
+}
+
+fn place(file: &str, text: &str, span: &Range<usize>) -> String {
+    let before = text.get(..span.start).unwrap_or(text);
+    format!("{file}, line {}", before.matches('\n').count() + 1)
+}
+
+/// What a scenario says when it says as little as it may.
+fn blank(name: &str, scenario: &Scenario) -> Workload {
+    let http = *scenario.protocol.as_ref() == Protocol::Http;
+    Workload {
+        name: name.to_owned(),
+        description: scenario.description.as_ref().clone(),
+        protocol: if http { "http" } else { "echo" }.to_owned(),
+        path: http.then(|| "/".to_owned()),
+        payload_bytes: if http { TEXT_BYTES } else { PAYLOAD_BYTES },
+        post: false,
+        connections: CONNECTIONS,
+        connect_per_request: false,
+        pipelining: 1,
+        streaming: false,
+        rate_per_s: None,
+        arrivals: Arrivals::Poisson,
+        idle_connections: 0,
+        idle_sample_connections: 0,
+    }
+}
+
+/// A workload that is being filled in.
+struct Draft<'a> {
+    workload: Workload,
+    file: &'a str,
+    text: &'a str,
+}
+
+impl Draft<'_> {
+    /// Sets the keys one by one and asks after each whether this can be carried out, so that the
+    /// line to be named is known.
+    fn fill(&mut self, scenario: &Scenario) -> Result<(), Failure> {
+        if scenario.description.as_ref().trim().is_empty() {
+            return self.blame(&scenario.description, "say in one sentence what the client does");
+        }
+        self.set(&scenario.post, |w, post| {
+            if post && w.path.is_some() {
+                (w.path, w.payload_bytes) = (Some(ECHO_PATH.to_owned()), PAYLOAD_BYTES);
+            }
+            w.post = post;
+        })?;
+        self.reply(scenario)?;
+        self.set(&scenario.connections, |w, connections| w.connections = connections)?;
+        self.set(&scenario.connect_per_request, |w, each| w.connect_per_request = each)?;
+        self.set(&scenario.streaming, |w, streaming| w.streaming = streaming)?;
+        self.set(&scenario.pipelining, |w, pipelining| w.pipelining = pipelining)?;
+        self.set(&scenario.rate_per_s, |w, rate| w.rate_per_s = Some(rate))?;
+        if let (Some(arrivals), None) = (&scenario.arrivals, &scenario.rate_per_s) {
+            let why = "arrivals are for an open loop: add rate_per_s, or leave `arrivals` out";
+            return self.blame(arrivals, why);
+        }
+        self.set(&scenario.arrivals, |w, arrivals| w.arrivals = arrivals)?;
+        self.set(&scenario.idle_connections, |w, idle| w.idle_connections = idle)?;
+        self.set(&scenario.idle_sample_connections, |w, idle| w.idle_sample_connections = idle)
+    }
+
+    /// Path and length of the reply, which must agree.
+    fn reply(&mut self, scenario: &Scenario) -> Result<(), Failure> {
+        let Some(path) = &scenario.path else {
+            return self.payload(&scenario.payload_bytes);
+        };
+        if self.workload.protocol == "echo" {
+            let why = "an echo server has no paths: leave `path` out, or write protocol = \"http\"";
+            return self.blame(path, why);
+        }
+        self.workload.path = Some(path.as_ref().clone());
+        match (known_bytes(path.as_ref()), &scenario.payload_bytes) {
+            (Some(bytes), _) if !self.workload.post => self.workload.payload_bytes = bytes,
+            (None, None) if !self.workload.post => {
+                let why = "how long the replies on this path are is not known: add payload_bytes";
+                return self.blame(path, why);
+            }
+            _ => {}
+        }
+        self.ask(path)?;
+        self.payload(&scenario.payload_bytes)
+    }
+
+    fn payload(&mut self, given: &Option<Spanned<u64>>) -> Result<(), Failure> {
+        let Some(given) = given else { return Ok(()) };
+        let known = self.workload.path.as_deref().and_then(known_bytes);
+        if let Some(known) = known.filter(|known| !self.workload.post && known != given.as_ref()) {
+            let why = format!("the reply on this path has {known} bytes: leave payload_bytes out");
+            return self.blame(given, &why);
+        }
+        self.workload.payload_bytes = *given.as_ref();
+        self.ask(given)
+    }
+
+    fn set<T: Clone>(
+        &mut self,
+        value: &Option<Spanned<T>>,
+        put: impl FnOnce(&mut Workload, T),
+    ) -> Result<(), Failure> {
+        let Some(value) = value else { return Ok(()) };
+        put(&mut self.workload, value.as_ref().clone());
+        self.ask(value)
+    }
+
+    /// Whether what has been set so far can be carried out; if not, the last key is to blame.
+    fn ask<T>(&self, last: &Spanned<T>) -> Result<(), Failure> {
+        let why = complaint(&self.workload).or_else(|| engine::check(&self.workload).err());
+        why.map_or(Ok(()), |why| self.blame(last, &why))
+    }
+
+    fn blame<T>(&self, key: &Spanned<T>, why: &str) -> Result<(), Failure> {
+        Err(Failure(format!("{}: {why}", place(self.file, self.text, &key.span()))))
+    }
+}
+
+/// Bytes of the reply's body on the paths that every server of this project answers.
+fn known_bytes(path: &str) -> Option<u64> {
+    match (path.strip_prefix("/bytes/"), path.strip_prefix(FILES_PATH)) {
+        (Some(count), _) => count.parse().ok(),
+        (_, Some(FILE_NAME)) => Some(FILE_BYTES),
+        _ => (path == "/").then_some(TEXT_BYTES),
+    }
+}
+
+/// What the load generator would do and this experiment cannot use; the generator's own limits are
+/// its to check.
+fn complaint(workload: &Workload) -> Option<String> {
+    let path = workload.path.as_deref();
+    let other_file = path.and_then(|path| path.strip_prefix(FILES_PATH));
+    let sample = workload.idle_sample_connections;
+    let complaints = [
+        (
+            workload.post && path.is_none(),
+            "an echo server knows no POST: leave `post` out, or write protocol = \"http\"".into(),
+        ),
+        (
+            workload.post && path.is_some_and(|path| path != ECHO_PATH),
+            format!("a POST's body must come back, which {ECHO_PATH} is for: leave `path` out"),
+        ),
+        (
+            !workload.post && path == Some(ECHO_PATH),
+            format!("{ECHO_PATH} is asked by POST: add post = true"),
+        ),
+        (
+            other_file.is_some_and(|name| name != FILE_NAME),
+            format!(
+                "the document root of a run holds {FILE_NAME} only: ask for {FILES_PATH}{FILE_NAME}"
+            ),
+        ),
+        (
+            workload.rate_per_s == Some(0),
+            "no request would ever fall due: give at least 1, or leave it out for a closed loop"
+                .into(),
+        ),
+        (
+            sample > 0 && sample < workload.idle_connections,
+            format!(
+                "the idle sample holds all idle connections: give at least {}, or 0 for no sample",
+                workload.idle_connections
+            ),
+        ),
+    ];
+    complaints.into_iter().find_map(|(complaint, why)| complaint.then_some(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good(text: &str) -> Workload {
+        parse("mine", "mine.toml", text).unwrap()
+    }
+
+    #[test]
+    fn what_is_left_out_is_as_in_most_comparisons() {
+        let http = good("description = \"d\"\nprotocol = \"http\"");
+        assert_eq!((http.path.as_deref(), http.payload_bytes), (Some("/"), 13));
+        assert_eq!((http.connections, http.pipelining, http.rate_per_s), (64, 1, None));
+        let echo = good("description = \"d\"\nprotocol = \"echo\"");
+        assert_eq!((echo.path, echo.payload_bytes, echo.post), (None, 64, false));
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let text = "description = \"d\"\nprotocol = \"http\"\npost = true\n\
+                    payload_bytes = 1_000\nconnections = 8\nrate_per_s = 500\n\
+                    arrivals = \"constant\"\nidle_connections = 10\nidle_sample_connections = 20";
+        let posted = good(text);
+        assert_eq!((posted.path.as_deref(), posted.payload_bytes), (Some("/echo"), 1_000));
+        assert_eq!((posted.connections, posted.rate_per_s), (8, Some(500)));
+        assert_eq!(posted.arrivals, Arrivals::Constant);
+        assert_eq!((posted.idle_connections, posted.idle_sample_connections), (10, 20));
+        let text = "description = \"d\"\nprotocol = \"http\"\npath = \"/bytes/1000\"\n\
+                    connect_per_request = true";
+        let bytes = good(text);
+        assert!(bytes.connect_per_request && bytes.payload_bytes == 1_000);
+        let text = "description = \"d\"\nprotocol = \"echo\"\nstreaming = true\nconnections = 8";
+        let stream = good(text);
+        assert!(stream.streaming && stream.connections == 8);
+        let own = "description = \"d\"\nprotocol = \"http\"\npath = \"/x\"\npayload_bytes = 7";
+        assert_eq!(good(own).payload_bytes, 7);
+    }
+
+    /// Each fault gets one sentence that names the line that it is on, and a way out.
+    #[test]
+    fn each_fault_is_told_with_its_line() {
+        const HTTP: &str = "description = \"d\"\nprotocol = \"http\"\n";
+        const ECHO: &str = "description = \"d\"\nprotocol = \"echo\"\n";
+        let cases = [
+            (HTTP, "conections = 3", "line 3: unknown field `conections`, expected one of"),
+            (HTTP, "connections = \"many\"", "line 3: invalid type: string \"many\", expected u32"),
+            (HTTP, "connections = -1", "line 3: invalid value: integer `-1`, expected u32"),
+            (HTTP, "connections = 0", "line 3: connections must be 1 to"),
+            (HTTP, "connections = 3\nconnections = 4", "line 4: duplicate key"),
+            (HTTP, "connections =", "line 3: "),
+            ("", "protocol = \"http\"", "mine.toml: missing field `description`"),
+            ("", "protocol = \"http\"\ndescription = \" \"", "line 2: say in one sentence"),
+            ("description = \"d\"\n", "protocol = \"spdy\"", "line 2: unknown variant `spdy`"),
+            (HTTP, "\npipelining = 0", "line 4: pipelining must be 1 to"),
+            (HTTP, "connect_per_request = true\npipelining = 2", "line 4: one request per"),
+            (HTTP, "path = \"/x\"", "line 3: how long the replies on this path are"),
+            (HTTP, "path = \"x y\"\npayload_bytes = 3", "line 3: cannot use"),
+            (
+                HTTP,
+                "path = \"/bytes/9\"\npayload_bytes = 8",
+                "line 4: the reply on this path has 9",
+            ),
+            (HTTP, "path = \"/files/a\"\npayload_bytes = 1", "line 3: the document root of a run"),
+            (HTTP, "path = \"/echo\"\npayload_bytes = 1", "line 3: /echo is asked by POST"),
+            (HTTP, "post = true\npath = \"/\"", "line 4: a POST's body must come back"),
+            (HTTP, "arrivals = \"poisson\"", "line 3: arrivals are for an open loop"),
+            (HTTP, "rate_per_s = 0", "line 3: no request would ever fall due"),
+            (HTTP, "streaming = true", "line 3: only echo messages can be streamed"),
+            (ECHO, "streaming = true\nrate_per_s = 9", "line 4: a stream flows as fast as"),
+            (
+                HTTP,
+                "idle_connections = 9\nidle_sample_connections = 8",
+                "line 4: the idle sample holds all idle connections: give at least 9",
+            ),
+            (ECHO, "streaming = true\npipelining = 2", "line 4: a stream has no pipeline"),
+            (ECHO, "path = \"/\"", "line 3: an echo server has no paths"),
+            (ECHO, "post = true", "line 3: an echo server knows no POST"),
+            (ECHO, "payload_bytes = 0", "line 3: an echo message needs at least 1 byte"),
+            (ECHO, "payload_bytes = 99_000_000", "line 3: payload must be at most"),
+        ];
+        for (head, rest, words) in cases {
+            let told = parse("mine", "mine.toml", &format!("{head}{rest}")).unwrap_err().0;
+            assert!(told.starts_with("mine.toml") && told.contains(words), "{rest}: {told}");
+            assert!(!told.contains('\n') && told.len() > words.len() + 10, "{rest}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_file_names_its_workload() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "description = \"d\"\nprotocol = \"echo\"").unwrap();
+            path
+        };
+        assert_eq!(read(&path("my-own-1.toml")).unwrap().name, "my-own-1");
+        for name in ["a b.toml", "Echo.toml", "echo.txt", ".toml", "a,b.toml"] {
+            assert!(read(&path(name)).unwrap_err().0.contains("rename it"), "{name}");
+        }
+        assert!(read(&folder.path().join("none.toml")).unwrap_err().0.contains("cannot read"));
+    }
+}

@@ -1,0 +1,297 @@
+//! `iolab load --find-rate`: the search for the highest rate, and what it prints.
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use comfy_table::{Attribute, Cell, CellAlignment, Color};
+use load::{Length, Live, Plan, Silent};
+use record::{Latency, LoadOutcome};
+use serde::Serialize;
+
+use super::arguments::{Budget, LoadArguments};
+use super::live::{Display, INTERRUPTED};
+use super::search::{Found, Halt, SEARCH_LIMIT, Verdict, check_time, search};
+use super::{table, tell};
+use crate::text::{figure, thousands};
+
+/// Samples beyond a percentile that make it a figure of its own (the generator's own rule), with a
+/// fifth more for the chance in Poisson arrivals.
+const SAMPLES_BEYOND: f64 = 12.0;
+/// The longest probe, for rates so low that samples are rare.
+const PROBE_MAX: Duration = Duration::from_secs(10);
+/// The lowest rate to begin with: a search for a median would begin at 24 requests/s.
+const START_MIN: f64 = 100.0;
+/// Warm-up after an overload, at least: the server may still be at work for nobody.
+const RECOVERY: Duration = Duration::from_secs(1);
+
+/// One probe.
+#[derive(Serialize)]
+struct Probe {
+    rate_per_s: f64,
+    verdict: Verdict,
+    /// What was missed, or by whom.
+    why: String,
+    outcome: LoadOutcome,
+}
+
+/// What the search found, as JSON.
+#[derive(Serialize)]
+struct Report<'a> {
+    url: &'a str,
+    /// The part of the requests that may not take longer.
+    quantile: f64,
+    /// They may take so long, in microseconds.
+    latency_us: f64,
+    /// The highest rate that held, in requests/s.
+    rate_per_s: Option<f64>,
+    /// The lowest rate that did not hold.
+    missed_rate_per_s: Option<f64>,
+    /// What was in the way there.
+    missed_by: Option<Verdict>,
+    /// Why the search ended early.
+    ended_early: Option<String>,
+    probes: &'a [Probe],
+}
+
+/// Searches, and prints what was found.
+pub(super) fn run(
+    arguments: &LoadArguments,
+    plan: &Plan,
+    budget: Budget,
+    live: &Arc<Live>,
+) -> Result<ExitCode, Box<dyn Error>> {
+    plan.check()?;
+    let quantile = f64::from(budget.per_mille) / 1e3;
+    let samples = SAMPLES_BEYOND / (1.0 - quantile);
+    let Length::Window(window) = plan.length else {
+        return Err("--find-rate probes for a time, not for a number of requests".into());
+    };
+    let start = (samples / window.as_secs_f64().max(1e-3)).max(START_MIN);
+    let floor = (samples / PROBE_MAX.max(window).as_secs_f64()).min(start);
+    let since = Instant::now();
+    let mut probes = Vec::new();
+    let found = search(start, floor, |rate, overloaded| {
+        check_time(since)?;
+        let mut plan = plan.clone();
+        plan.pace = arguments.open(rate);
+        plan.length = Length::Window(window.max(Duration::from_secs_f64(samples / rate)));
+        if overloaded {
+            plan.warmup = plan.warmup.max(RECOVERY);
+        }
+        let outcome = one(&plan, live, !arguments.json)?;
+        let (verdict, why) = judge(&outcome, budget);
+        let at = probes.len() + 1;
+        eprintln!("probe {at:2}: {:>9}/s  {}", thousands(rate), described(verdict, &why));
+        probes.push(Probe { rate_per_s: rate, verdict, why, outcome });
+        Ok(verdict)
+    });
+    if let (Some(Halt::Failed(why)), true) = (&found.halted, probes.is_empty()) {
+        return Err(why.clone().into());
+    }
+    let text = if arguments.json {
+        let (url, latency_us) = (plan.target.url.as_str(), budget.limit.as_secs_f64() * 1e6);
+        serde_json::to_string(&Report {
+            url,
+            quantile,
+            latency_us,
+            rate_per_s: found.held,
+            missed_rate_per_s: found.missed.map(|(rate, _)| rate),
+            missed_by: found.missed.map(|(_, verdict)| verdict),
+            ended_early: found.halted.as_ref().map(reason),
+            probes: &probes,
+        })?
+    } else {
+        format!("{}\n{}", rows(&probes, budget, &plan.target.url), conclusion(&found, budget))
+    };
+    tell(&text)?;
+    Ok(match (&found.halted, found.held) {
+        (Some(Halt::Interrupted), _) => ExitCode::from(INTERRUPTED),
+        (Some(Halt::Failed(_)), _) | (_, None) => ExitCode::FAILURE,
+        (_, Some(_)) => ExitCode::SUCCESS,
+    })
+}
+
+/// Sends one probe.
+fn one(plan: &Plan, live: &Arc<Live>, show: bool) -> Result<LoadOutcome, Halt> {
+    let display = Display::start(live, show);
+    let outcome = load::run_live(plan, &mut Silent, live);
+    drop(display);
+    match outcome {
+        // A window that was cut short is no probe.
+        _ if live.is_stopped() => Err(Halt::Interrupted),
+        Ok(LoadOutcome { ended_early: Some(why), .. }) => Err(Halt::Failed(why)),
+        Ok(outcome) => Ok(outcome),
+        Err(error) => Err(Halt::Failed(error.to_string())),
+    }
+}
+
+/// The percentile of the budget; `None` with too few samples.
+fn percentile(latency: &Latency, budget: Budget) -> Option<f64> {
+    match budget.per_mille {
+        500 => Some(latency.p50_us).filter(|_| latency.samples > 0),
+        990 => latency.p99_us,
+        _ => latency.p999_us,
+    }
+}
+
+/// The percentile's name.
+fn name(budget: Budget) -> &'static str {
+    match budget.per_mille {
+        500 => "p50",
+        990 => "p99",
+        _ => "p99.9",
+    }
+}
+
+/// Whether the latency was kept to, and in what words.
+fn judge(outcome: &LoadOutcome, budget: Budget) -> (Verdict, String) {
+    let invalid = outcome.open_loop.as_ref().and_then(|open| open.invalid.as_ref());
+    let missed = if invalid.is_some() { Verdict::ClientLimit } else { Verdict::Missed };
+    if outcome.errors + outcome.errors_in_warmup > 0 {
+        let first = outcome.first_error.as_deref().unwrap_or("during warm-up");
+        let errors = outcome.errors + outcome.errors_in_warmup;
+        return (Verdict::Missed, format!("{errors} errors ({first})"));
+    }
+    let Some(us) = percentile(&outcome.latency, budget) else {
+        let samples = outcome.latency.samples;
+        return (missed, format!("{samples} samples are too few for a {}", name(budget)));
+    };
+    let text = format!("{} {}", name(budget), table::time(us));
+    match (us <= budget.limit.as_secs_f64() * 1e6, invalid) {
+        (true, _) => (Verdict::Held, text),
+        (false, None) => (missed, text),
+        (false, Some(why)) => (missed, format!("{text}; {why}")),
+    }
+}
+
+fn described(verdict: Verdict, why: &str) -> String {
+    match verdict {
+        Verdict::Held => format!("held, {why}"),
+        Verdict::Missed => format!("missed, {why}"),
+        Verdict::ClientLimit => format!("missed by the client, {why}"),
+    }
+}
+
+fn reason(halt: &Halt) -> String {
+    match halt {
+        Halt::Time => format!("{} s were up", SEARCH_LIMIT.as_secs()),
+        Halt::Interrupted => "stopped".to_owned(),
+        Halt::Failed(why) => why.clone(),
+    }
+}
+
+/// Every probe.
+fn rows(probes: &[Probe], budget: Budget, url: &str) -> String {
+    let mut table = table::empty();
+    let heads = ["rate/s", "answered/s", "p50", name(budget), "send lag p99", "verdict"];
+    table.set_header(heads.map(|head| Cell::new(head).add_attribute(Attribute::Bold)));
+    for probe in probes {
+        let outcome = &probe.outcome;
+        let lag = outcome.open_loop.as_ref().and_then(|open| open.send_lag.p99_us);
+        let shown = |us: Option<f64>| us.map_or_else(|| "n/a".to_owned(), table::time);
+        let (verdict, colour) = match probe.verdict {
+            Verdict::Held => ("held".to_owned(), Color::Green),
+            Verdict::Missed if outcome.errors > 0 => (probe.why.clone(), Color::Red),
+            Verdict::Missed => ("missed".to_owned(), Color::Red),
+            Verdict::ClientLimit => ("client too slow".to_owned(), Color::Yellow),
+        };
+        table.add_row([
+            Cell::new(figure(probe.rate_per_s)),
+            Cell::new(figure(outcome.requests_per_s)),
+            Cell::new(shown(Some(outcome.latency.p50_us))),
+            Cell::new(shown(percentile(&outcome.latency, budget))),
+            Cell::new(shown(lag)),
+            Cell::new(verdict).fg(colour),
+        ]);
+    }
+    for column in 0..5 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    format!("{url}\n{table}")
+}
+
+/// The finding, in a sentence or two.
+fn conclusion(found: &Found, budget: Budget) -> String {
+    let limit = table::time(budget.limit.as_secs_f64() * 1e6);
+    let wanted = format!("{} <= {limit}", name(budget));
+    let mut text = match (found.held, found.missed) {
+        (Some(held), Some((missed, Verdict::ClientLimit))) => format!(
+            "At least {} requests/s with {wanted}. At {} the client was the limit, not the \
+             server:\ngive it a core of its own (--core) or more threads (--threads).",
+            thousands(held),
+            thousands(missed)
+        ),
+        (Some(held), Some((missed, _))) => format!(
+            "{} requests/s with {wanted}; {} are too many.",
+            thousands(held),
+            thousands(missed)
+        ),
+        (Some(held), None) => {
+            format!("At least {} requests/s with {wanted}.", thousands(held))
+        }
+        (None, _) => format!("No rate held with {wanted}."),
+    };
+    if let Some(halt) = &found.halted {
+        text.push_str(&format!("\nThe search ended early: {}.", reason(halt)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use record::OpenLoop;
+
+    const BUDGET: Budget = Budget { per_mille: 990, limit: Duration::from_millis(5) };
+
+    fn outcome(p99_us: Option<f64>, invalid: bool) -> LoadOutcome {
+        let invalid = invalid.then(|| "the client fell behind".to_owned());
+        LoadOutcome {
+            latency: Latency { samples: 2_000, p99_us, ..Latency::default() },
+            open_loop: Some(OpenLoop { invalid, ..OpenLoop::default() }),
+            ..LoadOutcome::default()
+        }
+    }
+
+    #[test]
+    fn a_probe_is_judged_by_its_percentile_and_by_whose_fault_it_was() {
+        let verdict = |outcome: &LoadOutcome| judge(outcome, BUDGET).0;
+        assert_eq!(verdict(&outcome(Some(4_999.0), false)), Verdict::Held);
+        assert_eq!(verdict(&outcome(Some(4_999.0), true)), Verdict::Held);
+        assert_eq!(verdict(&outcome(Some(5_001.0), false)), Verdict::Missed);
+        assert_eq!(verdict(&outcome(Some(5_001.0), true)), Verdict::ClientLimit);
+        assert_eq!(verdict(&outcome(None, false)), Verdict::Missed);
+        let wrong = LoadOutcome { errors: 1, ..outcome(Some(1.0), false) };
+        assert_eq!(verdict(&wrong), Verdict::Missed);
+    }
+
+    #[test]
+    fn the_conclusion_says_who_was_the_limit() {
+        let found = |verdict| Found {
+            held: Some(60_000.0),
+            missed: Some((62_000.0, verdict)),
+            halted: Some(Halt::Time),
+        };
+        let text = conclusion(&found(Verdict::Missed), BUDGET);
+        assert!(text.starts_with("60,000 requests/s with p99 <= 5.00 ms; 62,000"), "{text}");
+        assert!(text.contains("120 s were up"), "{text}");
+        let text = conclusion(&found(Verdict::ClientLimit), BUDGET);
+        assert!(text.contains("At least 60,000") && text.contains("client was the limit"));
+        let text = conclusion(&Found::default(), BUDGET);
+        assert!(text.starts_with("No rate held"), "{text}");
+    }
+
+    #[test]
+    fn the_table_is_at_most_100_columns_wide() {
+        let mut outcome = outcome(Some(123_456.7), true);
+        outcome.errors = 3;
+        let why = "3 errors (byte 1 of the body is 0x00, expected 0x01)".repeat(3);
+        let probe = Probe { rate_per_s: 1_234_567.8, verdict: Verdict::Missed, why, outcome };
+        let text = rows(&[probe], BUDGET, "http://127.0.0.1:8080/");
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    }
+}

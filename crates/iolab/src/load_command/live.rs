@@ -1,0 +1,97 @@
+//! One line on a terminal that says how far a run has come, and Ctrl-C.
+//!
+//! The line is drawn by a thread of its own, from counters that the engine publishes; the engine
+//! never waits for a terminal.
+
+use std::io::{IsTerminal, Write, stderr};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use load::{Live, Stage};
+
+/// As often as an eye can follow digits.
+const REDRAW: Duration = Duration::from_millis(250);
+/// Exit status after Ctrl-C: 128 + SIGINT, as shells have it.
+pub(super) const INTERRUPTED: u8 = 130;
+
+/// Ctrl-C and SIGTERM end the window early; a second one ends the program.
+pub(super) fn stop_on_interrupt(live: &Arc<Live>) -> Result<(), ctrlc::Error> {
+    let live = Arc::clone(live);
+    ctrlc::set_handler(move || {
+        if live.is_stopped() {
+            std::process::exit(INTERRUPTED.into());
+        }
+        live.stop();
+    })
+}
+
+/// The line, as long as this lives.
+pub struct Display(Option<(Sender<()>, JoinHandle<()>)>);
+
+impl Display {
+    /// Draws the run on stderr if that is a terminal and `wanted`.
+    pub(super) fn start(live: &Arc<Live>, wanted: bool) -> Display {
+        if !wanted || !stderr().is_terminal() {
+            return Display(None);
+        }
+        Display::draw(live, stderr())
+    }
+
+    /// Draws the run there, whatever that is.
+    pub fn draw(live: &Arc<Live>, mut there: impl Write + Send + 'static) -> Display {
+        let (end, ended) = channel();
+        let live = Arc::clone(live);
+        let drawer = std::thread::spawn(move || {
+            let (mut stage, mut since) = (Stage::Connecting, Instant::now());
+            while ended.recv_timeout(REDRAW) == Err(RecvTimeoutError::Timeout) {
+                let seen = live.progress();
+                if seen.stage != stage {
+                    (stage, since) = (seen.stage, Instant::now());
+                }
+                // A terminal that went away is no reason to stop measuring.
+                let _unseen = write!(there, "\r\x1b[K{}", line(&live, since.elapsed()));
+            }
+            let _unseen = write!(there, "\r\x1b[K");
+        });
+        Display(Some((end, drawer)))
+    }
+}
+
+impl Drop for Display {
+    fn drop(&mut self) {
+        if let Some((end, drawer)) = self.0.take() {
+            drop(end);
+            // It draws and nothing else: had it panicked, the run would still be good.
+            let _drawn = drawer.join();
+        }
+    }
+}
+
+/// The line in words.
+fn line(live: &Live, elapsed: Duration) -> String {
+    let seen = live.progress();
+    let seconds = elapsed.as_secs_f64();
+    let what = match seen.stage {
+        Stage::Connecting => return format!("connecting {seconds:.0} s"),
+        Stage::WarmingUp => "warming up",
+        Stage::Measuring => "measuring",
+        Stage::Ending => "ending",
+    };
+    let (requests, errors) = (crate::text::thousands(seen.requests as f64), seen.errors);
+    format!("{what} {seconds:.0} s: {requests} requests, {errors} errors")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_says_what_is_going_on() {
+        let live = Arc::new(Live::default());
+        assert_eq!(line(&live, Duration::from_secs(3)), "connecting 3 s");
+        // Without a terminal nothing is drawn, and nothing waits.
+        drop(Display::start(&live, false));
+    }
+}

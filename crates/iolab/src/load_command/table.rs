@@ -1,0 +1,301 @@
+//! The outcome of a run for people.
+
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use record::{Arrivals, Latency, LoadOutcome, OpenLoop};
+
+use super::ledger::ServerUse;
+use crate::text::{COLUMNS_MAX, figure, thousands};
+
+/// An empty table in the house's style.
+pub(super) fn empty() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(COLUMNS_MAX as u16);
+    if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+        table.force_no_tty();
+    }
+    table
+}
+
+/// A time in the unit that suits it.
+pub(super) fn time(us: f64) -> String {
+    match us {
+        us if us < 1_000.0 => format!("{us:.1} us"),
+        us if us < 1_000_000.0 => format!("{:.2} ms", us / 1e3),
+        us => format!("{:.2} s", us / 1e6),
+    }
+}
+
+/// The outcome, and what the server used where that was asked for.
+pub(super) fn outcome(outcome: &LoadOutcome, server: Option<&ServerUse>) -> String {
+    let mut table = empty();
+    table.set_header([
+        Cell::new(&outcome.url).add_attribute(Attribute::Bold),
+        Cell::new(setting(outcome)),
+    ]);
+    let echo = outcome.url.starts_with("tcp:");
+    let mut rows = counts(outcome, if echo { "messages" } else { "requests" });
+    rows.extend(cpu(outcome, server));
+    rows.push(("in flight", format!("{:.1} on average", outcome.mean_in_flight)));
+    match &outcome.open_loop {
+        Some(open) => rows.extend(open_loop(outcome, open)),
+        None => rows.extend(percentiles("latency", &outcome.latency)),
+    }
+    rows.push(("verified", outcome.verification.clone()));
+    rows.extend(remarks(outcome));
+    for (name, value) in rows {
+        table.add_row([Cell::new(name), Cell::new(value)]);
+    }
+    let colour = if outcome.errors == 0 { Color::Green } else { Color::Red };
+    table.add_row([Cell::new("errors"), Cell::new(errors(outcome)).fg(colour)]);
+    if let Some(why) = outcome.open_loop.as_ref().and_then(|open| open.invalid.as_ref()) {
+        let red = |text: &str| Cell::new(text).fg(Color::Red).add_attribute(Attribute::Bold);
+        table.add_row([red("INVALID"), red(why)]);
+    }
+    if let Some(column) = table.column_mut(0) {
+        column.set_cell_alignment(CellAlignment::Left);
+    }
+    let mut text = table.to_string();
+    text.push_str(note(outcome));
+    text
+}
+
+/// The load in a few words.
+fn setting(outcome: &LoadOutcome) -> String {
+    let mut text = format!("{} connections", thousands(outcome.connections.into()));
+    if let Some(open) = &outcome.open_loop {
+        let arrivals = match open.arrivals {
+            Arrivals::Poisson => "Poisson",
+            Arrivals::Constant => "constant",
+        };
+        let rate = figure(open.rate_per_s);
+        text.push_str(&format!(", open loop at {rate}/s ({arrivals}, seed {})", open.seed));
+    }
+    if outcome.reconnect {
+        text.push_str(", a new one per request");
+    }
+    if outcome.streaming {
+        text.push_str(&format!(", streams of {} messages", outcome.pipelining));
+    } else if outcome.pipelining > 1 {
+        text.push_str(&format!(", {} requests deep", outcome.pipelining));
+    }
+    if outcome.threads > 1 {
+        text.push_str(&format!(", {} threads", outcome.threads));
+    }
+    text.push_str(&format!(", {}", outcome.congestion_control));
+    text
+}
+
+type Rows = Vec<(&'static str, String)>;
+
+/// How much was done in how long.
+fn counts(outcome: &LoadOutcome, what: &'static str) -> Rows {
+    let requests = thousands(outcome.requests as f64);
+    let per_s = if what == "messages" { "messages/s" } else { "requests/s" };
+    let mb_s = |bytes: u64| figure(bytes as f64 / 1e6 / outcome.duration_s.max(1e-9));
+    let (sent, received) = (outcome.bytes_sent, outcome.bytes_received);
+    vec![
+        (what, format!("{requests} in {:.3} s", outcome.duration_s)),
+        (per_s, thousands(outcome.requests_per_s)),
+        ("MB/s", format!("{} sent, {} received", mb_s(sent), mb_s(received))),
+        (
+            "bytes",
+            format!("{} sent, {} received", thousands(sent as f64), thousands(received as f64)),
+        ),
+    ]
+}
+
+/// CPU time per request, of both sides and together.
+fn cpu(outcome: &LoadOutcome, server: Option<&ServerUse>) -> Rows {
+    let requests = outcome.requests.max(1) as f64;
+    let row = |cpu_us: u64| {
+        let busy = cpu_us as f64 / (outcome.duration_s.max(1e-9) * 1e4);
+        format!("{:.2} us/request, {busy:.0} % of a core", cpu_us as f64 / requests)
+    };
+    let mut rows = vec![("client CPU", row(outcome.client_cpu_us))];
+    let Some(server) = server else { return rows };
+    rows.push(("server CPU", row(server.cpu_us)));
+    rows.push(("  sum", row(outcome.client_cpu_us + server.cpu_us)));
+    let per = |count: u64| figure(count as f64 / requests);
+    rows.push((
+        "  switches",
+        format!(
+            "{} voluntary, {} involuntary per request of the server",
+            per(server.voluntary_switches),
+            per(server.involuntary_switches)
+        ),
+    ));
+    let delay = figure(server.run_queue_delay_us as f64 / requests);
+    rows.push(("  run queue", format!("{delay} us per request, waiting for a core")));
+    if server.threads_changed > 0 {
+        let changed = server.threads_changed;
+        rows.push(("  threads", format!("{changed} came or went: switches are lower bounds")));
+    }
+    rows
+}
+
+/// Rows of a latency; percentiles with too few samples beyond them are left out.
+fn percentiles(name: &'static str, latency: &Latency) -> Rows {
+    if latency.samples == 0 {
+        return Vec::new();
+    }
+    let rows = [
+        ("  mean", Some(latency.mean_us)),
+        ("  p50", Some(latency.p50_us)),
+        ("  p90", Some(latency.p90_us)),
+        ("  p99", latency.p99_us),
+        ("  p99.9", latency.p999_us),
+        ("  max", Some(latency.max_us)),
+    ];
+    let head = (name, format!("of {} samples", thousands(latency.samples as f64)));
+    let rows = rows.into_iter().filter_map(|(name, us)| Some((name, time(us?))));
+    std::iter::once(head).chain(rows).collect()
+}
+
+/// p50, p99 and the largest, in one line.
+fn brief(latency: &Latency) -> String {
+    if latency.samples == 0 {
+        return "no samples".to_owned();
+    }
+    let p99 = latency.p99_us.map(|us| format!("p99 {}, ", time(us))).unwrap_or_default();
+    format!("p50 {}, {p99}max {}", time(latency.p50_us), time(latency.max_us))
+}
+
+/// What an open loop adds.
+fn open_loop(outcome: &LoadOutcome, open: &OpenLoop) -> Rows {
+    let count = |count: u64| thousands(count as f64);
+    let mut rows = vec![(
+        "due",
+        format!(
+            "{} in the window, {} sent in it, {} never answered",
+            count(open.due),
+            count(open.sent),
+            count(open.unanswered)
+        ),
+    )];
+    rows.extend(percentiles("latency from due", &outcome.latency));
+    rows.push(("from send", format!("{} (uncorrected, to compare)", brief(&open.from_send))));
+    rows.push(("send lag", format!("{} (the client's own)", brief(&open.send_lag))));
+    rows
+}
+
+/// Rows that stand there only when there is something to say.
+fn remarks(outcome: &LoadOutcome) -> Rows {
+    let count = |count: u64| thousands(count as f64);
+    let mut rows = Vec::new();
+    if outcome.idle_connections_asked > 0 {
+        let open = count(outcome.idle_connections.into());
+        let asked = count(outcome.idle_connections_asked.into());
+        rows.push(("idle", format!("{open} of {asked} silent connections still open at the end")));
+    }
+    if outcome.connects > 0 {
+        rows.push(("connects", count(outcome.connects)));
+    }
+    if outcome.closed_by_server > 0 {
+        let closed = count(outcome.closed_by_server);
+        rows.push(("closed", format!("{closed} connections ended by the server, as it may")));
+    }
+    if outcome.errors_in_warmup > 0 {
+        let errors = count(outcome.errors_in_warmup);
+        rows.push(("warm-up", format!("{errors} errors before the window, not counted below")));
+    }
+    if outcome.connections_without_progress > 0 {
+        let starved = outcome.connections_without_progress;
+        rows.push(("starved", format!("{starved} connections completed nothing")));
+    }
+    if let Some(reason) = &outcome.ended_early {
+        rows.push(("ended early", reason.clone()));
+    }
+    rows
+}
+
+/// The errors by kind.
+fn errors(outcome: &LoadOutcome) -> String {
+    let kinds = &outcome.errors_by_kind;
+    let named = [
+        ("connect", kinds.connect),
+        ("closed", kinds.closed),
+        ("wrong", kinds.wrong),
+        ("timeout", kinds.timeout),
+    ];
+    let listed: Vec<_> = named
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(name, count)| format!("{count} {name}"))
+        .collect();
+    match (&outcome.first_error, listed.is_empty()) {
+        (_, true) => "none".to_owned(),
+        (Some(first), false) => format!("{} (first: {first})", listed.join(", ")),
+        (None, false) => listed.join(", "),
+    }
+}
+
+/// How the figures above want to be read.
+fn note(outcome: &LoadOutcome) -> &'static str {
+    match &outcome.open_loop {
+        Some(_) => {
+            "\nLatency counts from when each request was due. The client spins before due times: \
+             compare\nits CPU with no closed loop's (see --help)."
+        }
+        None if outcome.streaming => {
+            "\nThe latency of a message in a stream is that of the window before it."
+        }
+        None if outcome.requests > 0 => {
+            "\nLatency is that of a saturated closed loop: time in the queue (see --help)."
+        }
+        None => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn long() -> LoadOutcome {
+        LoadOutcome {
+            url: "http://127.0.0.1:8080/".to_owned() + &"long/".repeat(40),
+            requests: 5,
+            errors: 1,
+            errors_by_kind: record::Errors { wrong: 1, ..record::Errors::default() },
+            first_error: Some("byte 1 of the body is 0x00, expected 0x01; ".repeat(9)),
+            verification: "status 200 and every byte, against a reply read before the run".into(),
+            duration_s: 1.0,
+            latency: Latency { samples: 5, p50_us: 1_234.5, ..Latency::default() },
+            ..LoadOutcome::default()
+        }
+    }
+
+    #[test]
+    fn tables_are_at_most_100_columns_wide() {
+        let mut open = long();
+        open.open_loop = Some(OpenLoop {
+            rate_per_s: 1_234_567.0,
+            invalid: Some("the client fell behind ".repeat(9)),
+            ..OpenLoop::default()
+        });
+        let server = ServerUse { cpu_us: 123, threads_changed: 1, ..ServerUse::default() };
+        for (shown, server) in [(long(), None), (open, Some(server))] {
+            let text = outcome(&shown, server.as_ref());
+            let widest = text.lines().map(|line| line.chars().count()).max();
+            assert!(widest.is_some_and(|columns| columns <= COLUMNS_MAX), "{widest:?}");
+            assert_eq!(text.contains("INVALID"), shown.open_loop.is_some(), "{text}");
+            assert_eq!(text.contains("saturated"), shown.open_loop.is_none(), "{text}");
+            assert_eq!(text.contains("server CPU"), server.is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn cpu_is_told_of_both_sides_and_together() {
+        let shown = LoadOutcome { client_cpu_us: 20, requests: 10, ..long() };
+        let server = ServerUse { cpu_us: 30, ..ServerUse::default() };
+        let rows = cpu(&shown, Some(&server));
+        let starts: Vec<_> = rows.iter().map(|(_, text)| text.split(' ').next()).collect();
+        assert_eq!(starts[..3], [Some("2.00"), Some("3.00"), Some("5.00")]);
+    }
+
+    #[test]
+    fn times_have_a_unit_that_suits_them() {
+        let texts = [0.4, 999.0, 1_500.0, 2_500_000.0].map(time);
+        assert_eq!(texts, ["0.4 us", "999.0 us", "1.50 ms", "2.50 s"]);
+    }
+}
