@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use record::{Measured, Outcome, Results, Role, Trial};
 use serde_json::{Value, json};
 
+use crate::doubt::Doubt;
 use crate::failure::{Failure, because};
 use crate::report;
 use crate::statistics::Estimate;
@@ -166,7 +167,7 @@ pub fn benchmarks(results: &Results, name: &str, chosen: &dyn Fn(&str, &str) -> 
     let mut out = String::new();
     for (key, value) in [
         ("goos", "linux"),
-        ("goarch", std::env::consts::ARCH),
+        ("goarch", goarch()),
         ("pkg", "iolab"),
         ("cpu", &environment.cpu_model),
         ("kernel", &environment.kernel),
@@ -185,6 +186,15 @@ pub fn benchmarks(results: &Results, name: &str, chosen: &dyn Fn(&str, &str) -> 
         }
     }
     out
+}
+
+/// The name that Go has for this kind of processor.
+fn goarch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 /// `http-keepalive` -> `BenchmarkHttpKeepalive`: what follows the word must not be a small letter.
@@ -258,7 +268,10 @@ fn figures_json(figures: &Figures) -> Value {
         })
     };
     let rank = |rank: Option<(usize, usize)>| rank.map(|(best, worst)| [best, worst]);
-    let doubt = |doubt: &crate::doubt::Doubt| json!({ "doubt": doubt.sentence(), "figure": doubt.detail(), "remedy": doubt.remedy() });
+    let doubt = |doubt: &Doubt| {
+        let (sentence, figure, remedy) = (doubt.sentence(), doubt.detail(), doubt.remedy());
+        json!({ "doubt": sentence, "figure": figure, "remedy": remedy })
+    };
     let open = figures.open.as_ref();
     let open = open.map(|open| {
         json!({

@@ -205,6 +205,16 @@ mod tests {
     }
 
     #[test]
+    fn the_file_about_the_instrument_may_be_missing_and_not_broken() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(read_instrument(folder.path()), Ok(None));
+        let path = folder.path().join(INSTRUMENT_FILE);
+        std::fs::write(&path, r#"{"schema_version": 99}"#).unwrap();
+        let why = read_instrument(folder.path()).unwrap_err().0;
+        assert!(why.contains("instrument.json: its schema_version is 99"), "{why}");
+    }
+
+    #[test]
     fn what_cannot_be_read_gets_one_sentence() {
         let folder = tempfile::tempdir().unwrap();
         let sentence = |text: &str| {

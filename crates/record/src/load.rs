@@ -44,8 +44,8 @@ pub struct LoadOutcome {
     pub bytes_sent: u64,
     /// Bytes received from the server inside the window.
     pub bytes_received: u64,
-    /// Closed loop: time from sending a request to its last byte, all connections merged; with a new
-    /// connection per request it begins at connect(2). Open loop: from the moment at which the
+    /// Closed loop: time from sending a request to its last byte, all connections merged; with a
+    /// new connection per request it begins at connect(2). Open loop: from the moment at which the
     /// request was due, whether or not it could be sent then; requests still unanswered at the end
     /// are in it with their age, which is the least that they took.
     pub latency: Latency,
@@ -92,8 +92,8 @@ pub struct OpenLoop {
     /// Those of them that had not been answered when the run ended: overload, or loss.
     pub unanswered: u64,
     /// What the client itself was late by: from the moment when a request was due and a connection
-    /// was free for it, to its send(2). The client's fault only: waiting for a free connection is the
-    /// server's.
+    /// was free for it, to its send(2). The client's fault only: waiting for a free connection is
+    /// the server's.
     pub send_lag: Latency,
     /// The same replies timed from their actual send, as tools do that let a slow server delay the
     /// next request ("coordinated omission", Tene 2013). For comparison only.
