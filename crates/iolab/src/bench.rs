@@ -8,6 +8,7 @@ mod calibrate;
 pub mod cgroup;
 mod conduct;
 pub mod counting;
+mod diag;
 mod discover;
 mod engine;
 pub mod environment;

@@ -136,9 +136,10 @@ impl Server {
         })
     }
 
-    /// How it ended by itself, and what it said, in words; `None` while it runs.
-    pub fn obituary(&mut self) -> Option<String> {
-        if self.exit.is_none() && !ends_within(&self.pidfd, Duration::ZERO) {
+    /// How it ended by itself, and what it said, in words; `None` if it still runs after this time.
+    /// A process that ends has closed its sockets some time before it counts as ended.
+    pub fn obituary(&mut self, within: Duration) -> Option<String> {
+        if self.exit.is_none() && !ends_within(&self.pidfd, within) {
             return None;
         }
         let exit = self.end(Duration::ZERO);
@@ -438,15 +439,13 @@ mod tests {
     fn the_end_of_a_server_is_told_with_its_last_words() {
         let lines = "echo listening 127.0.0.1:1 model=script pid=$$; echo too bad >&2; exit 3";
         let mut server = start(lines).unwrap();
-        assert!(ends_within(&server.pidfd, START_TIMEOUT));
-        let told = server.obituary().unwrap();
+        let told = server.obituary(START_TIMEOUT).unwrap();
         assert_eq!(told, "the server ended by itself with exit code 3: too bad");
         assert_eq!(server.stop().code, Some(3));
 
         let lines = "echo listening 127.0.0.1:1 model=script pid=$$; kill -9 $$";
         let mut server = start(lines).unwrap();
-        assert!(ends_within(&server.pidfd, START_TIMEOUT));
-        assert!(server.obituary().unwrap().contains("was ended by SIGKILL"));
+        assert!(server.obituary(START_TIMEOUT).unwrap().contains("was ended by SIGKILL"));
     }
 
     #[test]
@@ -454,8 +453,11 @@ mod tests {
         let lines = "trap '' TERM; echo listening 127.0.0.1:1 model=script pid=$$
                      while :; do sleep 1000; done";
         let mut server = start(lines).unwrap();
-        assert_eq!(server.obituary(), None);
+        assert_eq!(server.obituary(Duration::ZERO), None);
         assert!(server.end(Duration::from_millis(1)).killed);
-        assert_eq!(server.obituary().unwrap(), "the server was ended by SIGKILL: it said nothing");
+        assert_eq!(
+            server.obituary(START_TIMEOUT).unwrap(),
+            "the server was ended by SIGKILL: it said nothing"
+        );
     }
 }

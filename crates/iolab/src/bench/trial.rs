@@ -8,7 +8,7 @@ use record::{IdleSample, LoadOutcome, Measured, MemorySample, Model, Role, Setti
 
 use super::sample::{self, Borders, Seen};
 use super::server::Server;
-use super::{counting, engine, exchange};
+use super::{counting, diag, engine, exchange};
 
 /// Idle time that servers are asked to allow: no idle connection may be closed for its age.
 const IDLE_TIMEOUT: &str = "600s";
@@ -26,6 +26,10 @@ const CONNECTIONS_SPARE: u32 = 64;
 /// Time in which a server finishes what the opening of idle connections left to do (accepting,
 /// first growth of its tables), before it is sampled as idle.
 const SETTLE: Duration = Duration::from_millis(20);
+
+/// Time from the first error that a dying server causes to its end: its threads, memory and sockets
+/// are taken apart in between. Spent only where something went wrong.
+const DYING_TIME: Duration = Duration::from_millis(200);
 
 /// What a trial needs to know.
 pub struct Setting<'a> {
@@ -60,7 +64,7 @@ pub fn run(setting: &Setting) -> Result<Measured, String> {
     match measure(setting, &server) {
         Ok(seen) => finish(server, seen),
         // A server that has ended is the cause of whatever the client complains about.
-        Err(reason) => Err(match server.obituary() {
+        Err(reason) => Err(match server.obituary(DYING_TIME) {
             Some(obituary) => format!("{reason}; {obituary}"),
             None => reason,
         }),
@@ -79,7 +83,12 @@ struct Loaded {
 
 fn measure(setting: &Setting, server: &Server) -> Result<Loaded, String> {
     let Setting { workload, settings, .. } = setting;
-    exchange::verify(server.address, workload)?;
+    let verified = exchange::verify(server.address, workload)?;
+    let congestion_control = verified
+        .local_addr()
+        .ok()
+        .and_then(|client| diag::congestion_control(server.address, client));
+    drop(verified);
     let held = match (setting.idle_sample, workload.idle_connections) {
         (true, kept) => workload.idle_sample_connections.max(kept),
         (false, kept) => kept,
@@ -91,7 +100,8 @@ fn measure(setting: &Setting, server: &Server) -> Result<Loaded, String> {
 
     let mut borders = Borders::new(server);
     let load = engine::run(server.address, workload, settings, &mut borders)?;
-    let seen = borders.finish()?;
+    let mut seen = borders.finish()?;
+    seen.server.congestion_control = congestion_control;
     let idle_connections_lost = exchange::count_lost(&open);
     Ok(Loaded { load, seen, idle, open, idle_connections_lost })
 }
@@ -99,7 +109,8 @@ fn measure(setting: &Setting, server: &Server) -> Result<Loaded, String> {
 /// Stops the server. One that has ended by itself is told of, and what was measured is kept.
 fn finish(mut server: Server, loaded: Loaded) -> Result<Measured, String> {
     let Loaded { mut load, seen, idle, open, idle_connections_lost } = loaded;
-    if let Some(obituary) = server.obituary() {
+    let trouble = load.errors > 0 || load.ended_early.is_some();
+    if let Some(obituary) = server.obituary(if trouble { DYING_TIME } else { Duration::ZERO }) {
         if load.requests == 0 {
             return Err(format!("no request was completed; {obituary}"));
         }
@@ -217,6 +228,10 @@ mod tests {
         assert!(measured.server.memory_before.threads >= 20, "{:?}", measured.server);
         assert!(measured.server.memory.threads >= 20 + workload.connections);
         assert!(measured.calls.is_none() && measured.server.cpu_us > 0);
+        // The example chooses none, so its end has the machine's default; the client's has reno.
+        let default = environment::sysctl("net.ipv4.tcp_congestion_control").unwrap();
+        assert!(measured.server.congestion_control.is_none_or(|name| name == default));
+        assert_eq!(measured.load.congestion_control, "reno");
         match cgroup::unavailable() {
             Some(reason) => eprintln!("SKIP {reason}"),
             None => {
