@@ -32,8 +32,22 @@ pub enum Doubt {
     Steal(f64),
     /// Other processes were busy: share of all cores.
     OtherLoad(f64),
-    /// Threads came and went: the context switches are a lower bound.
-    SwitchesLowerBound,
+    /// Threads came and went: the context switches are a lower bound, in rounds.
+    SwitchesLowerBound(u32),
+    /// Rounds of an open loop in which the client fell behind its schedule, and rounds tried.
+    ClientBehind(u32, u32),
+    /// Share of the requests due that were answered before the run ended.
+    Overload(f64),
+    /// 99th percentile of what the client itself was late by, in microseconds.
+    SendLag(f64),
+    /// Better than the model that parses nothing: rate and server CPU per request relative to it.
+    BeatsFloor(f64, f64),
+    /// Largest cost of an operation without any server over its smallest, in rounds, minus one.
+    GaugeDrift(f64),
+    /// No system calls were counted.
+    NotCounted,
+    /// Tables whose models cannot be told apart in so few rounds.
+    TooFewRounds(u32),
 }
 
 impl Doubt {
@@ -49,6 +63,8 @@ impl Doubt {
                 | FailedRounds(_)
                 | IdleLost(_)
                 | ClientBound(_)
+                | ClientBehind(..)
+                | Overload(_)
         )
     }
 
@@ -79,9 +95,26 @@ impl Doubt {
             }
             Doubt::Steal(_) => "The hypervisor took CPU time away during the windows.",
             Doubt::OtherLoad(_) => "Other processes used the CPU during the windows.",
-            Doubt::SwitchesLowerBound => {
+            Doubt::SwitchesLowerBound(_) => {
                 "Threads ended inside the window, and the kernel forgot their context switches."
             }
+            Doubt::ClientBehind(..) => {
+                "The client fell behind its schedule: those rounds say nothing about the server."
+            }
+            Doubt::Overload(_) => {
+                "Requests that fell due were not answered: the server cannot hold this rate."
+            }
+            Doubt::SendLag(_) => {
+                "The client sent late by itself, and that lateness is in the latencies."
+            }
+            Doubt::BeatsFloor(..) => {
+                "Better than the server that parses nothing, so that one is no floor here."
+            }
+            Doubt::GaugeDrift(_) => {
+                "The machine's own costs moved from round to round, with no server taking part."
+            }
+            Doubt::NotCounted => "No system calls were counted.",
+            Doubt::TooFewRounds(_) => "The rounds are too few to tell so many models apart.",
         }
     }
 
@@ -105,7 +138,18 @@ impl Doubt {
                 "Expected with more runnable threads than cores; otherwise free the core."
             }
             Doubt::Steal(_) | Doubt::OtherLoad(_) => "Repeat on a quieter machine.",
-            Doubt::SwitchesLowerBound => "Read the figure as `at least`.",
+            Doubt::SwitchesLowerBound(_) => "Read the figure as `at least`.",
+            Doubt::ClientBehind(..) => "Offer a lower rate, or give the client a core of its own.",
+            Doubt::Overload(_) => "Offer a lower rate; iolab load --find-rate finds the highest.",
+            Doubt::SendLag(_) => "Trust latencies well above the lag only.",
+            Doubt::BeatsFloor(..) => {
+                "Look at the ledger: fewer system calls explain it, a noisy round does not."
+            }
+            Doubt::GaugeDrift(_) => {
+                "Believe ratios, which are taken within a round, and no absolute figure."
+            }
+            Doubt::NotCounted => "Run iolab doctor: it says what counting needs here.",
+            Doubt::TooFewRounds(_) => "Take more rounds (--rounds) or fewer models (--models).",
         }
     }
 
@@ -115,9 +159,15 @@ impl Doubt {
         match self {
             Doubt::Errors(count) => format!("{count} errors"),
             Doubt::WithoutProgress(stuck, of) => format!("{stuck} of {of}"),
-            Doubt::FailedRounds(rounds) | Doubt::EndedEarly(rounds) | Doubt::BadEnd(rounds) => {
-                format!("{rounds} rounds")
-            }
+            Doubt::FailedRounds(rounds)
+            | Doubt::EndedEarly(rounds)
+            | Doubt::BadEnd(rounds)
+            | Doubt::SwitchesLowerBound(rounds) => format!("{rounds} rounds"),
+            Doubt::ClientBehind(behind, of) => format!("{behind} of {of} rounds"),
+            Doubt::Overload(share) => format!("{:.1} % answered", share * 100.0),
+            Doubt::SendLag(us) => format!("p99 {us:.0} us"),
+            Doubt::BeatsFloor(rate, cpu) => format!("req/s {rate:.2}, CPU {cpu:.2}"),
+            Doubt::TooFewRounds(tables) => format!("{tables} tables"),
             Doubt::IdleLost(count) => format!("{count} lost"),
             Doubt::LatencyBound(server, client) => {
                 format!("server {}, client {}", percent(server), percent(client))
@@ -128,8 +178,9 @@ impl Doubt {
             | Doubt::Spins(share)
             | Doubt::RunQueue(share)
             | Doubt::Steal(share)
-            | Doubt::OtherLoad(share) => percent(share),
-            Doubt::SwitchesLowerBound => String::new(),
+            | Doubt::OtherLoad(share)
+            | Doubt::GaugeDrift(share) => percent(share),
+            Doubt::NotCounted => String::new(),
         }
     }
 }

@@ -6,6 +6,10 @@ use base64::Engine as _;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use record::*;
 
+mod rich;
+
+pub use rich::{instrument, rich, slow_replies};
+
 /// A server as `--describe` tells of it; `select` is the one with a limit.
 pub fn model(name: &str) -> Model {
     let limited = name == "select";
@@ -21,26 +25,32 @@ pub fn model(name: &str) -> Model {
     }
 }
 
+/// Latencies that are all alike, so many of them.
+pub fn latency(us: f64, samples: u64) -> Latency {
+    let mut histogram = hdrhistogram::Histogram::<u64>::new(3).unwrap();
+    histogram.record_n((us * 1_000.0) as u64, samples).unwrap();
+    let mut bytes = Vec::new();
+    V2DeflateSerializer::new().serialize(&histogram, &mut bytes).unwrap();
+    Latency {
+        samples,
+        mean_us: us,
+        p50_us: us,
+        p99_us: Some(us),
+        histogram: base64::engine::general_purpose::STANDARD.encode(bytes),
+        ..Latency::default()
+    }
+}
+
 /// A window in which `requests` were answered, each for `server_us` of the server's CPU, with the
 /// client busy for `client_busy` of the second.
 pub fn measured(requests: u64, server_us: f64, client_busy: f64) -> Measured {
-    let mut histogram = hdrhistogram::Histogram::<u64>::new(3).unwrap();
-    let mean_us = 64e6 / requests as f64;
-    histogram.record_n((mean_us * 1_000.0) as u64, requests).unwrap();
-    let mut bytes = Vec::new();
-    V2DeflateSerializer::new().serialize(&histogram, &mut bytes).unwrap();
     let load = LoadOutcome {
         requests,
         duration_s: 1.0,
         requests_per_s: requests as f64,
         connections: 64,
         mean_in_flight: 64.0,
-        latency: Latency {
-            samples: requests,
-            mean_us,
-            histogram: base64::engine::general_purpose::STANDARD.encode(bytes),
-            ..Latency::default()
-        },
+        latency: latency(64e6 / requests as f64, requests),
         client_cpu_us: (client_busy * 1e6) as u64,
         ..LoadOutcome::default()
     };
@@ -88,10 +98,17 @@ pub fn idle(connections: u32, kib: u64, busy: f64) -> IdleSample {
 /// % slower, steadily; select 1 % faster, which is no difference; busy spins; serial leaves 63
 /// connections without progress; threads makes the client the limit.
 pub fn results() -> Results {
+    let mut results = no_trials();
+    fill(&mut results);
+    results
+}
+
+/// The same before its first trial.
+pub fn no_trials() -> Results {
     let models: Vec<Model> =
         ["serial", "threads", "busy", "select", "poll", "epoll"].map(model).into();
     let workloads = ["http-keepalive", "idle-10000"].map(workload);
-    let mut results = Results {
+    Results {
         schema_version: SCHEMA_VERSION,
         environment: environment(),
         settings: Settings {
@@ -127,9 +144,7 @@ pub fn results() -> Results {
         schedule: Vec::new(),
         trials: Vec::new(),
         gauges: Vec::new(),
-    };
-    fill(&mut results);
-    results
+    }
 }
 
 fn fill(results: &mut Results) {

@@ -5,11 +5,12 @@ mod plot;
 mod table;
 mod template;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use record::Results;
+use record::{Instrument, Results};
 
 use crate::bench::{RESULTS_FILE, write_safely};
 use crate::failure::{Failure, because};
@@ -21,6 +22,9 @@ use template::Context;
 
 /// Name of the rendered report.
 const REPORT_FILE: &str = "REPORT.md";
+
+/// Name, beside a result file, of what `iolab check-instrument` wrote: the report tells of it too.
+pub const INSTRUMENT_FILE: &str = "instrument.json";
 
 /// Exit code of `--check` when a file is stale.
 const EXIT_STALE: u8 = 1;
@@ -74,9 +78,24 @@ pub fn read(path: &Path) -> Result<Results, Failure> {
     Results::from_json(&text).map_err(because(path.display()))
 }
 
+/// Reads the file about the instrument in a folder; `None` when there is none.
+fn read_instrument(folder: &Path) -> Result<Option<Instrument>, Failure> {
+    let path = folder.join(INSTRUMENT_FILE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Instrument::from_json(&text).map(Some).map_err(because(path.display())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(because(format!("cannot read {}", path.display()))(error)),
+    }
+}
+
 /// The tables for a terminal.
 pub fn terminal(results: &Results) -> String {
     table::terminal(results, &summarise(results))
+}
+
+/// The tables in Markdown, without the report around them.
+pub fn markdown(results: &Results) -> String {
+    table::markdown(results, &summarise(results))
 }
 
 /// Writes the report and the plots into a result folder.
@@ -102,12 +121,14 @@ fn rendered(
 ) -> Result<Vec<(PathBuf, String)>, Failure> {
     let summary = summarise(results);
     let plots = plot::all(results, &summary).map_err(Failure)?;
+    let instrument = read_instrument(folder)?;
     let render =
         |place: &Path, render: fn(&str, &Context) -> Result<String, Failure>, text: &str| {
             let prefix = link_prefix(folder, place);
             let (plots, summary) = (&plots, &summary);
-            let sources = checkout();
-            let context = Context { results, summary, plots, plots_prefix: &prefix, sources };
+            let (sources, instrument) = (checkout(), instrument.as_ref());
+            let plots_prefix = &prefix;
+            let context = Context { results, summary, plots, plots_prefix, sources, instrument };
             Ok::<_, Failure>((place.to_owned(), render(text, &context)?))
         };
     let mut files = vec![render(output, template::render, template)?];

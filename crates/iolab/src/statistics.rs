@@ -1,15 +1,17 @@
-//! The statistics behind every printed comparison: medians, their bootstrap intervals, tied ranks.
+//! The statistics behind every printed comparison: medians, their intervals, families of verdicts.
 //!
 //! Rounds are few (3 to 20) and noise on a shared machine has a long tail, so everything is built
-//! on the median. Intervals are percentile bootstrap intervals (Efron and Tibshirani, 1993, ch.
-//! 13): with 6 rounds they are close to the whole range, which is the honest width.
+//! on the median. Ratios are taken within a round, which takes out whatever slowed the machine down
+//! for the whole round, and on the log scale, where twice and half are equally far from one.
 
-/// Resamples behind each interval: the 2.5 % points are then the 50th of 2,000 values from each
-/// end.
-const RESAMPLES: usize = 2_000;
+mod bootstrap;
+mod family;
 
-/// Fewest rounds that get an interval: two values have a range, no distribution.
-const ROUNDS_FOR_INTERVAL: usize = 3;
+pub use bootstrap::{Interval, Unpaired, interval_of_median, unpaired_ratio};
+pub use family::{Contrast, Match, Verdict, rounds_needed, separable, tied_ranks, verdicts};
+
+/// Confidence of a printed interval. Verdicts use stricter ones: see [`verdicts`].
+pub const CONFIDENCE: f64 = 0.95;
 
 /// SplitMix64 (Steele, Lea and Flood, 2014). Own code because the order of trials and every
 /// interval must come out the same from the same seed in every version; library generators do not
@@ -63,15 +65,6 @@ pub fn median_absolute_deviation(values: &[f64]) -> Option<f64> {
     median(&values.iter().map(|value| (value - centre).abs()).collect::<Vec<_>>())
 }
 
-/// A 95 % interval.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Interval {
-    /// Lower bound.
-    pub low: f64,
-    /// Upper bound.
-    pub high: f64,
-}
-
 /// An estimate with its spread over rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
@@ -83,59 +76,38 @@ pub struct Estimate {
     pub interval: Option<Interval>,
 }
 
-/// Median, deviation and interval of one figure over the rounds; `None` for no values.
-pub fn estimate(values: &[f64], seed: u64) -> Option<Estimate> {
+/// Median, deviation and 95 % interval of one figure over the rounds; `None` for no values.
+pub fn estimate(values: &[f64]) -> Option<Estimate> {
     Some(Estimate {
         median: median(values)?,
         deviation: median_absolute_deviation(values)?,
-        interval: bootstrap_median(values, seed),
+        interval: interval_of_median(values, CONFIDENCE),
     })
 }
 
-/// The ratio of two figures measured in the same rounds: the median of the per-round ratios.
-/// Pairing takes out whatever slowed the machine down for a whole round.
-///
-/// `pairs` holds (figure, reference's figure); pairs with a reference of zero carry no ratio.
-pub fn paired_ratio(pairs: &[(f64, f64)], seed: u64) -> Option<Estimate> {
-    let ratios: Vec<f64> =
-        pairs.iter().filter(|pair| pair.1 > 0.0).map(|pair| pair.0 / pair.1).collect();
-    estimate(&ratios, seed)
+/// The logarithm of a ratio; `None` unless both figures are above zero.
+pub fn log_ratio(figure: f64, reference: f64) -> Option<f64> {
+    (figure > 0.0 && reference > 0.0).then(|| (figure / reference).ln())
 }
 
-fn bootstrap_median(values: &[f64], seed: u64) -> Option<Interval> {
-    if values.len() < ROUNDS_FOR_INTERVAL {
-        return None;
-    }
-    let mut random = Random::new(seed);
-    let mut medians: Vec<f64> = (0..RESAMPLES)
-        .filter_map(|_| {
-            let drawn: Vec<f64> =
-                (0..values.len()).map(|_| values[random.below(values.len())]).collect();
-            median(&drawn)
-        })
-        .collect();
-    medians.sort_by(f64::total_cmp);
-    let tail = RESAMPLES / 40; // 2.5 % on each side
-    Some(Interval { low: medians[tail], high: medians[RESAMPLES - 1 - tail] })
+/// The ratio of two figures measured in the same rounds, from the logarithms of the per-round
+/// ratios: the median and its interval, taken back from the log scale. So the ratio of B to A is
+/// exactly the inverse of that of A to B.
+pub fn paired_ratio(log_ratios: &[f64]) -> Option<Estimate> {
+    let logs = estimate(log_ratios)?;
+    let ratios: Vec<f64> = log_ratios.iter().map(|log| log.exp()).collect();
+    Some(Estimate {
+        median: logs.median.exp(),
+        deviation: median_absolute_deviation(&ratios)?,
+        interval: logs.interval.map(|i| Interval { low: i.low.exp(), high: i.high.exp() }),
+    })
 }
 
-/// Whether a ratio is different from 1 by more than `threshold` (0.03 = 3 %): its whole interval
-/// lies outside. Without an interval nothing is claimed.
+/// Whether a ratio is different from 1 by more than `threshold` (0.03 = 3 %): its whole 95 %
+/// interval lies outside. For one comparison that stands alone; families go through [`verdicts`].
+/// Without an interval nothing is claimed.
 pub fn differs(ratio: &Estimate, threshold: f64) -> bool {
     ratio.interval.is_some_and(|i| i.low > 1.0 + threshold || i.high < 1.0 / (1.0 + threshold))
-}
-
-/// Ranks with ties, as (best, worst) possible place counted from 1. `better[i][j]` says that i is
-/// clearly better than j; what is not clear is a tie, so places overlap: 1, 2-4, 2-4, 2-4, 5.
-pub fn tied_ranks(better: &[Vec<bool>]) -> Vec<(usize, usize)> {
-    let n = better.len();
-    (0..n)
-        .map(|i| {
-            let above = (0..n).filter(|&j| better[j][i]).count();
-            let below = (0..n).filter(|&j| better[i][j]).count();
-            (1 + above, n - below)
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -175,39 +147,22 @@ mod tests {
         assert!(counts.values().all(|&count: &i32| (count - 1_000).abs() < 150), "{counts:?}");
     }
 
-    /// For three values the distribution of a resample's median is known exactly: P(smallest) =
-    /// P(at least two of three draws are it) = 7/27 = 0.26, far above 2.5 %, so the interval must
-    /// be the whole range. For eleven equal values it must be the value.
     #[test]
-    fn bootstrap_interval_matches_what_can_be_worked_out() {
-        let interval = estimate(&[1.0, 2.0, 4.0], 1).unwrap().interval.unwrap();
-        assert_eq!((interval.low, interval.high), (1.0, 4.0));
-        let interval = estimate(&[3.0; 11], 1).unwrap().interval.unwrap();
-        assert_eq!((interval.low, interval.high), (3.0, 3.0));
-        assert_eq!(estimate(&[1.0, 2.0], 1).unwrap().interval, None);
-    }
-
-    /// For n = 11 distinct values, P(median of a resample <= k-th smallest) is the binomial tail
-    /// P(Bin(11, k/11) >= 6): 0.0072 for k = 2 and 0.0513 for k = 3. So the 2.5 % point is the
-    /// third smallest value and, by symmetry, the 97.5 % point the third largest.
-    #[test]
-    fn bootstrap_interval_of_eleven_values_is_the_third_from_each_end() {
-        let values: Vec<f64> = (1..=11).map(f64::from).collect();
-        for seed in 0..5 {
-            let interval = estimate(&values, seed).unwrap().interval.unwrap();
-            assert_eq!((interval.low, interval.high), (3.0, 9.0), "seed {seed}");
-        }
-    }
-
-    #[test]
-    fn a_ratio_is_paired_by_round() {
+    fn a_ratio_is_paired_by_round_and_inverts_exactly() {
         // The machine halves its speed in round 2 and 4; the ratio does not notice.
         let pairs = [(110.0, 100.0), (55.0, 50.0), (111.0, 100.0), (54.0, 50.0)];
-        let ratio = paired_ratio(&pairs, 3).unwrap();
+        let logs: Vec<f64> = pairs.iter().filter_map(|p| log_ratio(p.0, p.1)).collect();
+        let ratio = paired_ratio(&logs).unwrap();
         assert!((ratio.median - 1.1).abs() < 1e-9);
         assert!(differs(&ratio, 0.03));
         assert!(!differs(&ratio, 0.12));
-        assert_eq!(paired_ratio(&[(1.0, 0.0)], 3), None);
+        let back: Vec<f64> = pairs.iter().filter_map(|p| log_ratio(p.1, p.0)).collect();
+        let back = paired_ratio(&back).unwrap();
+        assert!((ratio.median * back.median - 1.0).abs() < 1e-12);
+        let (one, other) = (ratio.interval.unwrap(), back.interval.unwrap());
+        assert!((one.low * other.high - 1.0).abs() < 1e-12);
+        assert_eq!(log_ratio(1.0, 0.0), None);
+        assert_eq!(paired_ratio(&[]), None);
     }
 
     #[test]
@@ -223,14 +178,5 @@ mod tests {
         assert!(!differs(&ratio(0.9, 1.1), 0.03));
         let unknown = Estimate { interval: None, ..ratio(2.0, 2.0) };
         assert!(!differs(&unknown, 0.03));
-    }
-
-    #[test]
-    fn ranks_overlap_where_nothing_is_clear() {
-        // 0 beats 2 and 3; 1 beats 3; 0 and 1, 1 and 2, 2 and 3 are ties.
-        let mut better = vec![vec![false; 4]; 4];
-        (better[0][2], better[0][3], better[1][3]) = (true, true, true);
-        assert_eq!(tied_ranks(&better), [(1, 2), (1, 3), (2, 4), (3, 4)]);
-        assert_eq!(tied_ranks(&[]), []);
     }
 }

@@ -1,40 +1,34 @@
 //! From raw trials to what is printed: one cell per workload and model, with verdict and doubts.
 //! Pure functions of a result file.
+//!
+//! Families (see [`crate::statistics`]): each workload and figure (requests per second, server CPU
+//! per request, CPU of both sides per request) has two. All models against the reference, for
+//! "more" and "less"; all pairs of models, for the ranks. In each the chance of one or more false
+//! calls is at most 5 %. The floor model is in neither: it is no competitor.
+
+mod judge;
+mod measure;
+#[cfg(test)]
+mod simulation;
+mod weigh;
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use hdrhistogram::Histogram;
-use hdrhistogram::serialization::Deserializer;
-use record::{IdleSample, Measured, Model, Outcome, Preset, Results, Role, Trial, Workload};
+use record::{Measured, Model, Outcome, Results, Role, Trial, Workload};
 
 use crate::doubt::Doubt;
-use crate::statistics::{Estimate, differs, estimate, median, paired_ratio, tied_ranks};
+use crate::statistics::{Estimate, Verdict, estimate, log_ratio, median, paired_ratio};
+
+pub use judge::{Arena, Noise, ROUNDS_MIN, is_judged, reach};
+pub use measure::{Figure, Rounds, merged, rounds, trials};
 
 /// From this share of its window on, a side counts as busy. The rest is the price of sleeping and
 /// waking between batches, which a saturated side still pays.
 pub const BUSY: f64 = 0.90;
 
-/// Smallest difference that is ever called one: placement and alignment alone move figures by that.
-const THRESHOLD_MIN: f64 = 0.03;
+/// A rate within this share of the floor's is what the client and the machine can reach at most.
+const CEILING: f64 = 0.05;
 
-/// Fewest rounds that are ranked: with fewer, the bootstrap interval is the range of a few values.
-pub const ROUNDS_MIN: u32 = 6;
-
-/// A percentile is printed with at least so many samples beyond it.
-const SAMPLES_BEYOND_MIN: u64 = 10;
-
-/// Size of a kernel stack on x86-64 and arm64 (THREAD_SIZE), in KiB: not in any process's Pss.
-const KERNEL_STACK_KIB: f64 = 16.0;
-
-/// Above these shares the matching doubt is raised.
-const SPREAD_MAX: f64 = 0.10;
-const LITTLE_MAX: f64 = 0.05;
-const STEAL_MAX: f64 = 0.02;
-const RUN_QUEUE_MAX: f64 = 0.05;
-/// /proc/stat counts whole ticks, and charges a tick to whom it meets: less than this is not seen.
-const OTHER_LOAD_MAX: f64 = 0.10;
 /// An idle server above this share of a core does not sleep. Those that sleep stay below 2 %; one
 /// that spins may get less than the whole core when others want it too.
 const SPINS_MIN: f64 = 0.50;
@@ -46,6 +40,8 @@ pub struct Summary {
     pub workloads: Vec<WorkloadSummary>,
     /// What connections cost while nothing happens, per model label.
     pub costs: BTreeMap<String, Cost>,
+    /// What weakens the run as a whole.
+    pub doubts: Vec<Doubt>,
 }
 
 /// One workload: a table.
@@ -53,14 +49,26 @@ pub struct Summary {
 pub struct WorkloadSummary {
     /// The workload.
     pub workload: Workload,
-    /// One per model, in the order of the file.
+    /// Label of the reference model.
+    pub reference: String,
+    /// One per competing model, in the order of the file.
     pub cells: Vec<Cell>,
-    /// The A/A comparison: ratio of the reference to itself.
-    pub sentinel: Option<Estimate>,
-    /// The smallest difference that is called one: 3 % or the sentinel's spread.
-    pub threshold: f64,
-    /// Why nothing is ranked; `None` when the ranks stand.
-    pub unranked: Option<String>,
+    /// The model that parses nothing: the physical line below the table, never ranked. `None` when
+    /// it did not take part.
+    pub floor: Option<Cell>,
+    /// Noise of the rate, and whether it may be ranked.
+    pub rate_noise: Noise,
+    /// The same for server CPU per request.
+    pub cpu_noise: Noise,
+    /// The same for the CPU of both sides per request.
+    pub sum_noise: Noise,
+}
+
+impl WorkloadSummary {
+    /// Whether requests fall due by the clock and not by the server's answers.
+    pub fn is_open(&self) -> bool {
+        self.workload.rate_per_s.is_some()
+    }
 }
 
 /// One model under one workload.
@@ -77,12 +85,15 @@ pub struct Cell {
 pub enum Limit {
     /// The server was busy, the client was not: the rate is the server's capacity.
     Server,
-    /// The client was busy, the server was not: the server could do more.
+    /// The client was busy, the server was not, or the rate is the floor's: the server could do
+    /// more.
     Client,
     /// Both were busy.
     Both,
     /// Neither: the rate shows waiting.
     Latency,
+    /// The schedule: an open loop that the server kept up with.
+    Offered,
 }
 
 impl Limit {
@@ -93,6 +104,7 @@ impl Limit {
             Limit::Client => "client-bound",
             Limit::Both => "both-bound",
             Limit::Latency => "latency-bound",
+            Limit::Offered => "offered",
         }
     }
 }
@@ -106,12 +118,28 @@ pub struct Figures {
     pub server_us: Estimate,
     /// Client CPU per request, in microseconds.
     pub client_us: Estimate,
+    /// CPU of both sides per request, in microseconds.
+    pub sum_us: Estimate,
     /// Context switches of the server per request.
     pub switches: f64,
-    /// Median latency of all rounds merged, in microseconds.
+    /// Those of them that were waits: voluntary.
+    pub voluntary: f64,
+    /// Those of them that were preemptions: involuntary.
+    pub involuntary: f64,
+    /// Time that the server's threads were runnable and waited for a core, per request, in
+    /// microseconds.
+    pub run_queue_us: f64,
+    /// System calls per request, from the counting passes; `None` when nothing was counted.
+    pub calls: Option<CallsPerRequest>,
+    /// Memory per active connection.
+    pub active_memory: Option<Memory>,
+    /// Median latency of all rounds merged, in microseconds. In a closed loop that is mostly
+    /// queueing.
     pub p50_us: f64,
     /// 99th percentile of all rounds merged; `None` with too few samples.
     pub p99_us: Option<f64>,
+    /// What an open loop adds; `None` in a closed one.
+    pub open: Option<OpenFigures>,
     /// Share of its cores that the server used.
     pub server_busy: f64,
     /// Share of its core that the client used.
@@ -122,8 +150,25 @@ pub struct Figures {
     pub rate_ratio: Option<Estimate>,
     /// Server CPU per request relative to the reference, paired by round.
     pub cpu_ratio: Option<Estimate>,
-    /// Best and worst place that the intervals leave open; `None` = not ranked.
+    /// CPU of both sides per request relative to the reference, paired by round.
+    pub sum_ratio: Option<Estimate>,
+    /// Rate relative to the floor model, paired by round.
+    pub floor_rate_ratio: Option<Estimate>,
+    /// Server CPU per request relative to the floor model, paired by round.
+    pub floor_cpu_ratio: Option<Estimate>,
+    /// Whether the rate differs from the reference's; `None` for the reference itself and where it
+    /// cannot be judged.
+    pub rate_verdict: Option<Verdict>,
+    /// The same for server CPU per request.
+    pub cpu_verdict: Option<Verdict>,
+    /// The same for the CPU of both sides per request.
+    pub sum_verdict: Option<Verdict>,
+    /// Best and worst place by rate that the intervals leave open; `None` = not ranked.
     pub rank: Option<(usize, usize)>,
+    /// The same by server CPU per request, the least first.
+    pub cpu_rank: Option<(usize, usize)>,
+    /// The same by the CPU of both sides per request.
+    pub sum_rank: Option<(usize, usize)>,
     /// The first thing that went wrong in any round, in words.
     pub first_error: Option<String>,
     /// What weakens these figures.
@@ -140,17 +185,82 @@ impl Figures {
     }
 }
 
+/// System calls of the server per request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CallsPerRequest {
+    /// Of every name.
+    pub total: f64,
+    /// By name, the most frequent first. Not all names are followed, so the sum may be below
+    /// `total`.
+    pub by_name: Vec<(String, f64)>,
+    /// Operations handed to io_uring rings.
+    pub ring_operations: f64,
+    /// The same by operation, the most frequent first.
+    pub ring_by_name: Vec<(String, f64)>,
+}
+
+/// What an open loop adds, over its valid rounds; percentiles come from their merged histograms,
+/// timed from the moment when a request was due.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenFigures {
+    /// Requests that fell due per second.
+    pub offered_per_s: f64,
+    /// Share of the requests due that were answered before the run ended.
+    pub answered_share: f64,
+    /// Requests due that were not.
+    pub unanswered: u64,
+    /// Median latency, in microseconds.
+    pub p50_us: Option<f64>,
+    /// 99th percentile, in microseconds; `None` with fewer than ten samples beyond it.
+    pub p99_us: Option<f64>,
+    /// 99.9th percentile, in microseconds; `None` with fewer than ten samples beyond it.
+    pub p999_us: Option<f64>,
+    /// 99th percentile of what the client itself was late by, in microseconds.
+    pub send_lag_p99_us: Option<f64>,
+    /// 99th percentile timed from the send, as "coordinated omission" has it, in microseconds.
+    pub from_send_p99_us: Option<f64>,
+    /// Rounds behind these figures.
+    pub valid_rounds: u32,
+    /// Rounds in which the client fell behind its schedule: left out of all figures.
+    pub invalid_rounds: u32,
+}
+
+/// Memory per connection, in KiB.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Memory {
+    /// The process's own: proportional set size.
+    pub user_kib: f64,
+    /// Page tables.
+    pub page_tables_kib: f64,
+    /// Kernel stacks of threads.
+    pub kernel_stacks_kib: f64,
+    /// All kernel memory charged to the server's cgroup: page tables and stacks, and sockets, their
+    /// buffers and epoll items besides. `None` where no cgroup could be made.
+    pub kernel_kib: Option<f64>,
+}
+
+impl Memory {
+    /// The kernel's part; without a cgroup only page tables and stacks are seen, a lower bound.
+    pub fn kernel_part_kib(&self) -> f64 {
+        self.kernel_kib.unwrap_or(self.page_tables_kib + self.kernel_stacks_kib)
+    }
+}
+
 /// What connections cost a model while nothing happens.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Cost {
-    /// Connections behind `own_kib` and `kernel_stacks_kib`.
+    /// Connections behind the memory figures.
     pub connections: u32,
     /// Pss and page tables per connection, in KiB.
     pub own_kib: f64,
     /// Kernel stacks of threads per connection, in KiB.
     pub kernel_stacks_kib: f64,
+    /// Memory per idle connection, by part.
+    pub memory: Memory,
     /// CPU with connections open and no traffic, as a share of one core.
     pub idle_busy: f64,
+    /// Sleeps that ended, per second, with connections open and no traffic.
+    pub wake_ups_per_s: f64,
 }
 
 /// Summarises a result file.
@@ -158,33 +268,21 @@ pub fn summarise(results: &Results) -> Summary {
     let costs: BTreeMap<String, Cost> = results
         .models
         .iter()
-        .filter_map(|model| Some((model.label.clone(), cost(results, &model.label)?)))
+        .filter_map(|model| Some((model.label.clone(), measure::cost(results, &model.label)?)))
         .collect();
     let one = |workload| summarise_workload(results, workload, &costs);
-    Summary { workloads: results.workloads.iter().map(one).collect(), costs }
+    let workloads: Vec<_> = results.workloads.iter().map(one).collect();
+    let doubts = weigh::of_run(results, &workloads);
+    Summary { workloads, costs, doubts }
 }
 
-fn trials<'a>(
+/// What the cells of one workload are summarised from.
+struct Scene<'a> {
     results: &'a Results,
-    workload: &str,
-    model: &str,
-    role: Role,
-) -> std::vec::IntoIter<&'a Trial> {
-    let wanted = |trial: &&Trial| {
-        let slot = &trial.slot;
-        slot.workload == workload && slot.model == model && slot.role == role
-    };
-    results.trials.iter().filter(wanted).collect::<Vec<_>>().into_iter()
-}
-
-/// Round -> measured, leaving failures out.
-fn rounds<'a>(trials: impl Iterator<Item = &'a Trial>) -> BTreeMap<u32, &'a Measured> {
-    trials
-        .filter_map(|trial| match &trial.outcome {
-            Outcome::Measured(measured) => Some((trial.slot.round, &**measured)),
-            Outcome::Failed { .. } => None,
-        })
-        .collect()
+    workload: &'a Workload,
+    reference: Rounds<'a>,
+    floor: Rounds<'a>,
+    costs: &'a BTreeMap<String, Cost>,
 }
 
 fn summarise_workload(
@@ -192,125 +290,116 @@ fn summarise_workload(
     workload: &Workload,
     costs: &BTreeMap<String, Cost>,
 ) -> WorkloadSummary {
-    let by_round = |model: &str, role| rounds(trials(results, &workload.name, model, role));
-    let reference = by_round(&results.reference, Role::Timed);
-    let seed = results.settings.seed;
-    let sentinel = ratio(&by_round(&results.reference, Role::Sentinel), &reference, rate, seed);
-    let spread = sentinel.and_then(|s| s.interval).map_or(0.0, |i| (i.high - 1.0).max(1.0 - i.low));
+    let timed = |model: &str| rounds(trials(results, &workload.name, model, Role::Timed));
+    let floor = results.floor.as_deref();
+    let scene = Scene {
+        results,
+        workload,
+        reference: timed(&results.reference),
+        floor: floor.map(timed).unwrap_or_default(),
+        costs,
+    };
     let cell = |model: &Model| Cell {
         model: model.label.clone(),
-        state: figures(results, workload, &model.label, &reference, costs).map(Box::new),
+        state: figures(&scene, &model.label).map(Box::new),
     };
+    let (floors, models): (Vec<_>, Vec<_>) =
+        results.models.iter().partition(|model| Some(model.label.as_str()) == floor);
+    let noise = |figure| judge::noise(results, workload, figure);
     let mut summary = WorkloadSummary {
         workload: workload.clone(),
-        cells: results.models.iter().map(cell).collect(),
-        sentinel,
-        threshold: spread.max(THRESHOLD_MIN),
-        unranked: unranked(results, sentinel),
+        reference: results.reference.clone(),
+        cells: models.into_iter().map(cell).collect(),
+        floor: floors.into_iter().map(cell).next(),
+        rate_noise: noise(Figure::Rate),
+        cpu_noise: noise(Figure::Server),
+        sum_noise: noise(Figure::Sum),
     };
-    if summary.unranked.is_none() {
-        rank(results, &mut summary);
-    }
+    judge::judge(results, &mut summary);
     summary
 }
 
-fn unranked(results: &Results, sentinel: Option<Estimate>) -> Option<String> {
-    let rounds = results.trials.iter().map(|trial| trial.slot.round).max().unwrap_or(0);
-    if results.settings.preset == Preset::Quick || rounds < ROUNDS_MIN {
-        return Some(format!("{rounds} rounds are not for ranking (at least {ROUNDS_MIN} are)"));
-    }
-    let sentinel = sentinel?;
-    differs(&sentinel, THRESHOLD_MIN).then(|| {
-        format!(
-            "the reference differs from itself ({:.2} times): the machine was too unsteady to rank",
-            sentinel.median
-        )
-    })
-}
-
-fn rate(measured: &Measured) -> Option<f64> {
-    (measured.load.requests > 0).then_some(measured.load.requests_per_s)
-}
-
-fn server_us(measured: &Measured) -> Option<f64> {
-    per_request(measured, measured.server.cpu_us)
-}
-
-fn per_request(measured: &Measured, amount: u64) -> Option<f64> {
-    (measured.load.requests > 0).then(|| amount as f64 / measured.load.requests as f64)
-}
-
-type Rounds<'a> = BTreeMap<u32, &'a Measured>;
-
-/// The ratio of a figure to the reference's, over the rounds that have both.
-fn ratio(
-    rounds: &Rounds,
-    reference: &Rounds,
-    figure: fn(&Measured) -> Option<f64>,
-    seed: u64,
-) -> Option<Estimate> {
-    let pair = |(round, measured): (&u32, &&Measured)| {
-        Some((figure(measured)?, figure(reference.get(round)?)?))
+/// The ratio of a figure to another cell's, over the rounds that have both.
+fn ratio(rounds: &Rounds, reference: &Rounds, figure: Figure) -> Option<Estimate> {
+    let log = |(round, measured): (&u32, &&Measured)| {
+        log_ratio(figure.of(measured)?, figure.of(reference.get(round)?)?)
     };
-    paired_ratio(&rounds.iter().filter_map(pair).collect::<Vec<_>>(), seed)
+    paired_ratio(&rounds.iter().filter_map(log).collect::<Vec<_>>())
 }
 
-fn figures(
-    results: &Results,
-    workload: &Workload,
-    model: &str,
-    reference: &Rounds,
-    costs: &BTreeMap<String, Cost>,
-) -> Result<Figures, String> {
-    let all: Vec<_> = trials(results, &workload.name, model, Role::Timed).collect();
+fn figures(scene: &Scene, model: &str) -> Result<Figures, String> {
+    let (results, name) = (scene.results, &scene.workload.name);
+    let all: Vec<_> = trials(results, name, model, Role::Timed).collect();
     let measured = rounds(all.iter().copied());
-    let seed = results.settings.seed;
     let values = |figure: &dyn Fn(&Measured) -> Option<f64>| -> Vec<f64> {
         measured.values().filter_map(|m| figure(m)).collect()
     };
-    let over = |figure: &dyn Fn(&Measured) -> Option<f64>| estimate(&values(figure), seed);
-    let (Some(rate_estimate), Some(server), Some(client), Some(switches)) = (
-        over(&rate),
-        over(&server_us),
-        over(&|m| per_request(m, m.load.client_cpu_us)),
-        over(&switches_per_request),
+    let over = |figure: &dyn Fn(&Measured) -> Option<f64>| estimate(&values(figure));
+    let (Some(rate), Some(server_us), Some(client_us), Some(sum_us)) = (
+        over(&|m| Figure::Rate.of(m)),
+        over(&|m| Figure::Server.of(m)),
+        over(&|m| measure::per_request(m, m.load.client_cpu_us)),
+        over(&|m| Figure::Sum.of(m)),
     ) else {
-        return Err(why_nothing(results, workload, model, &all));
+        return Err(why_nothing(scene, model, &all));
     };
-    let merged = merged_latency(measured.values());
-    let middle =
-        |figure: &dyn Fn(&Measured) -> f64| median(&values(&|m| Some(figure(m)))).unwrap_or(0.0);
-    let server_busy = middle(&|m| server_share(results, m));
-    let client_busy = middle(&client_share);
-    let spins = costs.get(model).map(|cost| cost.idle_busy).filter(|&busy| busy >= SPINS_MIN);
-    let limit = limit(server_busy, client_busy, spins.is_some());
+    let latency = measure::merged(measured.values().map(|m| m.load.latency.histogram.as_str()));
+    let middle = |figure: &dyn Fn(&Measured) -> Option<f64>| median(&values(figure)).unwrap_or(0.0);
+    let invalid = all.iter().filter_map(|t| measure::invalid(measure::measured(t)?)).count() as u32;
+    let against = |other: &Rounds, figure| ratio(&measured, other, figure);
     let mut figures = Figures {
-        rate: rate_estimate,
-        server_us: server,
-        client_us: client,
-        switches: switches.median,
-        p50_us: merged.as_ref().map_or(0.0, |h| h.value_at_quantile(0.5) as f64 / 1_000.0),
-        p99_us: merged.as_ref().and_then(p99_us),
-        server_busy,
-        client_busy,
-        limit,
-        rate_ratio: ratio(&measured, reference, rate, seed),
-        cpu_ratio: ratio(&measured, reference, server_us, seed),
+        rate,
+        server_us,
+        client_us,
+        sum_us,
+        switches: middle(&|m| measure::switches(m).map(|(a, b)| a + b)),
+        voluntary: middle(&|m| Some(measure::switches(m)?.0)),
+        involuntary: middle(&|m| Some(measure::switches(m)?.1)),
+        run_queue_us: middle(&|m| measure::per_request(m, m.server.run_queue_delay_us)),
+        calls: measure::calls(trials(results, name, model, Role::Counting)),
+        active_memory: measure::active_memory(&measured),
+        p50_us: latency.as_ref().map_or(0.0, |h| h.value_at_quantile(0.5) as f64 / 1_000.0),
+        p99_us: latency.as_ref().and_then(|h| measure::quantile_us(h, 0.99)),
+        open: measure::open_figures(&measured, invalid),
+        server_busy: middle(&|m| Some(measure::server_share(results, m))),
+        client_busy: middle(&|m| Some(measure::client_share(m))),
+        limit: Limit::Latency,
+        rate_ratio: against(&scene.reference, Figure::Rate),
+        cpu_ratio: against(&scene.reference, Figure::Server),
+        sum_ratio: against(&scene.reference, Figure::Sum),
+        floor_rate_ratio: against(&scene.floor, Figure::Rate),
+        floor_cpu_ratio: against(&scene.floor, Figure::Server),
+        rate_verdict: None,
+        cpu_verdict: None,
+        sum_verdict: None,
         rank: None,
+        cpu_rank: None,
+        sum_rank: None,
         first_error: measured
             .values()
             .find_map(|m| m.load.first_error.clone().or_else(|| m.load.ended_early.clone())),
         doubts: Vec::new(),
     };
-    figures.doubts = doubts(results, workload, &figures, &measured, all.len(), spins);
+    let spins = scene.costs.get(model).map(|cost| cost.idle_busy).filter(|&b| b >= SPINS_MIN);
+    figures.limit = limit(&figures, spins.is_some(), results.floor.as_deref() == Some(model));
+    figures.doubts = weigh::of_cell(scene, &figures, &measured, all.len() as u32, spins);
     Ok(figures)
 }
 
 /// Busy polling is always busy, so its share says nothing: if the client is not busy either, the
-/// server's sweep is what everybody waits for.
-fn limit(server_busy: f64, client_busy: f64, spins: bool) -> Limit {
-    match (server_busy >= BUSY, client_busy >= BUSY) {
-        (true, true) if spins => Limit::Client,
+/// server's sweep is what everybody waits for. A busy client that gets no more from this server than
+/// from one that parses nothing is at its own end, or the machine's.
+fn limit(figures: &Figures, spins: bool, is_floor: bool) -> Limit {
+    if figures.open.is_some() {
+        return match figures.server_busy >= BUSY {
+            true => Limit::Server,
+            false => Limit::Offered,
+        };
+    }
+    let ceiling = figures.floor_rate_ratio.is_some_and(|ratio| ratio.median >= 1.0 - CEILING);
+    let at_ceiling = spins || (ceiling && !is_floor);
+    match (figures.server_busy >= BUSY, figures.client_busy >= BUSY) {
+        (true, true) if at_ceiling => Limit::Client,
         (true, true) => Limit::Both,
         (true, false) => Limit::Server,
         (false, true) => Limit::Client,
@@ -318,62 +407,19 @@ fn limit(server_busy: f64, client_busy: f64, spins: bool) -> Limit {
     }
 }
 
-fn server_share(results: &Results, measured: &Measured) -> f64 {
-    let cores = results.settings.server_cores.len().max(1) as f64;
-    measured.server.cpu_us as f64 / 1e6 / measured.load.duration_s / cores
-}
-
-fn client_share(measured: &Measured) -> f64 {
-    measured.load.client_cpu_us as f64 / 1e6 / measured.load.duration_s
-}
-
-/// Context switches per request. When threads came and went, the kernel has forgotten the switches
-/// of the ended ones; the whole life of the process (wait4) has them all, and the server's own
-/// counter of requests belongs to the same span.
-fn switches_per_request(measured: &Measured) -> Option<f64> {
-    let server = &measured.server;
-    let live = per_request(measured, server.voluntary_switches + server.involuntary_switches);
-    whole_life_switches(measured).or(live)
-}
-
-fn whole_life_switches(measured: &Measured) -> Option<f64> {
-    if measured.server.threads_changed == 0 {
-        return None;
-    }
-    let exit = &measured.exit;
-    let requests = exit.counters.as_ref()?.get("requests")?.as_u64().filter(|&n| n > 0)?;
-    Some((exit.voluntary_switches + exit.involuntary_switches) as f64 / requests as f64)
-}
-
-/// The latencies of all rounds in one histogram: percentiles are never averaged.
-fn merged_latency<'a>(rounds: impl Iterator<Item = &'a &'a Measured>) -> Option<Histogram<u64>> {
-    let mut merged: Option<Histogram<u64>> = None;
-    for measured in rounds {
-        let bytes = STANDARD.decode(&measured.load.latency.histogram).ok()?;
-        let one: Histogram<u64> = Deserializer::new().deserialize(&mut &bytes[..]).ok()?;
-        match &mut merged {
-            Some(sum) => sum.add(one).ok()?,
-            None => merged = Some(one),
-        }
-    }
-    merged
-}
-
-fn p99_us(histogram: &Histogram<u64>) -> Option<f64> {
-    (histogram.len() / 100 >= SAMPLES_BEYOND_MIN)
-        .then(|| histogram.value_at_quantile(0.99) as f64 / 1_000.0)
-}
-
-fn why_nothing(results: &Results, workload: &Workload, model: &str, all: &[&Trial]) -> String {
-    let skipped = results.skips.iter().find(|skip| {
-        skip.model == model && skip.workload.as_ref().is_none_or(|name| *name == workload.name)
+fn why_nothing(scene: &Scene, model: &str, all: &[&Trial]) -> String {
+    let skipped = scene.results.skips.iter().find(|skip| {
+        let here = |name: &String| *name == scene.workload.name;
+        skip.model == model && skip.workload.as_ref().is_none_or(here)
     });
     if let Some(skip) = skipped {
         return skip.reason.clone();
     }
     let failed = all.iter().find_map(|trial| match &trial.outcome {
         Outcome::Failed { reason } => Some(reason.clone()),
-        Outcome::Measured(_) => None,
+        Outcome::Measured(measured) => {
+            measure::invalid(measured).map(|why| format!("every round was invalid: {why}"))
+        }
     });
     match (failed, all.len()) {
         (Some(reason), _) => reason,
@@ -382,120 +428,11 @@ fn why_nothing(results: &Results, workload: &Workload, model: &str, all: &[&Tria
     }
 }
 
-fn doubts(
-    results: &Results,
-    workload: &Workload,
-    figures: &Figures,
-    measured: &Rounds,
-    rounds_tried: usize,
-    spins: Option<f64>,
-) -> Vec<Doubt> {
-    let all = || measured.values();
-    let middle = |figure: &dyn Fn(&Measured) -> f64| {
-        median(&all().map(|m| figure(m)).collect::<Vec<_>>()).unwrap_or(0.0)
-    };
-    let mut doubts = Vec::new();
-    let mut add = |raised: bool, doubt: Doubt| doubts.extend(raised.then_some(doubt));
-    let errors = all().map(|m| m.load.errors).sum();
-    add(errors > 0, Doubt::Errors(errors));
-    let early = all().filter(|m| m.load.ended_early.is_some()).count() as u32;
-    add(early > 0, Doubt::EndedEarly(early));
-    let stuck = all().map(|m| m.load.connections_without_progress).max().unwrap_or(0);
-    add(stuck > 0, Doubt::WithoutProgress(stuck, workload.connections));
-    let failed = (rounds_tried - measured.len()) as u32;
-    add(failed > 0, Doubt::FailedRounds(failed));
-    let lost = all().map(|m| m.idle_connections_lost).max().unwrap_or(0);
-    add(lost > 0, Doubt::IdleLost(lost));
-    let bad = all().filter(|m| m.exit.code != Some(0) || m.exit.counters.is_none()).count() as u32;
-    add(bad > 0, Doubt::BadEnd(bad));
-    let (server, client) = (figures.server_busy, figures.client_busy);
-    add(figures.limit == Limit::Client, Doubt::ClientBound(client));
-    add(figures.limit == Limit::Latency, Doubt::LatencyBound(server, client));
-    add(spins.is_some(), Doubt::Spins(spins.unwrap_or(0.0)));
-    let spread = figures.rate.deviation / figures.rate.median;
-    add(spread > SPREAD_MAX, Doubt::Spread(spread));
-    let little = middle(&|m| {
-        m.load.requests_per_s * m.load.latency.mean_us / 1e6 / m.load.mean_in_flight.max(1e-9)
-    });
-    // With stuck connections, which wait for ever, the law cannot hold inside a window.
-    let holds = stuck > 0 || (little - 1.0).abs() <= LITTLE_MAX;
-    add(!holds, Doubt::LittlesLaw(little));
-    let queue = middle(&|m| m.server.run_queue_delay_us as f64 / 1e6 / m.load.duration_s);
-    add(queue > RUN_QUEUE_MAX && figures.server_busy < BUSY, Doubt::RunQueue(queue));
-    let cores = f64::from(results.environment.cores.max(1));
-    let steal = middle(&|m| m.machine.steal_s / m.load.duration_s / cores);
-    add(steal > STEAL_MAX, Doubt::Steal(steal));
-    let other = middle(&|m| {
-        let ours = (m.server.cpu_us + m.load.client_cpu_us) as f64 / 1e6;
-        (m.machine.busy_s - ours) / m.load.duration_s / cores
-    });
-    add(other > OTHER_LOAD_MAX, Doubt::OtherLoad(other));
-    let bounded = all().any(|m| m.server.threads_changed > 0 && whole_life_switches(m).is_none());
-    add(bounded, Doubt::SwitchesLowerBound);
-    doubts
-}
-
-/// Ranks the cells that can be ranked by their rate.
-fn rank(results: &Results, summary: &mut WorkloadSummary) {
-    let name = summary.workload.name.clone();
-    let rankable =
-        |cell: &Cell| matches!(&cell.state, Ok(f) if !f.doubts.iter().any(|d| d.unranks()));
-    let labels: Vec<String> =
-        summary.cells.iter().filter(|c| rankable(c)).map(|c| c.model.clone()).collect();
-    let measured: Vec<Rounds> =
-        labels.iter().map(|label| rounds(trials(results, &name, label, Role::Timed))).collect();
-    let faster = |a: &Rounds, b: &Rounds| {
-        let ratio = ratio(a, b, rate, results.settings.seed);
-        ratio.is_some_and(|r| r.median > 1.0 && differs(&r, summary.threshold))
-    };
-    let better: Vec<Vec<bool>> =
-        measured.iter().map(|a| measured.iter().map(|b| faster(a, b)).collect()).collect();
-    for (label, rank) in labels.iter().zip(tied_ranks(&better)) {
-        if let Some(Ok(figures)) =
-            summary.cells.iter_mut().find(|c| c.model == *label).map(|c| &mut c.state)
-        {
-            figures.rank = Some(rank);
-        }
-    }
-}
-
-/// Memory from the samples with the most connections, CPU when idle from all.
-fn cost(results: &Results, model: &str) -> Option<Cost> {
-    let samples: Vec<IdleSample> = results
-        .trials
-        .iter()
-        .filter(|trial| trial.slot.model == model)
-        .filter_map(|trial| match &trial.outcome {
-            Outcome::Measured(measured) => measured.idle,
-            Outcome::Failed { .. } => None,
-        })
-        .collect();
-    let connections = samples.iter().map(|s| s.connections).max()?;
-    let largest: Vec<_> = samples.iter().filter(|s| s.connections == connections).collect();
-    let per_connection = |figure: &dyn Fn(&IdleSample) -> f64| {
-        let values: Vec<_> = largest.iter().map(|s| figure(s) / f64::from(connections)).collect();
-        median(&values).unwrap_or(0.0)
-    };
-    let own = |s: &IdleSample| {
-        let kib = |m: record::MemorySample| (m.pss_kib + m.page_tables_kib) as f64;
-        kib(s.memory) - kib(s.memory_before)
-    };
-    let stacks = |s: &IdleSample| {
-        (f64::from(s.memory.threads) - f64::from(s.memory_before.threads)) * KERNEL_STACK_KIB
-    };
-    let busy: Vec<f64> = samples.iter().map(|s| s.cpu_us as f64 / 1e6 / s.duration_s).collect();
-    Some(Cost {
-        connections,
-        own_kib: per_connection(&own),
-        kernel_stacks_kib: per_connection(&stacks),
-        idle_busy: median(&busy)?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixture;
+    use record::Preset;
 
     fn cell<'a>(summary: &'a Summary, workload: &str, model: &str) -> &'a Cell {
         let workload = summary.workloads.iter().find(|w| w.workload.name == workload).unwrap();
@@ -544,9 +481,6 @@ mod tests {
         assert!(summary.costs["busy"].idle_busy > 0.99);
         assert!(figures(&summary, "busy").doubts.iter().any(|d| matches!(d, Doubt::Spins(_))));
         assert!(!figures(&summary, "epoll").doubts.iter().any(|d| matches!(d, Doubt::Spins(_))));
-        assert_eq!(limit(1.0, 0.95, true), Limit::Client);
-        assert_eq!(limit(1.0, 0.95, false), Limit::Both);
-        assert_eq!(limit(0.5, 0.5, false), Limit::Latency);
     }
 
     #[test]
@@ -579,7 +513,7 @@ mod tests {
             }
         }
         let summary = summarise(&results);
-        assert!(summary.workloads[0].unranked.as_ref().unwrap().contains("unsteady"));
+        assert!(summary.workloads[0].rate_noise.refused.as_ref().unwrap().contains("unsteady"));
         assert!(summary.workloads[0].cells.iter().flat_map(|c| &c.state).all(|f| f.rank.is_none()));
     }
 
@@ -587,21 +521,16 @@ mod tests {
     fn few_rounds_and_the_quick_preset_are_not_ranked() {
         let mut results = fixture::results();
         results.settings.preset = Preset::Quick;
-        assert!(summarise(&results).workloads[0].unranked.is_some());
+        assert!(summarise(&results).workloads[0].rate_noise.refused.is_some());
         let mut results = fixture::results();
         results.trials.retain(|trial| trial.slot.round <= 3);
-        assert!(summarise(&results).workloads[0].unranked.as_ref().unwrap().contains("3 rounds"));
-    }
-
-    #[test]
-    fn switches_of_ended_threads_come_from_the_whole_life() {
-        let mut measured = fixture::measured(1_000, 5.0, 0.5);
-        assert_eq!(switches_per_request(&measured), Some(0.1));
-        measured.server.threads_changed = 3;
-        measured.exit.voluntary_switches = 4_000;
-        measured.exit.counters = Some(serde_json::json!({ "requests": 2_000 }));
-        assert_eq!(switches_per_request(&measured), Some(2.0));
-        measured.exit.counters = None;
-        assert_eq!(switches_per_request(&measured), Some(0.1));
+        assert!(
+            summarise(&results).workloads[0]
+                .rate_noise
+                .refused
+                .as_ref()
+                .unwrap()
+                .contains("3 rounds")
+        );
     }
 }

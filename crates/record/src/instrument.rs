@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Environment;
+use crate::{Environment, ParseError};
 
 /// The file that `iolab check-instrument` writes (`instrument.json`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -62,4 +62,16 @@ pub enum Verdict {
     Fails,
     /// It could not be tried here; one sentence says why.
     Skipped(String),
+}
+
+impl Instrument {
+    /// Reads the file from its text, the version first.
+    pub fn from_json(text: &str) -> Result<Instrument, ParseError> {
+        crate::results::versioned(text)
+    }
+
+    /// The text of the file.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self).map(|text| text + "\n")
+    }
 }

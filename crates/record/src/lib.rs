@@ -14,7 +14,7 @@ pub use instrument::{Check, Instrument, Verdict, Way};
 pub use load::{Arrivals, Errors, Latency, LoadOutcome, OpenLoop};
 pub use results::{
     Gauge, Model, ParseError, Preset, Results, Role, SCHEMA_VERSION, Settings, Skip, Slot,
-    Workload, schema,
+    Workload, instrument_schema, schema,
 };
 pub use trial::{
     Calls, IdleSample, MachineSample, Measured, MemorySample, Outcome, ServerExit, ServerSample,

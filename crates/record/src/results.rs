@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Arrivals, Environment, Trial};
+use crate::{Arrivals, Environment, Instrument, Trial};
 
 /// Version of the file format. Raised when an older reader would misread a newer file.
 pub const SCHEMA_VERSION: u32 = 2;
@@ -215,14 +215,7 @@ impl Results {
     /// Reads a result file from its text. The version is looked at first, so that a newer file is
     /// named as such instead of failing on its first unknown field.
     pub fn from_json(text: &str) -> Result<Results, ParseError> {
-        let malformed = |error: serde_json::Error| ParseError::Malformed(error.to_string());
-        let value: Value = serde_json::from_str(text).map_err(malformed)?;
-        match value.get("schema_version").and_then(Value::as_u64) {
-            Some(version) if version == u64::from(SCHEMA_VERSION) => {}
-            Some(version) => return Err(ParseError::UnknownVersion(version)),
-            None => return Err(ParseError::Malformed("schema_version is missing".into())),
-        }
-        serde_json::from_value(value).map_err(malformed)
+        versioned(text)
     }
 
     /// The text of a result file.
@@ -236,7 +229,24 @@ impl Results {
     }
 }
 
+/// Reads a file that carries its `schema_version`.
+pub(crate) fn versioned<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, ParseError> {
+    let malformed = |error: serde_json::Error| ParseError::Malformed(error.to_string());
+    let value: Value = serde_json::from_str(text).map_err(malformed)?;
+    match value.get("schema_version").and_then(Value::as_u64) {
+        Some(version) if version == u64::from(SCHEMA_VERSION) => {}
+        Some(version) => return Err(ParseError::UnknownVersion(version)),
+        None => return Err(ParseError::Malformed("schema_version is missing".into())),
+    }
+    serde_json::from_value(value).map_err(malformed)
+}
+
 /// The JSON schema of a result file.
 pub fn schema() -> Value {
     schemars::schema_for!(Results).to_value()
+}
+
+/// The JSON schema of what `iolab check-instrument` writes.
+pub fn instrument_schema() -> Value {
+    schemars::schema_for!(Instrument).to_value()
 }

@@ -1,6 +1,7 @@
 //! What will be measured, in what order: presets and randomised complete blocks.
 
 use record::{Model, Preset, Role, Settings, Skip, Slot, Workload};
+use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::statistics::Random;
@@ -132,7 +133,14 @@ pub fn skips(models: &[Model], workloads: &[Workload], descriptors: u64) -> Vec<
 /// A server that says which paths it answers (`paths` in `--describe`) answers no others. A path
 /// that ends in `*` stands for all that begin so; a method before it, for that method instead of
 /// GET. Without the list a server answers all paths that the workloads know.
+///
+/// One that says `"closes_when_asked": false` leaves a connection open on which the client asked for
+/// its end (RFC 9112, section 9.6), as a request with a connection of its own does.
 fn other_paths(model: &Model, workload: &Workload) -> Option<String> {
+    let closes = model.describe.get("closes_when_asked").and_then(Value::as_bool);
+    if workload.connect_per_request && closes == Some(false) {
+        return Some("does not close a connection when asked (Connection: close)".into());
+    }
     let paths = model.describe.get("paths")?.as_array()?;
     let wanted = workload.path.as_deref()?;
     let request = if workload.post { format!("POST {wanted}") } else { wanted.to_owned() };
@@ -140,7 +148,7 @@ fn other_paths(model: &Model, workload: &Workload) -> Option<String> {
         Some(beginning) => request.starts_with(beginning),
         None => request == path,
     };
-    let known: Vec<_> = paths.iter().filter_map(|path| path.as_str()).collect();
+    let known: Vec<_> = paths.iter().filter_map(Value::as_str).collect();
     (!known.iter().any(|path| answers(path)))
         .then(|| format!("does not answer {request}, only {}", known.join(", ")))
 }
@@ -377,6 +385,10 @@ mod tests {
         assert!(!answers(Some("/bytes/64"), false) && !answers(Some("/"), true));
         let all = workload::all().unwrap();
         let files = all.into_iter().find(|workload| workload.name == "file-100k").unwrap();
+        let connect = Workload { connect_per_request: true, ..files.clone() };
+        model.describe = serde_json::json!({"closes_when_asked": false});
+        let reason = skips(std::slice::from_ref(&model), &[connect], 20_000).remove(0).reason;
+        assert!(reason.contains("close"));
         model.describe = serde_json::json!({"paths": ["/"]});
         let skips = skips(&[model], &[files], 20_000);
         assert!(skips[0].reason.contains("does not answer /files/100k.bin, only /"));

@@ -1,0 +1,158 @@
+//! Which doubts a cell, or a whole run, deserves.
+
+use record::{Gauge, Measured, Results, Role};
+
+use super::measure::{Rounds, measured, whole_life_switches};
+use super::{BUSY, Figures, Limit, Scene, WorkloadSummary};
+use crate::doubt::Doubt;
+use crate::statistics::{Estimate, median};
+
+/// Above these shares the matching doubt is raised.
+const SPREAD_MAX: f64 = 0.10;
+const LITTLE_MAX: f64 = 0.05;
+const STEAL_MAX: f64 = 0.02;
+const RUN_QUEUE_MAX: f64 = 0.05;
+/// /proc/stat counts whole ticks, and charges a tick to whom it meets: less than this is not seen.
+const OTHER_LOAD_MAX: f64 = 0.10;
+/// Requests on their way when a run ends are not overload: at 10,000 a second and 1 ms they are 10.
+const UNANSWERED_MAX: f64 = 0.01;
+/// A send lag of a fifth of the latency moves the percentile in its second digit.
+const SEND_LAG_MAX: f64 = 0.20;
+/// What operations without any server cost may move by so much from round to round.
+const DRIFT_MAX: f64 = 0.10;
+/// The floor does less than any model, so a lead over it that is larger than noise needs a reason.
+const FLOOR_MARGIN: f64 = 0.03;
+
+/// The doubts about one cell. `tried` counts its rounds, failed and invalid ones included; `spins`
+/// is the share of a core that it burns when idle, if it does.
+pub fn of_cell(
+    scene: &Scene,
+    figures: &Figures,
+    rounds: &Rounds,
+    tried: u32,
+    spins: Option<f64>,
+) -> Vec<Doubt> {
+    let mut doubts = failures(scene, figures, rounds, tried);
+    doubts.extend(limits(figures, spins));
+    doubts.extend(of_open_loop(figures));
+    doubts.extend(of_machine(scene, figures, rounds));
+    doubts
+}
+
+fn failures(scene: &Scene, figures: &Figures, rounds: &Rounds, tried: u32) -> Vec<Doubt> {
+    let all = || rounds.values();
+    let count = |raised: &dyn Fn(&Measured) -> bool| all().filter(|m| raised(m)).count() as u32;
+    let mut doubts = Vec::new();
+    let mut add = |amount: u64, doubt: Doubt| doubts.extend((amount > 0).then_some(doubt));
+    let errors = all().map(|m| m.load.errors).sum();
+    add(errors, Doubt::Errors(errors));
+    let early = count(&|m| m.load.ended_early.is_some());
+    add(early.into(), Doubt::EndedEarly(early));
+    // Between two requests that fall due, a connection of an open loop has nothing to complete.
+    let stuck = match figures.open {
+        Some(_) => 0,
+        None => all().map(|m| m.load.connections_without_progress).max().unwrap_or(0),
+    };
+    add(stuck.into(), Doubt::WithoutProgress(stuck, scene.workload.connections));
+    let behind = figures.open.as_ref().map_or(0, |open| open.invalid_rounds);
+    let failed = tried.saturating_sub(rounds.len() as u32 + behind);
+    add(failed.into(), Doubt::FailedRounds(failed));
+    let lost = all().map(|m| m.idle_connections_lost).max().unwrap_or(0);
+    add(lost.into(), Doubt::IdleLost(lost));
+    let bad = count(&|m| m.exit.code != Some(0) || m.exit.counters.is_none());
+    add(bad.into(), Doubt::BadEnd(bad));
+    let bounded = count(&|m| m.server.threads_changed > 0 && whole_life_switches(m).is_none());
+    add(bounded.into(), Doubt::SwitchesLowerBound(bounded));
+    doubts
+}
+
+fn limits(figures: &Figures, spins: Option<f64>) -> Vec<Doubt> {
+    let (server, client) = (figures.server_busy, figures.client_busy);
+    let clearly = |ratio: Option<Estimate>, low: f64, high: f64| {
+        ratio.and_then(|r| r.interval).is_some_and(|i| i.low > high || i.high < low)
+    };
+    let faster = clearly(figures.floor_rate_ratio, 0.0, 1.0 + FLOOR_MARGIN);
+    let cheaper = clearly(figures.floor_cpu_ratio, 1.0 / (1.0 + FLOOR_MARGIN), f64::INFINITY);
+    let ratio = |ratio: Option<Estimate>| ratio.map_or(1.0, |r| r.median);
+    let beaten = Doubt::BeatsFloor(ratio(figures.floor_rate_ratio), ratio(figures.floor_cpu_ratio));
+    [
+        (figures.limit == Limit::Client).then_some(Doubt::ClientBound(client)),
+        (figures.limit == Limit::Latency).then_some(Doubt::LatencyBound(server, client)),
+        spins.map(Doubt::Spins),
+        (faster || cheaper).then_some(beaten),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn of_open_loop(figures: &Figures) -> Vec<Doubt> {
+    let Some(open) = &figures.open else { return Vec::new() };
+    let rounds = open.valid_rounds + open.invalid_rounds;
+    let lag = open.send_lag_p99_us.zip(open.p99_us);
+    let lag = lag.filter(|(lag, p99)| lag > &(SEND_LAG_MAX * p99)).map(|(lag, _)| lag);
+    [
+        (open.invalid_rounds > 0).then_some(Doubt::ClientBehind(open.invalid_rounds, rounds)),
+        (1.0 - open.answered_share > UNANSWERED_MAX)
+            .then_some(Doubt::Overload(open.answered_share)),
+        lag.map(Doubt::SendLag),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn of_machine(scene: &Scene, figures: &Figures, rounds: &Rounds) -> Vec<Doubt> {
+    let middle = |figure: &dyn Fn(&Measured) -> f64| {
+        median(&rounds.values().map(|m| figure(m)).collect::<Vec<_>>()).unwrap_or(0.0)
+    };
+    let mut doubts = Vec::new();
+    let mut add = |raised: bool, doubt: Doubt| doubts.extend(raised.then_some(doubt));
+    let spread = figures.rate.deviation / figures.rate.median;
+    add(spread > SPREAD_MAX, Doubt::Spread(spread));
+    let little = middle(&|m| {
+        m.load.requests_per_s * m.load.latency.mean_us / 1e6 / m.load.mean_in_flight.max(1e-9)
+    });
+    // With stuck connections, which wait for ever, the law cannot hold inside a window; in an open
+    // loop a request's time begins before it is on its way.
+    let holds = figures.open.is_some()
+        || rounds.values().any(|m| m.load.connections_without_progress > 0)
+        || (little - 1.0).abs() <= LITTLE_MAX;
+    add(!holds, Doubt::LittlesLaw(little));
+    let queue = middle(&|m| m.server.run_queue_delay_us as f64 / 1e6 / m.load.duration_s);
+    add(queue > RUN_QUEUE_MAX && figures.server_busy < BUSY, Doubt::RunQueue(queue));
+    let cores = f64::from(scene.results.environment.cores.max(1));
+    let steal = middle(&|m| m.machine.steal_s / m.load.duration_s / cores);
+    add(steal > STEAL_MAX, Doubt::Steal(steal));
+    let other = middle(&|m| {
+        let ours = (m.server.cpu_us + m.load.client_cpu_us) as f64 / 1e6;
+        (m.machine.busy_s - ours) / m.load.duration_s / cores
+    });
+    add(other > OTHER_LOAD_MAX, Doubt::OtherLoad(other));
+    doubts
+}
+
+/// The doubts about a whole run.
+pub fn of_run(results: &Results, workloads: &[WorkloadSummary]) -> Vec<Doubt> {
+    let mut doubts = Vec::new();
+    let drift = |cost: fn(&Gauge) -> f64| {
+        let costs: Vec<f64> = results.gauges.iter().map(cost).filter(|cost| *cost > 0.0).collect();
+        let most = costs.iter().copied().fold(0.0, f64::max);
+        let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
+        if costs.is_empty() { 0.0 } else { most / least - 1.0 }
+    };
+    let drift = drift(|g| g.null_syscall_ns).max(drift(|g| g.echo_one_thread_us));
+    doubts.extend((drift > DRIFT_MAX).then_some(Doubt::GaugeDrift(drift)));
+    let counted = |trial: &record::Trial| {
+        trial.slot.role == Role::Counting && measured(trial).is_some_and(|m| m.calls.is_some())
+    };
+    if !results.trials.iter().any(counted) {
+        doubts.push(Doubt::NotCounted);
+    }
+    let few = |w: &&WorkloadSummary| {
+        [&w.rate_noise, &w.cpu_noise, &w.sum_noise].iter().any(|noise| noise.inseparable)
+    };
+    let few = workloads.iter().filter(few).count() as u32;
+    doubts.extend((few > 0).then_some(Doubt::TooFewRounds(few)));
+    doubts
+}
