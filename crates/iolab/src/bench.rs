@@ -9,20 +9,20 @@ pub mod cgroup;
 mod conduct;
 pub mod counting;
 mod diag;
-mod discover;
+pub mod discover;
 mod engine;
 pub mod environment;
-mod exchange;
+pub mod exchange;
 mod floor;
 mod keep;
-mod plan;
+pub mod plan;
 mod progress;
-mod sample;
-mod scenario;
-mod server;
-mod trial;
+pub mod sample;
+pub mod scenario;
+pub mod server;
+pub mod trial;
 mod unavailable;
-mod workload;
+pub mod workload;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -43,6 +43,7 @@ use plan::Cells;
 
 pub use discover::{directories, executables};
 pub use keep::{RESULTS_FILE, write_safely};
+pub use progress::remaining;
 pub use server::run_briefly;
 
 /// Names of all workloads that come with iolab.
@@ -61,6 +62,11 @@ const EXIT_NOT_WRITTEN: u8 = 2;
 
 /// Set by the first Ctrl-C (or SIGTERM); the run ends after the trial that is going on.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether Ctrl-C was pressed, once [`handle_interrupts`] was called.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
 
 /// Arguments of `iolab bench`.
 #[derive(Args)]
@@ -424,7 +430,7 @@ fn clock_seed() -> u64 {
 
 /// The first Ctrl-C ends the run after the trial that is going on (two seconds or so); the second
 /// ends the program at once, and the kernel ends its server with it.
-fn handle_interrupts() -> Result<(), Failure> {
+pub fn handle_interrupts() -> Result<(), Failure> {
     ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::SeqCst) {
             std::process::exit(i32::from(EXIT_INTERRUPTED));

@@ -19,7 +19,9 @@ use serde::Serialize;
 
 pub use arguments::LoadArguments;
 use ledger::{Ledger, ServerUse};
-use live::{Display, INTERRUPTED};
+use live::INTERRUPTED;
+
+pub use live::Display;
 
 /// Everything that was measured, as JSON.
 #[derive(Serialize)]

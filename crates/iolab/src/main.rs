@@ -11,6 +11,7 @@ mod export;
 mod failure;
 #[cfg(test)]
 mod fixture;
+mod instrument;
 mod load_command;
 mod report;
 mod responder;
@@ -45,6 +46,8 @@ enum Command {
     Compare(compare::Arguments),
     /// Write a result file in another format: CSV, Markdown, JSON, Go benchmarks.
     Export(export::Arguments),
+    /// Test the instrument on itself: servers with known faults, identical servers, other tools.
+    CheckInstrument(instrument::Arguments),
     /// Say what this machine allows, and what to do about what it does not.
     Doctor(doctor::Arguments),
     /// Print the JSON schema of a result file (version 2), or of instrument.json.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Report(arguments) => report::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
+        Command::CheckInstrument(arguments) => instrument::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Schema(arguments) => export::schema(&arguments),
     };

@@ -39,6 +39,7 @@ const ONE_WORKER: &str = "one loop is the line that one loop of a model is compa
 /// of requests, no limits and no timeouts.
 #[derive(Parser)]
 #[command(name = "serve-floor", bin_name = "serve-floor", version, help_expected = true)]
+#[command(args_override_self = true)]
 struct Floor {
     #[command(flatten)]
     common: Common,
@@ -47,6 +48,7 @@ struct Floor {
 /// serve-floor with one known fault, on which the instrument is tested.
 #[derive(Parser)]
 #[command(name = "serve-faulty", bin_name = "serve-faulty", version, help_expected = true)]
+#[command(args_override_self = true)]
 struct Faulty {
     #[command(flatten)]
     common: Common,

@@ -28,7 +28,7 @@ pub(super) fn stop_on_interrupt(live: &Arc<Live>) -> Result<(), ctrlc::Error> {
 }
 
 /// The line, as long as this lives.
-pub(super) struct Display(Option<(Sender<()>, JoinHandle<()>)>);
+pub struct Display(Option<(Sender<()>, JoinHandle<()>)>);
 
 impl Display {
     /// Draws the run on stderr if that is a terminal and `wanted`.
@@ -36,6 +36,11 @@ impl Display {
         if !wanted || !stderr().is_terminal() {
             return Display(None);
         }
+        Display::draw(live, stderr())
+    }
+
+    /// Draws the run there, whatever that is.
+    pub fn draw(live: &Arc<Live>, mut there: impl Write + Send + 'static) -> Display {
         let (end, ended) = channel();
         let live = Arc::clone(live);
         let drawer = std::thread::spawn(move || {
@@ -46,9 +51,9 @@ impl Display {
                     (stage, since) = (seen.stage, Instant::now());
                 }
                 // A terminal that went away is no reason to stop measuring.
-                let _unseen = write!(stderr(), "\r\x1b[K{}", line(&live, since.elapsed()));
+                let _unseen = write!(there, "\r\x1b[K{}", line(&live, since.elapsed()));
             }
-            let _unseen = write!(stderr(), "\r\x1b[K");
+            let _unseen = write!(there, "\r\x1b[K");
         });
         Display(Some((end, drawer)))
     }

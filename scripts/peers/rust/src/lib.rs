@@ -1,0 +1,117 @@
+//! The contract of a server executable (ARCHITECTURE.md) for peers that are Rust libraries: command
+//! line, `--describe`, first line, last line, signals. What a peer's own file holds is its way of
+//! serving.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use clap::Parser;
+use nix::sys::signal::{SigSet, Signal};
+use serde_json::json;
+
+/// Body of `/`: what every server here answers.
+pub const HELLO: &[u8] = b"Hello, world!";
+
+/// Connections that may wait to be accepted: the models' number.
+pub const BACKLOG: i32 = 4_096;
+
+/// Requests answered.
+pub static REQUESTS: AtomicU64 = AtomicU64::new(0);
+
+/// One peer.
+pub struct Peer {
+    /// `NAME` of `serve-NAME`.
+    pub name: &'static str,
+    /// One line: the library, and how it waits.
+    pub description: &'static str,
+    /// Whether it closes a connection that was asked to be closed (`Connection: close`).
+    pub closes_when_asked: bool,
+    /// Listens on the address, serves on threads of its own, and says which port it got.
+    pub start: fn(SocketAddr) -> io::Result<SocketAddr>,
+}
+
+/// A peer behind the contract of ARCHITECTURE.md. It answers / only, over HTTP.
+#[derive(Parser)]
+#[command(version, about, help_expected = true)]
+struct Arguments {
+    /// Address to listen on; port 0 picks a free one, and the first line of output names it.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// http.
+    #[arg(long, default_value = "http", value_parser = ["http"])]
+    protocol: String,
+    /// 1: a loop is compared with a loop.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1))]
+    workers: u16,
+    /// Accepted, without effect: only descriptors limit it.
+    #[arg(long, value_name = "N")]
+    conns_max: Option<u32>,
+    /// Accepted, without effect: no connection is closed for its age.
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    idle_timeout: String,
+    /// Accepted, without effect: it ends at once.
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    drain_timeout: String,
+    /// 0: a connection is never closed for the number of its requests.
+    #[arg(long, value_name = "N", default_value_t = 0,
+          value_parser = clap::value_parser!(u64).range(0..=0))]
+    keepalive_requests: u64,
+    /// Print one line of JSON about this server and exit.
+    #[arg(long)]
+    describe: bool,
+}
+
+/// Runs the peer until SIGTERM or SIGINT.
+pub fn run(peer: &Peer) -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = if arguments.describe { describe(peer) } else { serve(peer, arguments.listen) };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("serve-{}: {error}", peer.name);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn describe(peer: &Peer) -> io::Result<()> {
+    say(&json!({
+        "name": peer.name,
+        "description": peer.description,
+        "place": {"blocking": false, "synchronous": true},
+        "protocols": ["http"],
+        "paths": ["/"],
+        "closes_when_asked": peer.closes_when_asked,
+        "workers": "one",
+        "workers_reason": "a loop is compared with a loop",
+        "limits": {},
+        "flavours": [],
+        "unavailable": null,
+    }))
+}
+
+fn serve(peer: &Peer, listen: SocketAddr) -> io::Result<()> {
+    // Blocked before any thread exists, so that only the wait below sees them.
+    let mut stop = SigSet::empty();
+    stop.add(Signal::SIGTERM);
+    stop.add(Signal::SIGINT);
+    stop.thread_block()?;
+    let address = (peer.start)(listen)
+        .map_err(|error| io::Error::other(format!("cannot listen on {listen}: {error}")))?;
+    say_line(&format!("listening {address} model={} pid={}", peer.name, std::process::id()))?;
+    stop.wait()?;
+    // The threads that serve end with the process.
+    say(&json!({"model": peer.name, "requests": REQUESTS.load(Ordering::Relaxed)}))
+}
+
+fn say(value: &serde_json::Value) -> io::Result<()> {
+    say_line(&value.to_string())
+}
+
+fn say_line(line: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()
+}
