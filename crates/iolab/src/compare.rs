@@ -10,6 +10,7 @@
 
 mod render;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,7 +20,8 @@ use record::{Environment, Results, Role, Workload};
 use crate::failure::Failure;
 use crate::report;
 use crate::statistics::{
-    Contrast, Estimate, Verdict, log_ratio, median, paired_ratio, unpaired_ratio, verdicts,
+    Contrast, Estimate, Verdict, log_ratio, median, paired_ratio, separable, separable_unpaired,
+    unpaired_ratio, verdicts,
 };
 use crate::summary::{
     Arena, Cell, Figure, Rounds, Summary, WorkloadSummary, is_judged, reach, rounds, summarise,
@@ -199,18 +201,35 @@ fn figures_of(workload: &WorkloadSummary) -> [Figure; 3] {
     }
 }
 
-/// One comparison before its family is complete.
-type Candidate = (Row, Contrast);
+/// One comparison before its family is complete: with whether its rounds are enough, even if all
+/// were won, for one call in a family of so many.
+struct Candidate {
+    row: Row,
+    contrast: Contrast,
+    enough: Box<dyn Fn(usize) -> bool>,
+}
 
-/// Verdicts figure by figure: each is a family.
-fn judged(candidates: Vec<Candidate>) -> Vec<Row> {
+/// Verdicts figure by figure: each is a family. Where its rounds are too few to call anything
+/// different, a note says so: `~` would pass for an answer.
+fn judged(candidates: Vec<Candidate>, notes: &mut Vec<String>) -> Vec<Row> {
+    let mut families: BTreeMap<Figure, Vec<Candidate>> = BTreeMap::new();
+    for candidate in candidates {
+        families.entry(candidate.row.figure).or_default().push(candidate);
+    }
     let mut rows = Vec::new();
-    for figure in [Figure::Rate, Figure::P99, Figure::Server, Figure::Sum] {
-        let of_figure = || candidates.iter().filter(|(row, _)| row.figure == figure);
-        let family: Vec<Contrast> = of_figure().map(|(_, contrast)| *contrast).collect();
-        rows.extend(of_figure().zip(verdicts(&family)).map(|((row, _), verdict)| {
-            let (workload, model) = (row.workload.clone(), row.model.clone());
-            Row { workload, model, change: Change::of(verdict, figure), ..*row }
+    for (figure, family) in families {
+        let size = family.len();
+        if !family.iter().any(|candidate| (candidate.enough)(size)) {
+            let name = figure.name();
+            notes.push(format!(
+                "{name}: so few rounds cannot show any difference at 95 % in {size} comparisons; \
+                 take more rounds, or compare less at once."
+            ));
+        }
+        let contrasts: Vec<Contrast> = family.iter().map(|one| one.contrast).collect();
+        rows.extend(family.into_iter().zip(verdicts(&contrasts)).map(|(candidate, verdict)| Row {
+            change: Change::of(verdict, figure),
+            ..candidate.row
         }));
     }
     rows
@@ -251,13 +270,9 @@ fn two_runs(a: &Side, b: &Side, arguments: &Arguments) -> Comparison {
             && a.summary.workloads.iter().all(|w| w.workload.name != **name)
     });
     notes.extend(only_b.map(|name| format!("{name}: only in {}.", b.name)));
-    let differences = differences(&a.results, &b.results);
-    Comparison {
-        sides: [a.name.clone(), b.name.clone()],
-        rows: judged(candidates),
-        differences,
-        notes,
-    }
+    let rows = judged(candidates, &mut notes);
+    let sides = [a.name.clone(), b.name.clone()];
+    Comparison { sides, rows, differences: differences(&a.results, &b.results), notes }
 }
 
 /// The description is for readers; everything else is the load.
@@ -315,7 +330,8 @@ fn unpaired(
         threshold,
         change: Change::Alike,
     };
-    Ok((row, contrast))
+    let (a, b) = (values_a.len(), values_b.len());
+    Ok(Candidate { row, contrast, enough: Box::new(move |size| separable_unpaired(a, b, size)) })
 }
 
 /// How far the reference's second runs are from its first.
@@ -363,12 +379,8 @@ fn two_models(side: &Side, arguments: &Arguments) -> Result<Comparison, Failure>
             }
         }
     }
-    Ok(Comparison {
-        sides: [base.clone(), other.clone()],
-        rows: judged(candidates),
-        differences: Vec::new(),
-        notes,
-    })
+    let rows = judged(candidates, &mut notes);
+    Ok(Comparison { sides: [base.clone(), other.clone()], rows, differences: Vec::new(), notes })
 }
 
 fn paired(
@@ -411,7 +423,12 @@ fn paired(
         threshold,
         change: Change::Alike,
     };
-    Ok((row, if turned { contrast.turned() } else { contrast }))
+    let rounds = a.keys().filter(|round| b.contains_key(round)).count();
+    Ok(Candidate {
+        row,
+        contrast: if turned { contrast.turned() } else { contrast },
+        enough: Box::new(move |size| separable(rounds, size, kind)),
+    })
 }
 
 /// What a reader must know before believing a comparison of two runs.
@@ -440,4 +457,142 @@ fn differences(a: &Results, b: &Results) -> Vec<(String, String, String)> {
     };
     let both = told(a).into_iter().zip(told(b));
     both.filter(|(a, b)| a.1 != b.1).map(|(a, b)| (a.0.to_owned(), a.1, b.1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+    use clap::Parser;
+    use record::Outcome;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn arguments(line: &str) -> Arguments {
+        Line::try_parse_from(line.split_whitespace()).unwrap().arguments
+    }
+
+    fn side(name: &str, results: Results) -> Side {
+        let summary = summarise(&results);
+        Side { name: name.into(), results, summary }
+    }
+
+    /// The fixture, with this model's rate (and so its CPU per request) changed.
+    fn changed(model: &str, factor: f64) -> Results {
+        let mut results = fixture::results();
+        // Only the rounds that are alike: the fixture's even rounds are 20 % slower for everybody,
+        // which a run compared with another one cannot take out.
+        results.trials.retain(|trial| trial.slot.round % 2 == 1);
+        for trial in results.trials.clone() {
+            for later in [10, 20, 30] {
+                let mut trial = trial.clone();
+                trial.slot.round += later;
+                results.trials.push(trial);
+            }
+        }
+        for trial in results.trials.iter_mut().filter(|trial| trial.slot.model == model) {
+            if let Outcome::Measured(measured) = &mut trial.outcome {
+                measured.load.requests_per_s *= factor;
+            }
+        }
+        results
+    }
+
+    fn change(comparison: &Comparison, model: &str, figure: Figure) -> Change {
+        let row = comparison
+            .rows
+            .iter()
+            .find(|r| r.workload == "http-keepalive" && r.model == model && r.figure == figure);
+        row.unwrap().change
+    }
+
+    #[test]
+    fn a_slower_model_is_found_between_two_runs_and_the_others_are_not() {
+        let (a, b) = (side("a", changed("poll", 1.0)), side("b", changed("poll", 0.8)));
+        let comparison = two_runs(&a, &b, &arguments("compare a b"));
+        assert_eq!(change(&comparison, "poll", Figure::Rate), Change::Worse);
+        assert_eq!(change(&comparison, "epoll", Figure::Rate), Change::Alike);
+        let back = two_runs(&b, &a, &arguments("compare b a"));
+        assert_eq!(change(&back, "poll", Figure::Rate), Change::Better);
+        // 20 % is not more than 30 %.
+        let lenient = two_runs(&a, &b, &arguments("compare a b --threshold 30%"));
+        assert_eq!(change(&lenient, "poll", Figure::Rate), Change::Alike);
+        // A client at its end says nothing of the server's rate, and a note says that.
+        let note = comparison.notes.iter().find(|note| note.contains("threads, req/s"));
+        assert!(note.unwrap().contains("The client was the limit"), "{note:?}");
+    }
+
+    #[test]
+    fn what_the_machine_itself_moved_is_no_difference() {
+        let (mut a, mut b) = (changed("poll", 1.0), changed("poll", 0.8));
+        let gauge = |us| record::Gauge { round: 1, null_syscall_ns: 1.0, echo_one_thread_us: us };
+        (a.gauges, b.gauges) = (vec![gauge(8.0)], vec![gauge(10.5)]);
+        let comparison = two_runs(&side("a", a), &side("b", b), &arguments("compare a b"));
+        assert_eq!(change(&comparison, "poll", Figure::Rate), Change::Alike);
+    }
+
+    #[test]
+    fn two_models_of_one_run_are_paired_by_round() {
+        let one = side("run", fixture::results());
+        let compare = |line: &str| two_models(&one, &arguments(line)).unwrap();
+        let comparison = compare("compare run --models epoll,poll");
+        assert_eq!(change(&comparison, "poll : epoll", Figure::Rate), Change::Worse);
+        assert_eq!(change(&comparison, "poll : epoll", Figure::Server), Change::Worse);
+        // The reference second, and neither of them the reference.
+        let comparison = compare("compare run --models poll,epoll");
+        assert_eq!(change(&comparison, "epoll : poll", Figure::Rate), Change::Better);
+        let comparison = compare("compare run --models select,poll");
+        assert_eq!(change(&comparison, "poll : select", Figure::Rate), Change::Worse);
+        assert!(two_models(&one, &arguments("compare run --models epoll")).is_err());
+    }
+
+    #[test]
+    fn open_loops_are_compared_by_their_tail() {
+        let one = side("run", fixture::open_loop());
+        let comparison = two_models(&one, &arguments("compare run --models epoll,poll")).unwrap();
+        let figures: Vec<Figure> = comparison.rows.iter().map(|row| row.figure).collect();
+        assert_eq!(figures, [Figure::P99], "{:?}", comparison.notes);
+        assert!(comparison.notes.iter().any(|note| note.contains("fell behind its schedule")));
+    }
+
+    #[test]
+    fn rounds_that_can_show_nothing_are_told() {
+        let few = |mut results: Results| {
+            results.trials.retain(|trial| trial.slot.round <= 3);
+            side("few", results)
+        };
+        let (a, b) = (few(fixture::results()), few(changed("poll", 0.5)));
+        let comparison = two_runs(&a, &b, &arguments("compare a b"));
+        assert!(comparison.rows.iter().all(|row| row.change == Change::Alike));
+        assert!(comparison.notes.iter().any(|note| note.contains("so few rounds")));
+    }
+
+    #[test]
+    fn differences_of_environment_and_load_are_told() {
+        let mut other = fixture::results();
+        other.environment.kernel = "6.1.0".into();
+        other.environment.commit = Some("fedcba".into());
+        other.workloads[0].connections = 8;
+        let (a, b) = (side("a", fixture::results()), side("b", other));
+        let comparison = two_runs(&a, &b, &arguments("compare a b"));
+        let names: Vec<&str> = comparison.differences.iter().map(|d| d.0.as_str()).collect();
+        assert_eq!(names, ["kernel", "commit"]);
+        assert!(comparison.rows.iter().all(|row| row.workload == "idle-10000"));
+        assert!(comparison.notes.iter().any(|note| note.contains("another load")));
+    }
+
+    #[test]
+    fn names_that_are_not_there_and_odd_shares_are_slips() {
+        let one = side("run", fixture::results());
+        let why = known(&one, &arguments("compare run --models epoll,kqueue")).unwrap_err().0;
+        assert!(why.contains("run: no model kqueue; it has serial, threads"), "{why}");
+        let why = known(&one, &arguments("compare run --workloads echo")).unwrap_err().0;
+        assert!(why.contains("no workload echo"), "{why}");
+        assert_eq!((share("5%"), share("0.05"), share("5 %")), (Ok(0.05), Ok(0.05), Ok(0.05)));
+        assert!(share("five").is_err() && share("-1").is_err() && share("NaN").is_err());
+    }
 }

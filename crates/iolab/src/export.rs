@@ -166,7 +166,7 @@ pub fn benchmarks(results: &Results, name: &str, chosen: &dyn Fn(&str, &str) -> 
     let mut out = String::new();
     for (key, value) in [
         ("goos", "linux"),
-        ("goarch", std::env::consts::ARCH),
+        ("goarch", goarch()),
         ("pkg", "iolab"),
         ("cpu", &environment.cpu_model),
         ("kernel", &environment.kernel),
@@ -185,6 +185,15 @@ pub fn benchmarks(results: &Results, name: &str, chosen: &dyn Fn(&str, &str) -> 
         }
     }
     out
+}
+
+/// The name that Go has for this kind of processor.
+fn goarch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 /// `http-keepalive` -> `BenchmarkHttpKeepalive`: what follows the word must not be a small letter.

@@ -8,7 +8,9 @@ mod bootstrap;
 mod family;
 
 pub use bootstrap::{Interval, Unpaired, interval_of_median, unpaired_ratio};
-pub use family::{Contrast, Match, Verdict, rounds_needed, separable, tied_ranks, verdicts};
+pub use family::{
+    Contrast, Match, Verdict, rounds_needed, separable, separable_unpaired, tied_ranks, verdicts,
+};
 
 /// Confidence of a printed interval. Verdicts use stricter ones: see [`verdicts`].
 pub const CONFIDENCE: f64 = 0.95;
@@ -37,6 +39,11 @@ impl Random {
     /// A number below `bound` (Lemire's multiplication; its bias is below bound / 2^64).
     pub fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.next()) * bound as u128) >> 64) as usize
+    }
+
+    /// A number in [0, 1), of 53 random bits.
+    pub fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// Fisher-Yates: every order is equally likely.

@@ -533,4 +533,136 @@ mod tests {
                 .contains("3 rounds")
         );
     }
+
+    #[test]
+    fn the_floor_is_no_competitor_and_its_rate_is_the_ceiling() {
+        let mut results = fixture::with_floor(fixture::results());
+        let busy_client = |results: &mut Results| {
+            for trial in results.trials.iter_mut().filter(|t| t.slot.model == "epoll") {
+                if let Outcome::Measured(measured) = &mut trial.outcome {
+                    measured.load.client_cpu_us = 950_000;
+                }
+            }
+        };
+        let summary = summarise(&results);
+        assert!(summary.workloads[0].cells.iter().all(|cell| cell.model != "floor"));
+        let floor = summary.workloads[0].floor.as_ref().unwrap().state.as_ref().unwrap();
+        assert_eq!((floor.limit, floor.rank), (Limit::Client, None));
+        assert!(summary.workloads[1].floor.as_ref().unwrap().state.is_err());
+        let epoll = figures(&summary, "epoll");
+        assert!((epoll.floor_cpu_ratio.unwrap().median - 11.025 / 7.0).abs() < 0.02);
+        assert_eq!((epoll.limit, epoll.rank), (Limit::Server, Some((1, 2))));
+        // Both sides busy: with 98 % of the floor's rate it is the client (or the machine) that
+        // ends it; without a floor to tell, it is both.
+        busy_client(&mut results);
+        assert_eq!(figures(&summarise(&results), "epoll").limit, Limit::Client);
+        results.floor = None;
+        assert_eq!(figures(&summarise(&results), "epoll").limit, Limit::Both);
+    }
+
+    #[test]
+    fn who_beats_the_floor_gets_a_doubt() {
+        let mut results = fixture::with_floor(fixture::results());
+        let beaten = |results: &Results| {
+            let summary = summarise(results);
+            let doubts = &figures(&summary, "epoll").doubts;
+            doubts.iter().any(|doubt| matches!(doubt, Doubt::BeatsFloor(..)))
+        };
+        assert!(!beaten(&results));
+        for trial in results.trials.iter_mut().filter(|t| t.slot.model == "floor") {
+            if let Outcome::Measured(measured) = &mut trial.outcome {
+                measured.load.requests_per_s *= 0.9;
+            }
+        }
+        assert!(beaten(&results));
+    }
+
+    #[test]
+    fn calls_are_per_request_of_the_counting_pass() {
+        let summary = summarise(&fixture::with_counts(fixture::results()));
+        let calls = figures(&summary, "epoll").calls.clone().unwrap();
+        assert!((calls.total - 2.0401).abs() < 1e-9);
+        let wanted = [("recvfrom", 1.0), ("sendto", 1.0), ("epoll_wait", 0.04), ("mmap", 0.0001)];
+        assert_eq!(calls.by_name, wanted.map(|(name, share)| (name.to_owned(), share)));
+        assert_eq!(figures(&summary, "poll").calls, None);
+        // Times of a counting pass are not used.
+        assert!((figures(&summary, "epoll").rate.median - 90_000.0).abs() < 1.0);
+        assert!(!summary.doubts.contains(&Doubt::NotCounted));
+        assert!(summarise(&fixture::results()).doubts.contains(&Doubt::NotCounted));
+    }
+
+    #[test]
+    fn open_loops_merge_their_valid_rounds_and_rank_by_cpu() {
+        let summary = summarise(&fixture::open_loop());
+        let of = |model: &str| cell(&summary, "open-2k", model).state.as_ref().unwrap();
+        let (epoll, poll, busy) = (of("epoll"), of("poll"), of("busy"));
+        let open = epoll.open.as_ref().unwrap();
+        // One round of six took 900 us: that is the 99th percentile of all requests, although the
+        // mean of the rounds' percentiles would say 233 us.
+        assert!((open.p50_us.unwrap() - 100.0).abs() < 0.2);
+        assert!((open.p99_us.unwrap() - 900.0).abs() < 1.0);
+        assert!((open.send_lag_p99_us.unwrap() - 5.0).abs() < 0.1);
+        assert_eq!((epoll.limit, epoll.rank, epoll.cpu_rank), (Limit::Offered, None, Some((1, 1))));
+        // Its client fell behind in one round, which counts for nothing and spoils the cell.
+        let open = poll.open.as_ref().unwrap();
+        assert_eq!((open.valid_rounds, open.invalid_rounds, poll.cpu_rank), (5, 1, None));
+        assert!(poll.doubts.contains(&Doubt::ClientBehind(1, 6)));
+        assert!((poll.cpu_ratio.unwrap().median - 1.3).abs() < 1e-3);
+        assert!(!poll.doubts.iter().any(|doubt| matches!(doubt, Doubt::FailedRounds(_))));
+        let overload = busy.doubts.iter().any(|doubt| matches!(doubt, Doubt::Overload(_)));
+        assert!(overload && busy.cpu_rank.is_none());
+    }
+
+    #[test]
+    fn a_cell_without_a_valid_round_is_empty_and_says_why() {
+        let mut results = fixture::open_loop();
+        for trial in results.trials.iter_mut().filter(|t| t.slot.model == "poll") {
+            if let Outcome::Measured(measured) = &mut trial.outcome {
+                let open = measured.load.open_loop.as_mut().unwrap();
+                open.invalid = Some("12 % of the requests were sent late".into());
+            }
+        }
+        let summary = summarise(&results);
+        let why = cell(&summary, "open-2k", "poll").state.as_ref().unwrap_err();
+        assert!(why.contains("every round was invalid: 12 %"), "{why}");
+    }
+
+    #[test]
+    fn too_many_models_for_the_rounds_are_not_ranked() {
+        let mut results = fixture::results();
+        let poll: Vec<Trial> =
+            results.trials.iter().filter(|t| t.slot.model == "poll").cloned().collect();
+        // Sixteen models under 6 rounds: 120 pairs, and 2 x 4^-6 x 120 = 0.059 > 0.05.
+        for i in 0..13 {
+            let label = format!("poll{i}");
+            results.models.push(Model { label: label.clone(), ..fixture::model("poll") });
+            for trial in &poll {
+                let mut trial = trial.clone();
+                trial.slot.model = label.clone();
+                results.trials.push(trial);
+            }
+        }
+        let summary = summarise(&results);
+        let noise = &summary.workloads[0].rate_noise;
+        let why = noise.refused.as_deref().unwrap();
+        assert!(why.contains("6 rounds cannot separate 17 models at 95 % (7 can)"), "{why}");
+        assert!(summary.doubts.iter().any(|doubt| matches!(doubt, Doubt::TooFewRounds(_))));
+    }
+
+    #[test]
+    fn a_machine_that_drifts_is_told() {
+        let mut results = fixture::results();
+        let gauge = |round, echo_one_thread_us| record::Gauge {
+            round,
+            null_syscall_ns: 100.0,
+            echo_one_thread_us,
+        };
+        results.gauges = vec![gauge(1, 8.0), gauge(2, 8.5)];
+        let drifts = |results: &Results| {
+            summarise(results).doubts.iter().any(|doubt| matches!(doubt, Doubt::GaugeDrift(_)))
+        };
+        assert!(!drifts(&results));
+        results.gauges.push(gauge(3, 9.2));
+        assert!(drifts(&results));
+    }
 }

@@ -1,101 +1,11 @@
 //! A written result file reads back identically, and files that are none say so in one sentence.
 
-use record::{
-    Arrivals, Calls, Environment, Gauge, IdleSample, LoadOutcome, Measured, Model, Outcome,
-    ParseError, Preset, Results, Role, SCHEMA_VERSION, ServerExit, ServerSample, Settings, Skip,
-    Slot, Trial, Workload, schema,
-};
+use record::{ParseError, Results, SCHEMA_VERSION, schema};
 use serde_json::{Value, json};
 
-fn load() -> LoadOutcome {
-    LoadOutcome {
-        requests: 12_345,
-        duration_s: 0.1 + 0.2,
-        requests_per_s: 41_150.000_000_1,
-        bytes_sent: u64::MAX,
-        ended_early: Some("the server died".into()),
-        ..LoadOutcome::default()
-    }
-}
+mod sample;
 
-fn slot(position: u32) -> Slot {
-    let (workload, model) = ("echo-64".into(), "epoll".into());
-    Slot {
-        round: 1,
-        position,
-        workload,
-        model,
-        role: if position == 1 { Role::Sentinel } else { Role::Timed },
-    }
-}
-
-fn trials() -> Vec<Trial> {
-    let measured = Measured {
-        load: load(),
-        server: ServerSample { cpu_us: 3, ..ServerSample::default() },
-        machine: Default::default(),
-        idle: Some(IdleSample { duration_s: 1.0 / 3.0, ..IdleSample::default() }),
-        idle_connections_lost: 0,
-        exit: ServerExit { counters: Some(json!({ "requests": 1 })), ..ServerExit::default() },
-        calls: Some(Calls { total: 2, ..Calls::default() }),
-    };
-    let failed = Outcome::Failed { reason: "ended at once".into() };
-    let trial =
-        |position, outcome| Trial { slot: slot(position), started_s: 0.7, took_s: 1e-7, outcome };
-    vec![trial(0, Outcome::Measured(Box::new(measured))), trial(1, failed)]
-}
-
-fn results() -> Results {
-    Results {
-        schema_version: SCHEMA_VERSION,
-        environment: Environment { steal_since_boot_s: Some(0.1), ..Environment::default() },
-        settings: Settings {
-            preset: Preset::Quick,
-            seed: u64::MAX,
-            rounds: 1,
-            warm_up_s: 0.1,
-            window_s: 0.25,
-            idle_sample_s: 0.5,
-            idle_sample_rounds: 1,
-            counting_rounds: 0,
-            budget_s: None,
-            server_cores: vec![0],
-            client_cores: vec![1],
-        },
-        workloads: vec![Workload {
-            name: "echo-64".into(),
-            description: "64 bytes".into(),
-            protocol: "echo".into(),
-            path: None,
-            payload_bytes: 64,
-            post: false,
-            connections: 64,
-            connect_per_request: false,
-            pipelining: 1,
-            streaming: false,
-            rate_per_s: None,
-            arrivals: Arrivals::Poisson,
-            idle_connections: 0,
-            idle_sample_connections: 0,
-        }],
-        models: vec![Model {
-            label: "epoll".into(),
-            name: "epoll".into(),
-            description: "one thread".into(),
-            protocols: vec!["echo".into()],
-            arguments: vec![],
-            connections_max: None,
-            connections_max_reason: None,
-            describe: json!({ "name": "epoll", "anything": [1, 2.5, null] }),
-        }],
-        reference: "epoll".into(),
-        floor: None,
-        skips: vec![Skip { model: "uring".into(), workload: None, reason: "not permitted".into() }],
-        schedule: vec![slot(0), slot(1)],
-        trials: trials(),
-        gauges: vec![Gauge { round: 1, ..Gauge::default() }],
-    }
-}
+use sample::results;
 
 #[test]
 fn what_was_written_reads_back_identically() {

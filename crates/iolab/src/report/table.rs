@@ -19,8 +19,8 @@ different at 95 % over all models of the table at once (Holm) and by more than t
 shown to differ. srv, cli, sum: CPU microseconds per request of server, client and both. csw: \
 context switches of the server per request, voluntary (it waited) and involuntary (preempted). \
 queue: time that its threads were runnable without a core, per request. sat. p50/p99: at \
-saturation, so mostly queueing and not \"the latency\". KiB/conn: memory per connection, the \
-process's own + the kernel's. Open loops: latency from the moment when a request was due; lag: what \
+saturation, so mostly queueing and not \"the latency\". KiB/conn: memory per active \
+connection, the process's own + the kernel's, what the first requests fault in included. Open loops: latency from the moment when a request was due; lag: what \
 the client itself was late by.";
 
 /// How a table is drawn.
@@ -621,5 +621,37 @@ mod tests {
         let ratios = ratios(&summary.workloads[0], "epoll", Style::Markdown);
         assert!(ratios.contains("less"), "{ratios}");
         assert!(costs(&summary, Style::Markdown).contains("| threads"));
+    }
+
+    #[test]
+    fn the_ledger_tells_calls_floor_and_what_is_not_available() {
+        let mut results = fixture::with_counts(fixture::with_floor(fixture::results()));
+        results.environment.kernel_memory_unavailable = Some("no cgroup can be made".into());
+        let text = terminal(&results, &summarise(&results));
+        assert!(text.contains("recvfrom 1.00 sendto 1.00 epoll_wait 0.04"), "{text}");
+        assert!(!text.contains("mmap"), "{text}");
+        assert!(text.contains("Floor: floor parses nothing and sends canned replies: 91,800"));
+        assert!(text.contains("sockets n/a: no cgroup can be made."), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= COLUMNS_MAX), "{text}");
+        results.environment.counting_unavailable = Some("no tracepoints".into());
+        results.trials.retain(|trial| trial.slot.role != record::Role::Counting);
+        let text = terminal(&results, &summarise(&results));
+        assert!(text.contains("System calls: n/a: no tracepoints."), "{text}");
+    }
+
+    #[test]
+    fn an_open_loop_has_a_table_of_its_own() {
+        let results = fixture::open_loop();
+        let text = terminal(&results, &summarise(&results));
+        let row = |model: &str| {
+            let mut rows = text.lines().filter(|line| !line.starts_with("Noise"));
+            rows.find(|line| line.split_whitespace().nth(1) == Some(model)).unwrap().to_owned()
+        };
+        assert!(row("poll").contains("5 of 6") && row("busy").contains("90.0 %"), "{text}");
+        assert!(row("epoll").contains("2,000") && row("epoll").contains("900"), "{text}");
+        assert!(!text.contains("sat. p50/p99 us"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= COLUMNS_MAX), "{text}");
+        let markdown = markdown(&results, &summarise(&results));
+        assert!(markdown.contains("| offered/s |"), "{markdown}");
     }
 }

@@ -145,6 +145,31 @@ pub struct Unpaired {
     log_ratios: Vec<f64>,
 }
 
+/// Medians of resamples, drawn from their distribution instead of resample by resample.
+struct Drawn {
+    /// Each median, and the probability of it or a smaller one.
+    cumulated: Vec<(f64, f64)>,
+}
+
+impl Drawn {
+    fn new(values: &[f64]) -> Drawn {
+        let mut sum = 0.0;
+        let cumulate = |(value, probability)| {
+            sum += probability;
+            (value, sum)
+        };
+        Drawn { cumulated: distribution(values).into_iter().map(cumulate).collect() }
+    }
+
+    fn next(&self, random: &mut Random) -> f64 {
+        let last = self.cumulated.len() - 1;
+        // What was left out of the distribution is missing from its sum, 1e-12 at most.
+        let point = random.unit() * self.cumulated[last].1;
+        let index = self.cumulated.partition_point(|(_, sum)| *sum <= point);
+        self.cumulated[index.min(last)].0
+    }
+}
+
 /// Resamples both runs, each on its own. `None` when either has no value or one that is not above
 /// zero; the interval is missing when either has fewer than three.
 pub fn unpaired_ratio(a: &[f64], b: &[f64], seed: u64) -> Option<Unpaired> {
@@ -153,13 +178,10 @@ pub fn unpaired_ratio(a: &[f64], b: &[f64], seed: u64) -> Option<Unpaired> {
         return None;
     }
     let median_ratio = median(b)? / median(a)?;
+    let (of_a, of_b) = (Drawn::new(a), Drawn::new(b));
     let mut random = Random::new(seed);
-    let mut drawn = |values: &[f64]| {
-        let draw = |_| values[random.below(values.len())];
-        median(&(0..values.len()).map(draw).collect::<Vec<_>>())
-    };
     let mut log_ratios: Vec<f64> =
-        (0..RESAMPLES).filter_map(|_| Some((drawn(b)? / drawn(a)?).ln())).collect();
+        (0..RESAMPLES).map(|_| (of_b.next(&mut random) / of_a.next(&mut random)).ln()).collect();
     log_ratios.sort_by(f64::total_cmp);
     let ratios: Vec<f64> = log_ratios.iter().map(|log| log.exp()).collect();
     let tail = RESAMPLES / 40; // 2.5 % on each side

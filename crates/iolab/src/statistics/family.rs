@@ -140,6 +140,13 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
     adjusted
 }
 
+/// Whether two runs of so many rounds, none of whose rounds overlap, are enough for one call in a
+/// family of so many comparisons.
+pub fn separable_unpaired(a: usize, b: usize, comparisons: usize) -> bool {
+    let orders: f64 = (1..=b).map(|i| (a + i) as f64 / i as f64).product();
+    2.0 / orders * comparisons as f64 <= ALPHA
+}
+
 /// What a comparison came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -270,6 +277,8 @@ mod tests {
         assert_eq!(rounds_needed(9, Match::WithReference), 6);
         assert_eq!(rounds_needed(45, Match::BesideReference), 6);
         assert!(!separable(5, 9, Match::WithReference));
+        // Two runs of four rounds: 2 of C(8, 4) = 70 orders, 0.029.
+        assert!(separable_unpaired(4, 4, 1) && !separable_unpaired(4, 4, 2));
         let rounds = |n: usize| vec![(0.5, 0.001); n];
         let family = |n| vec![Contrast::paired(&rounds(n), Match::WithReference, 0.03); 9];
         assert!(verdicts(&family(5)).iter().all(|v| *v == Verdict::Alike));

@@ -17,7 +17,7 @@ struct Noise(&'static [f64]);
 
 /// Uniform in (0, 1].
 fn uniform(random: &mut Random) -> f64 {
-    ((random.next() >> 11) as f64 + 1.0) / (1_u64 << 53) as f64
+    1.0 - random.unit()
 }
 
 /// The factor by which a measurement is off. Nine of ten are scattered normally (Box and Muller,

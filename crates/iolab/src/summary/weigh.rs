@@ -110,9 +110,7 @@ fn of_machine(scene: &Scene, figures: &Figures, rounds: &Rounds) -> Vec<Doubt> {
     let mut add = |raised: bool, doubt: Doubt| doubts.extend(raised.then_some(doubt));
     let spread = figures.rate.deviation / figures.rate.median;
     add(spread > SPREAD_MAX, Doubt::Spread(spread));
-    let little = middle(&|m| {
-        m.load.requests_per_s * m.load.latency.mean_us / 1e6 / m.load.mean_in_flight.max(1e-9)
-    });
+    let little = middle(&little);
     // With stuck connections, which wait for ever, the law cannot hold inside a window; in an open
     // loop a request's time begins before it is on its way.
     let holds = figures.open.is_some()
@@ -130,6 +128,13 @@ fn of_machine(scene: &Scene, figures: &Figures, rounds: &Rounds) -> Vec<Doubt> {
     });
     add(other > OTHER_LOAD_MAX, Doubt::OtherLoad(other));
     doubts
+}
+
+/// Little's law, L = lambda x W (Operations Research 9, 1961): rate x mean latency over the requests
+/// on their way, each of the three measured on its own. 1 when they belong to the same system.
+fn little(measured: &Measured) -> f64 {
+    let load = &measured.load;
+    load.requests_per_s * load.latency.mean_us / 1e6 / load.mean_in_flight.max(1e-9)
 }
 
 /// The doubts about a whole run.
@@ -155,4 +160,41 @@ pub fn of_run(results: &Results, workloads: &[WorkloadSummary]) -> Vec<Doubt> {
     let few = workloads.iter().filter(few).count() as u32;
     doubts.extend((few > 0).then_some(Doubt::TooFewRounds(few)));
     doubts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+    use crate::summary::summarise;
+
+    /// The queue M/M/1 in closed form: with arrivals of 800 a second and a service of 1 ms, L =
+    /// rho / (1 - rho) = 4 and W = 1 / (mu - lambda) = 5 ms.
+    #[test]
+    fn littles_law_holds_for_a_queue_with_a_known_answer() {
+        let mut measured = fixture::measured(800, 1.0, 0.1);
+        (measured.load.mean_in_flight, measured.load.latency.mean_us) = (4.0, 5_000.0);
+        assert!((little(&measured) - 1.0).abs() < 1e-12);
+        // Timed from the send instead of the arrival, the wait of 4 ms is missing.
+        measured.load.latency.mean_us = 1_000.0;
+        assert!((little(&measured) - 0.2).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_client_that_miscounts_is_told_by_littles_law() {
+        let doubted = |in_flight: f64| {
+            let mut results = fixture::results();
+            for trial in &mut results.trials {
+                if let record::Outcome::Measured(measured) = &mut trial.outcome {
+                    measured.load.mean_in_flight = in_flight;
+                }
+            }
+            let summary = summarise(&results);
+            let poll = summary.workloads[0].cells.iter().find(|cell| cell.model == "poll");
+            let doubts = &poll.unwrap().state.as_ref().unwrap().doubts;
+            doubts.iter().any(|doubt| matches!(doubt, Doubt::LittlesLaw(_)))
+        };
+        // 64 connections with one request each: 4 % off is the border of a window, 8 % is not.
+        assert!(!doubted(64.0) && !doubted(61.5) && doubted(59.0));
+    }
 }
