@@ -9,7 +9,7 @@ test:
 	cargo test --workspace --locked
 
 bench-all: build
-	target/release/iolab bench
+	target/release/iolab bench --budget 10m
 
 bench-quick: build
 	target/release/iolab bench --preset quick

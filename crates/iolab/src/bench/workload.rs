@@ -48,7 +48,7 @@ macro_rules! built_in {
 }
 
 /// All of them, in the order in which they are shown.
-pub const BUILT_IN: [BuiltIn; 16] = built_in![
+pub const BUILT_IN: [BuiltIn; 15] = built_in![
     "echo-64",
     "echo-64k",
     "stream-64",
@@ -61,7 +61,6 @@ pub const BUILT_IN: [BuiltIn; 16] = built_in![
     "idle-10000",
     "file-100k",
     "rate-5000",
-    "rate-10000",
     "rate-20000",
     "rate-40000",
     "rate-80000",
@@ -122,7 +121,7 @@ mod tests {
         };
         let line = |prefix: &'static str| all.iter().filter(move |w| w.name.starts_with(prefix));
         assert_eq!(line("idle-").filter(same).count(), 3);
-        assert_eq!(line("rate-").filter(same).count(), 5);
+        assert_eq!(line("rate-").filter(same).count(), 4);
         assert!(line("rate-").all(|w| w.name == format!("rate-{}", w.rate_per_s.unwrap())));
         assert!(line("idle-").all(|w| w.name == format!("idle-{}", w.idle_connections)));
     }

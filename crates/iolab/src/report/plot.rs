@@ -165,6 +165,17 @@ mod tests {
         let panels = named(&plots, "latency-by-rate");
         assert!(panels.contains("40k: answers 75 %"), "{panels}");
         assert!(panels.contains("pale: epoll"), "{panels}");
+        // A client that fell behind at once leaves a panel that says so, and no line.
+        let mut results = fixture::rich();
+        for trial in results.trials.iter_mut().filter(|trial| trial.slot.model == "threads") {
+            if let record::Outcome::Measured(measured) = &mut trial.outcome
+                && let Some(open) = &mut measured.load.open_loop
+            {
+                open.invalid = Some("late".into());
+            }
+        }
+        let plots = drawn(&results);
+        assert!(named(&plots, "latency-by-rate").contains("10k: client too slow"));
     }
 
     #[test]

@@ -329,7 +329,12 @@ mod tests {
     fn the_report_tells_of_every_rule_and_of_every_closed_workload() {
         for rule in 1..=13 {
             assert!(REPORT.contains(&format!("### Rule {rule}: ")), "rule {rule}");
-            assert!(REPORT.contains(&format!("{{{{instrument-rule {rule}}}}}")), "rule {rule}");
+            // What rule 12 asks for is counted in the result itself.
+            let example = match rule {
+                12 => "{{count doubtful}}".to_owned(),
+                rule => format!("{{{{instrument-rule {rule}}}}}"),
+            };
+            assert!(REPORT.contains(&example), "rule {rule}");
         }
         for name in crate::bench::workload_names() {
             let told = REPORT.contains(&format!("{{{{table {name}}}}}"));

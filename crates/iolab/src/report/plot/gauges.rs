@@ -1,5 +1,5 @@
-//! The machine's own costs at the start of each round, relative to their medians: what no server can
-//! be blamed for.
+//! The machine's own costs at the start of each round, relative to their medians: what no server
+//! can be blamed for.
 
 use record::{Gauge, Results};
 

@@ -62,7 +62,7 @@ fn family(
     let panel = |(marker, model): (usize, &record::Model)| {
         let mut panel = Panel::of(results, &model.label, marker);
         panel.fill(axis, |workload| data::at_rate(results, summary, workload, &model.label));
-        (!panel.kept.is_empty() || panel.knee.is_some()).then_some(panel)
+        (!panel.kept.is_empty() || end_of(&panel).is_some()).then_some(panel)
     };
     let panels: Vec<Panel> = results.models.iter().enumerate().filter_map(panel).collect();
     let rates: Vec<f64> = axis.iter().filter_map(|w| w.rate_per_s).map(f64::from).collect();
