@@ -12,11 +12,11 @@ use super::workload;
 /// room.
 const DESCRIPTORS_SPARE: u64 = 64;
 
-/// Shortest window that a budget may ask for, in seconds. Measured with this program, 40 windows of
-/// each length interleaved on a busy machine: CPU per request spreads by 18 % over 0.2 s, 17 % over
-/// 0.25 s and 16 % over 0.5 s (coefficients of variation). So windows are not what decides, and the
-/// time that a long one takes gives more as a second round. Below 0.2 s an open loop of 5,000
-/// requests/s has too few of them for a 99th percentile.
+/// Shortest window that a budget may ask for, in seconds. Measured with this program, 120 windows
+/// of each length interleaved on a busy machine: CPU per request spreads by 20 % over 0.2 s, 18 %
+/// over 0.25 s and 16 % over 0.5 s (coefficients of variation, mean of four cells). So the length
+/// of a window is not what decides, and the time that a long one takes gives more as a second round.
+/// Below 0.2 s an open loop of 5,000 requests/s has too few of them for a 99th percentile.
 pub const WINDOW_MIN_S: f64 = 0.2;
 
 /// Shortest warm-up, in seconds: some thousand requests fill caches, branch predictors and TCP
