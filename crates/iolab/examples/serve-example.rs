@@ -48,7 +48,8 @@ fn main() -> ExitCode {
             r#"{"name":"example","description":"a thread per connection, for tests",
             "protocols":["echo","http"],"limits":{"connections_max":500,
             "connections_max_reason":"an example"},"flavours":[{"flag":"fault","values":
-            ["none","start","silent","wrong","mute","exit","die","die-idle"],"default":"none"}],"future":[1]}"#
+            ["none","start","silent","wrong","mute","exit","die","die-idle"
+            ],"default":"none"}],"future":[1]}"#
                 .replace('\n', "")
         );
         return ExitCode::SUCCESS;

@@ -130,8 +130,8 @@ pub fn inherited_counter(tracepoint: u64, filter: Option<&CStr>) -> Result<Owned
     };
     attributes.set_inherit(1);
     let close_on_exec = libc::c_ulong::from(bindings::PERF_FLAG_FD_CLOEXEC);
-    // SAFETY: `attributes` is a local of this frame; the kernel reads it (and may write its own size
-    // into it) during the call only.
+    // SAFETY: `attributes` is a local of this frame; the kernel reads it (and may write its own
+    // size into it) during the call only.
     let counter = unsafe { perf_event_open(&mut attributes, 0, -1, -1, close_on_exec) };
     let counter = owned(counter.into())?;
     if let Some(filter) = filter {

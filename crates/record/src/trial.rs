@@ -89,8 +89,8 @@ pub struct ServerSample {
     /// thread, so with any of them the sums above are lower bounds, and the whole life in
     /// `ServerExit` is the better source.
     pub threads_changed: u32,
-    /// The congestion control of its end of a connection, as the kernel tells (sock_diag(7)); `None`
-    /// where it does not.
+    /// The congestion control of its end of a connection, as the kernel tells (sock_diag(7));
+    /// `None` where it does not.
     pub congestion_control: Option<String>,
     /// Memory before the first connection of the load, idle connections included.
     pub memory_before: MemorySample,
@@ -107,8 +107,12 @@ pub struct MemorySample {
     pub page_tables_kib: u64,
     /// Threads.
     pub threads: u32,
-    /// Kernel memory charged to the server's memory cgroup, in KiB: kernel stacks, sockets and
-    /// their buffers, epoll items, page tables (again). `None` where no cgroup could be made for it.
+    /// Kernel memory charged to the server's memory cgroup, in KiB: kernel stacks, page tables
+    /// (again), open files, epoll items, rings, its ends of connections and their buffers. (Linux
+    /// 6.12 and later charge an accepted socket to who accepts it; before, it is missing.) Not in
+    /// it: the client's ends, and what the kernel keeps for itself (port hashes, timers). Each core
+    /// holds up to a page of charge in advance, so a few KiB more or less say nothing.
+    /// `None` where no cgroup could be made for it.
     pub kernel_kib: Option<u64>,
 }
 

@@ -27,8 +27,8 @@ const HEAD_BYTES_MAX: usize = 8 * 1024;
 const BATCH: usize = 128;
 
 /// Connections that one source address opens towards one server. connect(2) tries the ports of one
-/// parity first, half of the default range (14,116 of ip_local_port_range, ip(7)), and then searches
-/// the others one by one: 19,000 connections from one address took 28 s here, and 2 s like this.
+/// parity first, half of the default range (14,116 of ip_local_port_range, ip(7)), and then looks
+/// for the others one by one: 19,000 connections from one address took 28 s here, and 2 s so.
 const CONNECTIONS_PER_SOURCE: usize = 12_000;
 
 /// What the load generator and the servers choose for their sockets too: a default of bbr would
@@ -134,7 +134,7 @@ fn connect(address: SocketAddr, source: Option<Ipv4Addr>) -> Result<TcpStream, E
     socket.set_read_timeout(Some(TIMEOUT))?;
     socket.set_write_timeout(Some(TIMEOUT))?;
     socket.set_tcp_nodelay(true)?;
-    // A kernel without it (none that we know) keeps its own: the record says which one the load had.
+    // A kernel that does not let us choose keeps its own: the record says which one the load had.
     let _ = socket.set_tcp_congestion(CONGESTION_CONTROL);
     if let Some(source) = source {
         // The port is chosen by connect, where the pair of addresses must be unique, and not by

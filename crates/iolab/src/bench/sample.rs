@@ -250,8 +250,8 @@ impl<'a> Borders<'a> {
 }
 
 /// The client stands still during these calls, so what takes long (10,000 threads) is read outside
-/// of what must be exact: before the first reading of the CPU clocks and the counters, and after the
-/// second.
+/// of what must be exact: before the first reading of the CPU clocks and the counters, and after
+/// the second.
 impl Observer for Borders<'_> {
     fn window_started(&mut self) {
         let processes = self.server.processes();
