@@ -12,11 +12,11 @@ use super::workload;
 /// room.
 const DESCRIPTORS_SPARE: u64 = 64;
 
-/// Shortest window that a budget may ask for, in seconds. Measured with this program, 40 windows of
-/// each length interleaved on a busy machine: CPU per request spreads by 18 % over 0.2 s, 17 % over
-/// 0.25 s and 16 % over 0.5 s (coefficients of variation). So windows are not what decides, and the
-/// time that a long one takes gives more as a second round. Below 0.2 s an open loop of 5,000
-/// requests/s has too few of them for a 99th percentile.
+/// Shortest window that a budget may ask for, in seconds. Measured with this program, 120 windows
+/// of each length interleaved on a busy machine: CPU per request spreads by 20 % over 0.2 s, 18 %
+/// over 0.25 s and 16 % over 0.5 s (coefficients of variation, mean of four cells). So the length
+/// of a window is not what decides, and the time of a long one gives more as a second round.
+/// Below 0.2 s an open loop of 5,000 requests/s has too few of them for a 99th percentile.
 pub const WINDOW_MIN_S: f64 = 0.2;
 
 /// Shortest warm-up, in seconds: some thousand requests fill caches, branch predictors and TCP
@@ -134,8 +134,8 @@ pub fn skips(models: &[Model], workloads: &[Workload], descriptors: u64) -> Vec<
 /// that ends in `*` stands for all that begin so; a method before it, for that method instead of
 /// GET. Without the list a server answers all paths that the workloads know.
 ///
-/// One that says `"closes_when_asked": false` leaves a connection open on which the client asked for
-/// its end (RFC 9112, section 9.6), as a request with a connection of its own does.
+/// One that says `"closes_when_asked": false` leaves a connection open on which the client asked
+/// for its end (RFC 9112, section 9.6), as a request with a connection of its own does.
 fn other_paths(model: &Model, workload: &Workload) -> Option<String> {
     let closes = model.describe.get("closes_when_asked").and_then(Value::as_bool);
     if workload.connect_per_request && closes == Some(false) {
