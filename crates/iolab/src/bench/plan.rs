@@ -131,8 +131,8 @@ pub fn skips(models: &[Model], workloads: &[Workload], descriptors: u64) -> Vec<
 /// that ends in `*` stands for all that begin so; a method before it, for that method instead of
 /// GET. Without the list a server answers all paths that the workloads know.
 ///
-/// One that says `"closes_when_asked": false` leaves a connection open on which the client asked for
-/// its end (RFC 9112, section 9.6), as a request with a connection of its own does.
+/// One that says `"closes_when_asked": false` leaves a connection open on which the client asked
+/// for its end (RFC 9112, section 9.6), as a request with a connection of its own does.
 fn other_paths(model: &Model, workload: &Workload) -> Option<String> {
     let closes = model.describe.get("closes_when_asked").and_then(Value::as_bool);
     if workload.connect_per_request && closes == Some(false) {

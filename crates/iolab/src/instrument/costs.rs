@@ -20,7 +20,7 @@ pub const TRAPS: &[Trap] = &[
         name: "who-is-the-limit",
         rule: 4,
         claim: "Under a client that is slower than both, two servers of different cost give the \
-                same requests/s; CPU per request tells them apart, and the client's share says why.",
+                same requests/s; CPU per request tells them apart, the client's share says why.",
         expected: "requests/s within 5 %, CPU per request >= 1.15 x, client busy >= 90 % with both",
         takes_s: 5.0,
         check: limit,

@@ -101,8 +101,8 @@ fn faster(lab: &mut Lab) -> Result<Seen, Stop> {
     compared(lab, REFERENCE_US - STEP_US, Verdict::More, Verdict::Less)
 }
 
-/// A bench of the reference and one other; the verdicts must be these. When the rate is no figure of
-/// the server's (client-bound, say), it has no verdict, which is an answer too.
+/// A bench of the reference and one other; the verdicts must be these. When the rate is no figure
+/// of the server's (client-bound, say), it has no verdict, which is an answer too.
 fn compared(lab: &Lab, us: u32, rate: Verdict, cpu: Verdict) -> Result<Seen, Stop> {
     const ROUNDS: u32 = 8;
     let subjects = [slowed(lab, REFERENCE_US)?, slowed(lab, us)?];
@@ -328,7 +328,7 @@ fn percentiles(lab: &mut Lab) -> Result<Seen, Stop> {
     Ok(Seen::new(
         (0.008..=0.012).contains(&of_merged),
         format!(
-            "beyond the merged p99 ({} us) lie {:.2} %, beyond the mean of the p99s ({} us) {:.2} %",
+            "beyond the merged p99 ({} us) lie {:.2} %, beyond the p99s' mean ({} us) {:.2} %",
             figure(merged_us),
             of_merged * 100.0,
             figure(mean_us),
