@@ -14,6 +14,11 @@ use nix::sys::signal::{SigSet, Signal};
 
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
+/// The fault `die` ends the server after so many requests: in the load, wherever that is.
+const DIES_AFTER: u64 = 500;
+/// The fault `die-idle`: in the opening of idle connections, which are 64 at least.
+const DIES_EARLY_AFTER: u64 = 20;
+
 /// A server for tests.
 #[derive(Parser)]
 struct Arguments {
@@ -43,7 +48,7 @@ fn main() -> ExitCode {
             r#"{"name":"example","description":"a thread per connection, for tests",
             "protocols":["echo","http"],"limits":{"connections_max":500,
             "connections_max_reason":"an example"},"flavours":[{"flag":"fault","values":
-            ["none","start","silent","wrong","mute","exit"],"default":"none"}],"future":[1]}"#
+            ["none","start","silent","wrong","mute","exit","die","die-idle"],"default":"none"}],"future":[1]}"#
                 .replace('\n', "")
         );
         return ExitCode::SUCCESS;
@@ -92,6 +97,15 @@ fn serve(arguments: Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Counts a request; a server with the fault of dying then ends with its last words.
+fn count(fault: &str) {
+    let served = REQUESTS.fetch_add(1, Ordering::Relaxed) + 1;
+    if (fault, served) == ("die", DIES_AFTER) || (fault, served) == ("die-idle", DIES_EARLY_AFTER) {
+        eprintln!("serve-example: request {served} was too much");
+        std::process::exit(9);
+    }
+}
+
 fn stream_to_nowhere(mut stream: TcpStream) {
     let _ = std::io::copy(&mut stream, &mut std::io::sink());
 }
@@ -108,7 +122,7 @@ fn echo_connection(mut stream: TcpStream, fault: &str) -> std::io::Result<()> {
             bytes[0] ^= 1;
         }
         stream.write_all(&bytes[..n])?;
-        REQUESTS.fetch_add(1, Ordering::Relaxed);
+        count(fault);
     }
 }
 
@@ -144,7 +158,7 @@ fn http_connection(
             format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{last}\r\n").into_bytes();
         reply.extend_from_slice(&body);
         stream.write_all(&reply)?;
-        REQUESTS.fetch_add(1, Ordering::Relaxed);
+        count(fault);
         if close {
             return Ok(());
         }

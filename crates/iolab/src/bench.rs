@@ -8,6 +8,7 @@ mod calibrate;
 pub mod cgroup;
 mod conduct;
 pub mod counting;
+mod diag;
 pub mod discover;
 mod engine;
 pub mod environment;
@@ -20,6 +21,7 @@ pub mod sample;
 pub mod scenario;
 pub mod server;
 pub mod trial;
+mod unavailable;
 pub mod workload;
 
 use std::collections::BTreeMap;

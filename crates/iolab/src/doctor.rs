@@ -10,18 +10,25 @@ use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 
 use crate::bench::environment::{cores, sysctl};
-use crate::bench::{directories, executables};
+use crate::bench::{cgroup, counting, directories, executables};
 use crate::failure::{Failure, because};
 use crate::text::{self, COLUMNS_MAX};
 
-/// Descriptors that the largest workload needs: 10,000 idle and 64 active connections, and room.
-const DESCRIPTORS_WANTED: u64 = 10_200;
+/// Descriptors beside the idle connections: 64 active ones, and room.
+const DESCRIPTORS_SPARE: u64 = 200;
+
+/// Idle connections of the largest workload of the set.
+const IDLE_WANTED: u64 = 10_000;
+
+/// Idle connections that one process can have within the limit of 20,000 that many containers set.
+const IDLE_MOST: u64 = 19_000;
 
 /// Backlog that the servers ask for; the kernel cuts it down to somaxconn without a word.
 const BACKLOG_WANTED: u64 = 4_096;
 
-/// Client ports for one server address: the largest workload and its successors in TIME_WAIT.
-const PORTS_WANTED: u64 = 20_000;
+/// Client ports of one source address: 12,000 idle connections and the active ones, twice, as
+/// connect(2) tries the ports of one parity first and is slow when it has to try the others.
+const PORTS_WANTED: u64 = 24_200;
 
 /// Locked memory that rings needed before Linux 5.12 and zero-copy still needs, in KiB.
 const MEMLOCK_WANTED_KIB: u64 = 8 * 1024;
@@ -81,7 +88,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let checks = vec![
         descriptors(),
         ring::check(),
-        tracepoints(),
+        system_calls(),
+        kernel_memory(),
+        switches(),
         cores_and_pinning(),
         congestion_control(),
         ports(),
@@ -115,7 +124,8 @@ fn table(checks: &[Check]) -> String {
 
 fn descriptors() -> Check {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((0, 0));
-    let trouble = match (soft >= DESCRIPTORS_WANTED, hard >= DESCRIPTORS_WANTED) {
+    let fits = |limit: u64, idle: u64| limit >= idle + DESCRIPTORS_SPARE;
+    let trouble = match (fits(soft, IDLE_WANTED), fits(hard, IDLE_WANTED)) {
         (true, _) => None,
         // bench raises the soft limit itself.
         (false, true) => {
@@ -127,23 +137,52 @@ fn descriptors() -> Check {
              docker run --ulimit nofile=20000)",
         )),
     };
-    Check::new("descriptors", format!("{soft} (soft), {hard} (hard)"), trouble)
+    let word = |idle| if fits(hard, idle) { "fit" } else { "do not" };
+    let found = format!(
+        "{soft} (soft), {hard} (hard): 10,000 idle connections {}, 19,000 {}",
+        word(IDLE_WANTED),
+        word(IDLE_MOST)
+    );
+    Check::new("descriptors", found, trouble)
 }
 
-fn tracepoints() -> Check {
-    let paranoid: Option<i64> = sysctl("kernel.perf_event_paranoid").and_then(|v| v.parse().ok());
-    let tracefs = ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"];
-    let readable = tracefs.iter().any(|path| std::fs::read_dir(path).is_ok());
-    let root = nix::unistd::geteuid().is_root();
-    let level = paranoid.map_or("unknown".to_owned(), |level| level.to_string());
-    let found = format!(
-        "perf_event_paranoid {level}, tracefs {}",
-        if readable { "readable" } else { "not readable" }
-    );
-    let open = readable && (root || paranoid.is_some_and(|level| level <= -1));
-    let remedy = "syscalls cannot be counted by tracepoint: mount tracefs (mount -t tracefs none \
-                  /sys/kernel/tracing) and run as root, or set kernel.perf_event_paranoid to -1";
-    Check::new("perf tracepoints", found, (!open).then_some((Verdict::Missing, remedy)))
+fn system_calls() -> Check {
+    let level = sysctl("kernel.perf_event_paranoid").unwrap_or_else(|| "unknown".into());
+    let unavailable = counting::unavailable();
+    let found = match &unavailable {
+        None => format!("counted by tracepoints; perf_event_paranoid {level}"),
+        Some(reason) => format!("not counted: {}; perf_event_paranoid {level}", reason.why),
+    };
+    let trouble = unavailable.as_ref().map(|reason| (Verdict::Missing, reason.remedy.as_str()));
+    Check::new("system calls", found, trouble)
+}
+
+fn kernel_memory() -> Check {
+    let unavailable = cgroup::unavailable();
+    let found = match &unavailable {
+        None => format!("told by memory cgroups: {}", cgroup::described().unwrap_or_default()),
+        Some(reason) => format!("not told: {}", reason.why),
+    };
+    let trouble = unavailable.as_ref().map(|reason| (Verdict::Missing, reason.remedy.as_str()));
+    Check::new("kernel memory", found, trouble)
+}
+
+/// Where wake-ups, context switches and run-queue delay are read from.
+fn switches() -> Check {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/thread-self/{file}"));
+    let switches = read("status").is_ok_and(|text| text.contains("\nvoluntary_ctxt_switches:"));
+    // Three zeros: the file is there, and the kernel does not count.
+    let delay = read("schedstat").is_ok_and(|text| text.split_whitespace().any(|n| n != "0"));
+    let word = |there| if there { "counted" } else { "not counted" };
+    let found = format!("wake-ups {}, run-queue delay {}", word(switches), word(delay));
+    let trouble = match (switches, delay) {
+        (true, true) => None,
+        (false, _) => Some((Verdict::Missing, "use a Linux kernel (2.6.23 or later)")),
+        (true, false) => {
+            Some((Verdict::Limited, "use a kernel with CONFIG_SCHED_INFO (CONFIG_SCHEDSTATS)"))
+        }
+    };
+    Check::new("context switches", found, trouble)
 }
 
 fn cores_and_pinning() -> Check {
@@ -187,11 +226,22 @@ fn congestion_control() -> Check {
 
 fn ports() -> Check {
     let range = sysctl("net.ipv4.ip_local_port_range").unwrap_or_default();
+    let reuse = sysctl("net.ipv4.tcp_tw_reuse").unwrap_or_default();
     let bounds: Vec<u64> = range.split(' ').filter_map(|bound| bound.parse().ok()).collect();
     let count = if let [low, high] = bounds[..] { (high + 1).saturating_sub(low) } else { 0 };
-    let remedy = "sysctl -w net.ipv4.ip_local_port_range='32768 60999'";
-    let trouble = (count < PORTS_WANTED).then_some((Verdict::Limited, remedy));
-    Check::new("client ports", format!("{range} ({count} ports)"), trouble)
+    let trouble = match (count < PORTS_WANTED, reuse == "0") {
+        (true, _) => {
+            Some((Verdict::Limited, "sysctl -w net.ipv4.ip_local_port_range='32768 60999'"))
+        }
+        // 2, the default, reuses ports in TIME_WAIT on loopback only.
+        (false, true) => Some((
+            Verdict::Limited,
+            "a connection for each request uses up the ports: sysctl -w net.ipv4.tcp_tw_reuse=2",
+        )),
+        (false, false) => None,
+    };
+    let found = format!("{range} ({count} ports), tcp_tw_reuse {reuse}");
+    Check::new("client ports", found, trouble)
 }
 
 fn backlog() -> Check {
@@ -244,7 +294,9 @@ mod tests {
     fn every_check_of_this_machine_has_facts_and_a_remedy_where_needed() {
         let checks = [
             descriptors(),
-            tracepoints(),
+            system_calls(),
+            kernel_memory(),
+            switches(),
             cores_and_pinning(),
             congestion_control(),
             ports(),

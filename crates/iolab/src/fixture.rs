@@ -6,6 +6,10 @@ use base64::Engine as _;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use record::*;
 
+mod rich;
+
+pub use rich::{instrument, rich, slow_replies};
+
 /// A server as `--describe` tells of it; `select` is the one with a limit.
 pub fn model(name: &str) -> Model {
     let limited = name == "select";
@@ -94,10 +98,17 @@ pub fn idle(connections: u32, kib: u64, busy: f64) -> IdleSample {
 /// % slower, steadily; select 1 % faster, which is no difference; busy spins; serial leaves 63
 /// connections without progress; threads makes the client the limit.
 pub fn results() -> Results {
+    let mut results = no_trials();
+    fill(&mut results);
+    results
+}
+
+/// The same before its first trial.
+pub fn no_trials() -> Results {
     let models: Vec<Model> =
         ["serial", "threads", "busy", "select", "poll", "epoll"].map(model).into();
     let workloads = ["http-keepalive", "idle-10000"].map(workload);
-    let mut results = Results {
+    Results {
         schema_version: SCHEMA_VERSION,
         environment: environment(),
         settings: Settings {
@@ -133,9 +144,7 @@ pub fn results() -> Results {
         schedule: Vec::new(),
         trials: Vec::new(),
         gauges: Vec::new(),
-    };
-    fill(&mut results);
-    results
+    }
 }
 
 fn fill(results: &mut Results) {
@@ -234,5 +243,25 @@ fn environment() -> Environment {
             wake_up_us: 27.0,
             loopback_round_trip_us: 60.0,
         },
+    }
+}
+
+/// A closed loop of a few connections: HTTP where there is a path, else echo.
+pub fn small_workload(path: Option<&str>) -> Workload {
+    Workload {
+        name: "small".into(),
+        description: "a few connections".into(),
+        protocol: if path.is_some() { "http" } else { "echo" }.into(),
+        path: path.map(str::to_owned),
+        payload_bytes: if path.is_some() { 13 } else { 64 },
+        post: false,
+        connections: 8,
+        connect_per_request: false,
+        pipelining: 1,
+        streaming: false,
+        rate_per_s: None,
+        arrivals: Arrivals::Poisson,
+        idle_connections: 0,
+        idle_sample_connections: 0,
     }
 }

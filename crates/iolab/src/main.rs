@@ -4,8 +4,10 @@
 //! file lists the subcommands; each has a module of its own.
 
 mod bench;
+mod compare;
 mod doctor;
 mod doubt;
+mod export;
 mod failure;
 #[cfg(test)]
 mod fixture;
@@ -39,12 +41,17 @@ enum Command {
     Bench(bench::Arguments),
     /// Render a result file: tables, REPORT.md, plots.
     Report(report::Arguments),
+    /// Compare two runs, or two models of one run, with intervals; the exit code says if anything
+    /// is worse.
+    Compare(compare::Arguments),
+    /// Write a result file in another format: CSV, Markdown, JSON, Go benchmarks.
+    Export(export::Arguments),
     /// Test the instrument on itself: servers with known faults, identical servers, other tools.
     CheckInstrument(instrument::Arguments),
     /// Say what this machine allows, and what to do about what it does not.
     Doctor(doctor::Arguments),
-    /// Print the JSON schema of a result file.
-    Schema,
+    /// Print the JSON schema of a result file (version 2), or of instrument.json.
+    Schema(export::SchemaArguments),
 }
 
 fn main() -> ExitCode {
@@ -57,9 +64,11 @@ fn main() -> ExitCode {
         }
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
         Command::CheckInstrument(arguments) => instrument::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
-        Command::Schema => text::print(&format!("{:#}\n", record::schema())),
+        Command::Schema(arguments) => export::schema(&arguments),
     };
     done.unwrap_or_else(|failure| failure.tell())
 }

@@ -93,6 +93,11 @@ pub fn terminal(results: &Results) -> String {
     table::terminal(results, &summarise(results))
 }
 
+/// The tables in Markdown, without the report around them.
+pub fn markdown(results: &Results) -> String {
+    table::markdown(results, &summarise(results))
+}
+
 /// Writes the report and the plots into a result folder.
 pub fn write_folder(results: &Results, folder: &Path) -> Result<(), Failure> {
     write(&rendered(results, folder, &folder.join(REPORT_FILE), template::REPORT, None)?)

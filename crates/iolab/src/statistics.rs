@@ -6,11 +6,9 @@
 
 mod bootstrap;
 mod family;
-#[cfg(test)]
-mod simulation;
 
 pub use bootstrap::{Interval, Unpaired, interval_of_median, unpaired_ratio};
-pub use family::{Contrast, Match, Verdict, holm, rounds_needed, separable, tied_ranks, verdicts};
+pub use family::{Contrast, Match, Verdict, rounds_needed, separable, tied_ranks, verdicts};
 
 /// Confidence of a printed interval. Verdicts use stricter ones: see [`verdicts`].
 pub const CONFIDENCE: f64 = 0.95;

@@ -8,6 +8,8 @@
 
 mod judge;
 mod measure;
+#[cfg(test)]
+mod simulation;
 mod weigh;
 
 use std::collections::BTreeMap;
@@ -17,7 +19,7 @@ use record::{Measured, Model, Outcome, Results, Role, Trial, Workload};
 use crate::doubt::Doubt;
 use crate::statistics::{Estimate, Verdict, estimate, log_ratio, median, paired_ratio};
 
-pub use judge::{Noise, ROUNDS_MIN};
+pub use judge::{Arena, Noise, ROUNDS_MIN, is_judged, reach};
 pub use measure::{Figure, Rounds, merged, rounds, trials};
 
 /// From this share of its window on, a side counts as busy. The rest is the price of sleeping and
@@ -47,6 +49,8 @@ pub struct Summary {
 pub struct WorkloadSummary {
     /// The workload.
     pub workload: Workload,
+    /// Label of the reference model.
+    pub reference: String,
     /// One per competing model, in the order of the file.
     pub cells: Vec<Cell>,
     /// The model that parses nothing: the physical line below the table, never ranked. `None` when
@@ -304,6 +308,7 @@ fn summarise_workload(
     let noise = |figure| judge::noise(results, workload, figure);
     let mut summary = WorkloadSummary {
         workload: workload.clone(),
+        reference: results.reference.clone(),
         cells: models.into_iter().map(cell).collect(),
         floor: floors.into_iter().map(cell).next(),
         rate_noise: noise(Figure::Rate),

@@ -1,11 +1,9 @@
 //! What the engine remembers of one connection.
 
-use std::collections::VecDeque;
-use std::os::fd::AsRawFd;
-
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, send};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 use socket2::Socket;
+use std::collections::VecDeque;
 
 use crate::codec::Codec;
 
@@ -46,7 +44,7 @@ pub(crate) struct Connection<R> {
     pub(crate) offset: usize,
     /// Number of the oldest request on its way.
     pub(crate) number: u64,
-    /// Whether EPOLLOUT is asked for: only while the socket's send buffer is full.
+    /// Whether the socket's send buffer is full: EPOLLOUT will say when it is not.
     pub(crate) waits_for_room: bool,
     /// When the present phase began, for time limits.
     pub(crate) since_ns: u64,
@@ -112,15 +110,15 @@ impl<R> Connection<R> {
         codec: &mut C,
         bytes_sent: &mut u64,
     ) -> Sent {
-        let Some(fd) = self.socket.as_ref().map(AsRawFd::as_raw_fd) else { return Sent::All };
+        let Some(socket) = &self.socket else { return Sent::All };
         while self.unsent > 0 {
             let first = self.number + self.pending.len() as u64 - u64::from(self.unsent);
             let bytes = codec.outgoing(slot, first, self.unsent, self.offset);
             let asked = bytes.len();
-            let sent = match send(fd, bytes, MsgFlags::MSG_NOSIGNAL) {
+            let sent = match send(socket, bytes, SendFlags::NOSIGNAL) {
                 Ok(sent) => sent,
-                Err(Errno::EAGAIN) => return Sent::Full,
-                Err(Errno::EINTR) => continue,
+                Err(Errno::AGAIN) => return Sent::Full,
+                Err(Errno::INTR) => continue,
                 Err(errno) => return Sent::Failed(errno),
             };
             *bytes_sent += sent as u64;

@@ -5,7 +5,9 @@
 //!   writing is asked for unless a send buffer is really full. (Reading a whole batch first and
 //!   sending then was tried: no cheaper, and it invites lockstep, client and server taking turns);
 //! - a short read proves a stream socket empty (epoll(7)), so there is no second recv(2);
-//! - level-triggered and never modified: two system calls per request, and a share of epoll_wait;
+//! - edge-triggered and never modified: two system calls per request and a share of epoll_wait,
+//!   which does not look again at every socket that it reported last time, as level-triggered it
+//!   must (no readiness is lost: every event is read to a short read, see `undrained`);
 //! - one receive buffer for all connections, hot in the cache; replies are compared where they lie.
 //!
 //! An event names a slot. It cannot be stale: a descriptor appears at most once in a batch, and
@@ -15,13 +17,13 @@ mod open;
 
 pub(crate) use open::ExactTimers;
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
 use nix::time::{ClockId, clock_gettime};
 use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 
 use crate::codec::{Codec, Step, Wrong};
 use crate::connection::{Connection, Pending, Phase, Sent};
@@ -57,7 +59,10 @@ const DRAIN_NS: u64 = 500_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 
 const READ: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::RDHUP);
-const READ_WRITE: epoll::EventFlags = READ.union(epoll::EventFlags::OUT);
+/// What is asked of epoll, once for each connection.
+const WATCHED: epoll::EventFlags = READ.union(epoll::EventFlags::OUT).union(epoll::EventFlags::ET);
+/// The same for a connection that will never wait for room to send.
+const WATCHED_FOR_READING: epoll::EventFlags = READ.union(epoll::EventFlags::ET);
 const ENDED: epoll::EventFlags = epoll::EventFlags::HUP.union(epoll::EventFlags::ERR);
 
 /// What one engine thread measured.
@@ -125,6 +130,8 @@ pub(crate) struct Engine<'a, C: Codec> {
     shown: (u64, u64),
     /// Somebody has asked for the end.
     stopped: bool,
+    /// Slots whose socket may hold more than their turn allowed to read: epoll says it only once.
+    undrained: Vec<usize>,
     /// Slots without a socket that try again, and when.
     retries: Vec<(u64, usize)>,
     /// Since when connects fail, if none has succeeded since and nothing was answered.
@@ -140,9 +147,8 @@ impl<'a, C: Codec> Engine<'a, C> {
         codec: C,
         observer: Option<&'a mut dyn Observer>,
     ) -> Result<Self, Error> {
-        let epoll =
-            epoll::create(epoll::CreateFlags::CLOEXEC)
-                .map_err(Error::system::<rustix::io::Errno>("epoll_create1"))?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map_err(Error::system::<Errno>("epoll_create1"))?;
         let depth = share.plan.depth();
         let connections =
             (0..share.connections).map(|_| Connection::new(depth, codec.reader())).collect();
@@ -170,6 +176,7 @@ impl<'a, C: Codec> Engine<'a, C> {
             phase_started_ns: 0,
             shown: (0, 0),
             stopped: false,
+            undrained: Vec::new(),
             retries: Vec::with_capacity(share.connections as usize),
             failing_since_ns: None,
             last_reply_ns: 0,
@@ -371,6 +378,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         let retry_ns = self.retries.iter().map(|(due_ns, _)| *due_ns).min().unwrap_or(u64::MAX);
         let until_ns = until_ns.min(self.next_sweep_ns).min(self.next_tick_ns).min(retry_ns);
         let wait_ns = match self.open {
+            _ if !self.undrained.is_empty() => 0,
             Some(_) => self.open_wait_ns(until_ns),
             None => until_ns.saturating_sub(self.now_ns),
         };
@@ -381,6 +389,9 @@ impl<'a, C: Codec> Engine<'a, C> {
         for at in 0..count {
             let event = self.events[at];
             self.on_event(event.data.u64() as usize, event.flags);
+        }
+        for slot in std::mem::take(&mut self.undrained) {
+            self.readable(slot, false);
         }
         self.clock();
         if !self.retries.is_empty() {
@@ -406,14 +417,15 @@ impl<'a, C: Codec> Engine<'a, C> {
         };
         match epoll::wait(&self.epoll, self.events.as_mut_slice(), Some(&timeout)) {
             Ok(count) => Ok(count),
-            Err(rustix::io::Errno::INTR) => Ok(0),
+            Err(Errno::INTR) => Ok(0),
             Err(errno) => Err(Error::system("epoll_pwait2")(errno)),
         }
     }
 
     fn on_event(&mut self, slot: usize, flags: epoll::EventFlags) {
         if self.connections[slot].phase == Phase::Connecting {
-            return self.connected(slot);
+            // What has arrived already is not reported again: go on and read it.
+            self.connected(slot);
         }
         if flags.contains(epoll::EventFlags::OUT) && self.connections[slot].waits_for_room {
             self.clock();
@@ -430,17 +442,21 @@ impl<'a, C: Codec> Engine<'a, C> {
     /// Reads what has arrived, then asks again. `finished`: the server's FIN was seen before the
     /// read, so a read that comes back short leaves nothing behind.
     fn readable(&mut self, slot: usize, finished: bool) {
-        for _ in 0..READS_PER_TURN_MAX {
-            let Some(fd) = self.connections[slot].socket.as_ref().map(AsRawFd::as_raw_fd) else {
-                return;
-            };
-            let count = match recv(fd, &mut self.received, MsgFlags::empty()) {
-                Ok(0) => return self.closed_by_server(slot),
-                Ok(count) => count,
-                Err(Errno::EAGAIN) => break,
-                Err(Errno::EINTR) => continue,
+        let mut reads_left = READS_PER_TURN_MAX;
+        loop {
+            if reads_left == 0 {
+                self.undrained.push(slot);
+                break;
+            }
+            let Some(socket) = &self.connections[slot].socket else { return };
+            let count = match recv(socket, self.received.as_mut_slice(), RecvFlags::empty()) {
+                Ok((0, _)) => return self.closed_by_server(slot),
+                Ok((count, _)) => count,
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => continue,
                 Err(errno) => return self.failed(slot, errno),
             };
+            reads_left -= 1;
             self.clock();
             self.tally.bytes_received += count as u64;
             if let Err(Wrong(what)) = self.take_replies(slot, count) {
@@ -524,27 +540,13 @@ impl<'a, C: Codec> Engine<'a, C> {
         }
     }
 
-    /// Sends what is admitted, and asks for EPOLLOUT exactly while something is left.
+    /// Sends what is admitted, as far as there is room.
     fn send(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
         let sent = connection.send(slot as u32, &mut self.codec, &mut self.tally.bytes_sent);
-        let waits = match sent {
-            Sent::Failed(errno) => return self.failed(slot, errno),
-            Sent::All => false,
-            Sent::Full => true,
-        };
-        if waits != connection.waits_for_room {
-            connection.waits_for_room = waits;
-            self.watch(slot, if waits { READ_WRITE } else { READ });
-        }
-    }
-
-    /// Changes what epoll reports about a connection.
-    fn watch(&mut self, slot: usize, flags: epoll::EventFlags) {
-        let Some(socket) = &self.connections[slot].socket else { return };
-        let data = epoll::EventData::new_u64(slot as u64);
-        if let Err(errno) = epoll::modify(&self.epoll, socket, data, flags) {
-            self.lost(slot, Fault::Closed, format!("epoll_ctl failed: {errno}"));
+        connection.waits_for_room = sent == Sent::Full;
+        if let Sent::Failed(errno) = sent {
+            self.failed(slot, errno);
         }
     }
 
@@ -569,11 +571,11 @@ impl<'a, C: Codec> Engine<'a, C> {
         connection.since_ns = self.now_ns;
         connection.socket = Some(socket);
         // On loopback the connection is usually made by now, so the request can follow at once.
-        let mut flags = READ_WRITE;
+        let mut flags = WATCHED;
         if connection.unsent > 0 {
             match connection.send(slot as u32, &mut self.codec, &mut self.tally.bytes_sent) {
                 Sent::All => {
-                    flags = READ;
+                    flags = WATCHED_FOR_READING;
                     connection.phase = Phase::Open;
                     self.failing_since_ns = None;
                     self.tally.connects += 1;
@@ -603,7 +605,6 @@ impl<'a, C: Codec> Engine<'a, C> {
         connection.waits_for_room = false;
         self.failing_since_ns = None;
         self.tally.connects += 1;
-        self.watch(slot, READ);
         self.refill(slot);
     }
 
@@ -805,6 +806,6 @@ fn nanoseconds(duration: Duration) -> u64 {
 /// CPU time of the calling thread (clock_gettime(2), CLOCK_THREAD_CPUTIME_ID).
 fn thread_cpu_ns() -> Result<u64, Error> {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
-        .map_err(Error::system::<Errno>("clock_gettime"))?;
+        .map_err(Error::system::<nix::errno::Errno>("clock_gettime"))?;
     Ok(time.tv_sec() as u64 * SECOND_NS + time.tv_nsec() as u64)
 }

@@ -89,6 +89,9 @@ pub struct ServerSample {
     /// thread, so with any of them the sums above are lower bounds, and the whole life in
     /// `ServerExit` is the better source.
     pub threads_changed: u32,
+    /// The congestion control of its end of a connection, as the kernel tells (sock_diag(7)); `None`
+    /// where it does not.
+    pub congestion_control: Option<String>,
     /// Memory before the first connection of the load, idle connections included.
     pub memory_before: MemorySample,
     /// Memory at the end of the window, all connections open.

@@ -8,11 +8,20 @@ use std::time::Instant;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::eventfd::EventFd;
 use nix::unistd::Pid;
-use record::Calibration;
+use record::{Calibration, Gauge};
+use socket2::SockRef;
 
 use crate::statistics::median;
 use crate::sys;
 
+/// The congestion control of every socket that is measured here; see `exchange`.
+const CONGESTION_CONTROL: &[u8] = b"reno";
+/// Bytes of one message.
+const MESSAGE_BYTES: usize = 64;
+/// Echoes timed together by the gauge; 15 batches of them take some 15 ms.
+const ECHOES: u32 = 100;
+/// Null system calls timed together by the gauge; 15 batches of them take some 5 ms.
+const GAUGE_CALLS: u32 = 2_000;
 /// Operations timed together, so that the clock's own cost vanishes.
 const BATCH: u32 = 10_000;
 /// Batches, of which the median is taken.
@@ -24,25 +33,84 @@ const ROUND_TRIPS: usize = 1_000;
 pub fn calibrate(server_core: Option<u32>, client_core: Option<u32>) -> Calibration {
     let cores = (server_core, client_core);
     Calibration {
-        null_syscall_ns: batches_ns(sys::null_syscall),
-        clock_read_ns: batches_ns(|| {
-            std::hint::black_box(Instant::now());
-        }),
         // What cannot be set up (no descriptor left) reads 0, like every unknown figure here.
+        null_syscall_ns: batches_of(BATCH, null_syscall).unwrap_or(0.0),
+        clock_read_ns: batches_of(BATCH, || {
+            std::hint::black_box(Instant::now());
+            Ok(())
+        })
+        .unwrap_or(0.0),
         wake_up_us: wake_up_us(cores).unwrap_or(0.0),
         loopback_round_trip_us: round_trip_us(cores).unwrap_or(0.0),
     }
 }
 
-fn batches_ns(mut operation: impl FnMut()) -> f64 {
-    let batches: Vec<f64> = (0..BATCHES)
-        .map(|_| {
-            let begin = Instant::now();
-            (0..BATCH).for_each(|_| operation());
-            begin.elapsed().as_nanos() as f64 / f64::from(BATCH)
-        })
-        .collect();
-    median(&batches).unwrap_or(0.0)
+/// What the machine itself costs now, before a round; takes about 20 ms. `round` is copied. The
+/// calling thread is pinned to `core` meanwhile: there the server will sit.
+///
+/// # Errors
+/// One sentence when there is no descriptor or no loopback.
+pub fn gauge(round: u32, core: Option<u32>) -> Result<Gauge, String> {
+    std::thread::scope(|scope| {
+        let measuring = scope.spawn(|| {
+            pin(core);
+            let null_syscall_ns = batches_of(GAUGE_CALLS, null_syscall)?;
+            Ok(Gauge { round, null_syscall_ns, echo_one_thread_us: echo_one_thread_ns()? / 1e3 })
+        });
+        measuring.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread failed")))
+    })
+    .map_err(|error| format!("the gauge of round {round} cannot be read: {error}"))
+}
+
+fn null_syscall() -> std::io::Result<()> {
+    sys::null_syscall();
+    Ok(())
+}
+
+/// 64 bytes there and back, both ends in this thread: two sends and two receives, nobody sleeps and
+/// nobody is woken, so that what remains is the TCP stack and four entries into the kernel.
+fn echo_one_thread_ns() -> std::io::Result<f64> {
+    let (mut client, mut server) = connected()?;
+    let mut bytes = [7; MESSAGE_BYTES];
+    batches_of(ECHOES, || {
+        client.write_all(&bytes)?;
+        // A message of 64 bytes on loopback is there when send(2) has returned.
+        server.read_exact(&mut bytes)?;
+        server.write_all(&bytes)?;
+        client.read_exact(&mut bytes)
+    })
+}
+
+/// The median over batches of the time of one operation, in nanoseconds. The first batch is thrown
+/// away: caches and TCP windows fill.
+fn batches_of(
+    count: u32,
+    mut operation: impl FnMut() -> std::io::Result<()>,
+) -> std::io::Result<f64> {
+    let mut batches = Vec::with_capacity(BATCHES);
+    for batch in 0..=BATCHES {
+        let begin = Instant::now();
+        for _ in 0..count {
+            operation()?;
+        }
+        if batch > 0 {
+            batches.push(begin.elapsed().as_nanos() as f64 / f64::from(count));
+        }
+    }
+    Ok(median(&batches).unwrap_or(0.0))
+}
+
+/// Two ends of one loopback connection, with the options of every socket that is measured here.
+fn connected() -> std::io::Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let client = TcpStream::connect(listener.local_addr()?)?;
+    let (server, _) = listener.accept()?;
+    for end in [&client, &server] {
+        end.set_nodelay(true)?;
+        // A kernel without it keeps its own; the record says which one that is.
+        let _ = SockRef::from(end).set_tcp_congestion(CONGESTION_CONTROL);
+    }
+    Ok((client, server))
 }
 
 /// Half of a ping-pong over two eventfds.
@@ -67,21 +135,17 @@ fn wake_up_us(cores: (Option<u32>, Option<u32>)) -> nix::Result<f64> {
 
 /// 64 bytes there and back between two blocking sockets.
 fn round_trip_us(cores: (Option<u32>, Option<u32>)) -> std::io::Result<f64> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let mut client = TcpStream::connect(listener.local_addr()?)?;
-    let (mut server, _) = listener.accept()?;
-    client.set_nodelay(true)?;
-    server.set_nodelay(true)?;
+    let (mut client, mut server) = connected()?;
     std::thread::scope(|scope| {
         scope.spawn(move || {
             pin(cores.0);
-            let mut bytes = [0; 64];
+            let mut bytes = [0; MESSAGE_BYTES];
             // Ends when the client closes.
             while server.read_exact(&mut bytes).and_then(|()| server.write_all(&bytes)).is_ok() {}
         });
         let timed = scope.spawn(move || {
             pin(cores.1);
-            let mut bytes = [7; 64];
+            let mut bytes = [7; MESSAGE_BYTES];
             time_us(|| client.write_all(&bytes).and_then(|()| client.read_exact(&mut bytes)))
         });
         Ok(timed.join().ok().and_then(Result::ok).unwrap_or(0.0))
@@ -113,5 +177,8 @@ mod tests {
         let c = super::calibrate(None, None);
         assert!(c.null_syscall_ns > 0.0 && c.clock_read_ns > 0.0, "{c:?}");
         assert!(c.wake_up_us > 0.0 && c.loopback_round_trip_us > 0.0, "{c:?}");
+        let gauge = super::gauge(3, None).unwrap();
+        assert_eq!(gauge.round, 3);
+        assert!(gauge.null_syscall_ns > 0.0 && gauge.echo_one_thread_us > 0.0, "{gauge:?}");
     }
 }

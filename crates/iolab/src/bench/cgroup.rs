@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 use procfs::process::Process;
 
 use super::server;
+use super::unavailable::Unavailable;
 
 /// What the names of these cgroups start with; the rest is the process id of iolab and a number.
 const PREFIX: &str = "iolab-";
@@ -64,14 +65,14 @@ pub fn create() -> Option<Cgroup> {
     place().as_ref().ok().and_then(|place| place.create().ok())
 }
 
-/// Why the kernel's memory for a server cannot be told here, with the remedy; `None` when it can.
-pub fn unavailable() -> Option<String> {
+/// Why the kernel's memory for a server cannot be told here; `None` when it can.
+pub fn unavailable() -> Option<Unavailable> {
     place().as_ref().err().cloned()
 }
 
 /// Where cgroups can be made: found once, by making one and running a program in it.
-fn place() -> &'static Result<Place, String> {
-    static PLACE: OnceLock<Result<Place, String>> = OnceLock::new();
+fn place() -> &'static Result<Place, Unavailable> {
+    static PLACE: OnceLock<Result<Place, Unavailable>> = OnceLock::new();
     PLACE.get_or_init(|| {
         let mut first_refusal = None;
         for place in candidates().map_err(|why| refused(&why))? {
@@ -89,11 +90,22 @@ fn place() -> &'static Result<Place, String> {
     })
 }
 
-fn refused(why: &str) -> String {
-    format!(
-        "no memory cgroup can be made for a server ({why}): run as root, or under systemd-run \
-         --user --scope -p Delegate=yes; in a container, mount /sys/fs/cgroup writable"
+fn refused(why: &str) -> Unavailable {
+    Unavailable::new(
+        format!("no memory cgroup can be made for a server ({why})"),
+        "run as root, or under systemd-run --user --scope -p Delegate=yes; in a container, mount \
+         /sys/fs/cgroup writable",
     )
+}
+
+/// Where cgroups are made, in words, for the doctor; `None` where they cannot be made.
+pub fn described() -> Option<String> {
+    let Place { version, path } = place().as_ref().ok()?;
+    let version = match version {
+        Version::One => 1,
+        Version::Two => 2,
+    };
+    Some(format!("version {version}, below {}", path.display()))
 }
 
 /// Our own cgroup, then those above it. Version 2 forbids cgroups with controllers below one that

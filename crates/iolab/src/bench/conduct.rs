@@ -12,7 +12,7 @@ use crate::text::thousands;
 
 use super::keep::Keeper;
 use super::progress::Progress;
-use super::{INTERRUPTED, plan, trial, workload};
+use super::{INTERRUPTED, calibrate, plan, trial, workload};
 
 /// A cell that failed so often is not tried again: every failure may cost its whole time limit.
 const FAILURES_MAX: usize = 2;
@@ -20,8 +20,9 @@ const FAILURES_MAX: usize = 2;
 /// A cell that was overloaded so often is not tried again: it says nothing new, and takes longest.
 const OVERLOADS_MAX: usize = 2;
 
-/// From this share of its requests unanswered on, an open loop is far beyond what a server can do.
-const UNANSWERED_MAX: f64 = 0.01;
+/// From this share of its requests unanswered on, an open loop is far beyond what a server can do:
+/// a short stop of the machine leaves fewer.
+const UNANSWERED_MAX: f64 = 0.1;
 
 /// So is one whose 99th percentile is above one second, in microseconds.
 const OVERLOAD_P99_US: f64 = 1e6;
@@ -88,6 +89,21 @@ impl Run {
                 self.results.settings.rounds
             );
         }
+        self.read_gauge(at);
+    }
+
+    /// The machine's own costs, before the first trial of a round; a counting pass, whose times are
+    /// not used, needs none. A gauge that cannot be read is told of and missing: the round is not.
+    fn read_gauge(&mut self, at: usize) {
+        let Results { schedule, gauges, settings, .. } = &mut self.results;
+        let Slot { round, role, .. } = schedule[at];
+        if role == Role::Counting || gauges.iter().any(|gauge| gauge.round == round) {
+            return;
+        }
+        match calibrate::gauge(round, settings.server_cores.first().copied()) {
+            Ok(gauge) => gauges.push(gauge),
+            Err(why) => eprintln!("{why}"),
+        }
     }
 
     /// Whether the next round, and the counting passes that follow it, would end after the budget.
@@ -108,7 +124,7 @@ impl Run {
 
     fn outcome_of(&self, slot: &Slot) -> Outcome {
         let results = &self.results;
-        if let Some(reason) = given_up(&results.trials, slot) {
+        if let Some(reason) = given_up(results, slot) {
             return Outcome::Failed { reason };
         }
         let model = results.models.iter().find(|m| m.label == slot.model);
@@ -163,19 +179,19 @@ fn is_border(schedule: &[Slot], at: usize) -> bool {
     at > 0 && block(&schedule[at]) != block(&schedule[at - 1])
 }
 
-/// Why this cell is not tried again, if it is not.
-fn given_up(trials: &[Trial], slot: &Slot) -> Option<String> {
+/// Why this cell is not tried again, if it is not. The reference is tried in every round, however
+/// overloaded: all others are compared with it.
+fn given_up(results: &Results, slot: &Slot) -> Option<String> {
     let same_cell = |t: &&Trial| t.slot.model == slot.model && t.slot.workload == slot.workload;
-    let cell = || trials.iter().filter(same_cell);
+    let cell = || results.trials.iter().filter(same_cell);
+    let overloads: Vec<_> = cell().filter_map(overload).take(OVERLOADS_MAX).collect();
+    if overloads.len() == OVERLOADS_MAX && slot.model != results.reference {
+        return Some(format!("not tried again after overload: {}", overloads.join("; ")));
+    }
     let mut failures = cell().filter_map(|t| match &t.outcome {
         Outcome::Failed { reason } => Some(reason.clone()),
         Outcome::Measured(_) => None,
     });
-    let overloads = || cell().filter_map(overload);
-    if overloads().count() >= OVERLOADS_MAX {
-        let told: Vec<_> = overloads().take(OVERLOADS_MAX).collect();
-        return Some(format!("not tried again after overload: {}", told.join("; ")));
-    }
     failures.nth(FAILURES_MAX - 1)
 }
 
@@ -186,7 +202,8 @@ fn overload(trial: &Trial) -> Option<String> {
     let unanswered = open.unanswered as f64 / open.due.max(1) as f64;
     let p99_us = measured.load.latency.p99_us.unwrap_or(0.0);
     let told = if unanswered > UNANSWERED_MAX {
-        format!("{} of {} requests unanswered", of(open.unanswered), of(open.due))
+        let count = |number: u64| thousands(number as f64);
+        format!("{} of {} requests unanswered", count(open.unanswered), count(open.due))
     } else if p99_us > OVERLOAD_P99_US {
         format!("a 99th percentile of {:.1} s", p99_us / 1e6)
     } else {
@@ -195,6 +212,61 @@ fn overload(trial: &Trial) -> Option<String> {
     Some(format!("{told} in round {}", trial.slot.round))
 }
 
-fn of(count: u64) -> String {
-    thousands(count as f64)
+#[cfg(test)]
+mod tests {
+    use record::OpenLoop;
+
+    use super::*;
+    use crate::fixture;
+
+    /// The results of the fixture, its trials made those of an open loop with so many requests
+    /// unanswered of 1,000 due.
+    fn open_loop(unanswered: u64) -> Results {
+        let mut results = fixture::results();
+        for trial in &mut results.trials {
+            if let Outcome::Measured(measured) = &mut trial.outcome {
+                let open = OpenLoop { due: 1_000, unanswered, ..OpenLoop::default() };
+                measured.load.open_loop = Some(open);
+            }
+        }
+        results
+    }
+
+    fn slot(results: &Results, model: &str) -> Slot {
+        let of_model = |slot: &&Slot| slot.model == model && slot.role == Role::Timed;
+        results.schedule.iter().find(of_model).unwrap().clone()
+    }
+
+    #[test]
+    fn what_was_clearly_overloaded_twice_is_not_tried_again() {
+        let results = open_loop(101);
+        let reason = given_up(&results, &slot(&results, "poll")).unwrap();
+        assert!(reason.starts_with("not tried again after overload: 101 of 1,000"), "{reason}");
+        assert!(reason.contains("in round 1; ") && reason.contains("in round 2"), "{reason}");
+        assert_eq!(given_up(&results, &slot(&results, "epoll")), None, "the reference goes on");
+        let results = open_loop(99);
+        assert_eq!(given_up(&results, &slot(&results, "poll")), None);
+        let mut once = open_loop(101);
+        once.trials.retain(|trial| trial.slot.round == 1);
+        assert_eq!(given_up(&once, &slot(&once, "poll")), None);
+    }
+
+    #[test]
+    fn a_round_or_a_pass_begins_where_the_one_before_ends() {
+        let slot = |round, role| Slot {
+            round,
+            position: 0,
+            workload: String::new(),
+            model: String::new(),
+            role,
+        };
+        let schedule = [
+            slot(1, Role::Timed),
+            slot(1, Role::Sentinel),
+            slot(2, Role::Timed),
+            slot(2, Role::Counting),
+        ];
+        let borders = (0..4).map(|at| is_border(&schedule, at));
+        assert_eq!(borders.collect::<Vec<_>>(), [false, false, true, true]);
+    }
 }

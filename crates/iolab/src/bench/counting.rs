@@ -26,6 +26,8 @@ use record::Calls;
 
 use crate::sys;
 
+use super::unavailable::Unavailable;
+
 /// Where tracefs is mounted, if it is.
 const MOUNT_POINTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
@@ -116,9 +118,8 @@ struct Tracepoints {
 }
 
 impl Tracepoints {
-    /// Opens tracefs where it is mounted, or mounts it where nobody else sees it. The error is one
-    /// sentence with the remedy.
-    fn find() -> Result<Tracepoints, String> {
+    /// Opens tracefs where it is mounted, or mounts it where nobody else sees it.
+    fn find() -> Result<Tracepoints, Unavailable> {
         let directory = OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC;
         for place in MOUNT_POINTS {
             if let Ok(tracefs) = open(place, directory, Mode::empty()) {
@@ -129,17 +130,17 @@ impl Tracepoints {
             }
         }
         let tracefs = sys::detached_tracefs().map_err(|error| {
-            format!(
-                "system calls cannot be counted: tracefs is not readable below {} and cannot be \
-                 mounted ({error}): run as root (in a container: with CAP_SYS_ADMIN)",
-                MOUNT_POINTS.join(" or ")
+            let places = MOUNT_POINTS.join(" or ");
+            Unavailable::new(
+                format!("tracefs is not readable in {places} and cannot be mounted ({error})"),
+                "run as root (in a container: with CAP_SYS_ADMIN)",
             )
         })?;
         let found = Tracepoints { tracefs };
         found.id("raw_syscalls", "sys_enter").map_err(|error| {
-            format!(
-                "system calls cannot be counted: the kernel has no tracepoint for them ({error}): \
-                 use a kernel with CONFIG_FTRACE_SYSCALLS"
+            Unavailable::new(
+                format!("the kernel has no tracepoint for system calls ({error})"),
+                "use a kernel with CONFIG_FTRACE_SYSCALLS",
             )
         })?;
         Ok(found)
@@ -170,7 +171,7 @@ static PASS: Mutex<Option<Pass>> = Mutex::new(None);
 
 /// Keeps the tracepoints in use until [`end_pass`]. Everything else that runs on the machine calls
 /// the kernel more slowly meanwhile, so nothing must be timed then.
-fn begin_pass() -> Result<(), String> {
+fn begin_pass() -> Result<(), Unavailable> {
     let mut pass = PASS.lock().unwrap_or_else(PoisonError::into_inner);
     if pass.is_some() {
         return Ok(());
@@ -189,7 +190,7 @@ fn begin_pass() -> Result<(), String> {
         let _ = end.recv();
         drop(counters);
     });
-    told.recv().unwrap_or_else(|_| Err("system calls cannot be counted: a thread ended".into()))?;
+    told.recv().unwrap_or_else(|_| Err(Unavailable::new("a thread ended", "try again")))?;
     *pass = Some(Pass { hold, holder });
     Ok(())
 }
@@ -206,9 +207,8 @@ pub fn end_pass() {
 }
 
 /// Opens all counters on the calling thread, which then should start the server and sleep, and
-/// begins a counting pass, which lasts until [`end_pass`]. The error is one sentence with the
-/// remedy.
-pub fn open_here() -> Result<Counters, String> {
+/// begins a counting pass, which lasts until [`end_pass`].
+pub fn open_here() -> Result<Counters, Unavailable> {
     begin_pass()?;
     Counters::open(&Tracepoints::find()?)
 }
@@ -230,7 +230,7 @@ struct Ring {
 }
 
 impl Counters {
-    fn open(tracepoints: &Tracepoints) -> Result<Counters, String> {
+    fn open(tracepoints: &Tracepoints) -> Result<Counters, Unavailable> {
         let total = tracepoints.id("raw_syscalls", "sys_enter").map_err(Error::from);
         let total = total.and_then(|id| counter(id, None)).map_err(|error| refused(&error))?;
         let mut by_name = Vec::with_capacity(NAMES.len());
@@ -295,8 +295,8 @@ fn counter(id: u64, filter: Option<CString>) -> Result<File, Error> {
     sys::inherited_counter(id, filter.as_deref()).map(File::from)
 }
 
-/// One sentence about a counter that could not be opened.
-fn refused(error: &Error) -> String {
+/// About a counter that could not be opened.
+fn refused(error: &Error) -> Unavailable {
     let remedy = match error.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => {
             "run as root or with CAP_PERFMON, or set kernel.perf_event_paranoid to 1 or less; in a \
@@ -306,7 +306,7 @@ fn refused(error: &Error) -> String {
         Some(libc::EMFILE) => "raise the limit of descriptors (ulimit -n)",
         _ => "see perf_event_open(2)",
     };
-    format!("system calls cannot be counted: {error}: {remedy}")
+    Unavailable::new(format!("the kernel refuses counters of tracepoints ({error})"), remedy)
 }
 
 /// A counter without PERF_FORMAT flags is read as one number.
@@ -348,9 +348,9 @@ pub fn difference(before: &Calls, after: &Calls) -> Calls {
     }
 }
 
-/// Why system calls cannot be counted here, with the remedy; `None` when they can. Tried with one
-/// counter: there is nothing that the others need beside.
-pub fn unavailable() -> Option<String> {
+/// Why system calls cannot be counted here; `None` when they can. Tried with one counter: there is
+/// nothing that the others need beside.
+pub fn unavailable() -> Option<Unavailable> {
     let tried = || {
         let id = Tracepoints::find()?.id("raw_syscalls", "sys_enter");
         let counter = id.map_err(Error::from).and_then(|id| counter(id, None));
@@ -360,12 +360,82 @@ pub fn unavailable() -> Option<String> {
     match std::thread::spawn(tried).join() {
         // The read itself was one.
         Ok(Ok(1..)) => None,
-        Ok(Ok(0)) => Some(
-            "system calls cannot be counted: the kernel counts none for this process (gVisor, or \
-             another kernel in user space): use a Linux kernel"
-                .into(),
-        ),
+        Ok(Ok(0)) => Some(Unavailable::new(
+            "the kernel counts none of this process's system calls (gVisor?)",
+            "use a Linux kernel",
+        )),
         Ok(Err(reason)) => Some(reason),
-        Err(_) => Some("system calls cannot be counted: the attempt failed".into()),
+        Err(_) => Some(Unavailable::new("a thread ended", "try again")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// What a shell with two children that each copy `count` bytes one by one calls, all three
+    /// processes together. `None`, with the reason told, where nothing can be counted.
+    fn two_copies(count: u32) -> Option<Calls> {
+        if let Some(reason) = unavailable() {
+            eprintln!("SKIP {reason}");
+            return None;
+        }
+        let counted = std::thread::spawn(move || {
+            let counters = open_here().unwrap();
+            let before = counters.read_at_start().unwrap();
+            let copy = format!("dd if=/dev/zero of=/dev/null bs=1 count={count} status=none");
+            let script = format!("{copy} & {copy} & wait");
+            assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+            difference(&before, &counters.read_at_end().unwrap())
+        });
+        Some(counted.join().unwrap())
+    }
+
+    /// dd reads and writes once for each block; what loading and starting cost is the same in both.
+    #[test]
+    fn calls_of_children_and_their_children_are_counted_exactly() {
+        let (Some(few), Some(many)) = (two_copies(100), two_copies(2_600)) else { return };
+        let more = |name: &str| many.by_name[name] - few.by_name[name];
+        assert_eq!((more("read"), more("write")), (5_000, 5_000));
+        // The shell's own calls vary by a few: how often it is told of a child that ended.
+        assert!((9_900..=10_100).contains(&(many.total - few.total)), "{few:?} {many:?}");
+        assert!(many.by_name.values().sum::<u64>() <= many.total, "{many:?}");
+        assert_eq!((many.ring_operations, many.ring_by_name.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_pass_ends_and_begins_again() {
+        if let Some(reason) = unavailable() {
+            eprintln!("SKIP {reason}");
+            return;
+        }
+        for _ in 0..2 {
+            assert_eq!(begin_pass(), Ok(()));
+            end_pass();
+        }
+    }
+
+    #[test]
+    fn zeros_are_left_out_of_a_difference() {
+        let counts = |read: u64| Calls {
+            total: 10 * read,
+            by_name: Counts::from([("read".into(), read), ("write".into(), 3)]),
+            ring_operations: read,
+            ring_by_name: Counts::from([("SEND".into(), read)]),
+        };
+        let between = difference(&counts(2), &counts(5));
+        assert_eq!((between.total, between.ring_operations), (30, 3));
+        assert_eq!(between.by_name, Counts::from([("read".into(), 3)]));
+        assert_eq!(between.ring_by_name, Counts::from([("SEND".into(), 3)]));
+    }
+
+    #[test]
+    fn each_refusal_has_a_remedy() {
+        let told = |errno| refused(&Error::from_raw_os_error(errno)).to_string();
+        assert!(told(libc::EACCES).contains("perf_event_paranoid"));
+        assert!(told(libc::EPERM).contains("seccomp") && told(libc::EMFILE).contains("ulimit"));
+        assert!(told(libc::ENOSYS).contains("CONFIG_PERF_EVENTS"));
     }
 }

@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn what_a_scenario_asks_for_is_what_the_generator_is_told() {
         let stream = plan_of("stream-64k");
-        assert!(stream.streaming && stream.pipelining == 4 && stream.payload_bytes == 65_536);
+        assert!(stream.streaming && stream.connections == 16 && stream.payload_bytes == 65_536);
         assert_eq!(plan_of("http-pipelined").pipelining, 16);
         assert!(plan_of("http-connect").reconnect);
         assert_eq!(plan_of("echo-64").pace, load::Pace::Closed);

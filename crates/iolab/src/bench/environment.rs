@@ -75,8 +75,8 @@ pub fn read(server_core: Option<u32>, client_core: Option<u32>) -> Environment {
             .ok()
             .and_then(|stats| stats.total.steal_duration())
             .map(|steal| steal.as_secs_f64()),
-        counting_unavailable: counting::unavailable(),
-        kernel_memory_unavailable: cgroup::unavailable(),
+        counting_unavailable: counting::unavailable().map(|reason| reason.to_string()),
+        kernel_memory_unavailable: cgroup::unavailable().map(|reason| reason.to_string()),
         calibration: calibrate::calibrate(server_core, client_core),
     }
 }

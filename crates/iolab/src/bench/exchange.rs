@@ -35,8 +35,9 @@ const CONNECTIONS_PER_SOURCE: usize = 12_000;
 /// pace packets on loopback, in one direction only.
 const CONGESTION_CONTROL: &[u8] = b"reno";
 
-/// Checks what the server answers to this workload, byte for byte.
-pub fn verify(address: SocketAddr, workload: &Workload) -> Result<(), String> {
+/// Checks what the server answers to this workload, byte for byte. Returns the connection on which
+/// it did.
+pub fn verify(address: SocketAddr, workload: &Workload) -> Result<TcpStream, String> {
     let stream = connect(address, None).map_err(cannot_connect)?;
     let Some(path) = &workload.path else {
         let sent = pattern(workload.payload_bytes);
@@ -45,7 +46,7 @@ pub fn verify(address: SocketAddr, workload: &Workload) -> Result<(), String> {
             stream.read_exact(&mut got).map_err(|e| format!("no whole echo: {}", why(&e)))
         })
         .map_err(|e| format!("verification: {e}"))?;
-        return if got == sent { Ok(()) } else { Err("verification: the echo differs".into()) };
+        return if got == sent { Ok(stream) } else { Err("verification: the echo differs".into()) };
     };
     let posted = workload.post.then(|| pattern(workload.payload_bytes));
     let request = match &posted {
@@ -67,7 +68,7 @@ pub fn verify(address: SocketAddr, workload: &Workload) -> Result<(), String> {
     if posted.is_some_and(|sent| sent != body) {
         return Err(format!("verification: {path} sent back other bytes than the request's"));
     }
-    Ok(())
+    Ok(stream)
 }
 
 /// Opens `count` connections, has one exchange on each (so the server has accepted it, and its idle
@@ -318,10 +319,8 @@ mod tests {
             let (stream, _) = listener.accept().unwrap();
             std::io::copy(&mut &stream, &mut &stream).unwrap()
         });
-        let echo =
-            crate::bench::workload::all().unwrap().into_iter().find(|w| w.path.is_none()).unwrap();
-        let large = Workload { payload_bytes: 16 << 20, ..echo };
-        assert_eq!(verify(address, &large), Ok(()));
+        let large = Workload { payload_bytes: 16 << 20, ..crate::fixture::small_workload(None) };
+        assert!(verify(address, &large).is_ok());
         assert_eq!(peer.join().unwrap(), 16 << 20);
     }
 

@@ -264,7 +264,12 @@ impl Observer for Borders<'_> {
     }
 
     fn window_ended(&mut self) {
-        let processes = self.server.processes();
+        let mut processes = self.server.processes();
+        // A server that died in the window is in no list any more, but its clock still can be read:
+        // it is collected later.
+        let known = self.start.iter().flat_map(|start| start.cpu.keys());
+        let gone: Vec<_> = known.filter(|pid| !processes.contains(pid)).copied().collect();
+        processes.extend(gone);
         let (cpu, machine) = (cpu_times(&processes), machine());
         let counters = self.server.counters.as_ref();
         let calls = counters.map(Counters::read_at_end);

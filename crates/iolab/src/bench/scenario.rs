@@ -244,15 +244,6 @@ fn complaint(workload: &Workload) -> Option<String> {
             ),
         ),
         (
-            workload.streaming && path.is_some(),
-            "an HTTP connection is no stream: leave `streaming` out, or write protocol = \"echo\""
-                .into(),
-        ),
-        (
-            workload.streaming && workload.rate_per_s.is_some(),
-            "a stream has no due times: leave `streaming` or `rate_per_s` out".into(),
-        ),
-        (
             workload.rate_per_s == Some(0),
             "no request would ever fall due: give at least 1, or leave it out for a closed loop"
                 .into(),
@@ -299,9 +290,9 @@ mod tests {
                     connect_per_request = true";
         let bytes = good(text);
         assert!(bytes.connect_per_request && bytes.payload_bytes == 1_000);
-        let text = "description = \"d\"\nprotocol = \"echo\"\nstreaming = true\npipelining = 8";
+        let text = "description = \"d\"\nprotocol = \"echo\"\nstreaming = true\nconnections = 8";
         let stream = good(text);
-        assert!(stream.streaming && stream.pipelining == 8);
+        assert!(stream.streaming && stream.connections == 8);
         let own = "description = \"d\"\nprotocol = \"http\"\npath = \"/x\"\npayload_bytes = 7";
         assert_eq!(good(own).payload_bytes, 7);
     }
@@ -335,13 +326,14 @@ mod tests {
             (HTTP, "post = true\npath = \"/\"", "line 4: a POST's body must come back"),
             (HTTP, "arrivals = \"poisson\"", "line 3: arrivals are for an open loop"),
             (HTTP, "rate_per_s = 0", "line 3: no request would ever fall due"),
-            (HTTP, "streaming = true", "line 3: an HTTP connection is no stream"),
-            (ECHO, "streaming = true\nrate_per_s = 9", "line 4: a stream has no due times"),
+            (HTTP, "streaming = true", "line 3: only echo messages can be streamed"),
+            (ECHO, "streaming = true\nrate_per_s = 9", "line 4: a stream flows as fast as"),
             (
                 HTTP,
                 "idle_connections = 9\nidle_sample_connections = 8",
                 "line 4: the idle sample holds all idle connections: give at least 9",
             ),
+            (ECHO, "streaming = true\npipelining = 2", "line 4: a stream has no pipeline"),
             (ECHO, "path = \"/\"", "line 3: an echo server has no paths"),
             (ECHO, "post = true", "line 3: an echo server knows no POST"),
             (ECHO, "payload_bytes = 0", "line 3: an echo message needs at least 1 byte"),

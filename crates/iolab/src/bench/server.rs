@@ -11,7 +11,6 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -34,6 +33,10 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time from SIGTERM to the end: the drain timeout that trials ask for (2 s), and room.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Time for the end of a pipe after the end of its process. It is there at once, unless a process
+/// that was left behind holds the pipe; what that one says is not waited for.
+const PIPE_TIMEOUT: Duration = Duration::from_millis(100);
+
 /// Most bytes kept of what a process says on stderr: enough for its reason.
 const STDERR_BYTES_MAX: u64 = 16 * 1024;
 
@@ -43,8 +46,10 @@ pub struct Server {
     /// Where it listens.
     pub address: SocketAddr,
     stdout: Receiver<String>,
-    stderr: Option<JoinHandle<String>>,
-    reaped: bool,
+    /// What it said on stderr, once it has ended.
+    stderr: Receiver<String>,
+    /// How it ended, once that is known.
+    exit: Option<ServerExit>,
     /// Readable when the child has ended.
     pidfd: OwnedFd,
     /// The counters of its system calls, where it was started with them.
@@ -85,13 +90,13 @@ impl Server {
         prepare(&mut command, cores, entrance)?;
         let Started { mut child, counters, starter, pidfd } = start(command, counted)?;
         let stdout = lines_of(child.stdout.take().ok_or("its stdout is not a pipe")?);
-        let stderr = Some(text_of(child.stderr.take().ok_or("its stderr is not a pipe")?));
+        let stderr = text_of(child.stderr.take().ok_or("its stderr is not a pipe")?);
         let mut server = Server {
             child,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             stdout,
             stderr,
-            reaped: false,
+            exit: None,
             pidfd,
             counters,
             cgroup,
@@ -122,8 +127,7 @@ impl Server {
             }
             Err(RecvTimeoutError::Disconnected) => {
                 self.end(STOP_TIMEOUT);
-                let said = self.stderr.take().and_then(|reader| reader.join().ok());
-                return Err(format!("ended at once: {}", tail(&said.unwrap_or_default())));
+                return Err(format!("ended at once: {}", tail(&self.said())));
             }
         };
         let address = line.strip_prefix("listening ").and_then(|rest| rest.split(' ').next());
@@ -132,14 +136,33 @@ impl Server {
         })
     }
 
+    /// How it ended by itself, and what it said, in words; `None` if it still runs after this time.
+    /// A process that ends has closed its sockets some time before it counts as ended.
+    pub fn obituary(&mut self, within: Duration) -> Option<String> {
+        if self.exit.is_none() && !ends_within(&self.pidfd, within) {
+            return None;
+        }
+        let exit = self.end(Duration::ZERO);
+        let how = match (exit.code, exit.signal) {
+            (_, Some(signal)) => match Signal::try_from(signal) {
+                Ok(signal) => format!("was ended by {signal}"),
+                Err(_) => format!("was ended by signal {signal}"),
+            },
+            (code, None) => format!("ended by itself with exit code {}", code.unwrap_or(0)),
+        };
+        Some(format!("the server {how}: {}", tail(&self.said())))
+    }
+
     /// Asks the server to stop (SIGTERM), waits for its end within a time limit, then kills it.
     pub fn stop(mut self) -> ServerExit {
-        // An error means that it has ended already; its status is collected below.
-        let _ = kill(self.pid(), Signal::SIGTERM);
+        if self.exit.is_none() {
+            // An error means that it has ended already; its status is collected below.
+            let _ = kill(self.pid(), Signal::SIGTERM);
+        }
         let mut exit = self.end(STOP_TIMEOUT);
         // Every line is there by now, unless a process that the server left behind holds the pipe.
         let mut last = None;
-        while let Ok(line) = self.stdout.recv_timeout(Duration::from_millis(100)) {
+        while let Ok(line) = self.stdout.recv_timeout(PIPE_TIMEOUT) {
             last = Some(line);
         }
         exit.counters = last
@@ -148,25 +171,33 @@ impl Server {
         exit
     }
 
+    /// What it said on stderr, after its end.
+    fn said(&self) -> String {
+        self.stderr.recv_timeout(PIPE_TIMEOUT).unwrap_or_default()
+    }
+
     /// Waits for the end so long, then kills.
     fn end(&mut self, limit: Duration) -> ServerExit {
+        if let Some(exit) = &self.exit {
+            return exit.clone();
+        }
         let killed = !ends_within(&self.pidfd, limit);
         if killed {
             kill_group(self.pid());
         }
-        let exit = wait4(self.pid());
-        self.reaped = true;
+        let exit = ServerExit { killed, ..wait4(self.pid()) };
+        self.exit = Some(exit.clone());
         // What a server leaves behind (workers in a session of their own) ends with it.
         if let Some(cgroup) = &self.cgroup {
             cgroup.kill_all();
         }
-        ServerExit { killed, ..exit }
+        exit
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if !self.reaped {
+        if self.exit.is_none() {
             self.end(Duration::ZERO);
         }
     }
@@ -187,7 +218,8 @@ fn start(mut command: Command, counted: bool) -> Result<Started, String> {
     let (tell, told) = channel();
     let (starter, stop) = channel::<()>();
     let mut born = move || {
-        let counters = counted.then(counting::open_here).transpose()?;
+        let counters = counted.then(counting::open_here).transpose();
+        let counters = counters.map_err(|e| format!("system calls cannot be counted: {e}"))?;
         let child = command.spawn().map_err(|e| format!("cannot start: {e}"))?;
         Ok::<_, String>((child, counters))
     };
@@ -277,15 +309,19 @@ fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
-fn text_of(pipe: impl Read + Send + 'static) -> JoinHandle<String> {
+/// The text comes when the last process that holds the pipe has ended.
+fn text_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
     std::thread::spawn(move || {
         let mut reader = BufReader::new(pipe);
         let mut kept = Vec::new();
         // Read errors end the text; the rest is drained so that the server never blocks on stderr.
         let _ = reader.by_ref().take(STDERR_BYTES_MAX).read_to_end(&mut kept);
         let _ = std::io::copy(&mut reader, &mut std::io::sink());
-        String::from_utf8_lossy(&kept).into_owned()
-    })
+        // Nobody asks for what a server said that ended well.
+        let _ = sender.send(String::from_utf8_lossy(&kept).into_owned());
+    });
+    receiver
 }
 
 /// What a short-lived process said.
@@ -329,12 +365,99 @@ pub fn run_briefly_in(
     Ok(Said {
         code: exit.code,
         signal: exit.signal,
-        stdout: stdout.join().unwrap_or_default(),
-        stderr: stderr.join().unwrap_or_default(),
+        stdout: stdout.recv_timeout(PIPE_TIMEOUT).unwrap_or_default(),
+        stderr: stderr.recv_timeout(PIPE_TIMEOUT).unwrap_or_default(),
     })
 }
 
 /// The last line that says something: where a program puts its reason.
 pub fn tail(text: &str) -> &str {
     text.lines().rev().find(|line| !line.trim().is_empty()).map_or("it said nothing", str::trim)
+}
+
+/// The server of the tests (examples/serve-example.rs), which cargo builds beside them.
+#[cfg(test)]
+pub fn example() -> std::path::PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let example = test.parent().unwrap().parent().unwrap().join("examples/serve-example");
+    assert!(example.is_file(), "{} is missing: cargo build --examples", example.display());
+    example
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A server made of a few lines of shell.
+    fn script(lines: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("serve-script");
+        std::fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        (place, path)
+    }
+
+    fn start(lines: &str) -> Result<Server, String> {
+        let (_place, path) = script(lines);
+        Server::start(&path, &[], &[])
+    }
+
+    #[test]
+    fn workers_that_come_later_are_found_and_none_outlives_the_server() {
+        // The first worker comes after the first line, the second leaves the process group.
+        let server = start(
+            "echo listening 127.0.0.1:1 model=script pid=$$
+             sleep 1000 &
+             setsid sleep 1000 &
+             while :; do wait; done",
+        );
+        let server = server.unwrap();
+        if server.cgroup.is_none() {
+            eprintln!("SKIP {}", cgroup::unavailable().unwrap());
+            return;
+        }
+        let limit = Instant::now() + START_TIMEOUT;
+        let mut processes = server.processes();
+        while processes.len() < 3 && Instant::now() < limit {
+            processes = server.processes();
+        }
+        assert!(processes.len() >= 3, "{processes:?}");
+        // The second may still be the shell's own child that is about to call setsid.
+        drop(server);
+        let runs = |pid: &Pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.contains("(sleep)") && !stat.contains(") Z ")
+        };
+        while processes.iter().any(runs) {
+            assert!(Instant::now() < limit, "{processes:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_server_is_told_with_its_last_words() {
+        let lines = "echo listening 127.0.0.1:1 model=script pid=$$; echo too bad >&2; exit 3";
+        let mut server = start(lines).unwrap();
+        let told = server.obituary(START_TIMEOUT).unwrap();
+        assert_eq!(told, "the server ended by itself with exit code 3: too bad");
+        assert_eq!(server.stop().code, Some(3));
+
+        let lines = "echo listening 127.0.0.1:1 model=script pid=$$; kill -9 $$";
+        let mut server = start(lines).unwrap();
+        assert!(server.obituary(START_TIMEOUT).unwrap().contains("was ended by SIGKILL"));
+    }
+
+    #[test]
+    fn a_server_that_runs_has_no_obituary_and_is_killed_when_it_does_not_stop() {
+        let lines = "trap '' TERM; echo listening 127.0.0.1:1 model=script pid=$$
+                     while :; do sleep 1000; done";
+        let mut server = start(lines).unwrap();
+        assert_eq!(server.obituary(Duration::ZERO), None);
+        assert!(server.end(Duration::from_millis(1)).killed);
+        assert_eq!(
+            server.obituary(START_TIMEOUT).unwrap(),
+            "the server was ended by SIGKILL: it said nothing"
+        );
+    }
 }

@@ -214,7 +214,7 @@ fn sum(lab: &mut Lab) -> Result<Seen, Stop> {
 }
 
 fn can_count() -> Result<(), Stop> {
-    counting::unavailable().map_or(Ok(()), |why| Err(Stop::Skip(why)))
+    counting::unavailable().map_or(Ok(()), |why| Err(Stop::Skip(why.to_string())))
 }
 
 fn counting_cost(lab: &mut Lab) -> Result<Seen, Stop> {

@@ -2,8 +2,7 @@
 //! the Java original), which its plotter and wrk2 speak. Values are milliseconds.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, Write as _};
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -17,31 +16,22 @@ const TICKS_PER_HALF_DISTANCE: u32 = 5;
 const NS_PER_MS: f64 = 1e6;
 
 /// A file that can be written, found out before anything is measured.
-pub(super) struct Output {
-    file: File,
-    path: PathBuf,
-}
+pub(super) struct Output(PathBuf);
 
 impl Output {
     /// Opens the file, and leaves what is in it for now.
     pub(super) fn open(path: &Path) -> Result<Output, String> {
         let opened = OpenOptions::new().create(true).truncate(false).write(true).open(path);
-        let file = opened.map_err(|error| {
+        opened.map_err(|error| {
             format!("nothing was measured, for {} cannot be written: {error}", path.display())
         })?;
-        Ok(Output { file, path: path.to_owned() })
+        Ok(Output(path.to_owned()))
     }
 
     /// Replaces what is in the file by the distribution of `latency`.
-    pub(super) fn write(mut self, latency: &Latency) -> Result<(), String> {
-        let text = distribution(latency)?;
-        let written = self
-            .file
-            .set_len(0)
-            .and_then(|()| self.file.rewind())
-            .and_then(|()| self.file.write_all(text.as_bytes()))
-            .and_then(|()| self.file.sync_all());
-        written.map_err(|error| format!("cannot write {}: {error}", self.path.display()))
+    pub(super) fn write(self, latency: &Latency) -> Result<(), String> {
+        let written = std::fs::write(&self.0, distribution(latency)?);
+        written.map_err(|error| format!("cannot write {}: {error}", self.0.display()))
     }
 }
 

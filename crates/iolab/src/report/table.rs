@@ -1,19 +1,27 @@
 //! Tables: for a terminal (at most 100 columns) and, with the same cells, for REPORT.md.
+//!
+//! A workload has two: the verdict (rates, ranks, who was the limit) and the ledger (what a request
+//! costs). An open loop has one, as its rate is given and its latencies mean something.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use record::{Preset, Results};
 
 use crate::doubt::Doubt;
-use crate::statistics::{Estimate, differs};
-use crate::summary::{Cell, Cost, Figures, Summary, WorkloadSummary};
+use crate::statistics::{Estimate, Verdict};
+use crate::summary::{Cell, Cost, Figures, Memory, Noise, OpenFigures, Summary, WorkloadSummary};
 use crate::text::{COLUMNS_MAX, figure, thousands, wrap};
 
 /// What the columns mean: printed once under the tables.
-pub const LEGEND: &str = "req/s: replies complete and verified, median of the rounds; >= where the \
-client was the limit. p50/p99: at saturation, so queueing and not \"the latency\". srv, cli: CPU \
-microseconds per request of server and client. csw: context switches of the server per request. \
-KiB/conn: server memory (Pss, page tables, kernel stacks) per idle connection. idle: CPU with \
-connections open and no traffic, percent of a core. Ranks that overlap (2-4) are ties.";
+pub const LEGEND: &str = "rank: places that the rounds leave open (2-4 is a tie), by req/s, by srv \
+us and by sum us. req/s: replies complete and verified, median of the rounds; >= where the client \
+was the limit. A ratio to the reference is the median of the per-round ratios; `more`, `less`: \
+different at 95 % over all models of the table at once (Holm) and by more than the noise; `~`: not \
+shown to differ. srv, cli, sum: CPU microseconds per request of server, client and both. csw: \
+context switches of the server per request, voluntary (it waited) and involuntary (preempted). \
+queue: time that its threads were runnable without a core, per request. sat. p50/p99: at \
+saturation, so mostly queueing and not \"the latency\". KiB/conn: memory per connection, the \
+process's own + the kernel's. Open loops: latency from the moment when a request was due; lag: what \
+the client itself was late by.";
 
 /// How a table is drawn.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,15 +32,20 @@ pub enum Style {
     Markdown,
 }
 
-/// Everything for a terminal: one table per workload, ratios, doubts, legend.
+/// Everything for a terminal: per workload noise, verdict, ledger and notes; then costs when idle,
+/// doubts, legend.
 pub fn terminal(results: &Results, summary: &Summary) -> String {
+    let style = Style::Terminal;
     let mut out = String::new();
     for workload in &summary.workloads {
         let heading = format!("{}: {}", workload.workload.name, workload.workload.description);
         out += &format!("\n{}\n", wrap(&heading, 2));
-        out += &measured(workload, summary, Style::Terminal);
-        out += &notes(results, summary, workload, Style::Terminal);
+        out += &measured(workload, summary, style);
+        out += &part("ledger", &ledger(workload, style));
+        out += &part("system calls per request", &calls(workload, style));
+        out += &notes(results, summary, workload, style);
     }
+    out += &part("idle connections", &costs(summary, style));
     out += &format!("\n{}\n", wrap(LEGEND, 0));
     let doubts = Marks::of(summary).legend();
     if !doubts.is_empty() {
@@ -49,80 +62,280 @@ pub fn terminal(results: &Results, summary: &Summary) -> String {
     out
 }
 
-/// The table of one workload, without its notes.
+/// All tables with their notes, in Markdown.
+pub fn markdown(results: &Results, summary: &Summary) -> String {
+    let style = Style::Markdown;
+    let mut out = String::new();
+    for workload in &summary.workloads {
+        let title = (&workload.workload.name, &workload.workload.description);
+        out += &format!("## {}\n\n{}\n\n", title.0, title.1);
+        let tables =
+            [measured(workload, summary, style), ledger(workload, style), calls(workload, style)];
+        out.extend(tables.iter().filter(|table| !table.is_empty()).map(|t| format!("{t}\n")));
+        out += &format!("{}\n", notes(results, summary, workload, style));
+    }
+    let costs = costs(summary, style);
+    if !costs.is_empty() {
+        out += &format!("## idle connections\n\n{costs}\n");
+    }
+    out += &format!("{LEGEND}\n\n");
+    out.extend(Marks::of(summary).legend().iter().map(|line| format!("- {line}\n")));
+    out
+}
+
+/// A table under a heading of its own; nothing for an empty one.
+fn part(heading: &str, table: &str) -> String {
+    if table.is_empty() { String::new() } else { format!("\n{heading}\n{table}") }
+}
+
+/// The noise floor, and below it the table of one workload, without its notes.
 pub fn measured(workload: &WorkloadSummary, summary: &Summary, style: Style) -> String {
-    let marks = Marks::of(summary);
-    let mut table = new_table(style);
     if workload.cells.iter().all(|cell| cell.state.is_err()) {
         return String::new();
     }
+    let marks = Marks::of(summary);
+    let table = match workload.is_open() {
+        true => open(workload, &marks, style),
+        false => verdict(workload, &marks, style),
+    };
+    let above = noise(workload).into_iter().chain(refusals(workload));
+    let above: String = match style {
+        Style::Terminal => above.map(|line| wrap(&line, 3) + "\n").collect(),
+        Style::Markdown => above.collect::<Vec<_>>().join(" ") + "\n\n",
+    };
+    let floor = floor(workload).map(|line| match style {
+        Style::Terminal => wrap(&line, 3) + "\n",
+        Style::Markdown => format!("\n{line}\n"),
+    });
+    above + &table + &floor.unwrap_or_default()
+}
+
+/// The figures that a workload is judged by, with their names.
+fn noises(workload: &WorkloadSummary) -> Vec<(&'static str, &Noise)> {
+    let cpu = [("server CPU", &workload.cpu_noise), ("CPU of both sides", &workload.sum_noise)];
+    let rate = (!workload.is_open()).then_some(("req/s", &workload.rate_noise));
+    rate.into_iter().chain(cpu).collect()
+}
+
+/// How much the reference differs from itself: less is no difference.
+fn noise(workload: &WorkloadSummary) -> Option<String> {
+    let one = |(name, noise): (&str, &Noise)| {
+        let sentinel = noise.sentinel?;
+        let interval = sentinel.interval.map_or("too few rounds".to_owned(), between);
+        let least = noise.threshold * 100.0;
+        Some(format!("{name} {:.2} ({interval}; floor {least:.0} %)", sentinel.median))
+    };
+    let all: Vec<String> = noises(workload).into_iter().filter_map(one).collect();
+    let reference = &workload.reference;
+    (!all.is_empty()).then(|| format!("Noise: {reference} against itself: {}.", all.join(", ")))
+}
+
+/// Why there are no ranks, by figure; one sentence when all have the same reason.
+fn refusals(workload: &WorkloadSummary) -> Vec<String> {
+    let mut reasons: Vec<(Vec<&str>, &str)> = Vec::new();
+    let noises = noises(workload);
+    for (name, noise) in &noises {
+        let Some(why) = noise.refused.as_deref() else { continue };
+        match reasons.iter_mut().find(|(_, known)| *known == why) {
+            Some((names, _)) => names.push(name),
+            None => reasons.push((vec![name], why)),
+        }
+    }
+    let sentence = |(names, why): (Vec<&str>, &str)| match names.len() == noises.len() {
+        true => format!("Not ranked: {why}."),
+        false => format!("Not ranked by {}: {why}.", names.join(" and ")),
+    };
+    reasons.into_iter().map(sentence).collect()
+}
+
+/// The line of the model that parses nothing.
+fn floor(workload: &WorkloadSummary) -> Option<String> {
+    let cell = workload.floor.as_ref()?;
+    let said = match &cell.state {
+        Ok(figures) => format!(
+            "{} req/s, srv {} us, cli {} us, sum {} us ({})",
+            thousands(figures.rate.median),
+            figure(figures.server_us.median),
+            figure(figures.client_us.median),
+            figure(figures.sum_us.median),
+            figures.limit.name(),
+        ),
+        Err(why) => format!("not measured: {}", without_stop(why)),
+    };
+    Some(format!("Floor: {} parses nothing and sends canned replies: {said}.", cell.model))
+}
+
+fn verdict(workload: &WorkloadSummary, marks: &Marks, style: Style) -> String {
+    let mut table = new_table(style);
+    let to = format!(": {}", workload.reference);
+    table.set_header([
+        "rank", "model", "req/s", &to, "rank", "srv us", &to, "rank", "sum us", "limit",
+    ]);
+    for (cell, figures) in measured_cells(workload) {
+        let bound = figures.doubts.iter().any(|d| matches!(d, Doubt::ClientBound(_)));
+        let rate = thousands(figures.rate.median);
+        table.add_row([
+            rank(figures.rank),
+            cell.model.clone(),
+            if bound { format!(">= {rate}") } else { rate },
+            judged(figures.rate_ratio, figures.rate_verdict),
+            rank(figures.cpu_rank),
+            figure(figures.server_us.median),
+            judged(figures.cpu_ratio, figures.cpu_verdict),
+            rank(figures.sum_rank),
+            figure(figures.sum_us.median),
+            format!("{} {}", figures.limit.name(), marks.of_cell(figures)).trim().to_owned(),
+        ]);
+    }
+    finish(table, &[2, 5, 8], style)
+}
+
+/// The table of an open loop.
+fn open(workload: &WorkloadSummary, marks: &Marks, style: Style) -> String {
+    let mut table = new_table(style);
+    let to = format!(": {}", workload.reference);
     table.set_header([
         "rank",
         "model",
-        "req/s",
-        "p50/p99 us",
+        "offered/s",
+        "answered",
+        "p50 us",
+        "p99 us",
+        "p99.9 us",
+        "lag p99",
         "srv us",
-        "cli us",
-        "csw",
-        "KiB/conn",
-        "idle %",
-        "limit",
+        &to,
+        "unans.",
+        "rounds",
+        "",
     ]);
-    for cell in sorted(workload) {
-        if let Ok(figures) = &cell.state {
-            table.add_row(row(cell, figures, summary.costs.get(&cell.model), &marks));
-        }
+    let or_none = |value: Option<f64>| value.map_or("-".to_owned(), short);
+    for (cell, figures) in measured_cells(workload) {
+        let Some(open) = &figures.open else { continue };
+        table.add_row([
+            rank(figures.cpu_rank),
+            cell.model.clone(),
+            thousands(open.offered_per_s),
+            format!("{:.1} %", open.answered_share * 100.0),
+            or_none(open.p50_us),
+            or_none(open.p99_us),
+            or_none(open.p999_us),
+            or_none(open.send_lag_p99_us),
+            figure(figures.server_us.median),
+            judged(figures.cpu_ratio, figures.cpu_verdict),
+            thousands(open.unanswered as f64),
+            rounds(open),
+            marks.of_cell(figures),
+        ]);
     }
-    finish(table, 2..9, style)
+    finish(table, &[2, 3, 4, 5, 6, 7, 8, 10], style)
 }
 
-fn row(cell: &Cell, figures: &Figures, cost: Option<&Cost>, marks: &Marks) -> Vec<String> {
-    let bound = figures.doubts.iter().any(|d| matches!(d, Doubt::ClientBound(_)));
-    let rate = thousands(figures.rate.median);
-    let least = figures.doubts.iter().any(|d| matches!(d, Doubt::SwitchesLowerBound(_)));
-    let switches = figure(figures.switches);
-    vec![
-        figures.rank.map_or("-".into(), rank),
-        cell.model.clone(),
-        if bound { format!(">= {rate}") } else { rate },
-        format!("{}/{}", short(figures.p50_us), figures.p99_us.map_or("-".into(), short)),
-        figure(figures.server_us.median),
-        figure(figures.client_us.median),
-        if least { format!(">={switches}") } else { switches },
-        cost.map_or("-".into(), |c| short(c.own_kib + c.kernel_stacks_kib)),
-        cost.map_or("-".into(), |c| format!("{:.1}", c.idle_busy * 100.0)),
-        format!("{} {}", figures.limit.name(), marks.of_cell(figures)).trim().to_owned(),
-    ]
+/// Valid rounds, of how many if some were not.
+fn rounds(open: &OpenFigures) -> String {
+    match open.invalid_rounds {
+        0 => open.valid_rounds.to_string(),
+        behind => format!("{} of {}", open.valid_rounds, open.valid_rounds + behind),
+    }
 }
 
-/// Ratios to the reference with their intervals: what the ranking rests on.
+/// What a request costs, by part.
+pub fn ledger(workload: &WorkloadSummary, style: Style) -> String {
+    let mut table = new_table(style);
+    let mut header = vec!["model", "srv us", "cli us", "sum us", ": floor", "csw vol", "invol"];
+    header.extend(["queue us", "KiB/conn"]);
+    header.extend((!workload.is_open()).then_some("sat. p50/p99 us"));
+    table.set_header(header);
+    let floor = workload.floor.iter().filter_map(|cell| Some((cell, cell.state.as_deref().ok()?)));
+    let mut empty = true;
+    for (cell, figures) in measured_cells(workload).chain(floor) {
+        let least = figures.doubts.iter().any(|d| matches!(d, Doubt::SwitchesLowerBound(_)));
+        let least = if least { ">=" } else { "" };
+        let mut row = vec![
+            cell.model.clone(),
+            figure(figures.server_us.median),
+            figure(figures.client_us.median),
+            figure(figures.sum_us.median),
+            figures.floor_cpu_ratio.map_or("n/a".into(), |r| format!("{:.2}", r.median)),
+            format!("{least}{}", figure(figures.voluntary)),
+            format!("{least}{}", figure(figures.involuntary)),
+            figure(figures.run_queue_us),
+            figures.active_memory.as_ref().map_or("n/a".into(), memory),
+        ];
+        let p99 = figures.p99_us.map_or("-".into(), short);
+        row.extend((!workload.is_open()).then(|| format!("{}/{p99}", short(figures.p50_us))));
+        table.add_row(row);
+        empty = false;
+    }
+    if empty { String::new() } else { finish(table, &[1, 2, 3, 4, 5, 6, 7, 8, 9], style) }
+}
+
+/// The process's part + the kernel's; `>=` where only a part of the latter is seen.
+fn memory(memory: &Memory) -> String {
+    let least = if memory.kernel_kib.is_none() { ">=" } else { "" };
+    format!("{}+{least}{}", short(memory.user_kib), short(memory.kernel_part_kib()))
+}
+
+/// System calls and ring operations per request, by name; nothing where none were counted.
+pub fn calls(workload: &WorkloadSummary, style: Style) -> String {
+    let mut table = new_table(style);
+    table.set_header(["model", "calls", "by name", "ring ops", "by operation"]);
+    let named = |names: &[(String, f64)]| {
+        // What rounds to 0.00 happened at the start of the window, not per request.
+        let names = names.iter().filter(|(_, share)| *share >= 0.005);
+        names.map(|(name, share)| format!("{name} {share:.2}")).collect::<Vec<_>>().join(" ")
+    };
+    let floor = workload.floor.iter().filter_map(|cell| Some((cell, cell.state.as_deref().ok()?)));
+    let mut empty = true;
+    for (cell, figures) in measured_cells(workload).chain(floor) {
+        let Some(calls) = &figures.calls else { continue };
+        let ring = calls.ring_operations > 0.0;
+        table.add_row([
+            cell.model.clone(),
+            format!("{:.2}", calls.total),
+            named(&calls.by_name),
+            if ring { format!("{:.2}", calls.ring_operations) } else { String::new() },
+            named(&calls.ring_by_name),
+        ]);
+        empty = false;
+    }
+    if empty { String::new() } else { finish(table, &[1, 3], style) }
+}
+
+/// Ratios to the reference with their intervals: what the verdicts rest on.
 pub fn ratios(workload: &WorkloadSummary, reference: &str, style: Style) -> String {
     let mut table = new_table(style);
     let (rate, cpu) = (format!("req/s : {reference}"), format!("server CPU/req : {reference}"));
-    table.set_header(["model", &rate, "95 %", "", &cpu, "95 %", ""]);
-    for cell in sorted(workload) {
-        let Ok(figures) = &cell.state else { continue };
+    let sum = format!("CPU of both : {reference}");
+    table.set_header(["model", &rate, "95 %", "", &cpu, "95 %", "", &sum, "95 %", ""]);
+    for (cell, figures) in measured_cells(workload) {
         let mut cells = vec![cell.model.clone()];
-        for ratio in [&figures.rate_ratio, &figures.cpu_ratio] {
-            cells.extend(ratio_cells(ratio.as_ref(), workload.rate_noise.threshold));
-        }
+        cells.extend(ratio_cells(figures.rate_ratio, figures.rate_verdict));
+        cells.extend(ratio_cells(figures.cpu_ratio, figures.cpu_verdict));
+        cells.extend(ratio_cells(figures.sum_ratio, figures.sum_verdict));
         table.add_row(cells);
     }
-    finish(table, 1..7, style)
+    finish(table, &[1, 2, 4, 5, 7, 8], style)
 }
 
-fn ratio_cells(ratio: Option<&Estimate>, threshold: f64) -> [String; 3] {
+fn ratio_cells(ratio: Option<Estimate>, verdict: Option<Verdict>) -> [String; 3] {
     let Some(ratio) = ratio else { return ["-".into(), "-".into(), String::new()] };
-    let interval = ratio.interval.map_or("-".into(), |i| format!("{:.2}-{:.2}", i.low, i.high));
-    let verdict = match (differs(ratio, threshold), ratio.median > 1.0) {
-        (true, true) => "more",
-        (true, false) => "less",
-        (false, _) => "~",
-    };
-    [format!("{:.2}", ratio.median), interval, verdict.into()]
+    let verdict = verdict.map_or("", Verdict::name);
+    [format!("{:.2}", ratio.median), ratio.interval.map_or("-".into(), between), verdict.to_owned()]
 }
 
-/// What goes under a workload's table: cells without figures, noise floor, figures of the doubts.
+/// A ratio and what it came to, short: `0.90 less`.
+fn judged(ratio: Option<Estimate>, verdict: Option<Verdict>) -> String {
+    let [ratio, _, verdict] = ratio_cells(ratio, verdict);
+    format!("{ratio} {verdict}").trim_end().to_owned()
+}
+
+fn between(interval: crate::statistics::Interval) -> String {
+    format!("{:.2}-{:.2}", interval.low, interval.high)
+}
+
+/// What goes under a workload's tables: cells without figures, what is not available, figures of
+/// the doubts.
 pub fn notes(
     results: &Results,
     summary: &Summary,
@@ -142,22 +355,7 @@ pub fn notes(
     for skip in results.skips.iter().filter(|skip| skip.workload.is_none()) {
         lines.push(format!("SKIP {}: {}.", skip.model, without_stop(&skip.reason)));
     }
-    if let Some(sentinel) = &workload.rate_noise.sentinel {
-        let spread = match sentinel.interval {
-            Some(i) => format!(
-                "({:.2}-{:.2}); less than {:.0} % is no difference",
-                i.low,
-                i.high,
-                workload.rate_noise.threshold * 100.0
-            ),
-            None => "(too few rounds for an interval)".to_owned(),
-        };
-        let median = sentinel.median;
-        lines.push(format!("Noise: {} against itself {median:.2} {spread}.", results.reference));
-    }
-    if let Some(reason) = &workload.rate_noise.refused {
-        lines.push(format!("Not ranked: {reason}."));
-    }
+    lines.extend(unavailable(results, workload));
     lines.extend(Marks::of(summary).details(workload));
     let line = |line: String| match style {
         Style::Terminal => wrap(&line, 3) + "\n",
@@ -166,36 +364,81 @@ pub fn notes(
     lines.into_iter().map(line).collect()
 }
 
-/// What connections cost while nothing happens, per model.
+/// Columns that this machine does not allow, and why.
+fn unavailable(results: &Results, workload: &WorkloadSummary) -> Vec<String> {
+    let environment = &results.environment;
+    let mut lines = Vec::new();
+    let figures = || measured_cells(workload).map(|(_, figures)| figures);
+    if figures().all(|f| f.calls.is_none()) && figures().next().is_some() {
+        let why = environment.counting_unavailable.as_deref();
+        let why = why.unwrap_or("the run has no counting pass of this workload");
+        lines.push(format!("System calls: n/a: {}.", without_stop(why)));
+    }
+    let unseen = |f: &Figures| f.active_memory.is_some_and(|m| m.kernel_kib.is_none());
+    if figures().any(unseen) {
+        let why = environment.kernel_memory_unavailable.as_deref();
+        let why = why.unwrap_or("the run did not take it");
+        let seen = "page tables and kernel stacks only, sockets n/a";
+        lines.push(format!("Kernel memory: {seen}: {}.", without_stop(why)));
+    }
+    lines
+}
+
+/// What connections cost while nothing happens, per model; nothing when it was not sampled.
 pub fn costs(summary: &Summary, style: Style) -> String {
     let mut table = new_table(style);
     table.set_header([
         "model",
         "idle connections",
         "own KiB/conn",
-        "kernel stacks KiB/conn",
-        "CPU when idle %",
+        "page tables",
+        "kernel stacks",
+        "kernel in all",
+        "CPU %",
+        "wake-ups/s",
     ]);
-    let order = summary.workloads.first().map(|w| &w.cells);
-    for cell in order.into_iter().flatten() {
-        let Some(cost) = summary.costs.get(&cell.model) else { continue };
-        table.add_row([
-            cell.model.clone(),
-            thousands(f64::from(cost.connections)),
-            figure(cost.own_kib),
-            figure(cost.kernel_stacks_kib),
-            format!("{:.1}", cost.idle_busy * 100.0),
-        ]);
+    let mut models: Vec<&str> = Vec::new();
+    for workload in &summary.workloads {
+        for cell in workload.cells.iter().chain(&workload.floor) {
+            if !models.contains(&cell.model.as_str()) {
+                models.push(&cell.model);
+            }
+        }
     }
-    finish(table, 1..5, style)
+    let mut empty = true;
+    for (model, cost) in models.into_iter().filter_map(|m| Some((m, summary.costs.get(m)?))) {
+        table.add_row(cost_row(model, cost));
+        empty = false;
+    }
+    if empty { String::new() } else { finish(table, &[1, 2, 3, 4, 5, 6, 7], style) }
 }
 
-/// Ranked cells first, by rank; then the others, by rate.
+fn cost_row(model: &str, cost: &Cost) -> [String; 8] {
+    let memory = &cost.memory;
+    [
+        model.to_owned(),
+        thousands(f64::from(cost.connections)),
+        figure(memory.user_kib),
+        figure(memory.page_tables_kib),
+        figure(memory.kernel_stacks_kib),
+        memory.kernel_kib.map_or("n/a".into(), figure),
+        format!("{:.1}", cost.idle_busy * 100.0),
+        figure(cost.wake_ups_per_s),
+    ]
+}
+
+/// Cells with figures, as they are sorted.
+fn measured_cells(workload: &WorkloadSummary) -> impl Iterator<Item = (&Cell, &Figures)> {
+    sorted(workload).into_iter().filter_map(|cell| Some((cell, cell.state.as_deref().ok()?)))
+}
+
+/// Ranked cells first, by rate; then the others, by rate. Open loops by server CPU per request.
 fn sorted(workload: &WorkloadSummary) -> Vec<&Cell> {
     let mut cells: Vec<&Cell> = workload.cells.iter().collect();
     let key = |cell: &Cell| match &cell.state {
+        Ok(figures) if workload.is_open() => (figures.cpu_rank.is_none(), figures.server_us.median),
         Ok(figures) => (figures.rank.is_none(), -figures.rate.median),
-        Err(_) => (true, 0.0),
+        Err(_) => (true, f64::INFINITY),
     };
     cells.sort_by(|a, b| {
         let ((a_last, a_rate), (b_last, b_rate)) = (key(a), key(b));
@@ -220,9 +463,9 @@ fn new_table(style: Style) -> Table {
 }
 
 /// Right-aligns the columns of figures, and takes blanks off the ends of lines.
-fn finish(mut table: Table, figures: std::ops::Range<usize>, style: Style) -> String {
+fn finish(mut table: Table, figures: &[usize], style: Style) -> String {
     for index in figures {
-        if let Some(column) = table.column_mut(index) {
+        if let Some(column) = table.column_mut(*index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -239,8 +482,12 @@ fn without_stop(sentence: &str) -> &str {
     sentence.trim_end_matches('.')
 }
 
-fn rank(rank: (usize, usize)) -> String {
-    if rank.0 == rank.1 { rank.0.to_string() } else { format!("{}-{}", rank.0, rank.1) }
+fn rank(rank: Option<(usize, usize)>) -> String {
+    match rank {
+        None => "-".into(),
+        Some((best, worst)) if best == worst => best.to_string(),
+        Some((best, worst)) => format!("{best}-{worst}"),
+    }
 }
 
 /// Three significant digits in little room: `0.41`, `12`, `1,234`.
@@ -249,7 +496,10 @@ fn short(value: f64) -> String {
 }
 
 /// Letters of the doubts: one per kind, the same in all tables, in the order of appearance.
-pub struct Marks(Vec<Doubt>);
+pub struct Marks {
+    kinds: Vec<Doubt>,
+    of_run: Vec<Doubt>,
+}
 
 impl Marks {
     /// The letters of all doubts of a result.
@@ -262,11 +512,11 @@ impl Marks {
                 }
             }
         }
-        Marks(kinds)
+        Marks { kinds, of_run: summary.doubts.clone() }
     }
 
     fn lettered(&self) -> impl Iterator<Item = (char, Doubt)> {
-        (b'a'..).map(char::from).zip(self.0.iter().copied())
+        (b'a'..).map(char::from).zip(self.kinds.iter().copied())
     }
 
     fn of_cell(&self, figures: &Figures) -> String {
@@ -292,11 +542,17 @@ impl Marks {
             .collect()
     }
 
-    /// What the letters mean and what to do, one line each.
+    /// What weakens the run as a whole; then what the letters mean and what to do. One line each.
     pub fn legend(&self) -> Vec<String> {
-        self.lettered()
-            .map(|(letter, kind)| format!("{letter}: {} {}", kind.sentence(), kind.remedy()))
-            .collect()
+        let of_run = self.of_run.iter().map(|doubt| {
+            let detail = Some(doubt.detail()).filter(|detail| !detail.is_empty());
+            let detail = detail.map_or(String::new(), |detail| format!(" ({detail})"));
+            format!("The whole run{detail}: {} {}", doubt.sentence(), doubt.remedy())
+        });
+        let lettered = self
+            .lettered()
+            .map(|(letter, kind)| format!("{letter}: {} {}", kind.sentence(), kind.remedy()));
+        of_run.chain(lettered).collect()
     }
 }
 
@@ -330,9 +586,9 @@ mod tests {
         let results = fixture::results();
         let text = terminal(&results, &summarise(&results));
         let row = |model: &str| {
-            let mut lines =
-                text.lines().filter(|line| line.split_whitespace().nth(1) == Some(model));
-            lines.next().unwrap_or_default().to_owned()
+            let mut rows = text.lines().filter(|line| !line.starts_with("Noise"));
+            let row = rows.find(|line| line.split_whitespace().nth(1) == Some(model));
+            row.unwrap_or_default().to_owned()
         };
         assert!(row("epoll").starts_with("1-2 "), "{text}");
         assert!(row("poll").contains("server-bound"), "{text}");
@@ -340,7 +596,9 @@ mod tests {
         assert!(text.contains("SKIP uring: io_uring is not permitted."), "{text}");
         assert!(text.contains("select: not measured: holds 1000"), "{text}");
         assert!(text.contains("serial 63 of 64"), "{text}");
-        assert!(text.contains("Noise: epoll against itself 1.00"), "{text}");
+        assert!(text.contains("Noise: epoll against itself: req/s 1.00 (1.00-1.00; floor 3 %)"));
+        // The noise is known before a figure is seen.
+        assert!(text.find("Noise:").unwrap() < text.find("90,000").unwrap());
     }
 
     #[test]
@@ -357,8 +615,9 @@ mod tests {
         let results = fixture::results();
         let summary = summarise(&results);
         let table = measured(&summary.workloads[0], &summary, Style::Markdown);
-        assert!(table.lines().all(|line| line.starts_with('|') && line.ends_with('|')), "{table}");
-        assert_eq!(table.lines().count(), 2 + 6);
+        let rows: Vec<&str> = table.lines().skip_while(|line| !line.starts_with('|')).collect();
+        assert!(rows.iter().all(|line| line.ends_with('|')), "{table}");
+        assert!(rows.len() == 2 + 6 && table.starts_with("Noise: epoll"), "{table}");
         let ratios = ratios(&summary.workloads[0], "epoll", Style::Markdown);
         assert!(ratios.contains("less"), "{ratios}");
         assert!(costs(&summary, Style::Markdown).contains("| threads"));

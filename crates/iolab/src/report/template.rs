@@ -1,9 +1,11 @@
 //! REPORT.md from its template: `{{marker argument ...}}` is replaced by what the result file says.
 //! No figure stands in the template itself.
 //!
-//! Markers: `table W`, `notes W`, `ratios W`, `plot NAME`, `value W MODEL FIELD`, `costs`,
-//! `legend`,
-//! `doubts`, `env [FIELD]`, `describe MODEL`, `include PATH ANCHOR`.
+//! Markers: `table W`, `ledger W`, `calls W`, `notes W`, `ratios W`, `plot NAME`, `costs`,
+//! `value W MODEL FIELD`, `legend`, `doubts`, `env [FIELD]`, `describe MODEL`, `count WHAT`,
+//! `include PATH ANCHOR`, `instrument [NAME FIELD]`, `instrument-rule N`, `instrument-place`.
+
+mod checks;
 
 use std::path::{Path, PathBuf};
 
@@ -87,6 +89,8 @@ fn replacement(marker: &str, context: &Context) -> Result<String, String> {
         ["notes", name] => {
             of_workload(name, &|w| table::notes(results, summary, w, Style::Markdown))
         }
+        ["ledger", name] => of_workload(name, &|w| table::ledger(w, Style::Markdown)),
+        ["calls", name] => of_workload(name, &|w| table::calls(w, Style::Markdown)),
         ["ratios", name] => {
             of_workload(name, &|w| table::ratios(w, &results.reference, Style::Markdown))
         }
@@ -109,6 +113,14 @@ fn replacement(marker: &str, context: &Context) -> Result<String, String> {
             let found = results.models.iter().find(|m| m.label == model);
             Ok(found.map_or_else(|| "Not measured in this run.".into(), |m| m.description.clone()))
         }
+        ["count", what] => count(results, summary, what),
+        ["instrument"] => Ok(checks::all(context.instrument)),
+        ["instrument", name, field] => checks::field(context.instrument, name, field),
+        ["instrument-rule", rule] => {
+            let rule = rule.parse().map_err(|_| format!("{rule:?} is no number of a rule"))?;
+            Ok(checks::of_rule(context.instrument, rule))
+        }
+        ["instrument-place"] => Ok(checks::place(context.instrument)),
         ["include", path, anchor] => include(path, anchor, context.sources.as_deref()),
         _ => Err(format!("unknown marker {{{{{marker}}}}}")),
     }
@@ -144,16 +156,36 @@ fn value(summary: &Summary, workload: &str, model: &str, field: &str) -> Result<
         "rate" => cell.map(|f| thousands(f.rate.median)),
         "server_us" => cell.map(|f| figure(f.server_us.median)),
         "client_us" => cell.map(|f| figure(f.client_us.median)),
+        "sum_us" => cell.map(|f| figure(f.sum_us.median)),
         "switches" => cell.map(|f| figure(f.switches)),
+        "calls" => cell.and_then(|f| f.calls.as_ref()).map(|calls| figure(calls.total)),
         "p50_us" => cell.map(|f| figure(f.p50_us)),
         "p99_us" => cell.and_then(|f| f.p99_us).map(figure),
         "rate_ratio" => cell.and_then(|f| ratio(f.rate_ratio)),
         "cpu_ratio" => cell.and_then(|f| ratio(f.cpu_ratio)),
-        "memory_kib" => cost.map(|c| figure(c.own_kib + c.kernel_stacks_kib)),
+        "user_kib" => cost.map(|c| figure(c.memory.user_kib)),
+        "kernel_kib" => cost.map(|c| figure(c.memory.kernel_part_kib())),
+        "memory_kib" => cost.map(|c| figure(c.memory.user_kib + c.memory.kernel_part_kib())),
         "idle_percent" => cost.map(|c| format!("{:.1}", c.idle_busy * 100.0)),
         _ => return Err(format!("no value is called {field:?}")),
     };
     Ok(shown.unwrap_or_else(|| "(not measured)".into()))
+}
+
+/// How many there are of something, over the whole file.
+fn count(results: &Results, summary: &Summary, what: &str) -> Result<String, String> {
+    let cells = || {
+        let all = summary.workloads.iter().flat_map(|w| &w.cells);
+        all.filter_map(|cell| cell.state.as_ref().ok())
+    };
+    let count = match what {
+        "trials" => results.trials.len(),
+        "cells" => cells().count(),
+        "doubtful" => cells().filter(|figures| !figures.doubts.is_empty()).count(),
+        "unranked" => cells().filter(|f| f.doubts.iter().any(|doubt| doubt.unranks())).count(),
+        _ => return Err(format!("{what:?} is not counted")),
+    };
+    Ok(thousands(count as f64))
 }
 
 /// What a reader must know about the machine, as (name, value).
@@ -248,6 +280,18 @@ mod tests {
         let plot = rendered("{{plot rate-http-keepalive}}", None).unwrap();
         assert_eq!(plot, "![requests per second: http-keepalive](x/rate-http-keepalive.svg)");
         assert!(rendered("{{table file-100k}}", None).unwrap().contains("Not measured"));
+        assert_eq!(rendered("{{instrument send-lag wrong}}", None).unwrap(), checks::NOT_TRIED);
+    }
+
+    /// In the fixture the machine's speed alternates, a doubt about each cell; unranked are serial
+    /// (which starves) and threads (whose client was the limit, in both workloads).
+    #[test]
+    fn what_is_counted_is_counted_over_the_whole_file() {
+        let results = fixture::results();
+        let trials = results.trials.len().to_string();
+        assert_eq!(rendered("{{count trials}}", None).unwrap(), trials);
+        let count = |what: &str| rendered(&format!("{{{{count {what}}}}}"), None).unwrap();
+        assert_eq!(["cells", "doubtful", "unranked"].map(count), ["10", "10", "3"]);
     }
 
     #[test]
@@ -256,6 +300,9 @@ mod tests {
             ("a\n\n{{tabel x}}", "line 3: unknown marker"),
             ("{{table nothing}}", "no workload is called"),
             ("{{env colour}}", "colour"),
+            ("{{count sheep}}", "sheep"),
+            ("{{instrument-rule five}}", "five"),
+            ("{{instrument send-lags wrong}}", "send-lags"),
             ("{{value http-keepalive poll speed}}", "speed"),
             ("{{env", "without"),
         ] {
@@ -276,6 +323,18 @@ mod tests {
         let error = rendered("{{include b.rs wait}}", Some(sources.path())).unwrap_err();
         assert!(error.contains("cannot read b.rs"), "{error}");
         assert!(rendered("{{include b.rs wait}}", None).unwrap().contains("between the anchors"));
+    }
+
+    #[test]
+    fn the_report_tells_of_every_rule_and_of_every_closed_workload() {
+        for rule in 1..=13 {
+            assert!(REPORT.contains(&format!("### Rule {rule}: ")), "rule {rule}");
+            assert!(REPORT.contains(&format!("{{{{instrument-rule {rule}}}}}")), "rule {rule}");
+        }
+        for name in crate::bench::workload_names() {
+            let told = REPORT.contains(&format!("{{{{table {name}}}}}"));
+            assert!(told || name.starts_with("rate-"), "{name}");
+        }
     }
 
     #[test]

@@ -84,6 +84,11 @@ impl Contrast {
         Contrast { alpha: exact.max(interval), upwards }
     }
 
+    /// The same comparison the other way round.
+    pub fn turned(self) -> Contrast {
+        Contrast { upwards: !self.upwards, ..self }
+    }
+
     /// Of two runs that share no rounds, B to A: the rank-sum test (Mann and Whitney, 1947) takes
     /// the place of the count of rounds. It tests whether B is above A by more than the threshold.
     pub fn unpaired(a: &[f64], b: &[f64], ratio: &Unpaired, threshold: f64) -> Contrast {

@@ -76,7 +76,7 @@ fn noise_of(summary: &mut WorkloadSummary, figure: Figure) -> &mut Noise {
 /// Whether a cell may be judged by a figure. The rate of a server with failures, or of a client at
 /// its end, is not the server's; CPU per request stays its own under a busy client, unless it is
 /// the price of spinning. In an open loop the rate is the schedule's.
-fn is_judged(cell: &Cell, figure: Figure, open: bool) -> bool {
+pub fn is_judged(cell: &Cell, figure: Figure, open: bool) -> bool {
     let Ok(figures) = &cell.state else { return false };
     let spoilt = |doubt: &Doubt| match figure {
         Figure::Rate => doubt.unranks(),
@@ -85,39 +85,37 @@ fn is_judged(cell: &Cell, figure: Figure, open: bool) -> bool {
                 || matches!(doubt, Doubt::Spins(_))
         }
     };
-    !(open && figure == Figure::Rate) && !figures.doubts.iter().any(spoilt)
+    let of_schedule = open && figure == Figure::Rate;
+    !of_schedule && !figures.doubts.iter().any(spoilt)
 }
 
-/// The reference's two runs of each round, and what competes with them.
-struct Field<'a> {
+/// The reference's two runs of each round: what others are compared beside.
+pub struct Arena<'a> {
     reference: Rounds<'a>,
     second: Rounds<'a>,
-    labels: Vec<String>,
-    competitors: Vec<Rounds<'a>>,
     figure: Figure,
     threshold: f64,
 }
 
-impl<'a> Field<'a> {
-    fn new(results: &'a Results, summary: &WorkloadSummary, figure: Figure, of: &Noise) -> Self {
-        let name = &summary.workload.name;
-        let timed = |label: &str, role| rounds(trials(results, name, label, role));
-        let judged = |cell: &&Cell| is_judged(cell, figure, summary.is_open());
-        let labels: Vec<String> =
-            summary.cells.iter().filter(judged).map(|cell| cell.model.clone()).collect();
-        Field {
-            reference: timed(&results.reference, Role::Timed),
-            second: timed(&results.reference, Role::Sentinel),
-            competitors: labels.iter().map(|label| timed(label, Role::Timed)).collect(),
-            labels,
-            figure,
-            threshold: of.threshold,
+impl<'a> Arena<'a> {
+    /// Of one workload and figure; `threshold` is the noise floor.
+    pub fn new(results: &'a Results, workload: &str, figure: Figure, threshold: f64) -> Arena<'a> {
+        let of = |role| rounds(trials(results, workload, &results.reference, role));
+        Arena { reference: of(Role::Timed), second: of(Role::Sentinel), figure, threshold }
+    }
+
+    /// What else ran in the rounds of a comparison.
+    pub fn kind(&self, has_reference: bool) -> Match {
+        match (self.second.is_empty(), has_reference) {
+            (true, _) => Match::Two,
+            (false, true) => Match::WithReference,
+            (false, false) => Match::BesideReference,
         }
     }
 
     /// `a` against `b`, in the rounds that have both and, if there is a second run of the
-    /// reference at all, that too.
-    fn contrast(&self, a: &Rounds, b: &Rounds, kind: Match) -> Contrast {
+    /// reference at all, that too. Where one is the reference, it is `b`.
+    pub fn contrast(&self, a: &Rounds, b: &Rounds, kind: Match) -> Contrast {
         let log = |a: &Measured, b: &Measured| log_ratio(self.figure.of(a)?, self.figure.of(b)?);
         let control = |round: &u32| log(self.second.get(round)?, self.reference.get(round)?);
         let pair = |(round, a): (&u32, &&Measured)| {
@@ -127,13 +125,26 @@ impl<'a> Field<'a> {
         let rounds: Vec<(f64, f64)> = a.iter().filter_map(pair).collect();
         Contrast::paired(&rounds, kind, self.threshold)
     }
+}
 
-    /// What else ran in the rounds of a comparison.
-    fn kind(&self, has_reference: bool) -> Match {
-        match (self.second.is_empty(), has_reference) {
-            (true, _) => Match::Two,
-            (false, true) => Match::WithReference,
-            (false, false) => Match::BesideReference,
+/// Those who compete in one workload and figure.
+struct Field<'a> {
+    arena: Arena<'a>,
+    labels: Vec<String>,
+    competitors: Vec<Rounds<'a>>,
+}
+
+impl<'a> Field<'a> {
+    fn new(results: &'a Results, summary: &WorkloadSummary, figure: Figure, of: &Noise) -> Self {
+        let name = &summary.workload.name;
+        let judged = |cell: &&Cell| is_judged(cell, figure, summary.is_open());
+        let labels: Vec<String> =
+            summary.cells.iter().filter(judged).map(|cell| cell.model.clone()).collect();
+        let timed = |label: &String| rounds(trials(results, name, label, Role::Timed));
+        Field {
+            arena: Arena::new(results, name, figure, of.threshold),
+            competitors: labels.iter().map(timed).collect(),
+            labels,
         }
     }
 }
@@ -149,9 +160,9 @@ fn against_reference(results: &Results, summary: &mut WorkloadSummary, figure: F
     let field = Field::new(results, summary, figure, &noise);
     let others =
         || field.labels.iter().zip(&field.competitors).filter(|(l, _)| **l != results.reference);
-    let kind = field.kind(true);
+    let (arena, kind) = (&field.arena, field.arena.kind(true));
     let family: Vec<Contrast> =
-        others().map(|(_, rounds)| field.contrast(rounds, &field.reference, kind)).collect();
+        others().map(|(_, rounds)| arena.contrast(rounds, &arena.reference, kind)).collect();
     for ((label, _), verdict) in others().zip(verdicts(&family)) {
         if let Some(figures) = figures_of(summary, label) {
             let place = match figure {
@@ -181,12 +192,12 @@ fn rank(results: &Results, summary: &mut WorkloadSummary, figure: Figure) {
     }
     let is_reference = |i: usize| field.labels[i] == results.reference;
     let contrast = |&(i, j): &(usize, usize)| {
-        let kind = field.kind(is_reference(i) || is_reference(j));
+        let kind = field.arena.kind(is_reference(i) || is_reference(j));
         let (one, other) = match is_reference(i) {
             true => (j, i),
             false => (i, j),
         };
-        field.contrast(&field.competitors[one], &field.competitors[other], kind)
+        field.arena.contrast(&field.competitors[one], &field.competitors[other], kind)
     };
     let calls = verdicts(&pairs.iter().map(contrast).collect::<Vec<_>>());
     let mut better = vec![vec![false; models]; models];
@@ -214,8 +225,8 @@ fn rank(results: &Results, summary: &mut WorkloadSummary, figure: Figure) {
 /// Why so many models cannot be told apart in so few rounds, if they cannot: even where one wins
 /// every round, chance would do that too often in so large a family.
 fn too_few(field: &Field, pairs: usize) -> Option<String> {
-    let rounds = field.reference.len();
-    let kind = field.kind(field.labels.len() <= 2);
+    let rounds = field.arena.reference.len();
+    let kind = field.arena.kind(field.labels.len() <= 2);
     (pairs > 0 && !separable(rounds, pairs, kind)).then(|| {
         let (models, needed) = (field.labels.len(), rounds_needed(pairs, kind));
         format!("{rounds} rounds cannot separate {models} models at 95 % ({needed} can)")

@@ -1,0 +1,145 @@
+//! A comparison, written for people or machines.
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde_json::{Value, json};
+
+use super::{Arguments, Comparison, Format, Row, Side, wanted};
+use crate::export;
+use crate::failure::{Failure, because};
+use crate::statistics::Interval;
+use crate::summary::Figure;
+use crate::text::{COLUMNS_MAX, figure, thousands, wrap};
+
+/// The comparison in one of the formats that show it as a whole.
+pub fn rendered(comparison: &Comparison, format: Format) -> Result<String, Failure> {
+    match format {
+        Format::Table | Format::Benchstat => Ok(people(comparison, false)),
+        Format::Markdown => Ok(people(comparison, true)),
+        Format::Csv => Ok(csv(comparison)),
+        Format::Json => serde_json::to_string_pretty(&as_json(comparison))
+            .map(|text| text + "\n")
+            .map_err(because("cannot write JSON")),
+    }
+}
+
+fn people(comparison: &Comparison, markdown: bool) -> String {
+    let paragraph = |text: &str, indent: usize| match markdown {
+        true => format!("- {text}\n"),
+        false => wrap(text, indent) + "\n",
+    };
+    let [a, b] = &comparison.sides;
+    let mut out = paragraph(&format!("A = {a}, B = {b}; ratios are B : A."), 3);
+    for (what, a, b) in &comparison.differences {
+        out += &paragraph(&format!("Differs: {what}: {a} -> {b}."), 3);
+    }
+    out += "\n";
+    out += &table(comparison, markdown);
+    out += "\n";
+    out.extend(comparison.notes.iter().map(|note| paragraph(note, 3)));
+    let verdicts = "faster, slower, cheaper, dearer: at 95 % over all lines of the same figure at \
+        once (Holm), and by more than the floor, which is the largest of --threshold, the noise of \
+        the runs, and what their machine's own costs moved between them; ~: not shown to differ.";
+    out + &paragraph(verdicts, 3)
+}
+
+fn table(comparison: &Comparison, markdown: bool) -> String {
+    let mut table = Table::new();
+    match markdown {
+        true => table.load_style(presets::ASCII_MARKDOWN),
+        false => table.load_style(presets::NOTHING),
+    };
+    if !markdown {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(COLUMNS_MAX as u16);
+    }
+    table.set_header(["workload", "model", "figure", "A", "B", "B : A", "95 %", "floor", ""]);
+    for row in &comparison.rows {
+        let interval = |i: Interval| format!("{:.3}-{:.3}", i.low, i.high);
+        table.add_row([
+            row.workload.clone(),
+            row.model.clone(),
+            row.figure.name().to_owned(),
+            shown(row.figure, row.a),
+            shown(row.figure, row.b),
+            format!("{:.3}", row.ratio.median),
+            row.ratio.interval.map_or("too few rounds".into(), interval),
+            format!("{:.0} %", row.threshold * 100.0),
+            row.change.name(row.figure).to_owned(),
+        ]);
+    }
+    for index in 3..8 {
+        if let Some(column) = table.column_mut(index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    if !markdown {
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 1));
+        }
+    }
+    table.to_string().lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+fn shown(of: Figure, value: f64) -> String {
+    if of == Figure::Rate { thousands(value) } else { figure(value) }
+}
+
+fn csv(comparison: &Comparison) -> String {
+    let mut out = "workload,model,figure,a,b,ratio,low,high,floor,verdict\n".to_owned();
+    for row in &comparison.rows {
+        let bound = |bound: fn(Interval) -> f64| {
+            row.ratio.interval.map_or(String::new(), |i| bound(i).to_string())
+        };
+        out += &export::csv_line(&[
+            row.workload.clone(),
+            row.model.clone(),
+            row.figure.name().to_owned(),
+            row.a.to_string(),
+            row.b.to_string(),
+            row.ratio.median.to_string(),
+            bound(|i| i.low),
+            bound(|i| i.high),
+            row.threshold.to_string(),
+            row.change.name(row.figure).to_owned(),
+        ]);
+    }
+    out
+}
+
+fn as_json(comparison: &Comparison) -> Value {
+    let row = |row: &Row| {
+        json!({
+            "workload": row.workload,
+            "model": row.model,
+            "figure": row.figure.name(),
+            "a": row.a,
+            "b": row.b,
+            "ratio": row.ratio.median,
+            "low": row.ratio.interval.map(|i| i.low),
+            "high": row.ratio.interval.map(|i| i.high),
+            "floor": row.threshold,
+            "verdict": row.change.name(row.figure),
+        })
+    };
+    let difference =
+        |(what, a, b): &(String, String, String)| json!({ "what": what, "a": a, "b": b });
+    json!({
+        "a": comparison.sides[0],
+        "b": comparison.sides[1],
+        "differences": comparison.differences.iter().map(difference).collect::<Vec<_>>(),
+        "notes": comparison.notes,
+        "rows": comparison.rows.iter().map(row).collect::<Vec<_>>(),
+    })
+}
+
+/// The rounds behind a comparison as Go benchmarks. With two runs, `/run=a` and `/run=b` in the
+/// names tell them apart.
+pub fn benchmarks(sides: &[&Side], arguments: &Arguments) -> String {
+    let runs: &[&str] = if sides.len() > 1 { &["/run=a", "/run=b"] } else { &[""] };
+    let lines = |(side, run): (&&Side, &&str)| {
+        let chosen = |workload: &str, model: &str| {
+            wanted(&arguments.workloads, workload) && wanted(&arguments.models, model)
+        };
+        export::benchmarks(&side.results, run, &chosen)
+    };
+    sides.iter().zip(runs).map(lines).collect()
+}

@@ -1,1 +1,0 @@
-//! What the verdicts are worth, by simulation with fixed seeds.
