@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use record::{Arrivals, Measured, Workload};
 
 use super::lab::{Lab, SHORT, Times, go_on};
-use super::{Seen, Stop, Trap};
+use super::{Seen, Stop, Trap, ratio};
 use crate::doubt::Doubt;
 use crate::statistics::median;
 use crate::summary::{Figures, summarise};
@@ -21,7 +21,7 @@ pub const TRAPS: &[Trap] = &[
         claim: "A server that begins to answer with other bytes, as many as the right ones, is \
                 caught, and has no rank.",
         expected: "errors > 0, of the kind `wrong`, and a doubt that takes the rank away",
-        takes_s: 1.5,
+        takes_s: 3.5,
         check: wrong_bytes,
     },
     Trap {
@@ -69,13 +69,14 @@ const RATE_KNOWN_PER_S: u32 = 5_000;
 
 fn wrong_bytes(lab: &mut Lab) -> Result<Seen, Stop> {
     // At a known rate: warm-up and probe are right, most of the window is wrong.
+    let times = Times { window_s: 0.8, ..SHORT };
     let workload = open(lab.workload("http-keepalive")?, RATE_KNOWN_PER_S);
-    let after = f64::from(RATE_KNOWN_PER_S) * (SHORT.warm_up_s + SHORT.window_s / 4.0);
+    let after = f64::from(RATE_KNOWN_PER_S) * (times.warm_up_s + times.window_s / 8.0);
     let subjects = [
         lab.subject("faulty+fault=none")?,
         lab.subject(&format!("faulty+fault=wrong+fault-after={after:.0}"))?,
     ];
-    let results = lab.bench(&subjects, &workload, 1, SHORT, lab.seed())?;
+    let results = lab.bench(&subjects, &workload, 1, times, lab.seed())?;
     let summary = summarise(&results);
     let label = &subjects[1].model.label;
     let wrong = |m: &Measured| m.load.errors_by_kind.wrong;
@@ -143,7 +144,7 @@ fn starved(lab: &mut Lab) -> Result<Seen, Stop> {
     let unranked =
         few.doubts.iter().any(|d| matches!(d, Doubt::WithoutProgress(..)) && d.unranks());
     let stuck = stuck.first().copied().unwrap_or(0);
-    let ratio = few.rate.median / full.rate.median;
+    let ratio = ratio(few.rate.median, full.rate.median)?;
     Ok(Seen::new(
         stuck == CONNECTIONS - ADMITTED && unranked,
         format!("{stuck} without progress, unranked: {unranked}"),
@@ -181,7 +182,7 @@ fn little(lab: &mut Lab) -> Result<Seen, Stop> {
             let times = Times { warm_up_s: 0.05, window_s: 0.3 };
             let load = lab.trial(&floor, &workload, times)?.load;
             let in_flight = load.requests_per_s * load.latency.mean_us / 1e6;
-            ratios.push(in_flight / load.mean_in_flight.max(f64::MIN_POSITIVE));
+            ratios.push(ratio(in_flight, load.mean_in_flight)?);
         }
         seen.push((name, median(&ratios).unwrap_or(0.0)));
     }
@@ -208,7 +209,7 @@ fn omission(lab: &mut Lab) -> Result<Seen, Stop> {
     let (Some(due), Some(send)) = (load.latency.p99_us, open.from_send.p99_us) else {
         return Err(Stop::Wrong("too few requests for a 99th percentile".into()));
     };
-    let factor = due / send;
+    let factor = ratio(due, send)?;
     let ms = |us: f64| format!("{} ms", figure(us / 1e3));
     Ok(Seen::new(
         factor >= FACTOR_MIN,

@@ -5,7 +5,7 @@ use record::{Results, Role, Workload};
 
 use super::lab::{Lab, SHORT, Subject, Times, go_on};
 use super::loops::{figures_of, measured, open};
-use super::{Seen, Stop, Trap};
+use super::{Seen, Stop, Trap, ratio};
 use crate::bench::sample::Borders;
 use crate::statistics::{
     Contrast, Match, Random, Verdict, estimate, median, median_absolute_deviation, verdicts,
@@ -116,8 +116,8 @@ fn compared(lab: &Lab, us: u32, rate: Verdict, cpu: Verdict) -> Result<Seen, Sto
         other.rate_verdict == Some(rate) || (other.rate_verdict.is_none() && unranked.is_some());
     let holds = rate_is_right && other.cpu_verdict == Some(cpu);
     let why = unranked.map_or(String::new(), |doubt| format!(" ({})", doubt.sentence()));
-    let ratio = |ratio: Option<crate::statistics::Estimate>| ratio.map_or(0.0, |r| r.median);
-    let (rate_ratio, cpu_ratio) = (ratio(other.rate_ratio), ratio(other.cpu_ratio));
+    let middle = |ratio: Option<crate::statistics::Estimate>| ratio.map_or(0.0, |r| r.median);
+    let (rate_ratio, cpu_ratio) = (middle(other.rate_ratio), middle(other.cpu_ratio));
     let wrong_share = wrong_orders(&results, rate);
     Ok(Seen::new(
         holds,
@@ -219,7 +219,8 @@ fn round_order(lab: &mut Lab) -> Result<Seen, Stop> {
         .iter()
         .flat_map(|results| results.trials.iter())
         .filter_map(|trial| match &trial.outcome {
-            record::Outcome::Measured(m) => Some(m.load.requests_per_s),
+            // A window that the machine slept through has no rate.
+            record::Outcome::Measured(m) => Some(m.load.requests_per_s).filter(|&r| r > 0.0),
             record::Outcome::Failed { .. } => None,
         })
         .collect();
@@ -266,7 +267,7 @@ fn fresh_process(lab: &mut Lab) -> Result<Seen, Stop> {
             let plan = lab.plan(server.address, "/", SHORT)?;
             let load = load::run(&plan, &mut borders).map_err(|e| Stop::Wrong(e.to_string()))?;
             let cpu_us = borders.finish()?.server.cpu_us as f64;
-            windows.push(cpu_us / load.requests.max(1) as f64);
+            windows.push(ratio(cpu_us, load.requests as f64)?);
         }
         server.stop();
         between.push(windows[0]);
@@ -278,7 +279,7 @@ fn fresh_process(lab: &mut Lab) -> Result<Seen, Stop> {
     let between: Vec<f64> = between.iter().map(|us| us / middle).collect();
     let spread = |values: &[f64]| median_absolute_deviation(values).unwrap_or(0.0);
     let (inside, between) = (spread(&inside), spread(&between));
-    let ratio = between / inside.max(f64::MIN_POSITIVE);
+    let ratio = ratio(between, inside)?;
     let percent = |share: f64| format!("+-{:.2} %", share * 100.0);
     Ok(Seen::new(
         ratio >= RATIO_MIN,
