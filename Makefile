@@ -1,5 +1,5 @@
 # Everything that outgrows three lines is a subcommand of iolab.
-.PHONY: build test bench-all bench-quick report
+.PHONY: build test bench-all bench-quick bench-peers check-instrument report
 
 build:
 	cargo build --release --workspace
@@ -13,6 +13,18 @@ bench-all: build
 
 bench-quick: build
 	target/release/iolab bench --preset quick
+
+# Other servers through the same contract; installs what is missing (with root) and says what and why.
+PEERS = epoll,uring,nginx,h2o,apache+mpm=prefork,apache+mpm=worker,apache+mpm=event,hyper,may
+bench-peers: build
+	scripts/peers/install
+	cargo build --release --locked --manifest-path scripts/peers/rust/Cargo.toml --target-dir target/peers
+	scripts/peers/same-sockets target/release/iolab bench --servers scripts/peers:target/peers/release --models $(PEERS) \
+	    --workloads http-keepalive,http-pipelined,http-connect,file-100k
+
+# The instrument tested on itself; OUT=results/FOLDER puts instrument.json beside a result.
+check-instrument: build
+	target/release/iolab check-instrument $(if $(OUT),--out $(OUT))
 
 # REPORT.md at the top is rendered from the one result folder that is committed.
 report: build

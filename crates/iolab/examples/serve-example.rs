@@ -147,7 +147,7 @@ fn http_connection(
         let path = text.split(' ').nth(1).unwrap_or("/").to_owned();
         let mut body = match (path.strip_prefix("/files/"), &root) {
             (Some(name), Some(root)) => std::fs::read(format!("{root}/{name}"))?,
-            _ => b"Hello, world\n".to_vec(),
+            _ => b"Hello, world!".to_vec(),
         };
         if fault == "wrong" {
             body.pop();

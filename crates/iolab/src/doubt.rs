@@ -32,6 +32,8 @@ pub enum Doubt {
     Steal(f64),
     /// Other processes were busy: share of all cores.
     OtherLoad(f64),
+    /// Rounds in which server and client had different congestion controls.
+    OtherCongestionControl(u32),
     /// Threads came and went: the context switches are a lower bound, in rounds.
     SwitchesLowerBound(u32),
     /// Rounds of an open loop in which the client fell behind its schedule, and rounds tried.
@@ -95,6 +97,9 @@ impl Doubt {
             }
             Doubt::Steal(_) => "The hypervisor took CPU time away during the windows.",
             Doubt::OtherLoad(_) => "Other processes used the CPU during the windows.",
+            Doubt::OtherCongestionControl(_) => {
+                "The server's sockets have another congestion control than the client's."
+            }
             Doubt::SwitchesLowerBound(_) => {
                 "Threads ended inside the window, and the kernel forgot their context switches."
             }
@@ -138,6 +143,9 @@ impl Doubt {
                 "Expected with more runnable threads than cores; otherwise free the core."
             }
             Doubt::Steal(_) | Doubt::OtherLoad(_) => "Repeat on a quieter machine.",
+            Doubt::OtherCongestionControl(_) => {
+                "Run it where both have the same default: see scripts/peers/same-sockets."
+            }
             Doubt::SwitchesLowerBound(_) => "Read the figure as `at least`.",
             Doubt::ClientBehind(..) => "Offer a lower rate, or give the client a core of its own.",
             Doubt::Overload(_) => "Offer a lower rate; iolab load --find-rate finds the highest.",
@@ -162,6 +170,7 @@ impl Doubt {
             Doubt::FailedRounds(rounds)
             | Doubt::EndedEarly(rounds)
             | Doubt::BadEnd(rounds)
+            | Doubt::OtherCongestionControl(rounds)
             | Doubt::SwitchesLowerBound(rounds) => format!("{rounds} rounds"),
             Doubt::ClientBehind(behind, of) => format!("{behind} of {of} rounds"),
             Doubt::Overload(share) => format!("{:.1} % answered", share * 100.0),

@@ -87,8 +87,11 @@ impl Seen {
         Seen { holds, measured: measured.into(), figures, wrong, right }
     }
 
+    /// JSON knows no infinity and no NaN: such a figure is left out.
     fn figure(mut self, name: &str, value: f64) -> Seen {
-        self.figures.insert(name.to_owned(), value);
+        if value.is_finite() {
+            self.figures.insert(name.to_owned(), value);
+        }
         self
     }
 
@@ -124,6 +127,15 @@ impl From<Failure> for Stop {
     fn from(failure: Failure) -> Stop {
         Stop::Wrong(failure.0)
     }
+}
+
+/// One figure relative to another; a check whose figures are zero has measured nothing.
+fn ratio(figure: f64, other: f64) -> Result<f64, Stop> {
+    let ratio = figure / other;
+    if ratio.is_finite() && ratio > 0.0 {
+        return Ok(ratio);
+    }
+    Err(Stop::Wrong(format!("{figure} and {other} have no ratio: nothing was measured")))
 }
 
 /// All checks, in the order in which they are told: by rule.

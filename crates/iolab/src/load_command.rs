@@ -3,7 +3,6 @@
 mod arguments;
 mod find_rate;
 mod hgrm;
-mod ledger;
 mod live;
 mod search;
 mod table;
@@ -14,11 +13,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use load::{Live, Method, Plan, Protocol, Silent};
-use record::LoadOutcome;
+use record::{LoadOutcome, ServerSample};
 use serde::Serialize;
 
+use crate::bench::sample::{Borders, Process};
+
 pub use arguments::LoadArguments;
-use ledger::{Ledger, ServerUse};
 use live::INTERRUPTED;
 
 pub use live::Display;
@@ -30,7 +30,7 @@ struct Output<'a> {
     outcome: &'a LoadOutcome,
     /// With --pid only.
     #[serde(skip_serializing_if = "Option::is_none")]
-    server: Option<&'a ServerUse>,
+    server: Option<&'a ServerSample>,
 }
 
 /// Runs the load and prints its outcome.
@@ -76,14 +76,13 @@ fn measure(
     arguments: &LoadArguments,
     plan: &Plan,
     live: &Arc<Live>,
-) -> Result<(LoadOutcome, Option<ServerUse>), Box<dyn Error>> {
-    let mut ledger = arguments.pid.map(Ledger::new).transpose()?;
+) -> Result<(LoadOutcome, Option<ServerSample>), Box<dyn Error>> {
+    let server = arguments.pid.map(Process::new).transpose()?;
     let _display = Display::start(live, !arguments.json);
-    let outcome = match &mut ledger {
-        Some(ledger) => load::run_live(plan, ledger, live),
-        None => load::run_live(plan, &mut Silent, live),
-    };
-    Ok((outcome?, ledger.and_then(Ledger::finish)))
+    let Some(server) = server else { return Ok((load::run_live(plan, &mut Silent, live)?, None)) };
+    let mut borders = Borders::new(&server);
+    let outcome = load::run_live(plan, &mut borders, live)?;
+    Ok((outcome, Some(borders.finish()?.server)))
 }
 
 /// Writes to stdout, and where that fails to stderr: what was measured must not be lost.

@@ -137,8 +137,13 @@ pub fn executables(directories: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>,
 
 /// Asks one executable to describe itself; the error is the reason, for a table.
 pub fn describe(executable: &Path) -> Result<Found, String> {
+    describe_flavour(executable, &[])
+}
+
+/// The same of a flavour: with other flags a server may hold other numbers of connections.
+fn describe_flavour(executable: &Path, flags: &[String]) -> Result<Found, String> {
     let mut command = std::process::Command::new(executable);
-    command.arg("--describe").stdin(Stdio::null());
+    command.arg("--describe").args(flags).stdin(Stdio::null());
     let output = run_briefly(command, DESCRIBE_TIMEOUT)?;
     if output.code != Some(0) {
         return Err(format!("--describe failed: {}", tail(&output.stderr)));
@@ -152,7 +157,7 @@ pub fn describe(executable: &Path) -> Result<Found, String> {
         name: description.name,
         description: description.description,
         protocols: description.protocols,
-        arguments: Vec::new(),
+        arguments: flags.to_vec(),
         connections_max: description.limits.connections_max,
         connections_max_reason: description.limits.connections_max_reason,
         describe,
@@ -220,11 +225,12 @@ fn by_label(executables: &BTreeMap<String, PathBuf>, label: &str) -> Result<Foun
             known.join(", ")
         )));
     };
-    let mut server =
-        describe(path).map_err(because(format!("--models: {} cannot be used", path.display())))?;
+    let unusable = || because(format!("--models: {} cannot be used", path.display()));
+    let mut server = describe(path).map_err(unusable())?;
     if let Some(reason) = &server.unavailable {
         return Err(Failure(format!("--models: serve-{name} cannot run here: {reason}")));
     }
+    let mut flags = Vec::new();
     for part in parts {
         let (flag, value) = part
             .split_once('=')
@@ -236,7 +242,10 @@ fn by_label(executables: &BTreeMap<String, PathBuf>, label: &str) -> Result<Foun
                 if known.is_empty() { "none".to_owned() } else { known.join(", ") }
             )));
         }
-        server.model.arguments.extend([format!("--{flag}"), value.to_owned()]);
+        flags.extend([format!("--{flag}"), value.to_owned()]);
+    }
+    if !flags.is_empty() {
+        server = describe_flavour(path, &flags).map_err(unusable())?;
     }
     server.model.label = label.to_owned();
     Ok(server)

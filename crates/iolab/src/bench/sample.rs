@@ -15,6 +15,57 @@ use record::{Calls, MachineSample, MemorySample, ServerSample};
 use super::counting::{self, Counters};
 use super::server::Server;
 
+/// What can be sampled: a server of a trial, or any process of this machine.
+pub trait Subject {
+    /// Its processes now: workers that it forks later are found when they are there.
+    fn processes(&self) -> Vec<Pid>;
+
+    /// Kernel memory charged to it, in KiB; `None` where that cannot be told.
+    fn kernel_kib(&self) -> Option<u64> {
+        None
+    }
+
+    /// The counters of its system calls, if it was started to be counted.
+    fn counters(&self) -> Option<&Counters> {
+        None
+    }
+}
+
+impl Subject for Server {
+    fn processes(&self) -> Vec<Pid> {
+        Server::processes(self)
+    }
+
+    fn kernel_kib(&self) -> Option<u64> {
+        self.cgroup.as_ref().and_then(|cgroup| cgroup.kernel_kib())
+    }
+
+    fn counters(&self) -> Option<&Counters> {
+        self.counters.as_ref()
+    }
+}
+
+/// A process that somebody else has started, and all that it forked.
+#[derive(Debug, Clone, Copy)]
+pub struct Process(Pid);
+
+impl Process {
+    /// The process with this id; the error is one sentence when it cannot be sampled.
+    pub fn new(pid: i32) -> Result<Process, String> {
+        let process = Process(Pid::from_raw(pid));
+        let readable = cpu_us_of(process.0).is_some() && !threads(&[process.0]).is_empty();
+        readable.then_some(process).ok_or_else(|| {
+            format!("cannot read the process {pid}: --pid wants that of a server on this machine")
+        })
+    }
+}
+
+impl Subject for Process {
+    fn processes(&self) -> Vec<Pid> {
+        process_tree(self.0)
+    }
+}
+
 /// The processes of a server: its own and, for a peer such as nginx, the workers that it forked.
 pub fn process_tree(root: Pid) -> Vec<Pid> {
     let mut tree = vec![root];
@@ -59,10 +110,8 @@ fn cpu_us_between(start: &CpuTimes, end: &CpuTimes) -> u64 {
 }
 
 /// Memory of all processes of the server.
-pub fn memory(server: &Server) -> MemorySample {
-    let processes = server.processes();
-    let kernel_kib = server.cgroup.as_ref().and_then(|cgroup| cgroup.kernel_kib());
-    MemorySample { kernel_kib, ..memory_of(&processes) }
+pub fn memory(server: &dyn Subject) -> MemorySample {
+    MemorySample { kernel_kib: server.kernel_kib(), ..memory_of(&server.processes()) }
 }
 
 fn memory_of(processes: &[Pid]) -> MemorySample {
@@ -174,7 +223,7 @@ pub struct Quiet {
 }
 
 /// Lets `wait` pass, and says what the server used meanwhile.
-pub fn quiet(server: &Server, wait: impl FnOnce()) -> Quiet {
+pub fn quiet(server: &dyn Subject, wait: impl FnOnce()) -> Quiet {
     let switches = || threads(&server.processes());
     let before = switches();
     let cpu_before = cpu_times(&server.processes());
@@ -185,7 +234,7 @@ pub fn quiet(server: &Server, wait: impl FnOnce()) -> Quiet {
 
 /// Samples the server at the borders of the measured window.
 pub struct Borders<'a> {
-    server: &'a Server,
+    server: &'a dyn Subject,
     memory_before: MemorySample,
     start: Option<Reading>,
     end: Option<Reading>,
@@ -212,7 +261,7 @@ pub struct Seen {
 
 impl<'a> Borders<'a> {
     /// Will sample this server. Its memory is sampled now, before the first connection of the load.
-    pub fn new(server: &'a Server) -> Borders<'a> {
+    pub fn new(server: &'a dyn Subject) -> Borders<'a> {
         Borders { server, memory_before: memory(server), start: None, end: None }
     }
 
@@ -257,7 +306,7 @@ impl Observer for Borders<'_> {
         let processes = self.server.processes();
         let (threads, machine) = (threads(&processes), machine());
         let memory = MemorySample::default();
-        let counters = self.server.counters.as_ref();
+        let counters = self.server.counters();
         let calls = counters.map(Counters::read_at_start);
         let cpu = cpu_times(&processes);
         self.start = Some(Reading { threads, machine, memory, cpu, calls });
@@ -271,7 +320,7 @@ impl Observer for Borders<'_> {
         let gone: Vec<_> = known.filter(|pid| !processes.contains(pid)).copied().collect();
         processes.extend(gone);
         let (cpu, machine) = (cpu_times(&processes), machine());
-        let counters = self.server.counters.as_ref();
+        let counters = self.server.counters();
         let calls = counters.map(Counters::read_at_end);
         let threads = threads(&processes);
         self.end = Some(Reading { threads, machine, memory: memory(self.server), cpu, calls });
@@ -295,6 +344,13 @@ mod tests {
         assert!(threads(&me).contains_key(&Pid::this().as_raw()));
         assert!(machine().is_some_and(|machine| machine.busy_s > 0.0));
         assert_eq!(process_tree(Pid::from_raw(i32::MAX)), [Pid::from_raw(i32::MAX)]);
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_cannot_be_a_subject() {
+        let this = Process::new(Pid::this().as_raw()).unwrap();
+        assert!(this.processes().contains(&Pid::this()));
+        assert!(Process::new(i32::MAX).unwrap_err().contains("--pid"));
     }
 
     #[test]

@@ -23,8 +23,11 @@ pub const FILES_PATH: &str = "/files/";
 /// Name of the document root, in the temporary directory of the run.
 pub const DOCUMENTS: &str = "documents";
 
-/// Body of `/`, in bytes: the smallest reply that is still a real one.
-pub const TEXT_BYTES: u64 = 13;
+/// Body of `/`: the smallest reply that is still a real one.
+pub const TEXT: &[u8] = b"Hello, world!";
+
+/// Its length, in bytes.
+pub const TEXT_BYTES: u64 = TEXT.len() as u64;
 
 /// Repeated to fill files and to know `/bytes/N` in advance: byte k is `ALPHABET[k % 64]`.
 pub const ALPHABET: &[u8; 64] =

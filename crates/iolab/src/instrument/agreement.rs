@@ -11,7 +11,7 @@ use std::time::Duration;
 use load::Silent;
 
 use super::lab::{Lab, Times, go_on, pinned};
-use super::{Seen, Stop, Trap};
+use super::{Seen, Stop, Trap, ratio};
 use crate::bench::run_briefly;
 use crate::statistics::median;
 use crate::text::{figure, thousands};
@@ -106,7 +106,7 @@ fn agreement(
         }
     }
     server.stop();
-    Ok(compare(tool, &medians(&ours), &medians(&theirs)))
+    compare(tool, &medians(&ours), &medians(&theirs))
 }
 
 fn our_own(lab: &Lab, address: std::net::SocketAddr, times: Times) -> Result<Said, Stop> {
@@ -131,9 +131,9 @@ fn medians(said: &[Said]) -> Said {
     }
 }
 
-fn compare(tool: &str, ours: &Said, theirs: &Said) -> Seen {
-    let rate = ours.requests_per_s / theirs.requests_per_s;
-    let (p50, p99) = (ours.p50_us / theirs.p50_us, ours.p99_us / theirs.p99_us);
+fn compare(tool: &str, ours: &Said, theirs: &Said) -> Result<Seen, Stop> {
+    let rate = ratio(ours.requests_per_s, theirs.requests_per_s)?;
+    let (p50, p99) = (ratio(ours.p50_us, theirs.p50_us)?, ratio(ours.p99_us, theirs.p99_us)?);
     let within = |ratio: f64, tolerance: f64| (ratio - 1.0).abs() <= tolerance;
     let told = |said: &Said| {
         format!(
@@ -143,7 +143,7 @@ fn compare(tool: &str, ours: &Said, theirs: &Said) -> Seen {
             figure(said.p99_us)
         )
     };
-    Seen::new(
+    Ok(Seen::new(
         within(rate, RATE_TOLERANCE)
             && within(p50, LATENCY_TOLERANCE)
             && within(p99, LATENCY_TOLERANCE),
@@ -155,7 +155,7 @@ fn compare(tool: &str, ours: &Said, theirs: &Said) -> Seen {
     )
     .figure("requests_ratio", rate)
     .figure("p50_ratio", p50)
-    .figure("p99_ratio", p99)
+    .figure("p99_ratio", p99))
 }
 
 fn is_installed(tool: &str) -> bool {
@@ -255,8 +255,8 @@ mod tests {
     #[test]
     fn agreement_is_judged_by_its_bounds() {
         let said = |rate, p99_us| Said { requests_per_s: rate, p50_us: 5_000.0, p99_us };
-        assert!(compare("wrk", &said(1.01, 104.0), &said(1.0, 100.0)).holds);
-        assert!(!compare("wrk", &said(1.03, 100.0), &said(1.0, 100.0)).holds);
-        assert!(!compare("wrk", &said(1.0, 94.0), &said(1.0, 100.0)).holds);
+        assert!(compare("wrk", &said(1.01, 104.0), &said(1.0, 100.0)).unwrap().holds);
+        assert!(!compare("wrk", &said(1.03, 100.0), &said(1.0, 100.0)).unwrap().holds);
+        assert!(!compare("wrk", &said(1.0, 94.0), &said(1.0, 100.0)).unwrap().holds);
     }
 }

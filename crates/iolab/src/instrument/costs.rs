@@ -7,7 +7,7 @@ use load::{Live, Silent};
 use record::{Calls, Measured, Workload};
 
 use super::lab::{Lab, SHORT, Subject, Times, go_on};
-use super::{Seen, Stop, Trap};
+use super::{Seen, Stop, Trap, ratio};
 use crate::bench::{counting, environment};
 use crate::load_command::Display;
 use crate::statistics::median;
@@ -20,7 +20,7 @@ pub const TRAPS: &[Trap] = &[
         name: "who-is-the-limit",
         rule: 4,
         claim: "Under a client that is slower than both, two servers of different cost give the \
-                same requests/s; CPU per request tells them apart, and the client's share says why.",
+                same requests/s; CPU per request tells them apart, the client's share says why.",
         expected: "requests/s within 5 %, CPU per request >= 1.15 x, client busy >= 90 % with both",
         takes_s: 5.0,
         check: limit,
@@ -116,8 +116,8 @@ fn limit(lab: &mut Lab) -> Result<Seen, Stop> {
     let workload = lab.workload("http-connect")?;
     let (cheap, dear) = (lab.subject("floor")?, lab.subject("faulty+fault=slow+fault-us=8")?);
     let seen = pair(lab, [&cheap, &dear], &workload, ROUNDS)?;
-    let rate_ratio = seen.rates[1] / seen.rates[0];
-    let cpu_ratio = seen.server_us[1] / seen.server_us[0];
+    let rate_ratio = ratio(seen.rates[1], seen.rates[0])?;
+    let cpu_ratio = ratio(seen.server_us[1], seen.server_us[0])?;
     let holds = (rate_ratio - 1.0).abs() <= RATE_TOLERANCE
         && cpu_ratio >= CPU_RATIO_MIN
         && seen.client_busy.iter().all(|&busy| busy >= BUSY);
@@ -150,8 +150,8 @@ fn ceiling(lab: &mut Lab) -> Result<Seen, Stop> {
     let workload = lab.workload("http-keepalive")?;
     let (floor, epoll) = (lab.subject("floor")?, lab.subject("epoll")?);
     let seen = pair(lab, [&floor, &epoll], &workload, ROUNDS)?;
-    let rate_ratio = seen.rates[1] / seen.rates[0];
-    let cpu_ratio = seen.server_us[1] / seen.server_us[0];
+    let rate_ratio = ratio(seen.rates[1], seen.rates[0])?;
+    let cpu_ratio = ratio(seen.server_us[1], seen.server_us[0])?;
     Ok(Seen::new(
         cpu_ratio >= CPU_RATIO_MIN,
         format!(
@@ -190,6 +190,7 @@ fn sum(lab: &mut Lab) -> Result<Seen, Stop> {
             .map(|at: usize| median(&seen[at].iter().map(pick).collect::<Vec<_>>()).unwrap_or(0.0))
     };
     let (server_us, sum_us, share) = (middle(|s| s.0), middle(|s| s.1), middle(|s| s.0 / s.1));
+    ratio(server_us[0] * server_us[1], sum_us[0] * sum_us[1])?;
     let moved = (share[1] - share[0]).abs();
     let change = |pair: [f64; 2]| (pair[1] / pair[0] - 1.0) * 100.0;
     Ok(Seen::new(
@@ -241,7 +242,7 @@ fn counting_cost(lab: &mut Lab) -> Result<Seen, Stop> {
         counting::end_pass();
     }
     let (off, on) = (median(&off).unwrap_or(0.0), median(&on).unwrap_or(0.0));
-    let (ratio, calls) = (on / off, median(&calls).unwrap_or(0.0));
+    let (ratio, calls) = (ratio(on, off)?, median(&calls).unwrap_or(0.0));
     let each_ns = (on - off) / calls.max(f64::MIN_POSITIVE) * 1e3;
     Ok(Seen::new(
         ratio >= RATIO_MIN,
@@ -280,7 +281,7 @@ fn idle_axis(lab: &mut Lab) -> Result<Seen, Stop> {
     for idle_connections in [0, IDLE] {
         let workload = Workload { idle_connections, ..base.clone() };
         let seen = pair(lab, [&epoll, &poll], &workload, ROUNDS)?;
-        ratios.push(seen.server_us[1] / seen.server_us[0]);
+        ratios.push(ratio(seen.server_us[1], seen.server_us[0])?);
     }
     let holds = (0.75..=1.25).contains(&ratios[0]) && ratios[1] >= 3.0;
     Ok(Seen::new(
@@ -360,7 +361,7 @@ fn progress(lab: &mut Lab) -> Result<Seen, Stop> {
     }
     server.stop();
     let [off, on] = client_us.map(|us| median(&us).unwrap_or(0.0));
-    let ratio = on / off;
+    let ratio = ratio(on, off)?;
     Ok(Seen::new(
         (0.97..=1.03).contains(&ratio),
         format!("{off:.3} us without, {on:.3} us with: {ratio:.3} x"),

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use record::{Arrivals, Measured, Workload};
 
 use super::lab::{Lab, SHORT, Times, go_on};
-use super::{Seen, Stop, Trap};
+use super::{Seen, Stop, Trap, ratio};
 use crate::doubt::Doubt;
+use crate::statistics::median;
 use crate::summary::{Figures, summarise};
 use crate::text::{figure, thousands};
 
@@ -20,7 +21,7 @@ pub const TRAPS: &[Trap] = &[
         claim: "A server that begins to answer with other bytes, as many as the right ones, is \
                 caught, and has no rank.",
         expected: "errors > 0, of the kind `wrong`, and a doubt that takes the rank away",
-        takes_s: 1.5,
+        takes_s: 3.5,
         check: wrong_bytes,
     },
     Trap {
@@ -35,10 +36,10 @@ pub const TRAPS: &[Trap] = &[
     Trap {
         name: "littles-law",
         rule: 4,
-        claim: "Rate, mean latency and requests on their way, measured apart, agree (Little's law).",
+        claim: "Rate, mean latency and requests on their way, measured apart, agree (Little).",
         expected: "rate x mean latency / requests on their way within 0.95-1.05, closed loop with \
-                   1, 16 and 64 connections and open loop",
-        takes_s: 3.0,
+                   1, 16 and 64 connections and open loop (medians of 3 windows)",
+        takes_s: 5.0,
         check: little,
     },
     Trap {
@@ -68,13 +69,14 @@ const RATE_KNOWN_PER_S: u32 = 5_000;
 
 fn wrong_bytes(lab: &mut Lab) -> Result<Seen, Stop> {
     // At a known rate: warm-up and probe are right, most of the window is wrong.
+    let times = Times { window_s: 0.8, ..SHORT };
     let workload = open(lab.workload("http-keepalive")?, RATE_KNOWN_PER_S);
-    let after = f64::from(RATE_KNOWN_PER_S) * (SHORT.warm_up_s + SHORT.window_s / 4.0);
+    let after = f64::from(RATE_KNOWN_PER_S) * (times.warm_up_s + times.window_s / 8.0);
     let subjects = [
         lab.subject("faulty+fault=none")?,
         lab.subject(&format!("faulty+fault=wrong+fault-after={after:.0}"))?,
     ];
-    let results = lab.bench(&subjects, &workload, 1, SHORT, lab.seed())?;
+    let results = lab.bench(&subjects, &workload, 1, times, lab.seed())?;
     let summary = summarise(&results);
     let label = &subjects[1].model.label;
     let wrong = |m: &Measured| m.load.errors_by_kind.wrong;
@@ -142,7 +144,7 @@ fn starved(lab: &mut Lab) -> Result<Seen, Stop> {
     let unranked =
         few.doubts.iter().any(|d| matches!(d, Doubt::WithoutProgress(..)) && d.unranks());
     let stuck = stuck.first().copied().unwrap_or(0);
-    let ratio = few.rate.median / full.rate.median;
+    let ratio = ratio(few.rate.median, full.rate.median)?;
     Ok(Seen::new(
         stuck == CONNECTIONS - ADMITTED && unranked,
         format!("{stuck} without progress, unranked: {unranked}"),
@@ -162,6 +164,7 @@ fn starved(lab: &mut Lab) -> Result<Seen, Stop> {
 
 fn little(lab: &mut Lab) -> Result<Seen, Stop> {
     const TOLERANCE: f64 = 0.05;
+    const WINDOWS: usize = 3;
     let floor = lab.subject("floor")?;
     let base = lab.workload("http-keepalive")?;
     let closed = |connections| Workload { connections, ..base.clone() };
@@ -173,11 +176,15 @@ fn little(lab: &mut Lab) -> Result<Seen, Stop> {
     ];
     let mut seen = Vec::new();
     for (name, workload) in cases {
-        go_on()?;
-        let times = Times { warm_up_s: 0.05, window_s: 0.4 };
-        let load = lab.trial(&floor, &workload, times)?.load;
-        let in_flight = load.requests_per_s * load.latency.mean_us / 1e6;
-        seen.push((name, in_flight / load.mean_in_flight.max(f64::MIN_POSITIVE)));
+        let mut ratios = Vec::new();
+        for _ in 0..WINDOWS {
+            go_on()?;
+            let times = Times { warm_up_s: 0.05, window_s: 0.3 };
+            let load = lab.trial(&floor, &workload, times)?.load;
+            let in_flight = load.requests_per_s * load.latency.mean_us / 1e6;
+            ratios.push(ratio(in_flight, load.mean_in_flight)?);
+        }
+        seen.push((name, median(&ratios).unwrap_or(0.0)));
     }
     let holds = seen.iter().all(|(_, ratio)| (ratio - 1.0).abs() <= TOLERANCE);
     let told: Vec<_> =
@@ -202,7 +209,7 @@ fn omission(lab: &mut Lab) -> Result<Seen, Stop> {
     let (Some(due), Some(send)) = (load.latency.p99_us, open.from_send.p99_us) else {
         return Err(Stop::Wrong("too few requests for a 99th percentile".into()));
     };
-    let factor = due / send;
+    let factor = ratio(due, send)?;
     let ms = |us: f64| format!("{} ms", figure(us / 1e3));
     Ok(Seen::new(
         factor >= FACTOR_MIN,

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt::TcpCongestion};
 
 use super::lab::{Lab, SHORT, go_on, pin};
-use super::{Seen, Stop, Trap};
+use super::{Seen, Stop, Trap, ratio};
 use crate::statistics::median;
 use crate::text::figure;
 
@@ -39,7 +39,7 @@ fn congestion(lab: &mut Lab) -> Result<Seen, Stop> {
         }
     }
     let [ours, other] = seen.map(|rates| median(&rates).unwrap_or(0.0));
-    let ratio = ours / other.max(f64::MIN_POSITIVE);
+    let ratio = ratio(ours, other)?;
     let subject = lab.subject("floor")?;
     let client = lab.trial(&subject, &lab.workload("http-keepalive")?, SHORT)?.load;
     let client = client.congestion_control;

@@ -5,7 +5,7 @@ use record::{Results, Role, Workload};
 
 use super::lab::{Lab, SHORT, Subject, Times, go_on};
 use super::loops::{figures_of, measured, open};
-use super::{Seen, Stop, Trap};
+use super::{Seen, Stop, Trap, ratio};
 use crate::bench::sample::Borders;
 use crate::statistics::{
     Contrast, Match, Random, Verdict, estimate, median, median_absolute_deviation, verdicts,
@@ -101,8 +101,8 @@ fn faster(lab: &mut Lab) -> Result<Seen, Stop> {
     compared(lab, REFERENCE_US - STEP_US, Verdict::More, Verdict::Less)
 }
 
-/// A bench of the reference and one other; the verdicts must be these. When the rate is no figure of
-/// the server's (client-bound, say), it has no verdict, which is an answer too.
+/// A bench of the reference and one other; the verdicts must be these. When the rate is no figure
+/// of the server's (client-bound, say), it has no verdict, which is an answer too.
 fn compared(lab: &Lab, us: u32, rate: Verdict, cpu: Verdict) -> Result<Seen, Stop> {
     const ROUNDS: u32 = 8;
     let subjects = [slowed(lab, REFERENCE_US)?, slowed(lab, us)?];
@@ -116,8 +116,8 @@ fn compared(lab: &Lab, us: u32, rate: Verdict, cpu: Verdict) -> Result<Seen, Sto
         other.rate_verdict == Some(rate) || (other.rate_verdict.is_none() && unranked.is_some());
     let holds = rate_is_right && other.cpu_verdict == Some(cpu);
     let why = unranked.map_or(String::new(), |doubt| format!(" ({})", doubt.sentence()));
-    let ratio = |ratio: Option<crate::statistics::Estimate>| ratio.map_or(0.0, |r| r.median);
-    let (rate_ratio, cpu_ratio) = (ratio(other.rate_ratio), ratio(other.cpu_ratio));
+    let middle = |ratio: Option<crate::statistics::Estimate>| ratio.map_or(0.0, |r| r.median);
+    let (rate_ratio, cpu_ratio) = (middle(other.rate_ratio), middle(other.cpu_ratio));
     let wrong_share = wrong_orders(&results, rate);
     Ok(Seen::new(
         holds,
@@ -219,7 +219,8 @@ fn round_order(lab: &mut Lab) -> Result<Seen, Stop> {
         .iter()
         .flat_map(|results| results.trials.iter())
         .filter_map(|trial| match &trial.outcome {
-            record::Outcome::Measured(m) => Some(m.load.requests_per_s),
+            // A window that the machine slept through has no rate.
+            record::Outcome::Measured(m) => Some(m.load.requests_per_s).filter(|&r| r > 0.0),
             record::Outcome::Failed { .. } => None,
         })
         .collect();
@@ -266,7 +267,7 @@ fn fresh_process(lab: &mut Lab) -> Result<Seen, Stop> {
             let plan = lab.plan(server.address, "/", SHORT)?;
             let load = load::run(&plan, &mut borders).map_err(|e| Stop::Wrong(e.to_string()))?;
             let cpu_us = borders.finish()?.server.cpu_us as f64;
-            windows.push(cpu_us / load.requests.max(1) as f64);
+            windows.push(ratio(cpu_us, load.requests as f64)?);
         }
         server.stop();
         between.push(windows[0]);
@@ -278,7 +279,7 @@ fn fresh_process(lab: &mut Lab) -> Result<Seen, Stop> {
     let between: Vec<f64> = between.iter().map(|us| us / middle).collect();
     let spread = |values: &[f64]| median_absolute_deviation(values).unwrap_or(0.0);
     let (inside, between) = (spread(&inside), spread(&between));
-    let ratio = between / inside.max(f64::MIN_POSITIVE);
+    let ratio = ratio(between, inside)?;
     let percent = |share: f64| format!("+-{:.2} %", share * 100.0);
     Ok(Seen::new(
         ratio >= RATIO_MIN,
@@ -311,10 +312,17 @@ fn percentiles(lab: &mut Lab) -> Result<Seen, Stop> {
         go_on()?;
         let subject = if round == ROUNDS / 2 { &stalls } else { &good };
         let one = lab.trial(subject, &workload, times)?;
-        means.push(one.load.latency.p99_us.unwrap_or(0.0));
-        results.trials.push(trial_of(round as u32 + 1, &workload, one));
+        // The summary leaves invalid rounds out, so this side does too.
+        if one.load.open_loop.as_ref().is_some_and(|open| open.invalid.is_none()) {
+            means.push(one.load.latency.p99_us.unwrap_or(0.0));
+            results.trials.push(trial_of(round as u32 + 1, &workload, one));
+        }
     }
-    let mean_us = means.iter().sum::<f64>() / ROUNDS as f64;
+    if means.len() < ROUNDS / 2 {
+        let valid = means.len();
+        return Err(Stop::Wrong(format!("the client kept up in {valid} rounds of {ROUNDS} only")));
+    }
+    let mean_us = means.iter().sum::<f64>() / means.len() as f64;
     let summary = summarise(&results);
     let merged_us = figures_of(&summary, "floor")?.p99_us.unwrap_or(0.0);
     let histograms = measured(&results, "floor").map(|m| m.load.latency.histogram.as_str());
@@ -328,7 +336,7 @@ fn percentiles(lab: &mut Lab) -> Result<Seen, Stop> {
     Ok(Seen::new(
         (0.008..=0.012).contains(&of_merged),
         format!(
-            "beyond the merged p99 ({} us) lie {:.2} %, beyond the mean of the p99s ({} us) {:.2} %",
+            "beyond the merged p99 ({} us) lie {:.2} %, beyond the p99s' mean ({} us) {:.2} %",
             figure(merged_us),
             of_merged * 100.0,
             figure(mean_us),
@@ -339,7 +347,7 @@ fn percentiles(lab: &mut Lab) -> Result<Seen, Stop> {
     .figure("mean_of_p99_us", mean_us)
     .figure("beyond_merged_share", of_merged)
     .figure("beyond_mean_share", of_mean)
-    .wrong("mean of eight p99s", format!("{} us", figure(mean_us)))
+    .wrong("mean of the rounds' p99s", format!("{} us", figure(mean_us)))
     .right("p99 of the merged histograms", format!("{} us", figure(merged_us))))
 }
 

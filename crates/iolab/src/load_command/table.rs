@@ -1,9 +1,8 @@
 //! The outcome of a run for people.
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
-use record::{Arrivals, Latency, LoadOutcome, OpenLoop};
+use record::{Arrivals, Latency, LoadOutcome, OpenLoop, ServerSample};
 
-use super::ledger::ServerUse;
 use crate::text::{COLUMNS_MAX, figure, thousands};
 
 /// An empty table in the house's style.
@@ -27,7 +26,7 @@ pub(super) fn time(us: f64) -> String {
 }
 
 /// The outcome, and what the server used where that was asked for.
-pub(super) fn outcome(outcome: &LoadOutcome, server: Option<&ServerUse>) -> String {
+pub(super) fn outcome(outcome: &LoadOutcome, server: Option<&ServerSample>) -> String {
     let mut table = empty();
     table.set_header([
         Cell::new(&outcome.url).add_attribute(Attribute::Bold),
@@ -106,7 +105,7 @@ fn counts(outcome: &LoadOutcome, what: &'static str) -> Rows {
 }
 
 /// CPU time per request, of both sides and together.
-fn cpu(outcome: &LoadOutcome, server: Option<&ServerUse>) -> Rows {
+fn cpu(outcome: &LoadOutcome, server: Option<&ServerSample>) -> Rows {
     let requests = outcome.requests.max(1) as f64;
     let row = |cpu_us: u64| {
         let busy = cpu_us as f64 / (outcome.duration_s.max(1e-9) * 1e4);
@@ -273,7 +272,7 @@ mod tests {
             invalid: Some("the client fell behind ".repeat(9)),
             ..OpenLoop::default()
         });
-        let server = ServerUse { cpu_us: 123, threads_changed: 1, ..ServerUse::default() };
+        let server = ServerSample { cpu_us: 123, threads_changed: 1, ..ServerSample::default() };
         for (shown, server) in [(long(), None), (open, Some(server))] {
             let text = outcome(&shown, server.as_ref());
             let widest = text.lines().map(|line| line.chars().count()).max();
@@ -287,7 +286,7 @@ mod tests {
     #[test]
     fn cpu_is_told_of_both_sides_and_together() {
         let shown = LoadOutcome { client_cpu_us: 20, requests: 10, ..long() };
-        let server = ServerUse { cpu_us: 30, ..ServerUse::default() };
+        let server = ServerSample { cpu_us: 30, ..ServerSample::default() };
         let rows = cpu(&shown, Some(&server));
         let starts: Vec<_> = rows.iter().map(|(_, text)| text.split(' ').next()).collect();
         assert_eq!(starts[..3], [Some("2.00"), Some("3.00"), Some("5.00")]);

@@ -195,6 +195,7 @@ pub fn open_figures(valid: &Rounds, invalid_rounds: u32) -> Option<OpenFigures> 
     let open: Vec<_> =
         valid.values().filter_map(|m| Some((&m.load, m.load.open_loop.as_ref()?))).collect();
     let due: u64 = open.iter().map(|(_, open)| open.due).sum();
+    let answered: u64 = open.iter().map(|(load, _)| load.requests).sum();
     let unanswered: u64 = open.iter().map(|(_, open)| open.unanswered).sum();
     let latency = merged(open.iter().map(|(load, _)| load.latency.histogram.as_str()));
     let lag = merged(open.iter().map(|(_, open)| open.send_lag.histogram.as_str()));
@@ -204,7 +205,7 @@ pub fn open_figures(valid: &Rounds, invalid_rounds: u32) -> Option<OpenFigures> 
     };
     Some(OpenFigures {
         offered_per_s: open.first()?.1.rate_per_s,
-        answered_share: 1.0 - unanswered as f64 / due.max(1) as f64,
+        answered_share: answered as f64 / due.max(1) as f64,
         unanswered,
         p50_us: of(&latency, 0.5),
         p99_us: of(&latency, 0.99),

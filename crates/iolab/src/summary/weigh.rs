@@ -3,7 +3,7 @@
 use record::{Gauge, Measured, Results, Role};
 
 use super::measure::{Rounds, measured, whole_life_switches};
-use super::{BUSY, Figures, Limit, Scene, WorkloadSummary};
+use super::{BUSY, Figures, KEPT_MIN, Limit, Scene, WorkloadSummary};
 use crate::doubt::Doubt;
 use crate::statistics::{Estimate, median};
 
@@ -14,8 +14,6 @@ const STEAL_MAX: f64 = 0.02;
 const RUN_QUEUE_MAX: f64 = 0.05;
 /// /proc/stat counts whole ticks, and charges a tick to whom it meets: less than this is not seen.
 const OTHER_LOAD_MAX: f64 = 0.10;
-/// Requests on their way when a run ends are not overload: at 10,000 a second and 1 ms they are 10.
-const UNANSWERED_MAX: f64 = 0.01;
 /// A send lag of a fifth of the latency moves the percentile in its second digit.
 const SEND_LAG_MAX: f64 = 0.20;
 /// What operations without any server cost may move by so much from round to round.
@@ -63,6 +61,14 @@ fn failures(scene: &Scene, figures: &Figures, rounds: &Rounds, tried: u32) -> Ve
     add(bad.into(), Doubt::BadEnd(bad));
     let bounded = count(&|m| m.server.threads_changed > 0 && whole_life_switches(m).is_none());
     add(bounded.into(), Doubt::SwitchesLowerBound(bounded));
+    let unlike = |m: &Measured| {
+        m.server
+            .congestion_control
+            .as_ref()
+            .is_some_and(|server| *server != m.load.congestion_control)
+    };
+    let unlike = count(&unlike);
+    add(unlike.into(), Doubt::OtherCongestionControl(unlike));
     doubts
 }
 
@@ -93,8 +99,7 @@ fn of_open_loop(figures: &Figures) -> Vec<Doubt> {
     let lag = lag.filter(|(lag, p99)| lag > &(SEND_LAG_MAX * p99)).map(|(lag, _)| lag);
     [
         (open.invalid_rounds > 0).then_some(Doubt::ClientBehind(open.invalid_rounds, rounds)),
-        (1.0 - open.answered_share > UNANSWERED_MAX)
-            .then_some(Doubt::Overload(open.answered_share)),
+        (open.answered_share < KEPT_MIN).then_some(Doubt::Overload(open.answered_share)),
         lag.map(Doubt::SendLag),
     ]
     .into_iter()

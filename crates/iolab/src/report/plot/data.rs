@@ -4,14 +4,8 @@ use std::collections::BTreeSet;
 
 use record::{IdleSample, MemorySample, Outcome, Results, Role, Workload};
 
-use crate::doubt::Doubt;
 use crate::statistics::{Estimate, estimate};
-use crate::summary::{Cell, Summary, WorkloadSummary, rounds, trials};
-
-/// A model keeps an offered rate when it answers at least this share of what fell due in the
-/// window, in the window. What is on its way at the window's end is less: 64 of thousands. What is
-/// answered after the window does not count: a server that is too slow catches up then.
-const KEPT_MIN: f64 = 0.98;
+use crate::summary::{Cell, KEPT_MIN, Summary, WorkloadSummary, trials};
 
 /// Size of a kernel stack on x86-64 and arm64 (THREAD_SIZE), in KiB.
 const KERNEL_STACK_KIB: f64 = 16.0;
@@ -94,24 +88,16 @@ pub fn at_rate(
     workload: &str,
     model: &str,
 ) -> Option<AtRate> {
-    let valid = rounds(trials(results, workload, model, Role::Timed));
-    let open =
-        || valid.values().filter_map(|m| Some((m.load.requests, m.load.open_loop.as_ref()?)));
-    if open().next().is_none() {
+    let figures = cell(summary, workload, model)?.state.as_ref().ok();
+    let Some(open) = figures.and_then(|figures| figures.open.as_ref()) else {
         let tried = trials(results, workload, model, Role::Timed).any(
             |trial| matches!(&trial.outcome, Outcome::Measured(m) if m.load.open_loop.is_some()),
         );
         return tried.then_some(AtRate::ClientBehind);
+    };
+    if open.answered_share < KEPT_MIN {
+        return Some(AtRate::Behind(open.answered_share));
     }
-    let due: u64 = open().map(|(_, open)| open.due).sum();
-    let answered: u64 = open().map(|(requests, _)| requests).sum();
-    let share = answered as f64 / due.max(1) as f64;
-    let figures = cell(summary, workload, model)?.state.as_ref().ok();
-    let lost = figures.is_some_and(|f| f.doubts.iter().any(|d| matches!(d, Doubt::Overload(_))));
-    if share < KEPT_MIN || lost {
-        return Some(AtRate::Behind(share));
-    }
-    let open = figures?.open.as_ref()?;
     Some(AtRate::Kept { p50_us: open.p50_us?, p99_us: open.p99_us })
 }
 
