@@ -44,6 +44,8 @@ pub enum Doubt {
     SendLag(f64),
     /// Better than the model that parses nothing: rate and server CPU per request relative to it.
     BeatsFloor(f64, f64),
+    /// Rate relative to that of the model that parses nothing, where it comes near to it.
+    AtCeiling(f64),
     /// Largest cost of an operation without any server over its smallest, in rounds, minus one.
     GaugeDrift(f64),
     /// No system calls were counted.
@@ -112,6 +114,9 @@ impl Doubt {
             Doubt::SendLag(_) => {
                 "The client sent late by itself, and that lateness is in the latencies."
             }
+            Doubt::AtCeiling(_) => {
+                "A server that parses nothing is no faster here: rates end where the machine does."
+            }
             Doubt::BeatsFloor(..) => {
                 "Better than the server that parses nothing, so that one is no floor here."
             }
@@ -150,6 +155,7 @@ impl Doubt {
             Doubt::ClientBehind(..) => "Offer a lower rate, or give the client a core of its own.",
             Doubt::Overload(_) => "Offer a lower rate; iolab load --find-rate finds the highest.",
             Doubt::SendLag(_) => "Trust latencies well above the lag only.",
+            Doubt::AtCeiling(_) => "Compare CPU per request: it still tells them apart.",
             Doubt::BeatsFloor(..) => {
                 "Look at the ledger: fewer system calls explain it, a noisy round does not."
             }
@@ -182,7 +188,7 @@ impl Doubt {
                 format!("server {}, client {}", percent(server), percent(client))
             }
             Doubt::Spread(share) => format!("+-{}", percent(share)),
-            Doubt::LittlesLaw(ratio) => format!("{ratio:.2}"),
+            Doubt::LittlesLaw(ratio) | Doubt::AtCeiling(ratio) => format!("{ratio:.2}"),
             Doubt::ClientBound(share)
             | Doubt::Spins(share)
             | Doubt::RunQueue(share)

@@ -30,9 +30,6 @@ pub const BUSY: f64 = 0.90;
 /// The rest is on its way when the window ends: at a latency of 2 ms, 1 % of a window of 0.2 s.
 pub const KEPT_MIN: f64 = 0.98;
 
-/// A rate within this share of the floor's is what the client and the machine can reach at most.
-const CEILING: f64 = 0.05;
-
 /// An idle server above this share of a core does not sleep. Those that sleep stay below 2 %; one
 /// that spins may get less than the whole core when others want it too.
 const SPINS_MIN: f64 = 0.50;
@@ -386,25 +383,22 @@ fn figures(scene: &Scene, model: &str) -> Result<Figures, String> {
         doubts: Vec::new(),
     };
     let spins = scene.costs.get(model).map(|cost| cost.idle_busy).filter(|&b| b >= SPINS_MIN);
-    figures.limit = limit(&figures, spins.is_some(), results.floor.as_deref() == Some(model));
+    figures.limit = limit(&figures, spins.is_some());
     figures.doubts = weigh::of_cell(scene, &figures, &measured, all.len() as u32, spins);
     Ok(figures)
 }
 
 /// Busy polling is always busy, so its share says nothing: if the client is not busy either, the
-/// server's sweep is what everybody waits for. A busy client that gets no more from this server
-/// than from one that parses nothing is at its own end, or the machine's.
-fn limit(figures: &Figures, spins: bool, is_floor: bool) -> Limit {
+/// server's sweep is what everybody waits for.
+fn limit(figures: &Figures, spins: bool) -> Limit {
     if figures.open.is_some() {
         return match figures.server_busy >= BUSY {
             true => Limit::Server,
             false => Limit::Offered,
         };
     }
-    let ceiling = figures.floor_rate_ratio.is_some_and(|ratio| ratio.median >= 1.0 - CEILING);
-    let at_ceiling = spins || (ceiling && !is_floor);
     match (figures.server_busy >= BUSY, figures.client_busy >= BUSY) {
-        (true, true) if at_ceiling => Limit::Client,
+        (true, true) if spins => Limit::Client,
         (true, true) => Limit::Both,
         (true, false) => Limit::Server,
         (false, true) => Limit::Client,
@@ -557,12 +551,18 @@ mod tests {
         let epoll = figures(&summary, "epoll");
         assert!((epoll.floor_cpu_ratio.unwrap().median - 11.025 / 7.0).abs() < 0.02);
         assert_eq!((epoll.limit, epoll.rank), (Limit::Server, Some((1, 2))));
-        // Both sides busy: with 98 % of the floor's rate it is the client (or the machine) that
-        // ends it; without a floor to tell, it is both.
+        // Both sides busy, at 98 % of the floor's rate: both were the limit, and the rate is the
+        // machine's as much as the server's. Without a floor nobody can tell.
+        let at_ceiling = |results: &Results| {
+            let summary = summarise(results);
+            let epoll = figures(&summary, "epoll");
+            assert_eq!(epoll.limit, Limit::Both);
+            epoll.doubts.iter().any(|doubt| matches!(doubt, Doubt::AtCeiling(_)))
+        };
         busy_client(&mut results);
-        assert_eq!(figures(&summarise(&results), "epoll").limit, Limit::Client);
+        assert!(at_ceiling(&results));
         results.floor = None;
-        assert_eq!(figures(&summarise(&results), "epoll").limit, Limit::Both);
+        assert!(!at_ceiling(&results));
     }
 
     #[test]

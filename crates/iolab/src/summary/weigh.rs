@@ -20,6 +20,8 @@ const SEND_LAG_MAX: f64 = 0.20;
 const DRIFT_MAX: f64 = 0.10;
 /// The floor does less than any model, so a lead over it that is larger than noise needs a reason.
 const FLOOR_MARGIN: f64 = 0.03;
+/// A rate within this share of the floor's is what client and machine can reach at most.
+const CEILING: f64 = 0.05;
 
 /// The doubts about one cell. `tried` counts its rounds, failed and invalid ones included; `spins`
 /// is the share of a core that it burns when idle, if it does.
@@ -80,12 +82,15 @@ fn limits(figures: &Figures, spins: Option<f64>) -> Vec<Doubt> {
     let faster = clearly(figures.floor_rate_ratio, 0.0, 1.0 + FLOOR_MARGIN);
     let cheaper = clearly(figures.floor_cpu_ratio, 1.0 / (1.0 + FLOOR_MARGIN), f64::INFINITY);
     let ratio = |ratio: Option<Estimate>| ratio.map_or(1.0, |r| r.median);
+    let ceiling = figures.open.is_none() && ratio(figures.floor_rate_ratio) >= 1.0 - CEILING;
+    let at_ceiling = ceiling && !faster && figures.floor_rate_ratio.is_some();
     let beaten = Doubt::BeatsFloor(ratio(figures.floor_rate_ratio), ratio(figures.floor_cpu_ratio));
     [
         (figures.limit == Limit::Client).then_some(Doubt::ClientBound(client)),
         (figures.limit == Limit::Latency).then_some(Doubt::LatencyBound(server, client)),
         spins.map(Doubt::Spins),
         (faster || cheaper).then_some(beaten),
+        at_ceiling.then_some(Doubt::AtCeiling(ratio(figures.floor_rate_ratio))),
     ]
     .into_iter()
     .flatten()
