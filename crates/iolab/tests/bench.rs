@@ -1,29 +1,16 @@
 //! `iolab bench` from outside: a server of the tests' own (examples/serve-example.rs), real
 //! sockets, real processes; and the sentences that bad input gets.
 
+mod support;
+
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use record::{Outcome, Results, Role};
 use tempfile::TempDir;
 
-/// A directory that holds the example server, which cargo builds beside the tests.
-fn servers() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let examples = test.parent().unwrap().parent().unwrap().join("examples");
-    assert!(
-        examples.join("serve-example").is_file(),
-        "{} is missing: cargo build -p iolab --examples",
-        examples.join("serve-example").display()
-    );
-    examples
-}
-
-/// Runs iolab in an empty directory, outside of any checkout.
-fn iolab(place: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_iolab")).args(arguments).current_dir(place).output().unwrap()
-}
+use support::{iolab, servers};
 
 fn bench(place: &Path, more: &[&str]) -> Output {
     let servers = servers();

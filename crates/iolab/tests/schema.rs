@@ -1,28 +1,14 @@
 //! What `iolab bench` really writes satisfies the printed schema, and can be compared, exported and
 //! refused in one sentence.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod support;
+
+use std::path::Path;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A directory that holds the example server, which cargo builds beside the tests.
-fn servers() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let examples = test.parent().unwrap().parent().unwrap().join("examples");
-    assert!(
-        examples.join("serve-example").is_file(),
-        "{} is missing: cargo build -p iolab --examples",
-        examples.join("serve-example").display()
-    );
-    examples
-}
-
-/// Runs iolab in an empty directory, outside of any checkout.
-fn iolab(place: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_iolab")).args(arguments).current_dir(place).output().unwrap()
-}
+use support::{iolab, servers};
 
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()

@@ -16,7 +16,9 @@
 //! An event names a slot. It cannot be stale: a descriptor appears at most once in a batch, and
 //! while a batch is worked on no other connection than the event's own is closed.
 
+mod lives;
 mod open;
+mod phases;
 
 pub(crate) use open::ExactTimers;
 
@@ -31,12 +33,12 @@ use rustix::net::{RecvFlags, recv};
 
 use crate::codec::{Codec, Step, Wrong};
 use crate::connection::{Connection, Pending, Phase, Sent};
-use crate::gate::{Broken, Gate};
+use crate::gate::Gate;
 use crate::open_loop::{self, OpenLoop};
 use crate::schedule::ClosedLoop;
-use crate::socket::{Sockets, connect_error};
+use crate::socket::Sockets;
 use crate::tally::{Fault, Tally};
-use crate::{Error, Length, Live, Observer, Plan, Stage};
+use crate::{Error, Live, Observer, Plan, Stage};
 
 /// Half of an L2 cache of today at most, and one recv(2) for most replies.
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -45,21 +47,12 @@ const RECEIVE_BYTES: usize = 64 * 1024;
 const EVENTS_MAX: usize = 256;
 /// Reads from one connection before the others have their turn.
 const READS_PER_TURN_MAX: u32 = 16;
-/// connect(2)s in progress at once while ramping up: well below the backlog of 4,096 that servers
-/// ask for (`somaxconn`), for a SYN that finds the backlog full is dropped and comes again a second
-/// later.
-const CONNECTING_MAX: usize = 512;
 /// How often the run is shown to others: as often as an eye can follow, and no more.
 const TICK_NS: u64 = 100_000_000;
 /// How exactly time limits are kept.
 const SWEEP_NS: u64 = 20_000_000;
-/// Pause after a failed connect(2): a dead server must not be hammered.
-const RECONNECT_PAUSE_NS: u64 = 20_000_000;
 /// The server is given up when connects fail for so long without a single reply.
 const DEAD_AFTER_NS: u64 = 1_000_000_000;
-/// After the window, requests on their way may be answered for so long, so that the server sees its
-/// connections end cleanly.
-const DRAIN_NS: u64 = 500_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 
 const READ: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::RDHUP);
@@ -197,194 +190,6 @@ impl<'a, C: Codec> Engine<'a, C> {
             errors_in_warmup: 0,
             share,
         })
-    }
-
-    /// Connects, warms up, measures, and lets what is on its way come to its end.
-    pub(crate) fn run(mut self) -> Result<Window, Error> {
-        let gate = self.share.gate;
-        let told = |Broken| Error::Internal("another thread of this run gave up".to_owned());
-        if !self.share.plan.reconnect {
-            self.ramp_up()?;
-        }
-        gate.pass().map_err(told)?;
-        self.warm_up()?;
-        gate.pass().map_err(told)?;
-        if let Some(observer) = &mut self.observer {
-            observer.window_started();
-        }
-        let cpu_ns = thread_cpu_ns()?;
-        self.start_window();
-        let ended_early = self.measure()?;
-        let (end_ns, cpu_ns) = (self.clock(), thread_cpu_ns()? - cpu_ns);
-        self.schedule = ClosedLoop::stopped();
-        let busy_share = self.end_open_window(end_ns);
-        gate.pass().map_err(told)?;
-        if let Some(observer) = &mut self.observer {
-            observer.window_ended();
-        }
-        let duration_ns = end_ns - self.phase_started_ns;
-        let mean_in_flight = self.tally.mean_in_flight(end_ns, duration_ns);
-        let idle = |connection: &&Connection<C::Reader>| connection.completed == 0;
-        let without_progress = self.connections.iter().filter(idle).count() as u32;
-        let fresh = Tally::new()?.carrying(&self.tally);
-        let tally = std::mem::replace(&mut self.tally, fresh);
-        self.enter(Stage::Ending);
-        self.drain(if self.open.is_some() { open::DRAIN_NS } else { DRAIN_NS })?;
-        let open = self.finish_open().map(|counts| (counts, busy_share));
-        let errors_in_warmup = self.errors_in_warmup;
-        Ok(Window {
-            duration_ns,
-            cpu_ns,
-            mean_in_flight,
-            without_progress,
-            errors_in_warmup,
-            ended_early,
-            open,
-            tally,
-        })
-    }
-
-    /// Opens all connections before any load, in batches that fit into a listener's backlog.
-    fn ramp_up(&mut self) -> Result<(), Error> {
-        let (total, mut begun) = (self.connections.len(), 0);
-        let patience_ns = self.timeout_ns().max(SECOND_NS);
-        self.clock();
-        let mut progress_ns = self.now_ns;
-        let mut open = 0;
-        while open < total {
-            while begun < total && begun - open < CONNECTING_MAX {
-                self.connect(begun);
-                begun += 1;
-            }
-            self.turn(self.now_ns + SWEEP_NS)?;
-            if self.stopped {
-                return Err(Error::Interrupted);
-            }
-            let is_open = |connection: &&Connection<_>| connection.phase == Phase::Open;
-            let open_now = self.connections.iter().filter(is_open).count();
-            if open_now > open {
-                progress_ns = self.now_ns;
-            }
-            open = open_now;
-            if self.now_ns > progress_ns + patience_ns {
-                let reason = self.tally.first_error.take();
-                let reason = reason.unwrap_or_else(|| "the server stopped accepting".to_owned());
-                return Err(Error::Ramp { opened: open as u32, asked: total as u32, reason });
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends load that is not counted. A run of exactly so many requests begins with nothing in
-    /// flight.
-    fn warm_up(&mut self) -> Result<(), Error> {
-        let warmup_ns = nanoseconds(self.share.plan.warmup);
-        self.clock();
-        self.phase_started_ns = self.now_ns;
-        if warmup_ns == 0 {
-            return Ok(());
-        }
-        self.enter(Stage::WarmingUp);
-        let end_ns = self.now_ns + warmup_ns;
-        match &mut self.open {
-            Some(open) => open.warm_up(self.now_ns),
-            None => self.schedule = ClosedLoop::endless(),
-        }
-        self.kick();
-        while self.now_ns < end_ns && !self.is_dead() {
-            self.turn(end_ns)?;
-            if self.stopped {
-                return Err(Error::Interrupted);
-            }
-        }
-        if matches!(self.share.plan.length, Length::Requests(_)) {
-            self.schedule = ClosedLoop::stopped();
-            if let Some(open) = &mut self.open {
-                open.stop();
-            }
-            self.drain(self.timeout_ns() + SWEEP_NS)?;
-        }
-        Ok(())
-    }
-
-    /// Sets the counters to zero and lets the load begin, or go on.
-    fn start_window(&mut self) {
-        self.clock();
-        self.phase_started_ns = self.now_ns;
-        self.last_reply_ns = self.now_ns;
-        self.errors_in_warmup = self.tally.errors_sum();
-        self.tally.start(self.now_ns);
-        self.enter(Stage::Measuring);
-        self.connections.iter_mut().for_each(|connection| connection.completed = 0);
-        self.waited_ns = 0;
-        let (end_ns, budget) = (self.window_end_ns(), self.share.requests);
-        let counted = end_ns == u64::MAX;
-        match &mut self.open {
-            Some(open) => {
-                open.start_window(self.now_ns, end_ns, if counted { budget } else { u64::MAX });
-            }
-            None if counted => self.schedule = ClosedLoop::budget(budget),
-            None => self.schedule = ClosedLoop::endless(),
-        }
-        self.kick();
-    }
-
-    /// When the window ends; `u64::MAX` if that is a matter of requests.
-    fn window_end_ns(&self) -> u64 {
-        match self.share.plan.length {
-            Length::Window(window) => self.phase_started_ns.saturating_add(nanoseconds(window)),
-            Length::Requests(_) => u64::MAX,
-        }
-    }
-
-    /// Works until the window ends; why it ended early, if it did.
-    fn measure(&mut self) -> Result<Option<String>, Error> {
-        let end_ns = self.window_end_ns();
-        let counted = end_ns == u64::MAX;
-        while self.now_ns < end_ns {
-            if counted && !self.has_work() {
-                break;
-            }
-            if self.stopped {
-                let seconds = (self.now_ns - self.phase_started_ns) as f64 / 1e9;
-                return Ok(Some(format!("stopped {seconds:.1} s into the window")));
-            }
-            if self.is_dead() {
-                let address = self.share.sockets.address();
-                let seconds = (self.now_ns - self.phase_started_ns) as f64 / 1e9;
-                return Ok(Some(format!(
-                    "the server at {address} died: connections failed for the last second, \
-                     given up {seconds:.1} s into the window"
-                )));
-            }
-            // In an open loop long pauses may be planned; each request has its own time limit.
-            let silent_ns = 2 * self.timeout_ns() + SECOND_NS;
-            if counted && self.open.is_none() && self.now_ns > self.last_reply_ns + silent_ns {
-                return Ok(Some(
-                    "no reply came any more: given up before all were sent".to_owned(),
-                ));
-            }
-            self.turn(end_ns)?;
-        }
-        Ok(None)
-    }
-
-    /// Whether requests are on their way, or will be sent.
-    fn has_work(&self) -> bool {
-        let spent = match &self.open {
-            Some(open) => open.is_spent(),
-            None => self.schedule.is_spent(),
-        };
-        !spent || self.tally.in_flight() > 0
-    }
-
-    /// Waits until nothing is in flight, for `limit_ns` at most. The schedule must have stopped.
-    fn drain(&mut self, limit_ns: u64) -> Result<(), Error> {
-        let end_ns = self.clock() + limit_ns;
-        while self.now_ns < end_ns && self.has_work() && !self.is_dead() && !self.stopped {
-            self.turn(end_ns)?;
-        }
-        Ok(())
     }
 
     /// Waits for events until `until_ns` at most, and acts on them.
@@ -576,211 +381,6 @@ impl<'a, C: Codec> Engine<'a, C> {
         connection.waits_for_room = sent == Sent::Full;
         if let Sent::Failed(errno) = sent {
             self.failed(slot, errno);
-        }
-    }
-
-    /// Gives a place a new connection. With one request per connection, the request is admitted
-    /// now: its latency includes the handshake.
-    fn connect(&mut self, slot: usize) {
-        if self.share.plan.reconnect {
-            let Some(pending) = self.next_of_its_own() else {
-                self.connections[slot].phase = Phase::Parked;
-                return;
-            };
-            self.connections[slot].admit(pending);
-            self.tally.admitted(1, self.now_ns);
-        }
-        let index = self.share.first + slot as u32;
-        let socket = match self.share.sockets.connect(index) {
-            Ok(socket) => socket,
-            Err(error) => return self.lost(slot, Fault::Connect, format!("connect: {error}")),
-        };
-        let connection = &mut self.connections[slot];
-        connection.phase = Phase::Connecting;
-        connection.since_ns = self.now_ns;
-        connection.socket = Some(socket);
-        // On loopback the connection is usually made by now, so the request can follow at once.
-        let mut flags = WATCHED;
-        if connection.unsent > 0 {
-            match connection.send(slot as u32, &mut self.codec, &mut self.tally.bytes_sent) {
-                Sent::All => {
-                    flags = WATCHED_FOR_READING;
-                    connection.phase = Phase::Open;
-                    self.failing_since_ns = None;
-                    self.tally.connects += 1;
-                }
-                Sent::Full => {}
-                Sent::Failed(errno) => {
-                    return self.lost(slot, Fault::Connect, format!("connect: {errno}"));
-                }
-            }
-        }
-        let Some(socket) = &self.connections[slot].socket else { return };
-        let data = epoll::EventData::new_u64(slot as u64);
-        if let Err(errno) = epoll::add(&self.epoll, socket, data, flags) {
-            self.lost(slot, Fault::Connect, format!("epoll_ctl failed: {errno}"));
-        }
-    }
-
-    /// A connecting socket has an event: it is connected, or has failed.
-    fn connected(&mut self, slot: usize) {
-        self.clock();
-        let connection = &mut self.connections[slot];
-        if let Some(error) = connection.socket.as_ref().and_then(connect_error) {
-            return self.lost(slot, Fault::Connect, format!("connect: {error}"));
-        }
-        connection.phase = Phase::Open;
-        connection.since_ns = self.now_ns;
-        connection.waits_for_room = false;
-        self.failing_since_ns = None;
-        self.tally.connects += 1;
-        self.refill(slot);
-    }
-
-    /// The server's FIN has come.
-    fn closed_by_server(&mut self, slot: usize) {
-        self.clock();
-        let connection = &mut self.connections[slot];
-        if connection.phase != Phase::Closing && !connection.pending.is_empty() {
-            match self.codec.end(slot as u32, &mut connection.reader, connection.number) {
-                Err(Wrong(what)) => return self.lost(slot, Fault::Wrong, what),
-                Ok(false) => {
-                    let what = "the server closed the connection before its reply was complete";
-                    return self.lost(slot, Fault::Closed, what.to_owned());
-                }
-                Ok(true) => {}
-            }
-            let Some(pending) = connection.answered() else {
-                let what = "a reply to a request that was not sent completely".to_owned();
-                return self.lost(slot, Fault::Wrong, what);
-            };
-            connection.completed += 1;
-            count_reply(&mut self.tally, &mut self.open, pending, self.now_ns);
-            self.last_reply_ns = self.now_ns;
-            self.failing_since_ns = None;
-        }
-        self.tally.closed_by_server += u64::from(!self.share.plan.reconnect);
-        self.reopen(slot);
-    }
-
-    /// A system call says that the connection is gone.
-    fn failed(&mut self, slot: usize, errno: Errno) {
-        if self.connections[slot].phase == Phase::Closing {
-            // The last reply was complete: a server that then resets has lost nothing of ours.
-            return self.closed_by_server(slot);
-        }
-        if self.connections[slot].pending.is_empty() {
-            return self.closed_by_server(slot);
-        }
-        self.lost(slot, Fault::Closed, format!("the connection broke before the reply: {errno}"));
-    }
-
-    /// The server ended a connection as it may: what was still on its way is sent on a new one.
-    fn reopen(&mut self, slot: usize) {
-        let lost = self.close(slot, Phase::Parked);
-        self.give_back(&lost);
-        self.begin(slot);
-    }
-
-    /// Gives a place a new connection, or says that it is free for one when a request is due.
-    fn begin(&mut self, slot: usize) {
-        if self.open.is_some() && self.share.plan.reconnect {
-            self.connections[slot].phase = Phase::Parked;
-            return self.list_if_free(slot);
-        }
-        self.connect(slot);
-    }
-
-    /// Drops a connection and all that was on its way, which is handed over.
-    fn close(&mut self, slot: usize, phase: Phase) -> Vec<Pending> {
-        let connection = &mut self.connections[slot];
-        let lost = connection.close(phase, self.codec.reader());
-        self.tally.lost(lost.len() as u64, self.now_ns);
-        if let Some(open) = &mut self.open
-            && std::mem::take(&mut connection.listed)
-        {
-            open.remove_free(slot as u32);
-        }
-        lost
-    }
-
-    /// Requests lost their connection through no fault of theirs: they are sent again.
-    fn give_back(&mut self, requests: &[Pending]) {
-        match &mut self.open {
-            Some(open) => requests.iter().for_each(|&one| open.give_back(one, self.now_ns)),
-            None => self.schedule.give_back(requests.len() as u64),
-        }
-    }
-
-    /// A promise was broken: one request is lost to it, the others on this connection are sent
-    /// again, on a new one. That one is opened after the batch, so that errors cannot recurse.
-    fn lost(&mut self, slot: usize, fault: Fault, what: String) {
-        let lost = self.close(slot, Phase::Waiting);
-        if let Some((&first, others)) = lost.split_first() {
-            if let Some(open) = &mut self.open {
-                open.lost(first);
-            }
-            self.give_back(others);
-        }
-        self.tally.error(fault, what);
-        let pause_ns = match fault {
-            Fault::Connect => {
-                self.failing_since_ns.get_or_insert(self.now_ns);
-                RECONNECT_PAUSE_NS
-            }
-            _ => 0,
-        };
-        self.retries.push((self.now_ns + pause_ns, slot));
-    }
-
-    /// Opens the connections whose time to try again has come.
-    fn retry(&mut self) {
-        let now_ns = self.now_ns;
-        for (due_ns, slot) in std::mem::take(&mut self.retries) {
-            if due_ns <= now_ns {
-                self.begin(slot);
-            } else {
-                self.retries.push((due_ns, slot));
-            }
-        }
-    }
-
-    /// Starts every connection that is not at work: open and silent, or without a socket.
-    fn kick(&mut self) {
-        for slot in 0..self.connections.len() {
-            self.clock();
-            match self.connections[slot].phase {
-                Phase::Parked => self.begin(slot),
-                Phase::Open => self.refill(slot),
-                Phase::Waiting | Phase::Connecting | Phase::Closing => {}
-            }
-        }
-    }
-
-    /// Gives up what has taken too long.
-    fn sweep(&mut self) {
-        self.next_sweep_ns = self.now_ns + SWEEP_NS.min(self.timeout_ns());
-        let limit_ns = self.timeout_ns();
-        for slot in 0..self.connections.len() {
-            let connection = &self.connections[slot];
-            let (since_ns, fault, what) = match connection.phase {
-                Phase::Connecting => {
-                    (connection.since_ns, Fault::Connect, "connect: no answer in time")
-                }
-                Phase::Closing => (
-                    connection.since_ns,
-                    Fault::Timeout,
-                    "the server did not close a connection that it was to close",
-                ),
-                Phase::Open => match connection.pending.front() {
-                    Some(pending) => (pending.sent_ns, Fault::Timeout, "no complete reply in time"),
-                    None => continue,
-                },
-                Phase::Parked | Phase::Waiting => continue,
-            };
-            if self.now_ns.saturating_sub(since_ns) > limit_ns {
-                self.lost(slot, fault, what.to_owned());
-            }
         }
     }
 
