@@ -84,8 +84,8 @@ fn fresh_process(lab: &mut Lab) -> Result<Seen, Stop> {
     .right("fresh process", each(first)))
 }
 
-/// One exchange, which brings the pages of the code that it runs. Returns the descriptors of a server
-/// without connections: only a server that has answered has certainly made all of its own.
+/// One exchange, which brings the pages of the code that it runs. Returns the descriptors of a
+/// server without connections: only one that has answered has certainly made all of its own.
 fn greet(server: &Server, workload: &Workload) -> Result<usize, Stop> {
     let open = exchange::open_idle(server.address, 1, workload)?;
     let nobody = descriptors(server)? - open.len();
@@ -94,7 +94,7 @@ fn greet(server: &Server, workload: &Workload) -> Result<usize, Stop> {
     Ok(nobody)
 }
 
-/// What a crowd of silent connections adds to a server that has none, which it has again afterwards.
+/// What a crowd of silent connections adds to a server that has none; it has none again afterwards.
 fn crowd(server: &Server, workload: &Workload, nobody: usize) -> Result<Growth, Stop> {
     let before = sample::memory(server);
     let open = exchange::open_idle(server.address, CONNECTIONS, workload)?;

@@ -72,9 +72,9 @@ pub const TRAPS: &[Trap] = &[
     },
 ];
 
-/// CPU that each request costs the servers on top of the floor (6-9 us), in microseconds. The noise
-/// floor of requests/s in ten short rounds is 8-20 % here, so the steps are larger: about two thirds
-/// up from the reference, and about two fifths down.
+/// CPU that each request costs the servers on top of the floor (6-9 us), in microseconds. The
+/// noise floor of requests/s in ten short rounds is 8-20 % here, so the steps are larger: about
+/// two thirds up from the reference, and about two fifths down.
 const REFERENCE_US: u32 = 6;
 const SLOWER_US: u32 = 16;
 const FASTER_US: u32 = 0;
@@ -98,9 +98,9 @@ fn faster(lab: &mut Lab) -> Result<Seen, Stop> {
     compared(lab, costs_us, Verdict::More, Verdict::Less)
 }
 
-/// A bench of the reference, one other, whose verdicts must be these, and one that differs a little
-/// in the same direction. The rate of a cell whose client was the limit is no figure of the server's
-/// and has no verdict, which is an answer too.
+/// A bench of the reference, one other, whose verdicts must be these, and one that differs a
+/// little in the same direction. The rate of a cell whose client was the limit is no figure of
+/// the server's and has no verdict, which is an answer too.
 fn compared(lab: &Lab, costs_us: [u32; 3], rate: Verdict, cpu: Verdict) -> Result<Seen, Stop> {
     const ROUNDS: u32 = 10;
     let subjects = costs_us.map(|us| slowed(lab, us));
