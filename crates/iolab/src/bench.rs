@@ -8,7 +8,7 @@ mod calibrate;
 pub mod cgroup;
 mod conduct;
 pub mod counting;
-mod diag;
+pub mod diag;
 pub mod discover;
 mod engine;
 pub mod environment;

@@ -10,9 +10,11 @@
 //! with its verdicts. Reading order: `lab` (how a situation is made), then one file per theme.
 
 mod agreement;
+mod billing;
 mod costs;
 mod lab;
 mod loops;
+mod process;
 mod sockets;
 mod verdicts;
 
@@ -140,7 +142,15 @@ fn ratio(figure: f64, other: f64) -> Result<f64, Stop> {
 
 /// All checks, in the order in which they are told: by rule.
 fn traps() -> Vec<&'static Trap> {
-    let all = [loops::TRAPS, verdicts::TRAPS, costs::TRAPS, sockets::TRAPS, agreement::TRAPS];
+    let all = [
+        loops::TRAPS,
+        process::TRAPS,
+        verdicts::TRAPS,
+        billing::TRAPS,
+        costs::TRAPS,
+        sockets::TRAPS,
+        agreement::TRAPS,
+    ];
     let mut traps: Vec<_> = all.into_iter().flatten().collect();
     traps.sort_by_key(|trap| trap.rule);
     traps

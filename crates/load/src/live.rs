@@ -71,7 +71,7 @@ impl Live {
     }
 
     /// A thread says what it has counted since it last said so.
-    pub(crate) fn add(&self, requests: u64, errors: u64) {
+    pub fn add(&self, requests: u64, errors: u64) {
         self.requests.fetch_add(requests, Relaxed);
         self.errors.fetch_add(errors, Relaxed);
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use record::{
     Environment, Measured, Model, Outcome, Preset, Results, Role, SCHEMA_VERSION, Settings, Trial,
@@ -135,19 +136,6 @@ impl Lab {
         self.trial_as(subject, workload, &settings, Role::Counting).map_err(Stop::Wrong)
     }
 
-    /// One trial whose client sits on another core than usual.
-    pub fn trial_with_client_on(
-        &self,
-        subject: &Subject,
-        workload: &Workload,
-        times: Times,
-        core: Option<u32>,
-    ) -> Result<Measured, Stop> {
-        let mut settings = self.timed(times);
-        settings.client_cores = core.map_or(settings.client_cores, |core| vec![core]);
-        self.trial_as(subject, workload, &settings, Role::Timed).map_err(Stop::Wrong)
-    }
-
     fn timed(&self, times: Times) -> Settings {
         let Times { warm_up_s, window_s } = times;
         Settings { warm_up_s, window_s, ..self.settings.clone() }
@@ -265,4 +253,16 @@ pub fn pinned<T>(core: Option<u32>, work: impl FnOnce() -> T) -> Result<T, Stop>
     let done = work();
     sched_setaffinity(Pid::from_raw(0), &before).map_err(wrong)?;
     Ok(done)
+}
+
+/// Does something, and says how much CPU time the calling thread used for it
+/// (clock_gettime(2), CLOCK_THREAD_CPUTIME_ID).
+pub fn cpu_of<T>(work: impl FnOnce() -> T) -> Result<(T, Duration), Stop> {
+    let clock = || {
+        let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from);
+        time.map_err(|errno| Stop::Wrong(format!("the thread has no CPU clock: {errno}")))
+    };
+    let before = clock()?;
+    let done = work();
+    Ok((done, clock()?.saturating_sub(before)))
 }

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use load::{Live, Stage};
+use nix::time::{ClockId, clock_gettime};
 
 /// As often as an eye can follow digits.
 const REDRAW: Duration = Duration::from_millis(250);
@@ -28,7 +29,7 @@ pub(super) fn stop_on_interrupt(live: &Arc<Live>) -> Result<(), ctrlc::Error> {
 }
 
 /// The line, as long as this lives.
-pub struct Display(Option<(Sender<()>, JoinHandle<()>)>);
+pub struct Display(Option<(Sender<()>, JoinHandle<Option<Duration>>)>);
 
 impl Display {
     /// Draws the run on stderr if that is a terminal and `wanted`.
@@ -51,21 +52,36 @@ impl Display {
                     (stage, since) = (seen.stage, Instant::now());
                 }
                 // A terminal that went away is no reason to stop measuring.
-                let _unseen = write!(there, "\r\x1b[K{}", line(&live, since.elapsed()));
+                let _unseen = Display::redraw(&mut there, &live, since.elapsed());
             }
             let _unseen = write!(there, "\r\x1b[K");
+            clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).ok()
         });
         Display(Some((end, drawer)))
+    }
+
+    /// Draws the line once; `elapsed` is the time since the stage began.
+    pub fn redraw(there: &mut impl Write, live: &Live, elapsed: Duration) -> std::io::Result<()> {
+        write!(there, "\r\x1b[K{}", line(live, elapsed))
+    }
+
+    /// Ends the line, and says how much CPU time it took (clock_gettime(2),
+    /// CLOCK_THREAD_CPUTIME_ID); `None` where nothing was drawn.
+    pub fn end(mut self) -> Option<Duration> {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Option<Duration> {
+        let (end, drawer) = self.0.take()?;
+        drop(end);
+        // It draws and nothing else: had it panicked, the run would still be good.
+        drawer.join().ok()?
     }
 }
 
 impl Drop for Display {
     fn drop(&mut self) {
-        if let Some((end, drawer)) = self.0.take() {
-            drop(end);
-            // It draws and nothing else: had it panicked, the run would still be good.
-            let _drawn = drawer.join();
-        }
+        let _cpu_time = self.finish();
     }
 }
 
@@ -92,6 +108,7 @@ mod tests {
         let live = Arc::new(Live::default());
         assert_eq!(line(&live, Duration::from_secs(3)), "connecting 3 s");
         // Without a terminal nothing is drawn, and nothing waits.
-        drop(Display::start(&live, false));
+        assert_eq!(Display::start(&live, false).end(), None);
+        assert!(Display::draw(&live, std::io::sink()).end().is_some());
     }
 }
