@@ -186,47 +186,49 @@ pub struct Cells<'a> {
     pub reference: &'a str,
 }
 
-impl Cells<'_> {
-    /// One trial of each, the sentinel's second one left to the caller.
-    fn all(self) -> impl Iterator<Item = (String, String)> {
-        let of_workload = move |workload: &Workload| {
-            let name = workload.name.clone();
-            let models = self.models.iter().map(|model| model.label.clone());
-            models.map(|model| (name.clone(), model)).collect::<Vec<_>>()
-        };
-        let is_skipped = move |workload: &str, model: &str| {
-            self.skips.iter().any(|skip| is_cell(skip, model, workload))
-        };
-        let cells = self.workloads.iter().flat_map(of_workload);
-        cells.filter(move |(workload, model)| !is_skipped(workload, model))
+impl<'a> Cells<'a> {
+    /// The models that are measured under a workload.
+    fn models_of(self, workload: &'a str) -> impl Iterator<Item = &'a str> {
+        let labels = self.models.iter().map(|model| model.label.as_str());
+        labels.filter(move |model| !self.skips.iter().any(|skip| is_cell(skip, model, workload)))
     }
 }
 
-/// Every trial of the run: in each round each cell once, in fresh random order, the reference model
-/// a second time as sentinel. Complete blocks, so that whatever changes from round to round
-/// (another tenant, a warmer CPU) meets all models alike.
+/// Every trial of the run: in each round each workload once, in fresh random order, and under it
+/// each model once, in fresh random order too, the reference a second time as sentinel. The models
+/// of a workload are a complete block of some seconds: what changes more slowly than that (another
+/// tenant, a warmer CPU) meets all of them alike and is gone from their ratios. With all cells of a
+/// round in one block, of a minute or two, two runs of one server differed twice as much.
 ///
 /// The counting passes come last: what is timed does not wait for them, and a run that is
 /// interrupted has its times first. The round of a counting trial only tells the passes apart.
 pub fn schedule(cells: Cells, settings: &Settings) -> Vec<Slot> {
     let mut random = Random::new(settings.seed);
     let mut slots: Vec<Slot> = Vec::new();
-    let mut append = |round: u32, mut block: Vec<(String, String, Role)>| {
-        random.shuffle(&mut block);
-        for (workload, model, role) in block {
-            slots.push(Slot { round, position: slots.len() as u32, workload, model, role });
+    let mut append = |round: u32, roles: fn(bool) -> &'static [Role]| {
+        let mut blocks: Vec<_> = cells.workloads.iter().map(|workload| &workload.name).collect();
+        random.shuffle(&mut blocks);
+        for name in blocks {
+            let with_roles =
+                |model| roles(model == cells.reference).iter().map(move |role| (model, *role));
+            let mut block: Vec<_> = cells.models_of(name).flat_map(with_roles).collect();
+            random.shuffle(&mut block);
+            for (model, role) in block {
+                let (position, workload) = (slots.len() as u32, name.clone());
+                let model = model.to_owned();
+                slots.push(Slot { round, position, workload, model, role });
+            }
         }
     };
     for round in 1..=settings.rounds {
-        let timed = cells.all().map(|(workload, model)| (workload, model, Role::Timed));
-        let again = cells.all().filter(|(_, model)| *model == *cells.reference);
-        let again = again.map(|(workload, model)| (workload, model, Role::Sentinel));
-        append(round, timed.chain(again).collect());
+        append(round, |is_reference| match is_reference {
+            true => &[Role::Timed, Role::Sentinel],
+            false => &[Role::Timed],
+        });
     }
     let passes = settings.counting_rounds.min(settings.rounds);
     for round in settings.rounds - passes + 1..=settings.rounds {
-        let counted = cells.all().map(|(workload, model)| (workload, model, Role::Counting));
-        append(round, counted.collect());
+        append(round, |_| &[Role::Counting]);
     }
     slots
 }
@@ -290,7 +292,7 @@ mod tests {
     fn every_round_is_a_complete_block_in_an_order_of_its_own() {
         let settings = settings(Preset::Default, 1);
         let slots = plan(&settings);
-        let mut orders = BTreeSet::new();
+        let (mut orders, mut first) = (BTreeSet::new(), BTreeSet::new());
         for round in 1..=settings.rounds {
             let is_timed = |slot: &&Slot| slot.round == round && slot.role != Role::Counting;
             let block: Vec<_> = slots.iter().filter(is_timed).collect();
@@ -303,9 +305,15 @@ mod tests {
             assert!(times.values().all(|&count| count == 1));
             // 15 workloads x (3 models + sentinel) - select cannot hold 1,000 and 10,000 idle ones.
             assert_eq!(times.len(), 15 * 4 - 2);
+            // A workload's models stand together, so that little time passes between them.
+            let mut workloads: Vec<_> = block.iter().map(|slot| &slot.workload).collect();
+            workloads.dedup();
+            assert_eq!(workloads.len(), 15);
             orders.insert(block.iter().map(|s| (&s.workload, &s.model)).collect::<Vec<_>>());
+            first.insert(workloads[0]);
         }
         assert_eq!(orders.len(), settings.rounds as usize);
+        assert!(first.len() > 1, "the workloads come in an order of their own");
         assert!(slots.iter().enumerate().all(|(i, slot)| slot.position as usize == i));
     }
 
