@@ -56,9 +56,9 @@ pub const TRAPS: &[Trap] = &[
         rule: 5,
         claim: "A run whose client cannot keep its own schedule says so, instead of calling its \
                 own lateness the server's.",
-        expected: "the run is declared invalid, with the reason; and one at a tenth of that rate \
-                   is not",
-        takes_s: 2.0,
+        expected: "the run is declared invalid, with the reason; and most of three windows at a \
+                   rate that every server here can do are not",
+        takes_s: 3.0,
         check: send_lag,
     },
 ];
@@ -225,6 +225,8 @@ fn omission(lab: &mut Lab) -> Result<Seen, Stop> {
 fn send_lag(lab: &mut Lab) -> Result<Seen, Stop> {
     /// Requests of a few microseconds each: one core can send no million of them.
     const RATE_IMPOSSIBLE_PER_S: u32 = 1_000_000;
+    /// One hiccup of a shared machine may spoil one window, and is rightly told; not most of them.
+    const WINDOWS: usize = 3;
     let floor = lab.subject("floor")?;
     let base = lab.workload("http-pipelined")?;
     let times = Times { warm_up_s: 0.1, window_s: 0.4 };
@@ -232,9 +234,13 @@ fn send_lag(lab: &mut Lab) -> Result<Seen, Stop> {
         let load = lab.trial(&floor, &open(base.clone(), rate), times)?.load;
         load.open_loop.ok_or_else(|| Stop::Wrong("it was no open loop".into()))
     };
-    let (beyond, within) = (run(RATE_IMPOSSIBLE_PER_S)?, run(RATE_KNOWN_PER_S)?);
+    let beyond = run(RATE_IMPOSSIBLE_PER_S)?;
     let lag = |open: &record::OpenLoop| open.send_lag.p99_us.unwrap_or(0.0);
-    let holds = beyond.invalid.is_some() && within.invalid.is_none();
+    let mut windows = (0..WINDOWS).map(|_| run(RATE_KNOWN_PER_S)).collect::<Result<Vec<_>, _>>()?;
+    windows.sort_by(|a, b| lag(a).total_cmp(&lag(b)));
+    let valid = windows.iter().filter(|open| open.invalid.is_none()).count();
+    let within = &windows[WINDOWS / 2];
+    let holds = beyond.invalid.is_some() && 2 * valid > WINDOWS;
     let told = |open: &record::OpenLoop| match &open.invalid {
         Some(why) => format!("invalid ({why})"),
         None => format!("valid (send lag p99 {} us)", figure(lag(open))),
@@ -242,15 +248,15 @@ fn send_lag(lab: &mut Lab) -> Result<Seen, Stop> {
     Ok(Seen::new(
         holds,
         format!(
-            "{} requests/s: {}; {} requests/s: {}",
+            "{} requests/s: {}; {} requests/s, {valid} of {WINDOWS} windows valid: {}",
             thousands(RATE_IMPOSSIBLE_PER_S.into()),
             told(&beyond),
             thousands(RATE_KNOWN_PER_S.into()),
-            told(&within)
+            told(within)
         ),
     )
     .figure("beyond_send_lag_p99_us", lag(&beyond))
-    .figure("within_send_lag_p99_us", lag(&within)))
+    .figure("within_send_lag_p99_us", lag(within)))
 }
 
 /// The same workload as an open loop.
