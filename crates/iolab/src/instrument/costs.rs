@@ -139,8 +139,8 @@ fn limit(lab: &mut Lab) -> Result<Seen, Stop> {
 }
 
 fn ceiling(lab: &mut Lab) -> Result<Seen, Stop> {
-    /// The difference is a tenth, and a window's CPU per request moves by as much (client and server
-    /// fall into step, or out of it), so the medians are of many windows.
+    /// The difference is a tenth, and a window's CPU per request moves by as much (client and
+    /// server fall into step, or out of it), so the medians are of many windows.
     const ROUNDS: u32 = 20;
     const CPU_RATIO_MIN: f64 = 0.97;
     let workload = lab.workload("http-keepalive")?;
