@@ -20,7 +20,7 @@ use crate::doubt::Doubt;
 use crate::statistics::{Estimate, Verdict, estimate, log_ratio, median, paired_ratio};
 
 pub use judge::{Arena, Noise, ROUNDS_MIN, is_judged, reach};
-pub use measure::{Figure, Rounds, merged, rounds, trials};
+pub use measure::{Figure, KERNEL_STACK_KIB, Rounds, merged, rounds, trials};
 
 /// From this share of its window on, a side counts as busy. The rest is the price of sleeping and
 /// waking between batches, which a saturated side still pays.

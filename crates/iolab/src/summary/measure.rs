@@ -16,7 +16,7 @@ use crate::statistics::median;
 const SAMPLES_BEYOND_MIN: f64 = 10.0;
 
 /// Size of a kernel stack on x86-64 and arm64 (THREAD_SIZE), in KiB: not in any process's Pss.
-const KERNEL_STACK_KIB: f64 = 16.0;
+pub const KERNEL_STACK_KIB: f64 = 16.0;
 
 /// A figure that models are compared by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

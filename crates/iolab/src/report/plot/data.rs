@@ -5,10 +5,7 @@ use std::collections::BTreeSet;
 use record::{IdleSample, MemorySample, Outcome, Results, Role, Workload};
 
 use crate::statistics::{Estimate, estimate};
-use crate::summary::{Cell, KEPT_MIN, Summary, WorkloadSummary, trials};
-
-/// Size of a kernel stack on x86-64 and arm64 (THREAD_SIZE), in KiB.
-const KERNEL_STACK_KIB: f64 = 16.0;
+use crate::summary::{Cell, KEPT_MIN, KERNEL_STACK_KIB, Summary, WorkloadSummary, trials};
 
 /// All cells of a workload, the floor's last.
 pub fn cells(workload: &WorkloadSummary) -> impl Iterator<Item = &Cell> {
