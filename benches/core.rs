@@ -16,7 +16,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conn::{Clock, Conn, Counters, Host, Limits, Protocol, Service};
+use conn::{Address, Clock, Common, Conn, Counters, Host, Hub, Limits, Protocol, Service};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n";
@@ -53,9 +53,16 @@ impl Host for Silent {
 fn connection(protocol: Protocol, now: Instant) -> Conn {
     let clock = Clock { started: now, started_unix: Duration::from_secs(1_000_000_000) };
     let counters = Arc::new(Counters::default());
-    let service =
-        Service::new(protocol, Limits::default(), counters, None, Arc::new(Silent), clock);
-    Conn::new(&Arc::new(service), now)
+    let common = Common {
+        files: None,
+        host: Arc::new(Silent),
+        clock,
+        hub: Arc::new(Hub::default()),
+        tls: None,
+        origins_allowed: Arc::new([]),
+    };
+    let service = Service::new(protocol, Limits::default(), counters, common);
+    Conn::new(&Arc::new(service), Address::alone(), now)
 }
 
 /// One read and the writes that it leads to; returns the bytes written.

@@ -17,8 +17,13 @@ pub(crate) enum Deadline {
     Head,
     /// The next bytes of a request body.
     Body,
-    /// A reply that the service has put off (`/delay`).
+    /// A reply that the service has put off (`/delay`), or whatever else a stream of HTTP/2 waits
+    /// for.
     Reply,
+    /// The next message of a WebSocket that speaks unasked (`/ws/clock`).
+    Push,
+    /// The TLS handshake must be complete.
+    Handshake,
     /// The peer must read some of the output.
     WriteStall,
     /// The peer must close after our FIN.
@@ -34,29 +39,31 @@ const COUNT: usize = Deadline::Drain as usize + 1;
 pub(crate) struct Deadlines {
     /// One bit for each that is set: most of the time one or two of them are, and the earliest is
     /// asked for after every event.
-    set: u8,
+    set: u16,
     at: [Option<Instant>; COUNT],
 }
 
 impl Deadlines {
     pub(crate) fn set(&mut self, deadline: Deadline, at: Instant) {
-        self.set |= 1 << deadline as u8;
+        self.set |= 1 << deadline as u16;
         self.at[deadline as usize] = Some(at);
     }
 
     pub(crate) fn clear(&mut self, deadline: Deadline) {
-        self.set &= !(1 << deadline as u8);
+        self.set &= !(1 << deadline as u16);
     }
 
     /// Clears what belongs to taking requests; writing, lingering and draining go on.
     pub(crate) fn clear_requests(&mut self) {
-        for deadline in [Deadline::Idle, Deadline::Head, Deadline::Body, Deadline::Reply] {
+        const REQUESTS: [Deadline; 5] =
+            [Deadline::Idle, Deadline::Head, Deadline::Body, Deadline::Reply, Deadline::Push];
+        for deadline in REQUESTS {
             self.clear(deadline);
         }
     }
 
     pub(crate) fn is_set(&self, deadline: Deadline) -> bool {
-        self.set & 1 << deadline as u8 != 0
+        self.set & 1 << deadline as u16 != 0
     }
 
     pub(crate) fn earliest(&self) -> Option<Instant> {
@@ -80,6 +87,8 @@ impl Deadlines {
             Deadline::Head,
             Deadline::Body,
             Deadline::Reply,
+            Deadline::Push,
+            Deadline::Handshake,
             Deadline::WriteStall,
             Deadline::Linger,
             Deadline::Drain,

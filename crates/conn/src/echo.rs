@@ -1,7 +1,7 @@
 //! The echo protocol (RFC 862): every byte back, in order; after the peer's FIN the rest, then
 //! ours.
 
-use crate::{Close, Context, Deadline, Outcome, Progress};
+use crate::{Close, Context, Deadline, Outcome, Progress, Then};
 
 /// An echo connection has no state of its own: what was not echoed yet is the output queue.
 pub(crate) struct Echo;
@@ -18,7 +18,7 @@ impl Echo {
             (false, true) => Some(Outcome::Retired),
             (false, false) => None,
         };
-        let close = outcome.map(|outcome| Close { linger: outcome == Outcome::Retired, outcome });
-        Progress { used: input.len(), close }
+        let close = |outcome| Close { linger: outcome == Outcome::Retired, outcome };
+        Progress { used: input.len(), then: outcome.map(|outcome| Then::Close(close(outcome))) }
     }
 }

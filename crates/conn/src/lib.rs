@@ -10,6 +10,7 @@
 //!   file bytes were read  -> file_read(bytes, now)  answers wants().file
 //!   they cannot be read   -> file_failed(now)       answers wants().file
 //!   FIN was sent          -> shutdown_done(now)     answers wants().shutdown
+//!   its bell was rung     -> woken(now)             another connection has something for it
 //!   the server is to stop -> drain(now)             what is in flight is finished
 //!   the socket failed     -> abort()
 //!   after any of these    -> ask wants() again; None means close the socket
@@ -21,12 +22,16 @@
 
 mod counters;
 mod deadlines;
+mod doorbell;
 mod echo;
 mod files;
 mod http1;
+mod http2;
+mod hub;
 mod limits;
 mod output;
 mod service;
+mod websocket;
 
 use std::fmt;
 use std::io::IoSlice;
@@ -37,12 +42,16 @@ use bytes::Bytes;
 
 pub use counters::{Counters, Outcome, Totals};
 use deadlines::{Deadline, Deadlines};
+pub use doorbell::{Address, Doorbell};
 use echo::Echo;
 pub use files::{FileId, FileTable, FileTableBuilder};
 use http1::Http1;
+use http2::Http2;
+pub use hub::Hub;
 pub use limits::Limits;
 use output::Output;
-pub use service::{Clock, Host, Protocol, Service};
+pub use service::{Clock, Common, Host, Protocol, Service};
+use websocket::WebSocket;
 
 /// Input that a protocol may leave unprocessed (behind a delayed reply, or while the peer does not
 /// read) before the driver is asked to stop reading: as much as the largest head, so that a head
@@ -94,14 +103,19 @@ enum Phase {
     Closed,
 }
 
+/// The protocol that a connection speaks now.
 enum State {
     Echo(Echo),
     Http1(Http1),
+    Http2(Box<Http2>),
+    WebSocket(Box<WebSocket>),
 }
 
 /// One connection. See the module's text for the contract.
 pub struct Conn {
     service: Arc<Service>,
+    /// Where others reach this connection's driver.
+    address: Address,
     state: State,
     /// Input that could not be processed yet. Unallocated whenever it is empty.
     stash: Vec<u8>,
@@ -115,7 +129,8 @@ pub struct Conn {
 
 /// What a protocol may touch while it works on input.
 struct Context<'a> {
-    service: &'a Service,
+    service: &'a Arc<Service>,
+    address: &'a Address,
     output: &'a mut Output,
     deadlines: &'a mut Deadlines,
     now: Instant,
@@ -127,8 +142,16 @@ struct Context<'a> {
 struct Progress {
     /// Bytes of input that are done with.
     used: usize,
-    /// `Some`: take no more requests, flush, close.
-    close: Option<Close>,
+    /// `None`: nothing more can be done with this input; wait for an event.
+    then: Option<Then>,
+}
+
+/// What follows, other than waiting.
+enum Then {
+    /// Take no more requests, flush, close.
+    Close(Close),
+    /// The rest of the input is another protocol's.
+    Become(State),
 }
 
 /// How a protocol wants its connection to end.
@@ -139,8 +162,8 @@ struct Close {
 }
 
 impl Conn {
-    /// A connection that was just accepted.
-    pub fn new(service: &Arc<Service>, now: Instant) -> Conn {
+    /// A connection that was just accepted; `address` is where others can wake its driver.
+    pub fn new(service: &Arc<Service>, address: Address, now: Instant) -> Conn {
         service.counters.accepted();
         let mut deadlines = Deadlines::default();
         deadlines.set(Deadline::Idle, now + service.limits.idle_timeout());
@@ -150,6 +173,7 @@ impl Conn {
         };
         Conn {
             service: Arc::clone(service),
+            address,
             state,
             stash: Vec::new(),
             output: Output::default(),
@@ -202,7 +226,7 @@ impl Conn {
         // Room in the output may be what a reply, a pipelined request or the end was waiting for.
         let ending = self.eof || self.draining;
         if self.phase == Phase::Open
-            && (ending || !self.between_requests() || !self.stash.is_empty())
+            && (ending || self.state.awaits_room() || !self.stash.is_empty())
         {
             self.advance_stash(now);
         }
@@ -217,12 +241,13 @@ impl Conn {
                 // A peer that is still reading its reply is not idle; the write deadline watches
                 // it.
                 Deadline::Idle if !self.output.is_empty() => {}
-                Deadline::Idle => self.close(Outcome::IdleTimeout),
+                Deadline::Idle => self.idle_over(now),
                 Deadline::WriteStall => self.close(Outcome::WriteTimeout),
                 Deadline::Linger => self.close(self.outcome),
                 Deadline::Drain => self.close(Outcome::DrainTimeout),
+                Deadline::Handshake => self.close(Outcome::RequestTimeout),
                 Deadline::Head | Deadline::Body => self.request_timed_out(now),
-                Deadline::Reply => self.reply_due(now),
+                Deadline::Reply | Deadline::Push => self.due(due, now),
             }
         }
         self.settle(now);
@@ -235,8 +260,12 @@ impl Conn {
             return self.file_failed(now);
         }
         // An asynchronous read may come back after the connection has ended.
-        if let (Phase::Open, State::Http1(http1)) = (self.phase, &mut self.state) {
-            http1.file_read(bytes, &mut self.output);
+        if self.phase == Phase::Open {
+            match &mut self.state {
+                State::Http1(http1) => http1.file_read(bytes, &mut self.output),
+                State::Http2(http2) => http2.file_read(Some(bytes)),
+                State::Echo(_) | State::WebSocket(_) => {}
+            }
             self.advance_stash(now);
         }
         self.settle(now);
@@ -245,7 +274,21 @@ impl Conn {
     /// The bytes that [`Wants::file`] asked for cannot be read. The head has promised them, so
     /// ending the connection short of them is the only honest reply left (RFC 9112 section 8).
     pub fn file_failed(&mut self, now: Instant) {
-        self.flush_and_close(Close { linger: false, outcome: Outcome::FileFailed });
+        if let (Phase::Open, State::Http2(http2)) = (self.phase, &mut self.state) {
+            // Only the one stream ends (RFC 9113 section 5.4.2).
+            http2.file_read(None);
+            self.advance_stash(now);
+        } else {
+            self.flush_and_close(Close { linger: false, outcome: Outcome::FileFailed });
+        }
+        self.settle(now);
+    }
+
+    /// Its bell was rung: another connection has something for this one. For nothing is harmless.
+    pub fn woken(&mut self, now: Instant) {
+        if self.phase == Phase::Open {
+            self.advance_stash(now);
+        }
         self.settle(now);
     }
 
@@ -288,6 +331,7 @@ impl Conn {
             Phase::Open => {
                 let file = match &self.state {
                     State::Http1(http1) if room => http1.wants_file(limits),
+                    State::Http2(http2) if room => http2.wants_file(limits),
                     _ => None,
                 };
                 (!self.eof && room && !stash_is_full(&self.stash, limits), file)
@@ -307,7 +351,7 @@ impl Conn {
     /// True between two requests: nothing asked, nothing owed. Such a connection may be cut when
     /// the server stops.
     pub fn is_idle(&self) -> bool {
-        self.between_requests() && self.stash.is_empty() && self.output.is_empty()
+        self.state.is_between_requests() && self.stash.is_empty() && self.output.is_empty()
     }
 
     /// How the connection ended; meaningful once [`Conn::wants`] is `None`.
@@ -330,28 +374,27 @@ impl Conn {
 
     /// Lets the protocol work on `input`; returns how much of it is done with.
     fn advance(&mut self, input: &[u8], now: Instant) -> usize {
-        let mut context = Context {
-            service: &self.service,
-            output: &mut self.output,
-            deadlines: &mut self.deadlines,
-            now,
-            eof: self.eof,
-            draining: self.draining,
-        };
-        let progress = match &mut self.state {
-            State::Echo(echo) => echo.advance(&mut context, input),
-            State::Http1(http1) => http1.advance(&mut context, input),
-        };
-        if let Some(close) = progress.close {
-            self.flush_and_close(close);
-        }
-        progress.used
-    }
-
-    fn between_requests(&self) -> bool {
-        match &self.state {
-            State::Echo(_) => true,
-            State::Http1(http1) => http1.is_between_requests(),
+        let mut used = 0;
+        loop {
+            let mut context = Context {
+                service: &self.service,
+                address: &self.address,
+                output: &mut self.output,
+                deadlines: &mut self.deadlines,
+                now,
+                eof: self.eof,
+                draining: self.draining,
+            };
+            let progress = self.state.advance(&mut context, &input[used..]);
+            used += progress.used;
+            match progress.then {
+                None => return used,
+                Some(Then::Become(state)) => self.state = state,
+                Some(Then::Close(close)) => {
+                    self.flush_and_close(close);
+                    return used;
+                }
+            }
         }
     }
 
@@ -359,7 +402,7 @@ impl Conn {
     fn begin_idle(&mut self, now: Instant) {
         if self.phase == Phase::Open
             && self.output.is_empty()
-            && self.between_requests()
+            && self.state.is_between_requests()
             && !self.deadlines.is_set(Deadline::Head)
         {
             self.deadlines.set(Deadline::Idle, now + self.service.limits.idle_timeout());
@@ -382,10 +425,28 @@ impl Conn {
         }
     }
 
-    fn reply_due(&mut self, now: Instant) {
-        if let (Phase::Open, State::Http1(http1)) = (self.phase, &mut self.state) {
-            http1.reply_due();
+    /// A reply or a push that was put off is due.
+    fn due(&mut self, due: Deadline, now: Instant) {
+        if self.phase == Phase::Open {
+            match &mut self.state {
+                State::Http1(http1) => http1.reply_due(),
+                State::WebSocket(websocket) => websocket.timed_out(due),
+                // They look at the clock themselves.
+                State::Echo(_) | State::Http2(_) => {}
+            }
             self.advance_stash(now);
+        }
+    }
+
+    /// Nobody has said anything for the idle time.
+    fn idle_over(&mut self, now: Instant) {
+        match (self.phase, &mut self.state) {
+            // Silence is no sign of death here: it asks first (RFC 6455 section 5.5.2).
+            (Phase::Open, State::WebSocket(websocket)) => {
+                websocket.timed_out(Deadline::Idle);
+                self.advance_stash(now);
+            }
+            _ => self.close(Outcome::IdleTimeout),
         }
     }
 
@@ -419,6 +480,36 @@ impl Conn {
         } else if !self.deadlines.is_set(Deadline::WriteStall) {
             let stall = self.service.limits.write_timeout();
             self.deadlines.set(Deadline::WriteStall, now + stall);
+        }
+    }
+}
+
+impl State {
+    fn advance(&mut self, cx: &mut Context, input: &[u8]) -> Progress {
+        match self {
+            State::Echo(echo) => echo.advance(cx, input),
+            State::Http1(http1) => http1.advance(cx, input),
+            State::Http2(http2) => http2.advance(cx, input),
+            State::WebSocket(websocket) => websocket.advance(cx, input),
+        }
+    }
+
+    /// True when nothing is asked that is not answered.
+    fn is_between_requests(&self) -> bool {
+        match self {
+            State::Http1(http1) => http1.is_between_requests(),
+            State::Http2(http2) => http2.is_between_requests(),
+            State::Echo(_) | State::WebSocket(_) => true,
+        }
+    }
+
+    /// True when room in the output lets it go on without more input.
+    fn awaits_room(&self) -> bool {
+        match self {
+            State::Echo(_) => false,
+            State::Http1(http1) => !http1.is_between_requests(),
+            State::Http2(http2) => http2.awaits_room(),
+            State::WebSocket(websocket) => websocket.awaits_room(),
         }
     }
 }

@@ -20,6 +20,19 @@ pub struct Limits {
     pub output_high_water_bytes: usize,
     /// Largest single file read, in bytes: what one read(2) may take from the other connections.
     pub file_read_bytes_max: usize,
+    /// Streams of HTTP/2 that one connection may have open at once: nginx 128, h2o 100; RFC 9113
+    /// section 6.5.2 asks for 100 at least.
+    pub streams_max: u32,
+    /// Largest WebSocket message, in bytes, over all its fragments: more is closed with 1009.
+    pub message_bytes_max: usize,
+    /// Output of one connection, in bytes, above which nothing is pushed that nobody asked for
+    /// (`/ws/clock`, the chat). Above [`Limits::output_high_water_bytes`], or a client that floods
+    /// would never be pushed anything.
+    pub push_high_water_bytes: usize,
+    /// What may wait for one member of the chat, in bytes: who is further behind is dropped (Close
+    /// 1013). Several full reads of the others' chatter, which one loop takes in before the member
+    /// has its turn.
+    pub chat_backlog_bytes_max: usize,
     /// Requests answered on one connection before it is closed; 0 = no limit.
     pub keepalive_requests_max: u64,
     /// Longest `/delay/MS`, in milliseconds.
@@ -30,6 +43,8 @@ pub struct Limits {
     pub reply_bytes_max: u64,
     /// Time between two requests, in milliseconds. nginx 75 s, Apache 5 s.
     pub idle_timeout_ms: u64,
+    /// Time for a TLS handshake, in milliseconds.
+    pub handshake_timeout_ms: u64,
     /// Time for a whole request head, in milliseconds, from its first byte.
     pub head_timeout_ms: u64,
     /// Time between two reads of a request body, in milliseconds.
@@ -50,11 +65,16 @@ impl Default for Limits {
             body_bytes_max: 64 << 20,
             output_high_water_bytes: 128 << 10,
             file_read_bytes_max: 64 << 10,
+            streams_max: 128,
+            message_bytes_max: 1 << 20,
+            push_high_water_bytes: 256 << 10,
+            chat_backlog_bytes_max: 1 << 20,
             keepalive_requests_max: 0,
             delay_ms_max: 60_000,
             work_us_max: 1_000_000,
             reply_bytes_max: 1 << 40,
             idle_timeout_ms: 30_000,
+            handshake_timeout_ms: 10_000,
             head_timeout_ms: 10_000,
             body_timeout_ms: 10_000,
             write_timeout_ms: 30_000,
@@ -67,6 +87,10 @@ impl Default for Limits {
 impl Limits {
     pub(crate) fn idle_timeout(&self) -> Duration {
         Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    pub(crate) fn handshake_timeout(&self) -> Duration {
+        Duration::from_millis(self.handshake_timeout_ms)
     }
 
     pub(crate) fn head_timeout(&self) -> Duration {

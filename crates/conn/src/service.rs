@@ -7,14 +7,14 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use crate::{Counters, FileTable, Limits};
+use crate::{Counters, FileTable, Hub, Limits};
 
 /// Which protocol the listener speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// Every byte back (RFC 862).
     Echo,
-    /// HTTP/1.1 (RFC 9110, RFC 9112).
+    /// HTTP/1.1 (RFC 9112), HTTP/2 (RFC 9113) and WebSocket (RFC 6455), as the client likes.
     Http,
 }
 
@@ -36,6 +36,24 @@ pub struct Clock {
     pub started_unix: Duration,
 }
 
+/// What all workers of a server share.
+#[derive(Clone)]
+pub struct Common {
+    /// The files under `/files/`; `None` without a document root.
+    pub files: Option<Arc<FileTable>>,
+    /// What the core asks of the program around it.
+    pub host: Arc<dyn Host>,
+    /// The time at start.
+    pub clock: Clock,
+    /// Who is in the chat.
+    pub hub: Arc<Hub>,
+    /// `Some`: every connection begins with a TLS handshake.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Origins whose pages may open a WebSocket, besides the server's own; `*` is any
+    /// (RFC 6455 section 10.2).
+    pub origins_allowed: Arc<[String]>,
+}
+
 /// Shared by the connections of one worker.
 pub struct Service {
     /// What the listener speaks.
@@ -44,11 +62,9 @@ pub struct Service {
     pub limits: Limits,
     /// This worker's counters.
     pub counters: Arc<Counters>,
-    /// The files under `/files/`; `None` without a document root.
-    pub files: Option<Arc<FileTable>>,
-    pub(crate) host: Arc<dyn Host>,
+    /// What it shares with the other workers.
+    pub common: Common,
     pub(crate) pattern: Bytes,
-    clock: Clock,
     date: Mutex<CachedDate>,
 }
 
@@ -73,18 +89,14 @@ impl Service {
         protocol: Protocol,
         limits: Limits,
         counters: Arc<Counters>,
-        files: Option<Arc<FileTable>>,
-        host: Arc<dyn Host>,
-        clock: Clock,
+        common: Common,
     ) -> Service {
         Service {
             protocol,
             limits,
             counters,
-            files,
-            host,
+            common,
             pattern: Bytes::from(ALPHABET.repeat(PATTERN_BYTES / ALPHABET.len())),
-            clock,
             date: Mutex::new(CachedDate { unix_s: u64::MAX, text: [0; DATE_LEN] }),
         }
     }
@@ -92,8 +104,9 @@ impl Service {
     /// Appends the date of `now` as an IMF-fixdate. Formatted once a second, because formatting
     /// costs as much as parsing a small request.
     pub(crate) fn put_date(&self, now: Instant, out: &mut Vec<u8>) {
-        let since_start = now.saturating_duration_since(self.clock.started);
-        let unix = self.clock.started_unix + since_start;
+        let clock = &self.common.clock;
+        let since_start = now.saturating_duration_since(clock.started);
+        let unix = clock.started_unix + since_start;
         // A poisoned lock means that a formatter panicked; the cache is then rewritten below.
         let mut date = self.date.lock().unwrap_or_else(PoisonError::into_inner);
         if date.unix_s != unix.as_secs() {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use conn::{Clock, Conn, Counters, Host, Limits, Protocol, Service};
+use conn::{Address, Clock, Common, Conn, Counters, Host, Hub, Limits, Protocol, Service};
 
 struct Counting;
 
@@ -76,8 +76,15 @@ impl Host for Silent {
 fn service(protocol: Protocol, now: Instant) -> Arc<Service> {
     let clock = Clock { started: now, started_unix: Duration::from_secs(1_000_000_000) };
     let counters = Arc::new(Counters::default());
-    let host = Arc::new(Silent);
-    Arc::new(Service::new(protocol, Limits::default(), counters, None, host, clock))
+    let common = Common {
+        files: None,
+        host: Arc::new(Silent),
+        clock,
+        hub: Arc::new(Hub::default()),
+        tls: None,
+        origins_allowed: Arc::new([]),
+    };
+    Arc::new(Service::new(protocol, Limits::default(), counters, common))
 }
 
 /// Takes all output, as a peer does that reads everything.
@@ -137,7 +144,7 @@ fn idle_connections_own_no_heap(now: Instant) {
 }
 
 fn talk(service: &Arc<Service>, pieces: &[&[u8]], now: Instant) -> Conn {
-    let mut conn = Conn::new(service, now);
+    let mut conn = Conn::new(service, Address::alone(), now);
     for piece in pieces {
         conn.receive(piece, now);
         flush(&mut conn, now);
@@ -173,7 +180,7 @@ fn hostile_clients_are_bounded(now: Instant) {
         (Protocol::Http, b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabcdefghi"),
     ] {
         let service = service(protocol, now);
-        let mut conn = Conn::new(&service, now);
+        let mut conn = Conn::new(&service, Address::alone(), now);
         let read = what.repeat(READ_MAX / what.len());
         let before = live_bytes();
         PEAK_BYTES.store(before, Relaxed);

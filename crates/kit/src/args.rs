@@ -57,6 +57,36 @@ pub(crate) struct Typed {
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
     drain_timeout: Duration,
 
+    /// Close a connection whose TLS handshake takes longer
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    handshake_timeout: Duration,
+
+    /// Let pages of this origin open a WebSocket, besides the server's own; may be given again,
+    /// and * is any
+    #[arg(long, value_name = "ORIGIN")]
+    allow_origin: Vec<String>,
+
+    /// Streams of HTTP/2 that a connection may have open at once (more are refused)
+    #[arg(
+        long, value_name = "N", default_value_t = 128,
+        value_parser = value_parser!(u32).range(1..=10_000)
+    )]
+    streams_max: u32,
+
+    /// Largest WebSocket message, in bytes (Close 1009 beyond)
+    #[arg(
+        long, value_name = "BYTES", default_value_t = 1 << 20,
+        value_parser = value_parser!(u32).range(125..=1 << 30)
+    )]
+    message_bytes_max: u32,
+
+    /// Bytes that may wait for a member of the chat (Close 1013 beyond)
+    #[arg(
+        long, value_name = "BYTES", default_value_t = 1 << 20,
+        value_parser = value_parser!(u32).range(1024..=1 << 30)
+    )]
+    chat_backlog_bytes_max: u32,
+
     /// Close a connection after so many requests; 0 = never
     #[arg(long, value_name = "N", default_value_t = 0)]
     keepalive_requests: u64,
@@ -106,6 +136,7 @@ pub(crate) struct Setup {
     pub(crate) root: Option<PathBuf>,
     pub(crate) conns_max: Option<usize>,
     pub(crate) limits: Limits,
+    pub(crate) origins_allowed: Vec<String>,
     pub(crate) describe: bool,
     pub(crate) flavours: Vec<(&'static str, String)>,
 }
@@ -142,6 +173,7 @@ pub(crate) fn parse(model: &'static Model) -> Setup {
         },
         workers: usize::from(typed.workers),
         limits: limits(&typed),
+        origins_allowed: typed.allow_origin,
         root: typed.root,
         conns_max: typed.conns_max.map(|max| max as usize),
         describe: typed.describe,
@@ -156,7 +188,12 @@ fn limits(typed: &Typed) -> Limits {
         target_bytes_max: typed.target_bytes_max as usize,
         body_bytes_max: typed.body_bytes_max,
         output_high_water_bytes: typed.output_high_water_bytes as usize,
+        push_high_water_bytes: 2 * typed.output_high_water_bytes as usize,
+        streams_max: typed.streams_max,
+        message_bytes_max: typed.message_bytes_max as usize,
+        chat_backlog_bytes_max: typed.chat_backlog_bytes_max as usize,
         keepalive_requests_max: typed.keepalive_requests,
+        handshake_timeout_ms: millis(typed.handshake_timeout),
         idle_timeout_ms: millis(typed.idle_timeout),
         head_timeout_ms: millis(typed.head_timeout),
         body_timeout_ms: millis(typed.body_timeout),
@@ -282,12 +319,19 @@ mod tests {
             ("--write-timeout 1s500ms", Limits { write_timeout_ms: 1_500, ..defaults() }),
             ("--drain-timeout 1ms", Limits { drain_timeout_ms: 1, ..defaults() }),
             ("--keepalive-requests 7", Limits { keepalive_requests_max: 7, ..defaults() }),
+            ("--handshake-timeout 3s", Limits { handshake_timeout_ms: 3_000, ..defaults() }),
+            ("--streams-max 7", Limits { streams_max: 7, ..defaults() }),
+            ("--message-bytes-max 125", Limits { message_bytes_max: 125, ..defaults() }),
+            (
+                "--chat-backlog-bytes-max 1024",
+                Limits { chat_backlog_bytes_max: 1024, ..defaults() },
+            ),
             ("--head-bytes-max 64", Limits { head_bytes_max: 64, ..defaults() }),
             ("--target-bytes-max 16", Limits { target_bytes_max: 16, ..defaults() }),
             ("--body-bytes-max 0", Limits { body_bytes_max: 0, ..defaults() }),
             (
                 "--output-high-water-bytes 1024",
-                Limits { output_high_water_bytes: 1024, ..defaults() },
+                Limits { output_high_water_bytes: 1024, push_high_water_bytes: 2048, ..defaults() },
             ),
         ] {
             assert_eq!(limits(&typed(flags)), wanted, "{flags}");

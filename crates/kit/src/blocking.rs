@@ -36,7 +36,7 @@ impl<'w> Conversation<'w> {
         let stream = Arc::new(stream);
         let tracked = worker.stop.track(&stream);
         let now = Instant::now();
-        let conn = worker.conn(now);
+        let conn = worker.conn(conn::Address::alone(), now);
         Conversation { worker, stream, tracked, conn, now, draining: false, recv_timeout: None }
     }
 

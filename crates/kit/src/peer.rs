@@ -58,7 +58,7 @@ impl Peer {
     pub(crate) fn new(stream: TcpStream, worker: &Worker, now: Instant) -> Peer {
         Peer {
             stream,
-            conn: worker.conn(now),
+            conn: worker.conn(conn::Address::alone(), now),
             // A fresh socket has room; whether it has input is for the wait primitive to say.
             readable: false,
             writable: true,

@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use conn::{Clock, Counters, Host, Service};
+use conn::{Clock, Common, Counters, Host, Hub, Service};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
@@ -87,16 +87,17 @@ fn start(
         started,
         started_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
     };
+    let common = Common {
+        files: table,
+        host: Arc::clone(&process) as Arc<dyn Host>,
+        clock,
+        hub: Arc::new(Hub::default()),
+        tls: None,
+        origins_allowed: setup.origins_allowed.clone().into(),
+    };
     for (listener, counters) in listeners.into_iter().zip(&counters) {
-        let host = Arc::clone(&process) as Arc<dyn Host>;
-        let service = Service::new(
-            setup.protocol,
-            setup.limits.clone(),
-            Arc::clone(counters),
-            table.clone(),
-            host,
-            clock,
-        );
+        let (limits, counters) = (setup.limits.clone(), Arc::clone(counters));
+        let service = Service::new(setup.protocol, limits, counters, common.clone());
         let worker = Worker {
             listener,
             service: Arc::new(service),

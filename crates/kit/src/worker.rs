@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use conn::{Conn, Service};
+use conn::{Address, Conn, Service};
 
 use crate::{Files, Listener, Stop};
 
@@ -34,8 +34,8 @@ impl Worker {
         self.flavour(flag).parse().unwrap_or_default()
     }
 
-    /// A connection that was just accepted.
-    pub fn conn(&self, now: Instant) -> Conn {
-        Conn::new(&self.service, now)
+    /// A connection that was just accepted; `address` is where others can wake its driver.
+    pub fn conn(&self, address: Address, now: Instant) -> Conn {
+        Conn::new(&self.service, address, now)
     }
 }

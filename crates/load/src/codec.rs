@@ -1,6 +1,8 @@
 //! What the engine asks of a protocol. It does no I/O: bytes to send are asked for, bytes received
 //! are handed over.
 
+use std::ops::Range;
+
 /// A protocol as a client speaks it. One value serves all connections of an engine thread; what a
 /// single connection must remember between two reads is its `Reader`.
 pub(crate) trait Codec {
@@ -10,6 +12,19 @@ pub(crate) trait Codec {
     /// The state of a fresh connection.
     fn reader(&self) -> Self::Reader;
 
+    /// Appends what a fresh connection says before its first request: an HTTP/2 preface, a
+    /// WebSocket's handshake. Most protocols say nothing.
+    fn greet(&mut self, _connection: u32, _reader: &mut Self::Reader, _out: &mut Vec<u8>) {}
+
+    /// Whether the greeting has been answered, so that requests may be sent.
+    fn is_open(&self, _reader: &Self::Reader) -> bool {
+        true
+    }
+
+    /// Appends what this side owes the server by now (acknowledgements, window updates, pongs):
+    /// whole frames, which are sent between two requests. Asked after every `incoming`.
+    fn owed(&mut self, _reader: &mut Self::Reader, _out: &mut Vec<u8>) {}
+
     /// Length of one request in bytes; all requests of a run have the same.
     fn request_bytes(&self) -> usize;
 
@@ -18,12 +33,14 @@ pub(crate) trait Codec {
     /// request; never empty.
     fn outgoing(&mut self, connection: u32, number: u64, requests: u32, offset: usize) -> &[u8];
 
-    /// Takes bytes that belong to the reply to request `number` of `connection`, and verifies them.
+    /// Takes bytes that `connection` has received, and verifies them. Requests `awaited` are sent
+    /// and not answered; where replies come in order the first of them is the one that is answered
+    /// now. May be empty: then only what needs no request may come.
     fn incoming(
         &mut self,
         connection: u32,
         reader: &mut Self::Reader,
-        number: u64,
+        awaited: Range<u64>,
         bytes: &[u8],
     ) -> Result<Step, Wrong>;
 
@@ -46,11 +63,13 @@ pub(crate) trait Codec {
 /// What became of some received bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// All were taken, and the reply is not complete.
+    /// All were taken, and no reply is complete.
     More,
-    /// The reply is complete and right.
+    /// A reply is complete and right.
     Reply {
-        /// How many of the bytes belonged to it.
+        /// Which request it answers: one of those awaited.
+        number: u64,
+        /// How many of the bytes were taken.
         consumed: usize,
         /// Whether the server will close the connection now.
         last: bool,
@@ -60,3 +79,8 @@ pub(crate) enum Step {
 /// A reply that is not what was promised. The text says in what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wrong(pub(crate) String);
+
+/// Bytes came although every request is answered.
+pub(crate) fn unasked(bytes: &[u8]) -> Wrong {
+    Wrong(format!("{} bytes that nobody asked for", bytes.len()))
+}

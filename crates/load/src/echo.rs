@@ -1,6 +1,8 @@
 //! The echo protocol (RFC 862) as a client speaks it: every byte comes back, in order, unchanged.
 
-use crate::codec::{Codec, Step, Wrong};
+use std::ops::Range;
+
+use crate::codec::{Codec, Step, Wrong, unasked};
 use crate::payload::{Mirror, Wire, describe_difference};
 
 /// Echo messages of one length.
@@ -36,10 +38,13 @@ impl Codec for Echo {
         &mut self,
         connection: u32,
         reader: &mut usize,
-        number: u64,
+        awaited: Range<u64>,
         bytes: &[u8],
     ) -> Result<Step, Wrong> {
-        let len = self.mirror.len();
+        if awaited.is_empty() {
+            return Err(unasked(bytes));
+        }
+        let (number, len) = (awaited.start, self.mirror.len());
         let consumed = bytes.len().min(len - *reader);
         let expected = &self.mirror.payload(connection, number)[*reader..*reader + consumed];
         let found = &bytes[..consumed];
@@ -51,7 +56,7 @@ impl Codec for Echo {
             return Ok(Step::More);
         }
         *reader = 0;
-        Ok(Step::Reply { consumed, last: false })
+        Ok(Step::Reply { number, consumed, last: false })
     }
 
     fn end(&mut self, _: u32, _: &mut usize, _: u64) -> Result<bool, Wrong> {
@@ -76,7 +81,7 @@ mod tests {
         let (mut reader, mut number) = (echo.reader(), 0);
         for mut piece in bytes.chunks(piece) {
             while !piece.is_empty() {
-                match echo.incoming(1, &mut reader, number, piece)? {
+                match echo.incoming(1, &mut reader, number..number + 1, piece)? {
                     Step::More => break,
                     Step::Reply { consumed, .. } => {
                         number += 1;
@@ -113,7 +118,7 @@ mod tests {
     fn an_earlier_message_is_not_taken_for_this_one() {
         let mut echo = Echo::new(64, 1);
         let stale = echo.outgoing(1, 0, 1, 0).to_vec();
-        assert!(echo.incoming(1, &mut 0, 1, &stale).is_err());
-        assert!(echo.incoming(2, &mut 0, 0, &stale).is_err());
+        assert!(echo.incoming(1, &mut 0, 1..2, &stale).is_err());
+        assert!(echo.incoming(2, &mut 0, 0..1, &stale).is_err());
     }
 }

@@ -31,7 +31,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-use crate::codec::{Codec, Step, Wrong};
+use crate::codec::{Codec, Step, Wrong, unasked};
 use crate::connection::{Connection, Pending, Phase, Sent};
 use crate::gate::Gate;
 use crate::open_loop::{self, OpenLoop};
@@ -311,12 +311,12 @@ impl<'a, C: Codec> Engine<'a, C> {
         let connection = &mut self.connections[slot];
         let mut bytes = &self.received[..count];
         while !bytes.is_empty() {
-            if connection.phase == Phase::Closing || connection.pending.is_empty() {
-                return Err(Wrong(format!("{} bytes that nobody asked for", bytes.len())));
+            if connection.phase == Phase::Closing {
+                return Err(unasked(bytes));
             }
-            let number = connection.number;
-            let step = self.codec.incoming(slot as u32, &mut connection.reader, number, bytes)?;
-            let Step::Reply { consumed, last } = step else { return Ok(()) };
+            let awaited = connection.number..connection.number + connection.pending.len() as u64;
+            let step = self.codec.incoming(slot as u32, &mut connection.reader, awaited, bytes)?;
+            let Step::Reply { consumed, last, .. } = step else { return Ok(()) };
             bytes = &bytes[consumed..];
             let Some(pending) = connection.answered() else {
                 return Err(Wrong("a reply to a request that was not sent completely".to_owned()));

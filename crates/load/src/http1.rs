@@ -3,9 +3,10 @@
 //! The reader splits a byte stream into head, body pieces and end, whatever way the bytes were cut
 //! by the network; bodies pass through and are never held. `Http` compares them on the way.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::codec::{Codec, Step, Wrong};
+use crate::codec::{Codec, Step, Wrong, unasked};
 use crate::payload::{Mirror, Wire, describe_difference};
 use crate::{Method, Plan};
 
@@ -470,9 +471,13 @@ impl Codec for Http {
         &mut self,
         connection: u32,
         reader: &mut Reader,
-        number: u64,
+        awaited: Range<u64>,
         bytes: &[u8],
     ) -> Result<Step, Wrong> {
+        if awaited.is_empty() {
+            return Err(unasked(bytes));
+        }
+        let number = awaited.start;
         let mut consumed = 0;
         loop {
             let rest = &bytes[consumed..];
@@ -488,7 +493,7 @@ impl Codec for Http {
                 Event::Body(piece) => self.compare((connection, number), reader, piece)?,
                 Event::End => {
                     self.conclude(reader)?;
-                    return Ok(Step::Reply { consumed, last: reader.close });
+                    return Ok(Step::Reply { number, consumed, last: reader.close });
                 }
             }
         }

@@ -136,7 +136,7 @@ fn codec(expected: Expected) -> Http {
 fn judge(codec: &mut Http, reply: &[u8], piece: usize) -> Result<bool, Wrong> {
     let mut reader = codec.reader();
     for piece in reply.chunks(piece) {
-        match codec.incoming(0, &mut reader, 0, piece)? {
+        match codec.incoming(0, &mut reader, 0..1, piece)? {
             Step::More => {}
             Step::Reply { .. } => return Ok(true),
         }

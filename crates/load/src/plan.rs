@@ -35,8 +35,10 @@ const THREADS_MAX: u32 = 1_024;
 pub enum Protocol {
     /// Every byte comes back (RFC 862).
     Echo,
-    /// HTTP/1.1 (RFC 9112).
+    /// HTTP/1.1 (RFC 9112), or HTTP/2 (RFC 9113) where the plan says so.
     Http,
+    /// Messages over a WebSocket (RFC 6455), opened by an upgrade of HTTP/1.1.
+    WebSocket,
 }
 
 /// Where the load goes, read from a URL.
@@ -44,8 +46,10 @@ pub enum Protocol {
 pub struct Target {
     /// The URL as it was given.
     pub url: String,
-    /// `tcp` or `http`.
+    /// `tcp`, `http` and `https`, or `ws` and `wss`.
     pub protocol: Protocol,
+    /// `https` or `wss`: the connection begins with a TLS handshake.
+    pub tls: bool,
     /// `host:port` as given, for the Host field (RFC 9110, section 7.2).
     pub authority: String,
     /// The first address that the host resolves to.
@@ -55,22 +59,26 @@ pub struct Target {
 }
 
 impl Target {
-    /// Reads `tcp://HOST:PORT` or `http://HOST[:PORT][/PATH]` and resolves the host.
+    /// Reads `tcp://HOST:PORT`, `http://HOST[:PORT][/PATH]`, or the same with `https`, `ws` or
+    /// `wss`, and resolves the host.
     ///
     /// # Errors
     /// [`Error::Plan`] when the text is no such URL or the host has no address.
     pub fn parse(url: &str) -> Result<Target, Error> {
         let bad = |why: &str| {
             Error::Plan(format!(
-                "cannot use {url:?} as a URL: {why}; write tcp://HOST:PORT for an echo server or \
-                 http://HOST:PORT/PATH for an HTTP/1.1 server"
+                "cannot use {url:?} as a URL: {why}; write tcp://HOST:PORT for an echo server, \
+                 http:// or https://HOST:PORT/PATH for HTTP, ws:// or wss:// for a WebSocket"
             ))
         };
         let (scheme, rest) = url.split_once("://").ok_or_else(|| bad("it has no scheme"))?;
-        let protocol = match scheme {
-            "tcp" => Protocol::Echo,
-            "http" => Protocol::Http,
-            _ => return Err(bad("its scheme is neither tcp nor http")),
+        let (protocol, tls) = match scheme {
+            "tcp" => (Protocol::Echo, false),
+            "http" => (Protocol::Http, false),
+            "https" => (Protocol::Http, true),
+            "ws" => (Protocol::WebSocket, false),
+            "wss" => (Protocol::WebSocket, true),
+            _ => return Err(bad("its scheme is none of tcp, http, https, ws and wss")),
         };
         let (authority, path) = match rest.find(['/', '?']) {
             Some(at) => rest.split_at(at),
@@ -86,16 +94,17 @@ impl Target {
         let path = match protocol {
             Protocol::Echo if path.len() > 1 => return Err(bad("an echo server has no paths")),
             Protocol::Echo => String::new(),
-            Protocol::Http if path.starts_with('/') => path.to_owned(),
-            Protocol::Http => format!("/{path}"),
+            Protocol::Http | Protocol::WebSocket if path.starts_with('/') => path.to_owned(),
+            Protocol::Http | Protocol::WebSocket => format!("/{path}"),
         };
-        let address = resolve(authority, protocol).map_err(|why| bad(&why))?;
-        Ok(Target { url: url.to_owned(), protocol, authority: authority.to_owned(), address, path })
+        let address = resolve(authority, protocol, tls).map_err(|why| bad(&why))?;
+        let (url, authority) = (url.to_owned(), authority.to_owned());
+        Ok(Target { url, protocol, tls, authority, address, path })
     }
 }
 
 /// The first address of `host:port`, or of `host` with HTTP's own port.
-fn resolve(authority: &str, protocol: Protocol) -> Result<SocketAddr, String> {
+fn resolve(authority: &str, protocol: Protocol, tls: bool) -> Result<SocketAddr, String> {
     let has_port = authority.rsplit_once(':').is_some_and(|(host, port)| {
         !port.is_empty()
             && port.bytes().all(|byte| byte.is_ascii_digit())
@@ -103,7 +112,8 @@ fn resolve(authority: &str, protocol: Protocol) -> Result<SocketAddr, String> {
     });
     let with_port = match (has_port, protocol) {
         (true, _) => authority.to_owned(),
-        (false, Protocol::Http) => format!("{authority}:80"),
+        (false, Protocol::Http | Protocol::WebSocket) if tls => format!("{authority}:443"),
+        (false, Protocol::Http | Protocol::WebSocket) => format!("{authority}:80"),
         (false, Protocol::Echo) => return Err("it has no port".to_owned()),
     };
     let mut addresses = with_port.to_socket_addrs().map_err(|error| error.to_string())?;
@@ -189,8 +199,15 @@ pub struct Plan {
     pub warmup: Duration,
     /// A new connection for each request instead of keep-alive. Latency then starts at connect(2).
     pub reconnect: bool,
-    /// Requests on their way at once on each connection; 1 is no pipelining.
+    /// Requests on their way at once on each connection: a pipeline, or with HTTP/2 the streams
+    /// that are open at once. 1 is one after the other.
     pub pipelining: u32,
+    /// Speak HTTP/2: by prior knowledge (`http`) or by ALPN (`https`).
+    pub http2: bool,
+    /// Resume TLS sessions where a connection is not the first (RFC 8446 section 2.2).
+    pub tls_resume: bool,
+    /// WebSocket: the first connection speaks, the others listen, and what they hear is counted.
+    pub fan_out: bool,
     /// Bytes of one echo message, or of a POST's body.
     pub payload_bytes: usize,
     /// HTTP method; not used for echo.
@@ -230,6 +247,9 @@ impl Plan {
             warmup: Duration::from_secs(1),
             reconnect: false,
             pipelining: 1,
+            http2: false,
+            tls_resume: false,
+            fan_out: false,
             payload_bytes: 64,
             method: Method::Get,
             headers: Vec::new(),
@@ -241,6 +261,16 @@ impl Plan {
             threads: 1,
             core: None,
         })
+    }
+
+    /// What is spoken, by its name in a table.
+    pub fn protocol_name(&self) -> &'static str {
+        match self.target.protocol {
+            Protocol::Echo => "echo",
+            Protocol::Http if self.http2 => "HTTP/2",
+            Protocol::Http => "HTTP/1.1",
+            Protocol::WebSocket => "WebSocket",
+        }
     }
 
     /// Requests on their way at once on each connection, at most: the pipeline, or as many messages

@@ -23,7 +23,7 @@ pub(crate) fn verify<C: Codec>(plan: &Plan, codec: &mut C) -> Result<(), Error> 
     let request = codec.outgoing(0, 0, 1, 0).get(..length).unwrap_or_default().to_vec();
     let mut reader = codec.reader();
     let reply = exchange(&mut stream, &request, |bytes| match bytes {
-        Some(bytes) => match codec.incoming(0, &mut reader, 0, bytes)? {
+        Some(bytes) => match codec.incoming(0, &mut reader, 0..1, bytes)? {
             Step::More => Ok(false),
             Step::Reply { consumed, .. } if consumed == bytes.len() => Ok(true),
             Step::Reply { .. } => Err(Wrong("more bytes came than were asked for".to_owned())),

@@ -51,6 +51,7 @@ pub fn run_live(
             probe::verify(plan, &mut codec())?;
             measure(plan, &sockets, codec, observer, live)
         }
+        Protocol::WebSocket => Err(Error::Plan("WebSocket is not spoken yet".to_owned())),
         Protocol::Http => {
             let expected = probe::expected_body(plan)?;
             let codec = || Http::new(plan, expected.clone());
@@ -164,6 +165,9 @@ fn sum_up(
     let duration_s = duration_ns as f64 / 1e9;
     Ok(LoadOutcome {
         url: plan.target.url.clone(),
+        protocol: plan.protocol_name().to_owned(),
+        tls: None,
+        fan_out: None,
         requests: tally.requests,
         errors: tally.errors_sum(),
         errors_in_warmup,

@@ -8,6 +8,13 @@ use serde::{Deserialize, Serialize};
 pub struct LoadOutcome {
     /// Where the load went.
     pub url: String,
+    /// What was spoken: `echo`, `HTTP/1.1`, `HTTP/2` or `WebSocket`.
+    pub protocol: String,
+    /// What was seen of TLS; `None` without it.
+    pub tls: Option<TlsOutcome>,
+    /// What a fan-out adds: then each delivery counts as a request, and its latency runs from the
+    /// send of the message. `None` elsewhere.
+    pub fan_out: Option<FanOut>,
     /// Requests whose reply arrived complete and correct inside the window.
     pub requests: u64,
     /// Everything that went wrong inside the window, summed. Zero in a valid run.
@@ -73,6 +80,32 @@ pub struct LoadOutcome {
     pub congestion_control: String,
     /// What of each reply was compared with what.
     pub verification: String,
+}
+
+/// TLS as the client saw it, inside the window.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TlsOutcome {
+    /// Protocol version that was agreed on: `TLSv1.3`, say.
+    pub version: String,
+    /// Cipher suite that was agreed on.
+    pub cipher_suite: String,
+    /// Application protocol that was agreed on (ALPN, RFC 7301), if any.
+    pub alpn: Option<String>,
+    /// Handshakes with a certificate and a signature.
+    pub handshakes_full: u64,
+    /// Handshakes that resumed an earlier session (RFC 8446 section 2.2).
+    pub handshakes_resumed: u64,
+    /// Time of a handshake, from connect(2) to the end of the client's part.
+    pub handshake: Latency,
+}
+
+/// One speaker, many listeners.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FanOut {
+    /// Connections in the room, the speaker's among them.
+    pub members: u32,
+    /// Messages that the speaker sent and all others heard.
+    pub messages: u64,
 }
 
 /// An open loop: requests fall due by the clock, not by the server's answers (Schroeder, Wierman,

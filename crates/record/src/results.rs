@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{Arrivals, Environment, Instrument, Trial};
 
 /// Version of the file format. Raised when an older reader would misread a newer file.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// A result file (`results.json`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -98,8 +98,16 @@ pub struct Workload {
     pub name: String,
     /// One sentence for a reader.
     pub description: String,
-    /// `echo` or `http`: the server is started with this `--protocol`.
+    /// What the client speaks: `echo`, `http` (HTTP/1.1), `h2` (HTTP/2) or `websocket`. The server
+    /// is started with `--protocol echo` for the first and `--protocol http` for the others.
     pub protocol: String,
+    /// Under TLS: the server is started with `--tls`.
+    pub tls: bool,
+    /// With a connection per request under TLS: sessions are resumed (RFC 8446 section 2.2) instead
+    /// of begun anew.
+    pub tls_resume: bool,
+    /// A chat (`websocket`): one connection speaks, and what is counted is what the others hear.
+    pub fan_out: bool,
     /// Path of the request; `None` for echo.
     pub path: Option<String>,
     /// Bytes of one echo, or of the reply's body (and, with `post`, of the request's).
@@ -110,7 +118,7 @@ pub struct Workload {
     pub connections: u32,
     /// Each request has a connection of its own.
     pub connect_per_request: bool,
-    /// Requests on their way at once on one connection, at most.
+    /// Requests on their way at once on one connection, at most; with HTTP/2: open streams.
     pub pipelining: u32,
     /// Echo messages flow without waiting for replies: throughput of a stream.
     pub streaming: bool,

@@ -104,7 +104,7 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
 /// One connection, from its first byte to its end.
 async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::Receiver<bool>) {
     let mut now = Instant::now();
-    let mut conn = worker.conn(now);
+    let mut conn = worker.conn(conn::Address::alone(), now);
     let mut alarm = Alarm::new(now);
     // ANCHOR: wait
     loop {

@@ -146,7 +146,7 @@ impl Peers {
 
     fn insert(&mut self, socket: OwnedFd, now: Instant) {
         let token = self.peers.insert(Peer {
-            conn: self.worker.conn(now),
+            conn: self.worker.conn(conn::Address::alone(), now),
             stream: TcpStream::from(socket),
             receiving: Request::None,
             sending: Request::None,

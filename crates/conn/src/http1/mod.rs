@@ -20,7 +20,7 @@ use reject::Reject;
 use crate::files::FileEntry;
 use crate::output::Output;
 use crate::service::PATTERN_BYTES;
-use crate::{Close, Context, Deadline, FileId, FileRead, Limits, Outcome, Progress, Service};
+use crate::{Close, Context, Deadline, FileId, FileRead, Limits, Outcome, Progress, Service, Then};
 
 /// HTTP/1.1 state of one connection.
 #[derive(Debug, Default)]
@@ -100,7 +100,7 @@ impl Http1 {
             if cx.output.len() >= cx.service.limits.output_high_water_bytes {
                 // The peer cannot be late with a body that we do not read.
                 cx.deadlines.clear(Deadline::Body);
-                return Progress { used, close: None };
+                return Progress { used, then: None };
             }
             let step = match &self.exchange {
                 None => self.next_request(cx, &input[used..]),
@@ -108,12 +108,12 @@ impl Http1 {
             };
             match step {
                 Ok(Step::Used(n)) => used += n,
-                Ok(Step::Wait) => return Progress { used, close: None },
-                Ok(Step::Close(close)) => return Progress { used, close: Some(close) },
+                Ok(Step::Wait) => return Progress { used, then: None },
+                Ok(Step::Close(close)) => return Progress { used, then: Some(Then::Close(close)) },
                 Err(reject) => {
                     let unparsed = &input[used..];
                     let close = self.reject(reject, unparsed, cx.service, cx.output, cx.now);
-                    return Progress { used, close: Some(close) };
+                    return Progress { used, then: Some(Then::Close(close)) };
                 }
             }
         }

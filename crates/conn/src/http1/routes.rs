@@ -141,12 +141,12 @@ impl Route<'_, '_> {
         let Some(micros) = number(micros, self.cx.service.limits.work_us_max) else {
             return self.text("400 Bad Request", "/work/US wants microseconds within limits");
         };
-        self.cx.service.host.burn(Duration::from_micros(micros));
+        self.cx.service.common.host.burn(Duration::from_micros(micros));
         self.text("200 OK", &format!("worked for {micros} us\n"))
     }
 
     fn stats(&mut self) -> Reply {
-        let json = self.cx.service.host.stats_json();
+        let json = self.cx.service.common.host.stats_json();
         self.body("200 OK", "application/json", json.as_bytes())
     }
 
@@ -176,7 +176,7 @@ impl Route<'_, '_> {
 
     fn file(&mut self, encoded: &str) -> Reply {
         let service = self.cx.service;
-        let Some(files) = &service.files else {
+        let Some(files) = &service.common.files else {
             return self.text("404 Not Found", "this server has no document root (--root DIR)");
         };
         let path = percent_encoding::percent_decode_str(encoded).decode_utf8_lossy();

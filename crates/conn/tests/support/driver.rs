@@ -7,7 +7,7 @@ use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use conn::{Conn, FileRead, Limits, Outcome, Wants};
+use conn::{Address, Conn, FileRead, Limits, Outcome, Wants};
 
 use super::world::{World, letters};
 
@@ -81,7 +81,7 @@ impl Driver {
     /// A connection that was accepted just now.
     pub fn new(world: &World, habits: Habits) -> Driver {
         Driver {
-            conn: Conn::new(&world.service, world.started),
+            conn: Conn::new(&world.service, Address::alone(), world.started),
             file_mood: FileMood::Prompt,
             limits: world.service.limits.clone(),
             habits,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conn::{Clock, Counters, FileTableBuilder, Host, Limits, Protocol, Service, Totals};
+use conn::{
+    Clock, Common, Counters, FileTableBuilder, Host, Hub, Limits, Protocol, Service, Totals,
+};
 
 /// Sun, 06 Nov 1994 08:49:37 GMT: the example of RFC 9110 section 5.6.7, and the date of every
 /// reply until a test moves the clock.
@@ -55,14 +57,15 @@ impl World {
         }
         let clock = Clock { started, started_unix: Duration::from_secs(STARTED_UNIX_S) };
         let counters = Arc::new(Counters::default());
-        let service = Service::new(
-            protocol,
-            limits,
-            Arc::clone(&counters),
-            (!files.is_empty()).then(|| Arc::new(table.build())),
-            Arc::new(FakeHost),
+        let common = Common {
+            files: (!files.is_empty()).then(|| Arc::new(table.build())),
+            host: Arc::new(FakeHost),
             clock,
-        );
+            hub: Arc::new(Hub::default()),
+            tls: None,
+            origins_allowed: Arc::new([]),
+        };
+        let service = Service::new(protocol, limits, Arc::clone(&counters), common);
         World { service: Arc::new(service), counters, started }
     }
 
