@@ -30,6 +30,7 @@ mod http2;
 mod hub;
 mod limits;
 mod output;
+mod routes;
 mod service;
 mod websocket;
 
