@@ -17,16 +17,21 @@ use head::{Framing, Head};
 use reject::Reject;
 use writer::{Persistence, Writer};
 
+use crate::http2::{Http2, PREFACE};
 use crate::output::Output;
 use crate::routes::{self, Reply};
 use crate::service::PATTERN_BYTES;
-use crate::{Close, Context, Deadline, FileRead, Limits, Outcome, Progress, Service, Then};
+use crate::{
+    Close, Context, Deadline, FileRead, Limits, Outcome, Progress, Service, State, Then,
+};
 
 /// HTTP/1.1 state of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Http1 {
     exchange: Option<Exchange>,
     requests: u64,
+    /// Something has come that is HTTP/1.1's: it cannot become HTTP/2 any more.
+    settled: bool,
 }
 
 /// One request and its reply.
@@ -77,6 +82,10 @@ impl Http1 {
             match step {
                 Ok(Step::Used(n)) => used += n,
                 Ok(Step::Wait) => return Progress { used, then: None },
+                Ok(Step::Http2) => {
+                    let http2 = State::Http2(Box::new(Http2::new(cx.service)));
+                    return Progress { used, then: Some(Then::Become(http2)) };
+                }
                 Ok(Step::Close(close)) => return Progress { used, then: Some(Then::Close(close)) },
                 Err(reject) => {
                     let unparsed = &input[used..];
@@ -89,6 +98,15 @@ impl Http1 {
 
     /// Between two requests: parse a head, or say why there is none.
     fn next_request(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
+        if !self.settled && input.first() == Some(&PREFACE[0]) {
+            if input.starts_with(PREFACE) {
+                return Ok(Step::Http2);
+            }
+            if PREFACE.starts_with(input) {
+                return self.wait_for_head(cx, input);
+            }
+        }
+        self.settled |= !input.is_empty();
         let skipped = head::empty_lines(input);
         if skipped > 0 {
             return Ok(Step::Used(skipped));
@@ -101,6 +119,11 @@ impl Http1 {
             self.begin(cx, &head)?;
             return Ok(Step::Used(len));
         }
+        self.wait_for_head(cx, input)
+    }
+
+    /// `input` is no whole head yet.
+    fn wait_for_head(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
         // CR may be half of an empty line, and that is no request.
         let begun = !matches!(input, b"" | b"\r");
         if cx.eof {
@@ -257,6 +280,8 @@ enum Step {
     /// Nothing more can be done with this input; wait for an event.
     Wait,
     Close(Close),
+    /// The client speaks HTTP/2.
+    Http2,
 }
 
 impl Exchange {
