@@ -294,6 +294,7 @@ mod tests {
         nonblocking_sockets: false,
         workers: Workers::Loops,
         serves: Serves::Descriptors,
+        cannot: &[],
         flavours: &[
             Flavour {
                 flag: "trigger",
