@@ -25,6 +25,17 @@ use crate::{
     Close, Context, Deadline, FileRead, Limits, Outcome, Progress, Service, State, Then,
 };
 
+/// The whole of a reply to a client that asks in the wrong place: no request of his is read.
+pub(crate) fn put_refusal(
+    service: &Service,
+    output: &mut Output,
+    now: Instant,
+    status: &str,
+    sentence: &str,
+) {
+    routes::put_refusal(service, output, now, status, sentence, false);
+}
+
 /// HTTP/1.1 state of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Http1 {
