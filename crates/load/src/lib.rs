@@ -26,6 +26,7 @@ mod connection;
 mod echo;
 mod engine;
 mod error;
+mod expected;
 mod gate;
 mod histogram;
 mod http1;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec::{Codec, Step, Wrong};
-use crate::http1::{Event, Expected, Http, LastHead, ResponseReader, request_head};
+use crate::expected::Expected;
+use crate::http1::{Event, Http, LastHead, ResponseReader, request_head};
 use crate::{Error, ExpectedBody, Method, Plan};
 
 /// Learnt bodies up to this size are kept and compared byte by byte; longer ones by CRC-32, for a
