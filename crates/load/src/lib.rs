@@ -34,6 +34,7 @@ mod idle;
 mod live;
 mod observer;
 mod open_loop;
+mod outgoing;
 mod payload;
 mod plan;
 mod probe;
@@ -42,6 +43,7 @@ mod run;
 mod schedule;
 mod socket;
 mod tally;
+mod tls;
 
 pub use error::Error;
 pub use live::{Live, Progress, Stage};
