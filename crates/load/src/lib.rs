@@ -23,6 +23,7 @@ compile_error!("the load generator is an epoll loop: it builds on Linux only");
 
 mod codec;
 mod connection;
+mod dialogue;
 mod echo;
 mod engine;
 mod error;

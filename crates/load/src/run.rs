@@ -49,12 +49,13 @@ pub fn run_live(
     match plan.target.protocol {
         Protocol::Echo => {
             let codec = || Echo::new(plan.payload_bytes, plan.depth());
-            probe::verify(plan, &mut codec())?;
+            probe::verify(plan, &sockets, &mut codec())?;
             measure(plan, &sockets, codec, observer, live)
         }
         Protocol::WebSocket => Err(Error::Plan("WebSocket is not spoken yet".to_owned())),
         Protocol::Http => {
-            let expected = probe::expected_body(plan)?;
+            let make = |expected| Http::new(plan, expected);
+            let expected = probe::expected_body(plan, &sockets, make, Http::learnt)?;
             let codec = || Http::new(plan, expected.clone());
             measure(plan, &sockets, codec, observer, live)
         }
@@ -69,7 +70,7 @@ fn measure<C: Codec>(
     observer: &mut dyn Observer,
     live: &Live,
 ) -> Result<LoadOutcome, Error> {
-    let idle = Idle::open(sockets, live, plan.connections, plan.idle_connections)?;
+    let idle = Idle::open(plan, sockets, live, &mut codec())?;
     let gate = Gate::new(plan.threads as usize);
     let crew = Crew { plan, sockets, gate: &gate, live };
     let (crew, make) = (&crew, &codec);
