@@ -341,6 +341,9 @@ impl Plan {
         if let Some((_, text)) = complaints.into_iter().find(|(complaint, _)| *complaint) {
             return Err(Error::Plan(text));
         }
+        if let Some(text) = crate::http2_requests::complaint(self).filter(|_| self.http2) {
+            return Err(Error::Plan(text));
+        }
         self.headers.iter().try_for_each(|(name, value)| check_header(name, value))
     }
 
