@@ -41,6 +41,7 @@ pub struct Counters {
     refused: AtomicU64,
     closed: [AtomicU64; OUTCOMES],
     requests: AtomicU64,
+    chat_members_dropped: AtomicU64,
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
 }
@@ -56,8 +57,10 @@ pub struct Totals {
     pub connections_refused: u64,
     /// Ended connections by outcome.
     pub connections_ended: Ended,
-    /// Requests answered (echo: reads answered).
+    /// Requests answered (echo: reads answered; WebSocket: messages received).
     pub requests: u64,
+    /// Members that were too slow for the chat, and were dropped from it.
+    pub chat_members_dropped: u64,
     /// Bytes read from sockets.
     pub bytes_received: u64,
     /// Bytes written to sockets.
@@ -98,6 +101,11 @@ impl Counters {
         self.requests.fetch_add(1, Relaxed);
     }
 
+    /// `members` were too slow for the chat.
+    pub(crate) fn chat_dropped(&self, members: u64) {
+        self.chat_members_dropped.fetch_add(members, Relaxed);
+    }
+
     pub(crate) fn received(&self, bytes: usize) {
         self.bytes_received.fetch_add(bytes as u64, Relaxed);
     }
@@ -136,6 +144,7 @@ impl Totals {
         self.connections_ended.file_failed += closed(Outcome::FileFailed);
         self.connections_ended.drain_timeout += closed(Outcome::DrainTimeout);
         self.requests += worker.requests.load(Relaxed);
+        self.chat_members_dropped += worker.chat_members_dropped.load(Relaxed);
         self.bytes_received += worker.bytes_received.load(Relaxed);
         self.bytes_sent += worker.bytes_sent.load(Relaxed);
     }

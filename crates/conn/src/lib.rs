@@ -29,6 +29,7 @@ mod http1;
 mod http2;
 mod hub;
 mod limits;
+mod origin;
 mod output;
 mod routes;
 mod service;
@@ -50,6 +51,7 @@ use http1::Http1;
 use http2::Http2;
 pub use hub::Hub;
 pub use limits::Limits;
+pub use origin::check_origin;
 use output::Output;
 pub use service::{Clock, Common, Host, Protocol, Service};
 use websocket::WebSocket;
@@ -58,7 +60,8 @@ use websocket::WebSocket;
 /// read) before the driver is asked to stop reading: as much as the largest head, so that a head
 /// can always arrive whole.
 fn stash_is_full(stash: &[u8], limits: &Limits) -> bool {
-    stash.len() >= limits.head_bytes_max
+    // A control frame of a WebSocket is waited for whole.
+    stash.len() >= limits.head_bytes_max.max(websocket::INPUT_KEPT_MAX)
 }
 
 /// What a connection waits for: the driver's whole knowledge of the protocol.
@@ -241,7 +244,7 @@ impl Conn {
             match due {
                 // A peer that is still reading its reply is not idle; the write deadline watches
                 // it.
-                Deadline::Idle if !self.output.is_empty() => {}
+                Deadline::Idle if !self.output.is_empty() && !self.is_websocket() => {}
                 Deadline::Idle => self.idle_over(now),
                 Deadline::WriteStall => self.close(Outcome::WriteTimeout),
                 Deadline::Linger => self.close(self.outcome),
@@ -404,10 +407,16 @@ impl Conn {
         if self.phase == Phase::Open
             && self.output.is_empty()
             && self.state.is_between_requests()
+            && !self.is_websocket()
             && !self.deadlines.is_set(Deadline::Head)
         {
             self.deadlines.set(Deadline::Idle, now + self.service.limits.idle_timeout());
         }
+    }
+
+    /// A WebSocket watches over its own silence: what is sent to it is no sign of life.
+    fn is_websocket(&self) -> bool {
+        matches!(self.state, State::WebSocket(_))
     }
 
     fn advance_stash(&mut self, now: Instant) {
