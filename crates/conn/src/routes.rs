@@ -88,6 +88,8 @@ pub(crate) trait Writer {
     /// The head begins. `status` is the code and its reason.
     fn begin(&mut self, status: &'static str);
     fn field(&mut self, field: Field, value: &str);
+    /// A field whose value is part of the program: nothing need be copied.
+    fn constant(&mut self, field: Field, value: &'static str);
     /// Content-Length, or for `None` whatever the protocol has instead.
     fn length(&mut self, length: Option<u64>);
     /// The head ends.
@@ -202,9 +204,9 @@ impl<W: Writer> Route<'_, W> {
         }
     }
 
-    fn allow(&mut self, status: &'static str, methods: &str) -> Reply {
+    fn allow(&mut self, status: &'static str, methods: &'static str) -> Reply {
         self.out.begin(status);
-        self.out.field(Field::Allow, methods);
+        self.out.constant(Field::Allow, methods);
         // RFC 9110 section 8.6: no Content-Length in a 204.
         if !status.starts_with("204") {
             self.out.length(Some(0));
@@ -223,7 +225,7 @@ impl<W: Writer> Route<'_, W> {
             return self.text("400 Bad Request", "/bytes/N wants a number of bytes within limits");
         };
         self.out.begin("200 OK");
-        self.out.field(Field::ContentType, TEXT);
+        self.out.constant(Field::ContentType, TEXT);
         self.out.length(Some(end));
         self.out.end();
         if self.head_only() || end == 0 {
@@ -278,7 +280,7 @@ impl<W: Writer> Route<'_, W> {
     /// A listing is as long as its directory, so it is queued and not copied.
     fn index(&mut self, html: &Bytes) -> Reply {
         self.out.begin("200 OK");
-        self.out.field(Field::ContentType, "text/html; charset=utf-8");
+        self.out.constant(Field::ContentType, "text/html; charset=utf-8");
         self.out.length(Some(html.len() as u64));
         self.out.end();
         if !self.head_only() {
@@ -314,7 +316,7 @@ impl<W: Writer> Route<'_, W> {
         out.begin(status);
         out.field(Field::ETag, &file.etag);
         out.field(Field::LastModified, &file.last_modified);
-        out.field(Field::AcceptRanges, "bytes");
+        out.constant(Field::AcceptRanges, "bytes");
         match selection {
             Selection::NotModified => {}
             Selection::PreconditionFailed => out.length(Some(0)),
@@ -364,7 +366,7 @@ pub(crate) fn put_delayed<W: Writer>(out: &mut W, millis: u64, head_only: bool) 
 /// The head of `/echo`'s reply.
 pub(crate) fn put_echo_head<W: Writer>(out: &mut W, length: Option<u64>) {
     out.begin("200 OK");
-    out.field(Field::ContentType, "application/octet-stream");
+    out.constant(Field::ContentType, "application/octet-stream");
     out.length(length);
     out.end();
 }
@@ -376,12 +378,12 @@ fn put_text<W: Writer>(out: &mut W, status: &'static str, text: &str, head_only:
 fn put_body<W: Writer>(
     out: &mut W,
     status: &'static str,
-    content_type: &str,
+    content_type: &'static str,
     body: &[u8],
     head_only: bool,
 ) {
     out.begin(status);
-    out.field(Field::ContentType, content_type);
+    out.constant(Field::ContentType, content_type);
     out.length(Some(body.len() as u64));
     out.end();
     if !head_only {
@@ -393,4 +395,15 @@ fn put_body<W: Writer>(
 pub(crate) fn number(text: &str, max: u64) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|&n| digits && n <= max)
+}
+
+/// What a host and a port are made of (RFC 3986 section 3.2.2). The comma is left out, though it
+/// may stand in a name: two Host fields joined by somebody on the way look like that.
+pub(crate) fn is_host_byte(byte: u8) -> bool {
+    // A pattern and not a search in a string: it compiles to a test of one bit.
+    matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'.' | b'_' | b'~' | b'%')
+        || matches!(
+            byte,
+            b'!' | b'$' | b'&' | b'\'' | b'('..=b'+' | b';' | b'=' | b':' | b'[' | b']'
+        )
 }

@@ -9,7 +9,7 @@ use std::str;
 
 use super::reject::Reject;
 use crate::Limits;
-use crate::routes::{Method, Request};
+use crate::routes::{Method, Request, is_host_byte};
 
 /// Most fields in one head. A browser sends about 15; Apache's LimitRequestFields is 100.
 pub(super) const FIELDS_MAX: usize = 100;
@@ -230,17 +230,6 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
         _ => {}
     }
     Ok(())
-}
-
-/// What a host and a port are made of (RFC 3986 section 3.2.2). The comma is left out, though it
-/// may stand in a name: two Host fields joined by somebody on the way look like that.
-fn is_host_byte(byte: u8) -> bool {
-    // A pattern and not a search in a string: it compiles to a test of one bit.
-    matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'.' | b'_' | b'~' | b'%')
-        || matches!(
-            byte,
-            b'!' | b'$' | b'&' | b'\'' | b'('..=b'+' | b';' | b'=' | b':' | b'[' | b']'
-        )
 }
 
 fn note_connection(fields: &mut Fields, value: &[u8]) {

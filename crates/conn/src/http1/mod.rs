@@ -18,17 +18,32 @@ use head::{Framing, Head};
 use reject::Reject;
 use writer::{Persistence, Writer};
 
+use crate::http2::{Http2, PREFACE};
 use crate::output::Output;
 use crate::routes::{self, Reply};
 use crate::service::PATTERN_BYTES;
 use crate::websocket::WebSocket;
 use crate::{Close, Context, Deadline, FileRead, Limits, Outcome, Progress, Service, State, Then};
 
+/// The whole of a reply to a client that asks in the wrong place: no request of his is read.
+pub(crate) fn put_refusal(
+    service: &Service,
+    output: &mut Output,
+    now: Instant,
+    status: &'static str,
+    sentence: &'static str,
+) {
+    let mut out = Writer::new(service, output, now, Persistence::Close);
+    routes::put_refusal(&mut out, status, sentence, false);
+}
+
 /// HTTP/1.1 state of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Http1 {
     exchange: Option<Exchange>,
     requests: u64,
+    /// Something has come that is HTTP/1.1's: it cannot become HTTP/2 any more.
+    settled: bool,
 }
 
 /// One request and its reply.
@@ -79,6 +94,10 @@ impl Http1 {
             match step {
                 Ok(Step::Used(n)) => used += n,
                 Ok(Step::Wait) => return Progress { used, then: None },
+                Ok(Step::Http2) => {
+                    let http2 = State::Http2(Box::new(Http2::new(cx.service)));
+                    return Progress { used, then: Some(Then::Become(http2)) };
+                }
                 Ok(Step::Close(close)) => return Progress { used, then: Some(Then::Close(close)) },
                 Ok(Step::Upgrade(n, websocket)) => {
                     let then = Some(Then::Become(State::WebSocket(websocket)));
@@ -95,6 +114,15 @@ impl Http1 {
 
     /// Between two requests: parse a head, or say why there is none.
     fn next_request(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
+        if !self.settled && input.first() == Some(&PREFACE[0]) {
+            if input.starts_with(PREFACE) {
+                return Ok(Step::Http2);
+            }
+            if PREFACE.starts_with(input) {
+                return self.wait_for_head(cx, input);
+            }
+        }
+        self.settled |= !input.is_empty();
         let skipped = head::empty_lines(input);
         if skipped > 0 {
             return Ok(Step::Used(skipped));
@@ -109,6 +137,11 @@ impl Http1 {
                 None => Step::Used(len),
             });
         }
+        self.wait_for_head(cx, input)
+    }
+
+    /// `input` is no whole head yet.
+    fn wait_for_head(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
         // CR may be half of an empty line, and that is no request.
         let begun = !matches!(input, b"" | b"\r");
         if cx.eof {
@@ -284,6 +317,8 @@ enum Step {
     /// So much input is done with; the rest is a WebSocket's.
     Upgrade(usize, Box<WebSocket>),
     Close(Close),
+    /// The client speaks HTTP/2.
+    Http2,
 }
 
 impl Exchange {

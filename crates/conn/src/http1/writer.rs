@@ -77,6 +77,11 @@ impl routes::Writer for Writer<'_> {
         self.put_field(name, value);
     }
 
+    #[inline]
+    fn constant(&mut self, field: Field, value: &'static str) {
+        self.field(field, value);
+    }
+
     /// A body of unknown length is sent in chunks.
     #[inline]
     fn length(&mut self, length: Option<u64>) {
