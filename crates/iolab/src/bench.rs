@@ -51,6 +51,12 @@ pub fn workload_names() -> Vec<String> {
     workload::BUILT_IN.iter().map(|scenario| scenario.name.to_owned()).collect()
 }
 
+/// Whether a workload that comes with iolab runs only when it is asked for by name.
+#[cfg(test)]
+pub fn runs_by_name_only(name: &str) -> bool {
+    workload::ON_DEMAND.contains(&name)
+}
+
 /// All workloads that come with iolab, for tests of what is made of their results.
 #[cfg(test)]
 pub fn built_in_workloads() -> Result<Vec<Workload>, Failure> {
