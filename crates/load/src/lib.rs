@@ -23,9 +23,11 @@ compile_error!("the load generator is an epoll loop: it builds on Linux only");
 
 mod codec;
 mod connection;
+mod dialogue;
 mod echo;
 mod engine;
 mod error;
+mod expected;
 mod gate;
 mod histogram;
 mod http1;
@@ -33,6 +35,7 @@ mod idle;
 mod live;
 mod observer;
 mod open_loop;
+mod outgoing;
 mod payload;
 mod plan;
 mod probe;
@@ -41,6 +44,7 @@ mod run;
 mod schedule;
 mod socket;
 mod tally;
+mod tls;
 
 pub use error::Error;
 pub use live::{Live, Progress, Stage};

@@ -101,6 +101,15 @@ impl Target {
         let (url, authority) = (url.to_owned(), authority.to_owned());
         Ok(Target { url, protocol, tls, authority, address, path })
     }
+
+    /// The host as given, without port and brackets, for TLS's server name.
+    pub(crate) fn host(&self) -> &str {
+        let authority = self.authority.as_str();
+        match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, _)) => host,
+            None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
+        }
+    }
 }
 
 /// The first address of `host:port`, or of `host` with HTTP's own port.
