@@ -269,6 +269,7 @@ mod tests {
         nonblocking_sockets: false,
         workers: Workers::Loops,
         serves: Serves::Descriptors,
+        cannot: &[],
         flavours: &[
             Flavour {
                 flag: "trigger",

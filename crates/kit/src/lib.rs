@@ -12,9 +12,12 @@ compile_error!(
 use std::time::Duration;
 
 mod args;
+mod bell;
 mod blocking;
 mod describe;
+mod duplex;
 mod files;
+mod inbox;
 mod listener;
 mod model;
 mod peer;

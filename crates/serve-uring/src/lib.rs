@@ -46,6 +46,7 @@ pub const MODEL: Model = Model {
     nonblocking_sockets: false,
     workers: Workers::Loops,
     serves: Serves::Descriptors,
+    cannot: &[],
     flavours: &[Flavour {
         flag: "receive",
         values: Values::Words(&["multishot", "oneshot"]),
