@@ -165,7 +165,16 @@ fn other_protocols(model: &Model, workload: &Workload) -> Option<String> {
 /// is its limit, and a result.
 fn no_company(model: &Model, workload: &Workload) -> Option<String> {
     let needed = u64::from(workload.connections);
-    let most = model.connections_max.filter(|&most| workload.fan_out && most < needed)?;
+    if !workload.fan_out {
+        return None;
+    }
+    // Its own words, where it has some.
+    let cannot = model.describe.get("cannot").and_then(Value::as_array).into_iter().flatten();
+    let mut cannot = cannot.filter_map(Value::as_str);
+    if let Some(words) = cannot.find(|words| words.starts_with("chat")) {
+        return Some(format!("cannot {words}"));
+    }
+    let most = model.connections_max.filter(|&most| most < needed)?;
     let why = model.connections_max_reason.as_deref().unwrap_or("its own limit");
     let plural = if most == 1 { "" } else { "s" };
     Some(format!("holds {most} connection{plural} at once ({why}); this chat has {needed} members"))
@@ -449,6 +458,10 @@ mod tests {
         for name in ["h2-streams", "ws-echo", "ws-chat", "h2-tls-streams", "tls-resume"] {
             assert_eq!(reason(&model, name), None);
         }
+        model.describe = serde_json::json!({"tls": true, "cannot": ["push to two", "chat: alone"]});
+        assert_eq!(reason(&model, "ws-chat").unwrap(), "cannot chat: alone");
+        assert_eq!(reason(&model, "ws-echo"), None);
+        model.describe = serde_json::json!({"tls": true});
         model.connections_max = Some(1);
         model.connections_max_reason = Some("one at a time".into());
         assert_eq!(reason(&model, "ws-echo"), None, "measured, and the table shows the rest");

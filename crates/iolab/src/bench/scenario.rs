@@ -346,7 +346,7 @@ fn complaints_of_tls(workload: &Workload) -> [(bool, String); 4] {
 }
 
 /// What is wrong with a WebSocket, where the first half of a pair is true.
-fn complaints_of_websocket(workload: &Workload) -> [(bool, String); 5] {
+fn complaints_of_websocket(workload: &Workload) -> [(bool, String); 6] {
     let path = workload.path.as_deref().unwrap_or_default();
     let (websocket, chat) = (is_websocket(workload), workload.fan_out);
     [
@@ -358,6 +358,10 @@ fn complaints_of_websocket(workload: &Workload) -> [(bool, String); 5] {
         (
             websocket && chat && path != WS_CHAT,
             format!("what one says reaches the others in {WS_CHAT}: leave `path` out"),
+        ),
+        (
+            chat && workload.connections < 2,
+            "in a chat somebody must hear what one says: give at least 2 connections".into(),
         ),
         (
             websocket && !chat && path == WS_CHAT,
@@ -472,6 +476,7 @@ mod tests {
             (HTTP, "tls = true\npost = true\npayload_bytes = 99_000", "line 5: under TLS a POST"),
             (HTTP, "fan_out = true", "line 3: what one says reaches the others over WebSockets"),
             (WS, "fan_out = true\npath = \"/ws/echo\"", "line 4: what one says reaches the"),
+            (WS, "fan_out = true\nconnections = 1", "line 4: in a chat somebody must hear"),
             (WS, "path = \"/ws/chat\"", "line 3: what is said in /ws/chat reaches"),
             (WS, "path = \"/ws/clock/5\"", "line 3: nobody asks for what a clock says"),
             (WS, "payload_bytes = 70_000", "line 3: a message has at most 65536 bytes"),

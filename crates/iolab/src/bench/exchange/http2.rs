@@ -94,6 +94,7 @@ fn request(scheme: &str, authority: &str, path: &str) -> Vec<u8> {
     let more = (WINDOW_BYTES - WINDOW_BYTES_INITIAL).to_be_bytes();
     // Indexed fields of the static table (RFC 7541 appendix A): 2 is `:method: GET`, 6 and 7 are
     // `:scheme`. Literals without indexing name their field by its index: 1 `:authority`, 4 `:path`.
+    // ANCHOR: request
     let mut block = vec![0x82, if scheme == "https" { 0x87 } else { 0x86 }];
     block.extend(literal(1, authority));
     block.extend(literal(4, path));
@@ -104,6 +105,7 @@ fn request(scheme: &str, authority: &str, path: &str) -> Vec<u8> {
         encoded(HEADERS, END_STREAM | END_HEADERS, STREAM, &block),
     ]
     .concat()
+    // ANCHOR_END: request
 }
 
 /// A literal field without indexing, its value not compressed (RFC 7541 section 6.2.2).
