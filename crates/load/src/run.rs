@@ -12,6 +12,7 @@ use crate::echo::Echo;
 use crate::engine::{Engine, ExactTimers, Share, Window};
 use crate::gate::Gate;
 use crate::http1::Http;
+use crate::http2::Http2;
 use crate::idle::Idle;
 use crate::open_loop::{self, Counts};
 use crate::socket::Sockets;
@@ -53,6 +54,12 @@ pub fn run_live(
             measure(plan, &sockets, codec, observer, live)
         }
         Protocol::WebSocket => Err(Error::Plan("WebSocket is not spoken yet".to_owned())),
+        Protocol::Http if plan.http2 => {
+            let make = |expected| Http2::new(plan, expected);
+            let expected = probe::expected_body(plan, &sockets, make, Http2::learnt)?;
+            let codec = || Http2::new(plan, expected.clone());
+            measure(plan, &sockets, codec, observer, live)
+        }
         Protocol::Http => {
             let make = |expected| Http::new(plan, expected);
             let expected = probe::expected_body(plan, &sockets, make, Http::learnt)?;
@@ -172,7 +179,7 @@ fn sum_up(
         tls: agreed.map(|agreed| tls_outcome(agreed, &tally)).transpose()?,
         fan_out: plan
             .fan_out
-            .then(|| FanOut { members: plan.connections, messages: tally.messages }),
+            .then_some(FanOut { members: plan.connections, messages: tally.messages }),
         requests: tally.requests,
         errors: tally.errors_sum(),
         errors_in_warmup,
