@@ -26,6 +26,7 @@ mod run;
 mod stop;
 mod sys;
 mod timers;
+mod tls;
 mod usage;
 mod worker;
 
