@@ -49,8 +49,8 @@ impl Http2 {
         }
     }
 
-    /// A malformed request (section 8.1.1) is a stream error PROTOCOL_ERROR; a reply may come before
-    /// it, and can only be a refusal.
+    /// A malformed request (section 8.1.1) is a stream error PROTOCOL_ERROR; a reply may come
+    /// before it, and can only be a refusal.
     ///
     /// # Panics
     /// When it is served, or ends otherwise.
@@ -63,8 +63,8 @@ impl Http2 {
         refusal
     }
 
-    /// The same where the fault is in the body or behind it: a reply may have begun by then, and must
-    /// not look whole.
+    /// The same where the fault is in the body or behind it: a reply may have begun by then, and
+    /// must not look whole.
     ///
     /// # Panics
     /// When it is served to the end, or ends otherwise.
@@ -76,7 +76,7 @@ impl Http2 {
         let state = self.streams.get(&stream).cloned().unwrap_or_default();
         let refused = state.head.is_some_and(|head| (400..500).contains(&head.status));
         match state.reset {
-            // Behind a reply NO_ERROR says that the rest of the request is not wanted (section 8.1).
+            // Behind a reply NO_ERROR says that nobody wants the rest of the request (section 8.1).
             Some(code::NO_ERROR) | None if refused && state.ended => {
                 self.still_serves();
                 Refusal::Reply

@@ -1,5 +1,5 @@
-//! A raw client of HTTP/2 (RFC 9113): it sends any bytes, the illegal ones too, and holds the server
-//! to the rules for whoever sends.
+//! A raw client of HTTP/2 (RFC 9113): it sends any bytes, the illegal ones too, and holds the
+//! server to the rules for whoever sends.
 //!
 //! Every frame that comes is checked as it comes: size, stream, order, both windows, field names,
 //! the body's length. So each case of the suite, whatever it asks, also tests these. What came is
@@ -175,8 +175,8 @@ impl Http2 {
         std::io::Write::write_all(&mut self.client.stream(), &bytes).is_ok()
     }
 
-    /// The bytes of frames that the caller will send in its own way. HEADERS open their stream, and
-    /// SETTINGS wait for their acknowledgement, WINDOW_UPDATE gives room; nothing else is looked at.
+    /// The bytes of frames that the caller will send in its own way. HEADERS open their stream,
+    /// SETTINGS wait for their acknowledgement, WINDOW_UPDATE gives room; nothing else is noted.
     pub fn bytes_of(&mut self, frames: impl IntoIterator<Item = Frame>) -> Vec<u8> {
         let mut bytes = Vec::new();
         for frame in frames {

@@ -3,7 +3,7 @@
 use suite::http2::code::*;
 use suite::http2::kind::*;
 use suite::http2::{FRAME_SIZE, Frame, Http2, PREFACE, block_frames, flag, hpack, setting};
-use suite::{Server, get, request};
+use suite::{get, request};
 
 use super::{OpenRow, RawRow, blocked};
 
@@ -285,10 +285,13 @@ pub const ROWS: &[OpenRow] = &[
     }),
 ];
 
-/// The largest payload that the server takes.
+/// The largest payload that the server takes. None of this workspace's wants more than it must
+/// take; where the largest possible is allowed, no frame is too large.
+#[track_caller]
 fn largest(c: &Http2) -> usize {
-    let set = c.settings.get(&setting::MAX_FRAME_SIZE);
-    set.map_or(FRAME_SIZE, |&size| usize::try_from(size).unwrap_or(FRAME_SIZE))
+    let set = c.settings.get(&setting::MAX_FRAME_SIZE).copied().unwrap_or(1 << 14);
+    assert!(set < (1 << 24) - 6, "MAX_FRAME_SIZE is {set}: nothing is larger");
+    usize::try_from(set).unwrap_or(FRAME_SIZE)
 }
 
 pub const RAW_ROWS: &[RawRow] = &[
