@@ -30,6 +30,7 @@ mod http2;
 mod hub;
 mod limits;
 mod output;
+mod routes;
 mod service;
 mod websocket;
 
@@ -404,6 +405,7 @@ impl Conn {
             && self.output.is_empty()
             && self.state.is_between_requests()
             && !self.deadlines.is_set(Deadline::Head)
+            && !(self.state.keeps_idle() && self.deadlines.is_set(Deadline::Idle))
         {
             self.deadlines.set(Deadline::Idle, now + self.service.limits.idle_timeout());
         }
@@ -423,6 +425,11 @@ impl Conn {
             let close = http1.request_timed_out(&self.stash, &self.service, &mut self.output, now);
             self.flush_and_close(close);
         }
+        if let (Phase::Open, State::Http2(_)) = (self.phase, &self.state) {
+            // A preface that does not come to its end: there is nothing to say yet.
+            let outcome = Outcome::RequestTimeout;
+            self.flush_and_close(Close { linger: true, outcome });
+        }
     }
 
     /// A reply or a push that was put off is due.
@@ -441,6 +448,10 @@ impl Conn {
     /// Nobody has said anything for the idle time.
     fn idle_over(&mut self, now: Instant) {
         match (self.phase, &mut self.state) {
+            (Phase::Open, State::Http2(http2)) => {
+                http2.idle_over();
+                self.advance_stash(now);
+            }
             // Silence is no sign of death here: it asks first (RFC 6455 section 5.5.2).
             (Phase::Open, State::WebSocket(websocket)) => {
                 websocket.timed_out(Deadline::Idle);
@@ -501,6 +512,12 @@ impl State {
             State::Http2(http2) => http2.is_between_requests(),
             State::Echo(_) | State::WebSocket(_) => true,
         }
+    }
+
+    /// True when not everything that is sent is a reply: to answer a PING must not prolong the idle
+    /// time.
+    fn keeps_idle(&self) -> bool {
+        matches!(self, State::Http2(_))
     }
 
     /// True when room in the output lets it go on without more input.
