@@ -21,19 +21,18 @@ use crate::http2::{Http2, PREFACE};
 use crate::output::Output;
 use crate::routes::{self, Reply};
 use crate::service::PATTERN_BYTES;
-use crate::{
-    Close, Context, Deadline, FileRead, Limits, Outcome, Progress, Service, State, Then,
-};
+use crate::{Close, Context, Deadline, FileRead, Limits, Outcome, Progress, Service, State, Then};
 
 /// The whole of a reply to a client that asks in the wrong place: no request of his is read.
 pub(crate) fn put_refusal(
     service: &Service,
     output: &mut Output,
     now: Instant,
-    status: &str,
-    sentence: &str,
+    status: &'static str,
+    sentence: &'static str,
 ) {
-    routes::put_refusal(service, output, now, status, sentence, false);
+    let mut out = Writer::new(service, output, now, Persistence::Close);
+    routes::put_refusal(&mut out, status, sentence, false);
 }
 
 /// HTTP/1.1 state of one connection.
@@ -166,7 +165,8 @@ impl Http1 {
         let retire = cx.draining || (last != 0 && self.requests >= last);
         // The peer may send the body that it announced, or may not, now that it gets a final status
         // instead of 100: where a next request would begin cannot be known.
-        let unwanted = head.expect_continue && !body.is_complete() && !routes::reads_body(&head.request);
+        let unwanted =
+            head.expect_continue && !body.is_complete() && !routes::reads_body(&head.request);
         let body = if unwanted { Body::Length(0) } else { body };
         let retire = retire || unwanted;
         let keep_alive = head.keep_alive && !retire;
