@@ -45,6 +45,7 @@ pub struct Counters {
     handshakes_full: AtomicU64,
     handshakes_resumed: AtomicU64,
     requests: AtomicU64,
+    chat_members_dropped: AtomicU64,
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
 }
@@ -64,8 +65,10 @@ pub struct Totals {
     pub handshakes_full: u64,
     /// TLS handshakes completed by an earlier session's secret (RFC 8446 section 2.2).
     pub handshakes_resumed: u64,
-    /// Requests answered (echo: reads answered).
+    /// Requests answered (echo: reads answered; WebSocket: messages received).
     pub requests: u64,
+    /// Members that were too slow for the chat, and were dropped from it.
+    pub chat_members_dropped: u64,
     /// Bytes read from sockets.
     pub bytes_received: u64,
     /// Bytes written to sockets.
@@ -112,6 +115,11 @@ impl Counters {
         self.requests.fetch_add(1, Relaxed);
     }
 
+    /// `members` were too slow for the chat.
+    pub(crate) fn chat_dropped(&self, members: u64) {
+        self.chat_members_dropped.fetch_add(members, Relaxed);
+    }
+
     pub(crate) fn received(&self, bytes: usize) {
         self.bytes_received.fetch_add(bytes as u64, Relaxed);
     }
@@ -153,6 +161,7 @@ impl Totals {
         self.handshakes_full += worker.handshakes_full.load(Relaxed);
         self.handshakes_resumed += worker.handshakes_resumed.load(Relaxed);
         self.requests += worker.requests.load(Relaxed);
+        self.chat_members_dropped += worker.chat_members_dropped.load(Relaxed);
         self.bytes_received += worker.bytes_received.load(Relaxed);
         self.bytes_sent += worker.bytes_sent.load(Relaxed);
     }

@@ -29,6 +29,7 @@ mod http1;
 mod http2;
 mod hub;
 mod limits;
+mod origin;
 mod output;
 mod routes;
 mod service;
@@ -51,6 +52,7 @@ use http1::Http1;
 use http2::Http2;
 pub use hub::Hub;
 pub use limits::Limits;
+pub use origin::check_origin;
 use output::Output;
 pub use service::{Clock, Common, Host, Protocol, Service};
 use tls::Tls;
@@ -60,7 +62,8 @@ use websocket::WebSocket;
 /// read) before the driver is asked to stop reading: as much as the largest head, so that a head
 /// can always arrive whole.
 fn stash_is_full(stash: &[u8], limits: &Limits) -> bool {
-    stash.len() >= limits.head_bytes_max
+    // A control frame of a WebSocket is waited for whole.
+    stash.len() >= limits.head_bytes_max.max(websocket::INPUT_KEPT_MAX)
 }
 
 /// What a connection waits for: the driver's whole knowledge of the protocol.
@@ -280,7 +283,7 @@ impl Conn {
             match due {
                 // A peer that is still reading its reply is not idle; the write deadline watches
                 // it.
-                Deadline::Idle if !self.is_flushed() => {}
+                Deadline::Idle if !self.is_flushed() && !self.state.watches_silence() => {}
                 Deadline::Idle => self.idle_over(now),
                 Deadline::WriteStall => self.close(Outcome::WriteTimeout),
                 Deadline::Linger => self.close(self.outcome),
@@ -569,7 +572,12 @@ impl State {
     /// True when not everything that is sent is a reply: to answer a PING must not prolong the idle
     /// time.
     fn keeps_idle(&self) -> bool {
-        matches!(self, State::Http2(_))
+        matches!(self, State::Http2(_) | State::WebSocket(_))
+    }
+
+    /// True when it is told of every idle time, and decides itself what that means.
+    fn watches_silence(&self) -> bool {
+        matches!(self, State::WebSocket(_))
     }
 
     /// True when room in the output lets it go on without more input.

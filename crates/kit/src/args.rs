@@ -78,7 +78,7 @@ pub(crate) struct Typed {
 
     /// Let pages of this origin open a WebSocket, besides the server's own; may be given again,
     /// and * is any
-    #[arg(long, value_name = "ORIGIN")]
+    #[arg(long, value_name = "ORIGIN", value_parser = origin)]
     allow_origin: Vec<String>,
 
     /// Streams of HTTP/2 that a connection may have open at once (more are refused)
@@ -256,6 +256,11 @@ fn flavour_arg(flavour: &'static Flavour) -> Arg {
             number.map(|n| n.to_string()).ok_or(format!("want a number from {from} to {to}"))
         }),
     }
+}
+
+/// An origin that may open a WebSocket, checked at start: one that is mistyped would match nobody.
+fn origin(text: &str) -> Result<String, String> {
+    conn::check_origin(text).map(|()| text.to_owned())
 }
 
 /// A time such as 30s, 500ms or 2m; at least a millisecond, at most a day, so that a deadline is

@@ -70,3 +70,59 @@ impl Doorbell for Bell {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Nobody waits so long but a test that has failed.
+    const GUARD: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn what_has_happened_before_the_wait_ends_it() {
+        let bell = Bell::default();
+        bell.touch();
+        let begun = Instant::now();
+        bell.wait(GUARD);
+        assert!(begun.elapsed() < GUARD);
+        assert!(!bell.take_rung(), "touched, and not rung");
+        bell.ring(0);
+        bell.ring(0);
+        bell.wait(GUARD);
+        assert!(begun.elapsed() < GUARD);
+        assert!(bell.take_rung());
+        assert!(!bell.take_rung(), "once for any number of rings");
+        // Both rings were heard: this wait is ended by its timeout alone.
+        let (begun, short) = (Instant::now(), Duration::from_millis(5));
+        bell.wait(short);
+        assert!(begun.elapsed() >= short);
+    }
+
+    /// The sides ring in turn, each when it was rung: one lost wake-up stops both.
+    #[test]
+    fn no_wake_up_is_lost() {
+        const ROUNDS: usize = 5_000;
+        let bells = Arc::new([Bell::default(), Bell::default()]);
+        let sides = [0, 1].map(|side| {
+            let bells = Arc::clone(&bells);
+            thread::spawn(move || {
+                let begun = Instant::now();
+                if side == 0 {
+                    bells[1].ring(0);
+                }
+                for _ in 0..ROUNDS {
+                    while !bells[side].take_rung() {
+                        bells[side].wait(GUARD);
+                        assert!(begun.elapsed() < GUARD, "asleep");
+                    }
+                    bells[1 - side].ring(0);
+                }
+            })
+        });
+        sides.into_iter().for_each(|side| side.join().expect("a side"));
+    }
+}

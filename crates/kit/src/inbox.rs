@@ -88,6 +88,7 @@ impl Inbox {
 
 impl Doorbell for Inbox {
     fn ring(&self, token: u64) {
+        // ANCHOR: ring
         let token = token as Token;
         {
             let mut rung = self.lock();
@@ -106,11 +107,113 @@ impl Doorbell for Inbox {
             // EAGAIN: it is readable already.
             let _ = self.event.write(1);
         }
+        // ANCHOR_END: ring
     }
 }
 
 impl AsFd for Inbox {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+
+    fn is_readable(inbox: &Inbox, timeout: PollTimeout) -> bool {
+        let mut watched = [PollFd::new(inbox.as_fd(), PollFlags::POLLIN)];
+        poll(&mut watched, timeout).expect("poll(2)") > 0
+    }
+
+    fn collected(inbox: &Inbox) -> Vec<Token> {
+        let mut tokens = vec![usize::MAX];
+        inbox.collect(&mut tokens);
+        tokens
+    }
+
+    #[test]
+    fn a_loop_that_is_awake_costs_no_system_call() {
+        let inbox = Inbox::new().expect("eventfd");
+        inbox.ring(3);
+        assert!(!is_readable(&inbox, PollTimeout::ZERO), "written, though nobody sleeps");
+        assert!(!inbox.may_sleep(), "somebody was rung for");
+        assert_eq!(collected(&inbox), [3]);
+        assert!(inbox.may_sleep());
+        assert!(collected(&inbox).is_empty(), "a wait that ended for another reason");
+        inbox.ring(3);
+        assert!(!is_readable(&inbox, PollTimeout::ZERO), "awake again since it collected");
+        assert_eq!(collected(&inbox), [3]);
+    }
+
+    #[test]
+    fn a_loop_that_sleeps_is_woken_once() {
+        let inbox = Inbox::new().expect("eventfd");
+        assert!(inbox.may_sleep());
+        for token in [5, 2, 5, 2, 9] {
+            inbox.ring(token);
+        }
+        assert!(is_readable(&inbox, PollTimeout::ZERO));
+        assert_eq!(inbox.event.read(), Ok(1), "one write for five rings");
+        assert_eq!(collected(&inbox), [5, 2, 9], "once each, in the order of their first");
+        inbox.ring(2);
+        assert_eq!(collected(&inbox), [2], "and again after it was collected");
+    }
+
+    #[test]
+    fn silence_lasts_until_the_next_ring() {
+        let inbox = Inbox::new().expect("eventfd");
+        inbox.silence();
+        assert!(inbox.may_sleep());
+        inbox.ring(0);
+        assert!(is_readable(&inbox, PollTimeout::ZERO));
+        inbox.silence();
+        assert!(!is_readable(&inbox, PollTimeout::ZERO));
+        assert_eq!(collected(&inbox), [0]);
+        assert!(inbox.may_sleep());
+        inbox.ring(0);
+        assert!(is_readable(&inbox, PollTimeout::ZERO));
+    }
+
+    /// Every ringer waits until its ring was heard before it rings again, so the loop sleeps many
+    /// times, and one lost wake-up stops everything.
+    #[test]
+    fn no_wake_up_is_lost() {
+        const RINGERS: usize = 4;
+        const ROUNDS: usize = 5_000;
+        let inbox = Arc::new(Inbox::new().expect("eventfd"));
+        let heard: Arc<Vec<_>> = Arc::new((0..RINGERS).map(|_| AtomicBool::new(true)).collect());
+        let ringers = (0..RINGERS).map(|token| {
+            let (inbox, heard) = (Arc::clone(&inbox), Arc::clone(&heard));
+            thread::spawn(move || {
+                for _ in 0..ROUNDS {
+                    while !heard[token].swap(false, SeqCst) {
+                        thread::yield_now();
+                    }
+                    inbox.ring(token as u64);
+                }
+            })
+        });
+        let ringers: Vec<_> = ringers.collect();
+        let (mut left, mut tokens) = (RINGERS * ROUNDS, Vec::new());
+        // A minute: a guard against hanging, on a machine where this takes a fraction of a second.
+        let guard = PollTimeout::from(60_000u16);
+        while left > 0 {
+            if inbox.may_sleep() {
+                assert!(is_readable(&inbox, guard), "asleep with {left} rings to come");
+                inbox.silence();
+            }
+            inbox.collect(&mut tokens);
+            left -= tokens.len();
+            for &token in &tokens {
+                heard[token].store(true, SeqCst);
+            }
+        }
+        ringers.into_iter().for_each(|ringer| ringer.join().expect("a ringer"));
     }
 }
