@@ -3,7 +3,7 @@
 //! timeout call on every turn. What comes back on each stream must be the same each time.
 //!
 //! Requests are literal bytes; replies are read by a frame reader and an HPACK that are not the
-//! server's (`support/frames.rs`).
+//! server's (`support/http2.rs`).
 
 mod support;
 
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use conn::{Limits, Outcome, Protocol};
 use support::driver::{Driver, FileMood, Habits};
-use support::frames::{END_HEADERS, END_STREAM, reset, window};
-use support::frames::{PREFACE, Reader, block, data, frame, get, greeting, kind, request};
+use support::http2::{END_HEADERS, END_STREAM, reset, window};
+use support::http2::{PREFACE, Reader, block, data, frame, get, greeting, kind, request};
 use support::world::{FakeFile, STARTED_UNIX_S, World};
 
 const DATE: &str = "date Sun, 06 Nov 1994 08:49:37 GMT";

@@ -12,8 +12,8 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use support::driver::{Driver, FileMood, Habits};
-use support::frames::{END_HEADERS, END_STREAM, Reader, block, data, frame, get, greeting};
-use support::frames::{kind, request, reset, window};
+use support::http2::{END_HEADERS, END_STREAM, Reader, block, data, frame, get, greeting};
+use support::http2::{kind, request, reset, window};
 use support::world::{FakeFile, World, letters, pattern};
 
 /// Conversations per property: seconds in a debug build. A failure names the seed of its own.

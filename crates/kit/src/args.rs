@@ -8,6 +8,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, Args, Command, FromArgMatches, ValueEnum, value_parser};
 use conn::{Limits, Protocol};
 
+use crate::tls::Identity;
 use crate::{Flavour, Model, Values, Workers};
 
 /// What was typed.
@@ -17,7 +18,7 @@ pub(crate) struct Typed {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
 
-    /// What to speak: echo sends every byte back, http is HTTP/1.1
+    /// What to speak: echo sends every byte back, http is HTTP/1.1, HTTP/2 and WebSocket
     #[arg(long, value_enum, default_value_t = ProtocolName::Http)]
     protocol: ProtocolName,
 
@@ -57,13 +58,27 @@ pub(crate) struct Typed {
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
     drain_timeout: Duration,
 
+    /// Speak TLS (1.2 and 1.3; ALPN: h2, http/1.1), with a self-signed certificate that is kept in
+    /// ${XDG_STATE_HOME:-~/.local/state}/iolab/self-signed.pem
+    #[arg(long)]
+    tls: bool,
+
+    /// Speak TLS with the certificate of this PEM file (those that it needs on the way to a root
+    /// behind it)
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+
+    /// PEM file of the certificate's private key
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+
     /// Close a connection whose TLS handshake takes longer
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
     handshake_timeout: Duration,
 
     /// Let pages of this origin open a WebSocket, besides the server's own; may be given again,
     /// and * is any
-    #[arg(long, value_name = "ORIGIN")]
+    #[arg(long, value_name = "ORIGIN", value_parser = origin)]
     allow_origin: Vec<String>,
 
     /// Streams of HTTP/2 that a connection may have open at once (more are refused)
@@ -132,6 +147,7 @@ enum ProtocolName {
 pub(crate) struct Setup {
     pub(crate) listen: SocketAddr,
     pub(crate) protocol: Protocol,
+    pub(crate) tls: Option<Identity>,
     pub(crate) workers: usize,
     pub(crate) root: Option<PathBuf>,
     pub(crate) conns_max: Option<usize>,
@@ -171,6 +187,7 @@ pub(crate) fn parse(model: &'static Model) -> Setup {
             ProtocolName::Echo => Protocol::Echo,
             ProtocolName::Http => Protocol::Http,
         },
+        tls: identity(&typed),
         workers: usize::from(typed.workers),
         limits: limits(&typed),
         origins_allowed: typed.allow_origin,
@@ -178,6 +195,14 @@ pub(crate) fn parse(model: &'static Model) -> Setup {
         conns_max: typed.conns_max.map(|max| max as usize),
         describe: typed.describe,
         flavours,
+    }
+}
+
+/// Whose certificate is shown; `None`: no TLS.
+fn identity(typed: &Typed) -> Option<Identity> {
+    match (&typed.cert, &typed.key) {
+        (Some(cert), Some(key)) => Some(Identity::Files { cert: cert.clone(), key: key.clone() }),
+        _ => typed.tls.then_some(Identity::SelfSigned),
     }
 }
 
@@ -233,6 +258,11 @@ fn flavour_arg(flavour: &'static Flavour) -> Arg {
     }
 }
 
+/// An origin that may open a WebSocket, checked at start: one that is mistyped would match nobody.
+fn origin(text: &str) -> Result<String, String> {
+    conn::check_origin(text).map(|()| text.to_owned())
+}
+
 /// A time such as 30s, 500ms or 2m; at least a millisecond, at most a day, so that a deadline is
 /// always a time that the clock can reach.
 fn duration(text: &str) -> Result<Duration, String> {
@@ -252,6 +282,16 @@ Try, with the address that the first line of output names:
   curl http://ADDR/delay/500                 answers after 500 ms: who else waits meanwhile?
   curl http://ADDR/work/500000               burns half a second of CPU: and now?
   curl http://ADDR/stats                     the server's own counters, as JSON
+HTTP/2 on the same port, for a client that knows it beforehand:
+  curl --http2-prior-knowledge http://ADDR/
+  nghttp -v http://ADDR/delay/500 http://ADDR/    two streams at once: which answer is first?
+WebSocket on the same port, with a client such as websocat, wscat or a browser's console:
+  websocat ws://ADDR/ws/echo                 every message comes back
+  websocat ws://ADDR/ws/clock/1000           a message each second, unasked
+  websocat ws://ADDR/ws/chat                 reaches everybody else who is there
+With --tls, all of it as https:// and wss://, and HTTP/2 for whoever offers it:
+  curl --insecure https://ADDR/              believes any certificate
+  curl --cacert ~/.local/state/iolab/self-signed.pem https://ADDR/    believes this one
 Stop it with Ctrl-C; the last line of output is a JSON object of its counters.";
 
 #[cfg(test)]
@@ -269,6 +309,7 @@ mod tests {
         nonblocking_sockets: false,
         workers: Workers::Loops,
         serves: Serves::Descriptors,
+        cannot: &[],
         flavours: &[
             Flavour {
                 flag: "trigger",
@@ -355,6 +396,9 @@ mod tests {
             "--target-bytes-max 2000000",
             "--output-high-water-bytes 1023",
             "--keepalive-requests=-1",
+            "--cert cert.pem",
+            "--key key.pem --tls",
+            "--handshake-timeout 0s",
             "--trigger both",
             "--threads 301",
             "--threads many",
@@ -364,6 +408,19 @@ mod tests {
             assert_eq!(error.exit_code(), 2, "{flags}");
             let flag = flags.split([' ', '=']).next().unwrap_or_default();
             assert!(error.to_string().contains(flag), "{flags}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_asked_for_in_two_ways() {
+        let files = || Identity::Files { cert: "a".into(), key: "b".into() };
+        for (flags, wanted) in [
+            ("", None),
+            ("--tls", Some(Identity::SelfSigned)),
+            ("--tls --cert a --key b", Some(files())),
+            ("--cert a --key b", Some(files())),
+        ] {
+            assert_eq!(identity(&typed(flags)), wanted, "{flags}");
         }
     }
 
@@ -382,7 +439,9 @@ mod tests {
     #[test]
     fn the_long_help_shows_the_model_and_what_to_try() {
         let help = command(&MODEL).render_long_help().to_string();
-        for text in [MODEL.summary, MODEL.about, "--trigger", "curl http://ADDR/"] {
+        for text in
+            [MODEL.summary, MODEL.about, "--trigger", "http://ADDR/", "https://ADDR/", "ws://"]
+        {
             assert!(help.contains(text), "{text}");
         }
     }

@@ -13,11 +13,15 @@ struct Description<'a> {
     name: &'a str,
     description: &'a str,
     place: Place,
-    protocols: [&'a str; 2],
+    protocols: [&'a str; 4],
+    /// Takes --tls.
+    tls: bool,
     workers: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     workers_reason: Option<&'a str>,
     limits: AllLimits<'a>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    cannot: &'a [&'a str],
     flavours: Vec<Value>,
     unavailable: Option<String>,
 }
@@ -59,7 +63,8 @@ pub(crate) fn line(model: &Model, setup: &Setup, conns_max: usize) -> String {
         name: model.name,
         description: model.summary,
         place: model.place,
-        protocols: ["echo", "http"],
+        protocols: ["echo", "http", "h2", "websocket"],
+        tls: true,
         workers,
         workers_reason,
         limits: AllLimits {
@@ -67,6 +72,7 @@ pub(crate) fn line(model: &Model, setup: &Setup, conns_max: usize) -> String {
             connections_max,
             connections_max_reason: reason,
         },
+        cannot: model.cannot,
         flavours: flavours.collect(),
         unavailable: (model.unavailable)(),
     };

@@ -1,274 +1,144 @@
-//! HTTP/2 from the client's side: frames made of literal bytes, and a reader for those that come
-//! back. Knows nothing of the server's library; header blocks are read by another HPACK.
+//! A client's side of WebSocket (RFC 6455), written here a second time on purpose: requests,
+//! frames, and a strict look at what the server sends.
 
-use std::collections::BTreeMap;
+use super::transcript::unescape;
 
-use httlib_hpack::Decoder;
+/// The mask of RFC 6455 section 5.7's examples.
+pub const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-use super::world::pattern;
+/// The reply to the handshake of RFC 6455 section 1.3.
+pub const ACCEPTED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// RFC 9113 section 3.4.
-pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Opcodes (section 5.2).
+pub const CONTINUE: u8 = 0;
+/// Text.
+pub const TEXT: u8 = 1;
+/// Binary.
+pub const BINARY: u8 = 2;
+/// Close.
+pub const CLOSE: u8 = 8;
+/// Ping.
+pub const PING: u8 = 9;
+/// Pong.
+pub const PONG: u8 = 10;
 
-/// Kinds of frames (RFC 9113 section 6).
-pub mod kind {
-    #![allow(missing_docs, reason = "the names are the RFC's")]
-    pub const DATA: u8 = 0;
-    pub const HEADERS: u8 = 1;
-    pub const PRIORITY: u8 = 2;
-    pub const RST_STREAM: u8 = 3;
-    pub const SETTINGS: u8 = 4;
-    pub const PING: u8 = 6;
-    pub const GOAWAY: u8 = 7;
-    pub const WINDOW_UPDATE: u8 = 8;
-    pub const CONTINUATION: u8 = 9;
+/// FIN and RSV bits.
+const FIN: u8 = 0x80;
+
+/// The handshake of RFC 6455 section 1.3 for (path, more fields).
+pub fn upgrade((path, fields): (&str, &str)) -> Result<Vec<u8>, String> {
+    let mut bytes = format!(
+        "GET {path} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    )
+    .into_bytes();
+    bytes.extend(unescape(fields)?);
+    bytes.extend_from_slice(b"\r\n");
+    Ok(bytes)
 }
 
-/// END_STREAM of DATA and HEADERS; ACK of SETTINGS and PING.
-pub const END_STREAM: u8 = 1;
-/// END_HEADERS.
-pub const END_HEADERS: u8 = 4;
-
-/// One frame.
-pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
-/// Preface and SETTINGS with these (identifier, value) pairs.
-pub fn greeting(settings: &[(u16, u32)]) -> Vec<u8> {
-    let mut payload = Vec::new();
-    for (id, value) in settings {
-        payload.extend(id.to_be_bytes());
-        payload.extend(value.to_be_bytes());
-    }
-    [PREFACE, &frame(kind::SETTINGS, 0, 0, &payload)].concat()
-}
-
-/// Fields as HPACK literals that are never indexed (RFC 7541 section 6.2.3), without Huffman.
-pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (name, value) in fields {
-        bytes.push(0x10);
-        for text in [name, value] {
-            assert!(text.len() < 127, "one byte of length is enough here");
-            bytes.push(text.len() as u8);
-            bytes.extend_from_slice(text.as_bytes());
+/// A frame: `first` is FIN, RSV and opcode.
+pub fn put(out: &mut Vec<u8>, first: u8, payload: &[u8], mask: Option<[u8; 4]>) {
+    out.push(first);
+    let bit = if mask.is_some() { 0x80 } else { 0 };
+    match payload.len() {
+        len @ ..126 => out.push(bit | len as u8),
+        len @ ..0x1_0000 => {
+            out.push(bit | 126);
+            out.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        len => {
+            out.push(bit | 127);
+            out.extend_from_slice(&(len as u64).to_be_bytes());
         }
     }
-    bytes
+    out.extend(mask.into_iter().flatten());
+    let mask = mask.unwrap_or_default();
+    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
-/// HEADERS of a request without a body; `more` comes after the usual four fields.
-pub fn get(stream: u32, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
-    request(stream, "GET", path, more, true)
+/// A client's frame that is a whole message, or a control frame.
+pub fn client(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put(&mut out, FIN | opcode, payload, Some(MASK));
+    out
 }
 
-/// HEADERS of a request.
-pub fn request(
-    stream: u32,
-    method: &str,
-    path: &str,
-    more: &[(&str, &str)],
-    ends: bool,
-) -> Vec<u8> {
-    let usual = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "a")];
-    let flags = END_HEADERS | if ends { END_STREAM } else { 0 };
-    frame(kind::HEADERS, flags, stream, &block(&[&usual, more].concat()))
+/// A client's frame that another follows.
+pub fn client_part(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put(&mut out, opcode, payload, Some(MASK));
+    out
 }
 
-/// DATA.
-pub fn data(stream: u32, bytes: &[u8], ends: bool) -> Vec<u8> {
-    frame(kind::DATA, u8::from(ends), stream, bytes)
-}
-
-/// WINDOW_UPDATE.
-pub fn window(stream: u32, more: u32) -> Vec<u8> {
-    frame(kind::WINDOW_UPDATE, 0, stream, &more.to_be_bytes())
-}
-
-/// RST_STREAM.
-pub fn reset(stream: u32, code: u32) -> Vec<u8> {
-    frame(kind::RST_STREAM, 0, stream, &code.to_be_bytes())
-}
-
-/// What came back on one stream.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Reply {
-    /// Every head: interim ones, the final one, trailers.
-    pub heads: Vec<Vec<(String, String)>>,
-    /// The body so far.
-    pub body: Vec<u8>,
-    /// END_STREAM was seen.
-    pub ended: bool,
-    /// The code of RST_STREAM.
-    pub reset: Option<u32>,
-}
-
-impl Reply {
-    /// `:status` of the last head.
-    pub fn status(&self) -> &str {
-        self.field(":status").unwrap_or("none")
-    }
-
-    /// A field of the last head.
-    pub fn field(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.heads.last()?.iter().find(|(other, _)| other == name)?;
-        Some(value)
-    }
-}
-
-/// Reads what a server sends, and checks what holds for every frame.
-pub struct Reader {
-    decoder: Decoder<'static>,
-    unread: Vec<u8>,
-    /// By stream.
-    pub replies: BTreeMap<u32, Reply>,
-    /// Last stream and code of each GOAWAY.
-    pub goaways: Vec<(u32, u32)>,
-    /// Payloads of the PINGs that the server answered.
-    pub pongs: Vec<Vec<u8>>,
-    /// Payloads of the PINGs that the server asked.
-    pub pings: Vec<Vec<u8>>,
-    /// SETTINGS that were acknowledged.
-    pub settings_acked: usize,
-    /// The server's SETTINGS.
-    pub settings: BTreeMap<u16, u32>,
-    /// Bytes of window that were given back, by stream (0: all).
-    pub windows: BTreeMap<u32, u64>,
-    /// DATA in the order of its coming, as streams.
-    pub data_order: Vec<u32>,
-}
-
-impl Default for Reader {
-    fn default() -> Reader {
-        Reader {
-            decoder: Decoder::with_dynamic_size(4096),
-            unread: Vec::new(),
-            replies: BTreeMap::new(),
-            goaways: Vec::new(),
-            pongs: Vec::new(),
-            pings: Vec::new(),
-            settings_acked: 0,
-            settings: BTreeMap::new(),
-            windows: BTreeMap::new(),
-            data_order: Vec::new(),
+/// A frame of a transcript: `[more] [rsv1|rsv2|rsv3|bare] KIND PAYLOAD`.
+pub fn frame(text: &str, mut mask: Option<[u8; 4]>) -> Result<Vec<u8>, String> {
+    let mut first = FIN;
+    let mut rest = text;
+    let (opcode, payload) = loop {
+        let (word, after) = rest.split_once(' ').unwrap_or((rest, ""));
+        rest = after;
+        match word {
+            "more" => first &= !FIN,
+            "rsv1" => first |= 0x40,
+            "rsv2" => first |= 0x20,
+            "rsv3" => first |= 0x10,
+            "bare" => mask = None,
+            "continue" => break (CONTINUE, unescape(after)?),
+            "text" => break (TEXT, unescape(after)?),
+            "binary" => break (BINARY, unescape(after)?),
+            "ping" => break (PING, unescape(after)?),
+            "pong" => break (PONG, unescape(after)?),
+            "close" => break (CLOSE, close(after)?),
+            _ => {
+                let number = word.strip_prefix("op").ok_or("no such kind of frame")?;
+                break (number.parse().map_err(|e| format!("{word}: {e}"))?, unescape(after)?);
+            }
         }
+    };
+    let mut out = Vec::new();
+    put(&mut out, first | opcode, &payload, mask);
+    Ok(out)
+}
+
+/// A code in digits first, if there is one.
+fn close(text: &str) -> Result<Vec<u8>, String> {
+    let (word, reason) = text.split_once(' ').unwrap_or((text, ""));
+    match word.parse::<u16>() {
+        Ok(code) => Ok([&code.to_be_bytes()[..], &unescape(reason)?].concat()),
+        Err(_) => unescape(text),
     }
 }
 
-impl Reader {
-    /// Reads all of `bytes`; half a frame is kept.
-    pub fn read(&mut self, bytes: &[u8]) {
-        self.unread.extend_from_slice(bytes);
-        while let Some(head) = self.unread.get(..9) {
-            let len = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-            let (kind, flags) = (head[3], head[4]);
-            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-            assert!(len <= 16 << 10, "a frame of {len} bytes");
-            if self.unread.len() < 9 + len {
-                return;
-            }
-            let payload: Vec<u8> = self.unread.drain(..9 + len).skip(9).collect();
-            self.frame(kind, flags, stream, payload);
-        }
+/// Takes the whole frames of a server from the front of `bytes`: (opcode, payload). Panics at what
+/// a server must not send: a mask, a reserved bit, a fragment, a length that is not the shortest.
+pub fn take_frames(bytes: &mut Vec<u8>) -> Vec<(u8, Vec<u8>)> {
+    let mut frames = Vec::new();
+    let mut at = 0;
+    while let Some((first, payload, len)) = split_frame(&bytes[at..]) {
+        assert_eq!(first & 0xf0, FIN, "bits of a server's frame: {first:#x}");
+        frames.push((first & 0x0f, payload.to_vec()));
+        at += len;
     }
-
-    /// Nothing of a frame is left over.
-    pub fn is_whole(&self) -> bool {
-        self.unread.is_empty()
-    }
-
-    /// The reply on a stream; an empty one if there is none.
-    pub fn reply(&self, stream: u32) -> Reply {
-        self.replies.get(&stream).cloned().unwrap_or_default()
-    }
-
-    fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: Vec<u8>) {
-        let word = |at: usize| {
-            let bytes = payload.get(at..at + 4).expect("a payload of four bytes");
-            u32::from_be_bytes(bytes.try_into().expect("four bytes"))
-        };
-        match kind {
-            kind::DATA => {
-                self.data_order.push(stream);
-                let reply = self.open(stream);
-                assert!(!reply.heads.is_empty(), "DATA before HEADERS");
-                reply.body.extend_from_slice(&payload);
-                reply.ended = flags & END_STREAM != 0;
-            }
-            kind::HEADERS => {
-                assert!(flags & END_HEADERS != 0, "no reply here needs CONTINUATION");
-                let mut fields = Vec::new();
-                self.decoder.decode(&mut payload.clone(), &mut fields).expect("HPACK");
-                let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-                let fields = fields.into_iter().map(|(n, v, _)| (text(n), text(v))).collect();
-                let reply = self.open(stream);
-                reply.heads.push(fields);
-                reply.ended = flags & END_STREAM != 0;
-            }
-            kind::RST_STREAM => {
-                let code = word(0);
-                let reply = self.replies.entry(stream).or_default();
-                assert_eq!(reply.reset, None, "stream {stream} is reset twice");
-                reply.reset = Some(code);
-            }
-            kind::SETTINGS if flags & END_STREAM != 0 => self.settings_acked += 1,
-            kind::SETTINGS => {
-                for setting in payload.chunks(6) {
-                    let id = u16::from_be_bytes([setting[0], setting[1]]);
-                    let value = [setting[2], setting[3], setting[4], setting[5]];
-                    self.settings.insert(id, u32::from_be_bytes(value));
-                }
-            }
-            kind::PING if flags & END_STREAM != 0 => self.pongs.push(payload),
-            kind::PING => self.pings.push(payload),
-            kind::GOAWAY => self.goaways.push((word(0), word(4))),
-            kind::WINDOW_UPDATE => {
-                *self.windows.entry(stream).or_default() += u64::from(word(0));
-            }
-            _ => panic!("a server sends no frame of kind {kind}"),
-        }
-    }
-
-    fn open(&mut self, stream: u32) -> &mut Reply {
-        let reply = self.replies.entry(stream).or_default();
-        assert!(!reply.ended && reply.reset.is_none(), "stream {stream} is over");
-        reply
-    }
-
-    /// What there is to compare, as text: everything but the order between streams.
-    pub fn text(&self) -> String {
-        let mut text = String::new();
-        for (stream, reply) in &self.replies {
-            text.push_str(&format!("{stream}:"));
-            for head in &reply.heads {
-                let fields = head.iter().map(|(name, value)| format!("{name} {value}"));
-                text.push_str(&format!(" [{}]", fields.collect::<Vec<_>>().join(", ")));
-            }
-            text.push_str(&format!(" {}", body_text(&reply.body)));
-            if reply.ended {
-                text.push_str(" end");
-            }
-            if let Some(code) = reply.reset {
-                text.push_str(&format!(" reset {code}"));
-            }
-            text.push('\n');
-        }
-        for (last, code) in &self.goaways {
-            text.push_str(&format!("goaway {last} {code}\n"));
-        }
-        text
-    }
+    bytes.drain(..at);
+    frames
 }
 
-/// A short body as it is, a long one by its length if it is the pattern of `/bytes/N`.
-fn body_text(body: &[u8]) -> String {
-    if body.len() > 64 && body == pattern(0, body.len() as u64) {
-        return format!("pattern {}", body.len());
-    }
-    format!("\"{}\"", body.escape_ascii())
+fn split_frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
+    let &[first, second, ref rest @ ..] = bytes else { return None };
+    let (head, len) = match second {
+        126 => (4, u16::from_be_bytes(rest.get(..2)?.try_into().ok()?) as usize),
+        127 => (10, u64::from_be_bytes(rest.get(..8)?.try_into().ok()?) as usize),
+        len => (2, usize::from(len)),
+    };
+    let shortest = [(2, 0), (4, 126), (10, 0x1_0000)];
+    assert!(second <= 127, "a server's frame is masked");
+    assert!(shortest.iter().any(|&(h, least)| h == head && len >= least), "{head}, {len}");
+    Some((first, bytes.get(head..head + len)?, head + len))
+}
+
+/// A Close frame's payload.
+pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
+    [&code.to_be_bytes()[..], reason.as_bytes()].concat()
 }
