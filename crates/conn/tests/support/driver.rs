@@ -16,7 +16,7 @@ use super::world::{World, letters};
 const TURNS_MAX: u64 = 20_000_000;
 
 /// More chunks than any output here has.
-const SLICES_MAX: usize = 256;
+const SLICES_MAX: usize = 8192;
 
 /// How the outside behaves. The protocol's output must not depend on any of it.
 #[derive(Debug, Clone, Copy)]
@@ -80,8 +80,13 @@ pub struct Driver {
 impl Driver {
     /// A connection that was accepted just now.
     pub fn new(world: &World, habits: Habits) -> Driver {
+        Driver::at(world, habits, Address::alone())
+    }
+
+    /// The same, where others can reach it.
+    pub fn at(world: &World, habits: Habits, address: Address) -> Driver {
         Driver {
-            conn: Conn::new(&world.service, Address::alone(), world.started),
+            conn: Conn::new(&world.service, address, world.started),
             file_mood: FileMood::Prompt,
             limits: world.service.limits.clone(),
             habits,
@@ -106,6 +111,12 @@ impl Driver {
     /// The peer's FIN arrives, after everything before it.
     pub fn arrive_eof(&mut self) {
         self.arrivals.push_back(Arrival::Eof);
+        self.run();
+    }
+
+    /// Its bell was rung.
+    pub fn woken(&mut self) {
+        self.conn.woken(self.now);
         self.run();
     }
 
