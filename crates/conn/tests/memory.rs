@@ -4,9 +4,7 @@
 //! Only the thread of the test is counted: the test harness has one of its own, and it allocates
 //! too.
 
-#[allow(dead_code, reason = "each test binary uses its own part")]
-#[path = "support/tls.rs"]
-mod tls;
+mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -15,9 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use conn::{Address, Clock, Common, Conn, Counters, Host, Hub, Limits, Protocol, Service};
+use conn::{Address, Clock, Common, Conn, Counters, Host, Hub, Limits, Protocol, Service, Totals};
 use rustls::ServerConfig;
-use tls::{Client, VERSIONS, client_config, server_config};
+use support::frames::{BINARY, CONTINUE, PING, TEXT, client, client_part, upgrade};
+use support::tls::{Client, VERSIONS, client_config, server_config};
 
 struct Counting;
 
@@ -68,6 +67,10 @@ const IDLE_BYTES_MAX: usize = 1 << 10;
 
 /// Goal for an idle TLS connection, in bytes: struct, heap, and what rustls keeps.
 const IDLE_TLS_BYTES_MAX: usize = 16 << 10;
+
+/// Goal for an idle WebSocket, in bytes, struct and heap together: the stretch of 2 KiB, less what a
+/// model needs for its part.
+const IDLE_WEBSOCKET_BYTES_MAX: usize = (2 << 10) - 512;
 
 /// Longest read of the servers in this workspace, in bytes.
 const READ_MAX: usize = 64 << 10;
@@ -125,6 +128,111 @@ fn memory() {
     hostile_clients_are_bounded(now);
     idle_tls_connections_own_little(now);
     hostile_tls_clients_are_bounded(now);
+    idle_websockets_own_little(now);
+    hostile_websockets_are_bounded(now);
+    slow_chat_members_are_bounded(now);
+}
+
+/// A request for the WebSocket at `path`, and the frames behind it.
+fn websocket(path: &str, frames: &[Vec<u8>]) -> Vec<u8> {
+    [upgrade((path, "")).expect("a path"), frames.concat()].concat()
+}
+
+fn idle_websockets_own_little(now: Instant) {
+    let http = service(Protocol::Http, now);
+    let large = client(BINARY, &vec![b'x'; 1 << 20]);
+    let pieces = vec![client_part(TEXT, b"x"), client(PING, b"x"), client(CONTINUE, b"y")];
+    // The room keeps places for those who have left: they are nobody's.
+    let request = websocket("/ws/chat", &[]);
+    drop((0..10).map(|_| talk(&http, &[&request], now)).collect::<Vec<_>>());
+    for (what, path, frames) in [
+        ("nothing", "/ws/echo", vec![]),
+        ("a text", "/ws/echo", vec![client(TEXT, &[b'x'; 64])]),
+        ("fragments and a ping", "/ws/echo", pieces),
+        ("1 MiB", "/ws/echo", vec![large.clone()]),
+        ("1 MiB to a clock", "/ws/clock/1000", vec![large]),
+        ("a word in the chat", "/ws/chat", vec![client(TEXT, &[b'x'; 64])]),
+    ] {
+        let bytes = websocket(path, &frames);
+        let reads: Vec<&[u8]> = bytes.chunks(READ_MAX).collect();
+        let before = live_bytes();
+        let conn = talk(&http, &reads, now);
+        let all = size_of::<Conn>() + (live_bytes() - before) as usize;
+        println!("{all:>9} bytes for an idle WebSocket after {what}");
+        assert!(all <= IDLE_WEBSOCKET_BYTES_MAX, "{all} bytes after {what}");
+        assert!(conn.is_idle(), "{conn:?}");
+    }
+}
+
+fn hostile_websockets_are_bounded(now: Instant) {
+    let limits = Limits::default();
+    let half_a_message = client_part(CONTINUE, &[b'x'; 60_000]);
+    for (what, path, frame) in [
+        ("messages", "/ws/echo", client(BINARY, &[b'x'; 1_000])),
+        ("small messages", "/ws/echo", client(BINARY, b"")),
+        ("pings", "/ws/echo", client(PING, b"")),
+        ("pings to a clock", "/ws/clock/1", client(PING, b"")),
+        ("tiny fragments", "/ws/echo", client_part(CONTINUE, b"x")),
+        ("large fragments", "/ws/echo", half_a_message),
+    ] {
+        let service = service(Protocol::Http, now);
+        let mut conn = Conn::new(&service, Address::alone(), now);
+        conn.receive(&websocket(path, &[]), now);
+        if what.ends_with("fragments") {
+            conn.receive(&client_part(BINARY, b""), now);
+        }
+        let read = frame.repeat((READ_MAX / frame.len()).max(1));
+        let before = live_bytes();
+        PEAK_BYTES.store(before, Relaxed);
+        for ms in 0..1_000 {
+            // A client that writes whenever it is read, and never reads.
+            let now = now + Duration::from_millis(ms);
+            conn.timeout(now);
+            if conn.wants().is_some_and(|wants| wants.read) {
+                conn.receive(&read, now);
+            }
+        }
+        let peak = (PEAK_BYTES.load(Relaxed) - before) as usize;
+        println!("{peak:>9} bytes at most for a WebSocket and {what}");
+        // Each may have doubled just before it stopped growing.
+        let message = limits.message_bytes_max;
+        let queues = limits.push_high_water_bytes + limits.head_bytes_max + 2 * READ_MAX;
+        assert!(peak <= 2 * (message + queues), "{peak} bytes for {what}");
+    }
+}
+
+fn slow_chat_members_are_bounded(now: Instant) {
+    const MEMBERS: usize = 20;
+    let limits = Limits::default();
+    let service = service(Protocol::Http, now);
+    let request = websocket("/ws/chat", &[]);
+    let mut slow: Vec<_> = (0..MEMBERS)
+        .map(|_| {
+            let mut member = Conn::new(&service, Address::alone(), now);
+            member.receive(&request, now);
+            member
+        })
+        .collect();
+    let mut speaker = talk(&service, &[&request], now);
+    let said = client(TEXT, &[b'x'; 64]).repeat(READ_MAX / 70);
+    let before = live_bytes();
+    PEAK_BYTES.store(before, Relaxed);
+    for _ in 0..100 {
+        speaker.receive(&said, now);
+        // They are woken, and read nothing.
+        slow.iter_mut().for_each(|member| member.woken(now));
+    }
+    let peak = (PEAK_BYTES.load(Relaxed) - before) as usize;
+    let after = (live_bytes() - before) as usize;
+    println!("{peak:>9} bytes at most for {MEMBERS} members who do not read, {after} at last");
+    let dropped = Totals::of([&*service.counters]).chat_members_dropped;
+    assert_eq!(dropped, MEMBERS as u64, "each was put out");
+    // What was said is there once, however many it waits for; a letter's buffer may have doubled
+    // just before it was sealed.
+    let said = limits.chat_backlog_bytes_max + limits.push_high_water_bytes + 2 * READ_MAX;
+    assert!(peak <= 2 * said, "{peak} bytes");
+    let kept = limits.push_high_water_bytes + 2 * READ_MAX;
+    assert!(after <= 2 * kept, "{after} bytes");
 }
 
 fn idle_connections_own_no_heap(now: Instant) {
