@@ -21,7 +21,7 @@ use conn::{Address, Clock, Common, Conn, Counters, Host, Hub, Limits, Protocol, 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n";
 
@@ -257,7 +257,10 @@ fn tls(c: &mut Criterion) {
                             config.resumption = rustls::client::Resumption::disabled();
                         }
                         let mut client = tls_client(&Arc::new(config));
-                        handshake(&service, &mut client, now).1
+                        let (_, time) = handshake(&service, &mut client, now);
+                        let kind = client.handshake_kind();
+                        assert_eq!(kind == Some(HandshakeKind::Resumed), resumed, "{kind:?}");
+                        time
                     })
                     .sum()
             })
