@@ -13,6 +13,7 @@
 mod pipe;
 mod request;
 mod stream;
+mod tunnel;
 mod wakes;
 mod writer;
 
@@ -29,6 +30,7 @@ use h2::{Reason, RecvStream};
 use pipe::Pipe;
 use slab::Slab;
 use stream::{Sender, Stream, TURN_BYTES, Turn, send_whole};
+use tunnel::Tunnel;
 use wakes::Wakes;
 use writer::Writer;
 
@@ -72,6 +74,8 @@ pub(crate) struct Http2 {
     /// What has come of it.
     answer: Option<Option<Bytes>>,
     requests: u64,
+    /// There may be a WebSocket among the streams.
+    tunnels: bool,
     /// The peer was told to go (GOAWAY).
     leaving: bool,
     /// How the connection ends once the library has flushed, if that is decided.
@@ -109,6 +113,7 @@ impl Http2 {
             .max_header_list_size(header_list_max)
             .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
             .data_frame_budget(DATA_FRAME_BUDGET)
+            .enable_connect_protocol()
             .handshake(pipe.clone());
         let wakes = Arc::new(Wakes::default());
         Http2 {
@@ -123,6 +128,7 @@ impl Http2 {
             reading: None,
             answer: None,
             requests: 0,
+            tunnels: false,
             leaving: false,
             ending: None,
             busy: false,
@@ -169,6 +175,7 @@ impl Http2 {
         self.leave_if_draining(cx);
         self.take_answer(cx);
         self.expire(cx);
+        self.list_tunnels();
         let close = self.pump(cx).or_else(|| self.end_of_input(cx));
         let moved = self.pipe.written() > written;
         self.blocked = !self.pipe.has_room();
@@ -275,6 +282,9 @@ impl Http2 {
         self.count_request(cx.service);
         let (parts, body) = request.into_parts();
         let ended = body.is_end_stream();
+        if parts.method == http::Method::CONNECT {
+            return self.connect(cx, &parts, body, respond);
+        }
         let mut out = Writer::new(cx.service, cx.now);
         let head = match request::check(&parts, ended, &cx.service.limits) {
             Ok(head) => head,
@@ -297,6 +307,33 @@ impl Http2 {
         // A body that waits for 100 (Continue) does not come if nobody says so.
         let body = (!ended && (wanted || !head.expect_continue)).then_some(body);
         self.begin(cx, respond, out, reply, body);
+    }
+
+    /// A WebSocket is asked for (RFC 8441 section 4).
+    fn connect(
+        &mut self,
+        cx: &mut Context,
+        parts: &http::request::Parts,
+        body: RecvStream,
+        mut respond: SendResponse<Bytes>,
+    ) {
+        let mut out = Writer::new(cx.service, cx.now);
+        let route = match tunnel::admit(cx.service, parts) {
+            Ok(route) => route,
+            Err(refusal) => {
+                routes::put_refusal(&mut out, refusal.0, refusal.1, false);
+                // An error means that the peer has reset the stream: then nobody is to be told.
+                let _ = send_whole(&mut respond, out);
+                return;
+            }
+        };
+        routes::Writer::begin(&mut out, "200 OK");
+        if let Ok(stream) = respond.send_response(out.head, false) {
+            let tunnel = Tunnel::open(route, cx);
+            let key = self.insert(Sender::Body(stream), Reply::Complete, Some(body));
+            self.streams[key].become_tunnel(tunnel);
+            self.tunnels = true;
+        }
     }
 
     /// Sends what there is of the reply; what is left becomes a stream of ours.
@@ -329,11 +366,26 @@ impl Http2 {
             }
             Reply::Echo { .. } => Sender::Head(respond),
         };
+        self.insert(sender, reply, body);
+    }
+
+    fn insert(&mut self, sender: Sender, reply: Reply, body: Option<RecvStream>) -> usize {
         let entry = self.streams.vacant_entry();
         let key = entry.key();
         let waker = self.wakes.stream_waker(key);
         entry.insert(Stream::new(self.requests, waker, sender, reply, body));
         list(&mut self.streams, &mut self.ready, key);
+        key
+    }
+
+    /// Any event may be a ring of the bell: mail for a WebSocket, of whichever stream.
+    fn list_tunnels(&mut self) {
+        if self.tunnels {
+            let tunnels = self.streams.iter().filter(|(_, stream)| stream.tunnel.is_some());
+            let keys: Vec<usize> = tunnels.map(|(key, _)| key).collect();
+            self.tunnels = !keys.is_empty();
+            keys.into_iter().for_each(|key| list(&mut self.streams, &mut self.ready, key));
+        }
     }
 
     /// One turn each for those that can go on, until the output of a turn has come together: then
@@ -346,7 +398,7 @@ impl Http2 {
             turns -= 1;
             let Some(stream) = self.streams.get_mut(key) else { continue };
             stream.is_listed = false;
-            let turn = stream.turn(cx.service, cx.now);
+            let turn = stream.turn(cx);
             if turn == Turn::Again {
                 budget -= 1;
             }
@@ -405,7 +457,7 @@ impl Http2 {
         };
         let due: Vec<usize> = self.streams.iter().filter_map(due).collect();
         for key in due {
-            let turn = self.streams[key].timed_out(cx.service, cx.now);
+            let turn = self.streams[key].timed_out(cx);
             self.after_turn(cx, key, turn);
         }
     }
@@ -438,10 +490,9 @@ impl Http2 {
         if self.busy || asked {
             cx.deadlines.clear(Deadline::Idle);
         }
-        if !self.busy && cx.output.is_empty() && self.preface == PREFACE_LEN {
-            if !cx.deadlines.is_set(Deadline::Idle) {
-                cx.deadlines.set(Deadline::Idle, cx.now + cx.service.limits.idle_timeout());
-            }
+        let idle = !self.busy && cx.output.is_empty() && self.preface == PREFACE_LEN;
+        if idle && !cx.deadlines.is_set(Deadline::Idle) {
+            cx.deadlines.set(Deadline::Idle, cx.now + cx.service.limits.idle_timeout());
         }
         let stream = self.streams.iter().filter_map(|(_, stream)| stream.deadline()).min();
         // Nothing is due, and still a stream is open: then it is the peer's windows that it waits

@@ -14,7 +14,7 @@ use crate::routes::{Method, Request, is_host_byte};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Refusal(pub(super) &'static str, pub(super) &'static str);
 
-const fn malformed(what: &'static str) -> Refusal {
+pub(super) const fn malformed(what: &'static str) -> Refusal {
     Refusal("400 Bad Request", what)
 }
 
@@ -98,7 +98,8 @@ fn path<'a>(parts: &'a Parts, method: Method, limits: &Limits) -> Result<&'a str
 fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Result<(), Refusal> {
     match name {
         "host" => {
-            if fields.host.replace(value).is_some() {
+            let second = fields.host.replace(value).is_some();
+            if second {
                 return Err(malformed("there are two Host fields"));
             }
         }
@@ -129,7 +130,7 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
 }
 
 /// RFC 9113 section 8.3.1: `:authority` or Host, and if both then the same; no user information.
-fn check_host(parts: &Parts, host: Option<&[u8]>) -> Result<(), Refusal> {
+pub(super) fn check_host(parts: &Parts, host: Option<&[u8]>) -> Result<(), Refusal> {
     let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
     if let (Some(authority), Some(host)) = (authority, host)
         && !authority.eq_ignore_ascii_case(host)

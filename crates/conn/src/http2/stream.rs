@@ -9,6 +9,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 
 use super::request::{Refusal, TIMEOUT, TOO_LARGE};
+use super::tunnel::Tunnel;
 use super::writer::Writer;
 use crate::routes::{self, Reply};
 use crate::{FileRead, Service};
@@ -69,6 +70,8 @@ pub(super) struct Stream {
     pub(super) is_listed: bool,
     /// [`Stream::take_answered`] has said so.
     is_counted: bool,
+    /// It is no exchange but a WebSocket.
+    pub(super) tunnel: Option<Box<Tunnel>>,
 }
 
 impl Stream {
@@ -92,7 +95,14 @@ impl Stream {
             file_room: 0,
             is_listed: false,
             is_counted: false,
+            tunnel: None,
         }
+    }
+
+    /// Makes a WebSocket of it, which counts its messages itself.
+    pub(super) fn become_tunnel(&mut self, tunnel: Tunnel) {
+        self.is_counted = true;
+        self.tunnel = Some(Box::new(tunnel));
     }
 
     /// True once, when all of the reply is with the library.
@@ -107,10 +117,8 @@ impl Stream {
             Reply::Delayed { until, due: false, .. } => Some(until),
             _ => None,
         };
-        match (reply, self.body_until) {
-            (Some(reply), Some(body)) => Some(reply.min(body)),
-            (reply, body) => reply.or(body),
-        }
+        let tunnel = self.tunnel.as_ref().and_then(|tunnel| tunnel.deadlines.earliest());
+        [reply, self.body_until, tunnel].into_iter().flatten().min()
     }
 
     /// The file part that it needs next, as far as the peer's windows go.
@@ -120,7 +128,11 @@ impl Stream {
     }
 
     /// [`Stream::deadline`] has come.
-    pub(super) fn timed_out(&mut self, service: &Service, now: Instant) -> Turn {
+    pub(super) fn timed_out(&mut self, cx: &crate::Context) -> Turn {
+        if let Some(tunnel) = &mut self.tunnel {
+            return if tunnel.timed_out(cx) { Turn::Again } else { Turn::Over };
+        }
+        let (service, now) = (cx.service, cx.now);
         if let Reply::Delayed { until, due, .. } = &mut self.reply
             && *until <= now
         {
@@ -148,10 +160,77 @@ impl Stream {
     }
 
     /// Goes on as far as it can, and a turn's bytes at most.
-    pub(super) fn turn(&mut self, service: &Service, now: Instant) -> Turn {
+    pub(super) fn turn(&mut self, cx: &crate::Context) -> Turn {
         let waker = self.waker.clone();
         let mut task = Context::from_waker(&waker);
-        self.try_turn(&mut task, service, now).unwrap_or(Turn::Over)
+        let turn = match self.tunnel.take() {
+            None => self.try_turn(&mut task, cx.service, cx.now),
+            Some(mut tunnel) => {
+                let turn = self.tunnel_turn(&mut task, cx, &mut tunnel);
+                self.tunnel = Some(tunnel);
+                turn
+            }
+        };
+        turn.unwrap_or(Turn::Over)
+    }
+
+    /// DATA in, the WebSocket's work, DATA out, as long as one of them leads to another.
+    fn tunnel_turn(
+        &mut self,
+        task: &mut Context,
+        cx: &crate::Context,
+        tunnel: &mut Tunnel,
+    ) -> Result<Turn, Gone> {
+        self.check_reset(task)?;
+        let mut sent = 0;
+        while sent < TURN_BYTES {
+            let received = self.tunnel_receive(task, cx, tunnel)?;
+            tunnel.advance(cx);
+            let before = sent;
+            while tunnel.to_send() > 0 && sent < TURN_BYTES {
+                let Poll::Ready(room) = self.room(task, tunnel.to_send().min(TURN_BYTES))? else {
+                    break;
+                };
+                let part = tunnel.take_output(room);
+                sent += part.len();
+                self.send(part, false)?;
+            }
+            let moved = if sent > before { Poll::Ready(()) } else { Poll::Pending };
+            tunnel.watch_stall(cx, moved);
+            if tunnel.is_over() {
+                self.send(Bytes::new(), true)?;
+                return Ok(Turn::Over);
+            }
+            if !received && moved.is_pending() {
+                return Ok(Turn::Wait);
+            }
+        }
+        Ok(Turn::Again)
+    }
+
+    /// Takes one frame's data, if there is any and the WebSocket has room for it.
+    fn tunnel_receive(
+        &mut self,
+        task: &mut Context,
+        cx: &crate::Context,
+        tunnel: &mut Tunnel,
+    ) -> Result<bool, Gone> {
+        let Some(body) = self.body.as_mut().filter(|_| tunnel.takes_input(cx)) else {
+            return Ok(false);
+        };
+        match body.poll_data(task)? {
+            Poll::Ready(Some(data)) => {
+                tunnel.take_input(&data);
+                body.flow_control().release_capacity(data.len())?;
+                Ok(true)
+            }
+            Poll::Ready(None) => {
+                self.body = None;
+                tunnel.end_input();
+                Ok(true)
+            }
+            Poll::Pending => Ok(false),
+        }
     }
 
     fn try_turn(

@@ -16,7 +16,7 @@ use super::world::{World, letters};
 const TURNS_MAX: u64 = 20_000_000;
 
 /// More chunks than any output here has.
-const SLICES_MAX: usize = 256;
+const SLICES_MAX: usize = 8192;
 
 /// How the outside behaves. The protocol's output must not depend on any of it.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,152 @@
+//! A WebSocket on one stream (RFC 8441): DATA comes in, DATA goes out, and the connection around it
+//! has other streams. It has an output and deadlines of its own, so that the WebSocket notices no
+//! difference.
+
+use std::task::Poll;
+
+use bytes::{Buf, Bytes};
+use http::header;
+use http::request::Parts;
+
+use super::request::{Refusal, check_host, malformed};
+use crate::deadlines::Deadlines;
+use crate::output::Output;
+use crate::websocket::{self, Route, WebSocket};
+use crate::{Context, Deadline, Service, Then};
+
+/// The WebSocket of a stream, and what is its own.
+pub(super) struct Tunnel {
+    socket: WebSocket,
+    output: Output,
+    pub(super) deadlines: Deadlines,
+    /// What has come and could not be processed yet.
+    stash: Vec<u8>,
+    /// The peer has ended its side of the stream.
+    eof: bool,
+    /// The WebSocket is over: what is in the output goes out, and then the stream ends.
+    over: bool,
+}
+
+/// Chooses the WebSocket that an extended CONNECT asks for.
+pub(super) fn admit(service: &Service, parts: &Parts) -> Result<Route, Refusal> {
+    let protocol = parts.extensions.get::<h2::ext::Protocol>().map(|protocol| protocol.as_str());
+    if protocol != Some("websocket") {
+        let sentence = "the only CONNECT known here is that of a WebSocket";
+        return Err(Refusal("501 Not Implemented", sentence));
+    }
+    check_host(parts, None)?;
+    let text = |name: header::HeaderName| match parts.headers.get(name) {
+        Some(value) => value.to_str().map(Some),
+        None => Ok(None),
+    };
+    let version = text(header::SEC_WEBSOCKET_VERSION).unwrap_or_default();
+    if version.is_some_and(|version| version != "13") {
+        return Err(malformed("the only version of WebSocket is 13"));
+    }
+    let origin = text(header::ORIGIN).map_err(|_| malformed("the origin is no text"))?;
+    let host = parts.uri.authority().map_or("", |authority| authority.as_str());
+    let secure = service.common.tls.is_some();
+    websocket::admit(service, parts.uri.path(), origin, host, secure)
+        .map_err(|(status, sentence)| Refusal(status, sentence))
+}
+
+impl Tunnel {
+    pub(super) fn open(route: Route, cx: &Context) -> Tunnel {
+        let (mut output, mut deadlines) = (Output::default(), Deadlines::default());
+        let socket = WebSocket::open(route, &mut own(cx, &mut output, &mut deadlines, false));
+        Tunnel { socket, output, deadlines, stash: Vec::new(), eof: false, over: false }
+    }
+
+    /// More may come in: neither input nor output has piled up.
+    pub(super) fn takes_input(&self, cx: &Context) -> bool {
+        let limits = &cx.service.limits;
+        let kept = limits.head_bytes_max.max(websocket::INPUT_KEPT_MAX);
+        let room = self.output.len() < limits.output_high_water_bytes;
+        room && self.stash.len() < kept && !self.eof && !self.over
+    }
+
+    pub(super) fn take_input(&mut self, data: &[u8]) {
+        self.stash.extend_from_slice(data);
+    }
+
+    pub(super) fn end_input(&mut self) {
+        self.eof = true;
+    }
+
+    /// Lets the WebSocket go on.
+    pub(super) fn advance(&mut self, cx: &Context) {
+        if self.over {
+            return;
+        }
+        let mut context = own(cx, &mut self.output, &mut self.deadlines, self.eof);
+        let progress = self.socket.advance(&mut context, &self.stash);
+        self.stash.drain(..progress.used);
+        if self.stash.is_empty() {
+            self.stash = Vec::new();
+        }
+        if let Some(Then::Close(_)) = progress.then {
+            self.over = true;
+            self.stash = Vec::new();
+            self.deadlines.clear_requests();
+        }
+    }
+
+    /// What is due by the clock; false: the peer has read nothing for too long.
+    pub(super) fn timed_out(&mut self, cx: &Context) -> bool {
+        while let Some(due) = self.deadlines.pop_due(cx.now) {
+            if due == Deadline::WriteStall {
+                return false;
+            }
+            self.socket.timed_out(due);
+        }
+        self.advance(cx);
+        true
+    }
+
+    /// Nothing is left to send, and nothing will be.
+    pub(super) fn is_over(&self) -> bool {
+        self.over && self.output.is_empty()
+    }
+
+    /// Bytes to send.
+    pub(super) fn to_send(&self) -> usize {
+        self.output.len()
+    }
+
+    /// At most `room` bytes of the output.
+    pub(super) fn take_output(&mut self, room: usize) -> Bytes {
+        let Some(mut bytes) = self.output.chunks().next() else { return Bytes::new() };
+        bytes.truncate(room);
+        self.output.sent(bytes.remaining());
+        bytes
+    }
+
+    /// `sent`: whether the peer's windows took something.
+    pub(super) fn watch_stall(&mut self, cx: &Context, sent: Poll<()>) {
+        if sent.is_ready() || self.output.is_empty() {
+            self.deadlines.clear(Deadline::WriteStall);
+        }
+        if !self.output.is_empty() && !self.deadlines.is_set(Deadline::WriteStall) {
+            let stall = cx.service.limits.write_timeout();
+            self.deadlines.set(Deadline::WriteStall, cx.now + stall);
+        }
+    }
+}
+
+/// The connection's context with the stream's own output, deadlines and end.
+fn own<'a>(
+    cx: &'a Context,
+    output: &'a mut Output,
+    deadlines: &'a mut Deadlines,
+    eof: bool,
+) -> Context<'a> {
+    Context {
+        service: cx.service,
+        address: cx.address,
+        output,
+        deadlines,
+        now: cx.now,
+        eof,
+        draining: cx.draining,
+    }
+}

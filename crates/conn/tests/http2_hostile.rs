@@ -1,0 +1,388 @@
+//! HTTP/2 with clients that are drawn from seeds, and with clients that mean ill: everything that
+//! is asked is answered however reads, writes and windows are cut; nothing hangs; output and heap
+//! are bounded, and floods are ended.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use conn::{Limits, Outcome, Protocol};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use support::driver::{Driver, FileMood, Habits};
+use support::http2::{END_HEADERS, END_STREAM, Reader, block, data, frame, get, greeting};
+use support::http2::{kind, request, reset, window};
+use support::world::{FakeFile, World, letters, pattern};
+
+/// Conversations per property: seconds in a debug build. A failure names the seed of its own.
+const SEEDS: u64 = 60;
+
+/// Longest read of the servers in this workspace, in bytes.
+const READ_MAX: usize = 64 << 10;
+
+/// SETTINGS_INITIAL_WINDOW_SIZE.
+const INITIAL_WINDOW: u16 = 4;
+
+/// Length of the one file.
+const FILE_LEN: u64 = 30_000;
+
+fn world(limits: Limits) -> World {
+    world_with(limits, FILE_LEN)
+}
+
+fn world_with(limits: Limits, len: u64) -> World {
+    let file = FakeFile {
+        path: "a".to_owned(),
+        len,
+        modified_unix_s: 0,
+        content_type: "text/plain".to_owned(),
+    };
+    World::new(Protocol::Http, limits, &[file])
+}
+
+fn habits(rng: &mut StdRng) -> Habits {
+    Habits {
+        write_max: *[1, 7, 1000, 20_000, usize::MAX].choose(rng).unwrap_or(&1),
+        by_chunks: rng.random(),
+        read_first: rng.random(),
+        early_timeouts: rng.random(),
+    }
+}
+
+/// An honest client: it asks, gives back the window that it was sent, and answers PING.
+struct Client {
+    driver: Driver,
+    reader: Reader,
+    rng: StdRng,
+    wanted: BTreeMap<u32, Vec<u8>>,
+    /// Bytes of each body of which the window was given back; 0: of all.
+    given: BTreeMap<u32, usize>,
+    /// Frames that wait for the server's window, by stream.
+    uploads: BTreeMap<u32, Vec<u8>>,
+    /// Bytes of uploads that were sent; 0: in all.
+    uploaded: BTreeMap<u32, u64>,
+}
+
+impl Client {
+    fn new(world: &World, seed: u64) -> Client {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut driver = Driver::new(world, habits(&mut rng));
+        driver.file_mood =
+            *[FileMood::Prompt, FileMood::Short(777)].choose(&mut rng).unwrap_or(&FileMood::Prompt);
+        let small = *[1, 100, 5_000, 65_535].choose(&mut rng).unwrap_or(&1);
+        driver.arrive(&greeting(&[(INITIAL_WINDOW, small)]));
+        Client {
+            driver,
+            reader: Reader::default(),
+            rng,
+            wanted: BTreeMap::new(),
+            given: BTreeMap::new(),
+            uploads: BTreeMap::new(),
+            uploaded: BTreeMap::new(),
+        }
+    }
+
+    /// Asks for something on the next stream.
+    fn ask(&mut self, stream: u32) {
+        let n = self.rng.random_range(0..8_000);
+        let path = match self.rng.random_range(0..5) {
+            0 => {
+                self.wanted.insert(stream, b"Hello, world!".to_vec());
+                "/".to_owned()
+            }
+            1 => {
+                self.wanted.insert(stream, pattern(0, n));
+                format!("/bytes/{n}")
+            }
+            2 => {
+                self.wanted.insert(stream, letters(0, FILE_LEN));
+                "/files/a".to_owned()
+            }
+            3 => {
+                self.wanted.insert(stream, b"waited for 20 ms\n".to_vec());
+                "/delay/20".to_owned()
+            }
+            _ => {
+                let body = pattern(0, 1 + n);
+                self.wanted.insert(stream, body.clone());
+                self.uploads.insert(stream, body);
+                return self.cut(&request(stream, "POST", "/echo", &[], false));
+            }
+        };
+        self.cut(&get(stream, &path, &[]));
+    }
+
+    /// `bytes` arrive in pieces.
+    fn cut(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let most = 1usize << self.rng.random_range(0..16);
+            let len = self.rng.random_range(1..=most).min(bytes.len());
+            self.driver.arrive(&bytes[..len]);
+            bytes = &bytes[len..];
+        }
+    }
+
+    /// Sends what of the uploads the server's windows allow; true if something was sent.
+    fn upload(&mut self) -> bool {
+        let window_of = |reader: &Reader, uploaded: &BTreeMap<u32, u64>, stream: u32| {
+            let more = reader.windows.get(&stream).copied().unwrap_or(0);
+            65_535 + more - uploaded.get(&stream).copied().unwrap_or(0)
+        };
+        let streams: Vec<u32> = self.uploads.keys().copied().collect();
+        let mut any = false;
+        for stream in streams {
+            let room = window_of(&self.reader, &self.uploaded, stream).min(window_of(
+                &self.reader,
+                &self.uploaded,
+                0,
+            ));
+            let rest = self.uploads.get_mut(&stream).expect("a key of the map");
+            let most = (1usize << self.rng.random_range(0..15)).min(room as usize);
+            let part: Vec<u8> = rest.drain(..most.min(rest.len())).collect();
+            let ends = rest.is_empty();
+            if part.is_empty() {
+                continue;
+            }
+            any = true;
+            if ends {
+                self.uploads.remove(&stream);
+            }
+            *self.uploaded.entry(stream).or_default() += part.len() as u64;
+            *self.uploaded.entry(0).or_default() += part.len() as u64;
+            self.cut(&data(stream, &part, ends));
+        }
+        any
+    }
+
+    /// Reads what came, and gives the window back; true if there was something.
+    fn read(&mut self) -> bool {
+        let output = self.driver.take_output();
+        self.reader.read(&output);
+        let mut bytes = Vec::new();
+        let mut all = 0;
+        // More than was read: a window that began small grows.
+        let extra = self.rng.random_range(0..2_000);
+        for (&stream, reply) in &self.reader.replies {
+            let given = self.given.entry(stream).or_default();
+            let more = reply.body.len() - *given;
+            all += more;
+            *given += more;
+            if more > 0 && !reply.ended {
+                bytes.extend(window(stream, more as u32 + extra));
+            }
+        }
+        if all > 0 {
+            bytes.extend(window(0, all as u32));
+        }
+        for ping in std::mem::take(&mut self.reader.pings) {
+            bytes.extend(frame(kind::PING, END_STREAM, 0, &ping));
+        }
+        self.cut(&bytes);
+        !output.is_empty()
+    }
+
+    fn missing(&self) -> Vec<u32> {
+        let whole = |(stream, body): (&u32, &Vec<u8>)| {
+            let reply = self.reader.reply(*stream);
+            let is_whole = reply.ended && reply.body == *body && reply.status() == "200";
+            (!is_whole).then_some(*stream)
+        };
+        self.wanted.iter().filter_map(whole).collect()
+    }
+}
+
+#[test]
+fn everything_asked_is_answered_whatever_the_cuts_and_windows() {
+    for seed in 0..SEEDS {
+        let limits = Limits { output_high_water_bytes: 5_000, ..Limits::default() };
+        let world = world(limits.clone());
+        let mut client = Client::new(&world, seed);
+        let requests = client.rng.random_range(1..20);
+        for number in 0..requests {
+            client.ask(2 * number + 1);
+            if client.rng.random() {
+                client.read();
+                client.upload();
+            }
+        }
+        for _ in 0..1_000_000 {
+            if client.missing().is_empty() {
+                break;
+            }
+            let moved = client.read() | client.upload();
+            if !moved {
+                // Only time can bring what is missing.
+                client.driver.pass(Duration::from_millis(20));
+                let moved = client.read();
+                assert!(moved, "seed {seed} hangs: {:?}", client.missing());
+            }
+        }
+        assert_eq!(client.missing(), [0; 0], "seed {seed}");
+        assert_eq!(world.totals().requests, u64::from(requests), "seed {seed}");
+        let most = limits.output_high_water_bytes;
+        assert!(client.driver.output_peak <= most, "seed {seed}: {}", client.driver.output_peak);
+        client.driver.arrive_eof();
+        assert_eq!(client.driver.ended(), Some(Outcome::Completed), "seed {seed}");
+    }
+}
+
+#[test]
+fn every_connection_ends_when_its_peer_falls_silent() {
+    for seed in 0..SEEDS {
+        let world = world(Limits::default());
+        let mut client = Client::new(&world, seed);
+        for number in 0..client.rng.random_range(1..10) {
+            client.ask(2 * number + 1);
+            client.upload();
+            match client.rng.random_range(0..8) {
+                0 => client.driver.peer_reads(Some(0)),
+                1 => client.driver.peer_reads(None),
+                2 => client.driver.file_mood = FileMood::Truncated,
+                3 => client.driver.file_mood = FileMood::Held,
+                4 if seed % 3 == 0 => client.driver.drain(),
+                5 => client.driver.arrive(&reset(2 * number + 1, 8)),
+                6 => client.driver.arrive(&get(2 * number + 101, "/bytes/100000", &[])[..12]),
+                _ => {}
+            }
+        }
+        client.driver.file_mood = FileMood::Prompt;
+        client.driver.run();
+        for _ in 0..1_000 {
+            let Some(wants) = client.driver.conn.wants() else { break };
+            let at = wants.deadline.expect("somebody who waits has a deadline");
+            client.driver.pass(at.saturating_duration_since(client.driver.now()));
+        }
+        assert!(client.driver.ended().is_some(), "seed {seed}: {:?}", client.driver.conn);
+    }
+}
+
+#[test]
+fn streams_take_turns() {
+    // Two long files and two long patterns, under one small window: none may be left behind.
+    let world = world_with(Limits::default(), 300_000);
+    let mut driver = Driver::new(&world, Habits::default());
+    let mut reader = Reader::default();
+    let ask = ["/files/a", "/files/a", "/bytes/300000", "/bytes/300000"];
+    driver.arrive(&greeting(&[(INITIAL_WINDOW, 1 << 20)]));
+    for (number, path) in ask.iter().enumerate() {
+        driver.arrive(&get(2 * number as u32 + 1, path, &[]));
+    }
+    while reader.replies.values().filter(|reply| reply.ended).count() < ask.len() {
+        let before: usize = reader.replies.values().map(|reply| reply.body.len()).sum();
+        reader.read(&driver.take_output());
+        let after: usize = reader.replies.values().map(|reply| reply.body.len()).sum();
+        assert!(after > before, "no progress at {after} bytes");
+        driver.arrive(&window(0, (after - before) as u32));
+    }
+    let first_end = reader.data_order.iter().rposition(|&stream| stream == 1);
+    let begun = reader.data_order.iter().position(|&stream| stream == 7);
+    assert!(begun < first_end, "the last began before the first was over: {begun:?}");
+}
+
+#[test]
+fn a_peer_that_opens_no_window_is_given_up() {
+    for path in ["/", "/bytes/100000", "/files/a"] {
+        let world = world(Limits::default());
+        let mut driver = Driver::new(&world, Habits::default());
+        driver.arrive(&greeting(&[(INITIAL_WINDOW, 0)]));
+        driver.arrive(&get(1, path, &[]));
+        driver.pass(Duration::from_secs(29));
+        assert_eq!(driver.ended(), None);
+        driver.pass(Duration::from_secs(1));
+        driver.arrive_eof();
+        assert_eq!(driver.ended(), Some(Outcome::WriteTimeout), "{path}");
+    }
+}
+
+/// Sends `unit` again and again, and never reads; returns how many it took to be ended, if it was.
+fn flood(mut unit: impl FnMut(u32) -> Vec<u8>, count: u32, reads: bool) -> (Option<u32>, Driver) {
+    let world = world(Limits::default());
+    let mut driver = Driver::new(&world, Habits::default());
+    driver.arrive(&greeting(&[]));
+    driver.peer_reads(if reads { None } else { Some(0) });
+    for number in 0..count {
+        driver.arrive(&unit(number));
+        driver.take_output();
+        let going = driver.conn.wants().is_some_and(|wants| wants.shutdown) || driver.fin_sent();
+        if going || driver.ended().is_some() {
+            return (Some(number), driver);
+        }
+    }
+    (None, driver)
+}
+
+#[test]
+fn questions_of_one_who_does_not_listen_are_not_read() {
+    let ping = frame(kind::PING, 0, 0, &[1; 8]).repeat(READ_MAX / 17);
+    let settings = frame(kind::SETTINGS, 0, 0, &[]).repeat(READ_MAX / 9);
+    let limits = Limits::default();
+    for unit in [ping, settings] {
+        let (_, driver) = flood(|_| unit.clone(), 1_000, false);
+        let most = limits.output_high_water_bytes;
+        assert!(driver.output_peak <= most, "{} bytes of output", driver.output_peak);
+        assert!(
+            driver.unread() > 900 * unit.len() || driver.fin_sent() || driver.ended().is_some()
+        );
+    }
+}
+
+#[test]
+fn floods_are_ended() {
+    let fields: Vec<(&str, &str)> = vec![("x", "y"); 100];
+    let part = block(&fields);
+    let continuation = frame(kind::CONTINUATION, 0, 1, &part);
+    // A large field is put into HPACK's table once, and then named again and again.
+    let mut bomb = block(&[(":method", "GET"), (":scheme", "http"), (":path", "/")]);
+    bomb.extend([0x40, 1, b'x', 0x7f, 0xa1, 0x1e]);
+    bomb.extend([b'y'; 4_000]);
+    bomb.extend([0xbe; 10_000]);
+    let (end, _) = flood(
+        |number| match number {
+            0 => frame(kind::HEADERS, 0, 1, &part),
+            _ => continuation.clone(),
+        },
+        2_000,
+        true,
+    );
+    assert!(end.is_some_and(|units| units < 200), "CONTINUATION: {end:?}");
+    let (end, _) = flood(
+        |number| frame(kind::HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, &bomb),
+        2_000,
+        true,
+    );
+    assert!(end.is_some_and(|units| units < 20), "HPACK bomb: {end:?}");
+    let (end, _) = flood(|number| made_you_reset(2 * number + 1), 5_000, true);
+    assert!(end.is_some_and(|units| units < 2_000), "MadeYouReset: {end:?}");
+    let (end, _) = flood(
+        |number| match number {
+            0 => request(1, "POST", "/echo", &[], false),
+            _ => data(1, b"", false).repeat(100),
+        },
+        2_000,
+        true,
+    );
+    assert!(end.is_some_and(|units| units < 20), "empty DATA: {end:?} times 100");
+    let (end, driver) = flood(|number| get(2 * number + 1, "/delay/60000", &[]), 5_000, true);
+    assert!(end.is_some_and(|units| units < 2_000), "streams beyond the limit: {end:?}");
+    assert!(driver.output_peak < 10_000);
+}
+
+/// A request, and a WINDOW_UPDATE of nothing, at which the server must reset the stream itself.
+fn made_you_reset(stream: u32) -> Vec<u8> {
+    [get(stream, "/delay/60000", &[]), window(stream, 0)].concat()
+}
+
+#[test]
+fn rapid_reset() {
+    let one = |stream| [get(stream, "/delay/60000", &[]), reset(stream, 8)].concat();
+    // In one read: nobody can have looked at them.
+    let burst = |number: u32| (0..64).flat_map(|k| one(2 * (64 * number + k) + 1)).collect();
+    let (end, _) = flood(burst, 100, true);
+    assert!(end.is_some_and(|bursts| bursts <= 2), "{end:?} bursts");
+    // One at a time each is begun, and forgotten: it costs the client as much as the server.
+    let (end, driver) = flood(|number| one(2 * number + 1), 5_000, true);
+    assert_eq!(end, None);
+    assert!(driver.conn.is_idle(), "nothing is left of them");
+}
