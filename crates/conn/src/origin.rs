@@ -97,7 +97,7 @@ mod tests {
             ("http://[::1]", "[::1]:80", false, true),
             ("http://a:8080", "a:8081", false, false),
             ("http://a", "b", false, false),
-            ("http://a.b", "a", false, false),
+            ("http://aa", "a", false, false),
             ("https://a", "a", false, false),
             ("http://a", "a", true, false),
             ("https://a:80", "a:80", false, false),
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_checked() {
-        for good in ["*", "null", "http://a", "https://a.example:8443", "http://[::1]:1"] {
+        for good in ["*", "null", "http://a", "https://a:8443", "http://[::1]:1"] {
             assert_eq!(check_origin(good), Ok(()));
         }
         for bad in ["", "a", "a:80", "http://", "http://a/", "ws://a", "http://a b", "http://*:x"] {

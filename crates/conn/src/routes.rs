@@ -12,6 +12,8 @@
 //! | `/work/US` | text, after US microseconds of CPU |
 //! | `/files/...` | files under the document root |
 //! | `/stats` | the server's counters as JSON |
+//!
+//! Below `/ws/` every resource is a WebSocket: those are in [`crate::websocket`].
 
 mod selection;
 

@@ -138,7 +138,8 @@ fn a_mailbox_that_is_not_empty_is_not_rung_for() {
 
 #[test]
 fn who_is_gone_is_not_rung_for_whichever_way_he_went() {
-    let ways: [(&str, fn(&mut Driver)); 6] = [
+    type Go = fn(&mut Driver);
+    let ways: [(&str, Go); 6] = [
         ("close", |d| d.arrive(&client(CLOSE, b""))),
         ("a fault", |d| d.arrive(&client(3, b""))),
         ("FIN", Driver::arrive_eof),

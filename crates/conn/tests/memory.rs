@@ -68,8 +68,8 @@ const IDLE_BYTES_MAX: usize = 1 << 10;
 /// Goal for an idle TLS connection, in bytes: struct, heap, and what rustls keeps.
 const IDLE_TLS_BYTES_MAX: usize = 16 << 10;
 
-/// Goal for an idle WebSocket, in bytes, struct and heap together: the stretch of 2 KiB, less what a
-/// model needs for its part.
+/// Goal for an idle WebSocket, in bytes, struct and heap together: the stretch of 2 KiB, less what
+/// a model needs for its part.
 const IDLE_WEBSOCKET_BYTES_MAX: usize = (2 << 10) - 512;
 
 /// Longest read of the servers in this workspace, in bytes.

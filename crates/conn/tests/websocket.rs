@@ -237,7 +237,7 @@ fn a_writer_that_never_reads_is_stopped() {
 
 #[test]
 fn an_empty_fragment_costs_nothing() {
-    // A message of as many fragments as somebody likes to send has only to be as short as the limit.
+    // Of how many fragments a message is made is the peer's affair, as long as it is short enough.
     let world = world(Limits { message_bytes_max: 3, ..Limits::default() });
     let mut driver = open(&world, "/ws/echo", Habits::default());
     driver.arrive(&client_part(TEXT, b"a"));

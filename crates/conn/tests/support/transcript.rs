@@ -14,8 +14,8 @@
 //! << bytes to the client       all of them since the last such block, exactly
 //! >u /ws/echo                  a request for a WebSocket; more fields may follow the path, escaped
 //! <u                           its acceptance
-//! >w text hello                a client's frame, masked: [more] [rsv1|rsv2|rsv3|bare] KIND PAYLOAD,
-//!                              where KIND is continue, text, binary, close [CODE], ping, pong or
+//! >w text hello                a client's frame, masked: [more] [rsv1|rsv2|rsv3|bare] KIND
+//!                              PAYLOAD, where KIND is continue, text, binary, close [CODE], ping, pong or
 //!                              opN, `more` leaves FIN away and `bare` the mask
 //! <w text hello                a server's frame
 //! <! 400 Bad Request: text     a whole refusal: this status and sentence, and the close
