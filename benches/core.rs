@@ -7,17 +7,21 @@
 //! How to subtract: a server's CPU time per request (`iolab bench`) less the figure here is what
 //! the system calls, the kernel's TCP and the model's own loop cost. `get/x16` divided by 16
 //! against `get/x1` shows what pipelining saves in the core alone; the rest of what it saves is the
-//! kernel's.
+//! kernel's. `tls/get` against `get/x1` is the price of two records, `h2/x1` and `websocket/64B` show
+//! what their libraries cost; a handshake is the server's half of it, both flights.
 //!
 //! `cargo bench -p iolab-benches --bench core`
 
 use std::hint::black_box;
-use std::io::IoSlice;
+use std::io::{IoSlice, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conn::{Address, Clock, Common, Conn, Counters, Host, Hub, Limits, Protocol, Service};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use rustls::crypto::ring::{Ticketer, default_provider};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n";
 
@@ -51,6 +55,10 @@ impl Host for Silent {
 }
 
 fn connection(protocol: Protocol, now: Instant) -> Conn {
+    Conn::new(&service(protocol, None, now), Address::alone(), now)
+}
+
+fn service(protocol: Protocol, tls: Option<Arc<ServerConfig>>, now: Instant) -> Arc<Service> {
     let clock = Clock { started: now, started_unix: Duration::from_secs(1_000_000_000) };
     let counters = Arc::new(Counters::default());
     let common = Common {
@@ -58,11 +66,10 @@ fn connection(protocol: Protocol, now: Instant) -> Conn {
         host: Arc::new(Silent),
         clock,
         hub: Arc::new(Hub::default()),
-        tls: None,
+        tls,
         origins_allowed: Arc::new([]),
     };
-    let service = Service::new(protocol, Limits::default(), counters, common);
-    Conn::new(&Arc::new(service), Address::alone(), now)
+    Arc::new(Service::new(protocol, Limits::default(), counters, common))
 }
 
 /// One read and the writes that it leads to; returns the bytes written.
@@ -105,6 +112,163 @@ fn core(c: &mut Criterion) {
     }
 }
 
+/// HTTP/2: requests that are frames of a header block all of whose fields the tables know.
+fn http2(c: &mut Criterion) {
+    let now = Instant::now();
+    for (name, streams) in [("h2/x1", 1), ("h2/x32", 32)] {
+        let mut conn = connection(Protocol::Http, now);
+        // Preface, SETTINGS, and a window of the connection that no benchmark uses up: RFC 9113
+        // sections 3.4, 6.5, 6.9.
+        let opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\
+            \0\0\x04\x08\0\0\0\0\0\x7f\xfe\0\0";
+        assert!(serve(&mut conn, opening, now) > 0, "SETTINGS");
+        serve(&mut conn, b"\0\0\0\x04\x01\0\0\0\0", now);
+        // HEADERS, END_STREAM and END_HEADERS: GET, http, /, and an authority (RFC 7541 appendix A).
+        let mut requests = b"\0\0\x06\x01\x05\0\0\0\0\x82\x86\x84\x41\x01a".repeat(streams);
+        let frame = requests.len() / streams;
+        let mut next = 1_u32;
+        let mut ask = |conn: &mut Conn| {
+            for request in requests.chunks_mut(frame) {
+                request[5..9].copy_from_slice(&next.to_be_bytes());
+                next += 2;
+            }
+            serve(conn, &requests, now)
+        };
+        assert!(ask(&mut conn) > 30 * streams, "{name}: the requests are answered");
+        let mut group = c.benchmark_group("core");
+        group.throughput(Throughput::Elements(streams as u64));
+        group.bench_function(name, |b| b.iter(|| ask(&mut conn)));
+        group.finish();
+    }
+}
+
+/// WebSocket: one masked message in, one unmasked out.
+fn websocket(c: &mut Criterion) {
+    let now = Instant::now();
+    let mut conn = connection(Protocol::Http, now);
+    let upgrade = b"GET /ws/echo HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\
+        Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    assert!(serve(&mut conn, upgrade, now) > 0, "101");
+    // FIN and binary, masked, 64 bytes, a mask (RFC 6455 section 5.2).
+    let message = [&b"\x82\xc0\x01\x02\x03\x04"[..], &[b'x'; 64]].concat();
+    assert_eq!(serve(&mut conn, &message, now), 2 + 64, "it comes back");
+    let mut group = c.benchmark_group("core");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("websocket/64B", |b| b.iter(|| serve(&mut conn, &message, now)));
+    group.finish();
+}
+
+/// A server's settings, and those of a client that knows its certificate.
+fn tls_configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+    let certificate = made.cert.der().clone();
+    let provider = Arc::new(default_provider());
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .and_then(|s| s.with_no_client_auth().with_single_cert(vec![certificate.clone()], key));
+    let mut server = server.expect("a usable certificate");
+    server.ticketer = Ticketer::new().expect("randomness");
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).expect("a root");
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map(|client| client.with_root_certificates(roots).with_no_client_auth());
+    (Arc::new(server), Arc::new(client.expect("a client")))
+}
+
+fn tls_client(config: &Arc<ClientConfig>) -> ClientConnection {
+    let name = ServerName::try_from("localhost").expect("a name");
+    ClientConnection::new(Arc::clone(config), name).expect("a client")
+}
+
+fn take_sealed(client: &mut ClientConnection) -> Vec<u8> {
+    let mut sealed = Vec::new();
+    while client.wants_write() {
+        client.write_tls(&mut sealed).expect("memory can be written");
+    }
+    sealed
+}
+
+/// A whole handshake; returns the connection and the time that it took the server, both flights.
+fn handshake(
+    service: &Arc<Service>,
+    client: &mut ClientConnection,
+    now: Instant,
+) -> (Conn, Duration) {
+    let hello = take_sealed(client);
+    let started = Instant::now();
+    let mut conn = Conn::new(service, Address::alone(), now);
+    conn.receive(&hello, now);
+    let back: Vec<u8> = conn.chunks().flatten().collect();
+    conn.sent(back.len(), now);
+    let first_flight = started.elapsed();
+    client.read_tls(&mut back.as_slice()).expect("it fits");
+    client.process_new_packets().expect("it is right");
+    let finished = take_sealed(client);
+    let started = Instant::now();
+    conn.receive(&finished, now);
+    let back: Vec<u8> = conn.chunks().flatten().collect();
+    conn.sent(back.len(), now);
+    let time = first_flight + started.elapsed();
+    // The tickets, by which the next one is resumed.
+    client.read_tls(&mut back.as_slice()).expect("they fit");
+    client.process_new_packets().expect("they are right");
+    assert!(!client.is_handshaking(), "the handshake is complete");
+    (conn, time)
+}
+
+/// TLS 1.3: what one record each way adds to a request, and what a handshake costs the server.
+fn tls(c: &mut Criterion) {
+    let now = Instant::now();
+    let (server, config) = tls_configs();
+    let mut group = c.benchmark_group("core");
+    group.throughput(Throughput::Elements(1));
+    for (name, protocol, said) in [
+        ("tls/get", Protocol::Http, GET.to_vec()),
+        ("tls/echo/13B", Protocol::Echo, vec![b'x'; 13]),
+        ("tls/echo/16KiB", Protocol::Echo, vec![b'x'; 16 << 10]),
+    ] {
+        let service = service(protocol, Some(Arc::clone(&server)), now);
+        let mut client = tls_client(&config);
+        let (mut conn, _) = handshake(&service, &mut client, now);
+        let mut seal = || {
+            client.writer().write_all(&said).expect("it fits");
+            take_sealed(&mut client)
+        };
+        assert!(serve(&mut conn, &seal(), now) > said.len(), "{name}: it is answered");
+        group.bench_function(name, |b| {
+            b.iter_batched(
+                &mut seal,
+                |sealed| serve(&mut conn, &sealed, now),
+                BatchSize::SmallInput,
+            )
+        });
+    }
+    let service = service(Protocol::Http, Some(server), now);
+    for (name, resumed) in [("tls/handshake", false), ("tls/handshake-resumed", true)] {
+        group.bench_function(name, |b| {
+            b.iter_custom(|times| {
+                (0..times)
+                    .map(|_| {
+                        let mut config = ClientConfig::clone(&config);
+                        if !resumed {
+                            config.resumption = rustls::client::Resumption::disabled();
+                        }
+                        let mut client = tls_client(&Arc::new(config));
+                        let (_, time) = handshake(&service, &mut client, now);
+                        let kind = client.handshake_kind();
+                        assert_eq!(kind == Some(HandshakeKind::Resumed), resumed, "{kind:?}");
+                        time
+                    })
+                    .sum()
+            })
+        });
+    }
+    group.finish();
+}
+
 /// Short, because there are many benchmarks and their spread is some percent of a small number.
 fn short() -> Criterion {
     Criterion::default()
@@ -113,5 +277,5 @@ fn short() -> Criterion {
         .sample_size(50)
 }
 
-criterion_group! { name = benches; config = short(); targets = core }
+criterion_group! { name = benches; config = short(); targets = core, http2, websocket, tls }
 criterion_main!(benches);

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use conn::{Address, Clock, Common, Conn, Counters, Host, Hub, Limits, Protocol, Service, Totals};
-use rustls::ServerConfig;
+use rustls::{ServerConfig, SupportedProtocolVersion};
 use support::frames::{BINARY, CONTINUE, PING, TEXT, client, client_part, upgrade};
 use support::tls::{Client, VERSIONS, client_config, server_config};
 
@@ -376,9 +376,13 @@ fn exchange(conn: &mut Conn, client: &mut Client, now: Instant) {
 }
 
 /// A connection with its handshake done, and who did it.
-fn established(service: &Arc<Service>, version: usize, now: Instant) -> (Conn, Client) {
+fn established(
+    service: &Arc<Service>,
+    version: &'static SupportedProtocolVersion,
+    now: Instant,
+) -> (Conn, Client) {
     COUNTED.set(false);
-    let mut client = Client::new(&client_config(VERSIONS[version], &[], true));
+    let mut client = Client::new(&client_config(version, &[], true));
     COUNTED.set(true);
     let mut conn = Conn::new(service, Address::alone(), now);
     exchange(&mut conn, &mut client, now);
@@ -392,7 +396,7 @@ fn idle_tls_connections_own_little(now: Instant) {
     let post = [post.as_bytes(), &[b'x'; 200_000]].concat();
     let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     for said in [&[][..], get, &post, b"GET /bytes/1000000 HTTP/1.1\r\nHost: a\r\n\r\n"] {
-        for version in 0..VERSIONS.len() {
+        for version in VERSIONS {
             // The first makes what all share: caches, keys of tickets.
             drop(established(&http, version, now));
             let before = live_bytes();
@@ -403,7 +407,7 @@ fn idle_tls_connections_own_little(now: Instant) {
             exchange(&mut conn, &mut client, now);
             assert!(conn.is_idle(), "{conn:?}");
             let bytes = size_of::<Conn>() + (live_bytes() - before) as usize;
-            println!("{bytes} bytes of an idle TLS connection, {:?}", VERSIONS[version].version);
+            println!("{bytes} bytes of an idle TLS connection, {:?}", version.version);
             assert!(bytes <= IDLE_TLS_BYTES_MAX, "{bytes} bytes");
             COUNTED.set(false);
             drop(client);
@@ -425,7 +429,7 @@ fn hostile_tls_clients_are_bounded(now: Instant) {
         (Protocol::Http, b"GET /bytes/1000000 HTTP/1.1\r\nHost: a\r\n\r\n"),
         (Protocol::Http, b"GET /delay/60000 HTTP/1.1\r\nHost: a\r\n\r\n"),
     ] {
-        for version in 0..VERSIONS.len() {
+        for version in VERSIONS {
             let service = secure(protocol, now, Some(server_config(&[])));
             let before = live_bytes();
             let (mut conn, mut client) = established(&service, version, now);

@@ -285,10 +285,10 @@ Try, with the address that the first line of output names:
 HTTP/2 on the same port, for a client that knows it beforehand:
   curl --http2-prior-knowledge http://ADDR/
   nghttp -v http://ADDR/delay/500 http://ADDR/    two streams at once: which answer is first?
-WebSocket on the same port, with a client such as websocat, wscat or a browser's console:
-  websocat ws://ADDR/ws/echo                 every message comes back
-  websocat ws://ADDR/ws/clock/1000           a message each second, unasked
-  websocat ws://ADDR/ws/chat                 reaches everybody else who is there
+WebSocket on the same port, with a client such as websocat or wscat, or in a browser's console:
+  ws://ADDR/ws/echo                          every message comes back
+  ws://ADDR/ws/clock/1000                    a message each second, unasked
+  ws://ADDR/ws/chat                          what one says reaches all others who are there
 With --tls, all of it as https:// and wss://, and HTTP/2 for whoever offers it:
   curl --insecure https://ADDR/              believes any certificate
   curl --cacert ~/.local/state/iolab/self-signed.pem https://ADDR/    believes this one
