@@ -88,6 +88,7 @@ impl Inbox {
 
 impl Doorbell for Inbox {
     fn ring(&self, token: u64) {
+        // ANCHOR: ring
         let token = token as Token;
         {
             let mut rung = self.lock();
@@ -106,6 +107,7 @@ impl Doorbell for Inbox {
             // EAGAIN: it is readable already.
             let _ = self.event.write(1);
         }
+        // ANCHOR_END: ring
     }
 }
 
