@@ -355,19 +355,23 @@ impl<'a, C: Codec> Engine<'a, C> {
         taken?;
         match phase {
             Phase::Opening => self.open_further(slot).map_err(Wrong)?,
-            Phase::Open => self.look_whether_it_ends(slot),
+            Phase::Open => self.look_whether_it_ends(slot)?,
             _ => {}
         }
         Ok(())
     }
 
     /// After replies: is this connection to end, and by whom?
-    fn look_whether_it_ends(&mut self, slot: usize) {
+    fn look_whether_it_ends(&mut self, slot: usize) -> Result<(), Wrong> {
         let connection = &mut self.connections[slot];
         if let Some(from) = self.codec.refused_from(&connection.reader) {
+            if self.room.is_some() {
+                return Err(Wrong("the server sends a member away".to_owned()));
+            }
             let refused = connection.leave(from);
             self.tally.lost(refused.len() as u64, self.now_ns);
-            return self.give_back(&refused);
+            self.give_back(&refused);
+            return Ok(());
         }
         if connection.phase == Phase::Closing {
             connection.since_ns = self.now_ns;
@@ -375,6 +379,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         if self.share.plan.reconnect && connection.awaited.is_empty() {
             self.finish_sending(slot);
         }
+        Ok(())
     }
 
     /// One request per connection: the reply is complete, now the connection ends.
