@@ -23,6 +23,7 @@ compile_error!("the load generator is an epoll loop: it builds on Linux only");
 
 mod codec;
 mod connection;
+mod dialogue;
 mod echo;
 mod engine;
 mod error;
@@ -37,6 +38,7 @@ mod idle;
 mod live;
 mod observer;
 mod open_loop;
+mod outgoing;
 mod payload;
 mod plan;
 mod probe;
@@ -45,6 +47,8 @@ mod run;
 mod schedule;
 mod socket;
 mod tally;
+mod tls;
+mod websocket;
 
 pub use error::Error;
 pub use live::{Live, Progress, Stage};
