@@ -187,7 +187,8 @@ fn every_latency_is_that_of_its_own_request() -> Test {
 #[test]
 fn exactly_as_many_requests_as_asked_for() -> Test {
     let address = server(|_, stream| in_order(stream))?;
-    for (depth, threads, reconnect) in [(1, 1, false), (7, 1, false), (32, 3, false), (1, 1, true)] {
+    for (depth, threads, reconnect) in [(1, 1, false), (7, 1, false), (32, 3, false), (1, 1, true)]
+    {
         let warmup = Duration::from_millis(20);
         let plan = Plan { threads, reconnect, warmup, ..streams(address, depth, 1_003)? };
         let outcome = run(&plan, &mut Silent)?;
@@ -285,7 +286,10 @@ fn a_server_that_leaves_has_its_last_requests_sent_again() -> Test {
         let (mut peer, mut answered, mut last) = (Peer::meet(stream, 100)?, 0, None);
         loop {
             let asked = peer.requests()?;
-            for &stream in asked.iter().filter(|&&stream| last.is_none_or(|last| stream <= last)) {
+            for &stream in &asked {
+                if last.is_some_and(|last| stream > last) {
+                    continue;
+                }
                 peer.stream.write_all(&reply(stream, HELLO))?;
                 answered += 1;
                 if answered == 10 {
