@@ -66,6 +66,11 @@ impl<R> Talk<R> {
         self.connection.outgoing.unsent += 1;
     }
 
+    /// The socket, unless there is nothing to wait for any more.
+    fn socket_to_watch(&self) -> Option<&Socket> {
+        self.connection.socket.as_ref().filter(|_| self.connection.phase != Phase::Closing)
+    }
+
     /// The connection, without what was remembered of it.
     pub(crate) fn into_socket(self) -> Option<Socket> {
         self.connection.socket
@@ -109,8 +114,7 @@ impl<'a, C: Codec> Host<'a, C> {
                 false => PollFlags::POLLIN,
             }
         };
-        let sockets =
-            talks.iter().filter_map(|talk| Some((talk.connection.socket.as_ref()?, talk)));
+        let sockets = talks.iter().filter_map(|talk| Some((talk.socket_to_watch()?, talk)));
         let mut fds: Vec<_> =
             sockets.map(|(socket, talk)| PollFd::new(socket.as_fd(), wanted(talk))).collect();
         loop {
@@ -127,7 +131,7 @@ impl<'a, C: Codec> Host<'a, C> {
         }
         let ready: Vec<_> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
         let mut ready = ready.into_iter();
-        for talk in talks.iter_mut().filter(|talk| talk.connection.socket.is_some()) {
+        for talk in talks.iter_mut().filter(|talk| talk.socket_to_watch().is_some()) {
             if ready.next().unwrap_or_default() {
                 self.step(talk)?;
             }
@@ -224,7 +228,7 @@ impl<'a, C: Codec> Host<'a, C> {
             }));
         }
         if connection.awaited.is_empty() {
-            connection.socket = None;
+            connection.phase = Phase::Closing;
             return Ok(false);
         }
         let number = connection.awaited.first();
@@ -237,7 +241,7 @@ impl<'a, C: Codec> Host<'a, C> {
         }
         connection.answered(number).map_err(|Wrong(what)| Failure::Reply(what))?;
         *replies += 1;
-        connection.socket = None;
+        connection.phase = Phase::Closing;
         Ok(false)
     }
 

@@ -420,10 +420,11 @@ impl<'a, C: Codec> Engine<'a, C> {
         self.send_if_any(slot);
     }
 
-    /// Sends if there is anything to send.
+    /// Sends if there is anything to send. After a farewell there is not, whatever is owed.
     #[inline]
     fn send_if_any(&mut self, slot: usize) {
-        if self.connections[slot].has_to_send() {
+        let connection = &self.connections[slot];
+        if connection.has_to_send() && connection.phase != Phase::Closing {
             self.send(slot);
         }
     }

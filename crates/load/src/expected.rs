@@ -118,10 +118,8 @@ impl Bodies {
             return Err(Wrong(format!("the body has {found} bytes, expected {expected}")));
         }
         match self.expected {
-            Expected::Checksum { crc, .. } => {
-                if std::mem::take(&mut body.crc).finalize() != crc {
-                    return Err(Wrong("the body has the right length and other bytes".to_owned()));
-                }
+            Expected::Checksum { crc, .. } if std::mem::take(&mut body.crc).finalize() != crc => {
+                return Err(Wrong("the body has the right length and other bytes".to_owned()));
             }
             Expected::Learn => {
                 let crc = std::mem::take(&mut body.crc).finalize();
