@@ -1,5 +1,5 @@
 # Everything that outgrows three lines is a subcommand of iolab.
-.PHONY: build test bench-all bench-quick bench-peers check-instrument report
+.PHONY: build test conformance bench-all bench-quick bench-peers check-instrument report
 
 build:
 	cargo build --release --workspace
@@ -7,6 +7,10 @@ build:
 test:
 	cargo build --workspace --locked
 	cargo test --workspace --locked
+
+# Suites and clients that others wrote, against every server: Autobahn, nghttp, h2load, curl, chromium. MODELS="epoll uring"
+conformance: build
+	scripts/conformance/run $(MODELS)
 
 bench-all: build
 	target/release/iolab bench --budget 10m

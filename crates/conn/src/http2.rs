@@ -1,40 +1,524 @@
-//! HTTP/2 on one connection (RFC 9113).
+//! HTTP/2 on one connection (RFC 9113): many streams at once, each a request and its reply.
+//!
+//! Frames, HPACK, flow control and the state of streams are the `h2` crate's. It is written for a
+//! runtime; here it is polled by hand over a pipe in memory ([`pipe`]), by three rules:
+//!
+//! 1. After every event everything is polled until nobody is woken any more: the pipe wakes nobody,
+//!    and a call on a stream only queues.
+//! 2. The end of the input is never shown to it: it would drop what is queued. What can still be
+//!    answered is answered, and then the connection is closed from here.
+//! 3. What it writes has a limit, at which it stops reading too: so a peer that does not read slows
+//!    down its own requests, and the streams that it has open.
 
+mod pipe;
+mod request;
+mod stream;
+mod wakes;
+mod writer;
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
+use h2::server::{self, SendResponse};
+use h2::{Reason, RecvStream};
+use pipe::Pipe;
+use slab::Slab;
+use stream::{Sender, Stream, TURN_BYTES, Turn, send_whole};
+use wakes::Wakes;
+use writer::Writer;
 
-use crate::{Context, FileRead, Limits, Progress, Service};
+use crate::routes::{self, Reply};
+use crate::{Close, Context, Deadline, FileRead, Limits, Outcome, Progress, Service, Then};
+
+/// What a client begins with (RFC 9113 section 3.4).
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+const PREFACE_LEN: usize = PREFACE.len();
+
+/// What the library charges for small frames that wait (a peer that fragments what it sends, or
+/// attacks), in bytes. The default kills honest clients that send many small frames in one read;
+/// with this none was lost in 1,500 random conversations, and it is still a bound.
+const DATA_FRAME_BUDGET: usize = 4 << 20;
+
+/// How many resets of streams that nobody had looked at yet are taken in one go (rapid reset,
+/// CVE-2023-44487); the library's own default.
+const PENDING_RESETS_MAX: usize = 20;
+
+/// Requests beyond [`Limits::keepalive_requests_max`] that may have been on their way when the peer
+/// was told to go, in windows of [`Limits::streams_max`].
+const LATE_WINDOWS: u64 = 2;
 
 /// HTTP/2 state of one connection.
-pub(crate) struct Http2 {}
+pub(crate) struct Http2 {
+    link: Link,
+    pipe: Pipe,
+    wakes: Arc<Wakes>,
+    waker: Waker,
+    /// Bytes of the preface that have come.
+    preface: usize,
+    /// Streams that are not over. Those that are answered at once never get here.
+    streams: Slab<Stream>,
+    /// Keys of those that can go on; each once.
+    ready: VecDeque<usize>,
+    /// Keys of those that want a part of a file, in turn.
+    files: VecDeque<usize>,
+    /// The part of a file that is asked for now.
+    reading: Option<Reading>,
+    /// What has come of it.
+    answer: Option<Option<Bytes>>,
+    requests: u64,
+    /// The peer was told to go (GOAWAY).
+    leaving: bool,
+    /// How the connection ends once the library has flushed, if that is decided.
+    ending: Option<Outcome>,
+    /// A stream is open, or something is left to read.
+    busy: bool,
+    /// The output was full: something may go on when it is not.
+    blocked: bool,
+    /// When a peer that opens no window for what is ready to be sent is given up.
+    stalled_until: Option<Instant>,
+}
+
+/// The library's side of the connection.
+enum Link {
+    Handshake(server::Handshake<Pipe, Bytes>),
+    Open(server::Connection<Pipe, Bytes>),
+    Over,
+}
+
+/// A part of a file that the driver reads, and for whom.
+struct Reading {
+    key: usize,
+    stream_id: u64,
+    part: FileRead,
+}
 
 impl Http2 {
-    pub(crate) fn new(_service: &Arc<Service>) -> Http2 {
-        Http2 {}
+    /// A connection whose peer is to send the preface.
+    pub(crate) fn new(service: &Arc<Service>) -> Http2 {
+        let limits = &service.limits;
+        let pipe = Pipe::new(limits.output_high_water_bytes);
+        let header_list_max = u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX);
+        let handshake = server::Builder::new()
+            .max_concurrent_streams(limits.streams_max)
+            .max_header_list_size(header_list_max)
+            .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+            .data_frame_budget(DATA_FRAME_BUDGET)
+            .handshake(pipe.clone());
+        let wakes = Arc::new(Wakes::default());
+        Http2 {
+            link: Link::Handshake(handshake),
+            pipe,
+            waker: wakes.connection_waker(),
+            wakes,
+            preface: 0,
+            streams: Slab::new(),
+            ready: VecDeque::new(),
+            files: VecDeque::new(),
+            reading: None,
+            answer: None,
+            requests: 0,
+            leaving: false,
+            ending: None,
+            busy: false,
+            blocked: false,
+            stalled_until: None,
+        }
     }
 
     /// No stream is open.
     pub(crate) fn is_between_requests(&self) -> bool {
-        true
+        !self.busy
     }
 
     /// Something in here waits for room in the output.
     pub(crate) fn awaits_room(&self) -> bool {
-        false
+        self.blocked
     }
 
     /// The file part that one of the streams needs next.
     pub(crate) fn wants_file(&self, _limits: &Limits) -> Option<FileRead> {
-        None
+        self.reading.as_ref().filter(|_| self.answer.is_none()).map(|reading| reading.part)
     }
 
     /// The part that [`Http2::wants_file`] asked for; `None`: it cannot be read.
-    pub(crate) fn file_read(&mut self, _bytes: Option<Bytes>) {}
+    pub(crate) fn file_read(&mut self, bytes: Option<Bytes>) {
+        self.answer = Some(bytes);
+    }
+
+    /// No stream was open for the idle time: GOAWAY, then the end.
+    pub(crate) fn idle_over(&mut self) {
+        self.leave_at_once(Reason::NO_ERROR, Outcome::IdleTimeout);
+    }
 
     /// Works on `input` (all of it is taken) and on whatever else can go on: called after every
     /// event, with no input too.
-    pub(crate) fn advance(&mut self, _cx: &mut Context, input: &[u8]) -> Progress {
-        Progress { used: input.len(), then: None }
+    pub(crate) fn advance(&mut self, cx: &mut Context, input: &[u8]) -> Progress {
+        let used = input.len();
+        if let Err(close) = self.check_preface(cx, input) {
+            return Progress { used, then: Some(Then::Close(close)) };
+        }
+        self.pipe.lend(input, cx.output);
+        let written = self.pipe.written();
+        let requests = self.requests;
+        self.leave_if_draining(cx);
+        self.take_answer(cx);
+        self.expire(cx);
+        let close = self.pump(cx).or_else(|| self.end_of_input(cx));
+        let moved = self.pipe.written() > written;
+        self.blocked = !self.pipe.has_room();
+        self.busy = self.is_busy();
+        self.pipe.give_back(cx.output);
+        if let Some(close) = close {
+            return Progress { used, then: Some(Then::Close(close)) };
+        }
+        self.choose_file(cx.service);
+        self.set_deadlines(cx, moved, self.requests > requests);
+        self.shrink();
+        Progress { used, then: None }
+    }
+
+    /// The library would say nothing to a wrong preface, and nothing is what it deserves: its
+    /// sender does not speak HTTP/2 (RFC 9113 section 3.4).
+    fn check_preface(&mut self, cx: &mut Context, input: &[u8]) -> Result<(), Close> {
+        let wanted = &PREFACE[self.preface..];
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let len = wanted.len().min(input.len());
+        if input[..len] != wanted[..len] {
+            return Err(Close { linger: true, outcome: Outcome::Rejected });
+        }
+        self.preface += len;
+        if self.preface == PREFACE_LEN {
+            cx.deadlines.clear(Deadline::Head);
+        } else if self.preface > 0 && !cx.deadlines.is_set(Deadline::Head) {
+            cx.deadlines.clear(Deadline::Idle);
+            cx.deadlines.set(Deadline::Head, cx.now + cx.service.limits.head_timeout());
+        } else if self.preface == 0 && cx.draining {
+            return Err(Close { linger: true, outcome: Outcome::Retired });
+        }
+        Ok(())
+    }
+
+    /// Polls connection and streams until nobody is woken and nobody can go on.
+    fn pump(&mut self, cx: &mut Context) -> Option<Close> {
+        loop {
+            if let Some(close) = self.poll_link(cx) {
+                self.link = Link::Over;
+                self.streams.clear();
+                return Some(close);
+            }
+            let (streams, ready) = (&mut self.streams, &mut self.ready);
+            self.wakes.take_streams(|key| list(streams, ready, key));
+            self.take_turns(cx);
+            let can_go_on = !self.ready.is_empty() && self.pipe.has_room();
+            if !self.wakes.take_connection() && !can_go_on {
+                return None;
+            }
+        }
+    }
+
+    /// Lets the library read, and write, and takes all requests that it has.
+    fn poll_link(&mut self, cx: &mut Context) -> Option<Close> {
+        let waker = self.waker.clone();
+        let mut task = std::task::Context::from_waker(&waker);
+        loop {
+            // What woke it before this poll is seen by this poll.
+            self.wakes.take_connection();
+            match &mut self.link {
+                Link::Handshake(handshake) => match Pin::new(handshake).poll(&mut task) {
+                    Poll::Ready(Ok(connection)) => {
+                        self.link = Link::Open(connection);
+                        self.leave_if_draining(cx);
+                    }
+                    Poll::Ready(Err(_)) => return Some(close(Outcome::Rejected)),
+                    Poll::Pending => return None,
+                },
+                Link::Open(connection) => match connection.poll_accept(&mut task) {
+                    Poll::Ready(Some(Ok((request, respond)))) => self.accept(cx, request, respond),
+                    Poll::Ready(Some(Err(error))) => return Some(self.failed(&error)),
+                    Poll::Ready(None) => return Some(close(self.outcome())),
+                    Poll::Pending => return None,
+                },
+                Link::Over => return Some(close(self.outcome())),
+            }
+        }
+    }
+
+    /// How the connection ended in peace.
+    fn outcome(&self) -> Outcome {
+        let asked = if self.leaving { Outcome::Retired } else { Outcome::Completed };
+        self.ending.unwrap_or(asked)
+    }
+
+    /// The library has ended the connection, and its GOAWAY is out.
+    fn failed(&self, error: &h2::Error) -> Close {
+        if error.is_remote() {
+            return close(self.outcome());
+        }
+        close(self.ending.unwrap_or(Outcome::Rejected))
+    }
+
+    /// A request: chooses its reply, and begins it.
+    fn accept(
+        &mut self,
+        cx: &mut Context,
+        request: http::Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+    ) {
+        self.count_request(cx.service);
+        let (parts, body) = request.into_parts();
+        let ended = body.is_end_stream();
+        let mut out = Writer::new(cx.service, cx.now);
+        let head = match request::check(&parts, ended, &cx.service.limits) {
+            Ok(head) => head,
+            Err(refusal) => {
+                let head_only = parts.method == http::Method::HEAD;
+                routes::put_refusal(&mut out, refusal.0, refusal.1, head_only);
+                // An error means that the peer has reset the stream: then nobody is to be told.
+                // The rest of the body is refused by dropping it.
+                let _ = send_whole(&mut respond, out);
+                return;
+            }
+        };
+        let reply = routes::route(cx.service, cx.now, &head.request, &mut out);
+        let wanted = routes::reads_body(&head.request);
+        if head.expect_continue && !ended && wanted {
+            let mut interim = http::Response::new(());
+            *interim.status_mut() = http::StatusCode::CONTINUE;
+            let _ = respond.send_informational(interim);
+        }
+        // A body that waits for 100 (Continue) does not come if nobody says so.
+        let body = (!ended && (wanted || !head.expect_continue)).then_some(body);
+        self.begin(cx, respond, out, reply, body);
+    }
+
+    /// Sends what there is of the reply; what is left becomes a stream of ours.
+    fn begin(
+        &mut self,
+        cx: &mut Context,
+        mut respond: SendResponse<Bytes>,
+        out: Writer,
+        mut reply: Reply,
+        body: Option<RecvStream>,
+    ) {
+        let sender = match &mut reply {
+            Reply::Complete => match send_whole(&mut respond, out) {
+                Ok(()) if body.is_none() => {
+                    cx.service.counters.request();
+                    return;
+                }
+                Ok(()) => Sender::Ended,
+                Err(_) => return,
+            },
+            Reply::Pattern { .. } | Reply::File { .. } => {
+                match respond.send_response(out.head, false) {
+                    Ok(stream) => Sender::Body(stream),
+                    Err(_) => return,
+                }
+            }
+            Reply::Delayed { until, due, .. } => {
+                *due = *until <= cx.now;
+                Sender::Head(respond)
+            }
+            Reply::Echo { .. } => Sender::Head(respond),
+        };
+        let entry = self.streams.vacant_entry();
+        let key = entry.key();
+        let waker = self.wakes.stream_waker(key);
+        entry.insert(Stream::new(self.requests, waker, sender, reply, body));
+        list(&mut self.streams, &mut self.ready, key);
+    }
+
+    /// One turn each for those that can go on, until the output of a turn has come together: then
+    /// the library should have a look at it first.
+    fn take_turns(&mut self, cx: &mut Context) {
+        let mut turns = self.ready.len();
+        let mut budget = cx.service.limits.output_high_water_bytes.div_ceil(TURN_BYTES).max(1);
+        while turns > 0 && budget > 0 && self.pipe.has_room() {
+            let Some(key) = self.ready.pop_front() else { return };
+            turns -= 1;
+            let Some(stream) = self.streams.get_mut(key) else { continue };
+            stream.is_listed = false;
+            let turn = stream.turn(cx.service, cx.now);
+            if turn == Turn::Again {
+                budget -= 1;
+            }
+            self.after_turn(cx, key, turn);
+        }
+    }
+
+    fn after_turn(&mut self, cx: &mut Context, key: usize, turn: Turn) {
+        if self.streams.get_mut(key).is_some_and(Stream::take_answered) {
+            cx.service.counters.request();
+        }
+        match turn {
+            Turn::Wait => {}
+            Turn::Again => list(&mut self.streams, &mut self.ready, key),
+            Turn::File => {
+                if !self.files.contains(&key) {
+                    self.files.push_back(key);
+                }
+            }
+            Turn::Over => {
+                self.streams.try_remove(key);
+            }
+        }
+    }
+
+    /// What the driver has read goes to the stream that wanted it, if that is still there.
+    fn take_answer(&mut self, cx: &mut Context) {
+        let Some(bytes) = self.answer.take() else { return };
+        let Some(reading) = self.reading.take() else { return };
+        let stream = self.streams.get_mut(reading.key);
+        if let Some(stream) = stream.filter(|stream| stream.id == reading.stream_id) {
+            let len = reading.part.len;
+            let turn = stream.file_read(bytes.map(|bytes| bytes.slice(..bytes.len().min(len))));
+            self.after_turn(cx, reading.key, turn);
+        }
+    }
+
+    /// The next stream in turn that wants a part of a file.
+    fn choose_file(&mut self, service: &Service) {
+        while self.reading.is_none() {
+            let Some(key) = self.files.pop_front() else { return };
+            let Some(stream) = self.streams.get(key) else { continue };
+            if let Some(part) = stream.file_part(service) {
+                self.reading = Some(Reading { key, stream_id: stream.id, part });
+            }
+        }
+    }
+
+    /// What is due by the clock.
+    fn expire(&mut self, cx: &mut Context) {
+        if self.stalled_until.is_some_and(|until| until <= cx.now) {
+            self.leave_at_once(Reason::NO_ERROR, Outcome::WriteTimeout);
+        }
+        let due = |(key, stream): (usize, &Stream)| {
+            stream.deadline().is_some_and(|at| at <= cx.now).then_some(key)
+        };
+        let due: Vec<usize> = self.streams.iter().filter_map(due).collect();
+        for key in due {
+            let turn = self.streams[key].timed_out(cx.service, cx.now);
+            self.after_turn(cx, key, turn);
+        }
+    }
+
+    /// The peer sends nothing more: what needs more of it can never go on.
+    fn end_of_input(&mut self, cx: &mut Context) -> Option<Close> {
+        if !cx.eof || self.blocked_by_output() || self.reading.is_some() {
+            return None;
+        }
+        let lives = |stream: &Stream| matches!(stream.reply, Reply::Delayed { .. });
+        if self.streams.iter().any(|(_, stream)| lives(stream)) || !self.files.is_empty() {
+            return None;
+        }
+        let whole = matches!(self.preface, 0 | PREFACE_LEN) && self.streams.is_empty();
+        let outcome = if whole { Outcome::Completed } else { Outcome::Truncated };
+        Some(Close { linger: false, outcome })
+    }
+
+    fn blocked_by_output(&self) -> bool {
+        !self.pipe.has_room()
+    }
+
+    fn is_busy(&self) -> bool {
+        let open = matches!(&self.link, Link::Open(connection) if connection.has_streams());
+        open || !self.streams.is_empty() || !self.pipe.is_read()
+    }
+
+    /// `moved`: something was sent; `asked`: a request came.
+    fn set_deadlines(&mut self, cx: &mut Context, moved: bool, asked: bool) {
+        if self.busy || asked {
+            cx.deadlines.clear(Deadline::Idle);
+        }
+        if !self.busy && cx.output.is_empty() && self.preface == PREFACE_LEN {
+            if !cx.deadlines.is_set(Deadline::Idle) {
+                cx.deadlines.set(Deadline::Idle, cx.now + cx.service.limits.idle_timeout());
+            }
+        }
+        let stream = self.streams.iter().filter_map(|(_, stream)| stream.deadline()).min();
+        // Nothing is due, and still a stream is open: then it is the peer's windows that it waits
+        // for, or the output.
+        let stalled = self.busy && stream.is_none() && self.reading.is_none();
+        if !stalled || moved {
+            self.stalled_until = None;
+        }
+        if stalled {
+            let until = cx.now + cx.service.limits.write_timeout();
+            self.stalled_until.get_or_insert(until);
+        }
+        match stream.or(self.stalled_until) {
+            Some(at) => cx.deadlines.set(Deadline::Reply, at),
+            None => cx.deadlines.clear(Deadline::Reply),
+        }
+    }
+
+    fn count_request(&mut self, service: &Service) {
+        self.requests += 1;
+        let max = service.limits.keepalive_requests_max;
+        let late = LATE_WINDOWS * u64::from(service.limits.streams_max);
+        if max != 0 && self.requests > max + late {
+            self.leave_at_once(Reason::NO_ERROR, Outcome::Retired);
+        } else if max != 0 && self.requests >= max {
+            self.leave();
+        }
+    }
+
+    fn leave_if_draining(&mut self, cx: &mut Context) {
+        if cx.draining {
+            self.leave();
+        }
+    }
+
+    /// Tells the peer to ask for nothing more, and ends when what it has asked is answered: two
+    /// GOAWAY, a round trip apart (RFC 9113 section 6.8).
+    fn leave(&mut self) {
+        if let Link::Open(connection) = &mut self.link
+            && !self.leaving
+        {
+            self.leaving = true;
+            connection.graceful_shutdown();
+        }
+    }
+
+    /// One GOAWAY, and the end.
+    fn leave_at_once(&mut self, reason: Reason, outcome: Outcome) {
+        if let Link::Open(connection) = &mut self.link
+            && self.ending.is_none()
+        {
+            self.ending = Some(outcome);
+            connection.abrupt_shutdown(reason);
+        }
+    }
+
+    /// An idle connection keeps no tables.
+    fn shrink(&mut self) {
+        if self.streams.is_empty() && self.streams.capacity() > 0 {
+            self.streams = Slab::new();
+            self.ready = VecDeque::new();
+            self.files = VecDeque::new();
+        }
+    }
+}
+
+/// The peer may have more on its way, so its FIN is waited for.
+fn close(outcome: Outcome) -> Close {
+    Close { linger: true, outcome }
+}
+
+/// Notes that a stream can go on.
+fn list(streams: &mut Slab<Stream>, ready: &mut VecDeque<usize>, key: usize) {
+    if let Some(stream) = streams.get_mut(key)
+        && !stream.is_listed
+    {
+        stream.is_listed = true;
+        ready.push_back(key);
     }
 }

@@ -2,10 +2,11 @@
 //! answers to the two things that a core without I/O and clock cannot do itself.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
+use http::HeaderValue;
 
 use crate::{Counters, FileTable, Hub, Limits};
 
@@ -74,6 +75,8 @@ const DATE_LEN: usize = 29;
 struct CachedDate {
     unix_s: u64,
     text: [u8; DATE_LEN],
+    /// The same as HTTP/2's library wants it; a clone is a counted handle.
+    value: HeaderValue,
 }
 
 /// What `/bytes/N` is made of: byte k of the reply is `ALPHABET[k % 64]`.
@@ -97,13 +100,27 @@ impl Service {
             counters,
             common,
             pattern: Bytes::from(ALPHABET.repeat(PATTERN_BYTES / ALPHABET.len())),
-            date: Mutex::new(CachedDate { unix_s: u64::MAX, text: [0; DATE_LEN] }),
+            date: Mutex::new(CachedDate {
+                unix_s: u64::MAX,
+                text: [0; DATE_LEN],
+                value: HeaderValue::from_static(""),
+            }),
         }
     }
 
-    /// Appends the date of `now` as an IMF-fixdate. Formatted once a second, because formatting
-    /// costs as much as parsing a small request.
+    /// Appends the date of `now` as an IMF-fixdate.
     pub(crate) fn put_date(&self, now: Instant, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.date(now).text);
+    }
+
+    /// The date of `now` as a field's value.
+    pub(crate) fn date_value(&self, now: Instant) -> HeaderValue {
+        self.date(now).value.clone()
+    }
+
+    /// The date of `now`. Formatted once a second, because formatting costs as much as parsing a
+    /// small request.
+    fn date(&self, now: Instant) -> MutexGuard<'_, CachedDate> {
         let clock = &self.common.clock;
         let since_start = now.saturating_duration_since(clock.started);
         let unix = clock.started_unix + since_start;
@@ -111,11 +128,12 @@ impl Service {
         let mut date = self.date.lock().unwrap_or_else(PoisonError::into_inner);
         if date.unix_s != unix.as_secs() {
             let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix.as_secs()));
-            if let Ok(text) = text.as_bytes().try_into() {
-                *date = CachedDate { unix_s: unix.as_secs(), text };
+            let value = HeaderValue::from_str(&text);
+            if let (Ok(text), Ok(value)) = (text.as_bytes().try_into(), value) {
+                *date = CachedDate { unix_s: unix.as_secs(), text, value };
             }
         }
-        out.extend_from_slice(&date.text);
+        date
     }
 }
 

@@ -30,12 +30,6 @@ const RATE_MAX: f64 = 10_000_000.0;
 /// More engine threads than any machine of today has cores is a slip of the finger.
 const THREADS_MAX: u32 = 1_024;
 
-/// Fields that say where a message ends, to whom it goes, and what becomes of the connection.
-const RESERVED: [&str; 5] =
-    ["host", "connection", "content-length", "transfer-encoding", "upgrade"];
-/// Fields of a connection of HTTP/1.1, forbidden in HTTP/2 (RFC 9113, section 8.2.2).
-const HTTP1_ONLY: [&str; 3] = ["keep-alive", "proxy-connection", "te"];
-
 /// What the server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
@@ -363,7 +357,7 @@ impl Plan {
         if let Some(text) = crate::http2_requests::complaint(self).filter(|_| self.http2) {
             return Err(Error::Plan(text));
         }
-        self.headers.iter().try_for_each(|(name, value)| self.check_header(name, value))
+        self.headers.iter().try_for_each(|(name, value)| check_header(name, value))
     }
 
     /// What the protocol cannot do, if the first half of a pair is true.
@@ -427,28 +421,27 @@ impl Plan {
             ),
         ]
     }
+}
 
-    /// A header field that would not break the request's framing (RFC 9110, sections 5.1 and 5.5),
-    /// nor the protocol (RFC 9113, section 8.2.2; RFC 6455, section 4.1).
-    fn check_header(&self, name: &str, value: &str) -> Result<(), Error> {
-        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        if name.is_empty() || !name.bytes().all(token) {
-            return Err(Error::Plan(format!("{name:?} is no name of a header field")));
-        }
-        if value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f) {
-            return Err(Error::Plan(format!("the value of {name} holds a control character")));
-        }
-        let lower = name.to_ascii_lowercase();
-        if RESERVED.contains(&lower.as_str()) || lower.starts_with("sec-websocket-") {
-            return Err(Error::Plan(format!(
-                "{name} is written by the generator itself; leave it out"
-            )));
-        }
-        if self.http2 && HTTP1_ONLY.contains(&lower.as_str()) {
-            return Err(Error::Plan(format!("{name} means nothing in HTTP/2; leave it out")));
-        }
-        Ok(())
+/// A header field that would not break the request's framing (RFC 9110, sections 5.1 and 5.5).
+fn check_header(name: &str, value: &str) -> Result<(), Error> {
+    /// Fields that say where a message ends, to whom it goes, and what becomes of the connection.
+    const RESERVED: [&str; 5] =
+        ["host", "connection", "content-length", "transfer-encoding", "upgrade"];
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(token) {
+        return Err(Error::Plan(format!("{name:?} is no name of a header field")));
     }
+    if value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f) {
+        return Err(Error::Plan(format!("the value of {name} holds a control character")));
+    }
+    let lower = name.to_ascii_lowercase();
+    if RESERVED.contains(&lower.as_str()) || lower.starts_with("sec-websocket-") {
+        return Err(Error::Plan(format!(
+            "{name} is written by the generator itself; leave it out"
+        )));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -9,21 +9,10 @@ use std::str;
 
 use super::reject::Reject;
 use crate::Limits;
+use crate::routes::{Method, Request, is_host_byte};
 
 /// Most fields in one head. A browser sends about 15; Apache's LimitRequestFields is 100.
-const FIELDS_MAX: usize = 100;
-
-/// Methods that RFC 9110 section 9.3 and RFC 5789 define. A known method that a route does not
-/// offer is 405, an unknown one 501.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Method {
-    Get,
-    Head,
-    Post,
-    Options,
-    /// Known, but offered by no route.
-    Other,
-}
+pub(super) const FIELDS_MAX: usize = 100;
 
 /// How the end of a request body is found (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,19 +24,11 @@ pub(super) enum Framing {
 /// One request head, borrowed from the input.
 #[derive(Debug)]
 pub(super) struct Head<'a> {
-    pub(super) method: Method,
-    /// Path with its leading slash, query removed; `*` for `OPTIONS *`.
-    pub(super) path: &'a str,
+    pub(super) request: Request<'a>,
     pub(super) framing: Framing,
     pub(super) http_1_0: bool,
     pub(super) keep_alive: bool,
     pub(super) expect_continue: bool,
-    pub(super) if_match: Option<&'a [u8]>,
-    pub(super) if_none_match: Option<&'a [u8]>,
-    pub(super) if_modified_since: Option<&'a [u8]>,
-    pub(super) if_unmodified_since: Option<&'a [u8]>,
-    pub(super) if_range: Option<&'a [u8]>,
-    pub(super) range: Option<&'a [u8]>,
 }
 
 /// What the fields say, before it is checked as a whole.
@@ -145,7 +126,7 @@ fn is_version(text: &[u8]) -> bool {
 
 fn check<'a>(request: &httparse::Request<'_, 'a>, limits: &Limits) -> Result<Head<'a>, Reject> {
     let http_1_0 = request.version == Some(0);
-    let method = method(request.method.unwrap_or_default())?;
+    let method = request.method.and_then(Method::named).ok_or(Reject::MethodUnknown)?;
     let path = path(request.path.unwrap_or_default(), method, limits)?;
     let mut fields = Fields::default();
     for field in request.headers.iter() {
@@ -154,30 +135,27 @@ fn check<'a>(request: &httparse::Request<'_, 'a>, limits: &Limits) -> Result<Hea
     if fields.hosts == 0 && !http_1_0 {
         return Err(Reject::Malformed("the Host field is missing"));
     }
+    let framing = framing(&fields, http_1_0)?;
+    let length = match framing {
+        Framing::Length(length) => Some(length),
+        Framing::Chunked => None,
+    };
     Ok(Head {
-        method,
-        path,
-        framing: framing(&fields, http_1_0)?,
+        request: Request {
+            method,
+            path,
+            length,
+            if_match: fields.if_match,
+            if_none_match: fields.if_none_match,
+            if_modified_since: fields.if_modified_since,
+            if_unmodified_since: fields.if_unmodified_since,
+            if_range: fields.if_range,
+            range: fields.range,
+        },
+        framing,
         http_1_0,
         keep_alive: !fields.close && (!http_1_0 || fields.keep_alive),
         expect_continue: fields.expect_continue && !http_1_0,
-        if_match: fields.if_match,
-        if_none_match: fields.if_none_match,
-        if_modified_since: fields.if_modified_since,
-        if_unmodified_since: fields.if_unmodified_since,
-        if_range: fields.if_range,
-        range: fields.range,
-    })
-}
-
-fn method(name: &str) -> Result<Method, Reject> {
-    Ok(match name {
-        "GET" => Method::Get,
-        "HEAD" => Method::Head,
-        "POST" => Method::Post,
-        "OPTIONS" => Method::Options,
-        "PUT" | "DELETE" | "PATCH" => Method::Other,
-        _ => return Err(Reject::MethodUnknown),
     })
 }
 
@@ -252,17 +230,6 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
         _ => {}
     }
     Ok(())
-}
-
-/// What a host and a port are made of (RFC 3986 section 3.2.2). The comma is left out, though it
-/// may stand in a name: two Host fields joined by somebody on the way look like that.
-fn is_host_byte(byte: u8) -> bool {
-    // A pattern and not a search in a string: it compiles to a test of one bit.
-    matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'.' | b'_' | b'~' | b'%')
-        || matches!(
-            byte,
-            b'!' | b'$' | b'&' | b'\'' | b'('..=b'+' | b';' | b'=' | b':' | b'[' | b']'
-        )
 }
 
 fn note_connection(fields: &mut Fields, value: &[u8]) {

@@ -5,10 +5,10 @@
 //! that wait is HTTP/1.1's head-of-line blocking, and nothing here tries to hide it.
 
 mod body;
-mod files;
 mod head;
 mod reject;
-mod routes;
+mod upgrade;
+mod writer;
 
 use std::time::Instant;
 
@@ -16,17 +16,34 @@ use body::Body;
 use bytes::Bytes;
 use head::{Framing, Head};
 use reject::Reject;
+use writer::{Persistence, Writer};
 
-use crate::files::FileEntry;
+use crate::http2::{Http2, PREFACE};
 use crate::output::Output;
+use crate::routes::{self, Reply};
 use crate::service::PATTERN_BYTES;
-use crate::{Close, Context, Deadline, FileId, FileRead, Limits, Outcome, Progress, Service, Then};
+use crate::websocket::WebSocket;
+use crate::{Close, Context, Deadline, FileRead, Limits, Outcome, Progress, Service, State, Then};
+
+/// The whole of a reply to a client that asks in the wrong place: no request of his is read.
+pub(crate) fn put_refusal(
+    service: &Service,
+    output: &mut Output,
+    now: Instant,
+    status: &'static str,
+    sentence: &'static str,
+) {
+    let mut out = Writer::new(service, output, now, Persistence::Close);
+    routes::put_refusal(&mut out, status, sentence, false);
+}
 
 /// HTTP/1.1 state of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Http1 {
     exchange: Option<Exchange>,
     requests: u64,
+    /// Something has come that is HTTP/1.1's: it cannot become HTTP/2 any more.
+    settled: bool,
 }
 
 /// One request and its reply.
@@ -34,38 +51,14 @@ pub(crate) struct Http1 {
 struct Exchange {
     body: Body,
     reply: Reply,
+    /// What a head that is not out yet says about the connection's future.
+    persistence: Persistence,
     /// Whether another request may follow.
     keep_alive: bool,
     /// The peer waits for 100 (Continue) before it sends its body (RFC 9110 section 10.1.1).
     owes_continue: bool,
     /// Why the connection closes after this reply, if it does.
     close_outcome: Outcome,
-}
-
-/// What is left of a reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reply {
-    /// All of it is in the output.
-    Complete,
-    /// `/echo`: the head goes out with the first body bytes, then what comes in goes out.
-    Echo { chunked: bool, length: u64, head_sent: bool, persistence: Persistence },
-    /// `/bytes/N`: from offset to end of the endless pattern.
-    Pattern { offset: u64, end: u64 },
-    /// `/files/...`: this part is still to be read by the driver.
-    File { id: FileId, offset: u64, end: u64 },
-    /// `/delay/MS`: due at [`Deadline::Reply`].
-    Delayed { millis: u64, due: bool, head_only: bool, persistence: Persistence },
-}
-
-/// What a reply says about the connection's future.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Persistence {
-    /// HTTP/1.1's default; nothing is said.
-    Default,
-    /// HTTP/1.0 asked for it, so it is confirmed.
-    KeepAlive,
-    /// This is the last reply.
-    Close,
 }
 
 impl Http1 {
@@ -75,21 +68,13 @@ impl Http1 {
 
     /// The file part that the reply needs next.
     pub(crate) fn wants_file(&self, limits: &Limits) -> Option<FileRead> {
-        match self.exchange.as_ref()?.reply {
-            Reply::File { id, offset, end } if offset < end => {
-                let len = (end - offset).min(limits.file_read_bytes_max as u64) as usize;
-                Some(FileRead { file: id, offset, len })
-            }
-            _ => None,
-        }
+        self.exchange.as_ref()?.reply.wants_file(limits)
     }
 
     pub(crate) fn file_read(&mut self, bytes: Bytes, output: &mut Output) {
-        if let Some(Exchange { reply: Reply::File { offset, end, .. }, .. }) = &mut self.exchange {
-            let wanted = usize::try_from(*end - *offset).unwrap_or(usize::MAX);
-            let bytes = bytes.slice(..bytes.len().min(wanted));
-            *offset += bytes.len() as u64;
-            output.push(bytes);
+        let part = self.exchange.as_mut().and_then(|exchange| exchange.reply.take_file(&bytes));
+        if let Some(part) = part {
+            output.push(part);
         }
     }
 
@@ -109,7 +94,15 @@ impl Http1 {
             match step {
                 Ok(Step::Used(n)) => used += n,
                 Ok(Step::Wait) => return Progress { used, then: None },
+                Ok(Step::Http2) => {
+                    let http2 = State::Http2(Box::new(Http2::new(cx.service)));
+                    return Progress { used, then: Some(Then::Become(http2)) };
+                }
                 Ok(Step::Close(close)) => return Progress { used, then: Some(Then::Close(close)) },
+                Ok(Step::Upgrade(n, websocket)) => {
+                    let then = Some(Then::Become(State::WebSocket(websocket)));
+                    return Progress { used: used + n, then };
+                }
                 Err(reject) => {
                     let unparsed = &input[used..];
                     let close = self.reject(reject, unparsed, cx.service, cx.output, cx.now);
@@ -121,6 +114,15 @@ impl Http1 {
 
     /// Between two requests: parse a head, or say why there is none.
     fn next_request(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
+        if !self.settled && input.first() == Some(&PREFACE[0]) {
+            if input.starts_with(PREFACE) {
+                return Ok(Step::Http2);
+            }
+            if PREFACE.starts_with(input) {
+                return self.wait_for_head(cx, input);
+            }
+        }
+        self.settled |= !input.is_empty();
         let skipped = head::empty_lines(input);
         if skipped > 0 {
             return Ok(Step::Used(skipped));
@@ -130,9 +132,16 @@ impl Http1 {
         {
             cx.deadlines.clear(Deadline::Head);
             cx.deadlines.clear(Deadline::Idle);
-            self.begin(cx, &head)?;
-            return Ok(Step::Used(len));
+            return Ok(match self.begin(cx, &head, &input[..len])? {
+                Some(websocket) => Step::Upgrade(len, websocket),
+                None => Step::Used(len),
+            });
         }
+        self.wait_for_head(cx, input)
+    }
+
+    /// `input` is no whole head yet.
+    fn wait_for_head(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
         // CR may be half of an empty line, and that is no request.
         let begun = !matches!(input, b"" | b"\r");
         if cx.eof {
@@ -149,8 +158,14 @@ impl Http1 {
         Ok(Step::Wait)
     }
 
-    /// A head is complete: choose the reply, and begin it.
-    fn begin(&mut self, cx: &mut Context, head: &Head) -> Result<(), Reject> {
+    /// A head is complete: choose the reply, and begin it; or the connection becomes a WebSocket.
+    /// `bytes` is what `head` was parsed from.
+    fn begin(
+        &mut self,
+        cx: &mut Context,
+        head: &Head,
+        bytes: &[u8],
+    ) -> Result<Option<Box<WebSocket>>, Reject> {
         let limits = &cx.service.limits;
         let body = match head.framing {
             Framing::Length(length) if length > limits.body_bytes_max => {
@@ -164,7 +179,8 @@ impl Http1 {
         let retire = cx.draining || (last != 0 && self.requests >= last);
         // The peer may send the body that it announced, or may not, now that it gets a final status
         // instead of 100: where a next request would begin cannot be known.
-        let unwanted = head.expect_continue && !body.is_complete() && !routes::reads_body(head);
+        let unwanted =
+            head.expect_continue && !body.is_complete() && !routes::reads_body(&head.request);
         let body = if unwanted { Body::Length(0) } else { body };
         let retire = retire || unwanted;
         let keep_alive = head.keep_alive && !retire;
@@ -173,10 +189,25 @@ impl Http1 {
             (true, true) => Persistence::KeepAlive,
             (true, false) => Persistence::Default,
         };
-        let reply = routes::route(cx, head, persistence);
+        let reply = if upgrade::is_for_websocket(head) {
+            match upgrade::accept(cx, head, bytes) {
+                Ok(route) => {
+                    cx.service.counters.request();
+                    return Ok(Some(Box::new(WebSocket::open(route, cx))));
+                }
+                Err(refusal) => upgrade::put_refusal(cx, head, &refusal, persistence),
+            }
+        } else {
+            let mut out = Writer::new(cx.service, cx.output, cx.now, persistence);
+            routes::route(cx.service, cx.now, &head.request, &mut out)
+        };
+        if let Reply::Delayed { until, .. } = reply {
+            cx.deadlines.set(Deadline::Reply, until);
+        }
         self.exchange = Some(Exchange {
             body,
             reply,
+            persistence,
             keep_alive,
             owes_continue: head.expect_continue && !body.is_complete(),
             close_outcome: if head.keep_alive || unwanted {
@@ -185,7 +216,7 @@ impl Http1 {
                 Outcome::Completed
             },
         });
-        Ok(())
+        Ok(None)
     }
 
     /// Inside a request: take body bytes, produce reply bytes, finish when both are complete.
@@ -271,7 +302,8 @@ impl Http1 {
             Some(_) => return close,
         };
         let (status, sentence) = reject.reply();
-        routes::put_refusal(service, output, now, status, sentence, head_only);
+        let mut out = Writer::new(service, output, now, Persistence::Close);
+        routes::put_refusal(&mut out, status, sentence, head_only);
         close
     }
 }
@@ -282,16 +314,18 @@ enum Step {
     Used(usize),
     /// Nothing more can be done with this input; wait for an event.
     Wait,
+    /// So much input is done with; the rest is a WebSocket's.
+    Upgrade(usize, Box<WebSocket>),
     Close(Close),
+    /// The client speaks HTTP/2.
+    Http2,
 }
 
 impl Exchange {
     /// The server is to stop: a reply whose head is not out yet can still say that it is the last.
     fn retire(&mut self) {
-        if let Reply::Echo { head_sent: false, persistence, .. }
-        | Reply::Delayed { persistence, .. } = &mut self.reply
-        {
-            *persistence = Persistence::Close;
+        if let Reply::Echo { head_sent: false, .. } | Reply::Delayed { .. } = self.reply {
+            self.persistence = Persistence::Close;
             self.keep_alive = false;
         }
     }
@@ -304,7 +338,7 @@ impl Exchange {
         self.owes_continue = false;
         let piece = self.body.step(input, cx.service.limits.body_bytes_max)?;
         if !piece.data.is_empty() {
-            self.reply.echo(cx, piece.data);
+            self.echo(cx, piece.data);
         }
         if self.body.is_complete() {
             cx.deadlines.clear(Deadline::Body);
@@ -316,22 +350,16 @@ impl Exchange {
 
     /// Puts as much of the reply into the output as it has room for.
     fn produce(&mut self, cx: &mut Context) {
-        match &mut self.reply {
-            Reply::Pattern { offset, end } => {
-                put_pattern(cx, offset, *end);
-                if *offset == *end {
-                    self.reply = Reply::Complete;
-                }
-            }
+        match self.reply {
+            Reply::Pattern { .. } => self.put_pattern(cx),
             Reply::File { offset, end, .. } if offset == end => self.reply = Reply::Complete,
-            Reply::Delayed { millis, due: true, head_only, persistence } => {
-                routes::put_delayed(cx, *millis, *head_only, *persistence);
+            Reply::Delayed { millis, due: true, head_only, .. } => {
+                routes::put_delayed(&mut self.writer(cx), millis, head_only);
                 self.reply = Reply::Complete;
             }
-            Reply::Echo { chunked, .. } if self.body.is_complete() => {
-                let chunked = *chunked;
-                self.reply.put_echo_head(cx);
-                if chunked {
+            Reply::Echo { length, .. } if self.body.is_complete() => {
+                self.put_echo_head(cx);
+                if length.is_none() {
                     cx.output.put(b"0\r\n\r\n");
                 }
                 self.reply = Reply::Complete;
@@ -339,13 +367,23 @@ impl Exchange {
             Reply::Complete | Reply::Echo { .. } | Reply::File { .. } | Reply::Delayed { .. } => {}
         }
     }
-}
 
-impl Reply {
+    fn put_pattern(&mut self, cx: &mut Context) {
+        while cx.output.len() < cx.service.limits.output_high_water_bytes {
+            match self.reply.take_pattern(cx.service, PATTERN_BYTES) {
+                Some(bytes) => cx.output.push(bytes),
+                None => {
+                    self.reply = Reply::Complete;
+                    return;
+                }
+            }
+        }
+    }
+
     fn echo(&mut self, cx: &mut Context, data: &[u8]) {
-        let Reply::Echo { chunked, .. } = *self else { return };
+        let Reply::Echo { length, .. } = self.reply else { return };
         self.put_echo_head(cx);
-        if chunked {
+        if length.is_none() {
             cx.output.put(format!("{:x}\r\n", data.len()).as_bytes());
             cx.output.put(data);
             cx.output.put(b"\r\n");
@@ -355,27 +393,16 @@ impl Reply {
     }
 
     fn put_echo_head(&mut self, cx: &mut Context) {
-        if let Reply::Echo { chunked, length, head_sent, persistence } = self
+        let mut out = self.writer(cx);
+        if let Reply::Echo { length, head_sent } = &mut self.reply
             && !*head_sent
         {
             *head_sent = true;
-            let length = (!*chunked).then_some(*length);
-            routes::put_echo_head(cx, length, *persistence);
+            routes::put_echo_head(&mut out, *length);
         }
     }
-}
 
-fn put_pattern(cx: &mut Context, offset: &mut u64, end: u64) {
-    let high_water = cx.service.limits.output_high_water_bytes;
-    while *offset < end && cx.output.len() < high_water {
-        let start = (*offset % PATTERN_BYTES as u64) as usize;
-        let len = ((PATTERN_BYTES - start) as u64).min(end - *offset) as usize;
-        cx.output.push(cx.service.pattern.slice(start..start + len));
-        *offset += len as u64;
+    fn writer<'a>(&self, cx: &'a mut Context) -> Writer<'a> {
+        Writer::new(cx.service, cx.output, cx.now, self.persistence)
     }
-}
-
-/// A reply that sends `file` from `offset` to `end`.
-fn file_reply(file: &FileEntry, offset: u64, end: u64) -> Reply {
-    Reply::File { id: file.id, offset, end }
 }

@@ -12,6 +12,12 @@
 //!                              \{3*ab} is ababab, \{pattern 0 10} and \{letters 0 10} are bytes
 //!                              of /bytes/N and of any file
 //! << bytes to the client       all of them since the last such block, exactly
+//! >u /ws/echo                  a request for a WebSocket; more fields may follow the path, escaped
+//! <u                           its acceptance
+//! >w text hello                a client's frame, masked: [more] [rsv1|rsv2|rsv3|bare] KIND PAYLOAD,
+//!                              where KIND is continue, text, binary, close [CODE], ping, pong or
+//!                              opN, `more` leaves FIN away and `bare` the mask
+//! <w text hello                a server's frame
 //! <! 400 Bad Request: text     a whole refusal: this status and sentence, and the close
 //! !! an event: eof, drain, reset, clock +500ms, peer stops reading, peer reads 10 bytes,
 //!              peer reads on, files prompt|held|failing|truncated, files short 10
@@ -28,6 +34,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::driver::{Driver, FileMood, Habits};
+use super::frames;
 use super::world::{FakeFile, STARTED_UNIX_S, World, letters, pattern};
 
 /// One conversation.
@@ -122,16 +129,24 @@ impl Case {
         let rest = rest.strip_prefix(' ').unwrap_or(rest);
         let step = match kind {
             "% " => return self.setting(line[2..].trim()),
-            ">>" => {
-                let bytes = unescape(rest)?;
+            ">>" | ">u" | ">w" => {
+                let bytes = match kind {
+                    ">u" => frames::upgrade(rest.split_once(' ').unwrap_or((rest, "")))?,
+                    ">w" => frames::frame(rest, Some(frames::MASK))?,
+                    _ => unescape(rest)?,
+                };
                 if let Some((_, Step::Send(block))) = self.steps.last_mut() {
                     block.extend(bytes);
                     return Ok(());
                 }
                 Step::Send(bytes)
             }
-            "<<" => {
-                let bytes = unescape(rest)?;
+            "<<" | "<u" | "<w" => {
+                let bytes = match kind {
+                    "<u" => frames::ACCEPTED.to_vec(),
+                    "<w" => frames::frame(rest, None)?,
+                    _ => unescape(rest)?,
+                };
                 if let Some((_, Step::Expect(block))) = self.steps.last_mut() {
                     block.extend(bytes);
                     return Ok(());
@@ -149,7 +164,7 @@ impl Case {
             }
             "!!" => Step::Event(event(rest)?),
             "??" => Step::Fact(fact(rest)?),
-            _ => return Err("want one of % >> << <! !! ??".to_owned()),
+            _ => return Err("want one of % >> >u >w << <u <w <! !! ??".to_owned()),
         };
         self.steps.push((at, step));
         Ok(())
@@ -346,6 +361,8 @@ fn set_limit(limits: &mut Limits, name: &str, value: u64) -> Result<(), String> 
         "body_bytes_max" => limits.body_bytes_max = value,
         "output_high_water_bytes" => limits.output_high_water_bytes = value as usize,
         "file_read_bytes_max" => limits.file_read_bytes_max = value as usize,
+        "message_bytes_max" => limits.message_bytes_max = value as usize,
+        "push_high_water_bytes" => limits.push_high_water_bytes = value as usize,
         "keepalive_requests_max" => limits.keepalive_requests_max = value,
         "delay_ms_max" => limits.delay_ms_max = value,
         "work_us_max" => limits.work_us_max = value,
@@ -380,7 +397,7 @@ fn refusal(text: &str) -> Result<Vec<u8>, String> {
     .into_bytes())
 }
 
-fn unescape(text: &str) -> Result<Vec<u8>, String> {
+pub(super) fn unescape(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find('\\') {

@@ -2,7 +2,7 @@
 
 use std::str;
 
-use super::head::{Head, Method};
+use super::{Method, Request};
 use crate::files::FileEntry;
 
 /// What part of a file answers a request.
@@ -21,8 +21,8 @@ pub(super) enum Selection {
 }
 
 /// Decides by the precedence of RFC 9110 section 13.2.2.
-pub(super) fn select(head: &Head, file: &FileEntry) -> Selection {
-    let as_it_should_be = match (head.if_match, head.if_unmodified_since) {
+pub(super) fn select(request: &Request, file: &FileEntry) -> Selection {
+    let as_it_should_be = match (request.if_match, request.if_unmodified_since) {
         (Some(tags), _) => lists_tag(tags, &file.etag, Comparison::Strong),
         (None, Some(since)) => modified_since(since, file) != Some(true),
         (None, None) => true,
@@ -30,7 +30,7 @@ pub(super) fn select(head: &Head, file: &FileEntry) -> Selection {
     if !as_it_should_be {
         return Selection::PreconditionFailed;
     }
-    let known_already = match (head.if_none_match, head.if_modified_since) {
+    let known_already = match (request.if_none_match, request.if_modified_since) {
         (Some(tags), _) => lists_tag(tags, &file.etag, Comparison::Weak),
         (None, Some(since)) => modified_since(since, file) == Some(false),
         (None, None) => false,
@@ -38,9 +38,9 @@ pub(super) fn select(head: &Head, file: &FileEntry) -> Selection {
     if known_already {
         return Selection::NotModified;
     }
-    match head.range {
+    match request.range {
         // Ranges are defined for GET alone (section 14.2).
-        Some(range) if head.method == Method::Get && may_range(head, file) => {
+        Some(range) if request.method == Method::Get && may_range(request, file) => {
             parse_range(range, file.len)
         }
         _ => Selection::Whole,
@@ -72,8 +72,8 @@ fn modified_since(since: &[u8], file: &FileEntry) -> Option<bool> {
 }
 
 /// If-Range: the range counts only if the representation is still the one named, strongly.
-fn may_range(head: &Head, file: &FileEntry) -> bool {
-    head.if_range.is_none_or(|validator| {
+fn may_range(request: &Request, file: &FileEntry) -> bool {
+    request.if_range.is_none_or(|validator| {
         validator == file.etag.as_bytes() || validator == file.last_modified.as_bytes()
     })
 }

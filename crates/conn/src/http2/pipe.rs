@@ -1,0 +1,141 @@
+//! The socket that `h2` believes to have: two queues in memory, one of them lent.
+//!
+//! Keeps no waker. Whoever changes a queue polls the connection afterwards ([`Http2::advance`]),
+//! or it would sleep for ever on a change that nobody tells it of.
+//!
+//! [`Http2::advance`]: super::Http2::advance
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::output::Output;
+
+/// Both ends of the pipe; a clone is another handle to it. Never contended: only one thread at a
+/// time works on a connection, but it may be another one each time.
+#[derive(Clone, Debug)]
+pub(super) struct Pipe(Arc<Mutex<Queues>>);
+
+#[derive(Debug)]
+struct Queues {
+    /// What the peer sent; the first `read` bytes are with `h2` already. Unallocated when empty.
+    input: Vec<u8>,
+    read: usize,
+    /// The connection's output while `h2` is polled, so that what it writes is copied once.
+    output: Output,
+    /// Output that is too much: a write must then wait, and with it all reading, so that a peer
+    /// who asks (PING, SETTINGS, requests) and never reads is not listened to for ever.
+    output_max: usize,
+}
+
+impl Pipe {
+    pub(super) fn new(output_max: usize) -> Pipe {
+        let output = Output::default();
+        Pipe(Arc::new(Mutex::new(Queues { input: Vec::new(), read: 0, output, output_max })))
+    }
+
+    /// `input` comes behind what is not read yet; what is written goes behind what `output` has.
+    pub(super) fn lend(&self, input: &[u8], output: &mut Output) {
+        let mut queues = self.queues();
+        queues.input.extend_from_slice(input);
+        queues.output = std::mem::take(output);
+    }
+
+    /// Ends [`Pipe::lend`].
+    pub(super) fn give_back(&self, output: &mut Output) {
+        *output = std::mem::take(&mut self.queues().output);
+    }
+
+    /// Something may be written.
+    pub(super) fn has_room(&self) -> bool {
+        self.queues().room() > 0
+    }
+
+    /// All input is with `h2`.
+    pub(super) fn is_read(&self) -> bool {
+        self.queues().input.is_empty()
+    }
+
+    /// Bytes of output that wait now.
+    pub(super) fn written(&self) -> usize {
+        self.queues().output.len()
+    }
+
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        // Nothing panics under this lock half way through a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queues {
+    fn room(&self) -> usize {
+        self.output_max.saturating_sub(self.output.len())
+    }
+}
+
+impl AsyncRead for Pipe {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut queues = self.queues();
+        if queues.input.is_empty() {
+            // Never the end: what h2 does at the end of its input is to forget its output.
+            return Poll::Pending;
+        }
+        let unread = &queues.input[queues.read..];
+        let taken = unread.len().min(buffer.remaining());
+        buffer.put_slice(&unread[..taken]);
+        queues.read += taken;
+        if queues.read == queues.input.len() {
+            queues.input = Vec::new();
+            queues.read = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Pipe {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut queues = self.queues();
+        let mut room = queues.room();
+        if room == 0 {
+            return Poll::Pending;
+        }
+        let before = room;
+        for slice in slices {
+            let taken = slice.len().min(room);
+            queues.output.put(&slice[..taken]);
+            room -= taken;
+        }
+        Poll::Ready(Ok(before - room))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,146 @@
+//! A request's head: what the library has not checked of RFC 9113 section 8.3, and what this
+//! server asks for besides.
+//!
+//! The library refuses by itself, with a stream error: fields that belong to a connection, a TE
+//! other than trailers, upper case, unknown, repeated, misplaced or missing pseudo-fields, a
+//! Content-Length that is no number or not the body's length.
+
+use http::request::Parts;
+
+use crate::Limits;
+use crate::routes::{Method, Request, is_host_byte};
+
+/// Why a request is answered with an error: status and sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refusal(pub(super) &'static str, pub(super) &'static str);
+
+const fn malformed(what: &'static str) -> Refusal {
+    Refusal("400 Bad Request", what)
+}
+
+/// The body did not come in time.
+pub(super) const TIMEOUT: Refusal =
+    Refusal("408 Request Timeout", "the request did not arrive in time");
+
+/// The body is, or says it will be, longer than [`Limits::body_bytes_max`].
+pub(super) const TOO_LARGE: Refusal =
+    Refusal("413 Content Too Large", "the request body is too large");
+
+/// One request head, checked.
+#[derive(Debug)]
+pub(super) struct Head<'a> {
+    pub(super) request: Request<'a>,
+    pub(super) expect_continue: bool,
+}
+
+/// What the fields say.
+#[derive(Debug, Default)]
+struct Fields<'a> {
+    host: Option<&'a [u8]>,
+    content_length: Option<u64>,
+    expect_continue: bool,
+    if_match: Option<&'a [u8]>,
+    if_none_match: Option<&'a [u8]>,
+    if_modified_since: Option<&'a [u8]>,
+    if_unmodified_since: Option<&'a [u8]>,
+    if_range: Option<&'a [u8]>,
+    range: Option<&'a [u8]>,
+}
+
+/// Checks a head; `ended`: no body follows.
+pub(super) fn check<'a>(
+    parts: &'a Parts,
+    ended: bool,
+    limits: &Limits,
+) -> Result<Head<'a>, Refusal> {
+    let method = Method::named(parts.method.as_str())
+        .ok_or(Refusal("501 Not Implemented", "the method is not known here"))?;
+    let path = path(parts, method, limits)?;
+    let mut fields = Fields::default();
+    for (name, value) in &parts.headers {
+        note_field(&mut fields, name.as_str(), value.as_bytes())?;
+    }
+    check_host(parts, fields.host)?;
+    if fields.content_length.is_some_and(|length| length > limits.body_bytes_max) {
+        return Err(TOO_LARGE);
+    }
+    Ok(Head {
+        request: Request {
+            method,
+            path,
+            length: fields.content_length.or(ended.then_some(0)),
+            if_match: fields.if_match,
+            if_none_match: fields.if_none_match,
+            if_modified_since: fields.if_modified_since,
+            if_unmodified_since: fields.if_unmodified_since,
+            if_range: fields.if_range,
+            range: fields.range,
+        },
+        expect_continue: fields.expect_continue,
+    })
+}
+
+fn path<'a>(parts: &'a Parts, method: Method, limits: &Limits) -> Result<&'a str, Refusal> {
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    if target.len() > limits.target_bytes_max {
+        return Err(Refusal("414 URI Too Long", "the request target is too long"));
+    }
+    if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(malformed("the path has a byte that must be percent-encoded"));
+    }
+    let path = parts.uri.path();
+    if !(path.starts_with('/') || path == "*" && method == Method::Options) {
+        return Err(malformed("the path must begin with /"));
+    }
+    Ok(path)
+}
+
+fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Result<(), Refusal> {
+    match name {
+        "host" => {
+            if fields.host.replace(value).is_some() {
+                return Err(malformed("there are two Host fields"));
+            }
+        }
+        "content-length" => {
+            // The library has seen that the first one is a number.
+            let text = str::from_utf8(value).unwrap_or_default();
+            let length = text.parse().map_err(|_| TOO_LARGE)?;
+            if fields.content_length.replace(length).is_some() {
+                return Err(malformed("there are two Content-Length fields"));
+            }
+        }
+        "expect" => {
+            if !value.eq_ignore_ascii_case(b"100-continue") {
+                let sentence = "the only expectation known is 100-continue";
+                return Err(Refusal("417 Expectation Failed", sentence));
+            }
+            fields.expect_continue = true;
+        }
+        "range" => fields.range = Some(value),
+        "if-match" => fields.if_match = Some(value),
+        "if-range" => fields.if_range = Some(value),
+        "if-none-match" => fields.if_none_match = Some(value),
+        "if-modified-since" => fields.if_modified_since = Some(value),
+        "if-unmodified-since" => fields.if_unmodified_since = Some(value),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// RFC 9113 section 8.3.1: `:authority` or Host, and if both then the same; no user information.
+fn check_host(parts: &Parts, host: Option<&[u8]>) -> Result<(), Refusal> {
+    let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
+    if let (Some(authority), Some(host)) = (authority, host)
+        && !authority.eq_ignore_ascii_case(host)
+    {
+        return Err(malformed("the Host field and :authority differ"));
+    }
+    let Some(host) = authority.or(host).filter(|host| !host.is_empty()) else {
+        return Err(malformed("there is neither :authority nor Host"));
+    };
+    if !host.iter().all(|&byte| is_host_byte(byte)) {
+        return Err(malformed("the host is not one host"));
+    }
+    Ok(())
+}

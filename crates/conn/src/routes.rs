@@ -1,0 +1,409 @@
+//! The application: a small table of routes, the same in every model and every protocol.
+//!
+//! A protocol makes a [`Request`] of what it has parsed, is its [`Writer`] while the reply's head
+//! and what fits behind it are written, and streams what is left of the [`Reply`] in its own way.
+//!
+//! | route | reply |
+//! |---|---|
+//! | `/` | 13 bytes of text |
+//! | `/bytes/N` | N bytes of a known pattern |
+//! | `POST /echo` | the request's body |
+//! | `/delay/MS` | text, MS milliseconds later; the waiting is a deadline, not a sleep |
+//! | `/work/US` | text, after US microseconds of CPU |
+//! | `/files/...` | files under the document root |
+//! | `/stats` | the server's counters as JSON |
+
+mod selection;
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use selection::{Selection, select};
+
+use crate::files::{Entry, FileEntry};
+use crate::service::PATTERN_BYTES;
+use crate::{FileId, FileRead, Limits, Service};
+
+const HELLO: &str = "Hello, world!";
+pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Methods that RFC 9110 section 9.3 and RFC 5789 define. A known method that a route does not
+/// offer is 405, an unknown one 501.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Method {
+    Get,
+    Head,
+    Post,
+    Options,
+    /// Known, but offered by no route.
+    Other,
+}
+
+impl Method {
+    /// The method of this name; names are case-sensitive (RFC 9110 section 9.1).
+    pub(crate) fn named(name: &str) -> Option<Method> {
+        Some(match name {
+            "GET" => Method::Get,
+            "HEAD" => Method::Head,
+            "POST" => Method::Post,
+            "OPTIONS" => Method::Options,
+            "PUT" | "DELETE" | "PATCH" => Method::Other,
+            _ => return None,
+        })
+    }
+}
+
+/// What is asked, whichever protocol brought it.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) method: Method,
+    /// Path with its leading slash, query removed; `*` for `OPTIONS *`.
+    pub(crate) path: &'a str,
+    /// Length of the body; `None`: not said beforehand.
+    pub(crate) length: Option<u64>,
+    pub(crate) if_match: Option<&'a [u8]>,
+    pub(crate) if_none_match: Option<&'a [u8]>,
+    pub(crate) if_modified_since: Option<&'a [u8]>,
+    pub(crate) if_unmodified_since: Option<&'a [u8]>,
+    pub(crate) if_range: Option<&'a [u8]>,
+    pub(crate) range: Option<&'a [u8]>,
+}
+
+/// Fields that the routes send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Field {
+    AcceptRanges,
+    Allow,
+    ContentRange,
+    ContentType,
+    ETag,
+    LastModified,
+    Location,
+}
+
+/// Where a reply's head, and as much of its body as is at hand, is written: `begin`, the fields,
+/// `end`, and the body if there is one. Date and whatever the protocol itself has to say are the
+/// writer's own.
+pub(crate) trait Writer {
+    /// The head begins. `status` is the code and its reason.
+    fn begin(&mut self, status: &'static str);
+    fn field(&mut self, field: Field, value: &str);
+    /// A field whose value is part of the program: nothing need be copied.
+    fn constant(&mut self, field: Field, value: &'static str);
+    /// Content-Length, or for `None` whatever the protocol has instead.
+    fn length(&mut self, length: Option<u64>);
+    /// The head ends.
+    fn end(&mut self);
+    /// A body that is copied.
+    fn body(&mut self, body: &[u8]);
+    /// A body of which a handle is kept.
+    fn shared_body(&mut self, body: &Bytes);
+}
+
+/// What is left of a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// Nothing: all of it is written.
+    Complete,
+    /// `/echo`: the head goes out with the first body bytes, then what comes in goes out.
+    Echo { length: Option<u64>, head_sent: bool },
+    /// `/bytes/N`: from offset to end of the endless pattern.
+    Pattern { offset: u64, end: u64 },
+    /// `/files/...`: this part is still to be read by the driver.
+    File { id: FileId, offset: u64, end: u64 },
+    /// `/delay/MS`: all of it, once `due`, which the protocol says at `until`.
+    Delayed { millis: u64, until: Instant, due: bool, head_only: bool },
+}
+
+impl Reply {
+    /// The file part that is needed next.
+    pub(crate) fn wants_file(&self, limits: &Limits) -> Option<FileRead> {
+        match *self {
+            Reply::File { id, offset, end } if offset < end => {
+                let len = (end - offset).min(limits.file_read_bytes_max as u64) as usize;
+                Some(FileRead { file: id, offset, len })
+            }
+            _ => None,
+        }
+    }
+
+    /// What of `bytes`, just read, belongs to the reply.
+    pub(crate) fn take_file(&mut self, bytes: &Bytes) -> Option<Bytes> {
+        let Reply::File { offset, end, .. } = self else { return None };
+        let wanted = usize::try_from(*end - *offset).unwrap_or(usize::MAX);
+        let bytes = bytes.slice(..bytes.len().min(wanted));
+        *offset += bytes.len() as u64;
+        Some(bytes)
+    }
+
+    /// The next `most` bytes of `/bytes/N`, or fewer.
+    pub(crate) fn take_pattern(&mut self, service: &Service, most: usize) -> Option<Bytes> {
+        let Reply::Pattern { offset, end } = self else { return None };
+        let start = (*offset % PATTERN_BYTES as u64) as usize;
+        let len = ((PATTERN_BYTES - start).min(most) as u64).min(*end - *offset) as usize;
+        *offset += len as u64;
+        (len > 0).then(|| service.pattern.slice(start..start + len))
+    }
+}
+
+/// Chooses the reply to `request` and begins it.
+pub(crate) fn route<W: Writer>(
+    service: &Service,
+    now: Instant,
+    request: &Request,
+    out: &mut W,
+) -> Reply {
+    let mut route = Route { service, now, request, out };
+    if request.path == "*" {
+        return route.allow("204 No Content", "GET, HEAD, POST, OPTIONS");
+    }
+    let (name, rest) = split(request.path);
+    match (name, rest) {
+        ("", None) => route.readable(|r| r.text("200 OK", HELLO)),
+        ("bytes", Some(n)) => route.readable(|r| r.bytes(n)),
+        ("echo", None) => route.echo(),
+        ("delay", Some(millis)) => route.readable(|r| r.delay(millis)),
+        ("work", Some(micros)) => route.readable(|r| r.work(micros)),
+        ("files", Some(path)) => route.readable(|r| r.file(path)),
+        ("files", None) => route.readable(Route::add_slash),
+        ("stats", None) => route.readable(Route::stats),
+        _ => route.text("404 Not Found", "no such route; try / or /stats"),
+    }
+}
+
+/// True for the one route that does something with a request's body.
+pub(crate) fn reads_body(request: &Request) -> bool {
+    request.method == Method::Post && request.path == "/echo"
+}
+
+/// `/name/rest` as (name, rest).
+fn split(path: &str) -> (&str, Option<&str>) {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    match path.split_once('/') {
+        Some((name, rest)) => (name, Some(rest)),
+        None => (path, None),
+    }
+}
+
+struct Route<'r, W> {
+    service: &'r Service,
+    now: Instant,
+    request: &'r Request<'r>,
+    out: &'r mut W,
+}
+
+impl<W: Writer> Route<'_, W> {
+    /// A route that offers GET and HEAD.
+    fn readable(&mut self, reply: impl FnOnce(&mut Self) -> Reply) -> Reply {
+        match self.request.method {
+            Method::Get | Method::Head => reply(self),
+            Method::Options => self.allow("204 No Content", "GET, HEAD, OPTIONS"),
+            Method::Post | Method::Other => {
+                self.allow("405 Method Not Allowed", "GET, HEAD, OPTIONS")
+            }
+        }
+    }
+
+    fn allow(&mut self, status: &'static str, methods: &'static str) -> Reply {
+        self.out.begin(status);
+        self.out.constant(Field::Allow, methods);
+        // RFC 9110 section 8.6: no Content-Length in a 204.
+        if !status.starts_with("204") {
+            self.out.length(Some(0));
+        }
+        self.out.end();
+        Reply::Complete
+    }
+
+    fn text(&mut self, status: &'static str, text: &str) -> Reply {
+        put_text(self.out, status, text, self.head_only());
+        Reply::Complete
+    }
+
+    fn bytes(&mut self, n: &str) -> Reply {
+        let Some(end) = number(n, self.service.limits.reply_bytes_max) else {
+            return self.text("400 Bad Request", "/bytes/N wants a number of bytes within limits");
+        };
+        self.out.begin("200 OK");
+        self.out.constant(Field::ContentType, TEXT);
+        self.out.length(Some(end));
+        self.out.end();
+        if self.head_only() || end == 0 {
+            Reply::Complete
+        } else {
+            Reply::Pattern { offset: 0, end }
+        }
+    }
+
+    fn echo(&mut self) -> Reply {
+        match self.request.method {
+            Method::Post => {}
+            Method::Options => return self.allow("204 No Content", "POST, OPTIONS"),
+            _ => return self.allow("405 Method Not Allowed", "POST, OPTIONS"),
+        }
+        Reply::Echo { length: self.request.length, head_sent: false }
+    }
+
+    fn delay(&mut self, millis: &str) -> Reply {
+        let Some(millis) = number(millis, self.service.limits.delay_ms_max) else {
+            return self.text("400 Bad Request", "/delay/MS wants milliseconds within limits");
+        };
+        let until = self.now + Duration::from_millis(millis);
+        Reply::Delayed { millis, until, due: false, head_only: self.head_only() }
+    }
+
+    fn work(&mut self, micros: &str) -> Reply {
+        let Some(micros) = number(micros, self.service.limits.work_us_max) else {
+            return self.text("400 Bad Request", "/work/US wants microseconds within limits");
+        };
+        self.service.common.host.burn(Duration::from_micros(micros));
+        self.text("200 OK", &format!("worked for {micros} us\n"))
+    }
+
+    fn stats(&mut self) -> Reply {
+        let json = self.service.common.host.stats_json();
+        put_body(self.out, "200 OK", "application/json", json.as_bytes(), self.head_only());
+        Reply::Complete
+    }
+
+    /// A directory without its slash: the links of its listing would lead elsewhere from there.
+    fn add_slash(&mut self) -> Reply {
+        // Only visible ASCII gets this far, so the path cannot break out of the field.
+        let location = format!("{}/", self.request.path);
+        self.out.begin("301 Moved Permanently");
+        self.out.field(Field::Location, &location);
+        self.out.length(Some(0));
+        self.out.end();
+        Reply::Complete
+    }
+
+    /// A listing is as long as its directory, so it is queued and not copied.
+    fn index(&mut self, html: &Bytes) -> Reply {
+        self.out.begin("200 OK");
+        self.out.constant(Field::ContentType, "text/html; charset=utf-8");
+        self.out.length(Some(html.len() as u64));
+        self.out.end();
+        if !self.head_only() {
+            self.out.shared_body(html);
+        }
+        Reply::Complete
+    }
+
+    fn file(&mut self, encoded: &str) -> Reply {
+        let service = self.service;
+        let Some(files) = &service.common.files else {
+            return self.text("404 Not Found", "this server has no document root (--root DIR)");
+        };
+        let path = percent_encoding::percent_decode_str(encoded).decode_utf8_lossy();
+        match files.get(&path) {
+            Some(Entry::File(file)) => self.file_entry(file),
+            Some(Entry::Index(html)) => self.index(html),
+            None if files.get(&format!("{path}/")).is_some() => self.add_slash(),
+            None => self.text("404 Not Found", "no such file under the document root"),
+        }
+    }
+
+    fn file_entry(&mut self, file: &FileEntry) -> Reply {
+        let selection = select(self.request, file);
+        let (status, start, end) = match selection {
+            Selection::Whole => ("200 OK", 0, file.len),
+            Selection::Part(start, end) => ("206 Partial Content", start, end),
+            Selection::NotModified => ("304 Not Modified", 0, 0),
+            Selection::PreconditionFailed => ("412 Precondition Failed", 0, 0),
+            Selection::Unsatisfiable => ("416 Range Not Satisfiable", 0, 0),
+        };
+        let out = &mut *self.out;
+        out.begin(status);
+        out.field(Field::ETag, &file.etag);
+        out.field(Field::LastModified, &file.last_modified);
+        out.constant(Field::AcceptRanges, "bytes");
+        match selection {
+            Selection::NotModified => {}
+            Selection::PreconditionFailed => out.length(Some(0)),
+            Selection::Unsatisfiable => {
+                out.field(Field::ContentRange, &format!("bytes */{}", file.len));
+                out.length(Some(0));
+            }
+            Selection::Part(..) => {
+                let range = format!("bytes {start}-{}/{}", end - 1, file.len);
+                out.field(Field::ContentRange, &range);
+                out.field(Field::ContentType, &file.content_type);
+                out.length(Some(end - start));
+            }
+            Selection::Whole => {
+                out.field(Field::ContentType, &file.content_type);
+                out.length(Some(end));
+            }
+        }
+        out.end();
+        if self.head_only() || start == end {
+            Reply::Complete
+        } else {
+            Reply::File { id: file.id, offset: start, end }
+        }
+    }
+
+    fn head_only(&self) -> bool {
+        self.request.method == Method::Head
+    }
+}
+
+/// The whole reply to a request that is refused: status, and a sentence.
+pub(crate) fn put_refusal<W: Writer>(
+    out: &mut W,
+    status: &'static str,
+    sentence: &str,
+    head_only: bool,
+) {
+    put_text(out, status, &format!("{sentence}\n"), head_only);
+}
+
+/// The reply of `/delay/MS`, when its time has come.
+pub(crate) fn put_delayed<W: Writer>(out: &mut W, millis: u64, head_only: bool) {
+    put_text(out, "200 OK", &format!("waited for {millis} ms\n"), head_only);
+}
+
+/// The head of `/echo`'s reply.
+pub(crate) fn put_echo_head<W: Writer>(out: &mut W, length: Option<u64>) {
+    out.begin("200 OK");
+    out.constant(Field::ContentType, "application/octet-stream");
+    out.length(length);
+    out.end();
+}
+
+fn put_text<W: Writer>(out: &mut W, status: &'static str, text: &str, head_only: bool) {
+    put_body(out, status, TEXT, text.as_bytes(), head_only);
+}
+
+fn put_body<W: Writer>(
+    out: &mut W,
+    status: &'static str,
+    content_type: &'static str,
+    body: &[u8],
+    head_only: bool,
+) {
+    out.begin(status);
+    out.constant(Field::ContentType, content_type);
+    out.length(Some(body.len() as u64));
+    out.end();
+    if !head_only {
+        out.body(body);
+    }
+}
+
+/// A decimal number up to `max`.
+pub(crate) fn number(text: &str, max: u64) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|&n| digits && n <= max)
+}
+
+/// What a host and a port are made of (RFC 3986 section 3.2.2). The comma is left out, though it
+/// may stand in a name: two Host fields joined by somebody on the way look like that.
+pub(crate) fn is_host_byte(byte: u8) -> bool {
+    // A pattern and not a search in a string: it compiles to a test of one bit.
+    matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'.' | b'_' | b'~' | b'%')
+        || matches!(
+            byte,
+            b'!' | b'$' | b'&' | b'\'' | b'('..=b'+' | b';' | b'=' | b':' | b'[' | b']'
+        )
+}
