@@ -1,14 +1,12 @@
 //! The generator over HTTP/2, against servers that answer out of order, wrongly, or leave.
 
-mod support;
-
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use load::{Error, Length, Pace, Plan, Silent, run};
 use record::{Arrivals, LoadOutcome};
 
-use support::{Test, assert_exact, plan, server};
+use crate::support::{Test, assert_exact, plan, server};
 
 const HEADERS: u8 = 1;
 const DATA: u8 = 0;
