@@ -184,7 +184,7 @@ fn sum_up(
         tls: agreed.map(|agreed| tls_outcome(agreed, &tally)).transpose()?,
         fan_out: plan
             .fan_out
-            .then(|| FanOut { members: plan.connections, messages: tally.messages }),
+            .then_some(FanOut { members: plan.connections, messages: tally.messages }),
         requests: tally.requests,
         errors: tally.errors_sum(),
         errors_in_warmup,

@@ -1,5 +1,5 @@
-//! The generator against servers of a few lines, protocol by protocol: right ones, and ones that are
-//! wrong in one way each.
+//! The generator against servers of a few lines, protocol by protocol: right ones, and ones that
+//! are wrong in one way each.
 
 mod plain;
 mod rooms;
