@@ -14,8 +14,11 @@
 //! ```
 //!
 //! Reading order: [`Plan`] (what is asked for), `engine` (the epoll loop), `connection` (what one
-//! connection remembers), `codec` (what a protocol must answer), `http1` and `echo` (two answers),
-//! `schedule` (who decides when the next request is sent), `open_loop` (when it is the clock).
+//! connection remembers), `outgoing` (what it has to send, and in which order), `tls` (between it
+//! and its socket), `codec` (what a protocol must answer), `http1`, `http2`, `websocket` and `echo`
+//! (four answers), `schedule` (who decides when the next request is sent), `open_loop` (when it is
+//! the clock), `engine::fan_out` (when one speaks and all others listen), `dialogue` (connections
+//! apart from the load: the probe, and those that stay silent).
 #![forbid(unsafe_code)]
 
 #[cfg(not(target_os = "linux"))]
@@ -48,6 +51,7 @@ mod schedule;
 mod socket;
 mod tally;
 mod tls;
+mod websocket;
 
 pub use error::Error;
 pub use live::{Live, Progress, Stage};

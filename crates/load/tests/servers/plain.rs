@@ -1,7 +1,4 @@
-//! The generator against servers that are right, and against servers that are wrong in one way
-//! each.
-
-mod support;
+//! Echo and HTTP/1.1.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
@@ -14,7 +11,7 @@ use load::{
 };
 use record::{Arrivals, LoadOutcome, OpenLoop};
 
-use support::{Test, assert_exact, echo, http, ok, plan, server};
+use crate::support::{Test, assert_exact, echo, http, ok, plan, server};
 
 #[test]
 fn echo_messages_of_all_sizes_and_depths() -> Test {

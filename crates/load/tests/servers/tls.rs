@@ -1,8 +1,6 @@
 //! The generator over TLS, against rustls's server: right ones, and ones that are wrong in one way
 //! each.
 
-mod support;
-
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -15,7 +13,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 
-use support::{Test, assert_exact, echo, http, ok, plan, server};
+use crate::support::{Test, assert_exact, echo, http, ok, plan, server};
 
 type Stream = StreamOwned<ServerConnection, TcpStream>;
 

@@ -1,0 +1,8 @@
+//! The generator against servers of a few lines, protocol by protocol: right ones, and ones that
+//! are wrong in one way each.
+
+mod plain;
+mod rooms;
+mod streams;
+mod support;
+mod tls;
