@@ -158,6 +158,21 @@ impl Client {
         bytes
     }
 
+    /// Fills `bytes`; false when the connection ends, by FIN or by RST, at or in them.
+    ///
+    /// # Panics
+    /// When nothing comes.
+    #[track_caller]
+    pub(crate) fn read_exact_or_end(&mut self, bytes: &mut [u8]) -> bool {
+        match self.reader.read_exact(bytes) {
+            Ok(()) => true,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                panic!("nothing came within {GUARD:?}, and no end")
+            }
+            Err(_) => false,
+        }
+    }
+
     /// Everything up to the server's FIN.
     ///
     /// # Panics

@@ -9,6 +9,7 @@
 
 mod catalog;
 mod client;
+pub mod http2;
 mod process;
 mod server;
 mod websocket;

@@ -24,7 +24,8 @@ pub struct Server {
     /// Its first line on stdout.
     pub first_line: String,
     child: Child,
-    stdout: Receiver<String>,
+    /// Locked, so that cases on several threads can share a server.
+    stdout: Mutex<Receiver<String>>,
     stderr: Arc<Mutex<String>>,
     stderr_reader: Option<JoinHandle<()>>,
 }
@@ -72,16 +73,17 @@ impl Server {
         let stderr = Arc::new(Mutex::new(String::new()));
         let stderr_reader = child.stderr.take().map(|pipe| collect(pipe, Arc::clone(&stderr)));
         let stdout = child.stdout.take().map(lines).expect("stdout is a pipe");
+        let first_line = stdout.recv_timeout(GUARD);
         let mut server = Server {
             variant: variant.clone(),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             first_line: String::new(),
             child,
-            stdout,
+            stdout: Mutex::new(stdout),
             stderr,
             stderr_reader,
         };
-        match server.stdout.recv_timeout(GUARD) {
+        match first_line {
             Ok(line) => server.first_line = line,
             Err(error) => panic!("no first line on stdout ({error}): {}", server.stderr()),
         }
@@ -148,9 +150,10 @@ impl Server {
     pub fn wait(mut self) -> Ended {
         let deadline = Instant::now() + GUARD;
         let mut stdout = Vec::new();
+        let lines = self.stdout.get_mut().unwrap_or_else(PoisonError::into_inner);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.stdout.recv_timeout(left) {
+            match lines.recv_timeout(left) {
                 Ok(line) => stdout.push(line),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => panic!("still running after {GUARD:?}"),

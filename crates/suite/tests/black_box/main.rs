@@ -14,12 +14,15 @@ mod echo;
 mod errors;
 mod exhaustion;
 mod files;
+mod http2;
 mod limits;
 mod requests;
 mod stop;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use http2::{limits as http2_limits, stop as http2_stop, tools as http2_tools};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use suite::{Variant, catalog};
@@ -89,6 +92,7 @@ fn table() -> Vec<Case> {
     cases.extend(http_cases());
     cases.extend(limit_cases());
     cases.extend(chat_cases());
+    cases.extend(http2_cases());
     cases
 }
 
@@ -214,6 +218,35 @@ fn limit_cases() -> Vec<Case> {
     cases
 }
 
+/// Those that need a server of their own; the rules of RFC 9113 are [`http2::rows`].
+fn http2_cases() -> Vec<Case> {
+    let mut cases = cases![Model:
+        http2_tools::curl,
+        http2_tools::nghttp,
+        http2_tools::h2load,
+    ];
+    cases.extend(cases![Flavours:
+        http2_limits::rapid_reset,
+        http2_limits::resets_provoked,
+        http2_limits::continuation_flood,
+        http2_limits::header_list_too_large,
+        http2_limits::hpack_bomb,
+        http2_limits::ping_flood_unread,
+        http2_limits::settings_flood_unread,
+        http2_limits::ping_flood_read,
+        http2_limits::frames_without_effect,
+        http2_limits::stuck_streams,
+        http2_limits::stuck_uploads,
+        http2_limits::idle_timeout,
+        http2_limits::preface_timeout,
+        http2_limits::keepalive_requests,
+        http2_stop::idle_connections_are_told,
+        http2_stop::open_streams_are_finished,
+        http2_stop::stuck_stream_is_cut,
+    ]);
+    cases
+}
+
 fn trials(variants: &[Variant]) -> Vec<Trial> {
     let mut trials = Vec::new();
     for variant in variants {
@@ -223,21 +256,35 @@ fn trials(variants: &[Variant]) -> Vec<Trial> {
             }
             let variant = variant.clone();
             let name = format!("{}::{}", variant.label, case.name);
-            trials.push(Trial::ignorable_test(name, move || run(&case, &variant)));
+            let body = move || run(case.name, &variant, || (case.run)(&variant));
+            trials.push(Trial::ignorable_test(name, body));
+        }
+        // One server for all rows of a variant: the last one that runs stops it.
+        let shared = http2::Shared::new(variant);
+        for (row, how) in http2::rows() {
+            let shared = Arc::clone(&shared);
+            let variant = variant.clone();
+            let name = format!("{}::http2::{row}", variant.label);
+            let body = move || run(row, &variant, || shared.run(how));
+            trials.push(Trial::ignorable_test(name, body));
         }
     }
     trials
 }
 
-fn run(case: &Case, variant: &Variant) -> Result<Completion, Failed> {
+fn run(
+    name: &str,
+    variant: &Variant,
+    body: impl FnOnce() -> Outcome,
+) -> Result<Completion, Failed> {
     let outcome = match variant.model.unavailable() {
         Some(reason) => Outcome::Skipped(reason.to_owned()),
-        None => (case.run)(variant),
+        None => body(),
     };
     match outcome {
         Outcome::Passed => Ok(Completion::Completed),
         Outcome::Skipped(reason) => {
-            println!("SKIP {}::{}: {reason}", variant.label, case.name);
+            println!("SKIP {}::{name}: {reason}", variant.label);
             Ok(Completion::ignored_with(reason))
         }
     }
