@@ -80,8 +80,13 @@ pub struct Driver {
 impl Driver {
     /// A connection that was accepted just now.
     pub fn new(world: &World, habits: Habits) -> Driver {
+        Driver::at(world, habits, Address::alone())
+    }
+
+    /// The same, where others can reach it.
+    pub fn at(world: &World, habits: Habits, address: Address) -> Driver {
         Driver {
-            conn: Conn::new(&world.service, Address::alone(), world.started),
+            conn: Conn::new(&world.service, address, world.started),
             file_mood: FileMood::Prompt,
             limits: world.service.limits.clone(),
             habits,
@@ -106,6 +111,12 @@ impl Driver {
     /// The peer's FIN arrives, after everything before it.
     pub fn arrive_eof(&mut self) {
         self.arrivals.push_back(Arrival::Eof);
+        self.run();
+    }
+
+    /// Its bell was rung.
+    pub fn woken(&mut self) {
+        self.conn.woken(self.now);
         self.run();
     }
 
