@@ -143,7 +143,7 @@ fn tls_cases() -> Vec<Case> {
         tls::curl_over_both_versions,
         tls::protocol_is_negotiated,
         tls::sessions_are_resumed,
-        tls::plain_text_is_cut,
+        tls::plain_text_is_refused,
         tls::websocket_over_tls,
     ]);
     cases

@@ -156,10 +156,18 @@ pub fn sessions_are_resumed(variant: &Variant) -> Outcome {
     Outcome::Passed
 }
 
-pub fn plain_text_is_cut(variant: &Variant) {
+pub fn plain_text_is_refused(variant: &Variant) {
     let state = directory();
     let server = start(variant, state.path(), &[]);
-    for bytes in [get("/"), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), vec![0; 600]] {
+    // Whoever forgot the s of https is told so in a language that he understands.
+    let mut client = server.connect();
+    client.send(&get("/"));
+    let reply = client.reply();
+    assert_eq!(reply.status, 400);
+    assert!(String::from_utf8_lossy(&reply.body).contains("TLS"), "{reply:?}");
+    client.expect_end();
+    drop(client);
+    for bytes in [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), vec![0; 600]] {
         let mut client = server.connect();
         client.send(&bytes);
         let told = client.read_until_cut();
