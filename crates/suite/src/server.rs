@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,6 +50,21 @@ impl Server {
     #[track_caller]
     pub fn start(variant: &Variant, flags: &[&str]) -> Server {
         let command = Command::new(&variant.model.executable);
+        Server::spawn(command, variant, flags)
+    }
+
+    /// The same, with one more variable in its environment.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[track_caller]
+    pub fn start_with_variable(
+        variant: &Variant,
+        flags: &[&str],
+        (name, value): (&str, &Path),
+    ) -> Server {
+        let mut command = Command::new(&variant.model.executable);
+        command.env(name, value);
         Server::spawn(command, variant, flags)
     }
 

@@ -18,6 +18,8 @@ mod http2;
 mod limits;
 mod requests;
 mod stop;
+mod tls;
+mod websocket;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -92,6 +94,8 @@ fn table() -> Vec<Case> {
     cases.extend(http_cases());
     cases.extend(limit_cases());
     cases.extend(chat_cases());
+    cases.extend(websocket_cases());
+    cases.extend(tls_cases());
     cases.extend(http2_cases());
     cases
 }
@@ -111,6 +115,38 @@ fn chat_cases() -> Vec<Case> {
         chat::open_websockets_are_closed,
         chat::silent_websockets_are_cut,
     ]
+}
+
+fn websocket_cases() -> Vec<Case> {
+    let mut cases = cases![Model: websocket::upgrade_is_refused, websocket::origin_is_checked];
+    cases.extend(cases![Flavours:
+        websocket::upgrade_is_answered,
+        websocket::frames_right_behind_the_upgrade,
+        websocket::echo_of_every_length,
+        websocket::echo_in_order,
+        websocket::echo_of_fragments,
+        websocket::byte_at_a_time,
+        websocket::pings,
+        websocket::closing,
+        websocket::faults_have_codes,
+    ]);
+    cases
+}
+
+fn tls_cases() -> Vec<Case> {
+    let mut cases = cases![Model:
+        tls::mistakes_get_one_sentence,
+        tls::certificate_is_made_once,
+        tls::certificate_of_files,
+    ];
+    cases.extend(cases![Flavours:
+        tls::curl_over_both_versions,
+        tls::protocol_is_negotiated,
+        tls::sessions_are_resumed,
+        tls::plain_text_is_refused,
+        tls::websocket_over_tls,
+    ]);
+    cases
 }
 
 fn contract_cases() -> Vec<Case> {
