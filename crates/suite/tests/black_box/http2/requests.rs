@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use suite::http2::code::CANCEL;
 use suite::http2::setting::*;
-use suite::http2::{FRAME_SIZE, Frame, Http2};
+use suite::http2::{FRAME_SIZE, Frame, Http2, hpack};
 use suite::{Head, Server, pattern};
 
 use super::{OpenRow, RawRow};
@@ -227,9 +227,9 @@ pub const RAW_ROWS: &[RawRow] = &[("requests: all routes are as in HTTP/1.1", |s
             c.request(method, target, fields)
         } else {
             let block = [
-                suite::http2::hpack::request(method, target),
-                suite::http2::hpack::literals(fields),
-                suite::http2::hpack::literal("content-length", body.len().to_string()),
+                hpack::request(method, target),
+                hpack::literals(fields),
+                hpack::literal("content-length", body.len().to_string()),
             ];
             let stream = c.open_stream(&block.concat(), false);
             c.send_data(stream, body.as_bytes(), true);
@@ -271,7 +271,9 @@ fn interleave(c: &mut Http2, path: &str) {
     c.set(&[(INITIAL_WINDOW_SIZE, 4_000_000)]);
     c.grant(0, 8_000_000);
     c.refill = false;
-    let (one, other) = (c.get(path), c.get(path));
+    // In one write: sockets hold megabytes, so that one reply could be out before the other request.
+    let (one, other) = (c.next_stream(), c.next_stream() + 2);
+    c.send([one, other].map(|stream| Frame::headers(stream, hpack::request("GET", path), true)));
     assert!(c.reply(one).body == c.reply(other).body, "two replies to one request");
     let of_them = c.arrivals.iter().map(|&(stream, _)| stream);
     let mut turns: Vec<u32> = of_them.filter(|stream| [one, other].contains(stream)).collect();
