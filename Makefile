@@ -1,5 +1,5 @@
 # Everything that outgrows three lines is a subcommand of iolab.
-.PHONY: build test bench-all bench-quick bench-peers check-instrument report
+.PHONY: build test conformance bench-all bench-quick bench-peers check-instrument report
 
 build:
 	cargo build --release --workspace
@@ -8,19 +8,23 @@ test:
 	cargo build --workspace --locked
 	cargo test --workspace --locked
 
+# Suites and clients that others wrote, against every server: Autobahn, nghttp, h2load, curl, chromium. MODELS="epoll uring"
+conformance: build
+	scripts/conformance/run $(MODELS)
+
 bench-all: build
-	target/release/iolab bench --budget 10m
+	target/release/iolab bench --budget 13m
 
 bench-quick: build
 	target/release/iolab bench --preset quick
 
 # Other servers through the same contract; installs what is missing (with root) and says what and why.
-PEERS = epoll,uring,nginx,h2o,apache+mpm=prefork,apache+mpm=worker,apache+mpm=event,hyper,may
+PEERS = epoll,uring,nginx,nginx+http2=on,h2o,hyper,hyper+http2=on,may,apache+mpm=prefork,apache+mpm=worker,apache+mpm=event
 bench-peers: build
 	scripts/peers/install
 	cargo build --release --locked --manifest-path scripts/peers/rust/Cargo.toml --target-dir target/peers
 	scripts/peers/same-sockets target/release/iolab bench --servers scripts/peers:target/peers/release --models $(PEERS) \
-	    --workloads http-keepalive,http-pipelined,http-connect,file-100k
+	    --workloads http-keepalive,http-pipelined,http-connect,h2-streams,h2-one,file-100k
 
 # The instrument tested on itself; OUT=results/FOLDER puts instrument.json beside a result.
 check-instrument: build

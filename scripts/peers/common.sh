@@ -7,12 +7,12 @@
 # and defines
 #   configure           writes $work/conf for $host, $port, $workers, $root, $idle_s, $requests
 #   launch              starts the program with it in the background (through `tied`)
-# optionally own_flag FLAG VALUE (true if it is one of its own), own_usage, flavours (JSON), stop_signal, and is_up
+# optionally own_flag FLAG VALUE (true if it is one of its own), own_usage, flavours (JSON), protocols (JSON), stop_signal, is_up
 # (true when everything that will serve is there: bench looks for the processes of a server once).
 # shellcheck shell=bash disable=SC2034,SC2154
 set -euo pipefail
 
-flavours='[]' stop_signal=TERM listen=127.0.0.1:0 workers=1 root='' describe='' idle_s=30 drain_s=5 requests=0
+flavours='[]' protocols='["http"]' stop_signal=TERM listen=127.0.0.1:0 workers=1 root='' describe='' idle_s=30 drain_s=5 requests=0
 number='^[0-9]+$'
 
 fail() { echo "serve-$name: $1" >&2; exit 2; }
@@ -58,7 +58,7 @@ read_flags() {
 describe() {
     local unavailable=null
     command -v "$program" >/dev/null || unavailable="\"$program is not installed; apt-get install $package\""
-    echo '{"name":"'"$name"'","description":"'"$description"'","place":{"blocking":'"${blocking:-false}"',"synchronous":true},"protocols":["http"],"paths":["/","/files/*"],"workers":"loops","limits":{"connections_max":'"$limit"',"connections_max_reason":"'"$limit_reason"'"},"flavours":'"$flavours"',"unavailable":'"$unavailable"'}'
+    echo '{"name":"'"$name"'","description":"'"$description"'","place":{"blocking":'"${blocking:-false}"',"synchronous":true},"protocols":'"$protocols"',"paths":["/","/files/*"],"workers":"loops","limits":{"connections_max":'"$limit"',"connections_max_reason":"'"$limit_reason"'"},"flavours":'"$flavours"',"unavailable":'"$unavailable"'}'
 }
 
 # Runs a program whose life ends with ours, even if we are killed.

@@ -22,6 +22,8 @@ pub enum Outcome {
     Rejected,
     /// The peer sent FIN in the middle of a request.
     Truncated,
+    /// There was no TLS session: no TLS at all, nothing that both sides know, or not in time.
+    HandshakeFailed,
     /// The socket failed, or the model cut the connection.
     Reset,
     /// A file could not be read to the length that was promised.
@@ -40,7 +42,10 @@ pub struct Counters {
     accepted: AtomicU64,
     refused: AtomicU64,
     closed: [AtomicU64; OUTCOMES],
+    handshakes_full: AtomicU64,
+    handshakes_resumed: AtomicU64,
     requests: AtomicU64,
+    chat_members_dropped: AtomicU64,
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
 }
@@ -56,8 +61,14 @@ pub struct Totals {
     pub connections_refused: u64,
     /// Ended connections by outcome.
     pub connections_ended: Ended,
-    /// Requests answered (echo: reads answered).
+    /// TLS handshakes completed from nothing; those that failed are ended connections.
+    pub handshakes_full: u64,
+    /// TLS handshakes completed by an earlier session's secret (RFC 8446 section 2.2).
+    pub handshakes_resumed: u64,
+    /// Requests answered (echo: reads answered; WebSocket: messages received).
     pub requests: u64,
+    /// Members that were too slow for the chat, and were dropped from it.
+    pub chat_members_dropped: u64,
     /// Bytes read from sockets.
     pub bytes_received: u64,
     /// Bytes written to sockets.
@@ -75,6 +86,7 @@ pub struct Ended {
     pub write_timeout: u64,
     pub rejected: u64,
     pub truncated: u64,
+    pub handshake_failed: u64,
     pub reset: u64,
     pub file_failed: u64,
     pub drain_timeout: u64,
@@ -94,8 +106,18 @@ impl Counters {
         self.closed[outcome as usize].fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn handshake(&self, resumed: bool) {
+        let count = if resumed { &self.handshakes_resumed } else { &self.handshakes_full };
+        count.fetch_add(1, Relaxed);
+    }
+
     pub(crate) fn request(&self) {
         self.requests.fetch_add(1, Relaxed);
+    }
+
+    /// `members` were too slow for the chat.
+    pub(crate) fn chat_dropped(&self, members: u64) {
+        self.chat_members_dropped.fetch_add(members, Relaxed);
     }
 
     pub(crate) fn received(&self, bytes: usize) {
@@ -132,10 +154,14 @@ impl Totals {
         self.connections_ended.write_timeout += closed(Outcome::WriteTimeout);
         self.connections_ended.rejected += closed(Outcome::Rejected);
         self.connections_ended.truncated += closed(Outcome::Truncated);
+        self.connections_ended.handshake_failed += closed(Outcome::HandshakeFailed);
         self.connections_ended.reset += closed(Outcome::Reset);
         self.connections_ended.file_failed += closed(Outcome::FileFailed);
         self.connections_ended.drain_timeout += closed(Outcome::DrainTimeout);
+        self.handshakes_full += worker.handshakes_full.load(Relaxed);
+        self.handshakes_resumed += worker.handshakes_resumed.load(Relaxed);
         self.requests += worker.requests.load(Relaxed);
+        self.chat_members_dropped += worker.chat_members_dropped.load(Relaxed);
         self.bytes_received += worker.bytes_received.load(Relaxed);
         self.bytes_sent += worker.bytes_sent.load(Relaxed);
     }

@@ -55,8 +55,14 @@ impl Deadlines {
 
     /// Clears what belongs to taking requests; writing, lingering and draining go on.
     pub(crate) fn clear_requests(&mut self) {
-        const REQUESTS: [Deadline; 5] =
-            [Deadline::Idle, Deadline::Head, Deadline::Body, Deadline::Reply, Deadline::Push];
+        const REQUESTS: [Deadline; 6] = [
+            Deadline::Idle,
+            Deadline::Head,
+            Deadline::Body,
+            Deadline::Reply,
+            Deadline::Push,
+            Deadline::Handshake,
+        ];
         for deadline in REQUESTS {
             self.clear(deadline);
         }

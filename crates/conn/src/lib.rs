@@ -29,9 +29,11 @@ mod http1;
 mod http2;
 mod hub;
 mod limits;
+mod origin;
 mod output;
 mod routes;
 mod service;
+mod tls;
 mod websocket;
 
 use std::fmt;
@@ -50,15 +52,18 @@ use http1::Http1;
 use http2::Http2;
 pub use hub::Hub;
 pub use limits::Limits;
+pub use origin::check_origin;
 use output::Output;
 pub use service::{Clock, Common, Host, Protocol, Service};
+use tls::Tls;
 use websocket::WebSocket;
 
 /// Input that a protocol may leave unprocessed (behind a delayed reply, or while the peer does not
 /// read) before the driver is asked to stop reading: as much as the largest head, so that a head
 /// can always arrive whole.
 fn stash_is_full(stash: &[u8], limits: &Limits) -> bool {
-    stash.len() >= limits.head_bytes_max
+    // A control frame of a WebSocket is waited for whole.
+    stash.len() >= limits.head_bytes_max.max(websocket::INPUT_KEPT_MAX)
 }
 
 /// What a connection waits for: the driver's whole knowledge of the protocol.
@@ -117,6 +122,8 @@ pub struct Conn {
     service: Arc<Service>,
     /// Where others reach this connection's driver.
     address: Address,
+    /// Between the wire and everything else, where the listener speaks TLS.
+    tls: Option<Box<Tls>>,
     state: State,
     /// Input that could not be processed yet. Unallocated whenever it is empty.
     stash: Vec<u8>,
@@ -167,14 +174,21 @@ impl Conn {
     pub fn new(service: &Arc<Service>, address: Address, now: Instant) -> Conn {
         service.counters.accepted();
         let mut deadlines = Deadlines::default();
-        deadlines.set(Deadline::Idle, now + service.limits.idle_timeout());
+        let tls = service.common.tls.as_ref().map(Tls::new);
+        if tls.is_some() {
+            deadlines.set(Deadline::Handshake, now + service.limits.handshake_timeout());
+        } else {
+            deadlines.set(Deadline::Idle, now + service.limits.idle_timeout());
+        }
         let state = match service.protocol {
             Protocol::Echo => State::Echo(Echo),
             Protocol::Http => State::Http1(Http1::default()),
         };
-        Conn {
+        let unusable = matches!(tls, Some(None));
+        let mut conn = Conn {
             service: Arc::clone(service),
             address,
+            tls: tls.flatten(),
             state,
             stash: Vec::new(),
             output: Output::default(),
@@ -183,13 +197,30 @@ impl Conn {
             outcome: Outcome::Completed,
             eof: false,
             draining: false,
+        };
+        if unusable {
+            conn.close(Outcome::HandshakeFailed);
         }
+        conn
     }
 
     /// Bytes arrived. All of them are taken: the slice may be reused as soon as this returns.
     pub fn receive(&mut self, bytes: &[u8], now: Instant) {
         self.service.counters.received(bytes.len());
         if self.phase != Phase::Open || bytes.is_empty() {
+            return;
+        }
+        if self.tls.is_some() {
+            self.receive_sealed(bytes, now);
+        } else {
+            self.receive_plain(bytes, now);
+        }
+        self.settle(now);
+    }
+
+    /// Bytes for the protocol.
+    fn receive_plain(&mut self, bytes: &[u8], now: Instant) {
+        if self.phase != Phase::Open {
             return;
         }
         if self.stash.is_empty() {
@@ -201,14 +232,19 @@ impl Conn {
             self.stash.extend_from_slice(bytes);
             self.advance_stash(now);
         }
-        self.settle(now);
     }
 
     /// The peer sent FIN: there will be no more input. What was asked before is still answered.
     pub fn receive_eof(&mut self, now: Instant) {
         self.eof = true;
         match self.phase {
-            Phase::Open => self.advance_stash(now),
+            Phase::Open => {
+                self.advance_stash(now);
+                let delimited = !matches!(self.state, State::Echo(_));
+                if let Some(outcome) = self.tls.as_ref().and_then(|tls| tls.cut_short(delimited)) {
+                    self.outcome = outcome;
+                }
+            }
             Phase::Lingering => self.close(self.outcome),
             Phase::Flushing { .. } | Phase::HalfClosing | Phase::Closed => {}
         }
@@ -222,7 +258,13 @@ impl Conn {
             return;
         }
         self.service.counters.sent(n);
-        self.output.sent(n);
+        match &mut self.tls {
+            None => self.output.sent(n),
+            Some(tls) => {
+                tls.sealed_mut().sent(n);
+                tls.seal(&mut self.output);
+            }
+        }
         self.deadlines.clear(Deadline::WriteStall);
         // Room in the output may be what a reply, a pipelined request or the end was waiting for.
         let ending = self.eof || self.draining;
@@ -241,12 +283,12 @@ impl Conn {
             match due {
                 // A peer that is still reading its reply is not idle; the write deadline watches
                 // it.
-                Deadline::Idle if !self.output.is_empty() => {}
+                Deadline::Idle if !self.is_flushed() && !self.state.watches_silence() => {}
                 Deadline::Idle => self.idle_over(now),
                 Deadline::WriteStall => self.close(Outcome::WriteTimeout),
                 Deadline::Linger => self.close(self.outcome),
                 Deadline::Drain => self.close(Outcome::DrainTimeout),
-                Deadline::Handshake => self.close(Outcome::RequestTimeout),
+                Deadline::Handshake => self.close(Outcome::HandshakeFailed),
                 Deadline::Head | Deadline::Body => self.request_timed_out(now),
                 Deadline::Reply | Deadline::Push => self.due(due, now),
             }
@@ -342,7 +384,7 @@ impl Conn {
         };
         Some(Wants {
             read,
-            write: !self.output.is_empty(),
+            write: !self.is_flushed(),
             shutdown: self.phase == Phase::HalfClosing,
             file,
             deadline: self.deadlines.earliest(),
@@ -352,7 +394,7 @@ impl Conn {
     /// True between two requests: nothing asked, nothing owed. Such a connection may be cut when
     /// the server stops.
     pub fn is_idle(&self) -> bool {
-        self.state.is_between_requests() && self.stash.is_empty() && self.output.is_empty()
+        self.state.is_between_requests() && self.stash.is_empty() && self.is_flushed()
     }
 
     /// How the connection ended; meaningful once [`Conn::wants`] is `None`.
@@ -363,14 +405,19 @@ impl Conn {
     /// The output, borrowed: fills `slices` from its front and returns how many were filled.
     /// For models that write before they return to the connection (readiness, blocking).
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        self.output.slices(slices)
+        self.tls.as_ref().map_or(&self.output, |tls| tls.sealed()).slices(slices)
     }
 
     /// The output as counted handles, front first. For models that lend memory to somebody who
     /// outlives the call (io_uring, another thread): a handle keeps its bytes alive whatever
     /// becomes of the connection.
     pub fn chunks(&mut self) -> impl Iterator<Item = Bytes> + '_ {
-        self.output.chunks()
+        self.tls.as_mut().map_or(&mut self.output, |tls| tls.sealed_mut()).chunks()
+    }
+
+    /// All output is with the kernel.
+    fn is_flushed(&self) -> bool {
+        self.output.is_empty() && self.tls.as_ref().is_none_or(|tls| tls.sealed().is_empty())
     }
 
     /// Lets the protocol work on `input`; returns how much of it is done with.
@@ -402,7 +449,8 @@ impl Conn {
     /// The idle time counts from when the peer has been sent all that it asked for.
     fn begin_idle(&mut self, now: Instant) {
         if self.phase == Phase::Open
-            && self.output.is_empty()
+            && self.is_flushed()
+            && self.tls.as_ref().is_none_or(|tls| tls.is_established())
             && self.state.is_between_requests()
             && !self.deadlines.is_set(Deadline::Head)
             && !(self.state.keeps_idle() && self.deadlines.is_set(Deadline::Idle))
@@ -457,7 +505,8 @@ impl Conn {
                 websocket.timed_out(Deadline::Idle);
                 self.advance_stash(now);
             }
-            _ => self.close(Outcome::IdleTimeout),
+            // By way of the output: TLS takes its leave there.
+            _ => self.flush_and_close(Close { linger: false, outcome: Outcome::IdleTimeout }),
         }
     }
 
@@ -481,7 +530,13 @@ impl Conn {
 
     /// Brings phase and write deadline in line with the output, after every event.
     fn settle(&mut self, now: Instant) {
-        if self.output.is_empty() {
+        if let Some(tls) = &mut self.tls {
+            tls.seal(&mut self.output);
+            if matches!(self.phase, Phase::Flushing { .. }) && self.output.is_empty() {
+                tls.send_close_notify();
+            }
+        }
+        if self.is_flushed() {
             self.deadlines.clear(Deadline::WriteStall);
             match self.phase {
                 Phase::Flushing { linger: true } => self.phase = Phase::HalfClosing,
@@ -517,7 +572,12 @@ impl State {
     /// True when not everything that is sent is a reply: to answer a PING must not prolong the idle
     /// time.
     fn keeps_idle(&self) -> bool {
-        matches!(self, State::Http2(_))
+        matches!(self, State::Http2(_) | State::WebSocket(_))
+    }
+
+    /// True when it is told of every idle time, and decides itself what that means.
+    fn watches_silence(&self) -> bool {
+        matches!(self, State::WebSocket(_))
     }
 
     /// True when room in the output lets it go on without more input.

@@ -25,7 +25,7 @@ use crate::service::PATTERN_BYTES;
 use crate::{FileId, FileRead, Limits, Service};
 
 const HELLO: &str = "Hello, world!";
-const TEXT: &str = "text/plain; charset=utf-8";
+pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Methods that RFC 9110 section 9.3 and RFC 5789 define. A known method that a route does not
 /// offer is 405, an unknown one 501.
@@ -392,7 +392,7 @@ fn put_body<W: Writer>(
 }
 
 /// A decimal number up to `max`.
-fn number(text: &str, max: u64) -> Option<u64> {
+pub(crate) fn number(text: &str, max: u64) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|&n| digits && n <= max)
 }

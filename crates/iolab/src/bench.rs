@@ -51,6 +51,18 @@ pub fn workload_names() -> Vec<String> {
     workload::BUILT_IN.iter().map(|scenario| scenario.name.to_owned()).collect()
 }
 
+/// Whether a workload that comes with iolab runs only when it is asked for by name.
+#[cfg(test)]
+pub fn runs_by_name_only(name: &str) -> bool {
+    workload::ON_DEMAND.contains(&name)
+}
+
+/// All workloads that come with iolab, for tests of what is made of their results.
+#[cfg(test)]
+pub fn built_in_workloads() -> Result<Vec<Workload>, Failure> {
+    workload::all()
+}
+
 /// The reference model, if it takes part: what most servers on Linux use today.
 const REFERENCE: &str = "epoll";
 
@@ -72,15 +84,16 @@ pub fn interrupted() -> bool {
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// How much time to take: quick (under a minute, not for ranking), default (ten minutes for
-    /// all that comes with iolab), thorough (an hour).
+    /// How much time to take: quick (a minute, not for ranking), default (a quarter of an hour for
+    /// all that comes with iolab), thorough (more than an hour).
     #[arg(long, value_enum, default_value = "default")]
     preset: PresetName,
     /// Servers to measure, by name, with flavours if wanted: epoll,epoll+trigger=edge. All by
     /// default.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     models: Vec<String>,
-    /// Workloads to run. All by default (three of them with --preset quick).
+    /// Workloads to run. By default all but those that --list marks as run by name only (five of
+    /// them with --preset quick).
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     workloads: Vec<String>,
     /// A workload of your own, in a small TOML file: it joins the others, or runs alone with
@@ -123,8 +136,9 @@ pub struct Arguments {
 /// Shown below the flags.
 const EXAMPLES: &str = "\
 Examples:
-  iolab bench --preset quick                     a first look, in less than a minute
+  iolab bench --preset quick                     a first look, in about a minute
   iolab bench --models epoll,uring --workloads http-keepalive --rounds 20
+  iolab bench --models epoll --workloads http-keepalive,h2-one,ws-echo,https-keepalive
   iolab bench --budget 5m                        what can be ranked in five minutes
   iolab bench --show http-keepalive > mine.toml  a workload of your own: edit it, then
   iolab bench --scenario mine.toml --workloads mine
@@ -212,8 +226,12 @@ fn list(own: &[Workload]) -> Result<String, Failure> {
     let all: Vec<_> = workload::all()?.into_iter().chain(own.iter().cloned()).collect();
     let width = all.iter().map(|workload| workload.name.len()).max().unwrap_or(0);
     let line = |workload: &Workload| {
-        let quick = workload::QUICK.contains(&workload.name.as_str());
-        let mark = if quick { " (quick)" } else { "" };
+        let among = |names: &[&str]| names.contains(&workload.name.as_str());
+        let mark = match (among(&workload::QUICK), among(&workload::ON_DEMAND)) {
+            (true, _) => " (quick)",
+            (_, true) => " (by name only)",
+            _ => "",
+        };
         let name = format!("{:width$}", workload.name);
         let told = text::wrap(&format!("{}{mark}", workload.description), width + 2);
         format!("{name}  {}\n", told.trim_start())
@@ -240,7 +258,12 @@ fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
     let descriptors = environment::raise_descriptor_limit();
     let place = temporary_place(&workloads)?;
     let servers = find_servers(arguments, place.path())?;
-    let skips = [servers.skips, plan::skips(&servers.models, &workloads, descriptors)].concat();
+    let cannot = plan::skips(&servers.models, &workloads, descriptors);
+    let repeated = match arguments.models.is_empty() {
+        true => plan::repeated(&servers.models, &workloads),
+        false => Vec::new(),
+    };
+    let skips = [servers.skips, cannot, repeated].concat();
     let mut settings = plan::settings(preset, arguments.seed.unwrap_or_else(clock_seed));
     if let [server, client, ..] = environment::cores()[..] {
         (settings.server_cores, settings.client_cores) = (vec![server], vec![client]);
@@ -325,7 +348,8 @@ fn find_servers(arguments: &Arguments, place: &Path) -> Result<Servers, Failure>
                 has_floor = true;
             }
             Err(reason) => {
-                skips.push(Skip { model: floor::LABEL.to_owned(), workload: None, reason });
+                let model = floor::LABEL.to_owned();
+                skips.push(Skip { model, workload: None, reason, by_design: false });
             }
         }
     }

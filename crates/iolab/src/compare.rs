@@ -194,10 +194,12 @@ fn wanted(list: &[String], name: &str) -> bool {
 }
 
 /// The figures that a workload is compared by.
-fn figures_of(workload: &WorkloadSummary) -> [Figure; 3] {
-    match workload.is_open() {
-        true => [Figure::P99, Figure::Server, Figure::Sum],
-        false => [Figure::Rate, Figure::Server, Figure::Sum],
+fn figures_of(workload: &WorkloadSummary) -> &'static [Figure] {
+    match (workload.is_open(), workload.workload.fan_out) {
+        (true, _) => &[Figure::P99, Figure::Server, Figure::Sum],
+        // Its latency is that of a delivery, which is what a chat is for.
+        (false, true) => &[Figure::Rate, Figure::P99, Figure::Server, Figure::Sum],
+        (false, false) => &[Figure::Rate, Figure::Server, Figure::Sum],
     }
 }
 
@@ -257,7 +259,7 @@ fn two_runs(a: &Side, b: &Side, arguments: &Arguments) -> Comparison {
                 continue;
             }
             let other = of_b.cells.iter().chain(&of_b.floor).find(|c| c.model == *model);
-            for figure in figures_of(of_a) {
+            for &figure in figures_of(of_a) {
                 match unpaired(a, b, of_a, (cell, other), figure, arguments) {
                     Ok(candidate) => candidates.push(candidate),
                     Err(why) => notes.push(format!("{name}, {model}, {}: {why}.", figure.name())),
@@ -372,7 +374,7 @@ fn two_models(side: &Side, arguments: &Arguments) -> Result<Comparison, Failure>
         if !wanted(&arguments.workloads, name) {
             continue;
         }
-        for figure in figures_of(workload) {
+        for &figure in figures_of(workload) {
             match paired(side, workload, (base, other), figure, arguments) {
                 Ok(candidate) => candidates.push(candidate),
                 Err(why) => notes.push(format!("{name}, {}: {why}.", figure.name())),

@@ -38,6 +38,9 @@ pub enum Doubt {
     SwitchesLowerBound(u32),
     /// Rounds of an open loop in which the client fell behind its schedule, and rounds tried.
     ClientBehind(u32, u32),
+    /// Share of the TLS handshakes that were of the other kind than the workload asks for: resumed
+    /// instead of full, or the other way round.
+    OtherHandshakes(f64),
     /// Share of the requests due that were answered before the run ended.
     Overload(f64),
     /// 99th percentile of what the client itself was late by, in microseconds.
@@ -68,6 +71,7 @@ impl Doubt {
                 | IdleLost(_)
                 | ClientBound(_)
                 | ClientBehind(..)
+                | OtherHandshakes(_)
                 | Overload(_)
         )
     }
@@ -107,6 +111,9 @@ impl Doubt {
             }
             Doubt::ClientBehind(..) => {
                 "The client fell behind its schedule: those rounds say nothing about the server."
+            }
+            Doubt::OtherHandshakes(_) => {
+                "TLS handshakes were of the other kind than this workload asks for."
             }
             Doubt::Overload(_) => {
                 "Requests that fell due were not answered: the server cannot hold this rate."
@@ -153,6 +160,9 @@ impl Doubt {
             }
             Doubt::SwitchesLowerBound(_) => "Read the figure as `at least`.",
             Doubt::ClientBehind(..) => "Offer a lower rate, or give the client a core of its own.",
+            Doubt::OtherHandshakes(_) => {
+                "Look whether the server gives tickets, and how often one may be used."
+            }
             Doubt::Overload(_) => "Offer a lower rate; iolab load --find-rate finds the highest.",
             Doubt::SendLag(_) => "Trust latencies well above the lag only.",
             Doubt::AtCeiling(_) => "Compare CPU per request: it still tells them apart.",
@@ -194,6 +204,7 @@ impl Doubt {
             | Doubt::RunQueue(share)
             | Doubt::Steal(share)
             | Doubt::OtherLoad(share)
+            | Doubt::OtherHandshakes(share)
             | Doubt::GaugeDrift(share) => percent(share),
             Doubt::NotCounted => String::new(),
         }

@@ -12,7 +12,7 @@ use crate::doubt::Doubt;
 use crate::failure::{Failure, because};
 use crate::report;
 use crate::statistics::Estimate;
-use crate::summary::{Cell, Figures, Summary, WorkloadSummary, rounds, summarise, trials};
+use crate::summary::{Cell, Figure, Figures, Summary, WorkloadSummary, rounds, summarise, trials};
 use crate::text;
 
 /// Arguments of `iolab export`.
@@ -108,6 +108,13 @@ const COLUMNS: &[Column] = &[
     ("p50_us", |m| m.load.latency.p50_us.to_string()),
     ("p99_us", |m| optional(m.load.latency.p99_us)),
     ("p999_us", |m| optional(m.load.latency.p999_us)),
+    ("protocol", |m| m.load.protocol.clone()),
+    ("tls_version", |m| optional(m.load.tls.as_ref().map(|tls| tls.version.clone()))),
+    ("handshakes_full", |m| optional(m.load.tls.as_ref().map(|tls| tls.handshakes_full))),
+    ("handshakes_resumed", |m| optional(m.load.tls.as_ref().map(|tls| tls.handshakes_resumed))),
+    ("handshake_p50_us", |m| optional(m.load.tls.as_ref().map(|tls| tls.handshake.p50_us))),
+    ("fan_out_members", |m| optional(m.load.fan_out.as_ref().map(|chat| chat.members))),
+    ("fan_out_messages", |m| optional(m.load.fan_out.as_ref().map(|chat| chat.messages))),
     ("due", |m| optional(m.load.open_loop.as_ref().map(|open| open.due))),
     ("unanswered", |m| optional(m.load.open_loop.as_ref().map(|open| open.unanswered))),
     ("invalid", |m| optional(m.load.open_loop.as_ref().and_then(|open| open.invalid.clone()))),
@@ -212,7 +219,7 @@ fn benchmark(title: &str, measured: &Measured) -> Option<String> {
     let load = &measured.load;
     let requests = load.requests as f64;
     let per_request = |us: u64| us as f64 * 1_000.0 / requests;
-    let p99 = load.open_loop.as_ref().and(load.latency.p99_us);
+    let p99 = Figure::P99.of(measured);
     (load.requests > 0).then(|| {
         let p99 = p99.map_or(String::new(), |us| format!("\t{:.0} p99-ns", us * 1_000.0));
         format!(
@@ -285,6 +292,26 @@ fn figures_json(figures: &Figures) -> Value {
             "invalid_rounds": open.invalid_rounds,
         })
     });
+    let chat = figures.fan_out.as_ref().map(|chat| {
+        json!({
+            "members": chat.members,
+            "messages_per_s": chat.messages_per_s,
+            "p50_us": chat.p50_us,
+            "p99_us": chat.p99_us,
+            "p999_us": chat.p999_us,
+        })
+    });
+    let tls = figures.tls.as_ref().map(|tls| {
+        json!({
+            "version": tls.version,
+            "cipher_suite": tls.cipher_suite,
+            "alpn": tls.alpn,
+            "full_per_s": tls.full_per_s,
+            "resumed_per_s": tls.resumed_per_s,
+            "handshake_p50_us": tls.p50_us,
+            "handshake_p99_us": tls.p99_us,
+        })
+    });
     let calls = figures.calls.as_ref().map(|calls| {
         let named = |names: &[(String, f64)]| {
             names.iter().map(|(n, v)| (n.clone(), json!(v))).collect::<serde_json::Map<_, _>>()
@@ -316,6 +343,8 @@ fn figures_json(figures: &Figures) -> Value {
         "run_queue_us": figures.run_queue_us,
         "calls": calls,
         "open_loop": open,
+        "fan_out": chat,
+        "tls": tls,
         "doubts": figures.doubts.iter().map(doubt).collect::<Vec<_>>(),
     })
 }
@@ -366,6 +395,27 @@ mod tests {
         assert_eq!(lines, 6 * (6 + 4));
         assert!(text.contains("BenchmarkHttpKeepalive/model=epoll\t100000\t10000.0 ns/op\t"));
         assert!(text.contains("BenchmarkIdle10000/model=poll\t"), "{text}");
+    }
+
+    #[test]
+    fn what_protocols_add_is_in_every_format() {
+        let results = fixture::protocols();
+        let text = csv(&results);
+        let names: Vec<&str> = text.lines().next().unwrap().split(',').collect();
+        let column = |name: &str| names.iter().position(|other| *other == name).unwrap();
+        let line = text.lines().find(|line| line.starts_with("tls-handshake,epoll,")).unwrap();
+        let fields: Vec<&str> = line.split(',').collect();
+        assert_eq!((fields[column("tls_version")], fields[column("due")]), ("TLSv1.3", ""));
+        assert_eq!(fields[column("handshakes_full")], fields[column("requests")]);
+        let value = as_json(&results, &summarise(&results));
+        let chat = |cell: &Value| cell["figures"]["fan_out"]["members"] == 100;
+        let workloads = value["workloads"].as_array().unwrap();
+        let cells = workloads.iter().flat_map(|w| w["cells"].as_array().unwrap());
+        assert_eq!(cells.filter(|cell| chat(cell)).count(), 3);
+        // The latency of a delivery is a figure; that of a saturated closed loop is none.
+        let lines = benchmarks(&results, "", &|_, model| model == "epoll");
+        let with_p99 = |line: &&str| line.contains("p99-ns");
+        assert_eq!(lines.lines().filter(with_p99).filter(|l| l.starts_with("Bench")).count(), 6);
     }
 
     #[test]

@@ -6,8 +6,10 @@ use base64::Engine as _;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use record::*;
 
+mod protocols;
 mod rich;
 
+pub use protocols::protocols;
 pub use rich::{instrument, rich, slow_replies};
 
 /// A server as `--describe` tells of it; `select` is the one with a limit.
@@ -17,11 +19,11 @@ pub fn model(name: &str) -> Model {
         label: name.into(),
         name: name.into(),
         description: format!("waits in {name}"),
-        protocols: vec!["echo".into(), "http".into()],
+        protocols: ["echo", "http", "h2", "websocket"].map(str::to_owned).into(),
         arguments: Vec::new(),
         connections_max: limited.then_some(1_000),
         connections_max_reason: limited.then(|| "FD_SETSIZE is 1,024".into()),
-        describe: serde_json::json!({ "name": name }),
+        describe: serde_json::json!({ "name": name, "tls": true }),
     }
 }
 
@@ -134,11 +136,13 @@ pub fn no_trials() -> Results {
                 workload: Some("idle-10000".into()),
                 reason: "holds 1000 connections at once (FD_SETSIZE is 1,024); this needs 10064"
                     .into(),
+                by_design: false,
             },
             Skip {
                 model: "uring".into(),
                 workload: None,
                 reason: "io_uring is not permitted".into(),
+                by_design: false,
             },
         ],
         schedule: Vec::new(),

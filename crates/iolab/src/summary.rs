@@ -8,6 +8,7 @@
 
 mod judge;
 mod measure;
+mod protocols;
 #[cfg(test)]
 mod simulation;
 mod weigh;
@@ -20,7 +21,8 @@ use crate::doubt::Doubt;
 use crate::statistics::{Estimate, Verdict, estimate, log_ratio, median, paired_ratio};
 
 pub use judge::{Arena, Noise, ROUNDS_MIN, is_judged, reach};
-pub use measure::{Figure, KERNEL_STACK_KIB, Rounds, merged, rounds, trials};
+pub use measure::{Figure, KERNEL_STACK_KIB, Rounds, is_plain, merged, rounds, trials};
+pub use protocols::{IDLE_CONNECTIONS, IdlePrice, idle_prices, prices, steps};
 
 /// From this share of its window on, a side counts as busy. The rest is the price of sleeping and
 /// waking between batches, which a saturated side still pays.
@@ -39,7 +41,7 @@ const SPINS_MIN: f64 = 0.50;
 pub struct Summary {
     /// One per workload, in the order of the file.
     pub workloads: Vec<WorkloadSummary>,
-    /// What connections cost while nothing happens, per model label.
+    /// What connections of plain HTTP/1.1 cost while nothing happens, per model label.
     pub costs: BTreeMap<String, Cost>,
     /// What weakens the run as a whole.
     pub doubts: Vec<Doubt>,
@@ -141,6 +143,10 @@ pub struct Figures {
     pub p99_us: Option<f64>,
     /// What an open loop adds; `None` in a closed one.
     pub open: Option<OpenFigures>,
+    /// What a fan-out adds; `None` elsewhere.
+    pub fan_out: Option<FanOutFigures>,
+    /// What TLS adds; `None` without it.
+    pub tls: Option<TlsFigures>,
     /// Share of its cores that the server used.
     pub server_busy: f64,
     /// Share of its core that the client used.
@@ -227,6 +233,50 @@ pub struct OpenFigures {
     pub invalid_rounds: u32,
 }
 
+/// What a fan-out adds: percentiles come from the merged histograms of its rounds and are those of a
+/// delivery, from the send of the message to its last byte at one of the listeners.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FanOutFigures {
+    /// Connections in the room, the speaker's among them.
+    pub members: u32,
+    /// Messages per second that everybody heard.
+    pub messages_per_s: f64,
+    /// Median latency of a delivery, in microseconds.
+    pub p50_us: Option<f64>,
+    /// 99th percentile, in microseconds; `None` with fewer than ten samples beyond it.
+    pub p99_us: Option<f64>,
+    /// 99.9th percentile, in microseconds; `None` with fewer than ten samples beyond it.
+    pub p999_us: Option<f64>,
+}
+
+/// What TLS adds. Rates are medians of the rounds; with keep-alive connections both are zero, since
+/// the handshakes are over before the window begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlsFigures {
+    /// Protocol version that was agreed on.
+    pub version: String,
+    /// Cipher suite that was agreed on.
+    pub cipher_suite: String,
+    /// Application protocol that was agreed on (ALPN), if any.
+    pub alpn: Option<String>,
+    /// Handshakes per second with a certificate and a signature.
+    pub full_per_s: f64,
+    /// Handshakes per second that resumed a session.
+    pub resumed_per_s: f64,
+    /// Median time of a handshake, from connect(2), in microseconds.
+    pub p50_us: Option<f64>,
+    /// 99th percentile, in microseconds; `None` with fewer than ten samples beyond it.
+    pub p99_us: Option<f64>,
+}
+
+impl TlsFigures {
+    /// Share of the handshakes that resumed a session; `None` without a handshake in the window.
+    pub fn resumed_share(&self) -> Option<f64> {
+        let all = self.full_per_s + self.resumed_per_s;
+        (all > 0.0).then(|| self.resumed_per_s / all)
+    }
+}
+
 /// Memory per connection, in KiB.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Memory {
@@ -305,8 +355,15 @@ fn summarise_workload(
         model: model.label.clone(),
         state: figures(&scene, &model.label).map(Box::new),
     };
+    let wanted = |model: &&Model| {
+        !results.skips.iter().any(|skip| {
+            skip.by_design
+                && skip.model == model.label
+                && skip.workload.as_ref() == Some(&workload.name)
+        })
+    };
     let (floors, models): (Vec<_>, Vec<_>) =
-        results.models.iter().partition(|model| Some(model.label.as_str()) == floor);
+        results.models.iter().filter(wanted).partition(|model| Some(model.label.as_str()) == floor);
     let noise = |figure| judge::noise(results, workload, figure);
     let mut summary = WorkloadSummary {
         workload: workload.clone(),
@@ -363,6 +420,8 @@ fn figures(scene: &Scene, model: &str) -> Result<Figures, String> {
         p50_us: latency.as_ref().map_or(0.0, |h| h.value_at_quantile(0.5) as f64 / 1_000.0),
         p99_us: latency.as_ref().and_then(|h| measure::quantile_us(h, 0.99)),
         open: measure::open_figures(&measured, invalid),
+        fan_out: measure::fan_out(&measured),
+        tls: measure::tls(&measured),
         server_busy: middle(&|m| Some(measure::server_share(results, m))),
         client_busy: middle(&|m| Some(measure::client_share(m))),
         limit: Limit::Latency,

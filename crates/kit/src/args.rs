@@ -8,6 +8,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, Args, Command, FromArgMatches, ValueEnum, value_parser};
 use conn::{Limits, Protocol};
 
+use crate::tls::Identity;
 use crate::{Flavour, Model, Values, Workers};
 
 /// What was typed.
@@ -57,13 +58,27 @@ pub(crate) struct Typed {
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
     drain_timeout: Duration,
 
+    /// Speak TLS (1.2 and 1.3; ALPN: h2, http/1.1), with a self-signed certificate that is kept in
+    /// ${XDG_STATE_HOME:-~/.local/state}/iolab/self-signed.pem
+    #[arg(long)]
+    tls: bool,
+
+    /// Speak TLS with the certificate of this PEM file (those that it needs on the way to a root
+    /// behind it)
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+
+    /// PEM file of the certificate's private key
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+
     /// Close a connection whose TLS handshake takes longer
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
     handshake_timeout: Duration,
 
     /// Let pages of this origin open a WebSocket, besides the server's own; may be given again,
     /// and * is any
-    #[arg(long, value_name = "ORIGIN")]
+    #[arg(long, value_name = "ORIGIN", value_parser = origin)]
     allow_origin: Vec<String>,
 
     /// Streams of HTTP/2 that a connection may have open at once (more are refused)
@@ -132,6 +147,7 @@ enum ProtocolName {
 pub(crate) struct Setup {
     pub(crate) listen: SocketAddr,
     pub(crate) protocol: Protocol,
+    pub(crate) tls: Option<Identity>,
     pub(crate) workers: usize,
     pub(crate) root: Option<PathBuf>,
     pub(crate) conns_max: Option<usize>,
@@ -171,6 +187,7 @@ pub(crate) fn parse(model: &'static Model) -> Setup {
             ProtocolName::Echo => Protocol::Echo,
             ProtocolName::Http => Protocol::Http,
         },
+        tls: identity(&typed),
         workers: usize::from(typed.workers),
         limits: limits(&typed),
         origins_allowed: typed.allow_origin,
@@ -178,6 +195,14 @@ pub(crate) fn parse(model: &'static Model) -> Setup {
         conns_max: typed.conns_max.map(|max| max as usize),
         describe: typed.describe,
         flavours,
+    }
+}
+
+/// Whose certificate is shown; `None`: no TLS.
+fn identity(typed: &Typed) -> Option<Identity> {
+    match (&typed.cert, &typed.key) {
+        (Some(cert), Some(key)) => Some(Identity::Files { cert: cert.clone(), key: key.clone() }),
+        _ => typed.tls.then_some(Identity::SelfSigned),
     }
 }
 
@@ -233,6 +258,11 @@ fn flavour_arg(flavour: &'static Flavour) -> Arg {
     }
 }
 
+/// An origin that may open a WebSocket, checked at start: one that is mistyped would match nobody.
+fn origin(text: &str) -> Result<String, String> {
+    conn::check_origin(text).map(|()| text.to_owned())
+}
+
 /// A time such as 30s, 500ms or 2m; at least a millisecond, at most a day, so that a deadline is
 /// always a time that the clock can reach.
 fn duration(text: &str) -> Result<Duration, String> {
@@ -269,6 +299,7 @@ mod tests {
         nonblocking_sockets: false,
         workers: Workers::Loops,
         serves: Serves::Descriptors,
+        cannot: &[],
         flavours: &[
             Flavour {
                 flag: "trigger",

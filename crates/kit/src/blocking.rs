@@ -1,5 +1,12 @@
 //! A socket and its connection, as the blocking models drive them: serial, threads, pool. They
 //! differ only in which thread has the conversation, so the conversation is written once, here.
+//!
+//! One thread is enough as long as only the peer and the clock can bring something about: recv(2)
+//! waits for both (SO_RCVTIMEO). It is not from the moment when another connection has been given
+//! this one's address, which is when it joins a chat: a thread that is blocked in recv(2) cannot be
+//! told that somebody has spoken. So at that moment, and not before, the conversation gets a second
+//! thread that waits for others and writes (`duplex.rs`), and the first only reads from then on.
+//! That is the smallest condition: with nobody there who could ring, nothing needs to be heard.
 
 use std::io::{ErrorKind, Read};
 use std::net::{Shutdown, TcpStream};
@@ -8,10 +15,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use conn::{Conn, Wants};
+use conn::{Address, Conn, Doorbell, Wants};
 
+use crate::bell::Bell;
 use crate::peer::write_output;
-use crate::{Stop, Tracked, Worker};
+use crate::{Stop, Tracked, Worker, duplex};
 
 /// SO_RCVTIMEO may stay longer than it should be by one part in this many. The idle deadline of
 /// every request is the same time away, less the moments since it was set, so this saves a
@@ -24,6 +32,9 @@ pub struct Conversation<'w> {
     worker: &'w Worker,
     stream: Arc<TcpStream>,
     tracked: Tracked,
+    bell: Arc<Bell>,
+    /// Handles of `bell` as long as no other connection has one.
+    bell_handles: usize,
     conn: Conn,
     now: Instant,
     draining: bool,
@@ -33,20 +44,63 @@ pub struct Conversation<'w> {
 impl<'w> Conversation<'w> {
     /// Begins with a socket that was just accepted.
     pub fn new(stream: TcpStream, worker: &'w Worker) -> Conversation<'w> {
-        let stream = Arc::new(stream);
-        let tracked = worker.stop.track(&stream);
+        let (stream, bell) = (Arc::new(stream), Arc::new(Bell::default()));
+        let tracked = worker.stop.track(&stream, &bell);
         let now = Instant::now();
-        let conn = worker.conn(conn::Address::alone(), now);
-        Conversation { worker, stream, tracked, conn, now, draining: false, recv_timeout: None }
+        let address = Address::new(Arc::clone(&bell) as Arc<dyn Doorbell>, 0);
+        let conn = worker.conn(address, now);
+        let bell_handles = Arc::strong_count(&bell);
+        Conversation {
+            worker,
+            stream,
+            tracked,
+            bell,
+            bell_handles,
+            conn,
+            now,
+            draining: false,
+            recv_timeout: None,
+        }
     }
 
-    /// Serves the connection to its end: every wait in here is a system call that does not return
-    /// before it has something to say. `scratch` is the thread's receive buffer.
+    /// Serves the connection to its end, on this thread as long as that can be done. `scratch` is
+    /// the thread's receive buffer.
     pub fn run(mut self, scratch: &mut [u8]) {
+        if self.run_alone(scratch, |conversation| conversation.is_known_to_others()) {
+            self.run_duplex(scratch);
+        }
+    }
+
+    /// Serves the connection to its end on this thread, whatever it becomes: where there is no
+    /// other connection that could have something for it.
+    pub fn run_without_others(mut self, scratch: &mut [u8]) {
+        self.run_alone(scratch, |_| false);
+    }
+
+    /// Serves the connection to its end on two threads: this one reads, a new one writes.
+    pub fn run_duplex(self, scratch: &mut [u8]) {
+        self.tracked.set_idle(false);
+        if self.recv_timeout.is_some() {
+            // The clock is for the writer to watch now. Fails only for a duration of zero.
+            let _ = self.stream.set_read_timeout(None);
+        }
+        duplex::converse(self.worker, &self.stream, &self.bell, self.conn, scratch);
+    }
+
+    /// Every wait in here is a system call that does not return before it has something to say.
+    /// Returns false at the connection's end, true once `is_over` says so.
+    fn run_alone(&mut self, scratch: &mut [u8], is_over: fn(&Conversation) -> bool) -> bool {
         // ANCHOR: conversation
         loop {
             self.look_for_stop();
-            let Some(wants) = self.conn.wants() else { return };
+            if is_over(self) {
+                return true;
+            }
+            if self.bell.take_rung() {
+                // Two streams of this very connection may talk to each other (RFC 8441).
+                self.conn.woken(self.now);
+            }
+            let Some(wants) = self.conn.wants() else { return false };
             if wants.deadline.is_some_and(|at| at <= self.now) {
                 self.conn.timeout(self.now);
             } else if let Some(part) = &wants.file {
@@ -68,6 +122,12 @@ impl<'w> Conversation<'w> {
             }
         }
         // ANCHOR_END: conversation
+    }
+
+    /// Whether another connection may ring for this one: whoever may has a handle of the bell.
+    /// They are given out and taken back in calls on this connection, so the count is exact enough.
+    fn is_known_to_others(&self) -> bool {
+        Arc::strong_count(&self.bell) > self.bell_handles
     }
 
     /// True at the first look after the server was told to stop.
@@ -112,7 +172,11 @@ impl<'w> Conversation<'w> {
 
     fn write(&mut self) {
         match write_output(&self.stream, &self.conn) {
-            Ok((n, _)) => self.conn.sent(n, self.now),
+            Ok((n, _)) => {
+                // A send may have taken long, and the next wait must not begin in the past.
+                self.now = Instant::now();
+                self.conn.sent(n, self.now);
+            }
             Err(error) => {
                 // What is due comes first: the error may be our own cut, at the end of draining.
                 self.now = Instant::now();

@@ -18,6 +18,8 @@ struct Description<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     workers_reason: Option<&'a str>,
     limits: AllLimits<'a>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    cannot: &'a [&'a str],
     flavours: Vec<Value>,
     unavailable: Option<String>,
 }
@@ -67,6 +69,7 @@ pub(crate) fn line(model: &Model, setup: &Setup, conns_max: usize) -> String {
             connections_max,
             connections_max_reason: reason,
         },
+        cannot: model.cannot,
         flavours: flavours.collect(),
         unavailable: (model.unavailable)(),
     };

@@ -12,9 +12,12 @@ compile_error!(
 use std::time::Duration;
 
 mod args;
+mod bell;
 mod blocking;
 mod describe;
+mod duplex;
 mod files;
+mod inbox;
 mod listener;
 mod model;
 mod peer;
@@ -23,6 +26,7 @@ mod run;
 mod stop;
 mod sys;
 mod timers;
+mod tls;
 mod usage;
 mod worker;
 

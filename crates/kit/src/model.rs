@@ -19,6 +19,9 @@ pub struct Model {
     pub workers: Workers,
     /// Most connections that it can serve at once.
     pub serves: Serves,
+    /// What it cannot do by its nature though the core could, a sentence each. A result like
+    /// `serves`: `--describe` tells it, so that nobody takes it for a fault.
+    pub cannot: &'static [&'static str],
     /// Its own flags.
     pub flavours: &'static [Flavour],
     /// Says in a sentence why it cannot run on this machine, if so, and what to do about it.

@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use conn::{Conn, Wants};
+use conn::{Address, Conn, Wants};
 
 use crate::timers::Armed;
 use crate::{Files, SLICES_MAX, Worker};
@@ -50,20 +50,23 @@ pub struct Peer {
     writable: bool,
     peer_closed: bool,
     failed: bool,
+    /// Another connection has something for it.
+    rung: bool,
     pub(crate) armed: Armed,
     pub(crate) queued: bool,
 }
 
 impl Peer {
-    pub(crate) fn new(stream: TcpStream, worker: &Worker, now: Instant) -> Peer {
+    pub(crate) fn new(stream: TcpStream, worker: &Worker, address: Address, now: Instant) -> Peer {
         Peer {
             stream,
-            conn: worker.conn(conn::Address::alone(), now),
+            conn: worker.conn(address, now),
             // A fresh socket has room; whether it has input is for the wait primitive to say.
             readable: false,
             writable: true,
             peer_closed: false,
             failed: false,
+            rung: false,
             armed: Armed::default(),
             queued: false,
         }
@@ -76,6 +79,10 @@ impl Peer {
         self.failed |= readiness.failed;
     }
 
+    pub(crate) fn rung(&mut self) {
+        self.rung = true;
+    }
+
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.conn.wants().and_then(|wants| wants.deadline)
     }
@@ -86,6 +93,9 @@ impl Peer {
 
     /// Reads, lets the connection work, writes: until nothing is ready or the steps are used up.
     pub(crate) fn turn(&mut self, mut now: Instant, scratch: &mut [u8], files: &Files) -> Turn {
+        if std::mem::take(&mut self.rung) {
+            self.conn.woken(now);
+        }
         // ANCHOR: turn
         for _ in 0..STEPS_PER_TURN_MAX {
             let Some(wants) = self.conn.wants() else { return Turn::Closed };
@@ -156,17 +166,21 @@ impl Peer {
     }
 }
 
-/// Writes from the front of the connection's output: send(2) for one slice, writev(2) for more; the
-/// first is the cheaper call for the common reply. Returns the bytes written and those offered.
-pub(crate) fn write_output(mut stream: &TcpStream, conn: &Conn) -> io::Result<(usize, usize)> {
+/// Writes from the front of the connection's output. Returns the bytes written and those offered.
+pub(crate) fn write_output(stream: &TcpStream, conn: &Conn) -> io::Result<(usize, usize)> {
     let mut slices = [IoSlice::new(&[]); SLICES_MAX];
     let filled = conn.slices(&mut slices);
     let slices = &slices[..filled];
-    let written = match slices {
+    let written = write_slices(stream, slices)?;
+    Ok((written, slices.iter().map(|slice| slice.len()).sum()))
+}
+
+/// send(2) for one slice, writev(2) for more; the first is the cheaper call for the common reply.
+pub(crate) fn write_slices(mut stream: &TcpStream, slices: &[IoSlice]) -> io::Result<usize> {
+    match slices {
         [one] => stream.write(one),
         many => stream.write_vectored(many),
-    };
-    Ok((written?, slices.iter().map(|slice| slice.len()).sum()))
+    }
 }
 
 impl AsFd for Peer {

@@ -7,10 +7,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conn::{Address, Doorbell};
 use slab::Slab;
 
+use crate::inbox::Inbox;
 use crate::peer::{Peer, Readiness, Turn};
 use crate::{Accepted, EXHAUSTED_PAUSE, SCRATCH_BYTES, Timers, Worker};
 
@@ -22,6 +25,10 @@ pub type Token = usize;
 pub struct Peers {
     worker: Worker,
     peers: Slab<Peer>,
+    /// Where other connections, of this loop or another, ring for one of these.
+    inbox: Arc<Inbox>,
+    /// Who was rung for, while they are noted.
+    rung: Vec<Token>,
     timers: Timers<Token>,
     /// Who may run in the next round, in the order of their events.
     runnable: VecDeque<Token>,
@@ -37,10 +44,15 @@ pub struct Peers {
 
 impl Peers {
     /// An empty loop.
-    pub fn new(worker: Worker) -> Peers {
-        Peers {
+    ///
+    /// # Errors
+    /// What eventfd(2) says.
+    pub fn new(worker: Worker) -> io::Result<Peers> {
+        Ok(Peers {
             worker,
             peers: Slab::new(),
+            inbox: Arc::new(Inbox::new()?),
+            rung: Vec::new(),
             timers: Timers::default(),
             runnable: VecDeque::new(),
             running: VecDeque::new(),
@@ -48,7 +60,7 @@ impl Peers {
             exhausted_until: None,
             descriptor_end: RawFd::MAX,
             stopping: false,
-        }
+        })
     }
 
     /// For a wait primitive that only knows descriptors below `end`: connections beyond are
@@ -88,8 +100,11 @@ impl Peers {
                     self.worker.service.counters.refused();
                 }
                 Accepted::Peer(stream) => {
-                    let token = self.peers.insert(Peer::new(stream, &self.worker, now));
-                    let peer = &mut self.peers[token];
+                    let entry = self.peers.vacant_entry();
+                    let token = entry.key();
+                    let bell = Arc::clone(&self.inbox) as Arc<dyn Doorbell>;
+                    let address = Address::new(bell, token as u64);
+                    let peer = entry.insert(Peer::new(stream, &self.worker, address, now));
                     let deadline = peer.deadline();
                     self.timers.arm(token, &mut peer.armed, deadline);
                     return Ok(Some(token));
@@ -117,19 +132,29 @@ impl Peers {
         }
     }
 
-    /// How long the wait may last: zero while somebody may run, `None` without any deadline.
+    /// How long the wait may last: zero while somebody may run, `None` without any deadline. To be
+    /// asked right before each wait: from then until [`Peers::begin_round`] the loop counts as
+    /// asleep, and [`Peers::bell`] becomes readable when somebody is rung for.
     pub fn wait_timeout(&self, now: Instant) -> Option<Duration> {
-        if !self.runnable.is_empty() {
+        if !self.runnable.is_empty() || !self.inbox.may_sleep() {
             return Some(Duration::ZERO);
         }
         let wake_at = [self.timers.earliest(), self.exhausted_until].into_iter().flatten().min()?;
         Some(wake_at.saturating_duration_since(now))
     }
 
-    /// Begins a round: everybody who is ready or late by the clock may run once.
+    /// Begins a round: everybody who is ready, rung for, or late by the clock may run once.
     pub fn begin_round(&mut self, now: Instant) {
         if let Some(at) = self.worker.stop.requested_at() {
             self.stop(at);
+        }
+        self.inbox.collect(&mut self.rung);
+        for &token in &self.rung {
+            // The place may be empty, or another's by now, who then is woken for nothing.
+            if let Some(peer) = self.peers.get_mut(token) {
+                peer.rung();
+                enqueue(&mut self.runnable, peer, token);
+            }
         }
         while let Some((at, token)) = self.timers.pop_due(now) {
             if let Some(peer) = self.peers.get_mut(token)
@@ -179,6 +204,17 @@ impl Peers {
     /// What becomes readable when the server is to stop; `None` once this loop knows.
     pub fn stop_signal(&self) -> Option<BorrowedFd<'_>> {
         (!self.stopping).then(|| self.worker.stop.as_fd())
+    }
+
+    /// What becomes readable when somebody is rung for while the loop sleeps.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.inbox.as_fd()
+    }
+
+    /// Makes it unreadable again. A wait that reports changes only (edge-triggered) needs no such
+    /// call: every ring is a change.
+    pub fn silence_bell(&self) {
+        self.inbox.silence();
     }
 
     fn stop(&mut self, at: Instant) {

@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::args::{self, Setup};
 use crate::listener::Waiting;
 use crate::usage::Process;
-use crate::{Files, Listener, Model, Stop, Worker, describe};
+use crate::{Files, Listener, Model, Stop, Worker, describe, tls};
 
 /// Descriptors that are not connections: standard streams, listener, epoll, eventfd, ring, the
 /// directory of a `/proc` reader, with room to spare.
@@ -62,6 +62,8 @@ fn start(
         Some(root) => Files::scan(root).map(|(table, files)| (Some(Arc::new(table)), files))?,
         None => (None, Files::default()),
     };
+    let tls = setup.tls.as_ref().map(|identity| tls::config(identity, setup.protocol));
+    let tls = tls.transpose()?;
     let conns_max = conns_max(setup, descriptors, files.len());
     let waiting = if model.nonblocking_sockets {
         Waiting::Nonblocking
@@ -92,7 +94,7 @@ fn start(
         host: Arc::clone(&process) as Arc<dyn Host>,
         clock,
         hub: Arc::new(Hub::default()),
-        tls: None,
+        tls,
         origins_allowed: setup.origins_allowed.clone().into(),
     };
     for (listener, counters) in listeners.into_iter().zip(&counters) {

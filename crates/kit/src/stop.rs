@@ -15,6 +15,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use slab::Slab;
 
 use crate::Listener;
+use crate::bell::Bell;
 
 /// Tells every worker of a server to stop.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Stop {
 struct Blocked {
     stream: Arc<TcpStream>,
     idle: AtomicBool,
+    /// Of the thread that waits for no socket, if there are two.
+    bell: Arc<Bell>,
 }
 
 /// A socket that a thread may be blocked on. Forgotten when dropped.
@@ -84,6 +87,7 @@ impl Stop {
                 // The blocked recv(2) returns 0, after any bytes that are there already.
                 let _ = blocked.stream.shutdown(Shutdown::Read);
             }
+            blocked.bell.touch();
         }
         self.notify();
     }
@@ -103,10 +107,11 @@ impl Stop {
         }
     }
 
-    /// Tracks a socket that a thread is going to block on.
-    pub fn track(self: &Arc<Stop>, stream: &Arc<TcpStream>) -> Tracked {
-        let blocked =
-            Arc::new(Blocked { stream: Arc::clone(stream), idle: AtomicBool::new(false) });
+    /// Tracks a socket that a thread is going to block on, and the bell that another thread of the
+    /// same conversation may wait for.
+    pub(crate) fn track(self: &Arc<Stop>, stream: &Arc<TcpStream>, bell: &Arc<Bell>) -> Tracked {
+        let (stream, bell) = (Arc::clone(stream), Arc::clone(bell));
+        let blocked = Arc::new(Blocked { stream, idle: AtomicBool::new(false), bell });
         let key = self.lock_blocked().insert(Arc::clone(&blocked));
         Tracked { stop: Arc::clone(self), key, blocked }
     }

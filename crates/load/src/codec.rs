@@ -25,17 +25,37 @@ pub(crate) trait Codec {
     /// whole frames, which are sent between two requests. Asked after every `incoming`.
     fn owed(&mut self, _reader: &mut Self::Reader, _out: &mut Vec<u8>) {}
 
+    /// How many requests may be begun now, the next one being number `next`: the server's flow
+    /// control may hold them back (RFC 9113, section 5.2). Asked before requests are admitted, and
+    /// again after every `incoming`.
+    fn credit(&self, _reader: &Self::Reader, _next: u64) -> u32 {
+        u32::MAX
+    }
+
+    /// The first request that the server will not answer on this connection, because it said so
+    /// before it closes (GOAWAY, RFC 9113, section 6.8): those from there on are sent again on a
+    /// new connection, those before are waited for. Asked after every `incoming`.
+    fn refused_from(&self, _reader: &Self::Reader) -> Option<u64> {
+        None
+    }
+
+    /// Appends what this side says last, when it ends the connection in good order: a Close frame
+    /// (RFC 6455, section 5.5.1), say. Most protocols say nothing.
+    fn farewell(&mut self, _reader: &mut Self::Reader, _out: &mut Vec<u8>) {}
+
     /// Length of one request in bytes; all requests of a run have the same.
     fn request_bytes(&self) -> usize;
 
     /// What `connection` has to send now: the rest of request `number` from `offset` on, then
     /// following requests, `requests` in all at most, in one piece. May stop at the end of any
-    /// request; never empty.
+    /// request; never empty. In a fan-out only connection 0 is asked.
     fn outgoing(&mut self, connection: u32, number: u64, requests: u32, offset: usize) -> &[u8];
 
     /// Takes bytes that `connection` has received, and verifies them. Requests `awaited` are sent
     /// and not answered; where replies come in order the first of them is the one that is answered
-    /// now. May be empty: then only what needs no request may come.
+    /// now. May be empty: then only what needs no request may come (the answer to the greeting,
+    /// what follows a farewell). In a fan-out they are the messages of connection 0 that this one
+    /// has not heard, and connection 0 awaits nothing.
     fn incoming(
         &mut self,
         connection: u32,

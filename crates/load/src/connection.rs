@@ -1,11 +1,16 @@
 //! What the engine remembers of one connection.
 
 use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
+use rustix::net::{RecvFlags, recv};
 use socket2::Socket;
 use std::collections::VecDeque;
 
-use crate::codec::Codec;
+use crate::codec::{Codec, Step, Wrong};
+use crate::outgoing::{Outgoing, Plain, Sealed, Sent};
+use crate::tls::{Client, HELD_BYTES_MAX, Session};
+
+/// Half of an L2 cache of today at most, and one recv(2) for most replies.
+const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +21,12 @@ pub(crate) enum Phase {
     Waiting,
     /// connect(2) has begun.
     Connecting,
+    /// It is made; a TLS handshake, or the answer to the codec's greeting, is waited for.
+    Opening,
     /// Requests and replies may pass.
     Open,
+    /// The server takes no further request, and will answer those that it has.
+    Leaving,
     /// The last reply has come; the server is about to close.
     Closing,
 }
@@ -32,21 +41,149 @@ pub(crate) struct Pending {
     pub(crate) sent_ns: u64,
 }
 
+impl Pending {
+    /// Stands in the place of a request that was answered before an older one.
+    const ANSWERED: Pending = Pending { due_ns: u64::MAX, sent_ns: u64::MAX };
+}
+
+/// The requests of one connection that are on their way, by number. Replies may come in any order:
+/// one that is answered before an older one leaves a hole, which goes when the older ones have
+/// gone. (While one reply is late the list grows by what is answered meanwhile; a time limit bounds
+/// that.)
+#[derive(Debug)]
+pub(crate) struct Awaited {
+    /// Number of the oldest.
+    first: u64,
+    ring: VecDeque<Pending>,
+    holes: usize,
+}
+
+impl Awaited {
+    fn new(depth: u32) -> Self {
+        Awaited { first: 0, ring: VecDeque::with_capacity(depth as usize), holes: 0 }
+    }
+
+    /// How many wait for a reply.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.ring.len() - self.holes
+    }
+
+    /// Whether none waits for a reply.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        // The oldest is no hole.
+        self.ring.is_empty()
+    }
+
+    /// The oldest that waits for a reply.
+    pub(crate) fn oldest(&self) -> Option<&Pending> {
+        self.ring.front()
+    }
+
+    /// Number of the oldest, or of the next one if there is none.
+    pub(crate) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Number of the next one.
+    #[inline]
+    pub(crate) fn end(&self) -> u64 {
+        self.first + self.ring.len() as u64
+    }
+
+    /// All that wait for a reply.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Pending> {
+        self.ring.iter().copied().filter(|&pending| pending != Pending::ANSWERED)
+    }
+
+    /// Goes on with this number; none waits for a reply.
+    fn skip_to(&mut self, number: u64) {
+        self.first = number;
+    }
+
+    #[inline]
+    fn push(&mut self, pending: Pending) {
+        self.ring.push_back(pending);
+    }
+
+    /// Takes out a request whose reply has come.
+    #[inline]
+    fn take(&mut self, number: u64) -> Option<Pending> {
+        if number == self.first && self.holes == 0 {
+            let oldest = self.ring.pop_front();
+            self.first += u64::from(oldest.is_some());
+            return oldest;
+        }
+        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        let pending = std::mem::replace(self.ring.get_mut(at)?, Pending::ANSWERED);
+        self.holes += usize::from(pending != Pending::ANSWERED);
+        while self.ring.front() == Some(&Pending::ANSWERED) {
+            self.ring.pop_front();
+            self.first += 1;
+            self.holes -= 1;
+        }
+        Some(pending).filter(|&pending| pending != Pending::ANSWERED)
+    }
+
+    /// Takes out all from number `from` on, oldest first.
+    fn cut(&mut self, from: u64) -> Vec<Pending> {
+        let at = usize::try_from(from.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let mut cut: Vec<_> = self.ring.drain(at.min(self.ring.len())..).collect();
+        let all = cut.len();
+        cut.retain(|&pending| pending != Pending::ANSWERED);
+        self.holes -= all - cut.len();
+        cut
+    }
+}
+
+/// Where received bytes are put: one for all connections of a thread, hot in the cache.
+pub(crate) struct Buffers {
+    /// What a codec understands.
+    pub(crate) plain: Vec<u8>,
+    /// What comes from the sockets, if that is something else.
+    sealed: Vec<u8>,
+}
+
+impl Buffers {
+    /// With room for what one read takes. `tls`: of ciphertext.
+    pub(crate) fn new(tls: bool) -> Self {
+        let (more, sealed) = if tls { (HELD_BYTES_MAX, RECEIVE_BYTES) } else { (0, 0) };
+        Buffers { plain: vec![0; RECEIVE_BYTES + more], sealed: vec![0; sealed] }
+    }
+}
+
+/// What one read brought.
+pub(crate) enum Received {
+    /// So many bytes for the codec: with TLS perhaps none. `drained`: the socket is empty.
+    Bytes { count: usize, drained: bool },
+    /// Nothing is there.
+    Nothing,
+    /// The server sends no more.
+    End,
+    /// A system call says that the connection is gone.
+    Failed(Errno),
+    /// What came is no TLS, or not what was agreed on.
+    Broken(String),
+}
+
 /// One connection that carries load, or its place while it has no socket.
 pub(crate) struct Connection<R> {
     pub(crate) phase: Phase,
     pub(crate) socket: Option<Socket>,
-    /// The requests on their way, oldest first.
-    pub(crate) pending: VecDeque<Pending>,
-    /// How many of these, from the youngest on, are not completely sent.
-    pub(crate) unsent: u32,
-    /// Bytes of the first unsent one that are sent.
-    pub(crate) offset: usize,
-    /// Number of the oldest request on its way.
-    pub(crate) number: u64,
+    pub(crate) tls: Option<Session>,
+    /// Whether TLS's handshake is over, and its outcome was looked at.
+    shaken: bool,
+    /// Whether requests may be sent: there is no handshake and no greeting to wait for, or they are
+    /// over.
+    pub(crate) ready: bool,
+    /// The requests on their way.
+    pub(crate) awaited: Awaited,
+    /// What is to be sent.
+    pub(crate) outgoing: Outgoing,
     /// Whether the socket's send buffer is full: EPOLLOUT will say when it is not.
     pub(crate) waits_for_room: bool,
-    /// When the present phase began, for time limits.
+    /// When the present phase began, for time limits; while it opens, when connect(2) did.
     pub(crate) since_ns: u64,
     /// Whether it stands in the open loop's list of free connections.
     pub(crate) listed: bool,
@@ -56,27 +193,17 @@ pub(crate) struct Connection<R> {
     pub(crate) reader: R,
 }
 
-/// What became of a send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sent {
-    /// Nothing is left to send.
-    All,
-    /// The send buffer is full (or the connection not yet made).
-    Full,
-    /// The connection is lost.
-    Failed(Errno),
-}
-
 impl<R> Connection<R> {
     /// A place without a socket, for up to `depth` requests on their way.
     pub(crate) fn new(depth: u32, reader: R) -> Self {
         Connection {
             phase: Phase::Parked,
             socket: None,
-            pending: VecDeque::with_capacity(depth as usize),
-            unsent: 0,
-            offset: 0,
-            number: 0,
+            tls: None,
+            shaken: false,
+            ready: false,
+            awaited: Awaited::new(depth),
+            outgoing: Outgoing::default(),
             waits_for_room: false,
             since_ns: 0,
             listed: false,
@@ -85,25 +212,51 @@ impl<R> Connection<R> {
         }
     }
 
+    /// A socket whose connect(2) has begun takes this place, and the first words are prepared.
+    pub(crate) fn begin<C: Codec<Reader = R>>(
+        &mut self,
+        slot: u32,
+        codec: &mut C,
+        socket: Socket,
+        tls: Option<Session>,
+    ) {
+        self.phase = Phase::Connecting;
+        self.socket = Some(socket);
+        self.ready = tls.is_none() && codec.is_open(&self.reader);
+        self.tls = tls;
+        codec.greet(slot, &mut self.reader, &mut self.outgoing.owed);
+    }
+
     /// Admits one request.
     #[inline]
     pub(crate) fn admit(&mut self, pending: Pending) {
-        self.pending.push_back(pending);
-        self.unsent += 1;
+        self.awaited.push(pending);
+        self.outgoing.unsent += 1;
     }
 
-    /// Takes the oldest request off the list, for its reply is complete. `None` when it was not
-    /// sent completely: nobody can answer rightly what he has not read.
+    /// Awaits what another connection sends.
     #[inline]
-    pub(crate) fn answered(&mut self) -> Option<Pending> {
-        if self.pending.len() <= self.unsent as usize {
-            return None;
-        }
-        self.number += 1;
-        self.pending.pop_front()
+    pub(crate) fn expect(&mut self, pending: Pending) {
+        self.awaited.push(pending);
+        self.outgoing.next += 1;
     }
 
-    /// Sends what is admitted, as far as the socket takes it. Adds the bytes to `bytes_sent`.
+    /// Goes on with this number; none waits for a reply.
+    pub(crate) fn skip_to(&mut self, number: u64) {
+        self.awaited.skip_to(number);
+        self.outgoing.next = number;
+    }
+
+    /// Whether anything waits to be sent, and may be.
+    #[inline]
+    pub(crate) fn has_to_send(&self) -> bool {
+        (self.ready && self.outgoing.unsent > 0)
+            || !self.outgoing.owed.is_empty()
+            || self.tls.as_ref().is_some_and(Session::wants_write)
+    }
+
+    /// Sends what may be sent, as far as the socket takes it. Adds the bytes to `bytes_sent`.
+    #[inline]
     pub(crate) fn send<C: Codec>(
         &mut self,
         slot: u32,
@@ -111,38 +264,199 @@ impl<R> Connection<R> {
         bytes_sent: &mut u64,
     ) -> Sent {
         let Some(socket) = &self.socket else { return Sent::All };
-        while self.unsent > 0 {
-            let first = self.number + self.pending.len() as u64 - u64::from(self.unsent);
-            let bytes = codec.outgoing(slot, first, self.unsent, self.offset);
-            let asked = bytes.len();
-            let sent = match send(socket, bytes, SendFlags::NOSIGNAL) {
-                Ok(sent) => sent,
-                Err(Errno::AGAIN) => return Sent::Full,
-                Err(Errno::INTR) => continue,
-                Err(errno) => return Sent::Failed(errno),
-            };
-            *bytes_sent += sent as u64;
-            let (len, done) = (codec.request_bytes(), self.offset + sent);
-            self.unsent -= (done / len) as u32;
-            self.offset = done % len;
-            if sent < asked {
-                // A short send means a full buffer: asking again at once would only cost an EAGAIN.
-                return Sent::Full;
+        match &mut self.tls {
+            None => self.outgoing.send(Plain { socket, bytes_sent }, slot, codec, self.ready),
+            Some(tls) => {
+                self.outgoing.send(Sealed { socket, tls, bytes_sent }, slot, codec, self.ready)
             }
         }
-        Sent::All
+    }
+
+    /// One read of the socket. Adds the bytes to `bytes_received`.
+    #[inline]
+    pub(crate) fn receive(&mut self, buffers: &mut Buffers, bytes_received: &mut u64) -> Received {
+        let Some(socket) = &self.socket else { return Received::Nothing };
+        let buffer = match &self.tls {
+            None => &mut buffers.plain,
+            Some(tls) if tls.has_ended() => return Received::End,
+            Some(_) => &mut buffers.sealed,
+        };
+        let count = loop {
+            match recv(socket, buffer.as_mut_slice(), RecvFlags::empty()) {
+                Ok((0, _)) => return Received::End,
+                Ok((count, _)) => break count,
+                Err(Errno::AGAIN) => return Received::Nothing,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Received::Failed(errno),
+            }
+        };
+        *bytes_received += count as u64;
+        let drained = count < buffer.len();
+        let Some(tls) = &mut self.tls else { return Received::Bytes { count, drained } };
+        let sealed = buffers.sealed.get(..count).unwrap_or_default();
+        match tls.open(sealed, &mut buffers.plain) {
+            // Its end is seen by the next read.
+            Ok(count) => Received::Bytes { count, drained: drained && !tls.has_ended() },
+            Err(what) => Received::Broken(what),
+        }
+    }
+
+    /// Whether the server may say no more without breaking off: over TLS, it has said so (RFC 8446,
+    /// section 6.1, truncation).
+    pub(crate) fn may_end_here(&self) -> bool {
+        self.tls.as_ref().is_none_or(Session::has_ended)
+    }
+
+    /// Goes on with the opening as far as what has arrived allows: whether requests may pass now.
+    /// `shaken` is told, once, that TLS's handshake is over.
+    pub(crate) fn open<C: Codec<Reader = R>>(
+        &mut self,
+        codec: &C,
+        client: Option<&Client>,
+        shaken: impl FnOnce(&Session),
+    ) -> Result<bool, String> {
+        if let (Some(tls), Some(client), false) = (&self.tls, client, self.shaken) {
+            if tls.is_handshaking() {
+                return Ok(false);
+            }
+            client.check_protocol(tls)?;
+            self.shaken = true;
+            shaken(tls);
+        }
+        self.ready = codec.is_open(&self.reader);
+        Ok(self.ready)
+    }
+
+    /// Hands received bytes to the codec; `replied` is told the number of each complete reply, its
+    /// request, and whether the server closes after it.
+    #[inline]
+    pub(crate) fn take<C: Codec<Reader = R>>(
+        &mut self,
+        slot: u32,
+        codec: &mut C,
+        mut bytes: &[u8],
+        mut replied: impl FnMut(u64, Pending),
+    ) -> Result<(), Wrong> {
+        while !bytes.is_empty() {
+            let end = self.awaited.end();
+            let waits = self.ready && self.phase != Phase::Closing;
+            let awaited = if waits { self.awaited.first()..end } else { end..end };
+            let step = codec.incoming(slot, &mut self.reader, awaited, bytes)?;
+            let Step::Reply { number, consumed, last } = step else { break };
+            bytes = bytes.get(consumed..).unwrap_or_default();
+            replied(number, self.answered(number)?);
+            if last {
+                self.phase = Phase::Closing;
+            }
+        }
+        codec.owed(&mut self.reader, &mut self.outgoing.owed);
+        Ok(())
+    }
+
+    /// Takes a request off the list, for its reply is complete. Nobody can answer rightly what he
+    /// has not read.
+    #[inline]
+    pub(crate) fn answered(&mut self, number: u64) -> Result<Pending, Wrong> {
+        if number >= self.outgoing.next {
+            return Err(Wrong("a reply to a request that was not sent completely".to_owned()));
+        }
+        let pending = self.awaited.take(number);
+        pending.ok_or_else(|| Wrong("a second reply to one request".to_owned()))
+    }
+
+    /// The server answers no request from this number on; these are given back, oldest first.
+    pub(crate) fn leave(&mut self, from: u64) -> Vec<Pending> {
+        self.phase = Phase::Leaving;
+        self.outgoing.forget_from(from);
+        self.awaited.cut(from)
+    }
+
+    /// Says to the server that this side sends no more, in every layer but TCP's.
+    pub(crate) fn say_farewell<C: Codec<Reader = R>>(
+        &mut self,
+        slot: u32,
+        codec: &mut C,
+        bytes_sent: &mut u64,
+    ) {
+        if self.ready {
+            codec.farewell(&mut self.reader, &mut self.outgoing.owed);
+        }
+        if self.tls.is_none() && self.outgoing.owed.is_empty() {
+            return;
+        }
+        let _as_far_as_it_goes = self.send(slot, codec, bytes_sent);
+        if let (Some(tls), Some(socket)) = (&mut self.tls, &self.socket) {
+            tls.finish();
+            let _as_far_as_it_goes = tls.flush(socket, bytes_sent);
+        }
     }
 
     /// Drops the socket and all that was on its way, which is given back, oldest first.
     pub(crate) fn close(&mut self, phase: Phase, reader: R) -> Vec<Pending> {
-        let lost: Vec<_> = self.pending.drain(..).collect();
+        let end = self.awaited.end();
+        let lost = self.awaited.cut(0);
+        self.outgoing.forget();
+        // No number is used twice, though some were taken back by `leave`.
+        self.outgoing.next = self.outgoing.next.max(end);
+        self.awaited.skip_to(self.outgoing.next);
         self.socket = None;
+        self.tls = None;
+        self.shaken = false;
+        self.ready = false;
         self.phase = phase;
-        self.unsent = 0;
-        self.offset = 0;
-        self.number += lost.len() as u64;
         self.waits_for_room = false;
         self.reader = reader;
         lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(due_ns: u64) -> Pending {
+        Pending { due_ns, sent_ns: due_ns }
+    }
+
+    /// Requests 0 to 5, due at ten times their number.
+    fn six() -> Awaited {
+        let mut awaited = Awaited::new(4);
+        (0..6).for_each(|number| awaited.push(pending(number * 10)));
+        awaited
+    }
+
+    #[test]
+    fn replies_in_any_order_find_their_requests() {
+        let mut awaited = six();
+        for number in [3, 0, 5, 1, 4, 2] {
+            assert_eq!(awaited.take(number), Some(pending(number * 10)));
+            assert_eq!(awaited.take(number), None, "a second reply to {number}");
+        }
+        assert!(awaited.is_empty());
+        assert_eq!((awaited.len(), awaited.first(), awaited.end()), (0, 6, 6));
+        assert_eq!((awaited.take(6), awaited.take(u64::MAX)), (None, None));
+    }
+
+    #[test]
+    fn the_oldest_is_never_a_hole() {
+        let mut awaited = six();
+        for (number, oldest, len) in [(1, 0, 5), (2, 0, 4), (0, 3, 3), (4, 3, 2), (3, 5, 1)] {
+            awaited.take(number);
+            assert_eq!(awaited.oldest(), Some(&pending(oldest * 10)));
+            assert_eq!((awaited.first(), awaited.len()), (oldest, len));
+            assert_eq!(awaited.iter().count(), len);
+        }
+    }
+
+    #[test]
+    fn what_is_given_back_has_no_holes_in_it() {
+        let mut awaited = six();
+        awaited.take(1);
+        awaited.take(4);
+        assert_eq!(awaited.cut(3), [pending(30), pending(50)]);
+        assert_eq!((awaited.len(), awaited.end()), (2, 3));
+        assert_eq!(awaited.cut(0), [pending(0), pending(20)]);
+        assert!(awaited.is_empty() && awaited.holes == 0);
+        assert_eq!(awaited.cut(100), []);
     }
 }

@@ -16,6 +16,7 @@
 //! An event names a slot. It cannot be stale: a descriptor appears at most once in a batch, and
 //! while a batch is worked on no other connection than the event's own is closed.
 
+mod fan_out;
 mod lives;
 mod open;
 mod phases;
@@ -29,19 +30,20 @@ use nix::sys::timerfd::{self, TimerFd};
 use nix::time::{ClockId, clock_gettime};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
 
-use crate::codec::{Codec, Step, Wrong, unasked};
-use crate::connection::{Connection, Pending, Phase, Sent};
+use crate::codec::{Codec, Wrong};
+use crate::connection::{Buffers, Connection, Pending, Phase, Received};
 use crate::gate::Gate;
 use crate::open_loop::{self, OpenLoop};
+use crate::outgoing::Sent;
 use crate::schedule::ClosedLoop;
 use crate::socket::Sockets;
 use crate::tally::{Fault, Tally};
+use crate::tls::{Agreed, Client};
 use crate::{Error, Live, Observer, Plan, Stage};
 
-/// Half of an L2 cache of today at most, and one recv(2) for most replies.
-const RECEIVE_BYTES: usize = 64 * 1024;
+use fan_out::Room;
+
 /// Events fetched at once. 64 connections fit; with thousands, borders are still met within a few
 /// ms.
 const EVENTS_MAX: usize = 256;
@@ -78,6 +80,8 @@ pub(crate) struct Window {
     pub(crate) ended_early: Option<String>,
     /// What an open loop counted, and the share of the window in which the client worked.
     pub(crate) open: Option<(open_loop::Counts, f64)>,
+    /// What TLS's sides agreed on, if there was a handshake.
+    pub(crate) agreed: Option<Agreed>,
     /// The counters.
     pub(crate) tally: Tally,
 }
@@ -107,14 +111,22 @@ pub(crate) struct Engine<'a, C: Codec> {
     share: Share<'a>,
     codec: C,
     observer: Option<&'a mut dyn Observer>,
+    /// This side of TLS, if the plan has it.
+    client: Option<Client>,
+    /// What it agreed on first.
+    agreed: Option<Agreed>,
     epoll: OwnedFd,
     connections: Vec<Connection<C::Reader>>,
     /// Requests on their way at once on each connection, at most.
     depth: usize,
+    /// A connection with so many on their way, or fewer, is given more.
+    refilled_at: usize,
+    /// Who has heard what, in a fan-out.
+    room: Option<Room>,
     events: Vec<epoll::Event>,
     /// Beats every [`SWEEP_NS`], or more often. An open loop has exact timeouts instead.
     heartbeat: Option<TimerFd>,
-    received: Vec<u8>,
+    buffers: Buffers,
     schedule: ClosedLoop,
     /// Takes the place of `schedule` in an open loop.
     open: Option<OpenLoop>,
@@ -163,14 +175,18 @@ impl<'a, C: Codec> Engine<'a, C> {
         let no_event =
             epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
         Ok(Engine {
+            client: Client::new(share.plan)?,
+            agreed: None,
             codec,
             observer,
             epoll,
             connections,
             depth: depth as usize,
+            refilled_at: refilled_at(share.plan),
+            room: share.plan.fan_out.then(|| Room::new(share.connections)),
             events: vec![no_event; events_max],
             heartbeat,
-            received: vec![0; RECEIVE_BYTES],
+            buffers: Buffers::new(share.plan.target.tls),
             schedule: ClosedLoop::stopped(),
             open,
             woke_ns: 0,
@@ -194,7 +210,8 @@ impl<'a, C: Codec> Engine<'a, C> {
 
     /// Waits for events until `until_ns` at most, and acts on them.
     fn turn(&mut self, until_ns: u64) -> Result<(), Error> {
-        let retry_ns = self.retries.iter().map(|(due_ns, _)| *due_ns).min().unwrap_or(u64::MAX);
+        let retries = self.retries.iter().filter(|_| self.may_retry());
+        let retry_ns = retries.map(|(due_ns, _)| *due_ns).min().unwrap_or(u64::MAX);
         let until_ns = until_ns.min(retry_ns);
         let wait_ns = match self.open {
             _ if !self.undrained.is_empty() => Some(0),
@@ -282,21 +299,29 @@ impl<'a, C: Codec> Engine<'a, C> {
                 self.undrained.push(slot);
                 break;
             }
-            let Some(socket) = &self.connections[slot].socket else { return };
-            let count = match recv(socket, self.received.as_mut_slice(), RecvFlags::empty()) {
-                Ok((0, _)) => return self.closed_by_server(slot),
-                Ok((count, _)) => count,
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => continue,
-                Err(errno) => return self.failed(slot, errno),
+            let bytes_received = &mut self.tally.bytes_received;
+            let received = self.connections[slot].receive(&mut self.buffers, bytes_received);
+            let (count, drained) = match received {
+                Received::Bytes { count, drained } => (count, drained),
+                Received::Nothing => break,
+                Received::End => return self.closed_by_server(slot),
+                Received::Failed(errno) => return self.failed(slot, errno),
+                Received::Broken(what) => return self.broken(slot, what),
             };
             reads_left -= 1;
             self.clock();
-            self.tally.bytes_received += count as u64;
+            if self.connections[slot].phase == Phase::Opening
+                && let Err(what) = self.open_further(slot)
+            {
+                return self.lost(slot, Fault::Connect, what);
+            }
             if let Err(Wrong(what)) = self.take_replies(slot, count) {
                 return self.lost(slot, Fault::Wrong, what);
             }
-            if count < self.received.len() {
+            if self.has_left(slot) {
+                return;
+            }
+            if drained {
                 if finished {
                     return self.closed_by_server(slot);
                 }
@@ -309,31 +334,47 @@ impl<'a, C: Codec> Engine<'a, C> {
     /// Verifies the first `count` bytes of the receive buffer and counts the replies in them.
     fn take_replies(&mut self, slot: usize, count: usize) -> Result<(), Wrong> {
         let connection = &mut self.connections[slot];
-        let mut bytes = &self.received[..count];
-        while !bytes.is_empty() {
-            if connection.phase == Phase::Closing {
-                return Err(unasked(bytes));
+        let phase = connection.phase;
+        let Engine { codec, tally, open, room, now_ns, .. } = self;
+        let mut replies = 0;
+        let bytes = &self.buffers.plain[..count];
+        let taken = connection.take(slot as u32, codec, bytes, |number, pending| {
+            replies += 1;
+            count_reply(tally, open, pending, *now_ns);
+            if let Some(room) = room
+                && room.heard(number)
+            {
+                tally.messages += 1;
             }
-            let awaited = connection.number..connection.number + connection.pending.len() as u64;
-            let step = self.codec.incoming(slot as u32, &mut connection.reader, awaited, bytes)?;
-            let Step::Reply { consumed, last, .. } = step else { return Ok(()) };
-            bytes = &bytes[consumed..];
-            let Some(pending) = connection.answered() else {
-                return Err(Wrong("a reply to a request that was not sent completely".to_owned()));
-            };
-            connection.completed += 1;
-            count_reply(&mut self.tally, &mut self.open, pending, self.now_ns);
+        });
+        if replies > 0 {
+            connection.completed += replies;
             self.last_reply_ns = self.now_ns;
             self.failing_since_ns = None;
-            if last {
-                connection.phase = Phase::Closing;
-                connection.since_ns = self.now_ns;
-            }
         }
-        if self.share.plan.reconnect && connection.pending.is_empty() {
-            self.finish_sending(slot);
+        taken?;
+        match phase {
+            Phase::Opening => self.open_further(slot).map_err(Wrong)?,
+            Phase::Open => self.look_whether_it_ends(slot),
+            _ => {}
         }
         Ok(())
+    }
+
+    /// After replies: is this connection to end, and by whom?
+    fn look_whether_it_ends(&mut self, slot: usize) {
+        let connection = &mut self.connections[slot];
+        if let Some(from) = self.codec.refused_from(&connection.reader) {
+            let refused = connection.leave(from);
+            self.tally.lost(refused.len() as u64, self.now_ns);
+            return self.give_back(&refused);
+        }
+        if connection.phase == Phase::Closing {
+            connection.since_ns = self.now_ns;
+        }
+        if self.share.plan.reconnect && connection.awaited.is_empty() {
+            self.finish_sending(slot);
+        }
     }
 
     /// One request per connection: the reply is complete, now the connection ends.
@@ -341,6 +382,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         let connection = &mut self.connections[slot];
         connection.phase = Phase::Closing;
         connection.since_ns = self.now_ns;
+        connection.say_farewell(slot as u32, &mut self.codec, &mut self.tally.bytes_sent);
         if !self.codec.server_closes_first()
             && let Some(socket) = &connection.socket
         {
@@ -350,26 +392,39 @@ impl<'a, C: Codec> Engine<'a, C> {
     }
 
     /// Admits as many requests as the schedule allows and the pipeline has room for, and sends
-    /// them. A pipeline is refilled when three quarters of it are empty, so that requests go out in
-    /// batches; a stream when half of it is, so that it never runs dry.
+    /// them, in one piece; see [`refilled_at`].
     fn refill(&mut self, slot: usize) {
+        if self.room.is_some() {
+            self.send_if_any(slot);
+            return self.speak();
+        }
         if self.open.is_some() {
+            self.send_if_any(slot);
             return self.list_if_free(slot);
         }
         let connection = &mut self.connections[slot];
-        let depth = self.depth;
-        let under_way = connection.pending.len();
-        let refilled_at = if self.share.plan.streaming { depth / 2 } else { depth / 4 };
-        if connection.phase == Phase::Open && !self.share.plan.reconnect && under_way <= refilled_at
+        let under_way = connection.awaited.len();
+        if connection.phase == Phase::Open
+            && !self.share.plan.reconnect
+            && under_way <= self.refilled_at
         {
+            let credit = self.codec.credit(&connection.reader, connection.awaited.end());
+            let room = (self.depth - under_way).min(credit as usize);
             let mut admitted = 0;
-            while under_way + admitted < depth && self.schedule.take() {
+            while admitted < room && self.schedule.take() {
                 connection.admit(Pending { due_ns: self.now_ns, sent_ns: self.now_ns });
                 admitted += 1;
             }
             self.tally.admitted(admitted as u64, self.now_ns);
         }
-        if connection.unsent > 0 {
+        self.send_if_any(slot);
+    }
+
+    /// Sends if there is anything to send. After a farewell there is not, whatever is owed.
+    #[inline]
+    fn send_if_any(&mut self, slot: usize) {
+        let connection = &self.connections[slot];
+        if connection.has_to_send() && connection.phase != Phase::Closing {
             self.send(slot);
         }
     }
@@ -415,6 +470,23 @@ impl<'a, C: Codec> Engine<'a, C> {
     fn clock(&mut self) -> u64 {
         self.now_ns = self.origin.elapsed().as_nanos() as u64;
         self.now_ns
+    }
+}
+
+/// With how many requests on its way, at most, a connection is given more.
+///
+/// - A pipeline when three quarters of it are empty, so that requests go out in batches.
+/// - A stream of messages when half of it is, so that it never runs dry.
+/// - HTTP/2 when a single stream has ended: "32 streams" then means that there are 32 all the time,
+///   as with h2load, and a slow stream holds up no other. It costs few system calls more, for a
+///   server's replies come in batches by themselves (many in one read), and what one read has
+///   freed goes out in one send.
+fn refilled_at(plan: &Plan) -> usize {
+    let depth = plan.depth() as usize;
+    match (plan.http2, plan.streaming) {
+        (true, _) => depth - 1,
+        (_, true) => depth / 2,
+        _ => depth / 4,
     }
 }
 

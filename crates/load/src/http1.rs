@@ -4,10 +4,10 @@
 //! by the network; bodies pass through and are never held. `Http` compares them on the way.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use crate::codec::{Codec, Step, Wrong, unasked};
-use crate::payload::{Mirror, Wire, describe_difference};
+use crate::expected::{Bodies, Body, Expected};
+use crate::payload::Wire;
 use crate::{Method, Plan};
 
 /// A head larger than this is a fault: servers send some hundred bytes; 64 KiB is what curl takes
@@ -17,11 +17,6 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const FIELDS_MAX: usize = 64;
 /// Chunk sizes: 16 hexadecimal digits are 64 bits; extensions (RFC 9112, 7.1.1) get the rest.
 const CHUNK_LINE_BYTES_MAX: usize = 4 * 1024;
-
-/// What the rule of `/bytes/N` repeats: byte k of the body is `ALPHABET[k % 64]`.
-const ALPHABET: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-\n";
-/// The alphabet is laid out this often, so that one comparison covers a whole receive buffer.
-const ALPHABET_COPIES: usize = 1_025;
 
 /// How a body ends (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -304,32 +299,11 @@ fn has_token(list: &[u8], token: &[u8]) -> bool {
     list.split(|&byte| byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
 }
 
-/// What the body of each reply must be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Expected {
-    /// The rule of `/bytes/N`, for N bytes.
-    Alphabet(u64),
-    /// These bytes.
-    Bytes(Arc<[u8]>),
-    /// Too long to be kept: so many bytes with this CRC-32.
-    Checksum {
-        /// Bytes.
-        len: u64,
-        /// CRC-32 of all of them.
-        crc: u32,
-    },
-    /// The request's own body.
-    Echo,
-    /// Anything.
-    Any,
-}
-
 /// What a connection remembers of a response that is arriving.
 pub(crate) struct Reader {
     response: ResponseReader,
     close: bool,
-    body_bytes: u64,
-    crc: crc32fast::Hasher,
+    body: Body,
 }
 
 /// HTTP/1.1 requests of one kind.
@@ -338,9 +312,7 @@ pub(crate) struct Http {
     to_head: bool,
     one_per_connection: bool,
     status: u16,
-    expected: Expected,
-    mirror: Mirror,
-    alphabet: Vec<u8>,
+    bodies: Bodies,
     last_head: LastHead,
 }
 
@@ -354,78 +326,20 @@ impl Http {
             to_head: plan.method == Method::Head,
             one_per_connection: plan.reconnect,
             status: plan.expected_status,
-            mirror: Mirror::new(if expected == Expected::Echo { payload_bytes } else { 0 }),
-            alphabet: ALPHABET.repeat(ALPHABET_COPIES),
+            bodies: Bodies::new(expected, payload_bytes),
             last_head: LastHead::default(),
-            expected,
         }
     }
 
-    /// Compares one piece of a body that arrived.
-    fn compare(&mut self, at: (u32, u64), reader: &mut Reader, piece: &[u8]) -> Result<(), Wrong> {
-        let from = reader.body_bytes;
-        reader.body_bytes += piece.len() as u64;
-        let whole: &[u8] = match &self.expected {
-            Expected::Any => return Ok(()),
-            Expected::Checksum { .. } => {
-                reader.crc.update(piece);
-                return Ok(());
-            }
-            Expected::Alphabet(len) => return compare_rule(&self.alphabet, *len, from, piece),
-            Expected::Bytes(bytes) => bytes,
-            Expected::Echo => self.mirror.payload(at.0, at.1),
-        };
-        let rest =
-            usize::try_from(from).ok().and_then(|from| whole.get(from..)).unwrap_or_default();
-        match rest.get(..piece.len()) {
-            Some(expected) if expected == piece => Ok(()),
-            Some(expected) => Err(Wrong(describe_difference(from, piece, expected))),
-            None => Err(too_long(whole.len() as u64)),
-        }
+    /// The last body, if it was to be learnt ([`Expected::Learn`]).
+    pub(crate) fn learnt(&self) -> Option<Expected> {
+        self.bodies.learnt()
     }
 
-    /// Whether a body that has ended is the expected one.
-    fn conclude(&self, reader: &mut Reader) -> Result<(), Wrong> {
-        let found = std::mem::take(&mut reader.body_bytes);
-        let expected = match &self.expected {
-            _ if self.to_head => return Ok(()),
-            Expected::Any => return Ok(()),
-            Expected::Alphabet(len) | Expected::Checksum { len, .. } => *len,
-            Expected::Bytes(bytes) => bytes.len() as u64,
-            Expected::Echo => self.mirror.len() as u64,
-        };
-        if found != expected {
-            return Err(Wrong(format!("the body has {found} bytes, expected {expected}")));
-        }
-        if let Expected::Checksum { crc, .. } = self.expected {
-            let found = std::mem::replace(&mut reader.crc, crc32fast::Hasher::new()).finalize();
-            if found != crc {
-                return Err(Wrong("the body has the right length and other bytes".to_owned()));
-            }
-        }
-        Ok(())
+    /// Whether a body that has ended is the expected one; a reply to HEAD has none.
+    fn conclude(&mut self, reader: &mut Reader) -> Result<(), Wrong> {
+        if self.to_head { Ok(()) } else { self.bodies.conclude(&mut reader.body) }
     }
-}
-
-/// Compares with the rule of `/bytes/N`, from byte `from` of the body on.
-fn compare_rule(alphabet: &[u8], len: u64, from: u64, piece: &[u8]) -> Result<(), Wrong> {
-    if from + piece.len() as u64 > len {
-        return Err(too_long(len));
-    }
-    let mut from = from;
-    for piece in piece.chunks(alphabet.len() - ALPHABET.len()) {
-        let start = (from % ALPHABET.len() as u64) as usize;
-        let expected = &alphabet[start..start + piece.len()];
-        if piece != expected {
-            return Err(Wrong(describe_difference(from, piece, expected)));
-        }
-        from += piece.len() as u64;
-    }
-    Ok(())
-}
-
-fn too_long(expected: u64) -> Wrong {
-    Wrong(format!("the body has more than the expected {expected} bytes"))
 }
 
 /// The head of each request of `plan`; `close` asks the server to close after its reply, so that
@@ -451,12 +365,7 @@ impl Codec for Http {
     type Reader = Reader;
 
     fn reader(&self) -> Reader {
-        Reader {
-            response: ResponseReader::new(),
-            close: false,
-            body_bytes: 0,
-            crc: crc32fast::Hasher::new(),
-        }
+        Reader { response: ResponseReader::new(), close: false, body: Body::default() }
     }
 
     fn request_bytes(&self) -> usize {
@@ -490,7 +399,9 @@ impl Codec for Http {
                     return Err(Wrong(format!("status {}, expected {status}", head.status)));
                 }
                 Event::Head(head) => reader.close = head.close || self.one_per_connection,
-                Event::Body(piece) => self.compare((connection, number), reader, piece)?,
+                Event::Body(piece) => {
+                    self.bodies.compare((connection, number), &mut reader.body, piece)?;
+                }
                 Event::End => {
                     self.conclude(reader)?;
                     return Ok(Step::Reply { number, consumed, last: reader.close });
@@ -512,20 +423,9 @@ impl Codec for Http {
     }
 
     fn verification(&self) -> String {
-        let status = self.status;
-        match &self.expected {
-            _ if self.to_head => format!("status {status} and framing of the head"),
-            Expected::Any => format!("status {status} and framing; not the bytes of the body"),
-            Expected::Alphabet(_) => {
-                format!("status {status} and every byte, against the rule of /bytes/N")
-            }
-            Expected::Echo => format!("status {status} and every byte, against the request's body"),
-            Expected::Bytes(_) => {
-                format!("status {status} and every byte, against a reply read before the run")
-            }
-            Expected::Checksum { .. } => {
-                format!("status {status}, length and CRC-32, against a reply read before the run")
-            }
+        match self.to_head {
+            true => format!("status {} and framing of the head", self.status),
+            false => self.bodies.verification(self.status),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::Plan;
+use crate::expected::ALPHABET;
 
 /// One response as it was understood.
 #[derive(Debug, PartialEq, Eq, Clone)]

@@ -1,73 +1,92 @@
-//! Connections that say nothing. What they cost a server is what separates the ways of waiting.
+//! Connections that say nothing. What they cost a server is what separates the ways of waiting,
+//! and the protocols.
+//!
+//! Each is opened as far as its protocol goes before it may be called idle: TCP's handshake, TLS's,
+//! the upgrade to a WebSocket; over HTTP/2 one request is answered, for that is when both sides
+//! have their settings, and a server its tables.
 
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::Socket;
-use std::os::fd::AsFd;
 
-use crate::socket::{Sockets, connect_error};
-use crate::{Error, Live};
+use crate::codec::Codec;
+use crate::dialogue::{Failure, Host, Talk};
+use crate::socket::Sockets;
+use crate::{Error, Live, Plan, Protocol};
 
-/// connect(2)s in progress at once: well below the backlog of 4,096 that servers ask for. On
-/// loopback connect completes before the server has accepted, so this also lets the server keep
+/// Connections that are being opened at once: well below the backlog of 4,096 that servers ask for.
+/// On loopback connect completes before the server has accepted, so this also lets the server keep
 /// pace.
-const BATCH: u32 = 256;
-/// One batch may take so long. A SYN that meets a full backlog is dropped and sent again after one
-/// second, then after two more (tcp(7)): two tries are granted.
-const BATCH_LIMIT: Duration = Duration::from_secs(4);
+const BATCH: usize = 256;
+/// One connection may take so long to be opened. A SYN that meets a full backlog is dropped and
+/// sent again after one second, then after two more (tcp(7)): two tries are granted.
+const OPENING_LIMIT: Duration = Duration::from_secs(4);
 
 /// Silent connections, held open.
 pub(crate) struct Idle {
     sockets: Vec<Socket>,
-    /// How many other connections come from the same addresses.
-    beside: u32,
+    /// Whether the server has no reason to have said anything on them.
+    silent: bool,
 }
 
 impl Idle {
-    /// Opens `count` connections, in batches, beside so many that carry load and need ports too.
-    pub(crate) fn open(
+    /// Opens the plan's silent connections, some at a time, beside those that carry load and need
+    /// ports too.
+    pub(crate) fn open<C: Codec>(
+        plan: &Plan,
         sockets: &Sockets,
         live: &Live,
-        beside: u32,
-        count: u32,
+        codec: &mut C,
     ) -> Result<Idle, Error> {
-        let mut idle = Idle { sockets: Vec::with_capacity(count as usize), beside };
-        while idle.len() < count {
-            if live.is_stopped() {
-                return Err(Error::Interrupted);
-            }
-            let batch = BATCH.min(count - idle.len());
-            idle.open_batch(sockets, batch).map_err(|reason| Error::Idle {
-                opened: idle.len(),
-                asked: count,
-                reason,
-            })?;
-        }
+        let asked = plan.idle_connections;
+        let silent = !plan.target.tls && !plan.http2 && plan.target.protocol != Protocol::WebSocket;
+        let mut idle = Idle { sockets: Vec::with_capacity(asked as usize), silent };
+        idle.open_all(plan, sockets, live, codec).map_err(|failure| match failure {
+            Failure::Internal(error) => error,
+            Failure::Connect(error) => idle.incomplete(asked, error.to_string()),
+            Failure::Reply(reason) => idle.incomplete(asked, reason),
+        })?;
         Ok(idle)
     }
 
-    /// Opens `count` connections and waits until all of them are made: one poll(2) for all, and
-    /// again for those that are late.
-    fn open_batch(&mut self, sockets: &Sockets, count: u32) -> Result<(), String> {
-        let first = self.beside + self.len();
-        let begun: Result<Vec<_>, _> =
-            (first..first + count).map(|index| sockets.connect(index)).collect();
-        let mut begun = begun.map_err(|error| error.to_string())?;
-        let end = Instant::now() + BATCH_LIMIT;
-        while !begun.is_empty() {
-            let made = wait_for_some(&begun, end)?;
-            let mut made = made.into_iter();
-            let (done, late): (Vec<_>, Vec<_>) =
-                begun.into_iter().partition(|_| made.next().unwrap_or_default());
-            if let Some(error) = done.iter().find_map(connect_error) {
-                return Err(error.to_string());
+    fn incomplete(&self, asked: u32, reason: String) -> Error {
+        Error::Idle { opened: self.len(), asked, reason }
+    }
+
+    fn open_all<C: Codec>(
+        &mut self,
+        plan: &Plan,
+        sockets: &Sockets,
+        live: &Live,
+        codec: &mut C,
+    ) -> Result<(), Failure> {
+        let mut host = Host::new(plan, sockets, codec)?;
+        let (mut talks, mut begun) = (Vec::with_capacity(BATCH), 0);
+        while self.len() < plan.idle_connections {
+            if live.is_stopped() {
+                return Err(Failure::Internal(Error::Interrupted));
             }
+            while talks.len() < BATCH && begun < plan.idle_connections {
+                let index = plan.connections + begun;
+                let mut talk = host.begin(index, index)?;
+                if plan.http2 {
+                    talk.ask();
+                }
+                talks.push(talk);
+                begun += 1;
+            }
+            let oldest = talks.iter().map(|talk| talk.begun).min().unwrap_or_else(Instant::now);
+            host.turn(&mut talks, oldest + OPENING_LIMIT)?;
+            let is_done = |talk: &mut Talk<_>| match plan.http2 {
+                true => talk.replies > 0,
+                false => talk.is_open(),
+            };
+            let done = talks.extract_if(.., is_done).filter_map(Talk::into_socket);
             self.sockets.extend(done);
-            begun = late;
         }
         Ok(())
     }
@@ -77,28 +96,25 @@ impl Idle {
         self.sockets.len() as u32
     }
 
-    /// How many are still open and silent: nothing was received on them, not even an end.
+    /// How many are still open: the server's end was not received, and where it has nothing to say,
+    /// it has said nothing.
     pub(crate) fn still_open(&self) -> u32 {
-        let silent = |socket: &&Socket| {
-            let peeked = recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK);
-            peeked == Err(Errno::EAGAIN)
+        let is_open = |socket: &&Socket| match self.silent {
+            true => recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK) == Err(Errno::EAGAIN),
+            false => !has_ended(socket),
         };
-        self.sockets.iter().filter(silent).count() as u32
+        self.sockets.iter().filter(is_open).count() as u32
     }
 }
 
-/// Waits until some of these have ended their connect(2), well or badly; which.
-fn wait_for_some(sockets: &[Socket], end: Instant) -> Result<Vec<bool>, String> {
-    let mut fds: Vec<_> =
-        sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLOUT)).collect();
+/// Whether the server's FIN, or its reset, has come, whatever came before it (POLLRDHUP, poll(2)).
+fn has_ended(socket: &Socket) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::RDHUP)];
     loop {
-        let left = end.saturating_duration_since(Instant::now()).as_millis();
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-        match poll(&mut fds, timeout) {
-            Ok(0) => return Err("the server stopped accepting".to_owned()),
-            Ok(_) => return Ok(fds.iter().map(|fd| fd.any().unwrap_or(true)).collect()),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.to_string()),
+        match poll(&mut fds, Some(&Timespec::default())) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(events) => return events > 0,
+            Err(_) => return true,
         }
     }
 }

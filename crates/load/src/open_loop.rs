@@ -137,6 +137,8 @@ pub(crate) struct OpenLoop {
     counted_from_ns: u64,
     /// Whether the window goes on.
     open: bool,
+    /// How many replies each request has, which count as so many requests.
+    each: u64,
     counts: Counts,
 }
 
@@ -165,8 +167,14 @@ impl OpenLoop {
             free_since_ns: 0,
             counted_from_ns: u64::MAX,
             open: false,
+            each: 1,
             counts: Counts::new()?,
         })
+    }
+
+    /// What falls due has `each` replies: a message that is delivered to so many.
+    pub(crate) fn counting(self, each: u32) -> Self {
+        OpenLoop { each: u64::from(each), ..self }
     }
 
     /// Load that is not counted begins. What it leaves unsent is forgotten when the window begins.
@@ -213,7 +221,7 @@ impl OpenLoop {
             left -= 1;
             due_ns = if left == 0 { u64::MAX } else { self.origin_ns + times.next_ns() };
         }
-        waited_ns
+        self.each * waited_ns
     }
 
     /// Finds the next due time.
@@ -254,7 +262,7 @@ impl OpenLoop {
         if due_ns > now_ns {
             return None;
         }
-        self.counts.due += u64::from(due_ns >= self.counted_from_ns);
+        self.counts.due += self.each * u64::from(due_ns >= self.counted_from_ns);
         self.left -= 1;
         self.advance();
         Some(Ready { due_ns, since_ns: due_ns })
@@ -290,9 +298,9 @@ impl OpenLoop {
         if !self.counts_due(ready.due_ns) {
             return (pending, 0);
         }
-        self.counts.sent += u64::from(self.open);
+        self.counts.sent += self.each * u64::from(self.open);
         self.counts.send_lag.record(now_ns.saturating_sub(ready.since_ns.max(free_ns)));
-        (pending, now_ns.saturating_sub(ready.since_ns))
+        (pending, self.each * now_ns.saturating_sub(ready.since_ns))
     }
 
     /// A request was answered, rightly. Whether it counts.
@@ -334,7 +342,7 @@ impl OpenLoop {
         let mut due_ns: Vec<_> = std::mem::take(&mut self.lost_due_ns);
         due_ns.extend(unanswered.map(|pending| pending.due_ns).filter(|&due_ns| due_ns >= from_ns));
         while let Some(ready) = self.take(self.end_ns) {
-            due_ns.push(ready.due_ns);
+            due_ns.extend((0..self.each).map(|_| ready.due_ns));
         }
         self.counts.unanswered = due_ns.len() as u64;
         for due_ns in due_ns {

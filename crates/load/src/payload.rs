@@ -6,25 +6,37 @@
 
 /// A stamp stands at every multiple of this offset: often enough that a stale page, a stale half of
 /// a ring buffer or a swapped segment cannot pass, seldom enough to cost nothing.
-const STAMP_EVERY_BYTES: usize = 256;
+pub(crate) const STAMP_EVERY_BYTES: usize = 256;
 /// Small requests are laid side by side up to this size, so that a pipeline goes out in one
 /// send(2).
-const WIRE_BYTES: usize = 64 * 1024;
+pub(crate) const WIRE_BYTES: usize = 64 * 1024;
 
-/// Stamps one payload. A payload shorter than a stamp carries the stamp's low bytes, which differ
+/// The stamps of one payload of `len` bytes: where each begins, and its bytes. The last one may
+/// reach beyond the end. A payload shorter than a stamp carries the stamp's low bytes, which differ
 /// from those of the message before.
-fn stamp(payload: &mut [u8], connection: u32, number: u64) {
+pub(crate) fn stamps(
+    len: usize,
+    connection: u32,
+    number: u64,
+) -> impl Iterator<Item = (usize, [u8; 8])> {
     // An odd multiplier spreads neighbouring connections over all bytes, the low one too.
     let tag = number.wrapping_add(u64::from(connection).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    for (block, bytes) in payload.chunks_mut(STAMP_EVERY_BYTES).enumerate() {
-        let tag = tag.wrapping_add((block as u64) << 40).to_le_bytes();
-        let len = bytes.len().min(tag.len());
-        bytes[..len].copy_from_slice(&tag[..len]);
+    (0..len).step_by(STAMP_EVERY_BYTES).zip(0_u64..).map(move |(at, block)| {
+        let tag = tag.wrapping_add(block << 40);
+        (at, tag.to_le_bytes())
+    })
+}
+
+/// Stamps one payload.
+fn stamp(payload: &mut [u8], connection: u32, number: u64) {
+    for (at, tag) in stamps(payload.len(), connection, number) {
+        let len = tag.len().min(payload.len() - at);
+        payload[at..at + len].copy_from_slice(&tag[..len]);
     }
 }
 
 /// What stands between the stamps: neighbouring positions differ, so a shifted reply is caught.
-fn filler(len: usize) -> Vec<u8> {
+pub(crate) fn filler(len: usize) -> Vec<u8> {
     (0..len).map(|k| (k.wrapping_mul(167) >> 3) as u8 ^ k as u8).collect()
 }
 

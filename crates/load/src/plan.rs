@@ -101,6 +101,15 @@ impl Target {
         let (url, authority) = (url.to_owned(), authority.to_owned());
         Ok(Target { url, protocol, tls, authority, address, path })
     }
+
+    /// The host as given, without port and brackets, for TLS's server name.
+    pub(crate) fn host(&self) -> &str {
+        let authority = self.authority.as_str();
+        match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, _)) => host,
+            None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
+        }
+    }
 }
 
 /// The first address of `host:port`, or of `host` with HTTP's own port.
@@ -204,9 +213,12 @@ pub struct Plan {
     pub pipelining: u32,
     /// Speak HTTP/2: by prior knowledge (`http`) or by ALPN (`https`).
     pub http2: bool,
-    /// Resume TLS sessions where a connection is not the first (RFC 8446 section 2.2).
+    /// Resume TLS sessions where a connection is not the first (RFC 8446 section 2.2). Otherwise
+    /// each handshake is a full one.
     pub tls_resume: bool,
-    /// WebSocket: the first connection speaks, the others listen, and what they hear is counted.
+    /// WebSocket: the first connection speaks, the others listen, and what they hear is counted:
+    /// each delivery is a request, whose latency runs from the message's send. `pipelining`
+    /// messages are under way at once, a number of requests is one of messages, and so is a rate.
     pub fan_out: bool,
     /// Bytes of one echo message, or of a POST's body.
     pub payload_bytes: usize,
@@ -338,10 +350,52 @@ impl Plan {
             ),
         ];
         let complaints = complaints.into_iter().chain(self.complaints_of_pace());
-        if let Some((_, text)) = complaints.into_iter().find(|(complaint, _)| *complaint) {
+        let mut complaints = complaints.chain(self.complaints_of_protocol());
+        if let Some((_, text)) = complaints.find(|(complaint, _)| *complaint) {
+            return Err(Error::Plan(text));
+        }
+        if let Some(text) = crate::http2_requests::complaint(self).filter(|_| self.http2) {
             return Err(Error::Plan(text));
         }
         self.headers.iter().try_for_each(|(name, value)| check_header(name, value))
+    }
+
+    /// What the protocol cannot do, if the first half of a pair is true.
+    fn complaints_of_protocol(&self) -> [(bool, String); 6] {
+        let room = self.fan_out;
+        [
+            (
+                self.http2 && self.target.protocol != Protocol::Http,
+                "HTTP/2 is asked for and the URL is not HTTP's: give an http:// or https:// URL"
+                    .into(),
+            ),
+            (
+                self.tls_resume && !self.target.tls,
+                "only TLS has sessions to resume: give an https:// or wss:// URL".into(),
+            ),
+            (
+                room && self.target.protocol != Protocol::WebSocket,
+                "a fan-out goes over WebSockets: give the ws:// or wss:// URL of a room, \
+                 /ws/chat say"
+                    .into(),
+            ),
+            (
+                room && self.connections < 2,
+                "a fan-out needs a speaker and a listener: ask for 2 connections or more".into(),
+            ),
+            (
+                room && self.threads > 1,
+                "a fan-out is measured by one thread, which sends every message and hears it \
+                 arrive everywhere: leave out the threads"
+                    .into(),
+            ),
+            (
+                room && (self.reconnect || self.streaming || self.idle_connections > 0),
+                "in a fan-out every connection is a member that stays and listens: leave out \
+                 reconnecting, streaming and idle connections"
+                    .into(),
+            ),
+        ]
     }
 
     /// What is wrong with the pace, if the first half of a pair is true.
@@ -371,7 +425,9 @@ impl Plan {
 
 /// A header field that would not break the request's framing (RFC 9110, sections 5.1 and 5.5).
 fn check_header(name: &str, value: &str) -> Result<(), Error> {
-    const RESERVED: [&str; 4] = ["host", "connection", "content-length", "transfer-encoding"];
+    /// Fields that say where a message ends, to whom it goes, and what becomes of the connection.
+    const RESERVED: [&str; 5] =
+        ["host", "connection", "content-length", "transfer-encoding", "upgrade"];
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(token) {
         return Err(Error::Plan(format!("{name:?} is no name of a header field")));
@@ -379,7 +435,8 @@ fn check_header(name: &str, value: &str) -> Result<(), Error> {
     if value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f) {
         return Err(Error::Plan(format!("the value of {name} holds a control character")));
     }
-    if RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
+    let lower = name.to_ascii_lowercase();
+    if RESERVED.contains(&lower.as_str()) || lower.starts_with("sec-websocket-") {
         return Err(Error::Plan(format!(
             "{name} is written by the generator itself; leave it out"
         )));
@@ -446,9 +503,46 @@ mod tests {
             Plan { length: Length::Requests(0), ..good.clone() },
             Plan { request_timeout: Duration::ZERO, ..good.clone() },
             Plan { headers: vec![("Host".into(), "x".into())], ..good.clone() },
-            Plan { headers: vec![("A".into(), "x\r\nB: y".into())], ..good },
+            Plan { headers: vec![("A".into(), "x\r\nB: y".into())], ..good.clone() },
+            Plan { http2: true, ..good.clone() },
+            Plan { tls_resume: true, ..good.clone() },
+            Plan { tls_resume: true, ..Plan::new("http://127.0.0.1:7/")? },
+            Plan { fan_out: true, ..good },
         ];
         assert!(bad.iter().all(|plan| matches!(plan.check(), Err(Error::Plan(_)))));
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_room_and_http2_allow() -> Result<(), Error> {
+        let room = Plan { fan_out: true, ..Plan::new("ws://127.0.0.1:7/ws/chat")? };
+        room.check()?;
+        let bad = [
+            Plan { connections: 1, ..room.clone() },
+            Plan { threads: 2, ..room.clone() },
+            Plan { reconnect: true, ..room.clone() },
+            Plan { streaming: true, ..room.clone() },
+            Plan { idle_connections: 1, ..room.clone() },
+            Plan { headers: vec![("Sec-WebSocket-Key".into(), "x".into())], ..room },
+        ];
+        assert!(bad.iter().all(|plan| matches!(plan.check(), Err(Error::Plan(_)))));
+        let secure = Plan { tls_resume: true, http2: true, ..Plan::new("https://127.0.0.1:7/")? };
+        secure.check()?;
+        let headers = vec![("Keep-Alive".into(), "5".into())];
+        assert!(Plan { headers, ..secure.clone() }.check().is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn the_host_is_what_tls_names() -> Result<(), Error> {
+        for (url, host) in [
+            ("https://127.0.0.1:8443/x", "127.0.0.1"),
+            ("https://localhost/", "localhost"),
+            ("wss://[::1]:81/", "::1"),
+            ("wss://[::1]/", "::1"),
+        ] {
+            assert_eq!(Target::parse(url)?.host(), host);
+        }
         Ok(())
     }
 }

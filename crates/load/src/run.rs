@@ -5,17 +5,19 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
 use nix::errno::Errno;
-use record::{Latency, LoadOutcome, OpenLoop};
+use record::{FanOut, Latency, LoadOutcome, OpenLoop, TlsOutcome};
 
 use crate::codec::Codec;
 use crate::echo::Echo;
 use crate::engine::{Engine, ExactTimers, Share, Window};
 use crate::gate::Gate;
 use crate::http1::Http;
+use crate::http2::Http2;
 use crate::idle::Idle;
 use crate::open_loop::{self, Counts};
 use crate::socket::Sockets;
 use crate::tally::Tally;
+use crate::tls::Agreed;
 use crate::{Error, Length, Live, Observer, Pace, Plan, Protocol, Stage, probe};
 
 /// Descriptors beside the connections: standard streams, epoll, the caller's own.
@@ -48,12 +50,19 @@ pub fn run_live(
     match plan.target.protocol {
         Protocol::Echo => {
             let codec = || Echo::new(plan.payload_bytes, plan.depth());
-            probe::verify(plan, &mut codec())?;
+            probe::verify(plan, &sockets, &mut codec())?;
             measure(plan, &sockets, codec, observer, live)
         }
         Protocol::WebSocket => Err(Error::Plan("WebSocket is not spoken yet".to_owned())),
+        Protocol::Http if plan.http2 => {
+            let make = |expected| Http2::new(plan, expected);
+            let expected = probe::expected_body(plan, &sockets, make, Http2::learnt)?;
+            let codec = || Http2::new(plan, expected.clone());
+            measure(plan, &sockets, codec, observer, live)
+        }
         Protocol::Http => {
-            let expected = probe::expected_body(plan)?;
+            let make = |expected| Http::new(plan, expected);
+            let expected = probe::expected_body(plan, &sockets, make, Http::learnt)?;
             let codec = || Http::new(plan, expected.clone());
             measure(plan, &sockets, codec, observer, live)
         }
@@ -68,7 +77,7 @@ fn measure<C: Codec>(
     observer: &mut dyn Observer,
     live: &Live,
 ) -> Result<LoadOutcome, Error> {
-    let idle = Idle::open(sockets, live, plan.connections, plan.idle_connections)?;
+    let idle = Idle::open(plan, sockets, live, &mut codec())?;
     let gate = Gate::new(plan.threads as usize);
     let crew = Crew { plan, sockets, gate: &gate, live };
     let (crew, make) = (&crew, &codec);
@@ -150,7 +159,7 @@ fn sum_up(
     let mut tally = Tally::new()?;
     let mut open = OpenSum::default();
     let (mut duration_ns, mut cpu_ns, mut mean_in_flight, mut without) = (0, 0, 0.0, 0);
-    let (mut ended_early, mut errors_in_warmup) = (None, 0);
+    let (mut ended_early, mut errors_in_warmup, mut agreed) = (None, 0, None);
     for window in windows {
         duration_ns = duration_ns.max(window.duration_ns);
         cpu_ns += window.cpu_ns;
@@ -159,6 +168,7 @@ fn sum_up(
         errors_in_warmup += window.errors_in_warmup;
         ended_early = ended_early.or(window.ended_early);
         open.add(window.open)?;
+        agreed = agreed.or(window.agreed);
         tally.merge(window.tally)?;
     }
     let (open_loop, latency) = open.summary(plan, &tally)?;
@@ -166,8 +176,10 @@ fn sum_up(
     Ok(LoadOutcome {
         url: plan.target.url.clone(),
         protocol: plan.protocol_name().to_owned(),
-        tls: None,
-        fan_out: None,
+        tls: agreed.map(|agreed| tls_outcome(agreed, &tally)).transpose()?,
+        fan_out: plan
+            .fan_out
+            .then_some(FanOut { members: plan.connections, messages: tally.messages }),
         requests: tally.requests,
         errors: tally.errors_sum(),
         errors_in_warmup,
@@ -196,6 +208,18 @@ fn sum_up(
         congestion_control: sockets.congestion_control().to_owned(),
         verification,
         errors_by_kind: tally.errors,
+    })
+}
+
+/// What was seen of TLS.
+fn tls_outcome(agreed: Agreed, tally: &Tally) -> Result<TlsOutcome, Error> {
+    Ok(TlsOutcome {
+        version: agreed.version,
+        cipher_suite: agreed.cipher_suite,
+        alpn: agreed.alpn,
+        handshakes_full: tally.handshakes_full,
+        handshakes_resumed: tally.handshakes_resumed,
+        handshake: tally.handshakes.summary()?,
     })
 }
 

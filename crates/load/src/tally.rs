@@ -8,7 +8,7 @@ use crate::histogram::Latencies;
 /// Which promise was broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// connect(2) failed.
+    /// No connection: connect(2), the TLS handshake or the greeting failed.
     Connect,
     /// The connection ended before the reply did.
     Closed,
@@ -29,6 +29,12 @@ pub(crate) struct Tally {
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
     pub(crate) latencies: Latencies,
+    /// Messages of a fan-out that all have heard.
+    pub(crate) messages: u64,
+    pub(crate) handshakes_full: u64,
+    pub(crate) handshakes_resumed: u64,
+    /// TLS handshakes, from connect(2) on.
+    pub(crate) handshakes: Latencies,
     in_flight: u64,
     /// The sum of (requests in flight x nanoseconds): its mean is the L of Little's law, measured
     /// apart from the latencies.
@@ -48,6 +54,10 @@ impl Tally {
             bytes_sent: 0,
             bytes_received: 0,
             latencies: Latencies::new()?,
+            messages: 0,
+            handshakes_full: 0,
+            handshakes_resumed: 0,
+            handshakes: Latencies::new()?,
             in_flight: 0,
             in_flight_ns: 0,
             since_ns: 0,
@@ -64,6 +74,10 @@ impl Tally {
         self.bytes_sent = 0;
         self.bytes_received = 0;
         self.latencies.reset();
+        self.messages = 0;
+        self.handshakes_full = 0;
+        self.handshakes_resumed = 0;
+        self.handshakes.reset();
         self.in_flight_ns = 0;
         self.since_ns = now_ns;
     }
@@ -108,6 +122,15 @@ impl Tally {
     pub(crate) fn lost(&mut self, requests: u64, now_ns: u64) {
         self.integrate(now_ns);
         self.in_flight -= requests;
+    }
+
+    /// A TLS handshake is over, so long after connect(2).
+    pub(crate) fn shaken(&mut self, resumed: bool, took_ns: u64) {
+        match resumed {
+            true => self.handshakes_resumed += 1,
+            false => self.handshakes_full += 1,
+        }
+        self.handshakes.record(took_ns);
     }
 
     /// A promise was broken.
@@ -156,6 +179,10 @@ impl Tally {
         self.bytes_sent += other.bytes_sent;
         self.bytes_received += other.bytes_received;
         self.latencies.merge(&other.latencies)?;
+        self.messages += other.messages;
+        self.handshakes_full += other.handshakes_full;
+        self.handshakes_resumed += other.handshakes_resumed;
+        self.handshakes.merge(&other.handshakes)?;
         if self.first_error.is_none() {
             self.first_error = other.first_error;
         }

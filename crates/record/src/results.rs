@@ -164,6 +164,9 @@ pub struct Skip {
     pub workload: Option<String>,
     /// One sentence.
     pub reason: String,
+    /// The run did not want this cell, which would repeat another; the server could have had it.
+    /// Such a cell is in no table.
+    pub by_design: bool,
 }
 
 /// One planned trial.

@@ -56,6 +56,8 @@ fn the_schema_describes_what_is_written() {
     let measured = &value["trials"][0]["outcome"]["measured"];
     assert_eq!(defined("Measured"), keys(measured));
     assert_eq!(defined("LoadOutcome"), keys(&measured["load"]));
+    assert_eq!(defined("TlsOutcome"), keys(&measured["load"]["tls"]));
+    assert_eq!(defined("FanOut"), keys(&measured["load"]["fan_out"]));
     assert_eq!(defined("ServerSample"), keys(&measured["server"]));
     assert_eq!(defined("ServerExit"), keys(&measured["exit"]));
     let described = &schema["$defs"]["IdleSample"]["properties"]["cpu_us"]["description"];

@@ -25,6 +25,7 @@ pub const MODEL: Model = Model {
     nonblocking_sockets: true,
     workers: Workers::Loops,
     serves: Serves::Descriptors,
+    cannot: &[],
     flavours: &[],
     unavailable: Model::ALWAYS,
 };
@@ -41,7 +42,7 @@ const ACCEPTS_PER_ROUND_MAX: usize = 64;
 /// # Errors
 /// What accept(2) says and no retry can mend.
 pub fn serve(worker: Worker) -> io::Result<()> {
-    let mut peers = Peers::new(worker);
+    let mut peers = Peers::new(worker)?;
     while !peers.finished() {
         // ANCHOR: wait
         let now = Instant::now();

@@ -30,6 +30,7 @@ pub const MODEL: Model = Model {
     nonblocking_sockets: true,
     workers: Workers::Loops,
     serves: Serves::Descriptors,
+    cannot: &[],
     flavours: &[Flavour {
         flag: "trigger",
         values: Values::Words(&["level", "edge"]),
@@ -46,6 +47,7 @@ const EVENTS_MAX: usize = 512;
 /// Tokens that are no connection's: slots are counted from zero and never get this far.
 const LISTENER: u64 = u64::MAX;
 const STOP: u64 = u64::MAX - 1;
+const BELL: u64 = u64::MAX - 2;
 
 /// Runs one loop until the server stops.
 ///
@@ -53,7 +55,7 @@ const STOP: u64 = u64::MAX - 1;
 /// What epoll_create1(2), epoll_ctl(2) or epoll_wait(2) say.
 pub fn serve(worker: Worker) -> io::Result<()> {
     let edge = worker.flavour("trigger") == "edge";
-    let mut peers = Peers::new(worker);
+    let mut peers = Peers::new(worker)?;
     let mut watch = Watch::new(edge, &peers)?;
     let mut events = vec![EpollEvent::empty(); EVENTS_MAX];
     let mut now = Instant::now();
@@ -67,7 +69,7 @@ pub fn serve(worker: Worker) -> io::Result<()> {
         for event in &events[..ready] {
             match event.data() {
                 LISTENER => accepting = true,
-                STOP => {}
+                STOP | BELL => {}
                 token => peers.ready(token as Token, readiness(event.events())),
             }
         }
@@ -115,10 +117,12 @@ struct Watch {
 impl Watch {
     fn new(edge: bool, peers: &Peers) -> io::Result<Watch> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        // Edge-triggered: neither is ever read back. Once is enough to stop, and to an eventfd
+        // every write is a change.
+        let changes = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        epoll.add(peers.bell(), EpollEvent::new(changes, BELL))?;
         if let Some(stop) = peers.stop_signal() {
-            // Edge-triggered: it is never read back, and once is enough.
-            let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-            epoll.add(stop, EpollEvent::new(once, STOP))?;
+            epoll.add(stop, EpollEvent::new(changes, STOP))?;
         }
         Ok(Watch { epoll, edge, listening: false, interests: Vec::new() })
     }

@@ -27,6 +27,7 @@ pub const MODEL: Model = Model {
     nonblocking_sockets: true,
     workers: Workers::Loops,
     serves: Serves::Descriptors,
+    cannot: &[],
     flavours: &[],
     unavailable: Model::ALWAYS,
 };
@@ -34,7 +35,8 @@ pub const MODEL: Model = Model {
 /// Entries of the array that are no connection's. A negative descriptor mutes an entry (poll(2)).
 const STOP: usize = 0;
 const LISTENER: usize = 1;
-const FIRST_CONNECTION: usize = 2;
+const BELL: usize = 2;
+const FIRST_CONNECTION: usize = 3;
 const MUTED: RawFd = -1;
 
 /// Runs one loop until the server stops.
@@ -42,7 +44,7 @@ const MUTED: RawFd = -1;
 /// # Errors
 /// What poll(2) or accept(2) say.
 pub fn serve(worker: Worker) -> io::Result<()> {
-    let mut peers = Peers::new(worker);
+    let mut peers = Peers::new(worker)?;
     let mut watch = Watch::new();
     let mut now = Instant::now();
     while !peers.finished() {
@@ -52,6 +54,9 @@ pub fn serve(worker: Worker) -> io::Result<()> {
         let ready = wait(&mut watch.entries, timeout_ms)?;
         now = Instant::now();
         let accepting = watch.entries[LISTENER].revents != 0;
+        if watch.entries[BELL].revents != 0 {
+            peers.silence_bell();
+        }
         watch.collect(&mut peers, ready);
         if accepting {
             accept(&mut watch, &mut peers, now)?;
@@ -102,12 +107,13 @@ impl Watch {
         }
     }
 
-    /// Watches the listener exactly while new connections are wanted, and the stop signal until it
-    /// has come.
+    /// Watches the listener exactly while new connections are wanted, the bell always, and the stop
+    /// signal until it has come.
     fn listener(&mut self, peers: &mut Peers, now: Instant) {
         let raw = |fd: BorrowedFd<'_>| fd.as_raw_fd();
         let wanted = peers.wants_listener(now);
         self.entries[LISTENER].fd = if wanted { raw(peers.listener()) } else { MUTED };
+        self.entries[BELL].fd = raw(peers.bell());
         self.entries[STOP].fd = peers.stop_signal().map_or(MUTED, raw);
     }
 

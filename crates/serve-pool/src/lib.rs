@@ -31,6 +31,7 @@ pub const MODEL: Model = Model {
     nonblocking_sockets: false,
     workers: Workers::One("its size is --threads, and one queue feeds them all"),
     serves: Serves::Flavour("threads", "a thread each; the others wait in the queue"),
+    cannot: &[],
     flavours: &[Flavour {
         flag: "threads",
         values: Values::Number(1, 10_000),

@@ -33,20 +33,21 @@ pub const MODEL: Model = Model {
         FD_SETSIZE - DESCRIPTORS_OF_OUR_OWN,
         "FD_SETSIZE: select(2) knows no descriptor from 1,024 on",
     ),
+    cannot: &[],
     flavours: &[],
     unavailable: Model::ALWAYS,
 };
 
 /// Descriptors below FD_SETSIZE that are not connections in a server without a document root:
-/// standard streams, the stop signal, one listener.
-const DESCRIPTORS_OF_OUR_OWN: usize = 5;
+/// standard streams, the stop signal, one listener, the bell.
+const DESCRIPTORS_OF_OUR_OWN: usize = 6;
 
 /// Runs one loop until the server stops.
 ///
 /// # Errors
 /// What select(2) or accept(2) say.
 pub fn serve(worker: Worker) -> io::Result<()> {
-    let mut peers = Peers::new(worker).with_descriptors_below(FD_SETSIZE as RawFd);
+    let mut peers = Peers::new(worker)?.with_descriptors_below(FD_SETSIZE as RawFd);
     let mut watch = Watch::new();
     let mut now = Instant::now();
     while !peers.finished() {
@@ -57,6 +58,9 @@ pub fn serve(worker: Worker) -> io::Result<()> {
         wait(watch.end, &mut readable, &mut writable, timeout.as_mut())?;
         now = Instant::now();
         let accepting = readable.take(peers.listener());
+        if readable.take(peers.bell()) {
+            peers.silence_bell();
+        }
         watch.collect(&mut peers, &readable, &writable);
         if accepting {
             accept(&mut watch, &mut peers, now)?;
@@ -138,17 +142,19 @@ impl Watch {
         }
     }
 
-    /// Watches the listener exactly while new connections are wanted, and the stop signal until it
-    /// has come. Both are opened before any connection, so they are below FD_SETSIZE.
+    /// Watches the listener exactly while new connections are wanted, the bell always, and the stop
+    /// signal until it has come. They are opened before any connection, so they are below
+    /// FD_SETSIZE.
     fn listener(&mut self, peers: &mut Peers, now: Instant) {
         let wanted = peers.wants_listener(now);
         let listener = peers.listener().as_raw_fd() as usize;
         self.read.set(listener, wanted);
-        let stop = peers.stop_signal().map(|stop| stop.as_raw_fd() as usize);
-        if let Some(stop) = stop {
-            self.read.set(stop, true);
+        for signal in [Some(peers.bell()), peers.stop_signal()].into_iter().flatten() {
+            let signal = signal.as_raw_fd() as usize;
+            self.read.set(signal, true);
+            self.end = self.end.max(signal + 1);
         }
-        self.end = self.end.max(listener + 1).max(stop.map_or(0, |stop| stop + 1));
+        self.end = self.end.max(listener + 1);
     }
 
     fn add(&mut self, peers: &Peers, token: Token) {

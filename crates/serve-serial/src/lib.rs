@@ -23,6 +23,10 @@ pub const MODEL: Model = Model {
     nonblocking_sockets: false,
     workers: Workers::One("one conversation at a time is what serial means"),
     serves: Serves::Only(1, "one conversation at a time; the others wait in the backlog"),
+    cannot: &[
+        "chat between clients: whoever else wants to say something is not connected yet",
+        "push to two clients: a clock ticks for the one that is being served",
+    ],
     flavours: &[],
     unavailable: Model::ALWAYS,
 };
@@ -36,7 +40,9 @@ pub fn serve(worker: Worker) -> io::Result<()> {
     // ANCHOR: wait
     while !worker.stop.requested() {
         match worker.listener.accept()? {
-            Accepted::Peer(stream) => Conversation::new(stream, &worker).run(&mut scratch),
+            Accepted::Peer(stream) => {
+                Conversation::new(stream, &worker).run_without_others(&mut scratch);
+            }
             Accepted::Exhausted => worker.stop.sleep(kit::EXHAUSTED_PAUSE),
             Accepted::Nobody | Accepted::Stopped => {}
         }

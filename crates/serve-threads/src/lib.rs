@@ -12,8 +12,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use kit::{
-    Accepted, Conversation, Model, Place, Serves, Slot, Slots, THREAD_SCRATCH_BYTES, Worker,
-    Workers,
+    Accepted, Conversation, Flavour, Model, Place, Serves, Slot, Slots, THREAD_SCRATCH_BYTES,
+    Values, Worker, Workers,
 };
 
 /// What `--help` and `--describe` say.
@@ -24,12 +24,21 @@ pub const MODEL: Model = Model {
             reads and writes with blocking calls until the connection ends. While one thread \
             sleeps in recv(2) the kernel runs the others, so a slow client holds up nobody. Each \
             waiting client costs a stack and a kernel thread, and each message that wakes one \
-            costs a context switch.",
+            costs a context switch. A thread that sleeps in recv(2) can be told nothing by other \
+            threads, so a member of a chat has two: one sleeps in recv(2), the other waits on a \
+            condition variable for what others say, and writes.",
     place: Place { blocking: true, synchronous: true },
     nonblocking_sockets: false,
     workers: Workers::One("it has a thread per connection already, on every core"),
     serves: Serves::Descriptors,
-    flavours: &[],
+    cannot: &[],
+    flavours: &[Flavour {
+        flag: "duplex",
+        values: Values::Words(&["off", "on"]),
+        default: "off",
+        help: "Two threads per connection, one that reads and one that writes, or one until the \
+               connection joins a chat",
+    }],
     unavailable: Model::ALWAYS,
 };
 
@@ -57,10 +66,16 @@ pub fn serve(worker: Worker) -> io::Result<()> {
 /// and counted: that is this model's limit, and other clients go on.
 fn spawn(worker: &Arc<Worker>, stream: TcpStream, slot: Slot) {
     let own = Arc::clone(worker);
+    let duplex = worker.flavour("duplex") == "on";
     // ANCHOR: thread
     let conversation = move || {
         let mut scratch = vec![0; THREAD_SCRATCH_BYTES];
-        Conversation::new(stream, &own).run(&mut scratch);
+        let conversation = Conversation::new(stream, &own);
+        if duplex {
+            conversation.run_duplex(&mut scratch);
+        } else {
+            conversation.run(&mut scratch);
+        }
         drop(slot);
     };
     // ANCHOR_END: thread

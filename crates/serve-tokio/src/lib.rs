@@ -14,15 +14,16 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use conn::{Conn, FileRead, Wants};
+use conn::{Address, Conn, Doorbell, FileRead, Wants};
 use kit::{Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Values, Worker, Workers};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 /// What `--help` and `--describe` say.
 pub const MODEL: Model = Model {
@@ -37,6 +38,7 @@ pub const MODEL: Model = Model {
     nonblocking_sockets: true,
     workers: Workers::Loops,
     serves: Serves::Descriptors,
+    cannot: &[],
     flavours: &[Flavour {
         flag: "runtime",
         values: Values::Words(&["current-thread", "multi-thread"]),
@@ -104,7 +106,8 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
 /// One connection, from its first byte to its end.
 async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::Receiver<bool>) {
     let mut now = Instant::now();
-    let mut conn = worker.conn(conn::Address::alone(), now);
+    let bell = Arc::new(Bell::default());
+    let mut conn = worker.conn(Address::new(Arc::clone(&bell) as Arc<dyn Doorbell>, 0), now);
     let mut alarm = Alarm::new(now);
     // ANCHOR: wait
     loop {
@@ -112,6 +115,9 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
         // below it.
         if let Some(at) = worker.stop.requested_at() {
             conn.drain(at);
+        }
+        if bell.take_rung() {
+            conn.woken(now);
         }
         let Some(wants) = conn.wants() else { return };
         if wants.deadline.is_some_and(|at| at <= now) {
@@ -131,6 +137,7 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
                 biased;
                 result = step(&mut stream, &mut conn, wants) => if result.is_err() { conn.abort() },
                 () = alarm.wait() => {}
+                () = bell.notify.notified() => {}
                 _ = stop.changed() => {}
             }
         }
@@ -176,6 +183,28 @@ fn write(stream: Pin<&mut TcpStream>, cx: &mut Context, conn: &mut Conn) -> Poll
 async fn read_file(worker: &Arc<Worker>, part: FileRead) -> io::Result<bytes::Bytes> {
     let worker = Arc::clone(worker);
     tokio::task::spawn_blocking(move || worker.files.read(&part)).await?
+}
+
+/// The bell of one task: the runtime's own way to wake it from any thread.
+#[derive(Default)]
+struct Bell {
+    rung: AtomicBool,
+    /// Keeps a notification that nobody waits for yet, so a ring between look and wait is not lost.
+    notify: Notify,
+}
+
+impl Bell {
+    fn take_rung(&self) -> bool {
+        self.rung.load(SeqCst) && self.rung.swap(false, SeqCst)
+    }
+}
+
+impl Doorbell for Bell {
+    fn ring(&self, _token: u64) {
+        if !self.rung.swap(true, SeqCst) {
+            self.notify.notify_one();
+        }
+    }
 }
 
 /// A timer that is only moved when it would come too late: the idle deadline moves with every

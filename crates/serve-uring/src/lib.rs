@@ -15,8 +15,9 @@
 //! arrival until it is cancelled, and one-shot, where each brings one (`--receive oneshot`).
 //!
 //! Man pages: io_uring(7), io_uring_enter(2), io_uring_prep_multishot_accept(3),
-//! io_uring_prep_recv_multishot(3).
+//! io_uring_prep_recv_multishot(3), io_uring_prep_msg_ring(3).
 
+mod mail;
 mod peers;
 mod ring;
 mod setup;
@@ -27,6 +28,7 @@ use std::time::Instant;
 
 use conn::Conn;
 use kit::{Flavour, Model, Place, Serves, Values, Worker, Workers};
+use mail::Bell;
 use peers::{AcceptError, Peers, Request, accept_error};
 use ring::{Buffer, Completion, Op, Receive, Ring, Token};
 
@@ -46,6 +48,7 @@ pub const MODEL: Model = Model {
     nonblocking_sockets: false,
     workers: Workers::Loops,
     serves: Serves::Descriptors,
+    cannot: &[],
     flavours: &[Flavour {
         flag: "receive",
         values: Values::Words(&["multishot", "oneshot"]),
@@ -66,12 +69,13 @@ pub fn serve(worker: Worker) -> io::Result<()> {
     };
     // On this thread, because only the thread that made it may use it (IORING_SETUP_SINGLE_ISSUER).
     let mut uring = setup::uring()?;
+    let mut peers = Peers::new(worker, Bell::of(&uring)?);
     let mut ring = Ring::new(&mut uring, receive)?;
-    ring.watch(worker.stop.as_fd());
-    let mut peers = Peers::new(worker);
+    ring.watch(peers.worker.stop.as_fd());
     let mut now = Instant::now();
     while !(peers.finished() && ring.is_idle()) {
         listen(&mut ring, &mut peers, now);
+        post(&mut ring, &mut peers, now);
         // ANCHOR: wait
         ring.wait(peers.wait_timeout(now))?;
         now = Instant::now();
@@ -103,6 +107,12 @@ fn listen(ring: &mut Ring, peers: &mut Peers, now: Instant) {
         }
         _ => {}
     }
+}
+
+/// Sends what connections have for those of other loops.
+fn post(ring: &mut Ring, peers: &mut Peers, now: Instant) {
+    peers.sort_mail(now);
+    peers.letters.drain(..).for_each(|letter| ring.tell(letter));
 }
 
 /// Takes a connection that the kernel has accepted.
@@ -155,6 +165,8 @@ fn complete(ring: &mut Ring, peers: &mut Peers, completion: Completion, now: Ins
                 }
             }
         }
+        Completion::Rung { token } => peers.woken(token, now),
+        Completion::Undelivered { letter } => peers.letters.push(letter),
         Completion::Accepted { .. } | Completion::Stop => {}
     }
 }

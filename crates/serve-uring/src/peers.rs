@@ -9,14 +9,16 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use conn::{Conn, Wants};
+use conn::{Address, Conn, Doorbell, Wants};
 use kit::{Armed, Files, Timers, Worker};
 use slab::Slab;
 
-use crate::ring::{GENERATIONS, Token};
+use crate::mail::{self, Bell, Letter};
+use crate::ring::{GENERATIONS, Op, Token, pack, unpack};
 
 /// How long accepting is left alone when descriptors have run out and none is given back.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -89,6 +91,10 @@ pub(crate) struct Peers {
     pub(crate) worker: Worker,
     pub(crate) accepting: Request,
     peers: Slots<Peer>,
+    /// Where other connections, of this loop or another, ring for one of these.
+    bell: Arc<Bell>,
+    /// What these have for connections of other loops.
+    pub(crate) letters: Vec<Letter>,
     timers: Timers<Token>,
     runnable: VecDeque<Token>,
     /// Accepted after the limit was reached, and not served yet: as good as in the backlog.
@@ -99,11 +105,13 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub(crate) fn new(worker: Worker) -> Peers {
+    pub(crate) fn new(worker: Worker, bell: Bell) -> Peers {
         Peers {
             worker,
             accepting: Request::None,
             peers: Slots::default(),
+            bell: Arc::new(bell),
+            letters: Vec::new(),
             timers: Timers::default(),
             runnable: VecDeque::new(),
             lobby: VecDeque::new(),
@@ -145,8 +153,12 @@ impl Peers {
     }
 
     fn insert(&mut self, socket: OwnedFd, now: Instant) {
-        let token = self.peers.insert(Peer {
-            conn: self.worker.conn(conn::Address::alone(), now),
+        let token = self.peers.next_token();
+        // The name under which a message comes in is the one that other loops are given.
+        let bell = Arc::clone(&self.bell) as Arc<dyn Doorbell>;
+        let address = Address::new(bell, pack(Op::Rung, token));
+        self.peers.insert(Peer {
+            conn: self.worker.conn(address, now),
             stream: TcpStream::from(socket),
             receiving: Request::None,
             sending: Request::None,
@@ -183,14 +195,35 @@ impl Peers {
         }
     }
 
-    /// How long the wait may last; `None` without any deadline.
+    /// Looks through the outbox: wakes those of this loop, and keeps the letters for others.
+    pub(crate) fn sort_mail(&mut self, now: Instant) {
+        for letter in mail::collect() {
+            match unpack(letter.name) {
+                Some((_, token)) if self.bell.is_of(&letter) => self.woken(token, now),
+                _ => self.letters.push(letter),
+            }
+        }
+    }
+
+    /// Somebody has something for a connection.
+    pub(crate) fn woken(&mut self, token: Token, now: Instant) {
+        if let Some(peer) = self.completed(token) {
+            peer.conn.woken(now);
+        }
+    }
+
+    /// How long the wait may last: zero while somebody may run, `None` without any deadline.
     pub(crate) fn wait_timeout(&self, now: Instant) -> Option<Duration> {
+        if !self.runnable.is_empty() {
+            return Some(Duration::ZERO);
+        }
         let wake_at = [self.timers.earliest(), self.exhausted_until].into_iter().flatten().min()?;
         Some(wake_at.saturating_duration_since(now))
     }
 
-    /// Begins a round: whoever is late by the clock may run too.
+    /// Begins a round: whoever is rung for or late by the clock may run too.
     pub(crate) fn begin_round(&mut self, now: Instant) {
+        self.sort_mail(now);
         if let Some(at) = self.worker.stop.requested_at()
             && !self.stopping
         {
@@ -264,12 +297,17 @@ impl<T> Default for Slots<T> {
 }
 
 impl<T> Slots<T> {
-    fn insert(&mut self, tenant: T) -> Token {
-        let generation = self.generation;
-        self.generation = (generation + 1) % GENERATIONS;
+    /// The name of the next tenant.
+    fn next_token(&self) -> Token {
         // Places never outnumber descriptors, which are positive i32s.
-        let slot = self.slab.insert((generation, tenant)) as u32;
-        Token { slot, generation }
+        Token { slot: self.slab.vacant_key() as u32, generation: self.generation }
+    }
+
+    fn insert(&mut self, tenant: T) -> Token {
+        let token = self.next_token();
+        self.generation = (token.generation + 1) % GENERATIONS;
+        self.slab.insert((token.generation, tenant));
+        token
     }
 
     fn get(&mut self, token: Token) -> Option<&mut T> {

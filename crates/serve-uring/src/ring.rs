@@ -7,13 +7,13 @@
 //! still write there.
 //!
 //! Man pages: io_uring(7), io_uring_enter(2), io_uring_register(2), io_uring_prep_recv(3),
-//! io_uring_register_buf_ring(3).
+//! io_uring_register_buf_ring(3), io_uring_prep_msg_ring(3).
 
 use std::alloc::{self, Layout};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU16, Ordering::Release};
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ use bytes::Bytes;
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
 use kit::SLICES_MAX;
+use slab::Slab;
+
+use crate::mail::Letter;
 
 #[cfg(test)]
 mod tests;
@@ -67,6 +70,10 @@ pub(crate) enum Op {
     Receive,
     Send,
     ReadFile,
+    /// A message to another ring.
+    Tell,
+    /// A message from another ring: asked for by nobody here.
+    Rung,
     /// Cancel or close: nobody waits for the answer.
     Quiet,
 }
@@ -83,6 +90,10 @@ pub(crate) enum Completion {
     Sent { token: Token, result: io::Result<usize> },
     /// Bytes of a file; none at its end.
     FileRead { token: Token, result: io::Result<Bytes> },
+    /// Another loop has something for this connection.
+    Rung { token: Token },
+    /// A message that the other ring had no memory for: to be sent again.
+    Undelivered { letter: Letter },
     /// The descriptor given to [`Ring::watch`] is readable.
     Stop,
 }
@@ -107,6 +118,8 @@ pub(crate) struct Ring<'a> {
     buffers: Buffers,
     /// By slot.
     lent: Vec<Lent>,
+    /// Messages in flight.
+    told: Slab<Letter>,
     in_flight: usize,
 }
 
@@ -154,6 +167,7 @@ impl<'a> Ring<'a> {
             receive,
             buffers,
             lent: Vec::new(),
+            told: Slab::new(),
             in_flight: 0,
         })
     }
@@ -204,12 +218,21 @@ impl<'a> Ring<'a> {
         loop {
             let entry = self.completions.next()?;
             let Some((op, token)) = unpack(entry.user_data()) else { continue };
+            if op == Op::Rung {
+                return Some(Completion::Rung { token });
+            }
             if op == Op::Quiet {
                 continue;
             }
             let more = cqueue::more(entry.flags());
             if !more {
                 self.in_flight -= 1;
+            }
+            if op == Op::Tell {
+                match self.told(token, entry.result()) {
+                    None => continue,
+                    Some(letter) => return Some(Completion::Undelivered { letter }),
+                }
             }
             return Some(self.completion(op, token, &entry, more));
         }
@@ -245,7 +268,19 @@ impl<'a> Ring<'a> {
                 let memory = self.lent_by(token).reading.take().unwrap_or_default();
                 Completion::FileRead { token, result: result.map(|n| filled(memory, n)) }
             }
-            Op::Stop | Op::Quiet => Completion::Stop,
+            Op::Stop | Op::Tell | Op::Rung | Op::Quiet => Completion::Stop,
+        }
+    }
+
+    /// What became of a message; a letter that is to be sent again.
+    fn told(&mut self, token: Token, result: i32) -> Option<Letter> {
+        let letter = self.told.try_remove(token.slot as usize)?;
+        match -result {
+            // The other ring's queue is full, and there was no memory for more of it.
+            libc::EOVERFLOW | libc::ENOMEM | libc::EAGAIN => Some(letter),
+            // It has arrived; or the other loop has ended (EOWNERDEAD, EBADFD), and its connections
+            // with it.
+            _ => None,
         }
     }
 
@@ -356,6 +391,14 @@ impl<'a> Ring<'a> {
         assert!(lent.is_none(), "two file reads in flight for one connection");
         *lent = Some(memory);
         self.submit(entry.offset(offset).build(), Op::ReadFile, token);
+    }
+
+    /// Tells another loop that somebody is rung for.
+    pub(crate) fn tell(&mut self, letter: Letter) {
+        let entry = opcode::MsgRingData::new(fd(letter.as_fd()), 0, letter.name, None).build();
+        // Keeps the other ring open until the completion is read.
+        let slot = self.told.insert(letter) as u32;
+        self.submit(entry, Op::Tell, Token { slot, generation: 0 });
     }
 
     /// Ends an operation early. Its completion still comes, with ECANCELED or with what it did.
@@ -511,12 +554,13 @@ fn filled(mut memory: Vec<u8>, n: usize) -> Bytes {
 const NOBODY: Token = Token { slot: 0, generation: 0 };
 
 /// The 64 bits that the kernel hands back: operation 8, slot 32, generation 24.
-fn pack(op: Op, token: Token) -> u64 {
+pub(crate) fn pack(op: Op, token: Token) -> u64 {
     op as u64 | u64::from(token.slot) << 8 | u64::from(token.generation) << 40
 }
 
-fn unpack(user_data: u64) -> Option<(Op, Token)> {
-    const OPS: [Op; 6] = [Op::Accept, Op::Stop, Op::Receive, Op::Send, Op::ReadFile, Op::Quiet];
+pub(crate) fn unpack(user_data: u64) -> Option<(Op, Token)> {
+    const OPS: [Op; 8] =
+        [Op::Accept, Op::Stop, Op::Receive, Op::Send, Op::ReadFile, Op::Tell, Op::Rung, Op::Quiet];
     let op = *OPS.get((user_data & 0xff) as usize)?;
     let token = Token { slot: (user_data >> 8) as u32, generation: (user_data >> 40) as u32 };
     Some((op, token))

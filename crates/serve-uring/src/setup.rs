@@ -7,12 +7,13 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::{Builder, IoUring, Probe, opcode};
 use nix::errno::Errno;
 
-use crate::ring::{Completion, Receive, Ring, Token};
+use crate::mail::Bell;
+use crate::ring::{Completion, Op, Receive, Ring, Token, pack};
 
 /// Requests that may wait to be handed over; more of them wait in the program.
 const SUBMISSIONS: u32 = 1024;
@@ -71,10 +72,11 @@ fn trial() -> Result<(), String> {
     let mut probe = Probe::new();
     let probed = uring.submitter().register_probe(&mut probe);
     probed.map_err(|error| refused(&error))?;
-    const OPS: [u8; 8] = [
+    const OPS: [u8; 9] = [
         opcode::AcceptMulti::CODE,
         opcode::AsyncCancel::CODE,
         opcode::Close::CODE,
+        opcode::MsgRingData::CODE,
         opcode::PollAdd::CODE,
         opcode::Read::CODE,
         opcode::RecvMulti::CODE,
@@ -84,35 +86,44 @@ fn trial() -> Result<(), String> {
     if !OPS.into_iter().all(|op| probe.is_supported(op)) {
         return Err(TOO_OLD.to_owned());
     }
-    let received = receive_once(&mut uring).map_err(|error| refused(&error))?;
-    if received { Ok(()) } else { Err(TOO_OLD.to_owned()) }
+    let works = receive_and_ring(&mut uring).map_err(|error| refused(&error))?;
+    if works { Ok(()) } else { Err(TOO_OLD.to_owned()) }
 }
 
-/// Receives a byte as the model does, which no list of features covers: multishot, into a buffer
-/// that was lent in advance.
-fn receive_once(uring: &mut IoUring) -> io::Result<bool> {
+/// Does two things as the model does them, which no list of features covers: receives a byte,
+/// multishot, into a buffer that was lent in advance; and rings a bell, which here is the own one.
+fn receive_and_ring(uring: &mut IoUring) -> io::Result<bool> {
+    const ME: Token = Token { slot: 0, generation: 0 };
+    let bell = Bell::of(uring)?;
     let mut ring = Ring::new(uring, Receive::Multishot)?;
     let (ours, mut theirs) = UnixStream::pair()?;
     theirs.write_all(b"?")?;
     drop(theirs);
-    ring.receive(ours.as_fd(), Token { slot: 0, generation: 0 }, false);
-    let mut received = false;
+    ring.receive(ours.as_fd(), ME, false);
+    ring.tell(bell.letter(pack(Op::Rung, ME)));
+    let (mut received, mut rung) = (false, false);
+    let begun = Instant::now();
     // The byte, then the end of the stream, which also ends the request.
-    while !ring.is_idle() {
+    while !(ring.is_idle() && rung) && begun.elapsed() < TRIAL_TIMEOUT {
         ring.wait(Some(TRIAL_TIMEOUT))?;
-        let Some(completion) = ring.next() else { return Ok(false) };
-        if let Completion::Received { result, more, .. } = completion
-            && let Some(buffer) = result?
-        {
-            received = more && ring.bytes(&buffer) == b"?";
-            ring.give_back(buffer);
+        while let Some(completion) = ring.next() {
+            match completion {
+                Completion::Received { result, more, .. } => {
+                    if let Some(buffer) = result? {
+                        received = more && ring.bytes(&buffer) == b"?";
+                        ring.give_back(buffer);
+                    }
+                }
+                Completion::Rung { token } => rung = token == ME,
+                _ => {}
+            }
         }
     }
-    Ok(received)
+    Ok(received && rung)
 }
 
-const TOO_OLD: &str = "this kernel's io_uring cannot receive repeatedly into provided buffers; \
-                       Linux 6.0 or newer can";
+const TOO_OLD: &str = "this kernel's io_uring cannot receive repeatedly into provided buffers, or \
+                       not send messages from ring to ring; Linux 6.0 or newer can do both";
 
 /// What the machine says about who may use io_uring.
 #[derive(Debug, Default)]

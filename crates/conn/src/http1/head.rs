@@ -12,7 +12,7 @@ use crate::Limits;
 use crate::routes::{Method, Request, is_host_byte};
 
 /// Most fields in one head. A browser sends about 15; Apache's LimitRequestFields is 100.
-const FIELDS_MAX: usize = 100;
+pub(super) const FIELDS_MAX: usize = 100;
 
 /// How the end of a request body is found (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

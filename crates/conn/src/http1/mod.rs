@@ -7,6 +7,7 @@
 mod body;
 mod head;
 mod reject;
+mod upgrade;
 mod writer;
 
 use std::time::Instant;
@@ -21,9 +22,20 @@ use crate::http2::{Http2, PREFACE};
 use crate::output::Output;
 use crate::routes::{self, Reply};
 use crate::service::PATTERN_BYTES;
-use crate::{
-    Close, Context, Deadline, FileRead, Limits, Outcome, Progress, Service, State, Then,
-};
+use crate::websocket::WebSocket;
+use crate::{Close, Context, Deadline, FileRead, Limits, Outcome, Progress, Service, State, Then};
+
+/// The whole of a reply to a client that asks in the wrong place: no request of his is read.
+pub(crate) fn put_refusal(
+    service: &Service,
+    output: &mut Output,
+    now: Instant,
+    status: &'static str,
+    sentence: &'static str,
+) {
+    let mut out = Writer::new(service, output, now, Persistence::Close);
+    routes::put_refusal(&mut out, status, sentence, false);
+}
 
 /// HTTP/1.1 state of one connection.
 #[derive(Debug, Default)]
@@ -87,6 +99,10 @@ impl Http1 {
                     return Progress { used, then: Some(Then::Become(http2)) };
                 }
                 Ok(Step::Close(close)) => return Progress { used, then: Some(Then::Close(close)) },
+                Ok(Step::Upgrade(n, websocket)) => {
+                    let then = Some(Then::Become(State::WebSocket(websocket)));
+                    return Progress { used: used + n, then };
+                }
                 Err(reject) => {
                     let unparsed = &input[used..];
                     let close = self.reject(reject, unparsed, cx.service, cx.output, cx.now);
@@ -116,8 +132,10 @@ impl Http1 {
         {
             cx.deadlines.clear(Deadline::Head);
             cx.deadlines.clear(Deadline::Idle);
-            self.begin(cx, &head)?;
-            return Ok(Step::Used(len));
+            return Ok(match self.begin(cx, &head, &input[..len])? {
+                Some(websocket) => Step::Upgrade(len, websocket),
+                None => Step::Used(len),
+            });
         }
         self.wait_for_head(cx, input)
     }
@@ -140,8 +158,14 @@ impl Http1 {
         Ok(Step::Wait)
     }
 
-    /// A head is complete: choose the reply, and begin it.
-    fn begin(&mut self, cx: &mut Context, head: &Head) -> Result<(), Reject> {
+    /// A head is complete: choose the reply, and begin it; or the connection becomes a WebSocket.
+    /// `bytes` is what `head` was parsed from.
+    fn begin(
+        &mut self,
+        cx: &mut Context,
+        head: &Head,
+        bytes: &[u8],
+    ) -> Result<Option<Box<WebSocket>>, Reject> {
         let limits = &cx.service.limits;
         let body = match head.framing {
             Framing::Length(length) if length > limits.body_bytes_max => {
@@ -155,7 +179,8 @@ impl Http1 {
         let retire = cx.draining || (last != 0 && self.requests >= last);
         // The peer may send the body that it announced, or may not, now that it gets a final status
         // instead of 100: where a next request would begin cannot be known.
-        let unwanted = head.expect_continue && !body.is_complete() && !routes::reads_body(&head.request);
+        let unwanted =
+            head.expect_continue && !body.is_complete() && !routes::reads_body(&head.request);
         let body = if unwanted { Body::Length(0) } else { body };
         let retire = retire || unwanted;
         let keep_alive = head.keep_alive && !retire;
@@ -164,8 +189,18 @@ impl Http1 {
             (true, true) => Persistence::KeepAlive,
             (true, false) => Persistence::Default,
         };
-        let mut out = Writer::new(cx.service, cx.output, cx.now, persistence);
-        let reply = routes::route(cx.service, cx.now, &head.request, &mut out);
+        let reply = if upgrade::is_for_websocket(head) {
+            match upgrade::accept(cx, head, bytes) {
+                Ok(route) => {
+                    cx.service.counters.request();
+                    return Ok(Some(Box::new(WebSocket::open(route, cx))));
+                }
+                Err(refusal) => upgrade::put_refusal(cx, head, &refusal, persistence),
+            }
+        } else {
+            let mut out = Writer::new(cx.service, cx.output, cx.now, persistence);
+            routes::route(cx.service, cx.now, &head.request, &mut out)
+        };
         if let Reply::Delayed { until, .. } = reply {
             cx.deadlines.set(Deadline::Reply, until);
         }
@@ -181,7 +216,7 @@ impl Http1 {
                 Outcome::Completed
             },
         });
-        Ok(())
+        Ok(None)
     }
 
     /// Inside a request: take body bytes, produce reply bytes, finish when both are complete.
@@ -279,6 +314,8 @@ enum Step {
     Used(usize),
     /// Nothing more can be done with this input; wait for an event.
     Wait,
+    /// So much input is done with; the rest is a WebSocket's.
+    Upgrade(usize, Box<WebSocket>),
     Close(Close),
     /// The client speaks HTTP/2.
     Http2,

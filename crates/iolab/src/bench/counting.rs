@@ -90,7 +90,7 @@ const NAMES: [&str; 50] = [
 
 /// Operations of io_uring that a server may submit: name and number (enum io_uring_op,
 /// linux/io_uring.h; the numbers are part of the kernel's binary interface).
-const OPERATIONS: [(&str, u8); 20] = [
+const OPERATIONS: [(&str, u8); 21] = [
     ("NOP", 0),
     ("READV", 1),
     ("WRITEV", 2),
@@ -110,6 +110,7 @@ const OPERATIONS: [(&str, u8); 20] = [
     ("RECV", 27),
     ("SPLICE", 30),
     ("SHUTDOWN", 34),
+    ("MSG_RING", 40),
     ("SEND_ZC", 47),
 ];
 

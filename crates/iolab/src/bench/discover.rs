@@ -25,6 +25,11 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 const READING_ORDER: [&str; 10] =
     ["serial", "threads", "pool", "busy", "select", "poll", "epoll", "sigio", "tokio", "uring"];
 
+/// Flavours that take part beside their models when no models are named, and the protocol under
+/// which they differ from them: the price of a second thread for each connection shows where both
+/// directions flow on their own.
+pub const BESIDE: [(&str, &str); 1] = [("threads+duplex=on", "websocket")];
+
 /// A server's answer to `--describe`. Unknown fields are ignored, missing optional ones tolerated.
 #[derive(Debug, Deserialize)]
 struct Description {
@@ -198,20 +203,34 @@ pub fn servers(
 fn everything(executables: &BTreeMap<String, PathBuf>) -> (Vec<Found>, Vec<Skip>) {
     let (mut found, mut skips) = (Vec::new(), Vec::new());
     for (name, path) in executables {
-        let skip = |reason| Skip { model: name.clone(), workload: None, reason };
+        let skip = |reason| Skip { model: name.clone(), workload: None, reason, by_design: false };
         match describe(path) {
             Ok(Found { unavailable: Some(reason), .. }) | Err(reason) => skips.push(skip(reason)),
             Ok(mut server) => {
                 server.model.label = name.clone();
+                // One that does not know the flavour any more takes part without it.
+                found.extend(beside(&server).filter_map(|l| by_label(executables, l).ok()));
                 found.push(server);
             }
         }
     }
     found.sort_by_key(|server| {
-        let place = READING_ORDER.iter().position(|name| *name == server.model.name);
-        (place.unwrap_or(READING_ORDER.len()), server.model.name.clone())
+        let Model { name, label, .. } = &server.model;
+        let place = READING_ORDER.iter().position(|known| known == name);
+        (place.unwrap_or(READING_ORDER.len()), name.clone(), label.clone())
     });
     (found, skips)
+}
+
+/// Labels of the flavours of this server that take part beside it.
+fn beside(server: &Found) -> impl Iterator<Item = &'static str> {
+    let offers = |label: &str| {
+        let (name, flavour) = label.split_once('+')?;
+        let (flag, value) = flavour.split_once('=')?;
+        let known = server.flavours.iter().any(|flavour| flavour.takes(flag, value));
+        (name == server.model.name && known).then_some(())
+    };
+    BESIDE.into_iter().map(|(label, _)| label).filter(move |label| offers(label).is_some())
 }
 
 /// One server by its label: `NAME[+FLAG=VALUE]...`.
@@ -315,6 +334,20 @@ mod tests {
         assert!(reasons["nameless"].contains("name"));
         assert_eq!(reasons["ring"], "not permitted");
         assert!(failure(dir.path(), "ring").contains("not permitted"));
+    }
+
+    #[test]
+    fn a_flavour_takes_part_beside_its_model_where_it_is_offered() {
+        const THREADS: &str = r#"echo '{"name":"threads","protocols":["echo"],
+            "flavours":[{"flag":"duplex","values":["off","on"]}]}'"#;
+        let labels = |text| {
+            let dir = directory(&[("serve-good", 0o755, GOOD), ("serve-threads", 0o755, text)]);
+            let (found, _) = servers(&[dir.path().to_owned()], &[]).unwrap();
+            found.into_iter().map(|server| server.model.label).collect::<Vec<_>>()
+        };
+        assert_eq!(labels(THREADS), ["threads", "threads+duplex=on", "good"]);
+        let without = r#"echo '{"name":"threads","protocols":["echo"]}'"#;
+        assert_eq!(labels(without), ["threads", "good"]);
     }
 
     #[test]

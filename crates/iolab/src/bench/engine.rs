@@ -47,11 +47,18 @@ fn plan(
     workload: &Workload,
     settings: &Settings,
 ) -> Result<load::Plan, load::Error> {
-    let url = match &workload.path {
-        Some(path) => format!("http://{address}{path}"),
-        None => format!("tcp://{address}"),
+    let scheme = match (workload.protocol.as_str(), workload.tls) {
+        ("echo", _) => "tcp",
+        ("websocket", false) => "ws",
+        ("websocket", true) => "wss",
+        (_, false) => "http",
+        (_, true) => "https",
     };
-    let mut plan = load::Plan::new(&url)?;
+    let path = workload.path.as_deref().unwrap_or_default();
+    let mut plan = load::Plan::new(&format!("{scheme}://{address}{path}"))?;
+    plan.http2 = workload.protocol == "h2";
+    plan.tls_resume = workload.tls_resume;
+    plan.fan_out = workload.fan_out;
     plan.connections = workload.connections;
     plan.warmup = Duration::from_secs_f64(settings.warm_up_s);
     plan.length = load::Length::Window(Duration::from_secs_f64(settings.window_s));
@@ -63,7 +70,8 @@ fn plan(
     if workload.post {
         plan.method = load::Method::Post;
     }
-    if workload.post || workload.path.is_none() {
+    let messages = ["echo", "websocket"].contains(&workload.protocol.as_str());
+    if workload.post || messages {
         plan.payload_bytes = workload.payload_bytes as usize;
     }
     if let Some(rate) = workload.rate_per_s {
@@ -95,6 +103,13 @@ mod tests {
         assert_eq!(plan_of("http-pipelined").pipelining, 16);
         assert!(plan_of("http-connect").reconnect);
         assert_eq!(plan_of("echo-64").pace, load::Pace::Closed);
+        let chat = plan_of("ws-chat");
+        assert!(chat.fan_out && chat.payload_bytes == 64 && chat.connections == 100);
+        assert!(chat.target.url.starts_with("ws://") && chat.target.path == "/ws/chat");
+        let streams = plan_of("h2-tls-streams");
+        assert!(streams.http2 && streams.target.tls && streams.pipelining == 32);
+        let resumed = plan_of("tls-resume");
+        assert!(resumed.tls_resume && resumed.reconnect && resumed.target.tls && !resumed.http2);
         let load::Pace::Open { rate_per_s, seed, .. } = plan_of("rate-20000").pace else {
             panic!("not an open loop");
         };

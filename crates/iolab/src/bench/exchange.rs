@@ -1,7 +1,12 @@
 //! One exchange at a time with a server, for what is not timed: the verification before the load,
 //! and bringing a connection into the idle state that a keep-alive connection really has.
 //!
-//! Deliberately apart from the load generator: two readers that agree are worth more than one.
+//! Deliberately apart from the load generator: two readers that agree are worth more than one. That
+//! holds for HTTP/2, WebSocket and TLS too, of which this side speaks as little as it can.
+
+mod http2;
+mod websocket;
+mod wire;
 
 use std::io::{Error, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -12,7 +17,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 use record::Workload;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::workload::{FILE_BYTES, FILE_NAME, TEXT, TEXT_BYTES, pattern};
+use super::workload::{FILE_BYTES, FILE_NAME, TEXT, TEXT_BYTES, WS_ECHO, pattern};
+
+use wire::Wire;
 
 /// Time for one exchange on a server that has nothing else to do.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -35,39 +42,104 @@ const CONNECTIONS_PER_SOURCE: usize = 12_000;
 /// pace packets on loopback, in one direction only.
 const CONGESTION_CONTROL: &[u8] = b"reno";
 
-/// Checks what the server answers to this workload, byte for byte. Returns the connection on which
-/// it did.
+/// Checks what the server answers to this workload, byte for byte. Returns a connection on which it
+/// did.
+///
+/// # Errors
+/// One sentence: what came instead.
 pub fn verify(address: SocketAddr, workload: &Workload) -> Result<TcpStream, String> {
-    let stream = connect(address, None).map_err(cannot_connect)?;
-    let Some(path) = &workload.path else {
-        let sent = pattern(workload.payload_bytes);
-        let mut got = vec![0; sent.len()];
-        send_beside(&stream, &sent, |mut stream| {
-            stream.read_exact(&mut got).map_err(|e| format!("no whole echo: {}", why(&e)))
-        })
-        .map_err(|e| format!("verification: {e}"))?;
-        return if got == sent { Ok(stream) } else { Err("verification: the echo differs".into()) };
+    let socket = connect(address, None).map_err(cannot_connect)?;
+    let verified = match (workload.protocol.as_str(), &workload.path) {
+        ("websocket", Some(path)) => verify_messages(socket, address, path, workload),
+        (_, Some(path)) => verify_reply(socket, address, path, workload),
+        (_, None) => verify_echo(socket, workload),
     };
+    verified.map_err(|why| format!("verification: {why}"))
+}
+
+fn verify_echo(stream: TcpStream, workload: &Workload) -> Result<TcpStream, String> {
+    let sent = pattern(workload.payload_bytes);
+    let mut got = vec![0; sent.len()];
+    send_beside(&stream, &sent, |mut stream| {
+        stream.read_exact(&mut got).map_err(|e| format!("no whole echo: {}", why(&e)))
+    })?;
+    if got == sent { Ok(stream) } else { Err("the echo differs".into()) }
+}
+
+/// A message must come back, or reach another member of the chat, as it was.
+fn verify_messages(
+    socket: TcpStream,
+    address: SocketAddr,
+    path: &str,
+    workload: &Workload,
+) -> Result<TcpStream, String> {
+    let told = |why| format!("{path}: {why}");
+    let open = |socket| {
+        let mut wire = wire(socket, workload)?;
+        websocket::open(&mut wire, &address.to_string(), path).map(|()| wire)
+    };
+    let mut speaker = open(socket).map_err(told)?;
+    let mut listener = match workload.fan_out {
+        true => Some(open(connect(address, None).map_err(cannot_connect)?).map_err(told)?),
+        false => None,
+    };
+    let sent = pattern(workload.payload_bytes);
+    websocket::say(&mut speaker, &sent).map_err(told)?;
+    let heard = websocket::hear(listener.as_mut().unwrap_or(&mut speaker)).map_err(told)?;
+    match heard == sent {
+        true => Ok(speaker.into_socket()),
+        false => Err(told("the message differs".to_owned())),
+    }
+}
+
+/// Status, length and, where they are known, bytes of a reply.
+fn verify_reply(
+    socket: TcpStream,
+    address: SocketAddr,
+    path: &str,
+    workload: &Workload,
+) -> Result<TcpStream, String> {
     let posted = workload.post.then(|| pattern(workload.payload_bytes));
-    let request = match &posted {
-        Some(sent) => post(address, path, sent),
-        None => get(address, path),
+    let mut wire = wire(socket, workload)?;
+    let reply = match (&mut wire, workload.protocol == "h2") {
+        (wire, true) => http2::ask(wire, scheme(workload), &address.to_string(), path),
+        (Wire::Plain(stream), false) => {
+            send_beside(stream, &request(address, path, posted.as_deref()), |mut stream| {
+                read_reply(&mut stream)
+            })
+        }
+        (wire, false) => {
+            let sent = wire.write_all(&request(address, path, posted.as_deref()));
+            let sent = sent.map_err(|e| format!("cannot send: {}", why(&e)));
+            sent.and_then(|()| read_reply(wire))
+        }
     };
-    let (status, body) = send_beside(&stream, &request, |mut stream| read_reply(&mut stream))
-        .map_err(|e| format!("verification: {path}: {e}"))?;
+    let (status, body) = reply.map_err(|e| format!("{path}: {e}"))?;
     if status != 200 {
-        return Err(format!("verification: {path} was answered with status {status}"));
+        return Err(format!("{path} was answered with status {status}"));
     }
     if body.len() as u64 != workload.payload_bytes {
         let expected = workload.payload_bytes;
-        return Err(format!("verification: {path} has {} bytes, not {expected}", body.len()));
+        return Err(format!("{path} has {} bytes, not {expected}", body.len()));
     }
     match posted.or_else(|| known_body(path, workload.payload_bytes)) {
         Some(known) if known != body => {
-            Err(format!("verification: {path} was answered with other bytes than it should be"))
+            Err(format!("{path} was answered with other bytes than it should be"))
         }
-        _ => Ok(stream),
+        _ => Ok(wire.into_socket()),
     }
+}
+
+/// The socket, or TLS on it where the workload asks for that.
+fn wire(socket: TcpStream, workload: &Workload) -> Result<Wire, String> {
+    match workload.tls {
+        false => Ok(Wire::Plain(socket)),
+        true => Wire::tls(socket, if workload.protocol == "h2" { "h2" } else { "http/1.1" }),
+    }
+}
+
+fn scheme(workload: &Workload) -> &'static str {
+    if workload.tls { "https" } else { "http" }
 }
 
 /// The body of a route whose bytes are known beforehand (ARCHITECTURE.md, the contract); `None` for
@@ -88,6 +160,8 @@ pub fn open_idle(
     count: u32,
     workload: &Workload,
 ) -> Result<Vec<TcpStream>, String> {
+    // Then a batch is asked before anybody waits for the answers.
+    let in_one_go = !workload.tls && ["echo", "http"].contains(&workload.protocol.as_str());
     let mut open = Vec::with_capacity(count as usize);
     while open.len() < count as usize {
         let before = open.len();
@@ -99,14 +173,54 @@ pub fn open_idle(
             let source = source(address, open.len());
             let mut stream =
                 connect(address, source).map_err(|e| refused(before, cannot_connect(e)))?;
-            say(&mut stream, address, workload).map_err(|e| refused(before, e))?;
+            if in_one_go {
+                say(&mut stream, address, workload).map_err(|e| refused(before, e))?;
+            } else {
+                let at = open.len();
+                stream = dialogue(stream, address, workload).map_err(|e| refused(at, e))?;
+            }
             open.push(stream);
         }
-        for (i, stream) in open[before..].iter_mut().enumerate() {
+        for (i, stream) in open[before..].iter_mut().enumerate().filter(|_| in_one_go) {
             hear(stream, workload).map_err(|e| refused(before + i, e))?;
         }
     }
     Ok(open)
+}
+
+/// The exchange of an idle connection that takes more than one question and one answer: one request
+/// over HTTP/2 or under TLS, one message over a WebSocket. Of TLS only the socket is kept, for a
+/// silent client needs no keys.
+fn dialogue(
+    socket: TcpStream,
+    address: SocketAddr,
+    workload: &Workload,
+) -> Result<TcpStream, String> {
+    let mut wire = wire(socket, workload)?;
+    let authority = address.to_string();
+    match workload.protocol.as_str() {
+        "websocket" => {
+            websocket::open(&mut wire, &authority, WS_ECHO)?;
+            websocket::say(&mut wire, b"!")?;
+            if websocket::hear(&mut wire)? != b"!" {
+                return Err("the message differs".into());
+            }
+        }
+        protocol => {
+            let (status, _) = match protocol {
+                "h2" => http2::ask(&mut wire, scheme(workload), &authority, "/")?,
+                _ => {
+                    let sent = wire.write_all(&request(address, "/", None));
+                    sent.map_err(|e| format!("cannot send: {}", why(&e)))?;
+                    read_reply(&mut wire)?
+                }
+            };
+            if status != 200 {
+                return Err(format!("status {status}"));
+            }
+        }
+    }
+    Ok(wire.into_socket())
 }
 
 /// How many of these silent connections the server has closed (or broken its silence on).
@@ -207,7 +321,7 @@ fn send_beside<T>(
 
 fn say(stream: &mut TcpStream, address: SocketAddr, workload: &Workload) -> Result<(), String> {
     match &workload.path {
-        Some(_) => stream.write_all(&get(address, "/")),
+        Some(_) => stream.write_all(&request(address, "/", None)),
         None => stream.write_all(b"!"),
     }
     .map_err(|e| format!("cannot send: {}", why(&e)))
@@ -233,12 +347,11 @@ fn why(error: &std::io::Error) -> String {
     }
 }
 
-fn get(address: SocketAddr, path: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes()
-}
-
-/// A request with a body of known length (RFC 9112, section 6.2).
-fn post(address: SocketAddr, path: &str, body: &[u8]) -> Vec<u8> {
+/// A GET, or a POST with a body of known length (RFC 9112, section 6.2).
+fn request(address: SocketAddr, path: &str, body: Option<&[u8]>) -> Vec<u8> {
+    let Some(body) = body else {
+        return format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes();
+    };
     let length = body.len();
     let head =
         format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n");
@@ -332,6 +445,48 @@ mod tests {
         let large = Workload { payload_bytes: 16 << 20, ..crate::fixture::small_workload(None) };
         assert!(verify(address, &large).is_ok());
         assert_eq!(peer.join().unwrap(), 16 << 20);
+    }
+
+    /// An HTTPS server for one connection, which speaks this protocol by ALPN and says this.
+    fn https(protocol: &str, says: &'static [u8]) -> SocketAddr {
+        let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(signed.signing_key.serialize_der());
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![signed.cert.der().clone()], key.into())
+            .unwrap();
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (socket, _) = listener.accept().unwrap();
+            let connection = rustls::ServerConnection::new(std::sync::Arc::new(config)).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, socket);
+            let mut asked = [0; 1024];
+            // A client that does not agree leaves in the handshake.
+            if stream.read(&mut asked).is_ok_and(|length| length > 0) {
+                stream.write_all(says).unwrap();
+                let _ = stream.read(&mut asked);
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_reply_under_tls_is_verified_like_any_other() {
+        let workload = Workload { tls: true, ..crate::fixture::small_workload(Some("/")) };
+        let good = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\nHello, world!";
+        verify(https("http/1.1", good), &workload).unwrap();
+        let held = open_idle(https("http/1.1", good), 1, &workload).unwrap();
+        assert_eq!((held.len(), count_lost(&held)), (1, 0));
+        let bad = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\nHello, World!";
+        let told = verify(https("http/1.1", bad), &workload).unwrap_err();
+        assert!(told.contains("other bytes than it should be"), "{told}");
+        let told = verify(https("http/0.9", good), &workload).unwrap_err();
+        assert!(told.contains("no TLS handshake"), "{told}");
     }
 
     #[test]

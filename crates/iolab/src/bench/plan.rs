@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::failure::Failure;
 use crate::statistics::Random;
 
+use super::discover::BESIDE;
 use super::workload;
 
 /// Descriptors that a server needs beside its connections (listener, epoll, files, stdio), with
@@ -99,7 +100,7 @@ pub fn workloads(
     }
     let of_preset = |w: &Workload| match preset {
         Preset::Quick => workload::QUICK.contains(&w.name.as_str()),
-        Preset::Default | Preset::Thorough => true,
+        Preset::Default | Preset::Thorough => !workload::ON_DEMAND.contains(&w.name.as_str()),
     };
     let named = |w: &Workload| names.contains(&w.name);
     let all_own = names.is_empty();
@@ -115,19 +116,68 @@ pub fn skips(models: &[Model], workloads: &[Workload], descriptors: u64) -> Vec<
     let mut skips = Vec::new();
     for model in models {
         for workload in workloads {
-            let reason = if !model.protocols.contains(&workload.protocol) {
-                Some(format!("does not speak {}", workload.protocol))
-            } else {
-                other_paths(model, workload)
-                    .or_else(|| too_many_connections(model, workload, descriptors))
-            };
+            let reason = other_protocols(model, workload)
+                .or_else(|| other_paths(model, workload))
+                .or_else(|| no_company(model, workload))
+                .or_else(|| too_many_connections(model, workload, descriptors));
             if let Some(reason) = reason {
                 let (model, workload) = (model.label.clone(), Some(workload.name.clone()));
-                skips.push(Skip { model, workload, reason });
+                skips.push(Skip { model, workload, reason, by_design: false });
             }
         }
     }
     skips
+}
+
+/// The cells of flavours that take part beside their models (see [`BESIDE`]) where they would only
+/// repeat them.
+pub fn repeated(models: &[Model], workloads: &[Workload]) -> Vec<Skip> {
+    let mut skips = Vec::new();
+    for (label, protocol) in BESIDE {
+        let others = || workloads.iter().filter(|workload| workload.protocol != protocol);
+        if models.iter().any(|model| model.label == label) {
+            skips.extend(others().map(|workload| Skip {
+                model: label.to_owned(),
+                workload: Some(workload.name.clone()),
+                reason: format!("differs from its model under {protocol} only"),
+                by_design: true,
+            }));
+        }
+    }
+    skips
+}
+
+/// What a server does not speak, by its own account: `protocols` and `tls` in `--describe`.
+fn other_protocols(model: &Model, workload: &Workload) -> Option<String> {
+    let name = match workload.protocol.as_str() {
+        "h2" => "HTTP/2",
+        "websocket" => "WebSocket",
+        other => other,
+    };
+    if !model.protocols.contains(&workload.protocol) {
+        return Some(format!("does not speak {name}"));
+    }
+    let tls = model.describe.get("tls").and_then(Value::as_bool) == Some(true);
+    (workload.tls && !tls).then(|| "does not speak TLS".into())
+}
+
+/// A chat needs all of its members at once, so that a server which holds fewer cannot have it: that
+/// is its limit, and a result.
+fn no_company(model: &Model, workload: &Workload) -> Option<String> {
+    let needed = u64::from(workload.connections);
+    if !workload.fan_out {
+        return None;
+    }
+    // Its own words, where it has some.
+    let cannot = model.describe.get("cannot").and_then(Value::as_array).into_iter().flatten();
+    let mut cannot = cannot.filter_map(Value::as_str);
+    if let Some(words) = cannot.find(|words| words.starts_with("chat")) {
+        return Some(format!("cannot {words}"));
+    }
+    let most = model.connections_max.filter(|&most| most < needed)?;
+    let why = model.connections_max_reason.as_deref().unwrap_or("its own limit");
+    let plural = if most == 1 { "" } else { "s" };
+    Some(format!("holds {most} connection{plural} at once ({why}); this chat has {needed} members"))
 }
 
 /// A server that says which paths it answers (`paths` in `--describe`) answers no others. A path
@@ -261,12 +311,20 @@ pub fn expected_s(slot: &Slot, workloads: &[Workload], settings: &Settings) -> f
     const OVERHEAD_S: f64 = 0.06;
     /// Opening, exercising and closing one idle connection.
     const IDLE_CONNECTION_S: f64 = 170e-6;
+    /// A TLS handshake, both sides.
+    const HANDSHAKE_S: f64 = 1e-3;
     let own = settings_of_trial(settings, slot);
     let mut expected = OVERHEAD_S + own.warm_up_s + own.window_s;
     if let Some(workload) = workloads.iter().find(|w| w.name == slot.workload) {
-        expected += f64::from(workload.idle_connections) * IDLE_CONNECTION_S;
+        let each = IDLE_CONNECTION_S + if workload.tls { HANDSHAKE_S } else { 0.0 };
+        let mut held = workload.idle_connections;
         if takes_idle_sample(slot, workload, settings) {
             expected += settings.idle_sample_s;
+            held = held.max(workload.idle_sample_connections);
+        }
+        expected += f64::from(held) * each;
+        if workload.tls && !workload.connect_per_request {
+            expected += f64::from(workload.connections) * HANDSHAKE_S;
         }
     }
     expected
@@ -281,7 +339,7 @@ mod tests {
 
     fn plan(settings: &Settings) -> Vec<Slot> {
         let models = [fixture::model("epoll"), fixture::model("poll"), fixture::model("select")];
-        let workloads = workload::all().unwrap();
+        let workloads = workloads(Preset::Default, Vec::new(), &[]).unwrap();
         let skips = skips(&models, &workloads, 20_000);
         let cells =
             Cells { models: &models, workloads: &workloads, skips: &skips, reference: "epoll" };
@@ -303,12 +361,12 @@ mod tests {
                     .or_insert(0) += 1;
             }
             assert!(times.values().all(|&count| count == 1));
-            // 15 workloads x (3 models + sentinel) - select cannot hold 1,000 and 10,000 idle ones.
-            assert_eq!(times.len(), 15 * 4 - 2);
+            // 19 workloads x (3 models + sentinel) - select cannot hold 1,000 and 10,000 idle ones.
+            assert_eq!(times.len(), 19 * 4 - 2);
             // A workload's models stand together, so that little time passes between them.
             let mut workloads: Vec<_> = block.iter().map(|slot| &slot.workload).collect();
             workloads.dedup();
-            assert_eq!(workloads.len(), 15);
+            assert_eq!(workloads.len(), 19);
             orders.insert(block.iter().map(|s| (&s.workload, &s.model)).collect::<Vec<_>>());
             first.insert(workloads[0]);
         }
@@ -333,7 +391,7 @@ mod tests {
         assert!(timed.iter().all(|slot| slot.role != Role::Counting));
         assert!(counted.iter().all(|slot| slot.role == Role::Counting));
         let cells: BTreeSet<_> = counted.iter().map(|s| (&s.workload, &s.model)).collect();
-        assert_eq!((cells.len(), counted.len()), (15 * 3 - 2, 15 * 3 - 2));
+        assert_eq!((cells.len(), counted.len()), (19 * 3 - 2, 19 * 3 - 2));
         assert!(counted.iter().all(|slot| slot.round == settings.rounds));
         assert!(plan(&Settings { counting_rounds: 0, ..settings }).len() == timed.len());
     }
@@ -374,9 +432,53 @@ mod tests {
         let models = [fixture::model("select"), fixture::model("epoll")];
         let skips = skips(&models, &workload::all().unwrap(), 4_096);
         let reasons: Vec<_> = skips.iter().map(|s| (s.model.as_str(), &s.reason)).collect();
+        let idle = |(_, reason): &&(&str, &String)| reason.contains("needs");
+        let reasons: Vec<_> = reasons.iter().filter(idle).collect();
         assert_eq!(reasons.len(), 3);
         assert!(reasons[0].1.contains("FD_SETSIZE") && reasons[0].0 == "select");
         assert!(reasons[2].1.contains("ulimit -n") && reasons[2].0 == "epoll");
+    }
+
+    #[test]
+    fn what_a_server_does_not_speak_is_left_out_and_told() {
+        let all = workload::all().unwrap();
+        let of = |name: &str| all.iter().find(|workload| workload.name == name).unwrap().clone();
+        let reason = |model: &Model, name: &str| {
+            skips(std::slice::from_ref(model), &[of(name)], 20_000).pop().map(|skip| skip.reason)
+        };
+        let mut model = fixture::model("peer");
+        model.protocols = vec!["http".into()];
+        model.describe = serde_json::json!({});
+        assert_eq!(reason(&model, "http-keepalive"), None);
+        assert_eq!(reason(&model, "h2-streams").unwrap(), "does not speak HTTP/2");
+        assert_eq!(reason(&model, "ws-echo").unwrap(), "does not speak WebSocket");
+        assert_eq!(reason(&model, "https-keepalive").unwrap(), "does not speak TLS");
+        model.protocols = ["http", "h2", "websocket"].map(str::to_owned).into();
+        model.describe = serde_json::json!({"tls": true});
+        for name in ["h2-streams", "ws-echo", "ws-chat", "h2-tls-streams", "tls-resume"] {
+            assert_eq!(reason(&model, name), None);
+        }
+        model.describe = serde_json::json!({"tls": true, "cannot": ["push to two", "chat: alone"]});
+        assert_eq!(reason(&model, "ws-chat").unwrap(), "cannot chat: alone");
+        assert_eq!(reason(&model, "ws-echo"), None);
+        model.describe = serde_json::json!({"tls": true});
+        model.connections_max = Some(1);
+        model.connections_max_reason = Some("one at a time".into());
+        assert_eq!(reason(&model, "ws-echo"), None, "measured, and the table shows the rest");
+        let told = reason(&model, "ws-chat").unwrap();
+        assert_eq!(told, "holds 1 connection at once (one at a time); this chat has 100 members");
+    }
+
+    #[test]
+    fn a_flavour_that_joins_is_measured_where_it_differs() {
+        let models = [fixture::model("threads"), fixture::model(BESIDE[0].0)];
+        let workloads = workloads(Preset::Default, Vec::new(), &[]).unwrap();
+        let repeated = repeated(&models, &workloads);
+        assert!(repeated.iter().all(|skip| skip.by_design && skip.model == BESIDE[0].0));
+        assert_eq!(repeated.len(), workloads.len() - 2);
+        let named = |name: &str| repeated.iter().any(|s| s.workload.as_deref() == Some(name));
+        assert!(!named("ws-echo") && !named("ws-chat") && named("http-keepalive"));
+        assert!(super::repeated(&models[..1], &workloads).is_empty());
     }
 
     #[test]
@@ -414,6 +516,9 @@ mod tests {
         let error = chosen(&[], &["http-keepalife"]).unwrap_err();
         assert!(error.0.contains("http-keepalife") && error.0.contains("http-keepalive"));
         assert_eq!(chosen(&[], &[]).unwrap(), workload::QUICK);
+        assert_eq!(chosen(&[], &["tls-resume"]).unwrap(), ["tls-resume"]);
+        let default = workloads(Preset::Default, Vec::new(), &[]).unwrap();
+        assert!(default.iter().all(|w| !workload::ON_DEMAND.contains(&w.name.as_str())));
         assert_eq!(chosen(&[own("mine")], &[]).unwrap().len(), workload::QUICK.len() + 1);
         assert_eq!(chosen(&[own("mine"), own("other")], &["mine"]).unwrap(), ["mine"]);
         let clash = |names: [&str; 2]| chosen(&names.map(own), &[]).unwrap_err().0;

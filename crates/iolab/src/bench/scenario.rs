@@ -11,7 +11,9 @@ use toml::Spanned;
 use crate::failure::{Failure, because};
 
 use super::engine;
-use super::workload::{CONNECTIONS, FILE_BYTES, FILE_NAME, FILES_PATH, TEXT_BYTES};
+use super::workload::{
+    CONNECTIONS, FILE_BYTES, FILE_NAME, FILES_PATH, TEXT_BYTES, WS_CHAT, WS_ECHO,
+};
 
 /// What a file's name ends in; what stands before is the name of the workload.
 const EXTENSION: &str = "toml";
@@ -19,11 +21,22 @@ const EXTENSION: &str = "toml";
 /// Longest name of a workload: it stands in tables of 100 columns and in names of plots.
 const NAME_CHARS_MAX: usize = 32;
 
-/// Bytes of an echo message or of a POST's body, where the file does not say.
+/// Bytes of an echo message, a WebSocket's message or a POST's body, where the file does not say.
 const PAYLOAD_BYTES: u64 = 64;
 
 /// The path whose reply is the request's body.
 const ECHO_PATH: &str = "/echo";
+
+/// Where a WebSocket's server speaks by the clock.
+const WS_CLOCK: &str = "/ws/clock";
+
+/// Bytes of a POST under TLS, at most: the verification sends it whole before it reads, which the
+/// sockets' buffers and the server's (64 KiB) must hold.
+const TLS_PAYLOAD_BYTES_MAX: u64 = 64 * 1024;
+
+/// Bytes of a WebSocket's message, at most: servers take no longer ones (`websocket_message_bytes`
+/// in --describe), and the same bound as under TLS holds for the verification.
+const WS_PAYLOAD_BYTES_MAX: u64 = 64 * 1024;
 
 /// What a wrong file is answered with at the end: a right one to compare it with.
 const REMEDY: &str = "compare with a scenario that works: iolab bench --show http-keepalive";
@@ -34,6 +47,9 @@ const REMEDY: &str = "compare with a scenario that works: iolab bench --show htt
 struct Scenario {
     description: Spanned<String>,
     protocol: Spanned<Protocol>,
+    tls: Option<Spanned<bool>>,
+    tls_resume: Option<Spanned<bool>>,
+    fan_out: Option<Spanned<bool>>,
     post: Option<Spanned<bool>>,
     path: Option<Spanned<String>>,
     payload_bytes: Option<Spanned<u64>>,
@@ -48,10 +64,33 @@ struct Scenario {
 }
 
 #[derive(Clone, Copy, PartialEq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "lowercase")]
 enum Protocol {
     Echo,
     Http,
+    H2,
+    WebSocket,
+}
+
+impl Protocol {
+    /// As [`Workload::protocol`] has it.
+    fn name(self) -> &'static str {
+        match self {
+            Protocol::Echo => "echo",
+            Protocol::Http => "http",
+            Protocol::H2 => "h2",
+            Protocol::WebSocket => "websocket",
+        }
+    }
+
+    /// Where a scenario without a path goes.
+    fn path(self) -> Option<&'static str> {
+        match self {
+            Protocol::Echo => None,
+            Protocol::Http | Protocol::H2 => Some("/"),
+            Protocol::WebSocket => Some(WS_ECHO),
+        }
+    }
 }
 
 /// Reads a user's scenario file.
@@ -101,13 +140,14 @@ fn place(file: &str, text: &str, span: &Range<usize>) -> String {
 
 /// What a scenario says when it says as little as it may.
 fn blank(name: &str, scenario: &Scenario) -> Workload {
-    let http = *scenario.protocol.as_ref() == Protocol::Http;
+    let protocol = *scenario.protocol.as_ref();
+    let messages = matches!(protocol, Protocol::Echo | Protocol::WebSocket);
     Workload {
         name: name.to_owned(),
         description: scenario.description.as_ref().clone(),
-        protocol: if http { "http" } else { "echo" }.to_owned(),
-        path: http.then(|| "/".to_owned()),
-        payload_bytes: if http { TEXT_BYTES } else { PAYLOAD_BYTES },
+        protocol: protocol.name().to_owned(),
+        path: protocol.path().map(str::to_owned),
+        payload_bytes: if messages { PAYLOAD_BYTES } else { TEXT_BYTES },
         post: false,
         tls: false,
         tls_resume: false,
@@ -143,9 +183,17 @@ impl Draft<'_> {
             }
             w.post = post;
         })?;
+        self.set(&scenario.tls, |w, tls| w.tls = tls)?;
+        self.set(&scenario.fan_out, |w, fan_out| {
+            if fan_out && w.protocol == Protocol::WebSocket.name() {
+                w.path = Some(WS_CHAT.to_owned());
+            }
+            w.fan_out = fan_out;
+        })?;
         self.reply(scenario)?;
         self.set(&scenario.connections, |w, connections| w.connections = connections)?;
         self.set(&scenario.connect_per_request, |w, each| w.connect_per_request = each)?;
+        self.set(&scenario.tls_resume, |w, resume| w.tls_resume = resume)?;
         self.set(&scenario.streaming, |w, streaming| w.streaming = streaming)?;
         self.set(&scenario.pipelining, |w, pipelining| w.pipelining = pipelining)?;
         self.set(&scenario.rate_per_s, |w, rate| w.rate_per_s = Some(rate))?;
@@ -170,7 +218,7 @@ impl Draft<'_> {
         self.workload.path = Some(path.as_ref().clone());
         match (known_bytes(path.as_ref()), &scenario.payload_bytes) {
             (Some(bytes), _) if !self.workload.post => self.workload.payload_bytes = bytes,
-            (None, None) if !self.workload.post => {
+            (None, None) if !self.workload.post && !is_websocket(&self.workload) => {
                 let why = "how long the replies on this path are is not known: add payload_bytes";
                 return self.blame(path, why);
             }
@@ -212,6 +260,10 @@ impl Draft<'_> {
     }
 }
 
+fn is_websocket(workload: &Workload) -> bool {
+    workload.protocol == Protocol::WebSocket.name()
+}
+
 /// Bytes of the reply's body on the paths that every server of this project answers.
 fn known_bytes(path: &str) -> Option<u64> {
     match (path.strip_prefix("/bytes/"), path.strip_prefix(FILES_PATH)) {
@@ -227,10 +279,15 @@ fn complaint(workload: &Workload) -> Option<String> {
     let path = workload.path.as_deref();
     let other_file = path.and_then(|path| path.strip_prefix(FILES_PATH));
     let sample = workload.idle_sample_connections;
+    let http = workload.protocol == Protocol::Http.name();
     let complaints = [
         (
-            workload.post && path.is_none(),
-            "an echo server knows no POST: leave `post` out, or write protocol = \"http\"".into(),
+            workload.post && !http,
+            format!(
+                "a POST is measured over HTTP/1.1, and this speaks {}: leave `post` out, or write \
+                 protocol = \"http\"",
+                workload.protocol
+            ),
         ),
         (
             workload.post && path.is_some_and(|path| path != ECHO_PATH),
@@ -259,7 +316,66 @@ fn complaint(workload: &Workload) -> Option<String> {
             ),
         ),
     ];
-    complaints.into_iter().find_map(|(complaint, why)| complaint.then_some(why))
+    let complaints = complaints.into_iter().chain(complaints_of_tls(workload));
+    let mut complaints = complaints.chain(complaints_of_websocket(workload));
+    complaints.find_map(|(complaint, why)| complaint.then_some(why))
+}
+
+/// What is wrong with TLS, where the first half of a pair is true.
+fn complaints_of_tls(workload: &Workload) -> [(bool, String); 4] {
+    [
+        (
+            workload.tls && workload.protocol == Protocol::Echo.name(),
+            "TLS is measured under HTTP and WebSocket: leave `tls` out, or write protocol = \
+             \"http\""
+                .into(),
+        ),
+        (
+            workload.tls && workload.post && workload.payload_bytes > TLS_PAYLOAD_BYTES_MAX,
+            format!("under TLS a POST has at most {TLS_PAYLOAD_BYTES_MAX} bytes: give less"),
+        ),
+        (
+            workload.tls_resume && !workload.tls,
+            "without TLS there is no session to resume: add tls = true".into(),
+        ),
+        (
+            workload.tls_resume && !workload.connect_per_request,
+            "a session is resumed by a new connection: add connect_per_request = true".into(),
+        ),
+    ]
+}
+
+/// What is wrong with a WebSocket, where the first half of a pair is true.
+fn complaints_of_websocket(workload: &Workload) -> [(bool, String); 6] {
+    let path = workload.path.as_deref().unwrap_or_default();
+    let (websocket, chat) = (is_websocket(workload), workload.fan_out);
+    [
+        (
+            chat && !websocket,
+            "what one says reaches the others over WebSockets: write protocol = \"websocket\""
+                .into(),
+        ),
+        (
+            websocket && chat && path != WS_CHAT,
+            format!("what one says reaches the others in {WS_CHAT}: leave `path` out"),
+        ),
+        (
+            chat && workload.connections < 2,
+            "in a chat somebody must hear what one says: give at least 2 connections".into(),
+        ),
+        (
+            websocket && !chat && path == WS_CHAT,
+            format!("what is said in {WS_CHAT} reaches the others only: add fan_out = true"),
+        ),
+        (
+            websocket && path.starts_with(WS_CLOCK),
+            format!("nobody asks for what a clock says, so it is no reply: ask for {WS_ECHO}"),
+        ),
+        (
+            websocket && workload.payload_bytes > WS_PAYLOAD_BYTES_MAX,
+            format!("a message has at most {WS_PAYLOAD_BYTES_MAX} bytes here: give less"),
+        ),
+    ]
 }
 
 #[cfg(test)]
@@ -277,6 +393,10 @@ mod tests {
         assert_eq!((http.connections, http.pipelining, http.rate_per_s), (64, 1, None));
         let echo = good("description = \"d\"\nprotocol = \"echo\"");
         assert_eq!((echo.path, echo.payload_bytes, echo.post), (None, 64, false));
+        let h2 = good("description = \"d\"\nprotocol = \"h2\"");
+        assert_eq!((h2.path.as_deref(), h2.payload_bytes, h2.tls), (Some("/"), 13, false));
+        let ws = good("description = \"d\"\nprotocol = \"websocket\"");
+        assert_eq!((ws.path.as_deref(), ws.payload_bytes), (Some("/ws/echo"), 64));
     }
 
     #[test]
@@ -296,6 +416,14 @@ mod tests {
         let text = "description = \"d\"\nprotocol = \"echo\"\nstreaming = true\nconnections = 8";
         let stream = good(text);
         assert!(stream.streaming && stream.connections == 8);
+        let text = "description = \"d\"\nprotocol = \"websocket\"\nfan_out = true\ntls = true\n\
+                    payload_bytes = 9\nconnections = 3";
+        let chat = good(text);
+        assert_eq!((chat.path.as_deref(), chat.payload_bytes), (Some("/ws/chat"), 9));
+        assert!(chat.fan_out && chat.tls && chat.connections == 3);
+        let text = "description = \"d\"\nprotocol = \"http\"\ntls = true\ntls_resume = true\n\
+                    connect_per_request = true";
+        assert!(good(text).tls_resume);
         let own = "description = \"d\"\nprotocol = \"http\"\npath = \"/x\"\npayload_bytes = 7";
         assert_eq!(good(own).payload_bytes, 7);
     }
@@ -304,6 +432,8 @@ mod tests {
     #[test]
     fn each_fault_is_told_with_its_line() {
         const HTTP: &str = "description = \"d\"\nprotocol = \"http\"\n";
+        const H2: &str = "description = \"d\"\nprotocol = \"h2\"\n";
+        const WS: &str = "description = \"d\"\nprotocol = \"websocket\"\n";
         const ECHO: &str = "description = \"d\"\nprotocol = \"echo\"\n";
         let cases = [
             (HTTP, "conections = 3", "line 3: unknown field `conections`, expected one of"),
@@ -338,7 +468,18 @@ mod tests {
             ),
             (ECHO, "streaming = true\npipelining = 2", "line 4: a stream has no pipeline"),
             (ECHO, "path = \"/\"", "line 3: an echo server has no paths"),
-            (ECHO, "post = true", "line 3: an echo server knows no POST"),
+            (ECHO, "post = true", "line 3: a POST is measured over HTTP/1.1"),
+            (H2, "post = true", "line 3: a POST is measured over HTTP/1.1"),
+            (ECHO, "tls = true", "line 3: TLS is measured under HTTP and WebSocket"),
+            (HTTP, "tls_resume = true", "line 3: without TLS there is no session"),
+            (HTTP, "tls = true\ntls_resume = true", "line 4: a session is resumed by a new"),
+            (HTTP, "tls = true\npost = true\npayload_bytes = 99_000", "line 5: under TLS a POST"),
+            (HTTP, "fan_out = true", "line 3: what one says reaches the others over WebSockets"),
+            (WS, "fan_out = true\npath = \"/ws/echo\"", "line 4: what one says reaches the"),
+            (WS, "fan_out = true\nconnections = 1", "line 4: in a chat somebody must hear"),
+            (WS, "path = \"/ws/chat\"", "line 3: what is said in /ws/chat reaches"),
+            (WS, "path = \"/ws/clock/5\"", "line 3: nobody asks for what a clock says"),
+            (WS, "payload_bytes = 70_000", "line 3: a message has at most 65536 bytes"),
             (ECHO, "payload_bytes = 0", "line 3: an echo message needs at least 1 byte"),
             (ECHO, "payload_bytes = 99_000_000", "line 3: payload must be at most"),
         ];

@@ -152,15 +152,23 @@ fn arguments(setting: &Setting) -> Vec<String> {
     let mut arguments = Vec::new();
     let mut push = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
     push("--listen", "127.0.0.1:0".into());
-    push("--protocol", workload.protocol.clone());
+    // HTTP/2 and WebSocket are spoken on the port of HTTP/1.1.
+    let protocol = if workload.protocol == "echo" { "echo" } else { "http" };
+    push("--protocol", protocol.to_owned());
     push("--idle-timeout", IDLE_TIMEOUT.into());
     push("--drain-timeout", DRAIN_TIMEOUT.into());
     if workload.path.as_ref().is_some_and(|path| path.starts_with("/files/")) {
         push("--root", setting.root.display().to_string());
     }
-    let connections = workload.connections + workload.idle_connections;
+    let sampled = if setting.idle_sample { workload.idle_sample_connections } else { 0 };
+    let connections = workload.connections + workload.idle_connections.max(sampled);
     if connections > MANY_CONNECTIONS {
         push("--conns-max", (connections + CONNECTIONS_SPARE).to_string());
+    }
+    if workload.tls {
+        // Its own certificate, self-signed: nobody's identity is measured, and the client looks at
+        // no chain of trust.
+        arguments.push("--tls".to_owned());
     }
     arguments.extend(setting.model.arguments.iter().cloned());
     arguments

@@ -51,7 +51,7 @@ macro_rules! built_in {
 }
 
 /// All of them, in the order in which they are shown.
-pub const BUILT_IN: [BuiltIn; 15] = built_in![
+pub const BUILT_IN: [BuiltIn; 23] = built_in![
     "echo-64",
     "echo-64k",
     "stream-64",
@@ -59,6 +59,14 @@ pub const BUILT_IN: [BuiltIn; 15] = built_in![
     "http-keepalive",
     "http-pipelined",
     "http-connect",
+    "h2-streams",
+    "h2-one",
+    "ws-echo",
+    "ws-chat",
+    "tls-handshake",
+    "tls-resume",
+    "https-keepalive",
+    "h2-tls-streams",
     "idle-100",
     "idle-1000",
     "idle-10000",
@@ -70,7 +78,17 @@ pub const BUILT_IN: [BuiltIn; 15] = built_in![
 ];
 
 /// The workloads of the quick preset: one of each kind of answer that takes little time.
-pub const QUICK: [&str; 3] = ["echo-64", "http-keepalive", "idle-1000"];
+pub const QUICK: [&str; 5] = ["echo-64", "http-keepalive", "h2-streams", "ws-echo", "idle-1000"];
+
+/// Those that run only when they are asked for by name: each is a step between two others, and a
+/// run of everything has its time limit.
+pub const ON_DEMAND: [&str; 4] = ["h2-one", "tls-resume", "https-keepalive", "h2-tls-streams"];
+
+/// Where WebSockets send back what they hear.
+pub const WS_ECHO: &str = "/ws/echo";
+
+/// Where what one says reaches all others.
+pub const WS_CHAT: &str = "/ws/chat";
 
 /// All workloads that come with iolab, in the order in which they are shown.
 ///
@@ -97,11 +115,39 @@ pub fn pattern(count: u64) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    /// Two workloads that are set beside each other as the price of a protocol differ in the protocol
+    /// (and in what is sampled of idle connections).
+    #[test]
+    fn siblings_differ_in_the_protocol_alone() {
+        let all = all().unwrap();
+        let of = |name: &str| {
+            let workload = all.iter().find(|workload| workload.name == name).unwrap();
+            let (name, protocol, tls, tls_resume) = Default::default();
+            let (description, idle_sample_connections) = Default::default();
+            Workload {
+                name,
+                description,
+                protocol,
+                tls,
+                tls_resume,
+                idle_sample_connections,
+                ..workload.clone()
+            }
+        };
+        assert_eq!(of("h2-one"), of("http-keepalive"));
+        assert_eq!(of("https-keepalive"), of("http-keepalive"));
+        assert_eq!(of("h2-tls-streams"), of("h2-streams"));
+        assert_eq!(of("tls-resume"), of("tls-handshake"));
+        assert_eq!(Workload { path: None, ..of("ws-echo") }, of("echo-64"));
+    }
+
     #[test]
     fn what_comes_with_iolab_can_be_read_and_says_why_it_is_there() {
         let all = all().unwrap();
         assert_eq!(all.len(), BUILT_IN.len());
-        assert!(QUICK.iter().all(|name| all.iter().any(|workload| workload.name == *name)));
+        let known = |name: &&str| all.iter().any(|workload| workload.name == **name);
+        assert!(QUICK.iter().chain(&ON_DEMAND).all(|name| known(&name)));
+        assert!(QUICK.iter().all(|name| !ON_DEMAND.contains(name)));
         assert!(BUILT_IN.iter().all(|scenario| scenario.text.starts_with("# ")));
         let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios")).unwrap();
         assert_eq!(files.count(), BUILT_IN.len(), "every file in scenarios/ is in the set");

@@ -14,7 +14,8 @@ use record::Arrivals;
 #[derive(Debug, Args)]
 #[command(long_about = LONG_ABOUT, after_long_help = EXAMPLES)]
 pub struct LoadArguments {
-    /// tcp://HOST:PORT for an echo server, http://HOST:PORT/PATH for an HTTP/1.1 server.
+    /// tcp://HOST:PORT for an echo server, http:// or https://HOST:PORT/PATH for HTTP, ws:// or
+    /// wss://HOST:PORT/PATH for a WebSocket whose messages come back.
     url: String,
     /// Connections that carry load.
     #[arg(short, long, value_name = "N", default_value_t = 64)]
@@ -40,6 +41,8 @@ pub struct LoadArguments {
     /// Requests on their way at once on each connection.
     #[arg(long, value_name = "DEPTH", default_value_t = 1)]
     pipelining: u32,
+    #[command(flatten)]
+    protocol: ProtocolArguments,
     /// Echo messages flow without waiting for replies, 256 KiB of them on each connection.
     #[arg(long)]
     streaming: bool,
@@ -80,6 +83,24 @@ pub struct LoadArguments {
     /// Also write the latency as HdrHistogram percentiles (text, milliseconds), for its plotter.
     #[arg(long, value_name = "FILE", conflicts_with = "find_rate")]
     pub(super) hgrm: Option<PathBuf>,
+}
+
+/// What is spoken beside what the URL says.
+#[derive(Debug, Args)]
+struct ProtocolArguments {
+    /// Speak HTTP/2: at once over http://, by agreement (ALPN) over https://.
+    #[arg(long)]
+    http2: bool,
+    /// Streams that are open at once on each HTTP/2 connection.
+    #[arg(long, value_name = "N", requires = "http2", conflicts_with = "pipelining")]
+    streams: Option<u32>,
+    /// Resume TLS sessions: every handshake after the first ones is an abbreviated one.
+    #[arg(long)]
+    tls_resume: bool,
+    /// One connection speaks and all others listen, in the room at this ws:// URL: each message
+    /// that each of them hears is counted.
+    #[arg(long)]
+    fan_out: bool,
 }
 
 /// Who decides when requests are sent.
@@ -199,7 +220,10 @@ impl LoadArguments {
             None => {}
         }
         plan.reconnect = self.reconnect;
-        plan.pipelining = self.pipelining;
+        plan.pipelining = self.protocol.streams.unwrap_or(self.pipelining);
+        plan.http2 = self.protocol.http2;
+        plan.tls_resume = self.protocol.tls_resume;
+        plan.fan_out = self.protocol.fan_out;
         plan.streaming = self.streaming;
         plan.payload_bytes = self.payload.unwrap_or(plan.payload_bytes);
         plan.idle_connections = self.idle;
@@ -267,6 +291,20 @@ three probes decide at each rate: one hiccup of the machine does not.
 
 STREAMING (--streaming, echo). Messages flow both ways without waiting: MB/s is the figure.
 
+HTTP/2 (--http2 --streams 32). Each connection keeps so many streams open: whenever some have \
+ended, as many requests go out together. Replies may come in any order.
+
+TLS (https://, wss://). 1.3 or 1.2, as agreed. The certificate is not verified, for servers under \
+test sign their own; signatures are. The handshake is over before the first request, so it is in \
+no latency, unless each request has a connection of its own: --reconnect measures handshakes, \
+with --tls-resume those that resume a session. Their number, and the time from connect(2) to the \
+end of the client's part, stand in a row of their own.
+
+WEBSOCKET (ws://, wss://). As with tcp://, every message must come back: a route that echoes. \
+With --fan-out, the URL names a room: the first connection says a message as soon as all others \
+have heard the last one (--pipelining N: the last but N; --rate: by the clock), and each delivery \
+counts, from the send of the message to its last byte there. -n is a number of messages.
+
 CPU. Over loopback the kernel does the receiver's TCP work in the sender's system call, and \
 bills the sender: what a server saves may land on its client. So --pid prints the server's CPU \
 time per request, the client's, and their sum.
@@ -292,7 +330,14 @@ Examples:
   iolab load tcp://127.0.0.1:7000 --payload 1024 --json     echo, and JSON for a script
   iolab load tcp://127.0.0.1:7000 --streaming -p 65536 -c 4 throughput of 4 streams
   iolab load tcp://127.0.0.1:7000 --idle 10000              64 active among 10,000 silent ones
-  iolab load http://127.0.0.1:8080/echo -X post -p 4096     each body must come back";
+  iolab load http://127.0.0.1:8080/echo -X post -p 4096     each body must come back
+  iolab load http://127.0.0.1:8080/ --http2 --streams 32    HTTP/2, 32 streams on each connection
+  iolab load https://127.0.0.1:8443/ --http2 -c 4           the same over TLS
+  iolab load https://127.0.0.1:8443/ --reconnect            TLS handshakes per second
+  iolab load https://127.0.0.1:8443/ --reconnect --tls-resume   and resumed ones
+  iolab load ws://127.0.0.1:8080/ws/echo -p 125             messages over a WebSocket
+  iolab load ws://127.0.0.1:8080/ws/chat --fan-out -c 101   what one says, 100 must hear
+  iolab load https://127.0.0.1:8443/ --idle 10000           TLS among 10,000 silent sessions";
 
 #[cfg(test)]
 mod tests {
@@ -341,6 +386,27 @@ mod tests {
             "--find-rate --p99 1ms --hgrm x",
         ] {
             assert!(parse(text).is_err(), "{text}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn protocols_are_asked_for_by_url_and_option() -> Result<(), Box<dyn Error>> {
+        let read = |words: &str| -> Result<Plan, Box<dyn Error>> {
+            let words = ["load"].into_iter().chain(words.split_whitespace());
+            Ok(Cli::try_parse_from(words)?.load.plan()?)
+        };
+        let plan = read("http://127.0.0.1:7/ --http2 --streams 32")?;
+        assert!(plan.http2 && plan.pipelining == 32 && plan.check().is_ok());
+        let plan = read("https://127.0.0.1:7/ --reconnect --tls-resume")?;
+        assert!(plan.target.tls && plan.tls_resume && plan.check().is_ok());
+        let plan = read("ws://127.0.0.1:7/ws/chat --fan-out -c 101")?;
+        assert!(plan.fan_out && plan.check().is_ok());
+        for words in ["--streams 2", "--http2 --streams 2 --pipelining 2"] {
+            assert!(read(&format!("http://127.0.0.1:7/ {words}")).is_err(), "{words}");
+        }
+        for words in ["--fan-out", "--tls-resume"] {
+            assert!(read(&format!("http://127.0.0.1:7/ {words}"))?.check().is_err(), "{words}");
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The outcome of a run for people.
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
-use record::{Arrivals, Latency, LoadOutcome, OpenLoop, ServerSample};
+use record::{Arrivals, Latency, LoadOutcome, OpenLoop, ServerSample, TlsOutcome};
 
 use crate::text::{COLUMNS_MAX, figure, thousands};
 
@@ -32,14 +32,14 @@ pub(super) fn outcome(outcome: &LoadOutcome, server: Option<&ServerSample>) -> S
         Cell::new(&outcome.url).add_attribute(Attribute::Bold),
         Cell::new(setting(outcome)),
     ]);
-    let echo = outcome.url.starts_with("tcp:");
-    let mut rows = counts(outcome, if echo { "messages" } else { "requests" });
+    let mut rows = counts(outcome);
     rows.extend(cpu(outcome, server));
     rows.push(("in flight", format!("{:.1} on average", outcome.mean_in_flight)));
     match &outcome.open_loop {
         Some(open) => rows.extend(open_loop(outcome, open)),
-        None => rows.extend(percentiles("latency", &outcome.latency)),
+        None => rows.extend(percentiles(latency_of(outcome), &outcome.latency)),
     }
+    rows.extend(outcome.tls.iter().flat_map(tls));
     rows.push(("verified", outcome.verification.clone()));
     rows.extend(remarks(outcome));
     for (name, value) in rows {
@@ -61,7 +61,11 @@ pub(super) fn outcome(outcome: &LoadOutcome, server: Option<&ServerSample>) -> S
 
 /// The load in a few words.
 fn setting(outcome: &LoadOutcome) -> String {
-    let mut text = format!("{} connections", thousands(outcome.connections.into()));
+    let connections = thousands(outcome.connections.into());
+    let mut text = format!("{}, {connections} connections", outcome.protocol);
+    if let Some(tls) = &outcome.tls {
+        text = format!("{}, {}", tls.version, text);
+    }
     if let Some(open) = &outcome.open_loop {
         let arrivals = match open.arrivals {
             Arrivals::Poisson => "Poisson",
@@ -75,6 +79,10 @@ fn setting(outcome: &LoadOutcome) -> String {
     }
     if outcome.streaming {
         text.push_str(&format!(", streams of {} messages", outcome.pipelining));
+    } else if outcome.fan_out.is_some() {
+        text.push_str(&format!(", {} messages at once", outcome.pipelining));
+    } else if outcome.pipelining > 1 && outcome.protocol == "HTTP/2" {
+        text.push_str(&format!(", {} streams each", outcome.pipelining));
     } else if outcome.pipelining > 1 {
         text.push_str(&format!(", {} requests deep", outcome.pipelining));
     }
@@ -87,13 +95,35 @@ fn setting(outcome: &LoadOutcome) -> String {
 
 type Rows = Vec<(&'static str, String)>;
 
+/// What is counted, and how much of it in a second.
+fn units(outcome: &LoadOutcome) -> [&'static str; 2] {
+    match outcome.protocol.as_str() {
+        _ if outcome.fan_out.is_some() => ["deliveries", "deliveries/s"],
+        "echo" | "WebSocket" => ["messages", "messages/s"],
+        _ => ["requests", "requests/s"],
+    }
+}
+
+/// What a closed loop's latency is that of.
+fn latency_of(outcome: &LoadOutcome) -> &'static str {
+    if outcome.fan_out.is_some() { "delivery" } else { "latency" }
+}
+
 /// How much was done in how long.
-fn counts(outcome: &LoadOutcome, what: &'static str) -> Rows {
+fn counts(outcome: &LoadOutcome) -> Rows {
+    let [what, per_s] = units(outcome);
     let requests = thousands(outcome.requests as f64);
-    let per_s = if what == "messages" { "messages/s" } else { "requests/s" };
-    let mb_s = |bytes: u64| figure(bytes as f64 / 1e6 / outcome.duration_s.max(1e-9));
+    let seconds = outcome.duration_s.max(1e-9);
+    let mb_s = |bytes: u64| figure(bytes as f64 / 1e6 / seconds);
     let (sent, received) = (outcome.bytes_sent, outcome.bytes_received);
-    vec![
+    let mut rows = Rows::new();
+    if let Some(room) = &outcome.fan_out {
+        let (messages, listeners) = (room.messages as f64, f64::from(room.members) - 1.0);
+        let (said, heard) = (thousands(messages), thousands(listeners));
+        rows.push(("messages", format!("{said}, each heard by all {heard} others")));
+        rows.push(("messages/s", thousands(messages / seconds)));
+    }
+    rows.extend([
         (what, format!("{requests} in {:.3} s", outcome.duration_s)),
         (per_s, thousands(outcome.requests_per_s)),
         ("MB/s", format!("{} sent, {} received", mb_s(sent), mb_s(received))),
@@ -101,15 +131,30 @@ fn counts(outcome: &LoadOutcome, what: &'static str) -> Rows {
             "bytes",
             format!("{} sent, {} received", thousands(sent as f64), thousands(received as f64)),
         ),
-    ]
+    ]);
+    rows
+}
+
+/// What was seen of TLS.
+fn tls(tls: &TlsOutcome) -> Rows {
+    let alpn = tls.alpn.as_deref().unwrap_or("none");
+    let mut rows = vec![("TLS", format!("{}, {}, ALPN {alpn}", tls.version, tls.cipher_suite))];
+    let count = |count: u64| thousands(count as f64);
+    let (full, resumed) = (count(tls.handshakes_full), count(tls.handshakes_resumed));
+    if tls.handshake.samples > 0 {
+        let time = brief(&tls.handshake);
+        rows.push(("handshakes", format!("{full} full, {resumed} resumed; {time}")));
+    }
+    rows
 }
 
 /// CPU time per request, of both sides and together.
 fn cpu(outcome: &LoadOutcome, server: Option<&ServerSample>) -> Rows {
     let requests = outcome.requests.max(1) as f64;
+    let one = if outcome.fan_out.is_some() { "delivery" } else { "request" };
     let row = |cpu_us: u64| {
         let busy = cpu_us as f64 / (outcome.duration_s.max(1e-9) * 1e4);
-        format!("{:.2} us/request, {busy:.0} % of a core", cpu_us as f64 / requests)
+        format!("{:.2} us/{one}, {busy:.0} % of a core", cpu_us as f64 / requests)
     };
     let mut rows = vec![("client CPU", row(outcome.client_cpu_us))];
     let Some(server) = server else { return rows };
@@ -281,6 +326,32 @@ mod tests {
             assert_eq!(text.contains("saturated"), shown.open_loop.is_none(), "{text}");
             assert_eq!(text.contains("server CPU"), server.is_some(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_fan_out_and_tls_have_rows_of_their_own() {
+        let handshake = Latency { samples: 20, p50_us: 150.0, ..Latency::default() };
+        let mut shown = LoadOutcome { protocol: "WebSocket".into(), ..long() };
+        shown.fan_out = Some(record::FanOut { members: 101, messages: 1_234 });
+        shown.tls = Some(TlsOutcome {
+            version: "TLSv1.3".into(),
+            cipher_suite: "TLS13_AES_256_GCM_SHA384".into(),
+            handshakes_full: 5,
+            handshakes_resumed: 15,
+            handshake,
+            ..TlsOutcome::default()
+        });
+        let text = outcome(&shown, None);
+        for part in [
+            "1,234, each heard by all 100 others",
+            "deliveries/s",
+            "us/delivery",
+            "TLSv1.3, TLS13_AES_256_GCM_SHA384, ALPN none",
+            "5 full, 15 resumed; p50 150.0 us",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(text.lines().all(|line| line.chars().count() <= COLUMNS_MAX), "{text}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod gauges;
 mod lines;
 mod page;
 mod panels;
+mod protocols;
 mod scale;
 
 use record::Results;
@@ -35,8 +36,10 @@ pub fn all(results: &Results, summary: &Summary) -> Result<Vec<Plot>, String> {
     }
     plots.extend(lines::by_idle(results, summary)?);
     plots.extend(panels::all(results, summary)?);
+    plots.extend(protocols::cpu(results, summary)?);
     plots.extend(bars::memory(results)?);
     plots.extend(lines::memory(results)?);
+    plots.extend(protocols::memory(results)?);
     plots.extend(gauges::plot(results)?);
     Ok(plots)
 }
@@ -92,7 +95,7 @@ mod tests {
 
     #[test]
     fn every_plot_is_whole_and_follows_the_theme() {
-        for plot in drawn(&fixture::rich()) {
+        for plot in drawn(&fixture::rich()).into_iter().chain(drawn(&fixture::protocols())) {
             let svg = &plot.svg;
             assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
             assert!(svg.contains("@media (prefers-color-scheme: dark)"), "{}", plot.name);
@@ -107,7 +110,7 @@ mod tests {
     /// Text at README width: 900 units on 830 pixels leave 12 of 13.
     #[test]
     fn no_text_is_too_small_to_read() {
-        for plot in drawn(&fixture::rich()) {
+        for plot in drawn(&fixture::rich()).into_iter().chain(drawn(&fixture::protocols())) {
             for rest in plot.svg.split("font-size=\"").skip(1) {
                 let size: f64 = rest.split('"').next().unwrap().parse().unwrap();
                 assert!(size * 830.0 / f64::from(page::WIDTH) >= 12.0, "{}: {size}", plot.name);

@@ -3,6 +3,8 @@
 //! A workload has two: the verdict (rates, ranks, who was the limit) and the ledger (what a request
 //! costs). An open loop has one, as its rate is given and its latencies mean something.
 
+pub mod protocols;
+
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use record::{Preset, Results};
 
@@ -20,8 +22,8 @@ client was the limit. A ratio to the reference is the median of the per-round ra
 csw: context switches of the server per request, voluntary (it waited) and involuntary \
 (preempted). queue: time that its threads were runnable without a core, per request. sat. \
 p50/p99: at saturation, so mostly queueing and not \"the latency\". KiB/conn: memory per active \
-connection, the process's own + the kernel's, what the first requests fault in included. Open \
-loops: latency from the moment when a request was due; lag: what the client itself was late by.";
+connection, the process's own + the kernel's, what the first requests fault in included. In a \
+chat each delivery counts as a request. Open loops: latency from the moment when a request was due; lag: what the client itself was late by.";
 
 /// How a table is drawn.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,11 +43,19 @@ pub fn terminal(results: &Results, summary: &Summary) -> String {
         let heading = format!("{}: {}", workload.workload.name, workload.workload.description);
         out += &format!("\n{}\n", wrap(&heading, 2));
         out += &measured(workload, summary, style);
+        out += &part("deliveries", &protocols::deliveries(workload, summary, style));
+        out += &part("handshakes", &protocols::handshakes(workload, summary, style));
         out += &part("ledger", &ledger(workload, style));
         out += &part("system calls per request", &calls(workload, style));
         out += &notes(results, summary, workload, style);
     }
+    let prices = protocols::cpu(results, summary, style);
+    out += &part("price of each protocol: server CPU us per request", &prices);
+    let ratios = protocols::ratios(results, summary, style);
+    out += &part("the same, relative to the workload without it", &ratios);
     out += &part("idle connections", &costs(summary, style));
+    let idle = protocols::idle(results, style);
+    out += &part("10,000 idle connections: MiB of the process + the kernel", &idle);
     out += &format!("\n{}\n", wrap(LEGEND, 0));
     let doubts = Marks::of(summary).legend();
     if !doubts.is_empty() {
@@ -69,14 +79,24 @@ pub fn markdown(results: &Results, summary: &Summary) -> String {
     for workload in &summary.workloads {
         let title = (&workload.workload.name, &workload.workload.description);
         out += &format!("## {}\n\n{}\n\n", title.0, title.1);
-        let tables =
-            [measured(workload, summary, style), ledger(workload, style), calls(workload, style)];
+        let tables = [
+            measured(workload, summary, style),
+            protocols::deliveries(workload, summary, style),
+            protocols::handshakes(workload, summary, style),
+            ledger(workload, style),
+            calls(workload, style),
+        ];
         out.extend(tables.iter().filter(|table| !table.is_empty()).map(|t| format!("{t}\n")));
         out += &format!("{}\n", notes(results, summary, workload, style));
     }
-    let costs = costs(summary, style);
-    if !costs.is_empty() {
-        out += &format!("## idle connections\n\n{costs}\n");
+    let parts = [
+        ("price of each protocol", protocols::cpu(results, summary, style)),
+        ("price relative to the workload without it", protocols::ratios(results, summary, style)),
+        ("idle connections", costs(summary, style)),
+        ("10,000 idle connections by protocol, MiB", protocols::idle(results, style)),
+    ];
+    for (title, table) in parts.into_iter().filter(|(_, table)| !table.is_empty()) {
+        out += &format!("## {title}\n\n{table}\n");
     }
     out += &format!("{LEGEND}\n\n");
     out.extend(Marks::of(summary).legend().iter().map(|line| format!("- {line}\n")));

@@ -1,8 +1,8 @@
 //! REPORT.md from its template: `{{marker argument ...}}` is replaced by what the result file says.
 //! No figure stands in the template itself.
 //!
-//! Markers: `table W`, `ledger W`, `calls W`, `notes W`, `ratios W`, `plot NAME`, `costs`,
-//! `value W MODEL FIELD`, `legend`, `doubts`, `env [FIELD]`, `describe MODEL`, `count WHAT`,
+//! Markers: `table W`, `ledger W`, `calls W`, `notes W`, `ratios W`, `deliveries W`, `handshakes W`,
+//! `plot NAME`, `costs`, `prices`, `price-ratios`, `idle-prices`, `value W MODEL FIELD`, `legend`, `doubts`, `env [FIELD]`, `describe MODEL`, `count WHAT`,
 //! `include PATH ANCHOR`, `instrument [NAME FIELD]`, `instrument-rule N`, `instrument-place`.
 
 mod checks;
@@ -17,7 +17,7 @@ use crate::text::{figure, thousands};
 
 use super::listing;
 use super::plot::Plot;
-use super::table::{self, Marks, Style};
+use super::table::{self, Marks, Style, protocols};
 
 /// The template that REPORT.md is rendered from.
 pub const REPORT: &str = include_str!("../../report/REPORT.template.md");
@@ -94,6 +94,15 @@ fn replacement(marker: &str, context: &Context) -> Result<String, String> {
         ["ratios", name] => {
             of_workload(name, &|w| table::ratios(w, &results.reference, Style::Markdown))
         }
+        ["deliveries", name] => {
+            of_workload(name, &|w| protocols::deliveries(w, summary, Style::Markdown))
+        }
+        ["handshakes", name] => {
+            of_workload(name, &|w| protocols::handshakes(w, summary, Style::Markdown))
+        }
+        ["prices"] => Ok(measured(protocols::cpu(results, summary, Style::Markdown))),
+        ["price-ratios"] => Ok(measured(protocols::ratios(results, summary, Style::Markdown))),
+        ["idle-prices"] => Ok(measured(protocols::idle(results, Style::Markdown))),
         ["plot", name] => Ok(plot(name, context)),
         ["value", workload, model, field] => value(summary, workload, model, field),
         ["costs"] => Ok(table::costs(summary, Style::Markdown)),
@@ -124,6 +133,11 @@ fn replacement(marker: &str, context: &Context) -> Result<String, String> {
         ["include", path, anchor] => include(path, anchor, context.sources.as_deref()),
         _ => Err(format!("unknown marker {{{{{marker}}}}}")),
     }
+}
+
+/// A table over several workloads is empty where none of them were run.
+fn measured(table: String) -> String {
+    if table.is_empty() { "Not measured in this run.".to_owned() } else { table }
 }
 
 /// A workload that no iolab knows is a slip in the template; one that was not run is not.
@@ -337,8 +351,11 @@ mod tests {
             assert!(REPORT.contains(&example), "rule {rule}");
         }
         for name in crate::bench::workload_names() {
-            let told = REPORT.contains(&format!("{{{{table {name}}}}}"));
-            assert!(told || name.starts_with("rate-"), "{name}");
+            let tables = ["table", "deliveries"].map(|kind| format!("{{{{{kind} {name}}}}}"));
+            let told = tables.iter().any(|table| REPORT.contains(table));
+            // What runs by name only is asked for by the reader: the report says how.
+            let by_name = crate::bench::runs_by_name_only(&name) && REPORT.contains(&name);
+            assert!(told || by_name || name.starts_with("rate-"), "{name}");
         }
     }
 

@@ -7,9 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
-use record::{Calls, IdleSample, Measured, MemorySample, Outcome, Results, Role, Trial};
+use record::{
+    Calls, IdleSample, Measured, MemorySample, Outcome, Results, Role, TlsOutcome, Trial, Workload,
+};
 
-use super::{CallsPerRequest, Cost, Memory, OpenFigures};
+use super::{CallsPerRequest, Cost, FanOutFigures, Memory, OpenFigures, TlsFigures};
 use crate::statistics::median;
 
 /// A percentile is printed with at least so many samples beyond it.
@@ -28,7 +30,8 @@ pub enum Figure {
     /// CPU of server and client per request, in microseconds: loopback bills the receiver's TCP
     /// work to the sender, so only the sum cannot be moved to the other side. Less is better.
     Sum,
-    /// 99th percentile of latency in an open loop, in microseconds. Less is better.
+    /// 99th percentile of latency in an open loop, or of a delivery in a fan-out, in microseconds.
+    /// Less is better.
     P99,
 }
 
@@ -40,7 +43,10 @@ impl Figure {
             Figure::Rate => (load.requests > 0).then_some(load.requests_per_s),
             Figure::Server => per_request(measured, measured.server.cpu_us),
             Figure::Sum => per_request(measured, measured.server.cpu_us + load.client_cpu_us),
-            Figure::P99 => load.open_loop.as_ref().and(load.latency.p99_us),
+            Figure::P99 => load.latency.p99_us.filter(|_| {
+                // In a closed loop of requests it is queueing, and no figure of its own.
+                load.open_loop.is_some() || load.fan_out.is_some()
+            }),
         }
     }
 
@@ -129,7 +135,9 @@ pub fn switches(measured: &Measured) -> Option<(f64, f64)> {
 
 /// The same from the whole life of the process, when the window's would be a lower bound.
 pub fn whole_life_switches(measured: &Measured) -> Option<(f64, f64)> {
-    if measured.server.threads_changed == 0 {
+    // What a server counts over a WebSocket are other things than what the client counts.
+    let messages = measured.load.protocol == "WebSocket";
+    if measured.server.threads_changed == 0 || messages {
         return None;
     }
     let exit = &measured.exit;
@@ -253,18 +261,47 @@ pub fn active_memory(rounds: &Rounds) -> Option<Memory> {
     median_memory(&rounds.values().filter_map(sample).collect::<Vec<_>>())
 }
 
-/// What connections cost while nothing happens: memory from the samples with the most connections,
-/// CPU and wake-ups from all.
+/// The idle samples of a model under the workloads that are asked for.
+pub fn idle_samples<'a>(
+    results: &'a Results,
+    model: &str,
+    of: &dyn Fn(&Workload) -> bool,
+) -> impl Iterator<Item = IdleSample> + use<'a> {
+    let names: Vec<&str> =
+        results.workloads.iter().filter(|w| of(w)).map(|w| w.name.as_str()).collect();
+    let model = model.to_owned();
+    let wanted = move |trial: &&Trial| {
+        let slot = &trial.slot;
+        slot.model == model
+            && slot.role != Role::Counting
+            && names.contains(&slot.workload.as_str())
+    };
+    results.trials.iter().filter(wanted).filter_map(|trial| measured(trial)?.idle)
+}
+
+/// What connections cost while nothing happens, over HTTP/1.1 (or echo) without TLS: memory from the
+/// samples with the most connections, CPU and wake-ups from all.
 pub fn cost(results: &Results, model: &str) -> Option<Cost> {
-    let samples: Vec<IdleSample> = results
-        .trials
-        .iter()
-        .filter(|trial| trial.slot.model == model && trial.slot.role != Role::Counting)
-        .filter_map(|trial| measured(trial)?.idle)
-        .collect();
-    let connections = samples.iter().map(|sample| sample.connections).max()?;
-    let largest = samples.iter().filter(|sample| sample.connections == connections);
-    let memory = largest.filter_map(|s| added(&s.memory_before, &s.memory, connections));
+    let samples = idle_samples(results, model, &is_plain);
+    let connections = samples.map(|sample| sample.connections).max()?;
+    cost_at(results, model, &is_plain, connections)
+}
+
+/// Whether a workload's connections hold neither frames nor keys.
+pub fn is_plain(workload: &Workload) -> bool {
+    !workload.tls && ["echo", "http"].contains(&workload.protocol.as_str())
+}
+
+/// The same of some workloads, memory from the samples with so many connections.
+pub fn cost_at(
+    results: &Results,
+    model: &str,
+    of: &dyn Fn(&Workload) -> bool,
+    connections: u32,
+) -> Option<Cost> {
+    let samples: Vec<IdleSample> = idle_samples(results, model, of).collect();
+    let these = samples.iter().filter(|sample| sample.connections == connections);
+    let memory = these.filter_map(|s| added(&s.memory_before, &s.memory, connections));
     let memory = median_memory(&memory.collect::<Vec<_>>())?;
     let per_second = |amount: fn(&IdleSample) -> f64| {
         median(&samples.iter().map(|s| amount(s) / s.duration_s).collect::<Vec<_>>())
@@ -276,6 +313,44 @@ pub fn cost(results: &Results, model: &str) -> Option<Cost> {
         memory,
         idle_busy: per_second(|s| s.cpu_us as f64 / 1e6)?,
         wake_ups_per_s: per_second(|s| s.wake_ups as f64)?,
+    })
+}
+
+/// What a fan-out adds to a cell; `None` elsewhere.
+pub fn fan_out(rounds: &Rounds) -> Option<FanOutFigures> {
+    let loads = || rounds.values().filter_map(|m| Some((&m.load, m.load.fan_out.as_ref()?)));
+    let members = loads().next()?.1.members;
+    let rates: Vec<f64> =
+        loads().map(|(load, room)| room.messages as f64 / load.duration_s).collect();
+    let latency = merged(loads().map(|(load, _)| load.latency.histogram.as_str()));
+    let of = |quantile| latency.as_ref().and_then(|h| quantile_us(h, quantile));
+    Some(FanOutFigures {
+        members,
+        messages_per_s: median(&rates)?,
+        p50_us: of(0.5),
+        p99_us: of(0.99),
+        p999_us: of(0.999),
+    })
+}
+
+/// What TLS adds to a cell; `None` without it.
+pub fn tls(rounds: &Rounds) -> Option<TlsFigures> {
+    let loads = || rounds.values().filter_map(|m| Some((m.load.duration_s, m.load.tls.as_ref()?)));
+    let first = loads().next()?.1;
+    let per_second = |count: fn(&TlsOutcome) -> u64| {
+        let rates: Vec<f64> = loads().map(|(s, tls)| count(tls) as f64 / s).collect();
+        median(&rates)
+    };
+    let handshakes = merged(loads().map(|(_, tls)| tls.handshake.histogram.as_str()));
+    let of = |quantile| handshakes.as_ref().and_then(|h| quantile_us(h, quantile));
+    Some(TlsFigures {
+        version: first.version.clone(),
+        cipher_suite: first.cipher_suite.clone(),
+        alpn: first.alpn.clone(),
+        full_per_s: per_second(|tls| tls.handshakes_full)?,
+        resumed_per_s: per_second(|tls| tls.handshakes_resumed)?,
+        p50_us: of(0.5),
+        p99_us: of(0.99),
     })
 }
 

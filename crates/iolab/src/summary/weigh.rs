@@ -14,6 +14,8 @@ const STEAL_MAX: f64 = 0.02;
 const RUN_QUEUE_MAX: f64 = 0.05;
 /// /proc/stat counts whole ticks, and charges a tick to whom it meets: less than this is not seen.
 const OTHER_LOAD_MAX: f64 = 0.10;
+/// The first connections have no session to resume yet.
+const OTHER_HANDSHAKES_MAX: f64 = 0.01;
 /// A send lag of a fifth of the latency moves the percentile in its second digit.
 const SEND_LAG_MAX: f64 = 0.20;
 /// What operations without any server cost may move by so much from round to round.
@@ -35,6 +37,7 @@ pub fn of_cell(
     let mut doubts = failures(scene, figures, rounds, tried);
     doubts.extend(limits(figures, spins));
     doubts.extend(of_open_loop(figures));
+    doubts.extend(of_tls(scene, figures));
     doubts.extend(of_machine(scene, figures, rounds));
     doubts
 }
@@ -110,6 +113,14 @@ fn of_open_loop(figures: &Figures) -> Vec<Doubt> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// A server may refuse to resume a session, and one that resumes unasked saves what is measured.
+fn of_tls(scene: &Scene, figures: &Figures) -> Option<Doubt> {
+    let resumed = figures.tls.as_ref()?.resumed_share()?;
+    let other = if scene.workload.tls_resume { 1.0 - resumed } else { resumed };
+    let counts = scene.workload.connect_per_request && other > OTHER_HANDSHAKES_MAX;
+    counts.then_some(Doubt::OtherHandshakes(other))
 }
 
 fn of_machine(scene: &Scene, figures: &Figures, rounds: &Rounds) -> Vec<Doubt> {

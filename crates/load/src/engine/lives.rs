@@ -4,10 +4,13 @@ use rustix::event::epoll;
 use rustix::io::Errno;
 
 use crate::codec::{Codec, Wrong};
-use crate::connection::{Pending, Phase, Sent};
+use crate::connection::{Pending, Phase};
+use crate::outgoing::Sent;
 use crate::socket::connect_error;
 use crate::tally::Fault;
+use crate::tls::{Client, Session};
 
+use super::fan_out::Room;
 use super::{Engine, SWEEP_NS, WATCHED, WATCHED_FOR_READING, count_reply};
 
 /// Pause after a failed connect(2): a dead server must not be hammered.
@@ -30,19 +33,23 @@ impl<C: Codec> Engine<'_, C> {
             Ok(socket) => socket,
             Err(error) => return self.lost(slot, Fault::Connect, format!("connect: {error}")),
         };
+        let tls = match self.client.as_ref().map(Client::begin).transpose() {
+            Ok(tls) => tls,
+            Err(what) => return self.lost(slot, Fault::Connect, what),
+        };
         let connection = &mut self.connections[slot];
-        connection.phase = Phase::Connecting;
         connection.since_ns = self.now_ns;
-        connection.socket = Some(socket);
-        // On loopback the connection is usually made by now, so the request can follow at once.
+        connection.begin(slot as u32, &mut self.codec, socket, tls);
+        // On loopback the connection is usually made by now, so the first words can follow at once.
         let mut flags = WATCHED;
-        if connection.unsent > 0 {
+        if connection.has_to_send() {
             match connection.send(slot as u32, &mut self.codec, &mut self.tally.bytes_sent) {
+                Sent::All if !connection.ready => connection.phase = Phase::Opening,
                 Sent::All => {
-                    flags = WATCHED_FOR_READING;
-                    connection.phase = Phase::Open;
-                    self.failing_since_ns = None;
-                    self.tally.connects += 1;
+                    if self.share.plan.reconnect {
+                        flags = WATCHED_FOR_READING;
+                    }
+                    self.opened(slot);
                 }
                 Sent::Full => {}
                 Sent::Failed(errno) => {
@@ -64,20 +71,62 @@ impl<C: Codec> Engine<'_, C> {
         if let Some(error) = connection.socket.as_ref().and_then(connect_error) {
             return self.lost(slot, Fault::Connect, format!("connect: {error}"));
         }
-        connection.phase = Phase::Open;
-        connection.since_ns = self.now_ns;
         connection.waits_for_room = false;
-        self.failing_since_ns = None;
-        self.tally.connects += 1;
-        self.refill(slot);
+        match connection.ready {
+            true => {
+                connection.since_ns = self.now_ns;
+                self.opened(slot);
+                self.refill(slot);
+            }
+            false => {
+                connection.phase = Phase::Opening;
+                self.send_if_any(slot);
+            }
+        }
     }
 
-    /// The server's FIN has come.
+    /// Goes on with handshake and greeting as far as what has arrived allows.
+    pub(super) fn open_further(&mut self, slot: usize) -> Result<(), String> {
+        let connection = &mut self.connections[slot];
+        let (tally, agreed) = (&mut self.tally, &mut self.agreed);
+        let since_ns = connection.since_ns;
+        let took_ns = self.now_ns.saturating_sub(since_ns);
+        let open = connection.open(&self.codec, self.client.as_ref(), |tls| {
+            tally.shaken(tls.is_resumed(), took_ns);
+            agreed.get_or_insert_with(|| tls.agreed());
+        })?;
+        if open {
+            self.opened(slot);
+        }
+        Ok(())
+    }
+
+    /// Requests may pass from now on.
+    fn opened(&mut self, slot: usize) {
+        self.connections[slot].phase = Phase::Open;
+        self.failing_since_ns = None;
+        self.tally.connects += 1;
+        if let Some(room) = &mut self.room {
+            self.connections[slot].skip_to(room.next());
+            room.joined();
+        }
+    }
+
+    /// The server's FIN has come, or its close_notify.
     pub(super) fn closed_by_server(&mut self, slot: usize) {
         self.clock();
         let connection = &mut self.connections[slot];
-        if connection.phase != Phase::Closing && !connection.pending.is_empty() {
-            match self.codec.end(slot as u32, &mut connection.reader, connection.number) {
+        if connection.phase == Phase::Opening {
+            let what = opening(connection.tls.as_ref(), "the server closed the connection");
+            return self.lost(slot, Fault::Connect, what);
+        }
+        if connection.phase != Phase::Closing && !connection.awaited.is_empty() {
+            let number = connection.awaited.first();
+            let ended = match connection.may_end_here() {
+                true => self.codec.end(slot as u32, &mut connection.reader, number),
+                false => Ok(false),
+            };
+            match ended {
                 Err(Wrong(what)) => return self.lost(slot, Fault::Wrong, what),
                 Ok(false) => {
                     let what = "the server closed the connection before its reply was complete";
@@ -85,27 +134,65 @@ impl<C: Codec> Engine<'_, C> {
                 }
                 Ok(true) => {}
             }
-            let Some(pending) = connection.answered() else {
-                let what = "a reply to a request that was not sent completely".to_owned();
-                return self.lost(slot, Fault::Wrong, what);
+            let pending = match connection.answered(number) {
+                Ok(pending) => pending,
+                Err(Wrong(what)) => return self.lost(slot, Fault::Wrong, what),
             };
             connection.completed += 1;
             count_reply(&mut self.tally, &mut self.open, pending, self.now_ns);
             self.last_reply_ns = self.now_ns;
             self.failing_since_ns = None;
         }
+        self.left(slot);
+    }
+
+    /// Whether the server, which takes no more requests, has answered all those that it took; then
+    /// the connection is made anew.
+    pub(super) fn has_left(&mut self, slot: usize) -> bool {
+        let connection = &mut self.connections[slot];
+        let has_left = connection.phase == Phase::Leaving && connection.awaited.is_empty();
+        if has_left {
+            connection.say_farewell(slot as u32, &mut self.codec, &mut self.tally.bytes_sent);
+            self.left(slot);
+        }
+        has_left
+    }
+
+    /// The server has ended a connection as it may.
+    fn left(&mut self, slot: usize) {
+        if self.room.is_some() {
+            let what = "the server closed the connection of a member".to_owned();
+            return self.lost(slot, Fault::Closed, what);
+        }
         self.tally.closed_by_server += u64::from(!self.share.plan.reconnect);
         self.reopen(slot);
     }
 
+    /// What came is no TLS, or not what was agreed on. The server is told, by an alert.
+    pub(super) fn broken(&mut self, slot: usize, what: String) {
+        let connection = &mut self.connections[slot];
+        let fault = match connection.phase {
+            Phase::Opening => Fault::Connect,
+            _ => Fault::Wrong,
+        };
+        connection.ready = false;
+        let _as_far_as_it_goes =
+            connection.send(slot as u32, &mut self.codec, &mut self.tally.bytes_sent);
+        self.lost(slot, fault, what);
+    }
+
     /// A system call says that the connection is gone.
     pub(super) fn failed(&mut self, slot: usize, errno: Errno) {
-        if self.connections[slot].phase == Phase::Closing {
+        let connection = &self.connections[slot];
+        match connection.phase {
+            Phase::Opening => {
+                let what = opening(connection.tls.as_ref(), "the connection broke");
+                return self.lost(slot, Fault::Connect, format!("{what}: {errno}"));
+            }
             // The last reply was complete: a server that then resets has lost nothing of ours.
-            return self.closed_by_server(slot);
-        }
-        if self.connections[slot].pending.is_empty() {
-            return self.closed_by_server(slot);
+            Phase::Closing => return self.closed_by_server(slot),
+            _ if connection.awaited.is_empty() => return self.closed_by_server(slot),
+            _ => {}
         }
         self.lost(slot, Fault::Closed, format!("the connection broke before the reply: {errno}"));
     }
@@ -129,6 +216,11 @@ impl<C: Codec> Engine<'_, C> {
     /// Drops a connection and all that was on its way, which is handed over.
     pub(super) fn close(&mut self, slot: usize, phase: Phase) -> Vec<Pending> {
         let connection = &mut self.connections[slot];
+        if let Some(room) = &mut self.room
+            && connection.phase == Phase::Open
+        {
+            room.left();
+        }
         let lost = connection.close(phase, self.codec.reader());
         self.tally.lost(lost.len() as u64, self.now_ns);
         if let Some(open) = &mut self.open
@@ -150,16 +242,20 @@ impl<C: Codec> Engine<'_, C> {
     /// A promise was broken: one request is lost to it, the others on this connection are sent
     /// again, on a new one. That one is opened after the batch, so that errors cannot recurse.
     pub(super) fn lost(&mut self, slot: usize, fault: Fault, what: String) {
+        let before = self.connections[slot].phase;
+        let first = self.connections[slot].awaited.first();
         let lost = self.close(slot, Phase::Waiting);
-        if let Some((&first, others)) = lost.split_first() {
+        if self.room.is_some() {
+            self.unheard(first, fault, &what, &lost);
+        } else if let Some((&oldest, others)) = lost.split_first() {
             if let Some(open) = &mut self.open {
-                open.lost(first);
+                open.lost(oldest);
             }
             self.give_back(others);
         }
         self.tally.error(fault, what);
-        let pause_ns = match fault {
-            Fault::Connect => {
+        let pause_ns = match (fault, before) {
+            (Fault::Connect, _) | (_, Phase::Opening) => {
                 self.failing_since_ns.get_or_insert(self.now_ns);
                 RECONNECT_PAUSE_NS
             }
@@ -168,8 +264,16 @@ impl<C: Codec> Engine<'_, C> {
         self.retries.push((self.now_ns + pause_ns, slot));
     }
 
+    /// Whether a connection may be made again now: into a room only while nobody speaks.
+    pub(super) fn may_retry(&self) -> bool {
+        !self.retries.is_empty() && self.room.as_ref().is_none_or(Room::is_silent)
+    }
+
     /// Opens the connections whose time to try again has come.
     pub(super) fn retry(&mut self) {
+        if !self.may_retry() {
+            return;
+        }
         let now_ns = self.now_ns;
         for (due_ns, slot) in std::mem::take(&mut self.retries) {
             if due_ns <= now_ns {
@@ -187,7 +291,11 @@ impl<C: Codec> Engine<'_, C> {
             match self.connections[slot].phase {
                 Phase::Parked => self.begin(slot),
                 Phase::Open => self.refill(slot),
-                Phase::Waiting | Phase::Connecting | Phase::Closing => {}
+                Phase::Waiting
+                | Phase::Connecting
+                | Phase::Opening
+                | Phase::Leaving
+                | Phase::Closing => {}
             }
         }
     }
@@ -207,7 +315,14 @@ impl<C: Codec> Engine<'_, C> {
                     Fault::Timeout,
                     "the server did not close a connection that it was to close",
                 ),
-                Phase::Open => match connection.pending.front() {
+                Phase::Opening => {
+                    let what = opening(connection.tls.as_ref(), "no answer in time");
+                    if self.now_ns.saturating_sub(connection.since_ns) > limit_ns {
+                        self.lost(slot, Fault::Connect, what);
+                    }
+                    continue;
+                }
+                Phase::Open | Phase::Leaving => match connection.awaited.oldest() {
                     Some(pending) => (pending.sent_ns, Fault::Timeout, "no complete reply in time"),
                     None => continue,
                 },
@@ -217,5 +332,13 @@ impl<C: Codec> Engine<'_, C> {
                 self.lost(slot, fault, what.to_owned());
             }
         }
+    }
+}
+
+/// What went wrong while a connection opened, and in which part of that.
+fn opening(tls: Option<&Session>, what: &str) -> String {
+    match tls {
+        Some(tls) if tls.is_handshaking() => format!("{what} during the TLS handshake"),
+        _ => format!("{what} before the greeting was answered"),
     }
 }

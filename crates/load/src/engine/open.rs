@@ -17,6 +17,7 @@
 use nix::errno::Errno;
 use nix::sys::prctl::{get_timerslack, set_timerslack};
 
+use super::fan_out::SPEAKER;
 use super::{Engine, Share};
 use crate::codec::Codec;
 use crate::connection::{Pending, Phase};
@@ -35,7 +36,10 @@ pub(super) const DRAIN_NS: u64 = 1_000_000_000;
 pub(super) fn new_loop(share: &Share<'_>) -> Result<Option<OpenLoop>, Error> {
     let Pace::Open { rate_per_s, arrivals, seed } = share.plan.pace else { return Ok(None) };
     let thread = (share.thread, share.plan.threads);
-    OpenLoop::new(arrivals, rate_per_s, seed, thread, share.connections).map(Some)
+    let open = OpenLoop::new(arrivals, rate_per_s, seed, thread, share.connections)?;
+    // What falls due in a fan-out is a message, which all but the speaker are to hear.
+    let each = if share.plan.fan_out { share.connections - 1 } else { 1 };
+    Ok(Some(open.counting(each)))
 }
 
 /// The calling thread's timers, exact to 1 ns until this is dropped.
@@ -85,14 +89,21 @@ impl<C: Codec> Engine<'_, C> {
 
     /// Puts a connection on the list of free ones if it can take a request now.
     pub(super) fn list_if_free(&mut self, slot: usize) {
-        let connection = &mut self.connections[slot];
+        let connection = &self.connections[slot];
         let reconnect = self.share.plan.reconnect;
-        let room = connection.pending.len() < self.depth;
+        let room = match &self.room {
+            None => {
+                connection.awaited.len() < self.depth
+                    && self.codec.credit(&connection.reader, connection.awaited.end()) > 0
+            }
+            Some(_) => slot == SPEAKER && self.may_speak(),
+        };
         let free = match connection.phase {
             Phase::Open => !reconnect && room && !connection.waits_for_room,
             Phase::Parked => reconnect,
-            Phase::Waiting | Phase::Connecting | Phase::Closing => false,
+            _ => false,
         };
+        let connection = &mut self.connections[slot];
         if let Some(open) = &mut self.open
             && free
             && !connection.listed
@@ -123,9 +134,18 @@ impl<C: Codec> Engine<'_, C> {
                 self.connect(slot);
                 continue;
             }
+            if self.room.is_some() && !self.may_speak() {
+                // A member has gone since.
+                continue;
+            }
             if let Some(pending) = self.next_due() {
-                self.connections[slot].admit(pending);
-                self.tally.admitted(1, self.now_ns);
+                match self.room {
+                    Some(_) => self.say(pending),
+                    None => {
+                        self.connections[slot].admit(pending);
+                        self.tally.admitted(1, self.now_ns);
+                    }
+                }
                 self.send(slot);
             }
             self.list_if_free_again(slot);
@@ -171,7 +191,7 @@ impl<C: Codec> Engine<'_, C> {
     /// The run is over: all that was due in the window is counted.
     pub(super) fn finish_open(&mut self) -> Option<Counts> {
         let open = self.open.take()?;
-        let pending = self.connections.iter().flat_map(|connection| connection.pending.iter());
-        Some(open.finish(pending.copied(), self.now_ns))
+        let pending = self.connections.iter().flat_map(|connection| connection.awaited.iter());
+        Some(open.finish(pending, self.now_ns))
     }
 }

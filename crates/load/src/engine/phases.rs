@@ -7,6 +7,7 @@ use crate::schedule::ClosedLoop;
 use crate::tally::Tally;
 use crate::{Error, Length, Stage};
 
+use super::fan_out::SPEAKER;
 use super::{Engine, SECOND_NS, SWEEP_NS, Window, nanoseconds, open, thread_cpu_ns};
 
 /// connect(2)s in progress at once while ramping up: well below the backlog of 4,096 that servers
@@ -46,6 +47,10 @@ impl<C: Codec> Engine<'_, C> {
         }
         let duration_ns = end_ns - self.phase_started_ns;
         let mean_in_flight = self.tally.mean_in_flight(end_ns, duration_ns);
+        if self.room.is_some() {
+            // The speaker is answered by what the others hear.
+            self.connections[SPEAKER].completed = self.tally.messages;
+        }
         let idle = |connection: &&Connection<C::Reader>| connection.completed == 0;
         let without_progress = self.connections.iter().filter(idle).count() as u32;
         let fresh = Tally::new()?.carrying(&self.tally);
@@ -57,6 +62,7 @@ impl<C: Codec> Engine<'_, C> {
         }
         let open = self.finish_open().map(|counts| (counts, busy_share));
         let errors_in_warmup = self.errors_in_warmup;
+        self.take_leave();
         Ok(Window {
             duration_ns,
             cpu_ns,
@@ -65,8 +71,18 @@ impl<C: Codec> Engine<'_, C> {
             errors_in_warmup,
             ended_early,
             open,
+            agreed: self.agreed,
             tally,
         })
+    }
+
+    /// Ends all connections in good order, as far as their send buffers have room.
+    fn take_leave(&mut self) {
+        for (slot, connection) in self.connections.iter_mut().enumerate() {
+            if matches!(connection.phase, Phase::Open | Phase::Leaving) {
+                connection.say_farewell(slot as u32, &mut self.codec, &mut self.tally.bytes_sent);
+            }
+        }
     }
 
     /// Opens all connections before any load, in batches that fit into a listener's backlog.

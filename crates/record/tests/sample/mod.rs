@@ -1,8 +1,9 @@
 //! A result file with something in every field, for the tests.
 
 use record::{
-    Arrivals, Calls, Environment, Gauge, IdleSample, LoadOutcome, Measured, Model, Outcome, Preset,
-    Results, Role, SCHEMA_VERSION, ServerExit, ServerSample, Settings, Skip, Slot, Trial, Workload,
+    Arrivals, Calls, Environment, FanOut, Gauge, IdleSample, LoadOutcome, Measured, Model, Outcome,
+    Preset, Results, Role, SCHEMA_VERSION, ServerExit, ServerSample, Settings, Skip, Slot,
+    TlsOutcome, Trial, Workload,
 };
 use serde_json::json;
 
@@ -13,6 +14,14 @@ fn load() -> LoadOutcome {
         requests_per_s: 41_150.000_000_1,
         bytes_sent: u64::MAX,
         ended_early: Some("the server died".into()),
+        protocol: "WebSocket".into(),
+        tls: Some(TlsOutcome {
+            version: "TLSv1.3".into(),
+            alpn: Some("http/1.1".into()),
+            handshakes_resumed: 3,
+            ..TlsOutcome::default()
+        }),
+        fan_out: Some(FanOut { members: 100, messages: 125 }),
         ..LoadOutcome::default()
     }
 }
@@ -93,7 +102,12 @@ pub fn results() -> Results {
         }],
         reference: "epoll".into(),
         floor: None,
-        skips: vec![Skip { model: "uring".into(), workload: None, reason: "not permitted".into() }],
+        skips: vec![Skip {
+            model: "uring".into(),
+            workload: None,
+            reason: "not permitted".into(),
+            by_design: false,
+        }],
         schedule: vec![slot(0), slot(1)],
         trials: trials(),
         gauges: vec![Gauge { round: 1, ..Gauge::default() }],

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::*;
+use crate::mail::Bell;
 use crate::setup;
 
 /// Long enough for anything that is going to happen; a test that waits so long has failed.
@@ -43,7 +44,8 @@ fn sent(completion: Completion) -> usize {
 
 #[test]
 fn names_come_back_as_they_went() {
-    let ops = [Op::Accept, Op::Stop, Op::Receive, Op::Send, Op::ReadFile, Op::Quiet];
+    let ops =
+        [Op::Accept, Op::Stop, Op::Receive, Op::Send, Op::ReadFile, Op::Tell, Op::Rung, Op::Quiet];
     for (number, op) in ops.into_iter().enumerate() {
         for slot in [0, 1, 0xff, 0x1234_5678, u32::MAX] {
             for generation in [0, 1, 0xff, GENERATIONS - 1] {
@@ -224,5 +226,63 @@ fn requests_beyond_the_queue_are_handed_over_later() {
             ended += 1;
         }
         assert_eq!(ended, room + 10);
+    });
+}
+
+/// A loop on a thread of its own, that hears `wanted` rings before it ends.
+fn listening(wanted: usize) -> Option<(Bell, std::thread::JoinHandle<Vec<Token>>)> {
+    if let Some(reason) = setup::unavailable() {
+        println!("SKIP {reason}");
+        return None;
+    }
+    let (sender, bell) = std::sync::mpsc::channel();
+    let listener = std::thread::spawn(move || {
+        let mut uring = setup::uring().expect("the trial made one");
+        sender.send(Bell::of(&uring).expect("a descriptor")).expect("the test is there");
+        let mut ring = Ring::new(&mut uring, Receive::Multishot).expect("the trial made one");
+        let mut heard = Vec::new();
+        while heard.len() < wanted {
+            match next(&mut ring) {
+                Completion::Rung { token } => heard.push(token),
+                other => panic!("{other:?}"),
+            }
+        }
+        heard
+    });
+    Some((bell.recv().expect("the loop has begun"), listener))
+}
+
+/// Nothing but completions: what was told is then with the other ring.
+fn finish(ring: &mut Ring) {
+    while !ring.is_idle() {
+        ring.wait(Some(SOON)).expect("io_uring_enter");
+        assert!(ring.next().is_none(), "everything was delivered");
+    }
+}
+
+#[test]
+fn a_sleeping_loop_hears_every_ring() {
+    const RINGS: u32 = 1000;
+    let Some((bell, listener)) = listening(RINGS as usize) else { return };
+    with_ring(Receive::Multishot, |ring| {
+        for slot in 0..RINGS {
+            // One by one: the other loop sleeps in between, as often as not.
+            ring.tell(bell.letter(pack(Op::Rung, Token { slot, generation: 7 })));
+            finish(ring);
+        }
+    });
+    let heard = listener.join().expect("the loop ends");
+    let all = (0..RINGS).map(|slot| Token { slot, generation: 7 });
+    assert!(heard.into_iter().eq(all), "lost or out of order");
+}
+
+#[test]
+fn a_loop_that_has_ended_needs_no_messages() {
+    let Some((bell, listener)) = listening(0) else { return };
+    listener.join().expect("the loop ends");
+    with_ring(Receive::Multishot, |ring| {
+        ring.tell(bell.letter(pack(Op::Rung, ME)));
+        finish(ring);
+        assert!(ring.told.is_empty(), "its descriptor is still held");
     });
 }

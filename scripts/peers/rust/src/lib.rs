@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::json;
 
@@ -28,8 +28,26 @@ pub struct Peer {
     pub description: &'static str,
     /// Whether it closes a connection that was asked to be closed (`Connection: close`).
     pub closes_when_asked: bool,
+    /// Whether it can speak HTTP/2 (by prior knowledge) instead of HTTP/1.1.
+    pub can_http2: bool,
     /// Listens on the address, serves on threads of its own, and says which port it got.
-    pub start: fn(SocketAddr) -> io::Result<SocketAddr>,
+    pub start: fn(SocketAddr, Version) -> io::Result<SocketAddr>,
+}
+
+/// What a peer speaks: it is one of the two from its start, so that nothing is spent on telling
+/// them apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// RFC 9112.
+    Http1,
+    /// RFC 9113, without TLS.
+    Http2,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    Off,
+    On,
 }
 
 /// A peer behind the contract of ARCHITECTURE.md. It answers / only, over HTTP.
@@ -58,6 +76,9 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 0,
           value_parser = clap::value_parser!(u64).range(0..=0))]
     keepalive_requests: u64,
+    /// Speak HTTP/2 by prior knowledge instead of HTTP/1.1, where the peer can.
+    #[arg(long, value_enum, default_value = "off")]
+    http2: Switch,
     /// Print one line of JSON about this server and exit.
     #[arg(long)]
     describe: bool,
@@ -66,7 +87,17 @@ struct Arguments {
 /// Runs the peer until SIGTERM or SIGINT.
 pub fn run(peer: &Peer) -> ExitCode {
     let arguments = Arguments::parse();
-    let done = if arguments.describe { describe(peer) } else { serve(peer, arguments.listen) };
+    let version = match arguments.http2 {
+        Switch::Off => Version::Http1,
+        Switch::On => Version::Http2,
+    };
+    let done = match (version, arguments.describe) {
+        (Version::Http2, _) if !peer.can_http2 => {
+            Err(io::Error::other("it speaks HTTP/1.1 only; leave --http2 out"))
+        }
+        (_, true) => describe(peer, version),
+        (_, false) => serve(peer, arguments.listen, version),
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -76,29 +107,35 @@ pub fn run(peer: &Peer) -> ExitCode {
     }
 }
 
-fn describe(peer: &Peer) -> io::Result<()> {
+fn describe(peer: &Peer, version: Version) -> io::Result<()> {
+    let http2 = json!({
+        "flag": "http2",
+        "values": ["off", "on"],
+        "default": "off",
+        "help": "Speak HTTP/2 by prior knowledge instead of HTTP/1.1",
+    });
     say(&json!({
         "name": peer.name,
         "description": peer.description,
         "place": {"blocking": false, "synchronous": true},
-        "protocols": ["http"],
+        "protocols": [if version == Version::Http2 { "h2" } else { "http" }],
         "paths": ["/"],
         "closes_when_asked": peer.closes_when_asked,
         "workers": "one",
         "workers_reason": "a loop is compared with a loop",
         "limits": {},
-        "flavours": [],
+        "flavours": if peer.can_http2 { vec![http2] } else { Vec::new() },
         "unavailable": null,
     }))
 }
 
-fn serve(peer: &Peer, listen: SocketAddr) -> io::Result<()> {
+fn serve(peer: &Peer, listen: SocketAddr, version: Version) -> io::Result<()> {
     // Blocked before any thread exists, so that only the wait below sees them.
     let mut stop = SigSet::empty();
     stop.add(Signal::SIGTERM);
     stop.add(Signal::SIGINT);
     stop.thread_block()?;
-    let address = (peer.start)(listen)
+    let address = (peer.start)(listen, version)
         .map_err(|error| io::Error::other(format!("cannot listen on {listen}: {error}")))?;
     say_line(&format!("listening {address} model={} pid={}", peer.name, std::process::id()))?;
     stop.wait()?;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use record::{IdleSample, MemorySample, Outcome, Results, Role, Workload};
+use record::{IdleSample, MemorySample, Outcome, Results, Role, Trial, Workload};
 
 use crate::statistics::{Estimate, estimate};
-use crate::summary::{Cell, KEPT_MIN, KERNEL_STACK_KIB, Summary, WorkloadSummary, trials};
+use crate::summary::{self, Cell, KEPT_MIN, KERNEL_STACK_KIB, Summary, WorkloadSummary, trials};
 
 /// All cells of a workload, the floor's last.
 pub fn cells(workload: &WorkloadSummary) -> impl Iterator<Item = &Cell> {
@@ -23,6 +23,7 @@ pub fn cell<'a>(summary: &'a Summary, workload: &str, model: &str) -> Option<&'a
 pub fn idle_axis(results: &Results) -> Vec<&Workload> {
     let plain = |w: &&Workload| {
         w.protocol == "http"
+            && !w.tls
             && w.path.as_deref() == Some("/")
             && !w.post
             && !w.connect_per_request
@@ -137,12 +138,18 @@ pub fn growth(results: &Results, model: &str) -> Vec<Growth> {
     counts.into_iter().filter(|&count| count > 0).filter_map(at).collect()
 }
 
+/// Those of plain connections: what frames and keys add is told by protocol.
 fn idle_samples(results: &Results) -> impl Iterator<Item = (&str, &IdleSample)> {
-    results.trials.iter().filter(|trial| trial.slot.role != Role::Counting).filter_map(|trial| {
-        match &trial.outcome {
-            Outcome::Measured(measured) => Some((&*trial.slot.model, measured.idle.as_ref()?)),
-            Outcome::Failed { .. } => None,
-        }
+    let plain = |trial: &&Trial| {
+        let mut workloads = results.workloads.iter();
+        let plain = |workload: &Workload| {
+            workload.name == trial.slot.workload && summary::is_plain(workload)
+        };
+        trial.slot.role != Role::Counting && workloads.any(plain)
+    };
+    results.trials.iter().filter(plain).filter_map(|trial| match &trial.outcome {
+        Outcome::Measured(measured) => Some((&*trial.slot.model, measured.idle.as_ref()?)),
+        Outcome::Failed { .. } => None,
     })
 }
 

@@ -1,4 +1,4 @@
-//! hyper: HTTP/1.1 on one tokio loop (epoll), pipelined replies flushed together.
+//! hyper on one tokio loop (epoll): HTTP/1.1, pipelined replies flushed together; or HTTP/2.
 
 use std::convert::Infallible;
 use std::io;
@@ -10,28 +10,30 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use peers::{BACKLOG, HELLO, Peer, REQUESTS};
+use peers::{BACKLOG, HELLO, Peer, REQUESTS, Version};
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 
 fn main() -> ExitCode {
     peers::run(&Peer {
         name: "hyper",
-        description: "hyper 1.x, HTTP/1.1 on one current_thread tokio loop",
+        description: "hyper 1.x on one current_thread tokio loop",
         closes_when_asked: true,
+        can_http2: true,
         start,
     })
 }
 
-fn start(listen: SocketAddr) -> io::Result<SocketAddr> {
+fn start(listen: SocketAddr, version: Version) -> io::Result<SocketAddr> {
     let listener = listener(listen)?;
     let address = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    std::thread::spawn(move || runtime.block_on(accept(listener)));
+    std::thread::spawn(move || runtime.block_on(accept(listener, version)));
     Ok(address)
 }
 
@@ -48,7 +50,7 @@ fn listener(listen: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-async fn accept(listener: std::net::TcpListener) {
+async fn accept(listener: std::net::TcpListener, version: Version) {
     let listener = TcpListener::from_std(listener).expect("inside the runtime");
     let local = tokio::task::LocalSet::new();
     local
@@ -56,16 +58,33 @@ async fn accept(listener: std::net::TcpListener) {
             loop {
                 // No descriptor left, or a client that gave up: the next one may do.
                 let Ok((stream, _)) = listener.accept().await else { continue };
-                tokio::task::spawn_local(async move {
-                    let serving = http1::Builder::new()
-                        .pipeline_flush(true)
-                        .serve_connection(TokioIo::new(stream), service_fn(answer));
-                    // A client that goes away is no fault.
-                    let _ = serving.await;
-                });
+                // A client that goes away is no fault.
+                match version {
+                    Version::Http1 => {
+                        let serving = http1::Builder::new()
+                            .pipeline_flush(true)
+                            .serve_connection(TokioIo::new(stream), service_fn(answer));
+                        tokio::task::spawn_local(async move { drop(serving.await) });
+                    }
+                    Version::Http2 => {
+                        let serving = http2::Builder::new(Here)
+                            .serve_connection(TokioIo::new(stream), service_fn(answer));
+                        tokio::task::spawn_local(async move { drop(serving.await) });
+                    }
+                }
             }
         })
         .await
+}
+
+/// Puts the tasks of HTTP/2's streams on this thread's loop.
+#[derive(Clone, Copy)]
+struct Here;
+
+impl<F: Future + 'static> Executor<F> for Here {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move { drop(future.await) });
+    }
 }
 
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use may_minihttp::{HttpService, HttpServiceFactory, Request, Response};
-use peers::{HELLO, Peer, REQUESTS};
+use peers::{HELLO, Peer, REQUESTS, Version};
 use socket2::SockRef;
 
 /// It binds a port itself and does not say which: one that was free a moment ago is tried.
@@ -19,11 +19,12 @@ fn main() -> ExitCode {
         description: "may_minihttp, a stackful coroutine per connection on one worker thread",
         // It does not look at the Connection field at all.
         closes_when_asked: false,
+        can_http2: false,
         start,
     })
 }
 
-fn start(listen: SocketAddr) -> io::Result<SocketAddr> {
+fn start(listen: SocketAddr, _http1: Version) -> io::Result<SocketAddr> {
     may::config().set_workers(1);
     let mut tried = 0;
     loop {

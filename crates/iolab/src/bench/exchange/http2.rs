@@ -1,0 +1,292 @@
+//! One request over HTTP/2, on a connection of its own (RFC 9113), and as little of HPACK (RFC 7541)
+//! as that takes: a request made of literals, and the status of the reply.
+
+use std::io::{Read, Write};
+
+/// What a client says first (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Bytes of a frame's head (section 4.1).
+const HEAD_BYTES: usize = 9;
+/// Largest frame that a server may send unasked (SETTINGS_MAX_FRAME_SIZE, section 6.5.2).
+const FRAME_BYTES_MAX: usize = 16_384;
+/// The largest window there is (section 6.9.1), so that no reply has to wait for us.
+const WINDOW_BYTES: u32 = (1 << 31) - 1;
+/// The window of a connection before it is raised.
+const WINDOW_BYTES_INITIAL: u32 = 65_535;
+/// Largest body of a reply that is read: far beyond any workload's.
+const BODY_BYTES_MAX: usize = 64 << 20;
+
+/// The one stream.
+const STREAM: u32 = 1;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+
+const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
+const PRIORITY: u8 = 0x20;
+
+const SETTINGS_ENABLE_PUSH: u16 = 2;
+const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 4;
+
+/// Asks for `path` and returns status and body. The connection is then at rest: each side has
+/// acknowledged the other's settings, and nothing is on its way.
+///
+/// # Errors
+/// One sentence: what came instead.
+pub fn ask(
+    stream: &mut (impl Read + Write),
+    scheme: &str,
+    authority: &str,
+    path: &str,
+) -> Result<(u16, Vec<u8>), String> {
+    send(stream, &request(scheme, authority, path))?;
+    let (mut status, mut body) = (None, Vec::new());
+    let (mut ended, mut acknowledged) = (false, false);
+    while !(ended && acknowledged) {
+        let frame = read_frame(stream)?;
+        match frame.kind {
+            SETTINGS if frame.flags & ACK != 0 => acknowledged = true,
+            SETTINGS => send(stream, &encoded(SETTINGS, ACK, 0, &[]))?,
+            PING if frame.flags & ACK == 0 => {
+                send(stream, &encoded(PING, ACK, 0, &frame.payload))?;
+            }
+            GOAWAY => return Err(format!("GOAWAY with error {}", error_code(&frame.payload, 4))),
+            RST_STREAM => {
+                return Err(format!(
+                    "the stream was reset, error {}",
+                    error_code(&frame.payload, 0)
+                ));
+            }
+            HEADERS if frame.stream == STREAM => {
+                let block = frame.content()?;
+                if status.is_none() {
+                    status = Some(status_of(block)?);
+                }
+                ended = frame.flags & END_STREAM != 0;
+            }
+            DATA if frame.stream == STREAM => {
+                body.extend_from_slice(frame.content()?);
+                ended = frame.flags & END_STREAM != 0;
+            }
+            _ => {}
+        }
+        if body.len() > BODY_BYTES_MAX {
+            return Err(format!("a body of more than {BODY_BYTES_MAX} bytes"));
+        }
+    }
+    Ok((status.ok_or("a reply without a status")?, body))
+}
+
+/// Preface, settings, a connection window without end, and the request.
+fn request(scheme: &str, authority: &str, path: &str) -> Vec<u8> {
+    let setting = |key: u16, value: u32| [&key.to_be_bytes()[..], &value.to_be_bytes()].concat();
+    let settings =
+        [setting(SETTINGS_ENABLE_PUSH, 0), setting(SETTINGS_INITIAL_WINDOW_SIZE, WINDOW_BYTES)];
+    let more = (WINDOW_BYTES - WINDOW_BYTES_INITIAL).to_be_bytes();
+    // Indexed fields of the static table (RFC 7541 appendix A): 2 is `:method: GET`, 6 and 7 are
+    // `:scheme`. Literals without indexing name their field by its index: 1 `:authority`, 4 `:path`.
+    // ANCHOR: request
+    let mut block = vec![0x82, if scheme == "https" { 0x87 } else { 0x86 }];
+    block.extend(literal(1, authority));
+    block.extend(literal(4, path));
+    [
+        PREFACE.to_vec(),
+        encoded(SETTINGS, 0, 0, &settings.concat()),
+        encoded(WINDOW_UPDATE, 0, 0, &more),
+        encoded(HEADERS, END_STREAM | END_HEADERS, STREAM, &block),
+    ]
+    .concat()
+    // ANCHOR_END: request
+}
+
+/// A literal field without indexing, its value not compressed (RFC 7541 section 6.2.2).
+fn literal(index: u8, value: &str) -> Vec<u8> {
+    let mut field = vec![index];
+    // An integer with a prefix of 7 bits (section 5.1).
+    let mut rest = value.len();
+    if rest < 127 {
+        field.push(rest as u8);
+    } else {
+        field.push(127);
+        rest -= 127;
+        while rest >= 128 {
+            field.push((rest % 128 + 128) as u8);
+            rest /= 128;
+        }
+        field.push(rest as u8);
+    }
+    field.extend_from_slice(value.as_bytes());
+    field
+}
+
+fn encoded(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+fn send(stream: &mut impl Write, bytes: &[u8]) -> Result<(), String> {
+    let sent = stream.write_all(bytes).and_then(|()| stream.flush());
+    sent.map_err(|e| format!("cannot send: {}", super::why(&e)))
+}
+
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+impl Frame {
+    /// The payload of HEADERS or DATA without padding and priority (sections 6.1 and 6.2).
+    fn content(&self) -> Result<&[u8], String> {
+        let mut content = &self.payload[..];
+        let mut padding = 0;
+        if self.flags & PADDED != 0 {
+            let (first, rest) = content.split_first().ok_or("a padded frame without its length")?;
+            (padding, content) = (usize::from(*first), rest);
+        }
+        if self.kind == HEADERS && self.flags & PRIORITY != 0 {
+            content = content.get(5..).ok_or("a priority that is cut short")?;
+        }
+        let end = content.len().checked_sub(padding).ok_or("more padding than frame")?;
+        Ok(&content[..end])
+    }
+}
+
+fn read_frame(stream: &mut impl Read) -> Result<Frame, String> {
+    let cut = |e: std::io::Error| format!("no complete reply over HTTP/2: {}", super::why(&e));
+    let mut head = [0; HEAD_BYTES];
+    stream.read_exact(&mut head).map_err(cut)?;
+    let [a, b, c, kind, flags, s0, s1, s2, s3] = head;
+    let length = u32::from_be_bytes([0, a, b, c]) as usize;
+    if length > FRAME_BYTES_MAX {
+        return Err(format!("no HTTP/2: a frame of {length} bytes, more than {FRAME_BYTES_MAX}"));
+    }
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).map_err(cut)?;
+    // The first bit is reserved (section 4.1).
+    let stream = u32::from_be_bytes([s0, s1, s2, s3]) & WINDOW_BYTES;
+    Ok(Frame { kind, flags, stream, payload })
+}
+
+fn error_code(payload: &[u8], at: usize) -> u32 {
+    let bytes = payload.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+    bytes.map_or(0, u32::from_be_bytes)
+}
+
+/// `:status`, which comes first: an entry of the static table (8 to 14), or a literal in digits.
+fn status_of(block: &[u8]) -> Result<u16, String> {
+    const STATIC: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
+    let mut block = block;
+    // The server may change the size of its table first (RFC 7541 section 6.3): an integer with a
+    // prefix of 5 bits, whose further bytes all but the last have their first bit set.
+    while let [first, rest @ ..] = block
+        && first & 0xe0 == 0x20
+    {
+        block = rest;
+        if first & 0x1f == 0x1f {
+            let last = block.iter().position(|byte| byte & 0x80 == 0);
+            block = last.map_or(&[][..], |last| &block[last + 1..]);
+        }
+    }
+    match *block {
+        [field, ..] if (0x88..=0x8e).contains(&field) => Ok(STATIC[usize::from(field - 0x88)]),
+        [0x48 | 0x08 | 0x18, 3, a, b, c, ..] => {
+            let digits = [a, b, c].map(char::from).iter().collect::<String>();
+            digits.parse().map_err(|_| format!("{digits:?} is no status"))
+        }
+        _ => Err(format!("a status that is none of {STATIC:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    /// A server whose words are fixed; what it is told is kept.
+    struct Canned {
+        says: Cursor<Vec<u8>>,
+        told: Vec<u8>,
+    }
+
+    impl Read for Canned {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            self.says.read(buffer)
+        }
+    }
+
+    impl Write for Canned {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.told.write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn answered(frames: &[Vec<u8>]) -> (Result<(u16, Vec<u8>), String>, Vec<u8>) {
+        let mut server = Canned { says: Cursor::new(frames.concat()), told: Vec::new() };
+        (ask(&mut server, "http", "x", "/"), server.told)
+    }
+
+    #[test]
+    fn a_reply_in_pieces_is_put_together_and_settings_are_acknowledged() {
+        // Padding's length, priority, a size update of two bytes, the status, padding.
+        let head = [1, 0, 0, 0, 0, 0, 0x3f, 1, 0x88, 0];
+        let (reply, told) = answered(&[
+            encoded(SETTINGS, 0, 0, &[]),
+            encoded(PING, 0, 0, b"12345678"),
+            encoded(HEADERS, END_HEADERS | PADDED | PRIORITY, 1, &head),
+            encoded(DATA, PADDED, 1, b"\x02hel\0\0"),
+            encoded(DATA, 0, 3, b"another stream's"),
+            encoded(DATA, END_STREAM, 1, b"lo"),
+            encoded(SETTINGS, ACK, 0, &[]),
+        ]);
+        assert_eq!(reply, Ok((200, b"hello".to_vec())));
+        assert!(told.starts_with(PREFACE));
+        let answers = [encoded(SETTINGS, ACK, 0, &[]), encoded(PING, ACK, 0, b"12345678")];
+        assert!(told.ends_with(&answers.concat()));
+    }
+
+    #[test]
+    fn what_is_no_reply_says_what_it_is() {
+        let told = |frames: &[Vec<u8>]| answered(frames).0.unwrap_err();
+        assert!(told(&[encoded(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 1])]).contains("error 1"));
+        assert!(told(&[encoded(RST_STREAM, 0, 1, &[0, 0, 0, 8])]).contains("reset, error 8"));
+        assert!(told(&[b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()]).contains("no HTTP/2"));
+        assert!(told(&[]).contains("no complete reply"));
+        let cut = encoded(HEADERS, END_HEADERS | PADDED, 1, &[9, 0x88]);
+        assert!(told(&[cut]).contains("padding"));
+    }
+
+    #[test]
+    fn a_status_is_read_from_the_table_or_from_digits() {
+        assert_eq!(status_of(&[0x88]), Ok(200));
+        assert_eq!(status_of(&[0x20, 0x8d, 0x76]), Ok(404));
+        assert_eq!(status_of(b"\x48\x03426"), Ok(426));
+        assert!(status_of(&[0x48, 0x82, 0x10, 0x20]).is_err());
+        assert!(status_of(&[]).is_err());
+    }
+
+    #[test]
+    fn long_values_have_their_length_in_more_than_one_byte() {
+        assert_eq!(literal(4, "/a"), b"\x04\x02/a");
+        let long = literal(4, &"a".repeat(127 + 300));
+        assert_eq!(long[..4], [4, 127, (300 % 128 + 128) as u8, 2]);
+    }
+}

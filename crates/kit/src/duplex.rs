@@ -1,0 +1,220 @@
+//! One connection on a blocking socket, and two threads: one reads, one writes.
+//!
+//! A thread that is blocked in recv(2) cannot write, and one that is blocked in send(2) cannot
+//! read: a conversation on one thread is half duplex. With two it is full duplex, and the writer,
+//! which sleeps on a condition variable while there is nothing to write, can be woken by others.
+//! The price is a second stack and a hand-over from thread to thread for every reply, because what
+//! the reader takes in the writer must send.
+//!
+//! Who does what, so that no two threads ever wait for each other:
+//! - The reader blocks in recv(2), and in nothing else while the connection wants input. It never
+//!   writes. What it has told the connection may be work for the writer, so it touches the bell.
+//! - The writer does all the rest: output, file reads, FIN, deadlines, stopping. It never reads.
+//!   Where it has made room for input it wakes the reader.
+//! - The connection is behind one lock, which nobody holds while a system call might block: output
+//!   is taken as counted handles, written, and then reported as sent. Nothing but the writer takes
+//!   from the front of the output, so what was taken is what was sent.
+//! - The bell has a lock of its own, taken last and for a few instructions: whoever rings it may be
+//!   inside another connection's lock.
+//! - Whoever first sees the end shuts the socket down both ways: that ends the other's recv(2) or
+//!   send(2). An error of the socket is told to the connection, which then is at its end.
+//!
+//! Man pages: shutdown(2), recv(2), send(2), pthread_cond_timedwait(3).
+
+use std::io::{self, ErrorKind, IoSlice, Read};
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use conn::{Conn, Wants};
+
+use crate::bell::Bell;
+use crate::blocking::conversation_thread;
+use crate::peer::write_slices;
+use crate::{SLICES_MAX, Worker};
+
+/// Longest sleep of a writer without a deadline: any time will do, it then looks and sleeps again.
+const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A connection between its two threads.
+pub(crate) struct Duplex<'c> {
+    worker: &'c Worker,
+    stream: &'c TcpStream,
+    bell: &'c Bell,
+    shared: Mutex<Shared>,
+    /// The connection wants input again, or nothing any more.
+    readable: Condvar,
+}
+
+struct Shared {
+    conn: Conn,
+    /// Kept here because notifying nobody is a system call too.
+    reader_waits: bool,
+}
+
+/// Serves the connection to its end: the calling thread reads, a new one writes. Where the system
+/// has no thread left the connection is cut: that is the model's limit, and others go on.
+pub(crate) fn converse(
+    worker: &Worker,
+    stream: &TcpStream,
+    bell: &Bell,
+    conn: Conn,
+    scratch: &mut [u8],
+) {
+    let shared = Mutex::new(Shared { conn, reader_waits: false });
+    let duplex = Duplex { worker, stream, bell, shared, readable: Condvar::new() };
+    // ANCHOR: duplex
+    thread::scope(|scope| {
+        match conversation_thread().spawn_scoped(scope, || duplex.write_to_the_end()) {
+            Ok(_) => duplex.read_to_the_end(scratch),
+            Err(_) => duplex.lock().conn.abort(),
+        }
+    });
+    // ANCHOR_END: duplex
+}
+
+impl Duplex<'_> {
+    fn read_to_the_end(&self, scratch: &mut [u8]) {
+        let mut shared = self.lock();
+        while let Some(wants) = shared.conn.wants() {
+            if !wants.read {
+                shared.reader_waits = true;
+                shared = self.readable.wait(shared).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            drop(shared);
+            let result = (&*self.stream).read(scratch);
+            let now = Instant::now();
+            shared = self.lock();
+            match result {
+                Ok(n @ 1..) => shared.conn.receive(&scratch[..n], now),
+                Ok(_) => {
+                    self.catch_up_with_stop(&mut shared.conn, now);
+                    shared.conn.receive_eof(now);
+                }
+                Err(error) if is_passing(&error) => {}
+                Err(_) => {
+                    self.catch_up_with_stop(&mut shared.conn, now);
+                    shared.conn.abort();
+                }
+            }
+            // Not under the lock: the writer would wake up only to wait for it.
+            drop(shared);
+            self.bell.touch();
+            shared = self.lock();
+        }
+        drop(shared);
+        self.end();
+        self.bell.touch();
+    }
+
+    fn write_to_the_end(&self) {
+        let mut chunks: [Bytes; SLICES_MAX] = std::array::from_fn(|_| Bytes::new());
+        let mut shared = self.lock();
+        loop {
+            let now = Instant::now();
+            if self.bell.take_rung() {
+                shared.conn.woken(now);
+            }
+            if let Some(at) = self.worker.stop.requested_at() {
+                shared.conn.drain(at);
+            }
+            let wants = shared.conn.wants();
+            self.let_read(&mut shared, wants.as_ref());
+            let Some(wants) = wants else { break };
+            if wants.deadline.is_some_and(|at| at <= now) {
+                shared.conn.timeout(now);
+            } else if let Some(part) = &wants.file {
+                drop(shared);
+                let read = self.worker.files.read(part);
+                shared = self.lock();
+                match read {
+                    Ok(bytes) => shared.conn.file_read(bytes, now),
+                    Err(_) => shared.conn.file_failed(now),
+                }
+            } else if wants.write {
+                shared = self.write(shared, &mut chunks);
+            } else if wants.shutdown {
+                // A peer that is gone already makes this fail; the reader will tell.
+                let _ = self.stream.shutdown(Shutdown::Write);
+                shared.conn.shutdown_done(now);
+            } else {
+                drop(shared);
+                let until = wants.deadline.map(|at| at.saturating_duration_since(now));
+                self.bell.wait(until.unwrap_or(FOREVER));
+                shared = self.lock();
+            }
+        }
+        drop(shared);
+        self.end();
+    }
+
+    /// One send(2), which may block: meanwhile the connection is the reader's.
+    fn write<'s>(
+        &'s self,
+        mut shared: MutexGuard<'s, Shared>,
+        chunks: &mut [Bytes; SLICES_MAX],
+    ) -> MutexGuard<'s, Shared> {
+        let mut filled = 0;
+        for (chunk, slot) in shared.conn.chunks().zip(chunks.iter_mut()) {
+            *slot = chunk;
+            filled += 1;
+        }
+        drop(shared);
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        for (slice, chunk) in slices.iter_mut().zip(&chunks[..filled]) {
+            *slice = IoSlice::new(chunk);
+        }
+        let result = write_slices(self.stream, &slices[..filled]);
+        chunks[..filled].fill(Bytes::new());
+        let now = Instant::now();
+        let mut shared = self.lock();
+        match result {
+            Ok(n) => shared.conn.sent(n, now),
+            Err(error) => {
+                // What is due comes first: the error may be our own cut, at the end of draining.
+                self.catch_up_with_stop(&mut shared.conn, now);
+                shared.conn.timeout(now);
+                // WouldBlock is SO_SNDTIMEO, inherited from the listener.
+                if !is_passing(&error) {
+                    shared.conn.abort();
+                }
+            }
+        }
+        shared
+    }
+
+    /// Wakes the reader where it waits for room and there is some, or for the end and it is here.
+    fn let_read(&self, shared: &mut Shared, wants: Option<&Wants>) {
+        if shared.reader_waits && wants.is_none_or(|wants| wants.read) {
+            shared.reader_waits = false;
+            self.readable.notify_one();
+        }
+    }
+
+    /// The end of the stream, or an error, may be the server's own cut at the end of draining: then
+    /// that is why the connection ends, and no word of the peer's.
+    fn catch_up_with_stop(&self, conn: &mut Conn, now: Instant) {
+        if let Some(at) = self.worker.stop.requested_at() {
+            conn.drain(at);
+            conn.timeout(now);
+        }
+    }
+
+    /// Wakes the other thread out of its system call. What was sent is still delivered.
+    fn end(&self) {
+        // ENOTCONN: the peer was faster.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// SO_RCVTIMEO, SO_SNDTIMEO, or a signal: nothing has happened to the connection.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}

@@ -1,0 +1,231 @@
+//! `--tls`: whose certificate a server shows, and what it agrees to.
+//!
+//! Without `--cert` all servers of a user show the same self-signed certificate, from one file that
+//! is made at the first start. Each client can then be told once to trust it
+//! (`curl --cacert FILE`), whatever model it talks to.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use conn::Protocol;
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::{Ticketer, default_provider};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ServerSessionMemoryCache;
+use rustls::{InconsistentKeys, RootCertStore, ServerConfig, ServerConnection};
+
+/// Names of this machine to itself: no server here is meant for others without `--cert`.
+const LOOPBACK_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// For how long a self-signed certificate is good: clients refuse longer than 398 days.
+const VALID_FOR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// A clock that is behind by less than this finds it valid; one that runs out sooner than this is
+/// made anew, because the server is going to run for a while.
+const VALID_MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Sessions of TLS 1.2 that are remembered for clients that take no tickets. Everything else is
+/// resumed by tickets, which cost the server no memory.
+const SESSIONS_MAX: usize = 1024;
+
+const FILE_NAME: &str = "self-signed.pem";
+
+/// Whose certificate a server shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// That of `--cert`, with the key of `--key`.
+    Files { cert: PathBuf, key: PathBuf },
+    /// The one that is made at the first start.
+    SelfSigned,
+}
+
+/// A certificate, those behind it, and its key.
+#[derive(Debug)]
+struct Certified {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+/// What all workers agree to with their clients.
+///
+/// # Errors
+/// A sentence that names flag and file.
+pub(crate) fn config(identity: &Identity, protocol: Protocol) -> Result<Arc<ServerConfig>, String> {
+    let mut config = match identity {
+        Identity::Files { cert, key } => from_files(cert, key)?,
+        Identity::SelfSigned => {
+            let directory = state_directory(|name| std::env::var_os(name))?;
+            server_config(self_signed(&directory)?).map_err(|error| format!("--tls: {error}"))?
+        }
+    };
+    // Whoever only echoes negotiates nothing, and so refuses nobody.
+    if protocol == Protocol::Http {
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    }
+    config.ticketer = Ticketer::new().map_err(|error| format!("--tls: no tickets: {error}"))?;
+    config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+    let config = Arc::new(config);
+    // What rustls would say to each connection it may say now.
+    ServerConnection::new(Arc::clone(&config)).map_err(|error| format!("--tls: {error}"))?;
+    Ok(config)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(default_provider())
+}
+
+fn server_config(certified: Certified) -> Result<ServerConfig, rustls::Error> {
+    ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(certified.chain, certified.key)
+}
+
+fn from_files(cert: &Path, key: &Path) -> Result<ServerConfig, String> {
+    let (cert_shown, key_shown) = (cert.display(), key.display());
+    let readable = "name a PEM file that this user may read";
+    let cert_pem = fs::read(cert)
+        .map_err(|error| format!("--cert {cert_shown} cannot be read: {error}; {readable}"))?;
+    let key_pem = fs::read(key)
+        .map_err(|error| format!("--key {key_shown} cannot be read: {error}; {readable}"))?;
+    let chain = certificates(&cert_pem).ok_or_else(|| {
+        format!(
+            "--cert {cert_shown} holds no certificate; want PEM, with a section that begins with \
+             -----BEGIN CERTIFICATE-----"
+        )
+    })?;
+    let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| {
+        format!(
+            "--key {key_shown} holds no private key; want PEM, without a passphrase, with a \
+             section that begins with -----BEGIN PRIVATE KEY-----"
+        )
+    })?;
+    server_config(Certified { chain, key }).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
+            "--key {key_shown} is not the key of the first certificate in --cert {cert_shown}; \
+             name the two that were made together"
+        ),
+        rustls::Error::InvalidCertificate(error) => {
+            format!("--cert {cert_shown} holds a certificate that cannot be used: {error:?}")
+        }
+        error => format!("--key {key_shown} cannot be used: {error}; want ECDSA, RSA or Ed25519"),
+    })
+}
+
+/// All certificates of a PEM file; `None` if there are none, or not all of them can be read.
+fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    chain.ok().filter(|chain| !chain.is_empty())
+}
+
+/// Where a program keeps what it has made by itself and wants to find again (XDG Base Directory
+/// Specification: a path that is not absolute is to be ignored).
+fn state_directory(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, String> {
+    let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local").join("state")));
+    state.map(|state| state.join("iolab")).ok_or_else(|| {
+        "--tls keeps its certificate below $XDG_STATE_HOME or $HOME, and neither is an absolute \
+         path; set one of them, or name files with --cert and --key"
+            .to_owned()
+    })
+}
+
+/// The certificate of `directory`, which is made if it is not there or of no use. Many servers may
+/// start at once: one makes it, the others wait for that and read it.
+fn self_signed(directory: &Path) -> Result<Certified, String> {
+    let path = directory.join(FILE_NAME);
+    let failed = |what: &str, error: &dyn std::fmt::Display| {
+        let path = path.display();
+        format!("--tls {what} {path}: {error}; or name files with --cert and --key")
+    };
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|error| failed("cannot make the directory of", &error))?;
+    let _turn = lock(directory).map_err(|error| failed("cannot lock", &error))?;
+    let found = match fs::read(&path) {
+        Ok(pem) => usable(&pem),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err("there was none".to_owned()),
+        Err(error) => return Err(failed("cannot read", &error)),
+    };
+    let reason = match found {
+        Ok(certified) => return Ok(certified),
+        Err(reason) => reason,
+    };
+    let pem = generate().map_err(|error| failed("cannot make", &error))?;
+    write(directory, &path, pem.as_bytes()).map_err(|error| failed("cannot write", &error))?;
+    // Nobody left to tell if stderr is closed.
+    let _ = writeln!(
+        io::stderr(),
+        "--tls: a self-signed certificate is now in {} ({reason}); clients may be told to trust it",
+        path.display()
+    );
+    usable(pem.as_bytes()).map_err(|error| failed("cannot use", &error))
+}
+
+/// Until the file is dropped nobody else has it (flock(2); the kernel takes it back from whoever
+/// dies).
+fn lock(directory: &Path) -> io::Result<File> {
+    let path = directory.join("self-signed.lock");
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    file.lock()?;
+    Ok(file)
+}
+
+/// Writes all of the file or none: whoever reads it, the user's clients too, finds it whole.
+fn write(directory: &Path, path: &Path, pem: &[u8]) -> io::Result<()> {
+    let temporary = directory.join("self-signed.new");
+    // Whatever a writer that was killed has left.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    file.write_all(pem)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}
+
+/// Certificate and key of `pem`, if a client that trusts the certificate takes it for a while yet;
+/// otherwise why not.
+fn usable(pem: &[u8]) -> Result<Certified, String> {
+    let chain = certificates(pem).ok_or("the old file held no certificate")?;
+    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| "the old file held no key")?;
+    let certified = Certified { chain, key };
+    let unusable = |error: rustls::Error| format!("the old one was of no use: {error}");
+    server_config(Certified { chain: certified.chain.clone(), key: certified.key.clone_key() })
+        .map_err(unusable)?;
+    let mut roots = RootCertStore::empty();
+    roots.add(certified.chain[0].clone()).map_err(unusable)?;
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
+    let verifier = verifier.build().map_err(|error| error.to_string())?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let at = UnixTime::since_unix_epoch(now + VALID_MARGIN);
+    for name in LOOPBACK_NAMES {
+        let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
+        let [first, rest @ ..] = certified.chain.as_slice() else { continue };
+        verifier.verify_server_cert(first, rest, &name, &[], at).map_err(unusable)?;
+    }
+    Ok(certified)
+}
+
+/// A new certificate (ECDSA P-256) and its key, as PEM.
+fn generate() -> Result<String, rcgen::Error> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(LOOPBACK_NAMES.map(str::to_owned))?;
+    params.distinguished_name.push(DnType::CommonName, "iolab, self-signed");
+    params.key_usages.push(KeyUsagePurpose::DigitalSignature);
+    params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    let now = SystemTime::now();
+    params.not_before = (now - VALID_MARGIN).into();
+    params.not_after = (now + VALID_FOR).into();
+    Ok(params.self_signed(&key)?.pem() + &key.serialize_pem())
+}

@@ -1,0 +1,261 @@
+//! What a client of HTTP/2 sends: the greeting, and requests laid side by side, ready to go
+//! (RFC 9113). Nothing is built inside a run: only stream numbers and stamps are filled in.
+
+use crate::hpack;
+use crate::payload::{STAMP_EVERY_BYTES, WIRE_BYTES, filler, stamps};
+use crate::{Method, Plan};
+
+/// RFC 9113, section 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Length of a frame's head (RFC 9113, section 4.1).
+pub(crate) const FRAME_HEAD_BYTES: usize = 9;
+/// The longest payload of a frame that every peer must take, and that ours may send us
+/// (RFC 9113, section 4.2).
+pub(crate) const FRAME_BYTES_MAX: usize = 16_384;
+/// Bytes that may be under way to us on one stream, and on one connection: far more than a
+/// loopback connection holds, so that TCP is what slows a server down, not this window.
+pub(crate) const WINDOW_BYTES: u32 = 16 << 20;
+/// What a window is before anybody has said otherwise (RFC 9113, section 6.9.2).
+pub(crate) const FIRST_WINDOW_BYTES: u32 = 65_535;
+/// The largest body of a request. A connection's first request is sent before the server has said
+/// what it takes.
+const BODY_BYTES_MAX: usize = FIRST_WINDOW_BYTES as usize;
+/// The number of the request on stream 1, which fills the server's header table and is not counted.
+pub(crate) const PRIMING: u64 = u64::MAX;
+/// Numbers from here on have no stream (RFC 9113, section 5.1.1: 31 bits).
+pub(crate) const NUMBERS: u64 = (1 << 30) - 1;
+
+/// Types of frames (RFC 9113, section 6).
+pub(crate) mod kind {
+    pub(crate) const DATA: u8 = 0;
+    pub(crate) const HEADERS: u8 = 1;
+    pub(crate) const PRIORITY: u8 = 2;
+    pub(crate) const RST_STREAM: u8 = 3;
+    pub(crate) const SETTINGS: u8 = 4;
+    pub(crate) const PUSH_PROMISE: u8 = 5;
+    pub(crate) const PING: u8 = 6;
+    pub(crate) const GOAWAY: u8 = 7;
+    pub(crate) const WINDOW_UPDATE: u8 = 8;
+    pub(crate) const CONTINUATION: u8 = 9;
+}
+
+/// Flags of frames (RFC 9113, section 6).
+pub(crate) mod flag {
+    /// Of SETTINGS and PING.
+    pub(crate) const ACK: u8 = 0x1;
+    pub(crate) const END_STREAM: u8 = 0x1;
+    pub(crate) const END_HEADERS: u8 = 0x4;
+    pub(crate) const PADDED: u8 = 0x8;
+    pub(crate) const PRIORITY: u8 = 0x20;
+}
+
+/// Settings (RFC 9113, section 6.5.2).
+pub(crate) mod setting {
+    pub(crate) const HEADER_TABLE_SIZE: u16 = 1;
+    pub(crate) const ENABLE_PUSH: u16 = 2;
+    pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
+    pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
+    pub(crate) const MAX_FRAME_SIZE: u16 = 5;
+}
+
+/// What of a plan cannot be said in HTTP/2, in one sentence.
+pub(crate) fn complaint(plan: &Plan) -> Option<String> {
+    const FORBIDDEN: [&str; 4] = ["keep-alive", "proxy-connection", "upgrade", "te"];
+    if plan.method == Method::Post && plan.payload_bytes > BODY_BYTES_MAX {
+        return Some(format!(
+            "over HTTP/2 a request's body must be at most {BODY_BYTES_MAX} bytes, not {}",
+            plan.payload_bytes
+        ));
+    }
+    let forbidden = |name: &str| FORBIDDEN.iter().any(|one| name.eq_ignore_ascii_case(one));
+    if let Some((name, _)) = plan.headers.iter().find(|(name, _)| forbidden(name)) {
+        return Some(format!(
+            "{name} is no header field of HTTP/2 (RFC 9113, 8.2.2): leave it out"
+        ));
+    }
+    let block_bytes = hpack::alone(&fields(plan)).len();
+    (block_bytes > FRAME_BYTES_MAX).then(|| {
+        format!(
+            "the header fields of a request are {block_bytes} bytes: send {FRAME_BYTES_MAX} \
+                 at most"
+        )
+    })
+}
+
+/// The fields of each request (RFC 9113, section 8.3.1), names in lower case.
+fn fields(plan: &Plan) -> Vec<(String, String)> {
+    let scheme = if plan.target.tls { "https" } else { "http" };
+    let pseudo = [
+        (":method", plan.method.as_str()),
+        (":scheme", scheme),
+        (":authority", &plan.target.authority),
+        (":path", &plan.target.path),
+    ];
+    let mut fields: Vec<_> = pseudo.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    if plan.method == Method::Post {
+        fields.push(("content-length".to_owned(), plan.payload_bytes.to_string()));
+    }
+    let own = plan.headers.iter();
+    // Space around a value is not part of it (RFC 9113, section 8.2.1: such a value is malformed).
+    fields.extend(own.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())));
+    fields
+}
+
+/// Appends a frame without its payload.
+pub(crate) fn frame_head(out: &mut Vec<u8>, len: usize, kind: u8, flags: u8, stream: u32) {
+    out.extend_from_slice(&(len as u32).to_be_bytes()[1..]);
+    out.extend_from_slice(&[kind, flags]);
+    out.extend_from_slice(&stream.to_be_bytes());
+}
+
+/// Appends a WINDOW_UPDATE of `bytes` for a stream, or for the connection (0).
+pub(crate) fn window_update(out: &mut Vec<u8>, stream: u32, bytes: u32) {
+    frame_head(out, 4, kind::WINDOW_UPDATE, 0, stream);
+    out.extend_from_slice(&bytes.to_be_bytes());
+}
+
+/// One request: HEADERS, and a body in DATA frames.
+fn request(block: &[u8], body: &[u8]) -> Vec<u8> {
+    let end = |last: bool| if last { flag::END_STREAM } else { 0 };
+    let mut out = Vec::new();
+    let flags = flag::END_HEADERS | end(body.is_empty());
+    frame_head(&mut out, block.len(), kind::HEADERS, flags, 1);
+    out.extend_from_slice(block);
+    let pieces = body.chunks(FRAME_BYTES_MAX);
+    let last = pieces.len().saturating_sub(1);
+    for (at, piece) in pieces.enumerate() {
+        frame_head(&mut out, piece.len(), kind::DATA, end(at == last), 1);
+        out.extend_from_slice(piece);
+    }
+    out
+}
+
+/// The requests of one plan.
+pub(crate) struct Requests {
+    /// What a connection says first.
+    greeting: Vec<u8>,
+    /// The request on stream 1; `None` when a connection carries one request and no more.
+    priming: Option<Vec<u8>>,
+    /// Several requests side by side.
+    bytes: Vec<u8>,
+    /// Length of one.
+    stride: usize,
+    /// Length of its HEADERS frame.
+    headers_bytes: usize,
+    /// Length of its body.
+    body_bytes: usize,
+    /// What is filled in at present: connection, first number, requests.
+    stamped: Option<(u32, u64, usize)>,
+}
+
+impl Requests {
+    /// The requests of `plan`.
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let body = filler(if plan.method == Method::Post { plan.payload_bytes } else { 0 });
+        let fields = fields(plan);
+        let (priming, block) = match plan.reconnect {
+            true => (None, hpack::alone(&fields)),
+            false => {
+                let (first, following) = hpack::first_and_following(&fields);
+                (Some(request(&first, &body)), following)
+            }
+        };
+        let one = request(&block, &body);
+        let copies = (WIRE_BYTES / one.len()).clamp(1, plan.depth() as usize);
+        Requests {
+            greeting: greeting(),
+            priming,
+            stride: one.len(),
+            headers_bytes: FRAME_HEAD_BYTES + block.len(),
+            body_bytes: body.len(),
+            bytes: one.repeat(copies),
+            stamped: None,
+        }
+    }
+
+    /// Length of one request.
+    pub(crate) fn request_bytes(&self) -> usize {
+        self.stride
+    }
+
+    /// Length of one request's body.
+    pub(crate) fn body_bytes(&self) -> usize {
+        self.body_bytes
+    }
+
+    /// Whether a connection begins with a request that is not counted.
+    pub(crate) fn are_primed(&self) -> bool {
+        self.priming.is_some()
+    }
+
+    /// Appends what `connection` says first.
+    pub(crate) fn greet(&self, connection: u32, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.greeting);
+        let Some(priming) = &self.priming else { return };
+        let start = out.len();
+        out.extend_from_slice(priming);
+        let headers_bytes = priming.len() - (self.stride - self.headers_bytes);
+        stamp(&mut out[start + headers_bytes..], self.body_bytes, connection, PRIMING);
+    }
+
+    /// See [`crate::codec::Codec::outgoing`].
+    pub(crate) fn outgoing(
+        &mut self,
+        connection: u32,
+        number: u64,
+        requests: u32,
+        offset: usize,
+    ) -> &[u8] {
+        let copies = (requests as usize).min(self.bytes.len() / self.stride);
+        // A stalled send asks for the same bytes again.
+        if self.stamped != Some((connection, number, copies)) {
+            self.stamped = Some((connection, number, copies));
+            let slots = self.bytes.chunks_exact_mut(self.stride).take(copies);
+            for (slot, number) in slots.zip(number..) {
+                number_frames(slot, self.headers_bytes, stream_of(number));
+                stamp(&mut slot[self.headers_bytes..], self.body_bytes, connection, number);
+            }
+        }
+        &self.bytes[offset..copies * self.stride]
+    }
+}
+
+/// The stream of request `number`.
+pub(crate) fn stream_of(number: u64) -> u32 {
+    ((number << 1) + 3) as u32 & 0x7fff_ffff
+}
+
+/// Preface, settings, and the connection's window, which no setting can change.
+fn greeting() -> Vec<u8> {
+    let mut out = PREFACE.to_vec();
+    let settings = [(setting::ENABLE_PUSH, 0), (setting::INITIAL_WINDOW_SIZE, WINDOW_BYTES)];
+    frame_head(&mut out, 6 * settings.len(), kind::SETTINGS, 0, 0);
+    for (name, value) in settings {
+        out.extend_from_slice(&name.to_be_bytes());
+        out.extend_from_slice(&value.to_be_bytes());
+    }
+    window_update(&mut out, 0, WINDOW_BYTES - FIRST_WINDOW_BYTES);
+    out
+}
+
+/// Writes a stream's number into each frame of a request.
+fn number_frames(request: &mut [u8], headers_bytes: usize, stream: u32) {
+    let (headers, mut data) = request.split_at_mut(headers_bytes);
+    headers[5..FRAME_HEAD_BYTES].copy_from_slice(&stream.to_be_bytes());
+    while !data.is_empty() {
+        data[5..FRAME_HEAD_BYTES].copy_from_slice(&stream.to_be_bytes());
+        let frame_bytes = data.len().min(FRAME_HEAD_BYTES + FRAME_BYTES_MAX);
+        data = &mut data[frame_bytes..];
+    }
+}
+
+/// Stamps a body that lies in DATA frames. No stamp is split, as each frame but the last holds
+/// whole blocks of stamps.
+fn stamp(data: &mut [u8], body_bytes: usize, connection: u32, number: u64) {
+    const { assert!(FRAME_BYTES_MAX.is_multiple_of(STAMP_EVERY_BYTES)) };
+    for (at, tag) in stamps(body_bytes, connection, number) {
+        let len = tag.len().min(body_bytes - at);
+        let place = at + (at / FRAME_BYTES_MAX + 1) * FRAME_HEAD_BYTES;
+        data[place..place + len].copy_from_slice(&tag[..len]);
+    }
+}

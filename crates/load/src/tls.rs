@@ -1,0 +1,354 @@
+//! TLS between a codec and its socket (RFC 8446, RFC 5246): rustls with ring, its buffered API.
+//!
+//! It is the servers' library too. That is acceptable here and nowhere else on this side: what is
+//! measured is what the server spends, and a client with another library would only be cheaper or
+//! dearer itself. What two ends of one library could agree on wrongly, its bytes on the wire, is
+//! checked by the suite with OpenSSL (curl, nghttp, h2load). An OpenSSL crate would need more than
+//! gcc to build.
+//!
+//! The certificate is not verified against roots, as h2load does not: a load generator asks whom it
+//! was pointed at, and servers under test sign their own. Signatures of the handshake are checked,
+//! so the server does hold the key of the certificate that it shows.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{
+    ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
+};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    AlertDescription, ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind,
+    NamedGroup, SignatureScheme,
+};
+use socket2::Socket;
+
+use crate::{Error, Plan, Protocol};
+
+/// Names of application protocols (RFC 7301, section 6; RFC 9113, section 3.2).
+const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
+/// A ciphertext that is not complete is kept by rustls until it is: one record (RFC 8446, section
+/// 5.2), in which plaintext lies that has to find room with the next read's.
+pub(crate) const HELD_BYTES_MAX: usize = 32 * 1024;
+/// Tickets kept per connection of the load: servers give two to four with each handshake, of which
+/// one is used (RFC 8446, appendix C.4).
+const TICKETS_PER_CONNECTION: usize = 4;
+
+/// What the TLS connections of one thread have in common.
+pub(crate) struct Client {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    http2: bool,
+}
+
+impl Client {
+    /// The client's side of the plan's TLS; `None` if it has none.
+    pub(crate) fn new(plan: &Plan) -> Result<Option<Client>, Error> {
+        if !plan.target.tls {
+            return Ok(None);
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = Arc::new(NoRoots(Arc::clone(&provider)));
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::Internal(format!("TLS cannot be set up: {error}")))?;
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+        let mut config = builder.with_no_client_auth();
+        config.alpn_protocols = match plan.target.protocol {
+            Protocol::Http if plan.http2 => vec![HTTP2.to_vec()],
+            Protocol::Http | Protocol::WebSocket => vec![HTTP1.to_vec()],
+            Protocol::Echo => Vec::new(),
+        };
+        config.resumption = match plan.tls_resume {
+            true => Resumption::store(Arc::new(Sessions::new(plan.connections as usize))),
+            false => Resumption::disabled(),
+        };
+        let host = plan.target.host();
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+            Error::Plan(format!("{host:?} is neither a name nor an address that TLS could name"))
+        })?;
+        Ok(Some(Client { config: Arc::new(config), name, http2: plan.http2 }))
+    }
+
+    /// The state of a fresh connection: its first flight is ready to be sent.
+    pub(crate) fn begin(&self) -> Result<Session, String> {
+        ClientConnection::new(Arc::clone(&self.config), self.name.clone())
+            .map(|tls| Session { tls: Box::new(tls), ended: false })
+            .map_err(|error| format!("TLS: {error}"))
+    }
+
+    /// Whether the protocol that was agreed on is the one to be spoken. A server without ALPN
+    /// agrees on nothing, and then speaks HTTP/1.1 (RFC 9113, section 3.2, makes ALPN a must for
+    /// HTTP/2 only).
+    pub(crate) fn check_protocol(&self, session: &Session) -> Result<(), String> {
+        match session.tls.alpn_protocol() {
+            Some(agreed) if self.http2 == (agreed == HTTP2) => Ok(()),
+            None if !self.http2 => Ok(()),
+            other => {
+                let agreed = other.map_or("nothing".into(), String::from_utf8_lossy);
+                Err(format!(
+                    "the server does not agree to speak {} over TLS (ALPN: it chose {agreed}); \
+                     {} --http2",
+                    if self.http2 { "HTTP/2" } else { "HTTP/1.1" },
+                    if self.http2 { "leave out" } else { "add" },
+                ))
+            }
+        }
+    }
+}
+
+/// What two sides have agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Agreed {
+    pub(crate) version: String,
+    pub(crate) cipher_suite: String,
+    pub(crate) alpn: Option<String>,
+}
+
+/// TLS on one connection.
+pub(crate) struct Session {
+    tls: Box<ClientConnection>,
+    /// The server has said that it sends no more (close_notify; RFC 8446, section 6.1).
+    ended: bool,
+}
+
+impl Session {
+    /// Whether the handshake goes on.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.tls.is_handshaking()
+    }
+
+    /// Whether the server has ended in good order.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether the handshake resumed an earlier session. It is over.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// What was agreed on. The handshake is over.
+    pub(crate) fn agreed(&self) -> Agreed {
+        let version = self.tls.protocol_version().and_then(|version| version.as_str());
+        let suite = self.tls.negotiated_cipher_suite();
+        let suite = suite.and_then(|suite| suite.suite().as_str());
+        Agreed {
+            version: version.unwrap_or("unknown").replace('_', "."),
+            cipher_suite: suite.unwrap_or("unknown").to_owned(),
+            alpn: self.tls.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned()),
+        }
+    }
+
+    /// Takes received bytes, all of them, and writes the plaintext in them to `plain`, which has
+    /// room for as many bytes and [`HELD_BYTES_MAX`]; how many that were. An error is told to the
+    /// server by an alert, which waits to be sent.
+    pub(crate) fn open(&mut self, mut sealed: &[u8], plain: &mut [u8]) -> Result<usize, String> {
+        let mut filled = 0;
+        while !sealed.is_empty() && !self.ended {
+            // From a slice and with plaintext taken out at once, it always takes some.
+            self.tls.read_tls(&mut sealed).map_err(|error| format!("TLS: {error}"))?;
+            let state = self.tls.process_new_packets().map_err(|error| describe(&error))?;
+            let mut left = state.plaintext_bytes_to_read();
+            while left > 0 {
+                let room = plain.get_mut(filled..).unwrap_or_default();
+                let read = self.tls.reader().read(room);
+                match read.map_err(|error| format!("TLS: {error}"))? {
+                    0 => return Err("TLS: more plaintext than ciphertext".to_owned()),
+                    count => (filled, left) = (filled + count, left - count),
+                }
+            }
+            self.ended = state.peer_has_closed();
+        }
+        Ok(filled)
+    }
+
+    /// Says that this side sends no more; it waits to be sent.
+    pub(crate) fn finish(&mut self) {
+        self.tls.send_close_notify();
+    }
+
+    /// Whether anything waits to be sent.
+    pub(crate) fn wants_write(&self) -> bool {
+        self.tls.wants_write()
+    }
+
+    /// Encrypts as much of `bytes` as there is room for, and sends as much of that as the socket
+    /// takes. Gives how many were taken, `AGAIN` for none.
+    pub(crate) fn push(
+        &mut self,
+        socket: &Socket,
+        bytes: &[u8],
+        bytes_sent: &mut u64,
+    ) -> Result<usize, Errno> {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            let rest = bytes.get(taken..).unwrap_or_default();
+            // Writing to a buffer: it fails for none of an I/O's reasons.
+            let count = self.tls.writer().write(rest).map_err(|_| Errno::PIPE)?;
+            taken += count;
+            if count == 0 && !self.flush(socket, bytes_sent)? {
+                break;
+            }
+        }
+        if taken > 0 { Ok(taken) } else { Err(Errno::AGAIN) }
+    }
+
+    /// Sends what waits; whether all of it is gone.
+    pub(crate) fn flush(&mut self, socket: &Socket, bytes_sent: &mut u64) -> Result<bool, Errno> {
+        while self.tls.wants_write() {
+            match self.tls.write_tls(&mut Wire(socket)) {
+                Ok(count) => *bytes_sent += count as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => {
+                    return Err(Errno::from_io_error(&error).unwrap_or(Errno::PIPE));
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// An error of TLS in the words of this room.
+fn describe(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+            "the server agrees to none of the protocols that it was offered over TLS (ALPN): is \
+             --http2 what it speaks?"
+                .to_owned()
+        }
+        rustls::Error::InvalidMessage(_) => {
+            format!("the server does not speak TLS ({error}): should the URL begin without the s?")
+        }
+        error => format!("TLS: {error}"),
+    }
+}
+
+/// A socket that rustls writes to.
+struct Wire<'a>(&'a Socket);
+
+impl Write for Wire<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(send(self.0, bytes, SendFlags::NOSIGNAL)?)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match slices {
+            [one] => self.write(one),
+            many => self.0.send_vectored_with_flags(many, SendFlags::NOSIGNAL.bits() as i32),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Takes every certificate, and checks every signature.
+#[derive(Debug)]
+struct NoRoots(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for NoRoots {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Sessions that can be resumed: all of one server, used by one thread. rustls's own store keeps
+/// eight tickets for a server, too few for hundreds of connections that begin at once.
+#[derive(Debug)]
+struct Sessions {
+    tickets_max: usize,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    group: Option<NamedGroup>,
+    tls12: Option<Tls12ClientSessionValue>,
+    /// Each is used once (RFC 8446, appendix C.4); the youngest first.
+    tickets: VecDeque<Tls13ClientSessionValue>,
+}
+
+impl Sessions {
+    fn new(connections: usize) -> Self {
+        Sessions { tickets_max: connections * TICKETS_PER_CONNECTION, kept: Mutex::default() }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Kept) -> T) -> T {
+        act(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ClientSessionStore for Sessions {
+    fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
+        self.with(|kept| kept.group = Some(group));
+    }
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        self.with(|kept| kept.group)
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, value: Tls12ClientSessionValue) {
+        self.with(|kept| kept.tls12 = Some(value));
+    }
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.with(|kept| kept.tls12.clone())
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {
+        self.with(|kept| kept.tls12 = None);
+    }
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
+        self.with(|kept| {
+            if kept.tickets.len() == self.tickets_max {
+                kept.tickets.pop_front();
+            }
+            kept.tickets.push_back(value);
+        });
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.with(|kept| kept.tickets.pop_back())
+    }
+}
