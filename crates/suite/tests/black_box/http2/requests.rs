@@ -271,7 +271,7 @@ fn interleave(c: &mut Http2, path: &str) {
     c.set(&[(INITIAL_WINDOW_SIZE, 4_000_000)]);
     c.grant(0, 8_000_000);
     c.refill = false;
-    // In one write: sockets hold megabytes, so that one reply could be out before the other request.
+    // In one write: sockets hold megabytes, so one reply could be out before the other request.
     let (one, other) = (c.next_stream(), c.next_stream() + 2);
     c.send([one, other].map(|stream| Frame::headers(stream, hpack::request("GET", path), true)));
     assert!(c.reply(one).body == c.reply(other).body, "two replies to one request");
