@@ -54,16 +54,19 @@ pub const ROWS: &[OpenRow] = &[
     ("7541 6.1 index 0", |c| broken(c, &[request("GET", "/"), indexed(0)].concat())),
     ("7541 6.1 fields of the static table", |c| {
         // GET, http, /, and accept-encoding: gzip, deflate.
-        c.send([Frame::headers(1, [0x82, 0x86, 0x84, 0x90], true)]);
+        let known = [0x82, 0x86, 0x84, 0x90].as_slice();
+        c.send([Frame::headers(1, [known, &literal("host", "suite")].concat(), true)]);
         c.is_greeted(1);
     }),
     ("7541 6.2.1 what is remembered is known to later streams", |c| {
         let first = c.open_stream(&[request("GET", "/"), remembered("x", "y")].concat(), true);
         c.is_greeted(first);
         let path = remembered(":path", "/bytes/77");
-        let second = c.open_stream(&[PLAIN[..2].to_vec(), path].concat(), true);
+        let host = remembered("host", "suite");
+        let second = c.open_stream(&[PLAIN[..2].to_vec(), path, host].concat(), true);
         assert_eq!(c.reply(second).body.len(), 77);
-        let third = c.open_stream(&[&PLAIN[..2], &indexed(62), &indexed(63)].concat(), true);
+        let path = indexed(63);
+        let third = c.open_stream(&[&PLAIN[..2], &path, &indexed(62), &indexed(64)].concat(), true);
         assert_eq!(c.reply(third).body.len(), 77);
     }),
     ("7541 6.2.3 a literal never indexed", |c| {

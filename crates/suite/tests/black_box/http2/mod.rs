@@ -5,6 +5,7 @@
 //! then nothing may be left open. Where the RFC leaves a choice, a row accepts each way that it
 //! names (mostly a stream error or a connection error) and no other.
 
+mod connect;
 mod frames;
 mod hpack;
 mod messages;
@@ -56,6 +57,7 @@ pub fn rows() -> Vec<Row> {
         messages::FIELD_ROWS,
         hpack::ROWS,
         requests::ROWS,
+        connect::ROWS,
     ];
     let open = open.concat().into_iter().map(|(name, run)| (name, Run::Open(run)));
     let raw = frames::RAW_ROWS.iter().chain(requests::RAW_ROWS);

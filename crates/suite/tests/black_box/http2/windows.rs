@@ -46,6 +46,7 @@ pub const ROWS: &[OpenRow] = &[
     }),
     ("6.9 the highest bit of the increment is ignored", |c| {
         let stream = blocked(c);
+        c.refill = false;
         c.send([Frame::window_update(stream, 1 << 31 | 60)]);
         stops_at(c, stream, 60);
     }),
