@@ -60,17 +60,10 @@ pub(crate) mod setting {
 
 /// What of a plan cannot be said in HTTP/2, in one sentence.
 pub(crate) fn complaint(plan: &Plan) -> Option<String> {
-    const FORBIDDEN: [&str; 4] = ["keep-alive", "proxy-connection", "upgrade", "te"];
     if plan.method == Method::Post && plan.payload_bytes > BODY_BYTES_MAX {
         return Some(format!(
             "over HTTP/2 a request's body must be at most {BODY_BYTES_MAX} bytes, not {}",
             plan.payload_bytes
-        ));
-    }
-    let forbidden = |name: &str| FORBIDDEN.iter().any(|one| name.eq_ignore_ascii_case(one));
-    if let Some((name, _)) = plan.headers.iter().find(|(name, _)| forbidden(name)) {
-        return Some(format!(
-            "{name} is no header field of HTTP/2 (RFC 9113, 8.2.2): leave it out"
         ));
     }
     let block_bytes = hpack::alone(&fields(plan)).len();

@@ -48,6 +48,7 @@ mod schedule;
 mod socket;
 mod tally;
 mod tls;
+mod websocket;
 
 pub use error::Error;
 pub use live::{Live, Progress, Stage};

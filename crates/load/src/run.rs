@@ -18,6 +18,7 @@ use crate::open_loop::{self, Counts};
 use crate::socket::Sockets;
 use crate::tally::Tally;
 use crate::tls::Agreed;
+use crate::websocket::WebSocket;
 use crate::{Error, Length, Live, Observer, Pace, Plan, Protocol, Stage, probe};
 
 /// Descriptors beside the connections: standard streams, epoll, the caller's own.
@@ -53,7 +54,11 @@ pub fn run_live(
             probe::verify(plan, &sockets, &mut codec())?;
             measure(plan, &sockets, codec, observer, live)
         }
-        Protocol::WebSocket => Err(Error::Plan("WebSocket is not spoken yet".to_owned())),
+        Protocol::WebSocket => {
+            let codec = || WebSocket::new(plan);
+            probe::verify(plan, &sockets, &mut codec())?;
+            measure(plan, &sockets, codec, observer, live)
+        }
         Protocol::Http if plan.http2 => {
             let make = |expected| Http2::new(plan, expected);
             let expected = probe::expected_body(plan, &sockets, make, Http2::learnt)?;
