@@ -12,6 +12,7 @@ mod client;
 pub mod http2;
 mod process;
 mod server;
+mod websocket;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ pub use catalog::{Model, Variant, catalog};
 pub use client::{Client, Head, Reply, get, pattern, request};
 pub use process::Process;
 pub use server::{Ended, Server, run_to_end};
+pub use websocket::{Frame, Opcode, WebSocket, client_frame, close_code};
 
 /// After so long a wait has failed. A guard against hanging and no measurement: every wait in the
 /// suite ends by its own condition, in milliseconds, on a machine that is not stuck.

@@ -42,6 +42,11 @@ impl Process {
         fs::read_dir(format!("/proc/{}/fd", self.0)).map_or(0, Iterator::count)
     }
 
+    /// Number of threads.
+    pub fn threads(self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.0)).map_or(0, Iterator::count)
+    }
+
     #[track_caller]
     fn read(self, file: &str) -> String {
         let path = format!("/proc/{}/{file}", self.0);

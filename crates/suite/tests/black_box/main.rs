@@ -6,6 +6,7 @@
 //! reported as ignored, with its reason. What a model cannot do by its nature (serve two at once,
 //! say) is asserted as such and not left out.
 
+mod chat;
 mod company;
 mod contract;
 mod curl;
@@ -91,7 +92,25 @@ fn table() -> Vec<Case> {
     cases.extend(http_cases());
     cases.extend(limit_cases());
     cases.extend(http2_cases());
+    cases.extend(chat_cases());
     cases
+}
+
+fn chat_cases() -> Vec<Case> {
+    cases![Flavours:
+        chat::reaches_all_others,
+        chat::across_loops,
+        chat::burst_is_whole,
+        chat::all_talk_at_once,
+        chat::slow_member_is_dropped,
+        chat::stuck_listener_may_speak,
+        chat::newcomers_and_leavers,
+        chat::clock_in_a_flood,
+        chat::clocks_beside_each_other,
+        chat::threads_of_a_member,
+        chat::open_websockets_are_closed,
+        chat::silent_websockets_are_cut,
+    ]
 }
 
 fn contract_cases() -> Vec<Case> {

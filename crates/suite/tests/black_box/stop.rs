@@ -9,7 +9,7 @@ use suite::{Client, Server, Variant, get, pattern, until};
 use crate::company::{Flood, in_flight};
 
 /// Longer than the suite's guard: whoever waited for this instead of stopping fails.
-const NEVER: [&str; 2] = ["--drain-timeout", "300s"];
+pub const NEVER: [&str; 2] = ["--drain-timeout", "300s"];
 
 pub fn sigint_stops_too(variant: &Variant) {
     let server = Server::start(variant, &NEVER);
