@@ -4,6 +4,10 @@
 //! Only the thread of the test is counted: the test harness has one of its own, and it allocates
 //! too.
 
+#[allow(dead_code, reason = "each test binary uses its own part")]
+#[path = "support/tls.rs"]
+mod tls;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::IoSlice;
@@ -12,6 +16,8 @@ use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use conn::{Address, Clock, Common, Conn, Counters, Host, Hub, Limits, Protocol, Service};
+use rustls::ServerConfig;
+use tls::{Client, VERSIONS, client_config, server_config};
 
 struct Counting;
 
@@ -60,6 +66,9 @@ static ALLOCATOR: Counting = Counting;
 /// Goal for an idle keep-alive connection, struct and heap together, in bytes.
 const IDLE_BYTES_MAX: usize = 1 << 10;
 
+/// Goal for an idle TLS connection, in bytes: struct, heap, and what rustls keeps.
+const IDLE_TLS_BYTES_MAX: usize = 16 << 10;
+
 /// Longest read of the servers in this workspace, in bytes.
 const READ_MAX: usize = 64 << 10;
 
@@ -74,6 +83,10 @@ impl Host for Silent {
 }
 
 fn service(protocol: Protocol, now: Instant) -> Arc<Service> {
+    secure(protocol, now, None)
+}
+
+fn secure(protocol: Protocol, now: Instant, tls: Option<Arc<ServerConfig>>) -> Arc<Service> {
     let clock = Clock { started: now, started_unix: Duration::from_secs(1_000_000_000) };
     let counters = Arc::new(Counters::default());
     let common = Common {
@@ -81,7 +94,7 @@ fn service(protocol: Protocol, now: Instant) -> Arc<Service> {
         host: Arc::new(Silent),
         clock,
         hub: Arc::new(Hub::default()),
-        tls: None,
+        tls,
         origins_allowed: Arc::new([]),
     };
     Arc::new(Service::new(protocol, Limits::default(), counters, common))
@@ -110,6 +123,8 @@ fn memory() {
     idle_connections_own_no_heap(now);
     requests_allocate_little(now);
     hostile_clients_are_bounded(now);
+    idle_tls_connections_own_little(now);
+    hostile_tls_clients_are_bounded(now);
 }
 
 fn idle_connections_own_no_heap(now: Instant) {
@@ -193,5 +208,106 @@ fn hostile_clients_are_bounded(now: Instant) {
         let peak = (PEAK_BYTES.load(Relaxed) - before) as usize;
         println!("{:>9} bytes at most for {}", peak, what.escape_ascii());
         assert!(peak <= stash + output, "{peak} bytes for {}", what.escape_ascii());
+    }
+}
+
+/// Gives the connection what the client says, and the client what it is answered; only what the
+/// connection allocates is counted.
+fn exchange(conn: &mut Conn, client: &mut Client, now: Instant) {
+    loop {
+        COUNTED.set(false);
+        let sealed = client.take_sealed();
+        COUNTED.set(true);
+        for piece in sealed.chunks(READ_MAX) {
+            conn.receive(piece, now);
+        }
+        let mut slices = [IoSlice::new(&[]); 8];
+        let filled = conn.slices(&mut slices);
+        COUNTED.set(false);
+        let back: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+        client.arrive(&back);
+        COUNTED.set(true);
+        conn.sent(back.len(), now);
+        let over = sealed.is_empty() && back.is_empty();
+        COUNTED.set(false);
+        drop((sealed, back));
+        COUNTED.set(true);
+        if over {
+            return;
+        }
+    }
+}
+
+/// A connection with its handshake done, and who did it.
+fn established(service: &Arc<Service>, version: usize, now: Instant) -> (Conn, Client) {
+    COUNTED.set(false);
+    let mut client = Client::new(&client_config(VERSIONS[version], &[], true));
+    COUNTED.set(true);
+    let mut conn = Conn::new(service, Address::alone(), now);
+    exchange(&mut conn, &mut client, now);
+    assert!(!client.session.is_handshaking(), "{:?}", client.error);
+    (conn, client)
+}
+
+fn idle_tls_connections_own_little(now: Instant) {
+    let http = secure(Protocol::Http, now, Some(server_config(&["http/1.1"])));
+    let post = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n";
+    let post = [post.as_bytes(), &[b'x'; 200_000]].concat();
+    let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    for said in [&[][..], get, &post, b"GET /bytes/1000000 HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        for version in 0..VERSIONS.len() {
+            // The first makes what all share: caches, keys of tickets.
+            drop(established(&http, version, now));
+            let before = live_bytes();
+            let (mut conn, mut client) = established(&http, version, now);
+            COUNTED.set(false);
+            client.say(said);
+            COUNTED.set(true);
+            exchange(&mut conn, &mut client, now);
+            assert!(conn.is_idle(), "{conn:?}");
+            let bytes = size_of::<Conn>() + (live_bytes() - before) as usize;
+            println!("{bytes} bytes of an idle TLS connection, {:?}", VERSIONS[version].version);
+            assert!(bytes <= IDLE_TLS_BYTES_MAX, "{bytes} bytes");
+            COUNTED.set(false);
+            drop(client);
+            COUNTED.set(true);
+        }
+    }
+}
+
+fn hostile_tls_clients_are_bounded(now: Instant) {
+    let limits = Limits::default();
+    // As without TLS, then ciphertext, then a message on its way in and out of rustls.
+    let bound = 2 * (limits.head_bytes_max + READ_MAX)
+        + 2 * (limits.output_high_water_bytes + READ_MAX)
+        + 2 * (64 << 10)
+        + 4 * (18 << 10);
+    for (protocol, what) in [
+        (Protocol::Echo, &b"x"[..]),
+        (Protocol::Http, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (Protocol::Http, b"GET /bytes/1000000 HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (Protocol::Http, b"GET /delay/60000 HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ] {
+        for version in 0..VERSIONS.len() {
+            let service = secure(protocol, now, Some(server_config(&[])));
+            let before = live_bytes();
+            let (mut conn, mut client) = established(&service, version, now);
+            COUNTED.set(false);
+            client.say(&what.repeat(100 * READ_MAX / what.len()));
+            let sealed = client.take_sealed();
+            COUNTED.set(true);
+            PEAK_BYTES.store(live_bytes(), Relaxed);
+            for read in sealed.chunks(READ_MAX) {
+                if conn.wants().is_some_and(|wants| wants.read) {
+                    conn.receive(read, now);
+                }
+            }
+            let peak = (PEAK_BYTES.load(Relaxed) - before) as usize;
+            println!("{peak:>9} bytes at most under TLS for {}", what.escape_ascii());
+            assert!(peak <= bound, "{peak} bytes for {}", what.escape_ascii());
+            COUNTED.set(false);
+            drop((client, sealed));
+            COUNTED.set(true);
+        }
     }
 }

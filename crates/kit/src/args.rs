@@ -18,7 +18,7 @@ pub(crate) struct Typed {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
 
-    /// What to speak: echo sends every byte back, http is HTTP/1.1
+    /// What to speak: echo sends every byte back, http is HTTP/1.1, HTTP/2 and WebSocket
     #[arg(long, value_enum, default_value_t = ProtocolName::Http)]
     protocol: ProtocolName,
 
@@ -282,6 +282,16 @@ Try, with the address that the first line of output names:
   curl http://ADDR/delay/500                 answers after 500 ms: who else waits meanwhile?
   curl http://ADDR/work/500000               burns half a second of CPU: and now?
   curl http://ADDR/stats                     the server's own counters, as JSON
+HTTP/2 on the same port, for a client that knows it beforehand:
+  curl --http2-prior-knowledge http://ADDR/
+  nghttp -v http://ADDR/delay/500 http://ADDR/    two streams at once: which answer is first?
+WebSocket on the same port, with a client such as websocat, wscat or a browser's console:
+  websocat ws://ADDR/ws/echo                 every message comes back
+  websocat ws://ADDR/ws/clock/1000           a message each second, unasked
+  websocat ws://ADDR/ws/chat                 reaches everybody else who is there
+With --tls, all of it as https:// and wss://, and HTTP/2 for whoever offers it:
+  curl --insecure https://ADDR/              believes any certificate
+  curl --cacert ~/.local/state/iolab/self-signed.pem https://ADDR/    believes this one
 Stop it with Ctrl-C; the last line of output is a JSON object of its counters.";
 
 #[cfg(test)]
@@ -386,6 +396,9 @@ mod tests {
             "--target-bytes-max 2000000",
             "--output-high-water-bytes 1023",
             "--keepalive-requests=-1",
+            "--cert cert.pem",
+            "--key key.pem --tls",
+            "--handshake-timeout 0s",
             "--trigger both",
             "--threads 301",
             "--threads many",
@@ -395,6 +408,19 @@ mod tests {
             assert_eq!(error.exit_code(), 2, "{flags}");
             let flag = flags.split([' ', '=']).next().unwrap_or_default();
             assert!(error.to_string().contains(flag), "{flags}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_asked_for_in_two_ways() {
+        let files = || Identity::Files { cert: "a".into(), key: "b".into() };
+        for (flags, wanted) in [
+            ("", None),
+            ("--tls", Some(Identity::SelfSigned)),
+            ("--tls --cert a --key b", Some(files())),
+            ("--cert a --key b", Some(files())),
+        ] {
+            assert_eq!(identity(&typed(flags)), wanted, "{flags}");
         }
     }
 
@@ -413,7 +439,9 @@ mod tests {
     #[test]
     fn the_long_help_shows_the_model_and_what_to_try() {
         let help = command(&MODEL).render_long_help().to_string();
-        for text in [MODEL.summary, MODEL.about, "--trigger", "curl http://ADDR/"] {
+        for text in
+            [MODEL.summary, MODEL.about, "--trigger", "http://ADDR/", "https://ADDR/", "ws://"]
+        {
             assert!(help.contains(text), "{text}");
         }
     }

@@ -13,7 +13,9 @@ struct Description<'a> {
     name: &'a str,
     description: &'a str,
     place: Place,
-    protocols: [&'a str; 2],
+    protocols: [&'a str; 4],
+    /// Takes --tls.
+    tls: bool,
     workers: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     workers_reason: Option<&'a str>,
@@ -61,7 +63,8 @@ pub(crate) fn line(model: &Model, setup: &Setup, conns_max: usize) -> String {
         name: model.name,
         description: model.summary,
         place: model.place,
-        protocols: ["echo", "http"],
+        protocols: ["echo", "http", "h2", "websocket"],
+        tls: true,
         workers,
         workers_reason,
         limits: AllLimits {

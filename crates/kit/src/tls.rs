@@ -229,3 +229,182 @@ fn generate() -> Result<String, rcgen::Error> {
     params.not_after = (now + VALID_FOR).into();
     Ok(params.self_signed(&key)?.pem() + &key.serialize_pem())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::thread;
+
+    use super::*;
+
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a temporary directory")
+    }
+
+    fn put(directory: &Path, name: &str, text: &str) -> PathBuf {
+        let path = directory.join(name);
+        fs::write(&path, text).expect("a file can be written");
+        path
+    }
+
+    /// Certificate and key, each alone.
+    fn pair() -> (String, String) {
+        let pem = generate().expect("a certificate can be made");
+        let key = pem.find("-----BEGIN PRIVATE").expect("the key is behind it");
+        (pem[..key].to_owned(), pem[key..].to_owned())
+    }
+
+    fn refused(cert: &Path, key: &Path) -> String {
+        let identity = Identity::Files { cert: cert.to_owned(), key: key.to_owned() };
+        config(&identity, Protocol::Http).expect_err("it is of no use")
+    }
+
+    /// A certificate whose time is over.
+    fn expired() -> String {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(LOOPBACK_NAMES.map(str::to_owned)).expect("names");
+        params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2002, 1, 1);
+        params.self_signed(&key).expect("a certificate").pem() + &key.serialize_pem()
+    }
+
+    #[test]
+    fn files_that_were_made_together_are_taken_together_or_in_one() {
+        let directory = directory();
+        let (cert, key) = pair();
+        let both = put(directory.path(), "both", &(cert.clone() + &key));
+        let (cert, key) = (put(directory.path(), "c", &cert), put(directory.path(), "k", &key));
+        for (cert, key) in [(&cert, &key), (&both, &both), (&both, &key)] {
+            let identity = Identity::Files { cert: cert.clone(), key: key.clone() };
+            let http = config(&identity, Protocol::Http).expect("it is usable");
+            assert_eq!(http.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+            assert!(http.ticketer.enabled());
+            let echo = config(&identity, Protocol::Echo).expect("it is usable");
+            assert!(echo.alpn_protocols.is_empty());
+        }
+    }
+
+    #[test]
+    fn every_file_that_is_of_no_use_is_named_with_its_flag() {
+        let directory = directory();
+        let (cert, key) = pair();
+        let (_, other) = pair();
+        let cut = cert[..cert.len() / 2].to_owned();
+        let nonsense = "-----BEGIN CERTIFICATE-----\nbm8gY2VydA==\n-----END CERTIFICATE-----\n";
+        let no_key = "-----BEGIN PRIVATE KEY-----\nbm8ga2V5\n-----END PRIVATE KEY-----\n";
+        let file = |name: &str, text: &str| put(directory.path(), name, text);
+        let (cert, key) = (file("cert", &cert), file("key", &key));
+        let nowhere = directory.path().join("nowhere");
+        for (cert, key, flag, says) in [
+            (nowhere.clone(), key.clone(), "--cert", "cannot be read"),
+            (cert.clone(), nowhere, "--key", "cannot be read"),
+            (directory.path().to_owned(), key.clone(), "--cert", "cannot be read"),
+            (file("text", "no PEM"), key.clone(), "--cert", "holds no certificate"),
+            (file("cut", &cut), key.clone(), "--cert", "holds no certificate"),
+            (key.clone(), key.clone(), "--cert", "holds no certificate"),
+            (cert.clone(), file("words", "no PEM"), "--key", "holds no private key"),
+            (cert.clone(), cert.clone(), "--key", "holds no private key"),
+            (cert.clone(), file("other", &other), "--key", "is not the key"),
+            (cert.clone(), file("bad", no_key), "--key", "cannot be used"),
+            (file("nonsense", nonsense), key.clone(), "--cert", "cannot be used"),
+        ] {
+            let said = refused(&cert, &key);
+            let file = if flag == "--cert" { &cert } else { &key };
+            assert!(said.starts_with(&format!("{flag} {} ", file.display())), "{said}");
+            assert!(said.contains(says) && !said.contains('\n'), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_state_directory_is_where_the_specification_says() {
+        for (xdg, home, wanted) in [
+            (Some("/state"), Some("/me"), Some("/state/iolab")),
+            (None, Some("/me"), Some("/me/.local/state/iolab")),
+            (Some(""), Some("/me"), Some("/me/.local/state/iolab")),
+            (Some("state"), Some("/me"), Some("/me/.local/state/iolab")),
+            (Some("/state"), None, Some("/state/iolab")),
+            (None, None, None),
+            (Some("state"), Some(""), None),
+        ] {
+            let variable = |name: &str| match name {
+                "XDG_STATE_HOME" => xdg.map(OsString::from),
+                "HOME" => home.map(OsString::from),
+                _ => None,
+            };
+            let found = state_directory(variable);
+            assert_eq!(found.as_deref().ok(), wanted.map(Path::new), "{xdg:?} {home:?}");
+            if let Err(said) = found {
+                assert!(said.contains("XDG_STATE_HOME") && said.contains("--cert"), "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_made_once_and_is_its_users_alone() {
+        let directory = directory();
+        let state = directory.path().join("deep").join("iolab");
+        let first = self_signed(&state).expect("it can be made");
+        let second = self_signed(&state).expect("it can be read");
+        assert_eq!(first.chain, second.chain);
+        let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode();
+        assert_eq!(mode(&state.join(FILE_NAME)) & 0o777, 0o600);
+        assert_eq!(mode(&state) & 0o777, 0o700);
+        let text = fs::read_to_string(state.join(FILE_NAME)).expect("it is text");
+        assert_eq!(text.matches("-----BEGIN").count(), 2, "a certificate, and a key: {text}");
+        assert!(text.starts_with("-----BEGIN CERTIFICATE"), "in this order: {text}");
+    }
+
+    #[test]
+    fn servers_that_start_at_once_show_the_same_one() {
+        let directory = directory();
+        let state = directory.path();
+        for _ in 0..5 {
+            let found: Vec<_> = thread::scope(|scope| {
+                let all: Vec<_> = (0..8).map(|_| scope.spawn(|| self_signed(state))).collect();
+                all.into_iter().map(|one| one.join().expect("no panic")).collect()
+            });
+            let chains: Vec<_> =
+                found.into_iter().map(|one| one.expect("it is usable").chain).collect();
+            assert!(chains.iter().all(|chain| *chain == chains[0]), "several were made");
+            fs::remove_file(state.join(FILE_NAME)).expect("it was there");
+        }
+    }
+
+    #[test]
+    fn one_of_no_use_is_made_anew() {
+        let directory = directory();
+        let (cert, key) = pair();
+        let (_, other) = pair();
+        let foreign = CertificateParams::new(["elsewhere.example".to_owned()]).expect("a name");
+        let foreign_key = KeyPair::generate().expect("a key");
+        let foreign = foreign.self_signed(&foreign_key).expect("a certificate").pem();
+        for old in [
+            String::new(),
+            "no PEM".to_owned(),
+            cert.clone(),
+            key.clone(),
+            cert + &other,
+            expired(),
+            foreign + &foreign_key.serialize_pem(),
+        ] {
+            let path = put(directory.path(), FILE_NAME, &old);
+            assert!(usable(old.as_bytes()).is_err(), "{old}");
+            self_signed(directory.path()).expect("another is made");
+            let new = fs::read(&path).expect("it is there");
+            assert!(usable(&new).is_ok() && new != old.as_bytes());
+        }
+    }
+
+    #[test]
+    fn where_nothing_can_be_kept_the_sentence_names_the_file() {
+        let directory = directory();
+        let file = put(directory.path(), "file", "");
+        let under_a_file = self_signed(&file.join("iolab")).expect_err("it is no directory");
+        fs::create_dir(directory.path().join(FILE_NAME)).expect("a directory in its place");
+        let in_its_place = self_signed(directory.path()).expect_err("it is no file");
+        for said in [under_a_file, in_its_place] {
+            assert!(said.starts_with("--tls cannot ") && said.contains(FILE_NAME), "{said}");
+            assert!(said.contains("--cert") && !said.contains('\n'), "{said}");
+        }
+    }
+}

@@ -1,8 +1,10 @@
 //! What the tests of the core share: a fake outside ([`world`]), a driver that keeps the contract
-//! of `conn` to the letter ([`driver`]), and transcripts ([`transcript`]).
+//! of `conn` to the letter ([`driver`]), transcripts ([`transcript`]), and the other end of TLS
+//! ([`tls`]).
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod driver;
+pub mod tls;
 pub mod transcript;
 pub mod world;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use conn::{
     Clock, Common, Counters, FileTableBuilder, Host, Hub, Limits, Protocol, Service, Totals,
 };
+use rustls::ServerConfig;
 
 /// Sun, 06 Nov 1994 08:49:37 GMT: the example of RFC 9110 section 5.6.7, and the date of every
 /// reply until a test moves the clock.
@@ -49,6 +50,16 @@ pub struct World {
 impl World {
     /// `files` in the order of their ids; none means that the server has no document root.
     pub fn new(protocol: Protocol, limits: Limits, files: &[FakeFile]) -> World {
+        World::secure(protocol, limits, files, None)
+    }
+
+    /// The same behind TLS, if there is a configuration for it.
+    pub fn secure(
+        protocol: Protocol,
+        limits: Limits,
+        files: &[FakeFile],
+        tls: Option<Arc<ServerConfig>>,
+    ) -> World {
         let started = Instant::now();
         let mut table = FileTableBuilder::default();
         for file in files {
@@ -62,7 +73,7 @@ impl World {
             host: Arc::new(FakeHost),
             clock,
             hub: Arc::new(Hub::default()),
-            tls: None,
+            tls,
             origins_allowed: Arc::new([]),
         };
         let service = Service::new(protocol, limits, Arc::clone(&counters), common);

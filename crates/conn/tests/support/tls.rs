@@ -1,0 +1,119 @@
+//! The other end of TLS: a client that knows the server's certificate, and both their settings.
+//! It is rustls on both sides; other clients (curl, openssl, browsers) talk to whole servers.
+
+use std::io::{ErrorKind, Read, Write};
+use std::sync::{Arc, OnceLock};
+
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::{Ticketer, default_provider};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    ClientConfig, ClientConnection, Error, RootCertStore, ServerConfig, SupportedProtocolVersion,
+};
+
+/// Both versions that a server here speaks.
+pub const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
+
+/// A certificate and its key, the same in all tests of a process.
+fn identity() -> &'static (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    static IDENTITY: OnceLock<(CertificateDer<'static>, PrivateKeyDer<'static>)> = OnceLock::new();
+    IDENTITY.get_or_init(|| {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]);
+        let made = made.expect("a certificate can be made");
+        let key = made.signing_key.serialize_der();
+        (made.cert.into(), PrivateKeyDer::try_from(key).expect("a key"))
+    })
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(default_provider())
+}
+
+fn names(alpn: &[&str]) -> Vec<Vec<u8>> {
+    alpn.iter().map(|name| name.as_bytes().to_vec()).collect()
+}
+
+/// A server that takes both versions and gives tickets.
+pub fn server_config(alpn: &[&str]) -> Arc<ServerConfig> {
+    let (certificate, key) = identity();
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&VERSIONS)
+        .expect("the versions are supported")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key.clone_key());
+    let mut config = config.expect("the key is that of the certificate");
+    config.alpn_protocols = names(alpn);
+    config.ticketer = Ticketer::new().expect("there is randomness");
+    Arc::new(config)
+}
+
+/// A client of one version. `trusting`: it knows the server's certificate.
+pub fn client_config(
+    version: &'static SupportedProtocolVersion,
+    alpn: &[&str],
+    trusting: bool,
+) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    if trusting {
+        roots.add(identity().0.clone()).expect("a root");
+    }
+    let config = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[version]);
+    let config = config.expect("the version is supported").with_root_certificates(roots);
+    let mut config = config.with_no_client_auth();
+    config.alpn_protocols = names(alpn);
+    Arc::new(config)
+}
+
+/// A client, and what it has seen.
+pub struct Client {
+    /// Its session.
+    pub session: ClientConnection,
+    /// Plaintext that has arrived.
+    pub received: Vec<u8>,
+    /// The server has said that nothing follows (close_notify).
+    pub told_end: bool,
+    /// What ended the session.
+    pub error: Option<Error>,
+}
+
+impl Client {
+    /// A client that has not said anything yet.
+    pub fn new(config: &Arc<ClientConfig>) -> Client {
+        let name = ServerName::try_from("localhost").expect("a name");
+        let session = ClientConnection::new(Arc::clone(config), name);
+        let mut session = session.expect("the configuration is usable");
+        // A test says all it has to say at once.
+        session.set_buffer_limit(None);
+        Client { session, received: Vec::new(), told_end: false, error: None }
+    }
+
+    /// Says something, once the handshake is complete.
+    pub fn say(&mut self, plaintext: &[u8]) {
+        self.session.writer().write_all(plaintext).expect("there is no limit");
+    }
+
+    /// What it wants to send now.
+    pub fn take_sealed(&mut self) -> Vec<u8> {
+        let mut sealed = Vec::new();
+        while self.session.wants_write() {
+            self.session.write_tls(&mut sealed).expect("memory can be written");
+        }
+        sealed
+    }
+
+    /// Ciphertext arrives from the server.
+    pub fn arrive(&mut self, mut sealed: &[u8]) {
+        while !sealed.is_empty() && self.error.is_none() && !self.told_end {
+            self.session.read_tls(&mut sealed).expect("it is read as it comes");
+            match self.session.process_new_packets() {
+                Ok(state) => self.told_end = state.peer_has_closed(),
+                Err(error) => self.error = Some(error),
+            }
+            match self.session.reader().read_to_end(&mut self.received) {
+                Ok(_) => {}
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+            }
+        }
+    }
+}
