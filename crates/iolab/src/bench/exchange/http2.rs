@@ -239,7 +239,9 @@ mod tests {
         }
     }
 
-    fn answered(frames: &[Vec<u8>]) -> (Result<(u16, Vec<u8>), String>, Vec<u8>) {
+    type Answer = Result<(u16, Vec<u8>), String>;
+
+    fn answered(frames: &[Vec<u8>]) -> (Answer, Vec<u8>) {
         let mut server = Canned { says: Cursor::new(frames.concat()), told: Vec::new() };
         (ask(&mut server, "http", "x", "/"), server.told)
     }

@@ -15,7 +15,7 @@ use super::{Marks, Style, between, finish, measured_cells, new_table, short};
 const STEPS_MIN: usize = 2;
 
 /// Models in the order of the file, the floor last, which have something to show.
-fn models<'a>(results: &'a Results, has: impl Fn(&str) -> bool) -> Vec<&'a str> {
+fn models(results: &Results, has: impl Fn(&str) -> bool) -> Vec<&str> {
     let is_floor = |label: &&str| results.floor.as_deref() == Some(*label);
     let labels = results.models.iter().map(|model| model.label.as_str());
     let (floors, others): (Vec<_>, Vec<_>) =
