@@ -233,8 +233,8 @@ pub struct OpenFigures {
     pub invalid_rounds: u32,
 }
 
-/// What a fan-out adds: percentiles come from the merged histograms of its rounds and are those of a
-/// delivery, from the send of the message to its last byte at one of the listeners.
+/// What a fan-out adds: percentiles come from the merged histograms of its rounds and are those of
+/// a delivery, from the send of the message to its last byte at one of the listeners.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FanOutFigures {
     /// Connections in the room, the speaker's among them.

@@ -232,8 +232,8 @@ pub fn count_lost(connections: &[TcpStream]) -> u32 {
     connections.iter().filter(lost).count() as u32
 }
 
-/// Ends these connections, and waits until the server has ended its sides: what it has to do for that
-/// (a thread that returns, a table that shrinks) is then not done in somebody's window.
+/// Ends these connections, and waits until the server has ended its sides: what it has to do for
+/// that (a thread that returns, a table that shrinks) is then not done in somebody's window.
 pub fn part(connections: Vec<TcpStream>) {
     for stream in &connections {
         // An error means that it has ended.

@@ -24,8 +24,8 @@ const MANY_CONNECTIONS: u32 = 512;
 const CONNECTIONS_SPARE: u32 = 64;
 
 /// Time in which a server finishes what the opening of idle connections left to do (accepting,
-/// first growth of its tables) before it is sampled as idle, and what their end left to do (threads)
-/// before the load.
+/// first growth of its tables) before it is sampled as idle, and what their end left to do (ending
+/// threads) before the load.
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// Time from the first error that a dying server causes to its end: its threads, memory and sockets

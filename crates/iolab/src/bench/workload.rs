@@ -115,8 +115,8 @@ pub fn pattern(count: u64) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Two workloads that are set beside each other as the price of a protocol differ in the protocol
-    /// (and in what is sampled of idle connections).
+    /// Two workloads that are set beside each other as the price of a protocol differ in the
+    /// protocol (and in what is sampled of idle connections).
     #[test]
     fn siblings_differ_in_the_protocol_alone() {
         let all = all().unwrap();

@@ -287,8 +287,8 @@ pub fn idle_samples<'a>(
     results.trials.iter().filter(wanted).filter_map(|trial| measured(trial)?.idle)
 }
 
-/// What connections cost while nothing happens, over HTTP/1.1 (or echo) without TLS: memory from the
-/// samples with the most connections, CPU and wake-ups from all.
+/// What connections cost while nothing happens, over HTTP/1.1 (or echo) without TLS: memory from
+/// the samples with the most connections, CPU and wake-ups from all.
 pub fn cost(results: &Results, model: &str) -> Option<Cost> {
     let samples = idle_samples(results, model, &is_plain);
     let connections = samples.map(|sample| sample.connections).max()?;
