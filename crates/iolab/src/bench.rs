@@ -232,9 +232,10 @@ fn list(own: &[Workload]) -> Result<String, Failure> {
             (_, true) => " (by name only)",
             _ => "",
         };
-        let name = format!("{:width$}", workload.name);
-        let told = text::wrap(&format!("{}{mark}", workload.description), width + 2);
-        format!("{name}  {}\n", told.trim_start())
+        // One word as wide as the column, so that the first line is broken like the others.
+        let name = format!("{:~<column$}", workload.name, column = width + 1);
+        let told = text::wrap(&format!("{name} {}{mark}", workload.description), width + 2);
+        format!("{:column$}{}\n", workload.name, &told[name.len()..], column = width + 1)
     };
     Ok(all.iter().map(line).collect())
 }

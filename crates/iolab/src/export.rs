@@ -12,7 +12,10 @@ use crate::doubt::Doubt;
 use crate::failure::{Failure, because};
 use crate::report;
 use crate::statistics::Estimate;
-use crate::summary::{Cell, Figure, Figures, Summary, WorkloadSummary, rounds, summarise, trials};
+use crate::summary::{
+    Cell, FanOutFigures, Figure, Figures, Summary, TlsFigures, WorkloadSummary, rounds, summarise,
+    trials,
+};
 use crate::text;
 
 /// Arguments of `iolab export`.
@@ -292,26 +295,6 @@ fn figures_json(figures: &Figures) -> Value {
             "invalid_rounds": open.invalid_rounds,
         })
     });
-    let chat = figures.fan_out.as_ref().map(|chat| {
-        json!({
-            "members": chat.members,
-            "messages_per_s": chat.messages_per_s,
-            "p50_us": chat.p50_us,
-            "p99_us": chat.p99_us,
-            "p999_us": chat.p999_us,
-        })
-    });
-    let tls = figures.tls.as_ref().map(|tls| {
-        json!({
-            "version": tls.version,
-            "cipher_suite": tls.cipher_suite,
-            "alpn": tls.alpn,
-            "full_per_s": tls.full_per_s,
-            "resumed_per_s": tls.resumed_per_s,
-            "handshake_p50_us": tls.p50_us,
-            "handshake_p99_us": tls.p99_us,
-        })
-    });
     let calls = figures.calls.as_ref().map(|calls| {
         let named = |names: &[(String, f64)]| {
             names.iter().map(|(n, v)| (n.clone(), json!(v))).collect::<serde_json::Map<_, _>>()
@@ -343,9 +326,31 @@ fn figures_json(figures: &Figures) -> Value {
         "run_queue_us": figures.run_queue_us,
         "calls": calls,
         "open_loop": open,
-        "fan_out": chat,
-        "tls": tls,
+        "fan_out": figures.fan_out.as_ref().map(fan_out_json),
+        "tls": figures.tls.as_ref().map(tls_json),
         "doubts": figures.doubts.iter().map(doubt).collect::<Vec<_>>(),
+    })
+}
+
+fn fan_out_json(chat: &FanOutFigures) -> Value {
+    json!({
+        "members": chat.members,
+        "messages_per_s": chat.messages_per_s,
+        "p50_us": chat.p50_us,
+        "p99_us": chat.p99_us,
+        "p999_us": chat.p999_us,
+    })
+}
+
+fn tls_json(tls: &TlsFigures) -> Value {
+    json!({
+        "version": tls.version,
+        "cipher_suite": tls.cipher_suite,
+        "alpn": tls.alpn,
+        "full_per_s": tls.full_per_s,
+        "resumed_per_s": tls.resumed_per_s,
+        "handshake_p50_us": tls.p50_us,
+        "handshake_p99_us": tls.p99_us,
     })
 }
 

@@ -22,7 +22,7 @@ use crate::statistics::{Estimate, Verdict, estimate, log_ratio, median, paired_r
 
 pub use judge::{Arena, Noise, ROUNDS_MIN, is_judged, reach};
 pub use measure::{Figure, KERNEL_STACK_KIB, Rounds, is_plain, merged, rounds, trials};
-pub use protocols::{IDLE_CONNECTIONS, IdlePrice, idle_prices, prices, steps};
+pub use protocols::{IDLE_CONNECTIONS, IdlePrice, idle_prices, name_of, prices, steps};
 
 /// From this share of its window on, a side counts as busy. The rest is the price of sleeping and
 /// waking between batches, which a saturated side still pays.
@@ -233,8 +233,8 @@ pub struct OpenFigures {
     pub invalid_rounds: u32,
 }
 
-/// What a fan-out adds: percentiles come from the merged histograms of its rounds and are those of a
-/// delivery, from the send of the message to its last byte at one of the listeners.
+/// What a fan-out adds: percentiles come from the merged histograms of its rounds and are those of
+/// a delivery, from the send of the message to its last byte at one of the listeners.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FanOutFigures {
     /// Connections in the room, the speaker's among them.

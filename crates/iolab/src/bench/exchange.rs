@@ -9,7 +9,7 @@ mod websocket;
 mod wire;
 
 use std::io::{Error, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -230,6 +230,16 @@ pub fn count_lost(connections: &[TcpStream]) -> u32 {
         !waits.is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
     };
     connections.iter().filter(lost).count() as u32
+}
+
+/// Ends these connections, and waits until the server has ended its sides: what it has to do for
+/// that (a thread that returns, a table that shrinks) is then not done in somebody's window.
+pub fn part(connections: Vec<TcpStream>) {
+    for stream in &connections {
+        // An error means that it has ended.
+        let _ = stream.shutdown(Shutdown::Write);
+    }
+    hang_up_after_server(connections);
 }
 
 /// Closes each of these connections once the server has closed its side, as a polite client does.

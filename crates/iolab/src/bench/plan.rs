@@ -161,23 +161,26 @@ fn other_protocols(model: &Model, workload: &Workload) -> Option<String> {
     (workload.tls && !tls).then(|| "does not speak TLS".into())
 }
 
-/// A chat needs all of its members at once, so that a server which holds fewer cannot have it: that
-/// is its limit, and a result.
+/// Before a load over HTTP/2, WebSocket or kept TLS connections begins, each of them has been
+/// greeted, and a chat needs all of its members: a server that holds fewer at once cannot have it.
+/// That is its limit, and a result. (HTTP/1.1 and echo greet nobody, so there the table shows what
+/// becomes of the others.)
 fn no_company(model: &Model, workload: &Workload) -> Option<String> {
-    let needed = u64::from(workload.connections);
-    if !workload.fan_out {
+    let framed = ["h2", "websocket"].contains(&workload.protocol.as_str());
+    if !framed && (!workload.tls || workload.connect_per_request) {
         return None;
     }
     // Its own words, where it has some.
     let cannot = model.describe.get("cannot").and_then(Value::as_array).into_iter().flatten();
     let mut cannot = cannot.filter_map(Value::as_str);
-    if let Some(words) = cannot.find(|words| words.starts_with("chat")) {
+    if let Some(words) = cannot.find(|words| workload.fan_out && words.starts_with("chat")) {
         return Some(format!("cannot {words}"));
     }
+    let needed = u64::from(workload.connections);
     let most = model.connections_max.filter(|&most| most < needed)?;
     let why = model.connections_max_reason.as_deref().unwrap_or("its own limit");
     let plural = if most == 1 { "" } else { "s" };
-    Some(format!("holds {most} connection{plural} at once ({why}); this chat has {needed} members"))
+    Some(format!("holds {most} connection{plural} at once ({why}); this greets {needed} first"))
 }
 
 /// A server that says which paths it answers (`paths` in `--describe`) answers no others. A path
@@ -464,9 +467,15 @@ mod tests {
         model.describe = serde_json::json!({"tls": true});
         model.connections_max = Some(1);
         model.connections_max_reason = Some("one at a time".into());
-        assert_eq!(reason(&model, "ws-echo"), None, "measured, and the table shows the rest");
         let told = reason(&model, "ws-chat").unwrap();
-        assert_eq!(told, "holds 1 connection at once (one at a time); this chat has 100 members");
+        assert_eq!(told, "holds 1 connection at once (one at a time); this greets 100 first");
+        for name in ["h2-streams", "ws-echo", "https-keepalive", "h2-tls-streams"] {
+            assert!(reason(&model, name).unwrap().contains("at once"), "{name}");
+        }
+        // Measured, and the table shows what became of the others.
+        for name in ["http-keepalive", "http-connect", "tls-handshake"] {
+            assert_eq!(reason(&model, name), None);
+        }
     }
 
     #[test]

@@ -34,8 +34,8 @@ const WS_CLOCK: &str = "/ws/clock";
 /// sockets' buffers and the server's (64 KiB) must hold.
 const TLS_PAYLOAD_BYTES_MAX: u64 = 64 * 1024;
 
-/// Bytes of a WebSocket's message, at most: servers take no longer ones (`websocket_message_bytes`
-/// in --describe), and the same bound as under TLS holds for the verification.
+/// Bytes of a WebSocket's message, at most: servers take longer ones (`message_bytes_max`
+/// in --describe), but the same bound as under TLS holds for the verification.
 const WS_PAYLOAD_BYTES_MAX: u64 = 64 * 1024;
 
 /// What a wrong file is answered with at the end: a right one to compare it with.

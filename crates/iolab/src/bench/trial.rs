@@ -24,7 +24,8 @@ const MANY_CONNECTIONS: u32 = 512;
 const CONNECTIONS_SPARE: u32 = 64;
 
 /// Time in which a server finishes what the opening of idle connections left to do (accepting,
-/// first growth of its tables), before it is sampled as idle.
+/// first growth of its tables) before it is sampled as idle, and what their end left to do (ending
+/// threads) before the load.
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// Time from the first error that a dying server causes to its end: its threads, memory and sockets
@@ -96,7 +97,10 @@ fn measure(setting: &Setting, server: &Server) -> Result<Loaded, String> {
     let memory_before = setting.idle_sample.then(|| sample::memory(server));
     let mut open = exchange::open_idle(server.address, held, workload)?;
     let idle = memory_before.map(|before| idle_sample(server, held, before, settings));
-    open.truncate(workload.idle_connections as usize);
+    exchange::part(open.split_off(workload.idle_connections as usize));
+    if setting.idle_sample {
+        std::thread::sleep(SETTLE);
+    }
 
     let mut borders = Borders::new(server);
     let load = engine::run(server.address, workload, settings, &mut borders)?;

@@ -115,8 +115,8 @@ pub fn pattern(count: u64) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Two workloads that are set beside each other as the price of a protocol differ in the protocol
-    /// (and in what is sampled of idle connections).
+    /// Two workloads that are set beside each other as the price of a protocol differ in the
+    /// protocol (and in what is sampled of idle connections).
     #[test]
     fn siblings_differ_in_the_protocol_alone() {
         let all = all().unwrap();
@@ -146,7 +146,7 @@ mod tests {
         let all = all().unwrap();
         assert_eq!(all.len(), BUILT_IN.len());
         let known = |name: &&str| all.iter().any(|workload| workload.name == **name);
-        assert!(QUICK.iter().chain(&ON_DEMAND).all(|name| known(&name)));
+        assert!(QUICK.iter().chain(&ON_DEMAND).all(|name| known(name)));
         assert!(QUICK.iter().all(|name| !ON_DEMAND.contains(name)));
         assert!(BUILT_IN.iter().all(|scenario| scenario.text.starts_with("# ")));
         let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios")).unwrap();

@@ -23,7 +23,8 @@ csw: context switches of the server per request, voluntary (it waited) and invol
 (preempted). queue: time that its threads were runnable without a core, per request. sat. \
 p50/p99: at saturation, so mostly queueing and not \"the latency\". KiB/conn: memory per active \
 connection, the process's own + the kernel's, what the first requests fault in included. In a \
-chat each delivery counts as a request. Open loops: latency from the moment when a request was due; lag: what the client itself was late by.";
+chat each delivery counts as a request. Open loops: latency from the moment when a request was \
+due; lag: what the client itself was late by.";
 
 /// How a table is drawn.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,9 @@
 //! REPORT.md from its template: `{{marker argument ...}}` is replaced by what the result file says.
 //! No figure stands in the template itself.
 //!
-//! Markers: `table W`, `ledger W`, `calls W`, `notes W`, `ratios W`, `deliveries W`, `handshakes W`,
-//! `plot NAME`, `costs`, `prices`, `price-ratios`, `idle-prices`, `value W MODEL FIELD`, `legend`, `doubts`, `env [FIELD]`, `describe MODEL`, `count WHAT`,
+//! Markers: `table W`, `ledger W`, `calls W`, `notes W`, `ratios W`, `deliveries W`,
+//! `handshakes W`, `plot NAME`, `costs`, `prices`, `price-ratios`, `idle-prices`,
+//! `value W MODEL FIELD`, `legend`, `doubts`, `env [FIELD]`, `describe MODEL`, `count WHAT`,
 //! `include PATH ANCHOR`, `instrument [NAME FIELD]`, `instrument-rule N`, `instrument-place`.
 
 mod checks;

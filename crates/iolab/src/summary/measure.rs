@@ -254,8 +254,16 @@ fn median_memory(samples: &[Memory]) -> Option<Memory> {
     })
 }
 
-/// Memory per active connection: from before the first of them to the end of the window.
+/// Memory per active connection: from before the first of them to the end of the window. What idle
+/// connections that are gone again left behind (pages that the allocator keeps) would be found by
+/// the active ones, so rounds with such a sample count only where there is no other.
 pub fn active_memory(rounds: &Rounds) -> Option<Memory> {
+    let left_over = |m: &Measured| {
+        m.idle.is_some_and(|idle| idle.connections > m.load.connections + m.load.idle_connections)
+    };
+    let clean: Rounds =
+        rounds.iter().filter(|(_, m)| !left_over(m)).map(|(round, m)| (*round, *m)).collect();
+    let rounds = if clean.is_empty() { rounds } else { &clean };
     let sample =
         |m: &&Measured| added(&m.server.memory_before, &m.server.memory, m.load.connections);
     median_memory(&rounds.values().filter_map(sample).collect::<Vec<_>>())
@@ -279,8 +287,8 @@ pub fn idle_samples<'a>(
     results.trials.iter().filter(wanted).filter_map(|trial| measured(trial)?.idle)
 }
 
-/// What connections cost while nothing happens, over HTTP/1.1 (or echo) without TLS: memory from the
-/// samples with the most connections, CPU and wake-ups from all.
+/// What connections cost while nothing happens, over HTTP/1.1 (or echo) without TLS: memory from
+/// the samples with the most connections, CPU and wake-ups from all.
 pub fn cost(results: &Results, model: &str) -> Option<Cost> {
     let samples = idle_samples(results, model, &is_plain);
     let connections = samples.map(|sample| sample.connections).max()?;
@@ -388,6 +396,23 @@ mod tests {
         assert!((quantile_us(&both, 0.5).unwrap() - 10.0).abs() < 0.1);
         assert!((quantile_us(&both, 0.99).unwrap() - 1_000.0).abs() < 2.0);
         assert_eq!(merged(["no histogram"].into_iter()), None);
+    }
+
+    #[test]
+    fn what_idle_connections_leave_behind_is_no_memory_of_the_active_ones() {
+        let with = |kib: u64, idle: Option<IdleSample>| {
+            let mut one = fixture::measured(1_000, 5.0, 0.5);
+            one.server.memory_before.pss_kib = 1_000;
+            one.server.memory.pss_kib = 1_000 + kib;
+            Measured { idle, ..one }
+        };
+        let (first, later) = (with(64, Some(fixture::idle(1_000, 1, 0.0))), with(640, None));
+        let user = |rounds: &[&Measured]| {
+            let rounds = rounds.iter().zip(1..).map(|(one, round)| (round, *one)).collect();
+            active_memory(&rounds).unwrap().user_kib
+        };
+        assert_eq!(user(&[&first, &later]), 10.0);
+        assert_eq!(user(&[&first]), 1.0);
     }
 
     #[test]

@@ -12,6 +12,10 @@ use crate::statistics::Estimate;
 /// Connections for which the price of being idle is told.
 pub const IDLE_CONNECTIONS: f64 = 10_000.0;
 
+/// Fewest connections that are sampled for that: the memory of a few is lost in the pages that a
+/// process takes and gives back for itself.
+const IDLE_SAMPLED_MIN: u32 = 100;
+
 /// KiB in a MiB.
 const KIB_PER_MIB: f64 = 1024.0;
 
@@ -29,7 +33,7 @@ const fn step(name: &'static str, workload: &'static str) -> Step {
 }
 
 /// In the order in which one leads to the next: TCP alone, HTTP/1.1 on it, HTTP/2, WebSocket, TLS.
-pub const STEPS: [Step; 10] = [
+pub const STEPS: [Step; 11] = [
     step("TCP echo", "echo-64"),
     step("HTTP/1.1", "http-keepalive"),
     step("HTTP/2 x 1", "h2-one"),
@@ -38,6 +42,7 @@ pub const STEPS: [Step; 10] = [
     step("chat", "ws-chat"),
     step("HTTPS", "https-keepalive"),
     step("h2 TLS x 32", "h2-tls-streams"),
+    step("connect", "http-connect"),
     step("TLS full", "tls-handshake"),
     step("TLS resumed", "tls-resume"),
 ];
@@ -53,6 +58,12 @@ const PAIRS: [(&str, &str); 8] = [
     ("tls-handshake", "http-connect"),
     ("tls-resume", "tls-handshake"),
 ];
+
+/// The short name of a step.
+pub fn name_of(workload: &str) -> &str {
+    let step = STEPS.iter().find(|step| step.workload == workload);
+    step.map_or(workload, |step| step.name)
+}
 
 /// What a workload speaks, as the head of a column.
 pub fn spoken(workload: &Workload) -> &'static str {
@@ -137,7 +148,8 @@ pub fn idle_prices(results: &Results, model: &str) -> Vec<IdlePrice> {
     }
     let counts = |protocol: &str| -> BTreeSet<u32> {
         let is_it = |workload: &Workload| spoken(workload) == protocol;
-        measure::idle_samples(results, model, &is_it).map(|sample| sample.connections).collect()
+        let samples = measure::idle_samples(results, model, &is_it);
+        samples.map(|sample| sample.connections).filter(|&n| n >= IDLE_SAMPLED_MIN).collect()
     };
     let sampled: Vec<_> =
         protocols.into_iter().map(|p| (p, counts(p))).filter(|(_, c)| !c.is_empty()).collect();

@@ -1,5 +1,5 @@
-//! One request over HTTP/2, on a connection of its own (RFC 9113), and as little of HPACK (RFC 7541)
-//! as that takes: a request made of literals, and the status of the reply.
+//! One request over HTTP/2, on a connection of its own (RFC 9113), and as little of HPACK (RFC
+//! 7541) as that takes: a request made of literals, and the status of the reply.
 
 use std::io::{Read, Write};
 
@@ -93,7 +93,8 @@ fn request(scheme: &str, authority: &str, path: &str) -> Vec<u8> {
         [setting(SETTINGS_ENABLE_PUSH, 0), setting(SETTINGS_INITIAL_WINDOW_SIZE, WINDOW_BYTES)];
     let more = (WINDOW_BYTES - WINDOW_BYTES_INITIAL).to_be_bytes();
     // Indexed fields of the static table (RFC 7541 appendix A): 2 is `:method: GET`, 6 and 7 are
-    // `:scheme`. Literals without indexing name their field by its index: 1 `:authority`, 4 `:path`.
+    // `:scheme`. Literals without indexing name their field by its index: 1 is `:authority`, 4 is
+    // `:path`.
     // ANCHOR: request
     let mut block = vec![0x82, if scheme == "https" { 0x87 } else { 0x86 }];
     block.extend(literal(1, authority));
@@ -239,7 +240,9 @@ mod tests {
         }
     }
 
-    fn answered(frames: &[Vec<u8>]) -> (Result<(u16, Vec<u8>), String>, Vec<u8>) {
+    type Answer = Result<(u16, Vec<u8>), String>;
+
+    fn answered(frames: &[Vec<u8>]) -> (Answer, Vec<u8>) {
         let mut server = Canned { says: Cursor::new(frames.concat()), told: Vec::new() };
         (ask(&mut server, "http", "x", "/"), server.told)
     }

@@ -4,7 +4,9 @@
 use record::Results;
 
 use crate::statistics::Estimate;
-use crate::summary::{Figures, IdlePrice, Summary, WorkloadSummary, idle_prices, prices, steps};
+use crate::summary::{
+    Figures, IdlePrice, Summary, WorkloadSummary, idle_prices, name_of, prices, steps,
+};
 use crate::text::{figure, thousands};
 
 use super::{Marks, Style, between, finish, measured_cells, new_table, short};
@@ -13,7 +15,7 @@ use super::{Marks, Style, between, finish, measured_cells, new_table, short};
 const STEPS_MIN: usize = 2;
 
 /// Models in the order of the file, the floor last, which have something to show.
-fn models<'a>(results: &'a Results, has: impl Fn(&str) -> bool) -> Vec<&'a str> {
+fn models(results: &Results, has: impl Fn(&str) -> bool) -> Vec<&str> {
     let is_floor = |label: &&str| results.floor.as_deref() == Some(*label);
     let labels = results.models.iter().map(|model| model.label.as_str());
     let (floors, others): (Vec<_>, Vec<_>) =
@@ -47,7 +49,8 @@ pub fn cpu(results: &Results, summary: &Summary, style: Style) -> String {
     finish(table, &(1..=steps.len()).collect::<Vec<_>>(), style)
 }
 
-/// Server CPU per request relative to the workload without the protocol, paired by round.
+/// Server CPU per request relative to the workload without the protocol, paired by round: a line
+/// for each pair, so that a dozen models stand beside each other. Intervals where there is room.
 pub fn ratios(results: &Results, summary: &Summary, style: Style) -> String {
     let all = |model: &str| prices(results, summary, model);
     let mut pairs: Vec<(&str, &str)> = Vec::new();
@@ -61,17 +64,24 @@ pub fn ratios(results: &Results, summary: &Summary, style: Style) -> String {
         return String::new();
     }
     let mut table = new_table(style);
-    let head = pairs.iter().map(|(workload, base)| format!("{workload} : {base}"));
-    table.set_header(std::iter::once("model".to_owned()).chain(head));
-    for model in labels {
-        let prices = all(model);
-        let of = |(workload, base): &(&str, &str)| {
-            let price = prices.iter().find(|p| p.workload == *workload && p.base == *base);
-            price.map_or("-".to_owned(), |price| ratio(price.ratio))
+    table.set_header(std::iter::once("").chain(labels.iter().copied()));
+    for (workload, base) in pairs {
+        let of = |model: &&str| {
+            let prices = all(model);
+            let price = prices.iter().find(|p| p.workload == workload && p.base == base);
+            match (price, style) {
+                (None, _) => "-".to_owned(),
+                (Some(price), Style::Terminal) => format!("{:.2}", price.ratio.median),
+                (Some(price), Style::Markdown) => ratio(price.ratio),
+            }
         };
-        table.add_row(std::iter::once(model.to_owned()).chain(pairs.iter().map(of)));
+        let name = match style {
+            Style::Terminal => format!("{} : {}", name_of(workload), name_of(base)),
+            Style::Markdown => format!("`{workload}` : `{base}`"),
+        };
+        table.add_row(std::iter::once(name).chain(labels.iter().map(of)));
     }
-    finish(table, &(1..=pairs.len()).collect::<Vec<_>>(), style)
+    finish(table, &(1..=labels.len()).collect::<Vec<_>>(), style)
 }
 
 fn ratio(ratio: Estimate) -> String {
@@ -159,7 +169,9 @@ pub fn handshakes(workload: &WorkloadSummary, summary: &Summary, style: Style) -
     let or_none = |value: Option<f64>| value.map_or("-".to_owned(), short);
     let mut empty = true;
     for (cell, figures) in measured_cells(workload) {
-        let Some(tls) = &figures.tls else { continue };
+        // Those of connections that are kept were over before the window began.
+        let tls = figures.tls.as_ref().filter(|tls| tls.resumed_share().is_some());
+        let Some(tls) = tls else { continue };
         let agreed = [&tls.version, &tls.cipher_suite].map(String::as_str);
         let agreed = agreed.into_iter().chain(tls.alpn.as_deref()).collect::<Vec<_>>();
         table.add_row([
@@ -200,8 +212,10 @@ mod tests {
         // What would repeat its model is no cell and has no figure.
         assert_eq!(row(&table, "threads+duplex=on")[1..3], ["-", "-"], "{table}");
         let table = ratios(&results, &summary, Style::Markdown);
-        assert!(row(&table, "epoll").contains(&"0.25 (0.25-0.25)"), "{table}");
-        assert!(table.contains("ws-echo : echo-64"), "{table}");
+        let streams = row(&table, "`h2-streams` : `http-keepalive`");
+        assert_eq!(streams.last(), Some(&"0.25 (0.25-0.25)"), "{table}");
+        let table = ratios(&results, &summary, Style::Terminal);
+        assert!(table.contains("WebSocket : TCP echo"), "{table}");
         assert!(
             cpu(&fixture::results(), &summarise(&fixture::results()), Style::Markdown).is_empty()
         );
