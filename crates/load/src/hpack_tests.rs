@@ -42,8 +42,11 @@ fn single_fields_as_in_c_2() {
     }
 }
 
+/// Names and values.
+type Fields = &'static [(&'static str, &'static str)];
+
 /// The requests of RFC 7541, C.3 (plain) and C.4 (with Huffman coding).
-const REQUESTS: [(&str, &str, &[(&str, &str)]); 3] = [
+const REQUESTS: [(&str, &str, Fields); 3] = [
     (
         "8286 8441 0f77 7777 2e65 7861 6d70 6c65 2e63 6f6d",
         "8286 8441 8cf1 e3c2 e5f2 3a6b a0ab 90f4 ff",

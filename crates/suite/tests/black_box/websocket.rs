@@ -128,7 +128,7 @@ pub fn origin_is_checked(variant: &Variant) {
         ("SUITE", Some("http://suite:80"), 101),
         ("suite", Some("http://suite:81"), 403),
         ("suite", Some("https://suite"), 403),
-        ("suite", Some("http://suite.elsewhere"), 403),
+        ("suite", Some("http://suite-elsewhere"), 403),
         ("suite", Some("http://elsewhere"), 403),
         ("suite", Some("null"), 403),
         ("suite", Some(""), 403),
