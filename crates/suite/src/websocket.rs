@@ -8,7 +8,7 @@ use crate::{Client, Server};
 
 /// The key of the example in RFC 6455 section 1.3, and the answer to it.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const ACCEPT: &str = "s3pPLMBiTKaQ9kYGzzhZRbK+xOo=";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// Any will do: it protects careless proxies, and there is none here (RFC 6455 section 10.3).
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];

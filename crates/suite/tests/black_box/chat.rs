@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::Signal;
-use suite::{Opcode, Process, Server, Variant, WebSocket, client_frame, close_code, until};
+use suite::{Opcode, Server, Variant, WebSocket, client_frame, close_code, get, until};
 
 use crate::Outcome;
 use crate::stop::NEVER;
@@ -194,8 +194,11 @@ pub fn slow_member_is_dropped(variant: &Variant) -> Outcome {
 pub fn stuck_listener_may_speak(variant: &Variant) -> Outcome {
     const LEN: usize = 64 << 10;
     const MESSAGES: usize = 200;
-    // All that is said here fits below the mark.
-    in_company(variant, &["--output-high-water-bytes", "1073741824"], |server| {
+    // All that is said here fits below the mark; and into the mailbox, because a thread that is
+    // blocked in send(2) takes nothing out of it.
+    let mark = ["--output-high-water-bytes", "1073741824"];
+    let backlog = ["--chat-backlog-bytes-max", "1073741824"];
+    in_company(variant, &[mark, backlog].concat(), |server| {
         let mut stuck = WebSocket::open(&server, CHAT);
         let mut others = members(&server, 2);
         for number in 0..MESSAGES {
@@ -342,7 +345,11 @@ pub fn threads_of_a_member(variant: &Variant) -> Outcome {
         return Outcome::Skipped("no thread of its belongs to a connection".to_owned());
     }
     let server = Server::start(variant, &[]);
-    let threads = || Process(server.process().0).threads();
+    let threads = || server.process().threads();
+    // Served, so all threads have begun that do before there are clients.
+    let mut first = server.connect();
+    first.send(&get("/"));
+    assert_eq!(first.reply().status, 200);
     let before = threads();
     let has_pool = variant.model.flavour("threads").is_some();
     let own = if has_pool { 0 } else { 1 };
@@ -360,6 +367,7 @@ pub fn threads_of_a_member(variant: &Variant) -> Outcome {
     assert_eq!(threads(), expected, "{COUNT} members of the chat beside them");
     drop((echoes, members));
     until("their threads have ended", || threads() == before);
+    drop(first);
     server.stop();
     Outcome::Passed
 }
