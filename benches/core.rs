@@ -7,8 +7,8 @@
 //! How to subtract: a server's CPU time per request (`iolab bench`) less the figure here is what
 //! the system calls, the kernel's TCP and the model's own loop cost. `get/x16` divided by 16
 //! against `get/x1` shows what pipelining saves in the core alone; the rest of what it saves is the
-//! kernel's. `tls/get` against `get/x1` is the price of two records, `h2/x1` and `websocket/64B` show
-//! what their libraries cost; a handshake is the server's half of it, both flights.
+//! kernel's. `tls/get` against `get/x1` is the price of two records; a handshake is the server's
+//! half of it, both flights. HTTP/2 has benchmarks of its own (`--bench http2`).
 //!
 //! `cargo bench -p iolab-benches --bench core`
 
@@ -108,36 +108,6 @@ fn core(c: &mut Criterion) {
         let reply = serve(&mut conn, &bytes, now);
         assert!(reply > 0 && conn.is_idle(), "{name}: the request is answered");
         group.bench_function(name, |b| b.iter(|| serve(&mut conn, &bytes, now)));
-        group.finish();
-    }
-}
-
-/// HTTP/2: requests that are frames of a header block all of whose fields the tables know.
-fn http2(c: &mut Criterion) {
-    let now = Instant::now();
-    for (name, streams) in [("h2/x1", 1), ("h2/x32", 32)] {
-        let mut conn = connection(Protocol::Http, now);
-        // Preface, SETTINGS, and a window of the connection that no benchmark uses up: RFC 9113
-        // sections 3.4, 6.5, 6.9.
-        let opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\
-            \0\0\x04\x08\0\0\0\0\0\x7f\xfe\0\0";
-        assert!(serve(&mut conn, opening, now) > 0, "SETTINGS");
-        serve(&mut conn, b"\0\0\0\x04\x01\0\0\0\0", now);
-        // HEADERS, END_STREAM and END_HEADERS: GET, http, /, and an authority (RFC 7541 appendix A).
-        let mut requests = b"\0\0\x06\x01\x05\0\0\0\0\x82\x86\x84\x41\x01a".repeat(streams);
-        let frame = requests.len() / streams;
-        let mut next = 1_u32;
-        let mut ask = |conn: &mut Conn| {
-            for request in requests.chunks_mut(frame) {
-                request[5..9].copy_from_slice(&next.to_be_bytes());
-                next += 2;
-            }
-            serve(conn, &requests, now)
-        };
-        assert!(ask(&mut conn) > 30 * streams, "{name}: the requests are answered");
-        let mut group = c.benchmark_group("core");
-        group.throughput(Throughput::Elements(streams as u64));
-        group.bench_function(name, |b| b.iter(|| ask(&mut conn)));
         group.finish();
     }
 }
@@ -277,5 +247,5 @@ fn short() -> Criterion {
         .sample_size(50)
 }
 
-criterion_group! { name = benches; config = short(); targets = core, http2, websocket, tls }
+criterion_group! { name = benches; config = short(); targets = core, websocket, tls }
 criterion_main!(benches);

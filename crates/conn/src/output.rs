@@ -49,6 +49,12 @@ impl Output {
         if self.tail.capacity() == 0 {
             self.tail.reserve(TAIL_BYTES_MIN);
         }
+        // A peer that is always a little behind never lets it become empty: what is sent must go
+        // now and then, or it would be kept for ever. Half of it, so that each byte moves once.
+        if self.tail_sent >= TAIL_BYTES_MIN && self.tail_sent * 2 >= self.tail.len() {
+            self.tail.drain(..self.tail_sent);
+            self.tail_sent = 0;
+        }
         &mut self.tail
     }
 
@@ -109,5 +115,24 @@ impl Output {
         }
         self.tail.clear();
         self.tail_sent = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_is_not_kept_for_a_peer_that_is_always_behind() {
+        let mut output = Output::default();
+        output.put(&[0; 100]);
+        for round in 0..10_000u32 {
+            output.put(&round.to_be_bytes().repeat(25));
+            output.sent(100);
+            assert!(output.tail.capacity() < 4 << 10, "{} bytes", output.tail.capacity());
+        }
+        let mut slices = [IoSlice::new(&[])];
+        assert_eq!(output.slices(&mut slices), 1);
+        assert_eq!(*slices[0], *9_999u32.to_be_bytes().repeat(25));
     }
 }

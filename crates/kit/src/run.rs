@@ -62,8 +62,7 @@ fn start(
         Some(root) => Files::scan(root).map(|(table, files)| (Some(Arc::new(table)), files))?,
         None => (None, Files::default()),
     };
-    let tls = setup.tls.as_ref().map(|identity| tls::config(identity, setup.protocol));
-    let tls = tls.transpose()?;
+    let tls = tls::config(setup.tls.as_ref(), setup.protocol)?;
     let conns_max = conns_max(setup, descriptors, files.len());
     let waiting = if model.nonblocking_sockets {
         Waiting::Nonblocking

@@ -55,11 +55,18 @@ struct Certified {
     key: PrivateKeyDer<'static>,
 }
 
-/// What all workers agree to with their clients.
+/// What all workers agree to with their clients; `None` without TLS.
 ///
 /// # Errors
 /// A sentence that names flag and file.
-pub(crate) fn config(identity: &Identity, protocol: Protocol) -> Result<Arc<ServerConfig>, String> {
+pub(crate) fn config(
+    identity: Option<&Identity>,
+    protocol: Protocol,
+) -> Result<Option<Arc<ServerConfig>>, String> {
+    identity.map(|identity| config_of(identity, protocol)).transpose()
+}
+
+fn config_of(identity: &Identity, protocol: Protocol) -> Result<Arc<ServerConfig>, String> {
     let mut config = match identity {
         Identity::Files { cert, key } => from_files(cert, key)?,
         Identity::SelfSigned => {
@@ -256,7 +263,7 @@ mod tests {
 
     fn refused(cert: &Path, key: &Path) -> String {
         let identity = Identity::Files { cert: cert.to_owned(), key: key.to_owned() };
-        config(&identity, Protocol::Http).expect_err("it is of no use")
+        config_of(&identity, Protocol::Http).expect_err("it is of no use")
     }
 
     /// A certificate whose time is over.
@@ -276,10 +283,10 @@ mod tests {
         let (cert, key) = (put(directory.path(), "c", &cert), put(directory.path(), "k", &key));
         for (cert, key) in [(&cert, &key), (&both, &both), (&both, &key)] {
             let identity = Identity::Files { cert: cert.clone(), key: key.clone() };
-            let http = config(&identity, Protocol::Http).expect("it is usable");
+            let http = config_of(&identity, Protocol::Http).expect("it is usable");
             assert_eq!(http.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
             assert!(http.ticketer.enabled());
-            let echo = config(&identity, Protocol::Echo).expect("it is usable");
+            let echo = config_of(&identity, Protocol::Echo).expect("it is usable");
             assert!(echo.alpn_protocols.is_empty());
         }
     }
