@@ -69,7 +69,7 @@ fn greeting() -> Vec<u8> {
     bytes.extend(frame(8, 0, 0, &WINDOW_MORE.to_be_bytes()));
     // :method GET, :scheme http, :path /, and with incremental indexing :authority, user-agent.
     let mut block = vec![0x82, 0x86, 0x84];
-    for (name, value) in [(0x41, "127.0.0.1:8080"), (0x7a, "h2load nghttp2/1.52.0")] {
+    for (name, value) in [(0x41, "www.example.org"), (0x7a, "h2load nghttp2/1.52.0")] {
         block.push(name);
         block.push(value.len() as u8);
         block.extend_from_slice(value.as_bytes());
