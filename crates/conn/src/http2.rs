@@ -42,6 +42,9 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const PREFACE_LEN: usize = PREFACE.len();
 
+/// What is looked at of a client's first frame, behind the preface: length, type and flags.
+const FIRST_FRAME_LEN: usize = 5;
+
 /// What the library charges for small frames that wait (a peer that fragments what it sends, or
 /// attacks), in bytes. The default kills honest clients that send many small frames in one read;
 /// with this none was lost in 1,500 random conversations, and it is still a bound.
@@ -190,19 +193,19 @@ impl Http2 {
         Progress { used, then: None }
     }
 
-    /// The library would say nothing to a wrong preface, and nothing is what it deserves: its
-    /// sender does not speak HTTP/2 (RFC 9113 section 3.4).
+    /// The library would say nothing to a wrong preface, nor to a first frame that is no SETTINGS;
+    /// and nothing is what it deserves: its sender does not speak HTTP/2 (RFC 9113 section 3.4).
     fn check_preface(&mut self, cx: &mut Context, input: &[u8]) -> Result<(), Close> {
-        let wanted = &PREFACE[self.preface..];
-        if wanted.is_empty() {
+        if self.preface == PREFACE_LEN + FIRST_FRAME_LEN {
             return Ok(());
         }
-        let len = wanted.len().min(input.len());
-        if input[..len] != wanted[..len] {
-            return Err(Close { linger: true, outcome: Outcome::Rejected });
+        for &byte in input.iter().take(PREFACE_LEN + FIRST_FRAME_LEN - self.preface) {
+            if !begins_rightly(self.preface, byte) {
+                return Err(Close { linger: true, outcome: Outcome::Rejected });
+            }
+            self.preface += 1;
         }
-        self.preface += len;
-        if self.preface == PREFACE_LEN {
+        if self.preface >= PREFACE_LEN {
             cx.deadlines.clear(Deadline::Head);
         } else if self.preface > 0 && !cx.deadlines.is_set(Deadline::Head) {
             cx.deadlines.clear(Deadline::Idle);
@@ -471,7 +474,8 @@ impl Http2 {
         if self.streams.iter().any(|(_, stream)| lives(stream)) || !self.files.is_empty() {
             return None;
         }
-        let whole = matches!(self.preface, 0 | PREFACE_LEN) && self.streams.is_empty();
+        let begun = self.preface > 0 && self.preface < PREFACE_LEN;
+        let whole = !begun && self.streams.is_empty();
         let outcome = if whole { Outcome::Completed } else { Outcome::Truncated };
         Some(Close { linger: false, outcome })
     }
@@ -490,7 +494,7 @@ impl Http2 {
         if self.busy || asked {
             cx.deadlines.clear(Deadline::Idle);
         }
-        let idle = !self.busy && cx.output.is_empty() && self.preface == PREFACE_LEN;
+        let idle = !self.busy && cx.output.is_empty() && self.preface >= PREFACE_LEN;
         if idle && !cx.deadlines.is_set(Deadline::Idle) {
             cx.deadlines.set(Deadline::Idle, cx.now + cx.service.limits.idle_timeout());
         }
@@ -556,6 +560,17 @@ impl Http2 {
             self.ready = VecDeque::new();
             self.files = VecDeque::new();
         }
+    }
+}
+
+/// Whether this may be byte `at` of what a client sends first: the preface, then SETTINGS (type 4)
+/// that acknowledge nothing (flag 1).
+fn begins_rightly(at: usize, byte: u8) -> bool {
+    match at.checked_sub(PREFACE_LEN) {
+        None => byte == PREFACE[at],
+        Some(3) => byte == 4,
+        Some(4) => byte & 1 == 0,
+        Some(_) => true,
     }
 }
 

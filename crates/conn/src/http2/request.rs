@@ -58,6 +58,11 @@ pub(super) fn check<'a>(
     let path = path(parts, method, limits)?;
     let mut fields = Fields::default();
     for (name, value) in &parts.headers {
+        // Section 8.2.1; the library has looked at all other bytes.
+        let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+        if is_space(value.as_bytes().first()) || is_space(value.as_bytes().last()) {
+            return Err(malformed("the value of a field begins or ends with a space"));
+        }
         note_field(&mut fields, name.as_str(), value.as_bytes())?;
     }
     check_host(parts, fields.host)?;

@@ -15,8 +15,8 @@
 //! >u /ws/echo                  a request for a WebSocket; more fields may follow the path, escaped
 //! <u                           its acceptance
 //! >w text hello                a client's frame, masked: [more] [rsv1|rsv2|rsv3|bare] KIND
-//!                              PAYLOAD, where KIND is continue, text, binary, close [CODE], ping, pong or
-//!                              opN, `more` leaves FIN away and `bare` the mask
+//!                              PAYLOAD, where KIND is continue, text, binary, close [CODE],
+//!                              ping, pong or opN; `more` leaves FIN away and `bare` the mask
 //! <w text hello                a server's frame
 //! <! 400 Bad Request: text     a whole refusal: this status and sentence, and the close
 //! !! an event: eof, drain, reset, clock +500ms, peer stops reading, peer reads 10 bytes,

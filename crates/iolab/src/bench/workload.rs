@@ -146,7 +146,7 @@ mod tests {
         let all = all().unwrap();
         assert_eq!(all.len(), BUILT_IN.len());
         let known = |name: &&str| all.iter().any(|workload| workload.name == **name);
-        assert!(QUICK.iter().chain(&ON_DEMAND).all(|name| known(name)));
+        assert!(QUICK.iter().chain(&ON_DEMAND).all(known));
         assert!(QUICK.iter().all(|name| !ON_DEMAND.contains(name)));
         assert!(BUILT_IN.iter().all(|scenario| scenario.text.starts_with("# ")));
         let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios")).unwrap();

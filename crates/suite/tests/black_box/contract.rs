@@ -82,7 +82,8 @@ pub fn describe_is_one_line_of_json(variant: &Variant) {
     assert!(said["description"].as_str().is_some_and(|text| text.len() > 20), "description");
     assert!(said["place"]["blocking"].is_boolean(), "place.blocking");
     assert!(said["place"]["synchronous"].is_boolean(), "place.synchronous");
-    assert_eq!(said["protocols"], serde_json::json!(["echo", "http"]));
+    assert_eq!(said["protocols"], serde_json::json!(["echo", "http", "h2", "websocket"]));
+    assert_eq!(said["tls"], true);
     match said["workers"].as_str() {
         Some("loops") => {}
         Some("one") => assert!(said["workers_reason"].is_string(), "why only one worker?"),

@@ -180,7 +180,6 @@ pub fn refusals(variant: &Variant) {
         (format!("{post}Transfer-Encoding: gzip, chunked\r\n\r\n"), 501),
         ("GET / HTTP/1.2\r\nHost: a\r\n\r\n".to_owned(), 505),
         ("GET / HTTP/2.0\r\nHost: a\r\n\r\n".to_owned(), 505),
-        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 505),
     ] {
         refused_alone(&server, request.as_bytes(), status);
     }
