@@ -59,14 +59,6 @@ impl Codec for Echo {
         Ok(Step::Reply { number, consumed, last: false })
     }
 
-    fn end(&mut self, _: u32, _: &mut usize, _: u64) -> Result<bool, Wrong> {
-        Ok(false)
-    }
-
-    fn server_closes_first(&self) -> bool {
-        false
-    }
-
     fn verification(&self) -> String {
         "every byte, against the message that was sent".to_owned()
     }

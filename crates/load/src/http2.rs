@@ -762,14 +762,6 @@ impl Codec for Http2 {
         }
     }
 
-    fn end(&mut self, _: u32, _: &mut Reader, _: u64) -> Result<bool, Wrong> {
-        Ok(false)
-    }
-
-    fn server_closes_first(&self) -> bool {
-        false
-    }
-
     fn verification(&self) -> String {
         match self.to_head {
             true => format!("status {} and fields of the head", self.status),

@@ -2,7 +2,7 @@
 //! (RFC 9113). Nothing is built inside a run: only stream numbers and stamps are filled in.
 
 use crate::hpack;
-use crate::payload::{STAMP_EVERY_BYTES, WIRE_BYTES, filler, stamps};
+use crate::payload::{Ready, STAMP_EVERY_BYTES, filler, stamps};
 use crate::{Method, Plan};
 
 /// RFC 9113, section 3.4.
@@ -136,16 +136,11 @@ pub(crate) struct Requests {
     greeting: Vec<u8>,
     /// The request on stream 1; `None` when a connection carries one request and no more.
     priming: Option<Vec<u8>>,
-    /// Several requests side by side.
-    bytes: Vec<u8>,
-    /// Length of one.
-    stride: usize,
-    /// Length of its HEADERS frame.
+    ready: Ready,
+    /// Length of a request's HEADERS frame.
     headers_bytes: usize,
     /// Length of its body.
     body_bytes: usize,
-    /// What is filled in at present: connection, first number, requests.
-    stamped: Option<(u32, u64, usize)>,
 }
 
 impl Requests {
@@ -161,21 +156,18 @@ impl Requests {
             }
         };
         let one = request(&block, &body);
-        let copies = (WIRE_BYTES / one.len()).clamp(1, plan.depth() as usize);
         Requests {
             greeting: greeting(),
             priming,
-            stride: one.len(),
+            ready: Ready::new(one.len(), plan.depth(), |bytes| bytes.extend_from_slice(&one)),
             headers_bytes: FRAME_HEAD_BYTES + block.len(),
             body_bytes: body.len(),
-            bytes: one.repeat(copies),
-            stamped: None,
         }
     }
 
     /// Length of one request.
     pub(crate) fn request_bytes(&self) -> usize {
-        self.stride
+        self.ready.request_bytes()
     }
 
     /// Length of one request's body.
@@ -194,7 +186,7 @@ impl Requests {
         let Some(priming) = &self.priming else { return };
         let start = out.len();
         out.extend_from_slice(priming);
-        let headers_bytes = priming.len() - (self.stride - self.headers_bytes);
+        let headers_bytes = priming.len() - (self.request_bytes() - self.headers_bytes);
         stamp(&mut out[start + headers_bytes..], self.body_bytes, connection, PRIMING);
     }
 
@@ -206,17 +198,11 @@ impl Requests {
         requests: u32,
         offset: usize,
     ) -> &[u8] {
-        let copies = (requests as usize).min(self.bytes.len() / self.stride);
-        // A stalled send asks for the same bytes again.
-        if self.stamped != Some((connection, number, copies)) {
-            self.stamped = Some((connection, number, copies));
-            let slots = self.bytes.chunks_exact_mut(self.stride).take(copies);
-            for (slot, number) in slots.zip(number..) {
-                number_frames(slot, self.headers_bytes, stream_of(number));
-                stamp(&mut slot[self.headers_bytes..], self.body_bytes, connection, number);
-            }
-        }
-        &self.bytes[offset..copies * self.stride]
+        let (headers_bytes, body_bytes) = (self.headers_bytes, self.body_bytes);
+        self.ready.outgoing((connection, number), requests, offset, |request, number| {
+            number_frames(request, headers_bytes, stream_of(number));
+            stamp(&mut request[headers_bytes..], body_bytes, connection, number);
+        })
     }
 }
 

@@ -59,3 +59,4 @@ pub use observer::{Observer, Silent};
 pub use plan::{ExpectedBody, Length, Method, Pace, Plan, Protocol, Target};
 pub use random::SplitMix64;
 pub use run::{run, run_live};
+pub use tls::tls_config;

@@ -9,7 +9,7 @@
 pub(crate) const STAMP_EVERY_BYTES: usize = 256;
 /// Small requests are laid side by side up to this size, so that a pipeline goes out in one
 /// send(2).
-pub(crate) const WIRE_BYTES: usize = 64 * 1024;
+const WIRE_BYTES: usize = 64 * 1024;
 
 /// The stamps of one payload of `len` bytes: where each begins, and its bytes. The last one may
 /// reach beyond the end. A payload shorter than a stamp carries the stamp's low bytes, which differ
@@ -40,31 +40,26 @@ pub(crate) fn filler(len: usize) -> Vec<u8> {
     (0..len).map(|k| (k.wrapping_mul(167) >> 3) as u8 ^ k as u8).collect()
 }
 
-/// Requests of one kind, ready to be sent: the same bytes each time but for the stamps.
+/// Requests of one length side by side, ready to be sent: the same bytes each time but for what is
+/// filled in before they go.
 #[derive(Debug)]
-pub(crate) struct Wire {
-    /// Several requests side by side.
+pub(crate) struct Ready {
     bytes: Vec<u8>,
     /// Length of one request.
     stride: usize,
-    /// Where the payload begins in a request; `stride` if it has none.
-    payload_at: usize,
-    /// What is stamped at present: connection, first number, requests.
-    stamped: (u32, u64, usize),
+    /// What is filled in at present: connection, first number, requests.
+    filled: Option<(u32, u64, usize)>,
 }
 
-impl Wire {
-    /// A request is `head`, then `payload_bytes` of payload; up to `depth` of them are kept ready.
-    pub(crate) fn new(head: &[u8], payload_bytes: usize, depth: u32) -> Self {
-        let mut one = head.to_vec();
-        one.extend_from_slice(&filler(payload_bytes));
-        let copies = (WIRE_BYTES / one.len().max(1)).clamp(1, depth as usize);
-        Wire {
-            stride: one.len(),
-            payload_at: head.len(),
-            bytes: one.repeat(copies),
-            stamped: (0, 0, 0),
+impl Ready {
+    /// Up to `depth` requests of `stride` bytes, each as `one` makes it.
+    pub(crate) fn new(stride: usize, depth: u32, mut one: impl FnMut(&mut Vec<u8>)) -> Self {
+        let copies = (WIRE_BYTES / stride.max(1)).clamp(1, depth as usize);
+        let mut bytes = Vec::with_capacity(copies * stride);
+        for _ in 0..copies {
+            one(&mut bytes);
         }
+        Ready { bytes, stride, filled: None }
     }
 
     /// Length of one request, in bytes.
@@ -73,7 +68,57 @@ impl Wire {
     }
 
     /// What `connection` has to send now: the rest of request `number` from `offset` on, then as
-    /// many of the following ones as lie ready, `requests` in all at most. Never empty.
+    /// many of the following ones as lie ready, `requests` in all at most. Never empty. `fill`
+    /// writes into one request what belongs to its number.
+    pub(crate) fn outgoing(
+        &mut self,
+        (connection, number): (u32, u64),
+        requests: u32,
+        offset: usize,
+        fill: impl Fn(&mut [u8], u64),
+    ) -> &[u8] {
+        let copies = (requests as usize).min(self.bytes.len() / self.stride);
+        // A stalled send asks for the same bytes again.
+        if self.filled != Some((connection, number, copies)) {
+            self.filled = Some((connection, number, copies));
+            let slots = self.bytes.chunks_exact_mut(self.stride).take(copies);
+            for (slot, number) in slots.zip(number..) {
+                fill(slot, number);
+            }
+        }
+        &self.bytes[offset..copies * self.stride]
+    }
+
+    /// The same where nothing differs from one request to the next.
+    pub(crate) fn as_they_are(&self, requests: u32, offset: usize) -> &[u8] {
+        let copies = (requests as usize).min(self.bytes.len() / self.stride);
+        &self.bytes[offset..copies * self.stride]
+    }
+}
+
+/// Requests that are a head and a stamped payload.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    ready: Ready,
+    /// Where the payload begins in a request; at its end if it has none.
+    payload_at: usize,
+}
+
+impl Wire {
+    /// A request is `head`, then `payload_bytes` of payload; up to `depth` of them are kept ready.
+    pub(crate) fn new(head: &[u8], payload_bytes: usize, depth: u32) -> Self {
+        let mut one = head.to_vec();
+        one.extend_from_slice(&filler(payload_bytes));
+        let ready = Ready::new(one.len(), depth, |bytes| bytes.extend_from_slice(&one));
+        Wire { ready, payload_at: head.len() }
+    }
+
+    /// Length of one request, in bytes.
+    pub(crate) fn request_bytes(&self) -> usize {
+        self.ready.request_bytes()
+    }
+
+    /// See [`Ready::outgoing`].
     pub(crate) fn outgoing(
         &mut self,
         connection: u32,
@@ -81,16 +126,13 @@ impl Wire {
         requests: u32,
         offset: usize,
     ) -> &[u8] {
-        let copies = (requests as usize).min(self.bytes.len() / self.stride);
-        // A stalled send asks for the same bytes again.
-        if self.payload_at < self.stride && self.stamped != (connection, number, copies) {
-            self.stamped = (connection, number, copies);
-            let slots = self.bytes.chunks_exact_mut(self.stride).take(copies);
-            for (slot, number) in slots.zip(number..) {
-                stamp(&mut slot[self.payload_at..], connection, number);
-            }
+        let payload_at = self.payload_at;
+        if payload_at == self.ready.request_bytes() {
+            return self.ready.as_they_are(requests, offset);
         }
-        &self.bytes[offset..copies * self.stride]
+        self.ready.outgoing((connection, number), requests, offset, |request, number| {
+            stamp(&mut request[payload_at..], connection, number);
+        })
     }
 }
 

@@ -53,22 +53,17 @@ impl Client {
         if !plan.target.tls {
             return Ok(None);
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = Arc::new(NoRoots(Arc::clone(&provider)));
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+        let protocol = match plan.target.protocol {
+            Protocol::Http if plan.http2 => Some(HTTP2),
+            Protocol::Http | Protocol::WebSocket => Some(HTTP1),
+            Protocol::Echo => None,
+        };
+        let mut config = tls_config(protocol)
             .map_err(|error| Error::Internal(format!("TLS cannot be set up: {error}")))?;
-        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
-        let mut config = builder.with_no_client_auth();
-        config.alpn_protocols = match plan.target.protocol {
-            Protocol::Http if plan.http2 => vec![HTTP2.to_vec()],
-            Protocol::Http | Protocol::WebSocket => vec![HTTP1.to_vec()],
-            Protocol::Echo => Vec::new(),
-        };
-        config.resumption = match plan.tls_resume {
-            true => Resumption::store(Arc::new(Sessions::new(plan.connections as usize))),
-            false => Resumption::disabled(),
-        };
+        if plan.tls_resume {
+            let sessions = Sessions::new(plan.connections as usize);
+            config.resumption = Resumption::store(Arc::new(sessions));
+        }
         let host = plan.target.host();
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             Error::Plan(format!("{host:?} is neither a name nor an address that TLS could name"))
@@ -249,6 +244,25 @@ impl Write for Wire<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// TLS as a client that measures speaks it: `protocol` is offered by ALPN (RFC 7301), no session is
+/// kept for the next connection, and every certificate is taken, since a server under test signs
+/// its own; that the server holds the key to it is checked like everywhere.
+///
+/// # Errors
+/// What rustls says of its own defaults.
+pub fn tls_config(protocol: Option<&[u8]>) -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Arc::new(NoRoots(Arc::clone(&provider)));
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.alpn_protocols = protocol.map(<[u8]>::to_vec).into_iter().collect();
+    config.resumption = Resumption::disabled();
+    Ok(config)
 }
 
 /// Takes every certificate, and checks every signature.

@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use sha1::{Digest, Sha1};
 
 use crate::codec::{Codec, Step, Wrong, unasked};
-use crate::payload::{Mirror, WIRE_BYTES, describe_difference, filler, stamps};
+use crate::payload::{Mirror, Ready, describe_difference, filler, stamps};
 use crate::random::SplitMix64;
 use crate::{Plan, Protocol};
 
@@ -112,41 +112,28 @@ fn frame(out: &mut Vec<u8>, opcode: u8, mask: [u8; 4], payload: &[u8]) {
 /// from bytes that a page's script has chosen (RFC 6455, section 10.3); here is no script, and the
 /// server's work is the same.
 struct Wire {
-    bytes: Vec<u8>,
-    /// Length of one frame.
-    stride: usize,
+    ready: Ready,
     /// Where the payload begins in a frame.
     payload_at: usize,
-    /// What is stamped at present: connection, first number, messages.
-    stamped: Option<(u32, u64, usize)>,
 }
 
 impl Wire {
     fn new(payload_bytes: usize, depth: u32, random: &mut SplitMix64) -> Self {
         let payload_at = head_bytes(payload_bytes as u64) + 4;
-        let stride = payload_at + payload_bytes;
-        let copies = (WIRE_BYTES / stride).clamp(1, depth as usize);
-        let mut bytes = Vec::with_capacity(copies * stride);
         let payload = filler(payload_bytes);
-        for _ in 0..copies {
-            frame(&mut bytes, opcode::BINARY, mask(random), &payload);
-        }
-        Wire { bytes, stride, payload_at, stamped: None }
+        let ready = Ready::new(payload_at + payload_bytes, depth, |bytes| {
+            frame(bytes, opcode::BINARY, mask(random), &payload);
+        });
+        Wire { ready, payload_at }
     }
 
-    /// See [`Codec::outgoing`].
+    /// See [`Ready::outgoing`].
     fn outgoing(&mut self, connection: u32, number: u64, messages: u32, offset: usize) -> &[u8] {
-        let copies = (messages as usize).min(self.bytes.len() / self.stride);
-        // A stalled send asks for the same bytes again.
-        if self.stamped != Some((connection, number, copies)) {
-            self.stamped = Some((connection, number, copies));
-            let slots = self.bytes.chunks_exact_mut(self.stride).take(copies);
-            for (slot, number) in slots.zip(number..) {
-                let (head, payload) = slot.split_at_mut(self.payload_at);
-                stamp_masked(head, payload, connection, number);
-            }
-        }
-        &self.bytes[offset..copies * self.stride]
+        let payload_at = self.payload_at;
+        self.ready.outgoing((connection, number), messages, offset, |message, number| {
+            let (head, payload) = message.split_at_mut(payload_at);
+            stamp_masked(head, payload, connection, number);
+        })
     }
 }
 
@@ -489,7 +476,7 @@ impl Codec for WebSocket {
     }
 
     fn request_bytes(&self) -> usize {
-        self.wire.stride
+        self.wire.ready.request_bytes()
     }
 
     fn outgoing(&mut self, connection: u32, number: u64, requests: u32, offset: usize) -> &[u8] {
@@ -517,14 +504,6 @@ impl Codec for WebSocket {
                 return Ok(Step::Reply { number, consumed, last: false });
             }
         }
-    }
-
-    fn end(&mut self, _: u32, _: &mut Reader, _: u64) -> Result<bool, Wrong> {
-        Ok(false)
-    }
-
-    fn server_closes_first(&self) -> bool {
-        false
     }
 
     fn verification(&self) -> String {

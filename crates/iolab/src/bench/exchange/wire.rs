@@ -4,13 +4,8 @@ use std::io::{Read, Result, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned,
-};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 
 /// A connection on which one exchange at a time is had, blocking.
 pub enum Wire {
@@ -24,7 +19,8 @@ impl Wire {
     /// Has the TLS handshake; `protocol` is what the server has to agree to (`h2`, `http/1.1`).
     pub fn tls(mut socket: TcpStream, protocol: &str) -> std::result::Result<Wire, String> {
         let failed = |why: String| format!("no TLS handshake: {why}");
-        let config = config(protocol).map_err(|e| failed(e.to_string()))?;
+        let config =
+            load::tls_config(Some(protocol.as_bytes())).map_err(|e| failed(e.to_string()))?;
         let address = socket.peer_addr().map_err(|e| failed(e.to_string()))?;
         let name = ServerName::IpAddress(address.ip().into());
         let mut connection = ClientConnection::new(Arc::new(config), name)
@@ -71,60 +67,5 @@ impl Write for Wire {
             Wire::Plain(socket) => socket.flush(),
             Wire::Tls(stream) => stream.flush(),
         }
-    }
-}
-
-/// Every connection is a stranger: no session is kept for the next one.
-fn config(protocol: &str) -> std::result::Result<ClientConfig, Error> {
-    let provider = Arc::new(ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-    config.resumption = Resumption::disabled();
-    Ok(config)
-}
-
-/// Takes any certificate, since a server under test signs its own; that the server holds the key to
-/// it is checked like everywhere.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> std::result::Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, Error> {
-        let known = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, Error> {
-        let known = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
