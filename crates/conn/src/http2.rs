@@ -35,7 +35,7 @@ use wakes::Wakes;
 use writer::Writer;
 
 use crate::routes::{self, Reply};
-use crate::{Close, Context, Deadline, FileRead, Limits, Outcome, Progress, Service, Then};
+use crate::{Close, Context, Deadline, FileRead, Outcome, Progress, Service, Then};
 
 /// What a client begins with (RFC 9113 section 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -151,7 +151,7 @@ impl Http2 {
     }
 
     /// The file part that one of the streams needs next.
-    pub(crate) fn wants_file(&self, _limits: &Limits) -> Option<FileRead> {
+    pub(crate) fn wants_file(&self) -> Option<FileRead> {
         self.reading.as_ref().filter(|_| self.answer.is_none()).map(|reading| reading.part)
     }
 

@@ -374,7 +374,7 @@ impl Conn {
             Phase::Open => {
                 let file = match &self.state {
                     State::Http1(http1) if room => http1.wants_file(limits),
-                    State::Http2(http2) if room => http2.wants_file(limits),
+                    State::Http2(http2) if room => http2.wants_file(),
                     _ => None,
                 };
                 (!self.eof && room && !stash_is_full(&self.stash, limits), file)
@@ -469,15 +469,17 @@ impl Conn {
     }
 
     fn request_timed_out(&mut self, now: Instant) {
-        if let (Phase::Open, State::Http1(http1)) = (self.phase, &mut self.state) {
-            let close = http1.request_timed_out(&self.stash, &self.service, &mut self.output, now);
-            self.flush_and_close(close);
-        }
-        if let (Phase::Open, State::Http2(_)) = (self.phase, &self.state) {
+        let close = match (self.phase, &mut self.state) {
+            (Phase::Open, State::Http1(http1)) => {
+                http1.request_timed_out(&self.stash, &self.service, &mut self.output, now)
+            }
             // A preface that does not come to its end: there is nothing to say yet.
-            let outcome = Outcome::RequestTimeout;
-            self.flush_and_close(Close { linger: true, outcome });
-        }
+            (Phase::Open, State::Http2(_)) => {
+                Close { linger: true, outcome: Outcome::RequestTimeout }
+            }
+            _ => return,
+        };
+        self.flush_and_close(close);
     }
 
     /// A reply or a push that was put off is due.

@@ -55,6 +55,20 @@ pub struct Common {
     pub origins_allowed: Arc<[String]>,
 }
 
+impl Common {
+    /// The least that there must be: no files, no TLS, no foreign origins, an empty chat.
+    pub fn new(host: Arc<dyn Host>, clock: Clock) -> Common {
+        Common {
+            files: None,
+            host,
+            clock,
+            hub: Arc::default(),
+            tls: None,
+            origins_allowed: Arc::default(),
+        }
+    }
+}
+
 /// Shared by the connections of one worker.
 pub struct Service {
     /// What the listener speaks.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use conn::{Address, Clock, Common, Conn, Counters, Host, Hub, Limits, Protocol, Service, Totals};
+use conn::{Address, Clock, Common, Conn, Counters, Host, Limits, Protocol, Service, Totals};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use support::frames::{BINARY, CONTINUE, PING, TEXT, client, client_part, upgrade};
 use support::tls::{Client, VERSIONS, client_config, server_config};
@@ -92,14 +92,7 @@ fn service(protocol: Protocol, now: Instant) -> Arc<Service> {
 fn secure(protocol: Protocol, now: Instant, tls: Option<Arc<ServerConfig>>) -> Arc<Service> {
     let clock = Clock { started: now, started_unix: Duration::from_secs(1_000_000_000) };
     let counters = Arc::new(Counters::default());
-    let common = Common {
-        files: None,
-        host: Arc::new(Silent),
-        clock,
-        hub: Arc::new(Hub::default()),
-        tls,
-        origins_allowed: Arc::new([]),
-    };
+    let common = Common { tls, ..Common::new(Arc::new(Silent), clock) };
     Arc::new(Service::new(protocol, Limits::default(), counters, common))
 }
 

@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use conn::{Clock, Common, Counters, Host, Hub, Service};
+use conn::{Clock, Common, Counters, Host, Service};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
@@ -90,11 +90,9 @@ fn start(
     };
     let common = Common {
         files: table,
-        host: Arc::clone(&process) as Arc<dyn Host>,
-        clock,
-        hub: Arc::new(Hub::default()),
         tls,
         origins_allowed: setup.origins_allowed.clone().into(),
+        ..Common::new(Arc::clone(&process) as Arc<dyn Host>, clock)
     };
     for (listener, counters) in listeners.into_iter().zip(&counters) {
         let (limits, counters) = (setup.limits.clone(), Arc::clone(counters));

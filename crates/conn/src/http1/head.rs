@@ -9,7 +9,7 @@ use std::str;
 
 use super::reject::Reject;
 use crate::Limits;
-use crate::routes::{Method, Request, is_host_byte};
+use crate::routes::{Conditions, Method, Request, is_host_byte};
 
 /// Most fields in one head. A browser sends about 15; Apache's LimitRequestFields is 100.
 pub(super) const FIELDS_MAX: usize = 100;
@@ -40,12 +40,7 @@ struct Fields<'a> {
     close: bool,
     keep_alive: bool,
     expect_continue: bool,
-    if_match: Option<&'a [u8]>,
-    if_none_match: Option<&'a [u8]>,
-    if_modified_since: Option<&'a [u8]>,
-    if_unmodified_since: Option<&'a [u8]>,
-    if_range: Option<&'a [u8]>,
-    range: Option<&'a [u8]>,
+    conditions: Conditions<'a>,
 }
 
 /// Parses the head at the front of `input`. `Ok(None)`: more bytes are needed.
@@ -141,17 +136,7 @@ fn check<'a>(request: &httparse::Request<'_, 'a>, limits: &Limits) -> Result<Hea
         Framing::Chunked => None,
     };
     Ok(Head {
-        request: Request {
-            method,
-            path,
-            length,
-            if_match: fields.if_match,
-            if_none_match: fields.if_none_match,
-            if_modified_since: fields.if_modified_since,
-            if_unmodified_since: fields.if_unmodified_since,
-            if_range: fields.if_range,
-            range: fields.range,
-        },
+        request: Request { method, path, length, conditions: fields.conditions },
         framing,
         http_1_0,
         keep_alive: !fields.close && (!http_1_0 || fields.keep_alive),
@@ -191,6 +176,7 @@ fn path<'a>(target: &'a str, method: Method, limits: &Limits) -> Result<&'a str,
 
 fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Result<(), Reject> {
     let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
+    let conditions = &mut fields.conditions;
     // By length first: most fields of most requests are none of these.
     match name.len() {
         4 if is("host") => {
@@ -202,17 +188,17 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
                 return Err(Reject::Malformed("the Host field is not one host"));
             }
         }
-        5 if is("range") => fields.range = Some(value),
+        5 if is("range") => conditions.range = Some(value),
         6 if is("expect") => {
             if !value.eq_ignore_ascii_case(b"100-continue") {
                 return Err(Reject::Expectation);
             }
             fields.expect_continue = true;
         }
-        8 if is("if-match") => fields.if_match = Some(value),
-        8 if is("if-range") => fields.if_range = Some(value),
+        8 if is("if-match") => conditions.if_match = Some(value),
+        8 if is("if-range") => conditions.if_range = Some(value),
         10 if is("connection") => note_connection(fields, value),
-        13 if is("if-none-match") => fields.if_none_match = Some(value),
+        13 if is("if-none-match") => conditions.if_none_match = Some(value),
         14 if is("content-length") => {
             if fields.content_length.is_some() {
                 return Err(Reject::Malformed("there are two Content-Length fields"));
@@ -225,8 +211,8 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
             }
             fields.transfer_encoding = Some(value);
         }
-        17 if is("if-modified-since") => fields.if_modified_since = Some(value),
-        19 if is("if-unmodified-since") => fields.if_unmodified_since = Some(value),
+        17 if is("if-modified-since") => conditions.if_modified_since = Some(value),
+        19 if is("if-unmodified-since") => conditions.if_unmodified_since = Some(value),
         _ => {}
     }
     Ok(())

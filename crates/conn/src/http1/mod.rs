@@ -94,14 +94,9 @@ impl Http1 {
             match step {
                 Ok(Step::Used(n)) => used += n,
                 Ok(Step::Wait) => return Progress { used, then: None },
-                Ok(Step::Http2) => {
-                    let http2 = State::Http2(Box::new(Http2::new(cx.service)));
-                    return Progress { used, then: Some(Then::Become(http2)) };
-                }
                 Ok(Step::Close(close)) => return Progress { used, then: Some(Then::Close(close)) },
-                Ok(Step::Upgrade(n, websocket)) => {
-                    let then = Some(Then::Become(State::WebSocket(websocket)));
-                    return Progress { used: used + n, then };
+                Ok(Step::Become(n, state)) => {
+                    return Progress { used: used + n, then: Some(Then::Become(state)) };
                 }
                 Err(reject) => {
                     let unparsed = &input[used..];
@@ -116,7 +111,8 @@ impl Http1 {
     fn next_request(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
         if !self.settled && input.first() == Some(&PREFACE[0]) {
             if input.starts_with(PREFACE) {
-                return Ok(Step::Http2);
+                let http2 = State::Http2(Box::new(Http2::new(cx.service)));
+                return Ok(Step::Become(0, http2));
             }
             if PREFACE.starts_with(input) {
                 return self.wait_for_head(cx, input);
@@ -133,7 +129,7 @@ impl Http1 {
             cx.deadlines.clear(Deadline::Head);
             cx.deadlines.clear(Deadline::Idle);
             return Ok(match self.begin(cx, &head, &input[..len])? {
-                Some(websocket) => Step::Upgrade(len, websocket),
+                Some(websocket) => Step::Become(len, State::WebSocket(websocket)),
                 None => Step::Used(len),
             });
         }
@@ -314,11 +310,9 @@ enum Step {
     Used(usize),
     /// Nothing more can be done with this input; wait for an event.
     Wait,
-    /// So much input is done with; the rest is a WebSocket's.
-    Upgrade(usize, Box<WebSocket>),
+    /// So much input is done with; the rest is another protocol's.
+    Become(usize, State),
     Close(Close),
-    /// The client speaks HTTP/2.
-    Http2,
 }
 
 impl Exchange {

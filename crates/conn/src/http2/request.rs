@@ -8,7 +8,7 @@
 use http::request::Parts;
 
 use crate::Limits;
-use crate::routes::{Method, Request, is_host_byte};
+use crate::routes::{Conditions, Method, Request, is_host_byte};
 
 /// Why a request is answered with an error: status and sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +39,7 @@ struct Fields<'a> {
     host: Option<&'a [u8]>,
     content_length: Option<u64>,
     expect_continue: bool,
-    if_match: Option<&'a [u8]>,
-    if_none_match: Option<&'a [u8]>,
-    if_modified_since: Option<&'a [u8]>,
-    if_unmodified_since: Option<&'a [u8]>,
-    if_range: Option<&'a [u8]>,
-    range: Option<&'a [u8]>,
+    conditions: Conditions<'a>,
 }
 
 /// Checks a head; `ended`: no body follows.
@@ -74,12 +69,7 @@ pub(super) fn check<'a>(
             method,
             path,
             length: fields.content_length.or(ended.then_some(0)),
-            if_match: fields.if_match,
-            if_none_match: fields.if_none_match,
-            if_modified_since: fields.if_modified_since,
-            if_unmodified_since: fields.if_unmodified_since,
-            if_range: fields.if_range,
-            range: fields.range,
+            conditions: fields.conditions,
         },
         expect_continue: fields.expect_continue,
     })
@@ -101,6 +91,7 @@ fn path<'a>(parts: &'a Parts, method: Method, limits: &Limits) -> Result<&'a str
 }
 
 fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Result<(), Refusal> {
+    let conditions = &mut fields.conditions;
     match name {
         "host" => {
             let second = fields.host.replace(value).is_some();
@@ -123,12 +114,12 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
             }
             fields.expect_continue = true;
         }
-        "range" => fields.range = Some(value),
-        "if-match" => fields.if_match = Some(value),
-        "if-range" => fields.if_range = Some(value),
-        "if-none-match" => fields.if_none_match = Some(value),
-        "if-modified-since" => fields.if_modified_since = Some(value),
-        "if-unmodified-since" => fields.if_unmodified_since = Some(value),
+        "range" => conditions.range = Some(value),
+        "if-match" => conditions.if_match = Some(value),
+        "if-range" => conditions.if_range = Some(value),
+        "if-none-match" => conditions.if_none_match = Some(value),
+        "if-modified-since" => conditions.if_modified_since = Some(value),
+        "if-unmodified-since" => conditions.if_unmodified_since = Some(value),
         _ => {}
     }
     Ok(())

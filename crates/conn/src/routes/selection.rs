@@ -2,7 +2,7 @@
 
 use std::str;
 
-use super::{Method, Request};
+use super::{Conditions, Method, Request};
 use crate::files::FileEntry;
 
 /// What part of a file answers a request.
@@ -22,7 +22,8 @@ pub(super) enum Selection {
 
 /// Decides by the precedence of RFC 9110 section 13.2.2.
 pub(super) fn select(request: &Request, file: &FileEntry) -> Selection {
-    let as_it_should_be = match (request.if_match, request.if_unmodified_since) {
+    let conditions = &request.conditions;
+    let as_it_should_be = match (conditions.if_match, conditions.if_unmodified_since) {
         (Some(tags), _) => lists_tag(tags, &file.etag, Comparison::Strong),
         (None, Some(since)) => modified_since(since, file) != Some(true),
         (None, None) => true,
@@ -30,7 +31,7 @@ pub(super) fn select(request: &Request, file: &FileEntry) -> Selection {
     if !as_it_should_be {
         return Selection::PreconditionFailed;
     }
-    let known_already = match (request.if_none_match, request.if_modified_since) {
+    let known_already = match (conditions.if_none_match, conditions.if_modified_since) {
         (Some(tags), _) => lists_tag(tags, &file.etag, Comparison::Weak),
         (None, Some(since)) => modified_since(since, file) == Some(false),
         (None, None) => false,
@@ -38,9 +39,9 @@ pub(super) fn select(request: &Request, file: &FileEntry) -> Selection {
     if known_already {
         return Selection::NotModified;
     }
-    match request.range {
+    match conditions.range {
         // Ranges are defined for GET alone (section 14.2).
-        Some(range) if request.method == Method::Get && may_range(request, file) => {
+        Some(range) if request.method == Method::Get && may_range(conditions, file) => {
             parse_range(range, file.len)
         }
         _ => Selection::Whole,
@@ -72,8 +73,8 @@ fn modified_since(since: &[u8], file: &FileEntry) -> Option<bool> {
 }
 
 /// If-Range: the range counts only if the representation is still the one named, strongly.
-fn may_range(request: &Request, file: &FileEntry) -> bool {
-    request.if_range.is_none_or(|validator| {
+fn may_range(conditions: &Conditions, file: &FileEntry) -> bool {
+    conditions.if_range.is_none_or(|validator| {
         validator == file.etag.as_bytes() || validator == file.last_modified.as_bytes()
     })
 }

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conn::{
-    Clock, Common, Counters, FileTableBuilder, Host, Hub, Limits, Protocol, Service, Totals,
-};
+use conn::{Clock, Common, Counters, FileTableBuilder, Host, Limits, Protocol, Service, Totals};
 use rustls::ServerConfig;
 
 /// Sun, 06 Nov 1994 08:49:37 GMT: the example of RFC 9110 section 5.6.7, and the date of every
@@ -70,11 +68,8 @@ impl World {
         let counters = Arc::new(Counters::default());
         let common = Common {
             files: (!files.is_empty()).then(|| Arc::new(table.build())),
-            host: Arc::new(FakeHost),
-            clock,
-            hub: Arc::new(Hub::default()),
             tls,
-            origins_allowed: Arc::new([]),
+            ..Common::new(Arc::new(FakeHost), clock)
         };
         let service = Service::new(protocol, limits, Arc::clone(&counters), common);
         World { service: Arc::new(service), counters, started }
