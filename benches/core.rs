@@ -12,16 +12,18 @@
 //!
 //! `cargo bench -p iolab-benches --bench core`
 
-use std::hint::black_box;
-use std::io::{IoSlice, Write};
+mod support;
+
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conn::{Address, Clock, Common, Conn, Counters, Host, Hub, Limits, Protocol, Service};
+use conn::{Address, Conn, Protocol, Service};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig};
+use support::{connection, serve, service};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n";
 
@@ -43,50 +45,6 @@ const BROWSER_GET: &[u8] = b"GET / HTTP/1.1\r\n\
     Sec-Fetch-Dest: document\r\n\
     Accept-Encoding: gzip, deflate, br, zstd\r\n\
     Accept-Language: en-GB,en;q=0.9\r\n\r\n";
-
-struct Silent;
-
-impl Host for Silent {
-    fn burn(&self, _duration: Duration) {}
-
-    fn stats_json(&self) -> String {
-        String::new()
-    }
-}
-
-fn connection(protocol: Protocol, now: Instant) -> Conn {
-    Conn::new(&service(protocol, None, now), Address::alone(), now)
-}
-
-fn service(protocol: Protocol, tls: Option<Arc<ServerConfig>>, now: Instant) -> Arc<Service> {
-    let clock = Clock { started: now, started_unix: Duration::from_secs(1_000_000_000) };
-    let counters = Arc::new(Counters::default());
-    let common = Common {
-        files: None,
-        host: Arc::new(Silent),
-        clock,
-        hub: Arc::new(Hub::default()),
-        tls,
-        origins_allowed: Arc::new([]),
-    };
-    Arc::new(Service::new(protocol, Limits::default(), counters, common))
-}
-
-/// One read and the writes that it leads to; returns the bytes written.
-fn serve(conn: &mut Conn, bytes: &[u8], now: Instant) -> usize {
-    let mut written = 0;
-    if conn.wants().is_some_and(|wants| wants.read) {
-        conn.receive(black_box(bytes), now);
-    }
-    while conn.wants().is_some_and(|wants| wants.write) {
-        let mut slices = [IoSlice::new(&[]); 8];
-        let filled = conn.slices(&mut slices);
-        let n = black_box(&slices[..filled]).iter().map(|slice| slice.len()).sum();
-        conn.sent(n, now);
-        written += n;
-    }
-    written
-}
 
 fn core(c: &mut Criterion) {
     let post = [

@@ -8,13 +8,13 @@
 //! How to subtract: `get/x32` divided by 32 is what a request costs when many come together;
 //! `get/x1` has the polling around it too. `cargo bench -p iolab-benches --bench http2`
 
-use std::hint::black_box;
-use std::io::IoSlice;
-use std::sync::Arc;
+mod support;
+
 use std::time::{Duration, Instant};
 
-use conn::{Address, Clock, Common, Conn, Counters, Host, Hub, Limits, Protocol, Service};
+use conn::Protocol;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use support::{connection, serve};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -24,31 +24,6 @@ const WINDOW_MORE: u32 = (1 << 31) - 1 - 65_535;
 /// Stream numbers only grow, and the window of the connection is used up: after so many a client
 /// begins a new one.
 const STREAM_MAX: u32 = 100_000;
-
-struct Silent;
-
-impl Host for Silent {
-    fn burn(&self, _duration: Duration) {}
-
-    fn stats_json(&self) -> String {
-        String::new()
-    }
-}
-
-fn connection(now: Instant) -> Conn {
-    let clock = Clock { started: now, started_unix: Duration::from_secs(1_000_000_000) };
-    let counters = Arc::new(Counters::default());
-    let common = Common {
-        files: None,
-        host: Arc::new(Silent),
-        clock,
-        hub: Arc::new(Hub::default()),
-        tls: None,
-        origins_allowed: Arc::new([]),
-    };
-    let service = Service::new(Protocol::Http, Limits::default(), counters, common);
-    Conn::new(&Arc::new(service), Address::alone(), now)
-}
 
 /// A frame (RFC 9113 section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -101,36 +76,20 @@ fn post(next: &mut u32, body: &[u8], into: &mut Vec<u8>) {
     *next += 2;
 }
 
-/// One read and the writes that it leads to; returns the bytes written.
-fn serve(conn: &mut Conn, bytes: &[u8], now: Instant) -> usize {
-    let mut written = 0;
-    if conn.wants().is_some_and(|wants| wants.read) {
-        conn.receive(black_box(bytes), now);
-    }
-    while conn.wants().is_some_and(|wants| wants.write) {
-        let mut slices = [IoSlice::new(&[]); 8];
-        let filled = conn.slices(&mut slices);
-        let n = black_box(&slices[..filled]).iter().map(|slice| slice.len()).sum();
-        conn.sent(n, now);
-        written += n;
-    }
-    written
-}
-
 fn http2(c: &mut Criterion) {
     let now = Instant::now();
     let body = vec![b'x'; 32 << 10];
     for (name, requests) in [("get/x1", 1), ("get/x32", 32), ("post-echo/32KiB", 0)] {
         let mut group = c.benchmark_group("h2");
         group.throughput(Throughput::Elements(requests.max(1) as u64));
-        let mut conn = connection(now);
+        let mut conn = connection(Protocol::Http, now);
         let mut next = 3;
         let mut bytes = Vec::new();
         assert!(serve(&mut conn, &greeting(), now) > 0, "{name}: the greeting is answered");
         group.bench_function(name, |b| {
             b.iter(|| {
                 if next > STREAM_MAX {
-                    (conn, next) = (connection(now), 3);
+                    (conn, next) = (connection(Protocol::Http, now), 3);
                     serve(&mut conn, &greeting(), now);
                 }
                 match requests {
