@@ -149,7 +149,7 @@ pub enum Arrivals {
 /// Errors by kind: which promise was broken.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Errors {
-    /// connect(2) failed.
+    /// connect(2) failed, or the TLS handshake, or what a protocol says first.
     pub connect: u64,
     /// The connection was closed or reset in the middle of a reply.
     pub closed: u64,

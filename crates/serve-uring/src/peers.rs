@@ -14,14 +14,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use conn::{Address, Conn, Doorbell, Wants};
-use kit::{Armed, Files, Timers, Worker};
+use kit::{Armed, EXHAUSTED_PAUSE, Files, Timers, Worker};
 use slab::Slab;
 
 use crate::mail::{self, Bell, Letter};
 use crate::ring::{GENERATIONS, Op, Token, pack, unpack};
-
-/// How long accepting is left alone when descriptors have run out and none is given back.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// The life of an operation that may be cancelled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
