@@ -83,7 +83,7 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
-    /// Less than a minute; not for ranking.
+    /// About a minute; not for ranking.
     Quick,
     /// Some minutes; enough rounds to rank clear differences.
     Default,
