@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use suite::http2::code::*;
 use suite::http2::kind::HEADERS;
 use suite::http2::setting::*;
-use suite::http2::{Frame, Http2, flag, hpack};
+use suite::http2::{Frame, Http2, WINDOW_MAX, flag, hpack};
 use suite::{Server, Variant, until};
 
 /// What a server's peak may grow by for one connection, in KiB; see the echo cases. HTTP/2 has
@@ -176,6 +176,41 @@ pub fn settings_flood_unread(variant: &Variant) {
         let frame = Frame::settings(&[(MAX_CONCURRENT_STREAMS, 100), (ENABLE_PUSH, 0)]);
         unread(c, &frame);
     });
+}
+
+/// A client that reads nothing more is cut when its write time-out is over, whether or not there is
+/// room for a GOAWAY, and the others are served.
+#[track_caller]
+fn is_cut(variant: &Variant, ask: impl FnOnce(&mut Http2)) {
+    let server = Server::start(variant, &["--write-timeout", SOON_FLAG]);
+    let mut c = Http2::open(server.address);
+    c.set(&[(INITIAL_WINDOW_SIZE, WINDOW_MAX)]);
+    c.send([Frame::window_update(0, WINDOW_MAX - 65_535)]);
+    ask(&mut c);
+    if variant.model.one_at_a_time() {
+        // Served as soon as the stuck client is cut, and not before.
+        server.serves();
+    } else {
+        until("the client that does not read is cut", || {
+            server.stats()["connections_ended"]["write_timeout"] == 1
+        });
+    }
+    drop(c);
+    server.serves();
+    let counters = server.stop();
+    assert_eq!(counters["connections_ended"]["write_timeout"], 1, "{counters}");
+}
+
+pub fn wide_windows_unread(variant: &Variant) {
+    is_cut(variant, |c| {
+        c.get("/bytes/1000000000");
+    });
+}
+
+/// It needs no request.
+pub fn answers_unread(variant: &Variant) {
+    is_cut(variant, |c| unread(c, &Frame::ping(*b"flooding")));
+    is_cut(variant, |c| unread(c, &Frame::settings(&[(ENABLE_PUSH, 0)])));
 }
 
 /// Answers that are read come one for one.
