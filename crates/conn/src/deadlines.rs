@@ -56,8 +56,8 @@ pub(crate) struct Deadlines {
 }
 
 impl Deadlines {
-    /// `at` is later than `now`: a deadline that is due as soon as it is set would be set again when
-    /// it is dealt with, and a driver that asks at the same `now` would never get to its other
+    /// `at` is later than `now`: a deadline that is due as soon as it is set would be set again
+    /// when it is dealt with, and a driver that asks at the same `now` would never get to its other
     /// connections.
     pub(crate) fn set(&mut self, deadline: Deadline, at: Instant, now: Instant) {
         debug_assert!(at > now, "{deadline:?} is due when it is set");

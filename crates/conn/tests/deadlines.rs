@@ -12,7 +12,7 @@ use support::fuzz::make::{self, SECURITIES, SPEECHES};
 use support::fuzz::play::{guard, play};
 
 /// Cases for each protocol and layer: seconds in a debug build.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 15;
 
 /// Events of one case, besides its opening.
 const EVENTS: usize = 30;

@@ -423,8 +423,8 @@ impl Player {
     }
 }
 
-/// Runs `check` on `case`; prints the case if it panics, and ends the process if it does not come to
-/// an end: a loop without end is a failure that no assertion sees.
+/// Runs `check` on `case`; prints the case if it panics, and ends the process if it does not come
+/// to an end: a loop without end is a failure that no assertion sees.
 pub fn guard<T>(case: &Case, check: impl FnOnce() -> T) -> T {
     static BEGUN: Mutex<Vec<(u64, String)>> = Mutex::new(Vec::new());
     static WATCHING: Once = Once::new();

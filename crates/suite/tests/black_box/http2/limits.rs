@@ -1,12 +1,13 @@
 //! HTTP/2 in the hands of somebody who asks too much: bounded, or told so (RFC 9113 section 10.5).
 
+use std::io::{ErrorKind, Write};
 use std::time::{Duration, Instant};
 
 use suite::http2::code::*;
 use suite::http2::kind::HEADERS;
 use suite::http2::setting::*;
 use suite::http2::{Frame, Http2, WINDOW_MAX, flag, hpack};
-use suite::{Server, Variant, until};
+use suite::{GUARD, Server, Variant, until};
 
 /// What a server's peak may grow by for one connection, in KiB; see the echo cases. HTTP/2 has
 /// windows and a table besides its output.
@@ -207,10 +208,24 @@ pub fn wide_windows_unread(variant: &Variant) {
     });
 }
 
-/// It needs no request.
+/// It needs no request. What the client sends is not read to its end, so its end is a RST.
 pub fn answers_unread(variant: &Variant) {
-    is_cut(variant, |c| unread(c, &Frame::ping(*b"flooding")));
-    is_cut(variant, |c| unread(c, &Frame::settings(&[(ENABLE_PUSH, 0)])));
+    for frame in [Frame::ping(*b"flooding"), Frame::settings(&[(ENABLE_PUSH, 0)])] {
+        is_cut(variant, |c| {
+            let piece = frame.bytes().repeat(1_000);
+            let mut stream = c.client().stream();
+            stream.set_write_timeout(Some(SOON)).expect("SO_SNDTIMEO");
+            let (begun, mut at) = (Instant::now(), 0);
+            loop {
+                match stream.write(&piece[at..]) {
+                    Ok(n) => at = (at + n) % piece.len(),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Err(_) => return,
+                }
+                assert!(begun.elapsed() < GUARD, "a client that reads nothing is not cut");
+            }
+        });
+    }
 }
 
 /// Answers that are read come one for one.
