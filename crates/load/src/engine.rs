@@ -106,6 +106,14 @@ pub(crate) struct Share<'a> {
     pub(crate) live: &'a Live,
 }
 
+/// Where a connection is after its replies were taken.
+enum Stays {
+    /// In its place.
+    Here,
+    /// Set aside, with a new one in its place.
+    Aside,
+}
+
 /// What an event of the heartbeat names instead of a slot.
 const HEARTBEAT: u64 = u64::MAX;
 
@@ -124,6 +132,8 @@ pub(crate) struct Engine<'a, C: Codec> {
     depth: usize,
     /// A connection with so many on their way, or fewer, is given more.
     refilled_at: usize,
+    /// Places beyond the plan's that were used for connections set aside, and are free again.
+    spare: Vec<usize>,
     /// Who has heard what, in a fan-out.
     room: Option<Room>,
     events: Vec<epoll::Event>,
@@ -167,8 +177,9 @@ impl<'a, C: Codec> Engine<'a, C> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .map_err(Error::system::<Errno>("epoll_create1"))?;
         let depth = share.plan.depth();
-        let connections =
-            (0..share.connections).map(|_| Connection::new(depth, codec.reader())).collect();
+        let connections = (0..share.connections)
+            .map(|number| Connection::new(number, depth, codec.reader()))
+            .collect();
         let open = open::new_loop(&share)?;
         let events_max = if open.is_some() { open::EVENTS_MAX } else { EVENTS_MAX };
         let heartbeat = match open {
@@ -186,6 +197,7 @@ impl<'a, C: Codec> Engine<'a, C> {
             connections,
             depth: depth as usize,
             refilled_at: refilled_at(share.plan),
+            spare: Vec::new(),
             room: share.plan.fan_out.then(|| Room::new(share.connections)),
             events: vec![no_event; events_max],
             heartbeat,
@@ -318,11 +330,10 @@ impl<'a, C: Codec> Engine<'a, C> {
             {
                 return self.lost(slot, Fault::Connect, what);
             }
-            if let Err(Wrong(what)) = self.take_replies(slot, count) {
-                return self.lost(slot, Fault::Wrong, what);
-            }
-            if self.has_left(slot) {
-                return;
+            match self.take_replies(slot, count) {
+                Ok(Stays::Here) if !self.has_left(slot) => {}
+                Ok(_) => return,
+                Err(Wrong(what)) => return self.lost(slot, Fault::Wrong, what),
             }
             if drained {
                 if finished {
@@ -335,13 +346,13 @@ impl<'a, C: Codec> Engine<'a, C> {
     }
 
     /// Verifies the first `count` bytes of the receive buffer and counts the replies in them.
-    fn take_replies(&mut self, slot: usize, count: usize) -> Result<(), Wrong> {
+    fn take_replies(&mut self, slot: usize, count: usize) -> Result<Stays, Wrong> {
         let connection = &mut self.connections[slot];
         let phase = connection.phase;
         let Engine { codec, tally, open, room, now_ns, .. } = self;
         let mut replies = 0;
         let bytes = &self.buffers.plain[..count];
-        let taken = connection.take(slot as u32, codec, bytes, |number, pending| {
+        let taken = connection.take(codec, bytes, |number, pending| {
             replies += 1;
             let counts = count_reply(tally, open, pending, *now_ns);
             if let Some(room) = room
@@ -357,24 +368,42 @@ impl<'a, C: Codec> Engine<'a, C> {
         }
         taken?;
         match phase {
-            Phase::Opening => self.open_further(slot).map_err(Wrong)?,
-            Phase::Open => self.look_whether_it_ends(slot)?,
+            Phase::Opening => {
+                self.open_further(slot).map_err(Wrong)?;
+                if self.connections[slot].phase == Phase::Open {
+                    // What answered the greeting may have said that it leaves.
+                    return self.look_whether_it_ends(slot);
+                }
+            }
+            Phase::Open | Phase::Leaving => return self.look_whether_it_ends(slot),
             _ => {}
         }
-        Ok(())
+        Ok(Stays::Here)
     }
 
     /// After replies: is this connection to end, and by whom?
-    fn look_whether_it_ends(&mut self, slot: usize) -> Result<(), Wrong> {
+    fn look_whether_it_ends(&mut self, slot: usize) -> Result<Stays, Wrong> {
+        let reconnect = self.share.plan.reconnect;
         let connection = &mut self.connections[slot];
-        if let Some(from) = self.codec.refused_from(&connection.reader) {
+        let refused_from = match connection.phase {
+            // The server has announced its end, and then this side is to close (RFC 9112, section
+            // 9.6). Where each request asked for that, it waits for the server to be the first.
+            Phase::Closing if !reconnect => Some(connection.awaited.first()),
+            _ => self.codec.refused_from(&connection.reader),
+        };
+        if let Some(from) = refused_from {
             if self.room.is_some() {
                 return Err(Wrong("the server sends a member away".to_owned()));
             }
             let refused = connection.leave(from);
+            let answers_more = !connection.awaited.is_empty();
             self.tally.lost(refused.len() as u64, self.now_ns);
             self.give_back(&refused);
-            return Ok(());
+            if answers_more && !reconnect && !self.is_aside(slot) {
+                self.set_aside(slot);
+                return Ok(Stays::Aside);
+            }
+            return Ok(Stays::Here);
         }
         if connection.phase == Phase::Closing {
             connection.since_ns = self.now_ns;
@@ -382,7 +411,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         if self.share.plan.reconnect && connection.awaited.is_empty() {
             self.finish_sending(slot);
         }
-        Ok(())
+        Ok(Stays::Here)
     }
 
     /// One request per connection: the reply is complete, now the connection ends.
@@ -390,7 +419,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         let connection = &mut self.connections[slot];
         connection.phase = Phase::Closing;
         connection.since_ns = self.now_ns;
-        connection.say_farewell(slot as u32, &mut self.codec, &mut self.tally.bytes_sent);
+        connection.say_farewell(&mut self.codec, &mut self.tally.bytes_sent);
         if !self.codec.server_closes_first()
             && let Some(socket) = &connection.socket
         {
@@ -440,7 +469,7 @@ impl<'a, C: Codec> Engine<'a, C> {
     /// Sends what is admitted, as far as there is room.
     fn send(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
-        let sent = connection.send(slot as u32, &mut self.codec, &mut self.tally.bytes_sent);
+        let sent = connection.send(&mut self.codec, &mut self.tally.bytes_sent);
         connection.waits_for_room = sent == Sent::Full;
         if let Sent::Failed(errno) = sent {
             self.failed(slot, errno);

@@ -51,8 +51,7 @@ impl<C: Codec> Engine<'_, C> {
             // The speaker is answered by what the others hear.
             self.connections[SPEAKER].completed = self.tally.messages;
         }
-        let idle = |connection: &&Connection<C::Reader>| connection.completed == 0;
-        let without_progress = self.connections.iter().filter(idle).count() as u32;
+        let without_progress = self.without_progress();
         let fresh = Tally::new()?.carrying(&self.tally);
         let tally = std::mem::replace(&mut self.tally, fresh);
         self.enter(Stage::Ending);
@@ -76,18 +75,28 @@ impl<C: Codec> Engine<'_, C> {
         })
     }
 
+    /// How many of the plan's connections have completed nothing.
+    fn without_progress(&self) -> u32 {
+        let (own, aside) = self.connections.split_at(self.share.connections as usize);
+        let progress = |one: &Connection<C::Reader>| {
+            let mut aside = aside.iter().filter(|old| old.number == one.number);
+            one.completed > 0 || aside.any(|old| old.completed > 0)
+        };
+        own.iter().filter(|connection| !progress(connection)).count() as u32
+    }
+
     /// Ends all connections in good order, as far as their send buffers have room.
     fn take_leave(&mut self) {
-        for (slot, connection) in self.connections.iter_mut().enumerate() {
+        for connection in &mut self.connections {
             if matches!(connection.phase, Phase::Open | Phase::Leaving) {
-                connection.say_farewell(slot as u32, &mut self.codec, &mut self.tally.bytes_sent);
+                connection.say_farewell(&mut self.codec, &mut self.tally.bytes_sent);
             }
         }
     }
 
     /// Opens all connections before any load, in batches that fit into a listener's backlog.
     pub(super) fn ramp_up(&mut self) -> Result<(), Error> {
-        let (total, mut begun) = (self.connections.len(), 0);
+        let (total, mut begun) = (self.share.connections as usize, 0);
         let patience_ns = self.timeout_ns().max(SECOND_NS);
         self.clock();
         let mut progress_ns = self.now_ns;
