@@ -212,6 +212,12 @@ fn finish(run: &Run) -> Result<ExitCode, Failure> {
     }
     rendered?;
     printed?;
+    if let Some(why) = report::unmeasured(&run.results) {
+        eprintln!("iolab: {why}");
+        if !INTERRUPTED.load(Ordering::SeqCst) {
+            return Ok(ExitCode::FAILURE);
+        }
+    }
     let code = if INTERRUPTED.load(Ordering::SeqCst) { EXIT_INTERRUPTED } else { 0 };
     Ok(ExitCode::from(code))
 }

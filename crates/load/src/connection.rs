@@ -193,6 +193,10 @@ pub(crate) struct Connection<R> {
     pub(crate) listed: bool,
     /// Replies counted in this window.
     pub(crate) completed: u64,
+    /// The first number whose reply would count in this window.
+    pub(crate) window_from: u64,
+    /// The first number that could be sent on this socket.
+    begun_from: u64,
     /// What the codec remembers.
     pub(crate) reader: R,
 }
@@ -213,6 +217,8 @@ impl<R> Connection<R> {
             since_ns: 0,
             listed: false,
             completed: 0,
+            window_from: 0,
+            begun_from: 0,
             reader,
         }
     }
@@ -225,10 +231,16 @@ impl<R> Connection<R> {
         tls: Option<Session>,
     ) {
         self.phase = Phase::Connecting;
+        self.begun_from = self.awaited.end();
         self.socket = Some(socket);
         self.ready = tls.is_none() && codec.is_open(&self.reader);
         self.tls = tls;
         codec.greet(self.number, &mut self.reader, &mut self.outgoing.owed);
+    }
+
+    /// Whether nothing was ever asked on this socket.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.awaited.end() == self.begun_from
     }
 
     /// Admits one request.

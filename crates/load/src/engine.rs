@@ -19,12 +19,15 @@
 //! An event names a slot. It cannot be stale: a descriptor appears at most once in a batch, and
 //! while a batch is worked on no other connection than the event's own is made anew.
 
+mod coarse;
 mod fan_out;
 mod lives;
 mod open;
 mod phases;
+mod stops;
 
 pub(crate) use open::ExactTimers;
+pub(crate) use stops::Stops;
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -45,7 +48,9 @@ use crate::tally::{Fault, Tally};
 use crate::tls::{Agreed, Client};
 use crate::{Error, Live, Observer, Plan, Stage};
 
+use coarse::CoarseWait;
 use fan_out::Room;
+use stops::Watch;
 
 /// Events fetched at once. 64 connections fit; with thousands, borders are still met within a few
 /// ms.
@@ -75,8 +80,14 @@ pub(crate) struct Window {
     pub(crate) cpu_ns: u64,
     /// Mean number of requests in flight.
     pub(crate) mean_in_flight: f64,
-    /// Connections that completed nothing.
+    /// Connections that were asked and completed nothing.
     pub(crate) without_progress: u32,
+    /// What was on its way when the window ended.
+    pub(crate) at_end: AtEnd,
+    /// When the client did not run.
+    pub(crate) stops: Stops,
+    /// Whether it had to wait by epoll_wait(2), which counts milliseconds.
+    pub(crate) coarse_waits: bool,
     /// Errors before the window.
     pub(crate) errors_in_warmup: u64,
     /// Why the window ended before its time, if it did.
@@ -87,6 +98,16 @@ pub(crate) struct Window {
     pub(crate) agreed: Option<Agreed>,
     /// The counters.
     pub(crate) tally: Tally,
+}
+
+/// What was on its way when the window ended: see [`record::AtEnd`].
+#[derive(Debug, Default)]
+pub(crate) struct AtEnd {
+    pub(crate) in_flight: u64,
+    pub(crate) oldest_ns: u64,
+    pub(crate) unanswered: u64,
+    pub(crate) oldest_unanswered_ns: u64,
+    pub(crate) overdue: u64,
 }
 
 /// One thread's share of a run.
@@ -137,6 +158,8 @@ pub(crate) struct Engine<'a, C: Codec> {
     /// Who has heard what, in a fan-out.
     room: Option<Room>,
     events: Vec<epoll::Event>,
+    /// Takes the place of epoll_pwait2(2) where there is none.
+    coarse: Option<CoarseWait>,
     /// Beats every [`SWEEP_NS`], or more often. An open loop has exact timeouts instead.
     heartbeat: Option<TimerFd>,
     buffers: Buffers,
@@ -155,6 +178,13 @@ pub(crate) struct Engine<'a, C: Codec> {
     phase_started_ns: u64,
     /// Requests and errors that were shown so far.
     shown: (u64, u64),
+    /// Whether the window goes on, or is over.
+    measuring: bool,
+    ending: bool,
+    /// What is known of the client's own stops.
+    watch: Watch,
+    /// When requests were admitted that were lost after the window.
+    lost_late_ns: Vec<u64>,
     /// Somebody has asked for the end.
     stopped: bool,
     /// Slots whose socket may hold more than their turn allowed to read: epoll says it only once.
@@ -163,6 +193,8 @@ pub(crate) struct Engine<'a, C: Codec> {
     retries: Vec<(u64, usize)>,
     /// Since when connects fail, if none has succeeded since and nothing was answered.
     failing_since_ns: Option<u64>,
+    /// Since when the server closes what it has just accepted, if nothing was answered since.
+    turned_away_since_ns: Option<u64>,
     last_reply_ns: u64,
     errors_in_warmup: u64,
 }
@@ -200,6 +232,7 @@ impl<'a, C: Codec> Engine<'a, C> {
             spare: Vec::new(),
             room: share.plan.fan_out.then(|| Room::new(share.connections)),
             events: vec![no_event; events_max],
+            coarse: None,
             heartbeat,
             buffers: Buffers::new(share.plan.target.tls),
             schedule: ClosedLoop::stopped(),
@@ -213,10 +246,15 @@ impl<'a, C: Codec> Engine<'a, C> {
             next_tick_ns: TICK_NS,
             phase_started_ns: 0,
             shown: (0, 0),
+            measuring: false,
+            ending: false,
+            watch: Watch::default(),
+            lost_late_ns: Vec::new(),
             stopped: false,
             undrained: Vec::new(),
             retries: Vec::with_capacity(share.connections as usize),
             failing_since_ns: None,
+            turned_away_since_ns: None,
             last_reply_ns: 0,
             errors_in_warmup: 0,
             share,
@@ -251,10 +289,12 @@ impl<'a, C: Codec> Engine<'a, C> {
             self.readable(slot, false);
         }
         self.clock();
+        self.watch()?;
         if !self.retries.is_empty() {
             self.retry();
         }
         if self.now_ns >= self.next_sweep_ns {
+            self.note_cpu()?;
             self.sweep();
         }
         if self.now_ns >= self.next_tick_ns {
@@ -277,6 +317,9 @@ impl<'a, C: Codec> Engine<'a, C> {
     /// One epoll_pwait2(2), for `wait_ns` at most, or until the heart beats; how many events it
     /// brought.
     fn wait(&mut self, wait_ns: Option<u64>) -> Result<usize, Error> {
+        if let Some(coarse) = &mut self.coarse {
+            return coarse.wait(wait_ns, &mut self.events);
+        }
         let timeout = wait_ns.map(|wait_ns| Timespec {
             tv_sec: (wait_ns / SECOND_NS) as i64,
             tv_nsec: (wait_ns % SECOND_NS) as i64,
@@ -284,6 +327,11 @@ impl<'a, C: Codec> Engine<'a, C> {
         match epoll::wait(&self.epoll, self.events.as_mut_slice(), timeout.as_ref()) {
             Ok(count) => Ok(count),
             Err(Errno::INTR) => Ok(0),
+            // An old kernel, or a filter of system calls that does not know it (seccomp(2)).
+            Err(Errno::NOSYS | Errno::PERM) if self.coarse.is_none() => {
+                self.coarse = Some(CoarseWait::new(&self.epoll)?);
+                self.wait(wait_ns)
+            }
             Err(errno) => Err(Error::system("epoll_pwait2")(errno)),
         }
     }
@@ -364,7 +412,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         if replies > 0 {
             connection.completed += replies;
             self.last_reply_ns = self.now_ns;
-            self.failing_since_ns = None;
+            (self.failing_since_ns, self.turned_away_since_ns) = (None, None);
         }
         taken?;
         match phase {
@@ -495,7 +543,8 @@ impl<'a, C: Codec> Engine<'a, C> {
     }
 
     fn is_dead(&self) -> bool {
-        self.failing_since_ns.is_some_and(|since_ns| self.now_ns > since_ns + DEAD_AFTER_NS)
+        let since_ns = [self.failing_since_ns, self.turned_away_since_ns].into_iter().flatten();
+        since_ns.min().is_some_and(|since_ns| self.now_ns > since_ns + DEAD_AFTER_NS)
     }
 
     fn timeout_ns(&self) -> u64 {

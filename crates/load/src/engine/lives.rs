@@ -15,6 +15,9 @@ use super::{Engine, SWEEP_NS, WATCHED, WATCHED_FOR_READING, count_reply};
 
 /// Pause after a failed connect(2): a dead server must not be hammered.
 const RECONNECT_PAUSE_NS: u64 = 20_000_000;
+/// A server that closes a connection so soon, on which nothing was asked, did not want it; later it
+/// has a time limit for idle ones.
+const TURNED_AWAY_NS: u64 = 100_000_000;
 
 impl<C: Codec> Engine<'_, C> {
     /// Gives a place a new connection. With one request per connection, the request is admitted
@@ -141,7 +144,7 @@ impl<C: Codec> Engine<'_, C> {
             connection.completed += 1;
             count_reply(&mut self.tally, &mut self.open, pending, self.now_ns);
             self.last_reply_ns = self.now_ns;
-            self.failing_since_ns = None;
+            (self.failing_since_ns, self.turned_away_since_ns) = (None, None);
         }
         self.left(slot);
     }
@@ -165,6 +168,7 @@ impl<C: Codec> Engine<'_, C> {
         }
         self.connections.swap(slot, aside);
         self.connections[slot].completed = std::mem::take(&mut self.connections[aside].completed);
+        self.connections[slot].window_from = self.connections[aside].window_from;
         let old = &mut self.connections[aside];
         if let Some(open) = &mut self.open
             && std::mem::take(&mut old.listed)
@@ -212,6 +216,14 @@ impl<C: Codec> Engine<'_, C> {
             return self.lost(slot, Fault::Closed, what);
         }
         self.tally.closed_by_server += u64::from(!self.share.plan.reconnect);
+        let connection = &self.connections[slot];
+        let age_ns = self.now_ns.saturating_sub(connection.since_ns);
+        if connection.is_unused() && age_ns < TURNED_AWAY_NS && !self.is_aside(slot) {
+            // A server that has too many already: connecting again at once would only load it.
+            self.turned_away_since_ns.get_or_insert(self.now_ns);
+            self.close(slot, Phase::Waiting);
+            return self.retries.push((self.now_ns + RECONNECT_PAUSE_NS, slot));
+        }
         self.reopen(slot);
     }
 
@@ -297,8 +309,10 @@ impl<C: Codec> Engine<'_, C> {
         if self.room.is_some() {
             self.unheard(first, fault, &what, &lost);
         } else if let Some((&oldest, others)) = lost.split_first() {
-            if let Some(open) = &mut self.open {
-                open.lost(oldest);
+            match &mut self.open {
+                Some(open) => open.lost(oldest),
+                None if self.ending => self.lost_late_ns.push(oldest.due_ns),
+                None => {}
             }
             self.give_back(others);
         }
@@ -370,6 +384,7 @@ impl<C: Codec> Engine<'_, C> {
                 ),
                 Phase::Opening => {
                     let what = opening(connection.tls.as_ref(), "no answer in time");
+                    let limit_ns = limit_ns + self.watch.grace_ns(connection.since_ns);
                     if self.now_ns.saturating_sub(connection.since_ns) > limit_ns {
                         self.lost(slot, Fault::Connect, what);
                     }
@@ -381,7 +396,7 @@ impl<C: Codec> Engine<'_, C> {
                 },
                 Phase::Parked | Phase::Waiting | Phase::Spare => continue,
             };
-            if self.now_ns.saturating_sub(since_ns) > limit_ns {
+            if self.now_ns.saturating_sub(since_ns) > limit_ns + self.watch.grace_ns(since_ns) {
                 self.lost(slot, fault, what.to_owned());
             }
         }

@@ -4,6 +4,7 @@
 mod ends;
 mod plain;
 mod rooms;
+mod stalls;
 mod streams;
 mod support;
 mod tls;
