@@ -267,6 +267,7 @@ fn client_stops(stops: &Stops, delayed: u64) -> ClientStops {
         longest_us: stops.longest_ns as f64 / 1e3,
         longest_at_s: stops.longest_at_ns as f64 / 1e9,
         requests: delayed,
+        waited_for_core_us: stops.waited_ns as f64 / 1e3,
     }
 }
 

@@ -222,6 +222,10 @@ fn describe(error: &rustls::Error) -> String {
         rustls::Error::InvalidMessage(_) => {
             format!("the server does not speak TLS ({error}): should the URL begin without the s?")
         }
+        rustls::Error::InvalidCertificate(CertificateError::BadSignature) => format!(
+            "TLS: the handshake is not signed with the key of the certificate, or that key is of a \
+             kind that is not read here, such as RSA with less than 2,048 bits ({error})"
+        ),
         error => format!("TLS: {error}"),
     }
 }

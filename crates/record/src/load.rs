@@ -118,7 +118,7 @@ pub struct AtEnd {
 }
 
 /// Times in the window at which the client did not run for a tenth of a second or more although it
-/// had work: it was stopped (SIGSTOP), or no core was given to it.
+/// had work: it was stopped (SIGSTOP), or the machine was.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ClientStops {
     /// How many, of the thread that did not run for the longest time in all.
@@ -132,6 +132,10 @@ pub struct ClientStops {
     /// Requests that were on their way or fell due meanwhile, or waited for those that did: their
     /// latencies are the client's own.
     pub requests: u64,
+    /// Time in which it could run and had no core, in pieces of a tenth of a second or more, in
+    /// microseconds: other processes had them all, and the server waited in the same queue. Not in
+    /// the figures above.
+    pub waited_for_core_us: f64,
 }
 
 /// TLS as the client saw it, inside the window.

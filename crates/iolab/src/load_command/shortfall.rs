@@ -79,6 +79,23 @@ pub(super) fn little(outcome: &LoadOutcome) -> Option<String> {
     })
 }
 
+/// What the client was late by, where it is a large part of a percentile: on a shared machine that
+/// is no reason to throw the run away, and one to read its percentiles with care.
+pub(super) fn late(outcome: &LoadOutcome) -> Option<String> {
+    /// Less than this part is lost in what percentiles differ by from run to run.
+    const SHARE: f64 = 0.2;
+    let open = outcome.open_loop.as_ref().filter(|open| open.invalid.is_none())?;
+    let (lag_us, p99_us) = open.send_lag.p99_us.zip(outcome.latency.p99_us)?;
+    (lag_us > SHARE * p99_us).then(|| {
+        format!(
+            "the p99 of the client's own send lag is {} of a p99 of {}: the machine is shared, and \
+             percentiles below a few times that lag are its own",
+            time(lag_us),
+            time(p99_us)
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use record::{AtEnd, Latency, OpenLoop};
@@ -119,6 +136,18 @@ mod tests {
             let all = of(&outcome);
             assert!(all.len() == 1 && all.iter().all(|why| why.contains(part)), "{all:?}");
         }
+    }
+
+    #[test]
+    fn a_client_that_was_late_is_doubted() {
+        let of = |lag_us| {
+            let lag = Latency { p99_us: Some(lag_us), ..Latency::default() };
+            let latency = Latency { p99_us: Some(10_000.0), ..Latency::default() };
+            let open_loop = Some(OpenLoop { send_lag: lag, ..OpenLoop::default() });
+            late(&LoadOutcome { open_loop, latency, ..good() })
+        };
+        assert_eq!(of(1_900.0), None);
+        assert!(of(3_000.0).is_some_and(|text| text.contains("3.00 ms of a p99 of 10.00 ms")));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 use record::{Arrivals, Latency, LoadOutcome, OpenLoop, ServerSample, TlsOutcome};
 
-use super::shortfall::little;
+use super::shortfall::{late, little};
 use crate::text::{COLUMNS_MAX, figure, thousands};
 
 /// An empty table in the house's style.
@@ -274,6 +274,14 @@ fn remarks(outcome: &LoadOutcome) -> Rows {
             ),
         ));
     }
+    if stops.waited_for_core_us > 0.0 {
+        let waited = time(stops.waited_for_core_us);
+        rows.push((
+            "doubt",
+            format!("the client waited for a core for {waited}: others had them all"),
+        ));
+    }
+    rows.extend(late(outcome).map(|text| ("doubt", text)));
     if outcome.connections_without_progress > 0 {
         let starved = outcome.connections_without_progress;
         rows.push(("starved", format!("{starved} connections completed nothing")));

@@ -218,9 +218,11 @@ impl<C: Codec> Engine<'_, C> {
         self.tally.closed_by_server += u64::from(!self.share.plan.reconnect);
         let connection = &self.connections[slot];
         let age_ns = self.now_ns.saturating_sub(connection.since_ns);
-        if connection.is_unused() && age_ns < TURNED_AWAY_NS && !self.is_aside(slot) {
+        if connection.is_unused() && !self.is_aside(slot) {
             // A server that has too many already: connecting again at once would only load it.
-            self.turned_away_since_ns.get_or_insert(self.now_ns);
+            if age_ns < TURNED_AWAY_NS {
+                self.turned_away_since_ns.get_or_insert(self.now_ns);
+            }
             self.close(slot, Phase::Waiting);
             return self.retries.push((self.now_ns + RECONNECT_PAUSE_NS, slot));
         }

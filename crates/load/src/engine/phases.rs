@@ -197,10 +197,11 @@ impl<C: Codec> Engine<'_, C> {
             }
             open = open_now;
             if self.now_ns > limit_ns.min(progress_ns + patience_ns) {
-                let turned_away = self.turned_away_since_ns.map(
-                    |_| "the server closes what it has just accepted, before anything is asked",
-                );
-                let reason = turned_away.unwrap_or("the server stopped accepting").to_owned();
+                let reason = match self.tally.closed_by_server {
+                    0 => "the server stopped accepting",
+                    _ => "the server closes what it has just accepted, before anything is asked",
+                };
+                let reason = reason.to_owned();
                 let reason = self.tally.first_error.take().unwrap_or(reason);
                 return Err(Error::Ramp { opened: open as u32, asked: total as u32, reason });
             }
