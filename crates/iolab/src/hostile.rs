@@ -73,7 +73,7 @@ pub struct Arguments {
 /// Shown below the flags.
 const EXAMPLES: &str = "\
 Examples:
-  iolab hostile                                        every server, every hostile client: 10 minutes
+  iolab hostile                                        all servers, all hostile clients: 10 minutes
   iolab hostile --models epoll,tokio --kinds pipeline-flood --pairs 20
 ";
 
