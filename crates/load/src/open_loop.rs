@@ -26,8 +26,8 @@ const WARM_UP_SALT: u64 = 0x57A7_0000_0000_0000;
 
 /// The p99 of the send lag may be so long without a question. Where others want the cores too, a
 /// thread waits for its turn, on a busy machine for some tens of ms, one request in a hundred meets
-/// that, and the server waits for its turns alike: the lag is shown beside the percentiles, and they
-/// are as good as they can be there. Whoever is late by more does not keep up.
+/// that, and the server waits for its turns alike: the lag is shown beside the percentiles, and
+/// they are as good as they can be there. A client that is late by more does not keep up.
 const LAG_P99_MAX_NS: u64 = 50_000_000;
 /// The median of the send lag may be so long: half of all requests meet no other's turn, unless the
 /// client has a queue of its own, and then it grows beyond this within a window.

@@ -113,8 +113,7 @@ fn free_connections_take_turns() -> Result<(), Error> {
 }
 
 #[test]
-fn what_fell_due_while_the_client_stood_still_is_marked_until_it_has_caught_up() -> Result<(), Error>
-{
+fn what_fell_due_in_a_stop_is_marked_until_the_client_has_caught_up() -> Result<(), Error> {
     let mut open = metronome(u64::MAX)?;
     assert!(send(&mut open, 0, 1_000).is_some());
     // It stood still from 1,500 to 4,500, and 2,000 to 4,000 were due.

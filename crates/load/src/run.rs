@@ -25,8 +25,8 @@ use crate::{Error, Length, Live, Observer, Pace, Plan, Protocol, Stage, probe};
 const DESCRIPTORS_SPARE: u64 = 64;
 
 /// What is said where waits are in milliseconds.
-const COARSE_WAITS: &str = "epoll_pwait2(2) is not to be had here (Linux 5.11, or a filter of system \
-     calls that knows it): the client waits by epoll_wait(2), in milliseconds, and spins more";
+const COARSE_WAITS: &str = "epoll_pwait2(2) is not to be had here (Linux 5.11, or a filter of \
+     system calls that knows it): the client waits by epoll_wait(2), in milliseconds, and spins more";
 
 /// Carries out a plan: probes the server once, opens all connections, warms up, measures.
 ///
@@ -185,12 +185,7 @@ fn sum_up(
         agreed = agreed.or(window.agreed);
         tally.merge(window.tally)?;
     }
-    let requests = open.counts.as_ref().map_or(tally.requests, |counts| counts.due);
-    let delayed = stops.in_flight + open.counts.as_ref().map_or(0, |counts| counts.delayed);
-    let p99_ns =
-        open.counts.as_ref().map_or(&tally.latencies, |all| &all.latency).quantile_ns(0.99);
-    let is_open = plan.pace != Pace::Closed;
-    let stopped = stops.invalid(duration_ns, (delayed, requests), p99_ns, is_open);
+    let (delayed, stopped) = open.look_at_stops(plan, &tally, &stops, duration_ns);
     let (open_loop, latency) = open.summary(plan, &tally, stopped.as_deref())?;
     let invalid = stopped.or(open_loop.as_ref().and_then(|open| open.invalid.clone()));
     let duration_s = duration_ns as f64 / 1e9;
@@ -300,6 +295,23 @@ impl OpenSum {
             None => self.counts = Some(counts),
         }
         Ok(())
+    }
+
+    /// How many requests the client's own stops delayed, and why the run is invalid if they spoil it.
+    fn look_at_stops(
+        &self,
+        plan: &Plan,
+        tally: &Tally,
+        stops: &Stops,
+        window_ns: u64,
+    ) -> (u64, Option<String>) {
+        let (requests, due_delayed, latency) = match &self.counts {
+            Some(counts) => (counts.due, counts.delayed, &counts.latency),
+            None => (tally.requests, 0, &tally.latencies),
+        };
+        let delayed = stops.in_flight + due_delayed;
+        let (p99_ns, open) = (latency.quantile_ns(0.99), plan.pace != Pace::Closed);
+        (delayed, stops.invalid(window_ns, (delayed, requests), p99_ns, open))
     }
 
     /// What an open loop adds to the outcome, and the latency: the closed loop's if there is none.

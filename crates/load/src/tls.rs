@@ -349,7 +349,8 @@ fn split_key(key: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((algorithm, bits.strip_prefix(&[0])?))
 }
 
-/// The element at the start of some DER (X.690, section 8.1): its tag, its content, and what follows.
+/// The element at the start of some DER (X.690, section 8.1): its tag, its content, and what
+/// follows.
 fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, first], rest) = der.split_first_chunk()?;
     let long = usize::from(first & 0x7f);

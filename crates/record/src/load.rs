@@ -58,9 +58,9 @@ pub struct LoadOutcome {
     /// Closed loop: time from sending a request to its last byte, all connections merged; with a
     /// new connection per request it begins at connect(2). Requests that were on their way when the
     /// window ended are in it only if they are older than a tenth of a second and than all that
-    /// were answered in it, or the largest sample would hide a stall at the end. Open loop: from the moment at which the
-    /// request was due, whether or not it could be sent then; requests still unanswered at the end
-    /// are in it with their age, which is the least that they took.
+    /// were answered in it, or the largest sample would hide a stall at the end. Open loop: from
+    /// the moment at which the request was due, whether or not it could be sent then; requests
+    /// still unanswered at the end are in it with their age, which is the least that they took.
     pub latency: Latency,
     /// What an open loop adds; `None` for a closed one.
     pub open_loop: Option<OpenLoop>,
@@ -101,7 +101,8 @@ pub struct LoadOutcome {
     pub verification: String,
 }
 
-/// Requests on their way when a window ended. Each was admitted in it, and its reply is not counted.
+/// Requests on their way when a window ended. Each was admitted in it, and its reply is not
+/// counted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AtEnd {
     /// How many there were.

@@ -1,5 +1,5 @@
-//! Waiting where epoll_pwait2(2) is not to be had: Linux before 5.11, or a container whose filter of
-//! system calls is older than it. epoll_wait(2) counts milliseconds.
+//! Waiting where epoll_pwait2(2) is not to be had: Linux before 5.11, or a container whose filter
+//! of system calls is older than it. epoll_wait(2) counts milliseconds.
 
 use std::os::fd::OwnedFd;
 

@@ -154,9 +154,10 @@ impl<C: Codec> Engine<'_, C> {
         slot >= self.share.connections as usize
     }
 
-    /// The server takes no more requests on a connection (GOAWAY), and has some to answer: it is set
-    /// aside until it has, and its place is given a new one, on which requests go out at once. So
-    /// there may be more of them on their way than the plan says, until the old ones are answered.
+    /// The server takes no more requests on a connection (GOAWAY), and has some to answer: it is
+    /// set aside until it has, and its place is given a new one, on which requests go out at once.
+    /// So there may be more of them on their way than the plan says, until the old ones are
+    /// answered.
     pub(super) fn set_aside(&mut self, slot: usize) {
         let number = self.connections[slot].number;
         let mut fresh = Connection::new(number, self.depth as u32, self.codec.reader());

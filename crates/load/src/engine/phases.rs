@@ -94,8 +94,8 @@ impl<C: Codec> Engine<'_, C> {
     /// The window is over: lets what is on its way come to its end, and says what did not.
     ///
     /// A request that is older than all that were answered in the window would vanish, for a closed
-    /// loop counts what is answered: it becomes a sample of `tally`, with what it took in the end, or
-    /// with its age.
+    /// loop counts what is answered: it becomes a sample of `tally`, with what it took in the end,
+    /// or with its age.
     fn end(&mut self, end_ns: u64, tally: &mut Tally) -> Result<AtEnd, Error> {
         let all = |engine: &Self| -> Vec<u64> {
             let awaited = engine.connections.iter().flat_map(|one| one.awaited.iter());
@@ -293,7 +293,7 @@ impl<C: Codec> Engine<'_, C> {
                 let seconds = (self.now_ns - self.phase_started_ns) as f64 / 1e9;
                 let how = match self.failing_since_ns {
                     Some(_) => "died: connections failed",
-                    None => "turns everybody away: it closed what it had just accepted",
+                    None => "turns connections away: it closed what it had just accepted",
                 };
                 return Ok(Some(format!(
                     "the server at {address} {how} for the last second, given up {seconds:.1} s \

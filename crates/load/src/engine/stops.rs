@@ -1,14 +1,14 @@
 //! Whether the client itself ran. What it does not see while it is stopped (SIGSTOP, a suspended
 //! machine) is in the latencies all the same, and must not be the server's.
 //!
-//! The loop wakes every [`super::SWEEP_NS`] at least, whatever happens. So where two of its turns lie
-//! much farther apart and the thread used no CPU time in between, it did not run. That costs one
-//! comparison per turn: the clock is read there anyway.
+//! The loop wakes every [`super::SWEEP_NS`] at least, whatever happens. So where two of its turns
+//! lie much farther apart and the thread used no CPU time in between, it did not run. That costs
+//! one comparison per turn: the clock is read there anyway.
 //!
-//! A thread that could run and had no core, because others had them all, was not stopped. The kernel
-//! tells the two apart (`run_delay` of /proc/thread-self/schedstat). On a machine that is so busy the
-//! server waits in the same queue, and the run is told of, and called invalid only where the client
-//! had no core for much of it.
+//! A thread that could run and had no core, because others had them all, was not stopped. The
+//! kernel tells the two apart (`run_delay` of /proc/thread-self/schedstat). On a machine that is so
+//! busy the server waits in the same queue, and the run is told of, and called invalid only where
+//! the client had no core for much of it.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -17,8 +17,8 @@ use super::{Engine, SWEEP_NS, thread_cpu_ns};
 use crate::Error;
 use crate::codec::Codec;
 
-/// From this gap on it was a stop: a scheduler that shares a core among many hands it on within some
-/// tens of milliseconds, and what such turns cost the client is in its send lag.
+/// From this gap on it was a stop: a scheduler that shares a core among many hands it on within
+/// some tens of milliseconds, and what such turns cost the client is in its send lag.
 const STOP_NS: u64 = 100_000_000;
 const _: () = assert!(STOP_NS > 4 * SWEEP_NS);
 

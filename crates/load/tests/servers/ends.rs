@@ -25,7 +25,8 @@ fn the_client_closes_where_the_server_has_announced_its_end() -> Test {
     for reply in [
         "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
         "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
-        "HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
+         2\r\nok\r\n0\r\n\r\n",
     ] {
         let address = server(move |_, stream| never_closing(stream, reply.as_bytes()))?;
         for (pipelining, pace) in [(1, Pace::Closed), (3, Pace::Closed), (1, open(2_000.0))] {

@@ -92,7 +92,7 @@ fn version_1(certificate: &[u8]) -> Vec<u8> {
     sequence(&[sequence(fields).as_slice(), signature].concat())
 }
 
-/// Shows one certificate to everybody, whatever it is.
+/// Shows one certificate to all clients, whatever it is.
 #[derive(Debug)]
 struct Shows(Arc<CertifiedKey>);
 
