@@ -41,7 +41,7 @@ use conduct::Run;
 use keep::{Keeper, Kept};
 use plan::Cells;
 
-pub use discover::{directories, executables};
+pub use discover::{describe, directories, executables};
 pub use keep::{RESULTS_FILE, write_safely};
 pub use progress::remaining;
 pub use server::run_briefly;

@@ -255,6 +255,8 @@ fn limit_cases() -> Vec<Case> {
         exhaustion::limit_follows_descriptors,
         exhaustion::crowd,
         exhaustion::crowd_beside_files,
+        exhaustion::threads_run_out,
+        exhaustion::second_threads_run_out,
     ]);
     cases
 }
