@@ -13,6 +13,7 @@
 //!   its bell was rung     -> woken(now)             another connection has something for it
 //!   the server is to stop -> drain(now)             what is in flight is finished
 //!   the socket failed     -> abort()
+//!   no thread is left     -> exhausted()
 //!   after any of these    -> ask wants() again; None means close the socket
 //! ```
 //!
@@ -377,6 +378,11 @@ impl Conn {
     /// The socket failed (reset, unreachable, write error): there is nobody to talk to.
     pub fn abort(&mut self) {
         self.close(Outcome::Reset);
+    }
+
+    /// The driver lacks what it needs to go on with this connection, such as a thread.
+    pub fn exhausted(&mut self) {
+        self.close(Outcome::Exhausted);
     }
 
     /// What the connection waits for now; `None` means: close the socket.

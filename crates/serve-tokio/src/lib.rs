@@ -10,6 +10,8 @@
 //!
 //! Man pages: epoll(7). UNP figure 6.3; the tokio crate's documentation.
 
+mod runtime;
+
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -19,10 +21,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use conn::{Address, Conn, Doorbell, FileRead, Wants};
-use kit::{Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Values, Worker, Workers};
+use kit::{
+    AcceptError, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Values, Worker, Workers,
+};
+use runtime::{runtime, start_reader, stop_signal};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, Semaphore, watch};
 
 /// What `--help` and `--describe` say.
@@ -59,14 +63,18 @@ thread_local! {
 /// What the runtime or the listener say and no retry can mend.
 pub fn serve(worker: Worker) -> io::Result<()> {
     let worker = Arc::new(worker);
-    runtime(&worker)?.block_on(accept(worker))
+    let runtime = runtime(&worker)?;
+    let result = runtime.block_on(accept(worker));
+    // Not dropped: that waits for the thread of the stop signal, which has not come if this failed.
+    runtime.shutdown_background();
+    result
 }
 
 /// Takes clients while there is room, and gives each a task.
 async fn accept(worker: Arc<Worker>) -> io::Result<()> {
+    start_reader(&worker).await?;
     let listener = TcpListener::from_std(worker.listener.to_std()?)?;
-    let stop_signal = Arc::clone(&worker.stop);
-    let mut stop_signal = tokio::task::spawn_blocking(move || stop_signal.wait());
+    let mut stop_signal = stop_signal(&worker.stop)?;
     let (stop, stopping) = watch::channel(false);
     let slots = Arc::new(Semaphore::new(worker.conns_max));
     loop {
@@ -85,12 +93,10 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
                 }
                 // The server's own shutdown(2), seen before its stop signal.
                 Err(_) if worker.stop.requested() => break,
-                Err(error) if kit::is_exhausted(&error) => {
-                    tokio::time::sleep(kit::EXHAUSTED_PAUSE).await;
-                }
-                // The client gave up while it waited; the next one may not have.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => return Err(error),
+                Err(error) => match worker.listener.accept_error(error)? {
+                    AcceptError::Passing => {}
+                    AcceptError::Exhausted => tokio::time::sleep(kit::EXHAUSTED_PAUSE).await,
+                },
             },
         }
     }
@@ -235,12 +241,4 @@ impl Alarm {
     async fn wait(&mut self) {
         self.sleep.as_mut().await;
     }
-}
-
-fn runtime(worker: &Worker) -> io::Result<Runtime> {
-    let mut builder = match worker.flavour("runtime") {
-        "multi-thread" => Builder::new_multi_thread(),
-        _ => Builder::new_current_thread(),
-    };
-    builder.enable_io().enable_time().build()
 }
