@@ -10,6 +10,7 @@
 //! 3. What it writes has a limit, at which it stops reading too: so a peer that does not read slows
 //!    down its own requests, and the streams that it has open.
 
+mod fields;
 mod pipe;
 mod place;
 mod request;
@@ -70,6 +71,8 @@ pub(crate) struct Http2 {
     preface: usize,
     /// How far the frames behind it have come.
     place: Place,
+    /// Streams whose trailers in this input are malformed.
+    malformed: Vec<u32>,
     /// Streams that are not over. Those that are answered at once never get here.
     streams: Slab<Stream>,
     /// Keys of those that can go on; each once.
@@ -132,6 +135,7 @@ impl Http2 {
             wakes,
             preface: 0,
             place: Place::default(),
+            malformed: Vec::new(),
             streams: Slab::new(),
             ready: VecDeque::new(),
             files: VecDeque::new(),
@@ -186,7 +190,9 @@ impl Http2 {
         if let Err(close) = self.check_preface(cx, input) {
             return Progress { used, then: Some(Then::Close(close)) };
         }
-        self.place.follow(input.get(preface_left..).unwrap_or_default());
+        let frames = input.get(preface_left..).unwrap_or_default();
+        self.place.follow(frames, cx.service.limits.head_bytes_max);
+        self.reset_malformed();
         self.pipe.lend(input, cx.output);
         let requests = self.requests;
         self.leave_if_draining(cx);
@@ -301,6 +307,20 @@ impl Http2 {
         close(self.ending.unwrap_or(Outcome::Rejected))
     }
 
+    /// Streams whose trailers the library would take are reset before it reads them. Those that it
+    /// has not shown yet are reset by [`Http2::accept`].
+    fn reset_malformed(&mut self) {
+        self.malformed = self.place.take_malformed();
+        let malformed = &self.malformed;
+        self.streams.retain(|_, stream| {
+            let resets = malformed.iter().any(|&id| stream.reads_from(id));
+            if resets {
+                stream.reset(Reason::PROTOCOL_ERROR);
+            }
+            !resets
+        });
+    }
+
     /// A request: chooses its reply, and begins it.
     fn accept(
         &mut self,
@@ -310,6 +330,10 @@ impl Http2 {
     ) {
         self.count_request(cx.service);
         let (parts, body) = request.into_parts();
+        if self.malformed.contains(&body.stream_id().as_u32()) {
+            respond.send_reset(Reason::PROTOCOL_ERROR);
+            return;
+        }
         let ended = body.is_end_stream();
         if parts.method == http::Method::CONNECT {
             return self.connect(cx, &parts, body, respond);

@@ -30,7 +30,7 @@ use support::transcript::merge_chunks;
 
 /// Cases without a variable that says otherwise: about a minute of a debug build on two processors
 /// that are busy with other things too.
-const CASES: u64 = 3_000;
+const CASES: u64 = 800;
 
 /// Cases of a run that are kept to make others of: those that came to something new.
 const KEPT_MAX: usize = 5_000;

@@ -147,8 +147,21 @@ impl Stream {
 
     /// Bytes of its body are on their way, although the library shows none of them yet.
     pub(super) fn body_moves(&mut self, stream_id: u32) {
-        if self.body.as_ref().is_some_and(|body| body.stream_id().as_u32() == stream_id) {
+        if self.reads_from(stream_id) {
             self.body_until = None;
+        }
+    }
+
+    /// The body of this stream of the client's is read.
+    pub(super) fn reads_from(&self, stream_id: u32) -> bool {
+        self.body.as_ref().is_some_and(|body| body.stream_id().as_u32() == stream_id)
+    }
+
+    /// Tells the client that nothing more comes.
+    pub(super) fn reset(&mut self, reason: Reason) {
+        match &mut self.sender {
+            Sender::Head(respond) => respond.send_reset(reason),
+            Sender::Body(stream) => stream.send_reset(reason),
         }
     }
 
@@ -211,9 +224,7 @@ impl Stream {
 
     /// Nothing more is sent or awaited.
     fn cancel(&mut self) -> Turn {
-        if let Sender::Body(stream) = &mut self.sender {
-            stream.send_reset(Reason::CANCEL);
-        }
+        self.reset(Reason::CANCEL);
         self.reply_ended = false;
         Turn::Over
     }

@@ -377,7 +377,7 @@ impl Player {
             digits.parse::<usize>().unwrap_or_else(|_| panic!("{name} in {text}"))
         };
         let (stash, output) = (number("stash: "), number("output: "));
-        let read = self.read_max.min(self.asked + (16 << 10));
+        let read = READ_MAX.min(self.asked + (16 << 10));
         let stash_max = self.limits.head_bytes_max.max(1_000) + read;
         assert!(stash <= stash_max, "{stash} bytes of input are kept");
         // A chunk of one byte comes back with six around it; a head is some 300 bytes; a run of
