@@ -589,8 +589,8 @@ impl Http2 {
         }
     }
 
-    /// A head that was begun has its time, whatever else goes on: between its frames there can be no
-    /// others (RFC 9113 section 6.10), so it holds up all of the client's other streams.
+    /// A head that was begun has its time, whatever else goes on: between its frames there can be
+    /// no others (RFC 9113 section 6.10), so it holds up all of the client's other streams.
     fn watch_fields(&mut self, cx: &mut Context) {
         if self.preface < PREFACE_LEN || self.ending.is_some() {
             return;

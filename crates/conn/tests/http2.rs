@@ -387,6 +387,8 @@ fn bodies_that_are_not_as_long_as_they_say() {
 
 #[test]
 fn trailers_that_are_malformed_reset_their_stream() {
+    /// So many of the ways are seen by this server's own code.
+    const OWN: usize = 9;
     let trailers = |stream: u32, payload: &[u8]| {
         frame(kind::HEADERS, END_HEADERS | END_STREAM, stream, payload)
     };
@@ -422,7 +424,7 @@ fn trailers_that_are_malformed_reset_their_stream() {
         trailers(1, &block(&[("x", "y\nz")])),
         frame(kind::HEADERS, END_HEADERS, 1, &block(&[("x", "y")])),
     ];
-    for way in ways {
+    for (at, way) in ways.iter().enumerate() {
         // The head and the body have been seen before, or have not.
         for waits in [true, false] {
             let world = world(&Limits::default());
@@ -433,13 +435,17 @@ fn trailers_that_are_malformed_reset_their_stream() {
                 [request(1, "POST", "/echo", &[], false), data(1, b"hello", false)].concat();
             if waits {
                 driver.arrive(&begun);
-                driver.arrive(&way);
+                driver.arrive(way);
             } else {
-                driver.arrive(&[&begun[..], &way].concat());
+                driver.arrive(&[&begun[..], way].concat());
             }
             driver.arrive(&get(5, "/", &[]));
             reader.read(&driver.take_output());
             let reply = reader.reply(1);
+            // A connection error is as good (section 5.4.2), but only the library makes it one.
+            if at >= OWN && reader.goaways.iter().any(|&(_, code)| code == 1) {
+                continue;
+            }
             assert_eq!((reply.reset, reply.ended), (Some(1), false), "{}", way.escape_ascii());
             assert_eq!(reader.reply(5).status(), "200", "{}", way.escape_ascii());
         }

@@ -62,8 +62,8 @@ pub(super) struct Stream {
     request_ended: bool,
     /// All of the reply is with the library.
     reply_ended: bool,
-    /// Bytes of the reply that are still to be sent: of the request's body, on its way back, or of a
-    /// short reply for which the peer's windows have no room.
+    /// Bytes of the reply that are still to be sent: of the request's body, on its way back, or of
+    /// a short reply for which the peer's windows have no room.
     pending: Bytes,
     /// More of the body is waited for.
     waits_for_body: bool,
@@ -136,8 +136,8 @@ impl Stream {
         self.reply_ended && !std::mem::replace(&mut self.is_counted, true)
     }
 
-    /// The stream is over for us. If its reply is complete and its request is not, then what is left
-    /// is to be reset as soon as the reply is out (RFC 9113 section 8.1).
+    /// The stream is over for us. If its reply is complete and its request is not, then what is
+    /// left is to be reset as soon as the reply is out (RFC 9113 section 8.1).
     pub(super) fn into_unread(self) -> Option<SendStream<Bytes>> {
         match self.sender {
             Sender::Body(stream) if self.reply_ended && !self.request_ended => Some(stream),

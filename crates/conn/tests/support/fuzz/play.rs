@@ -423,7 +423,8 @@ impl Player {
     }
 }
 
-/// Runs `check` on `case`, and ends the process if that does not come to an end: a loop without end is a failure that no assertion sees.
+/// Runs `check` on `case`, and ends the process if that does not come to an end: a loop without end
+/// is a failure that no assertion sees.
 pub fn guard<T>(case: &Case, check: impl FnOnce() -> T) -> T {
     static BEGUN: Mutex<Vec<(u64, String)>> = Mutex::new(Vec::new());
     static WATCHING: Once = Once::new();
