@@ -310,8 +310,9 @@ impl OpenSum {
             None => (tally.requests, 0, &tally.latencies),
         };
         let delayed = stops.in_flight + due_delayed;
-        let (p99_ns, open) = (latency.quantile_ns(0.99), plan.pace != Pace::Closed);
-        (delayed, stops.invalid(window_ns, (delayed, requests), p99_ns, open))
+        let (requests, open) = ((delayed, requests), plan.pace != Pace::Closed);
+        let quantile_ns = |quantile| latency.quantile_ns(quantile);
+        (delayed, stops.invalid(window_ns, requests, quantile_ns, open))
     }
 
     /// What an open loop adds to the outcome, and the latency: the closed loop's if there is none.
