@@ -34,6 +34,12 @@ pub(crate) enum Deadline {
 
 const COUNT: usize = Deadline::Drain as usize + 1;
 
+impl Deadline {
+    /// Those that more input, or its end, moves or makes pointless.
+    pub(crate) const OF_INPUT: [Deadline; 5] =
+        [Deadline::Idle, Deadline::Head, Deadline::Body, Deadline::Handshake, Deadline::Linger];
+}
+
 /// The deadlines of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
@@ -72,6 +78,10 @@ impl Deadlines {
         self.set & 1 << deadline as u16 != 0
     }
 
+    pub(crate) fn is_due(&self, deadline: Deadline, now: Instant) -> bool {
+        self.is_set(deadline) && self.at[deadline as usize].is_some_and(|at| at <= now)
+    }
+
     pub(crate) fn earliest(&self) -> Option<Instant> {
         let mut earliest = None;
         let mut rest = self.set;
@@ -99,9 +109,7 @@ impl Deadlines {
             Deadline::Linger,
             Deadline::Drain,
         ];
-        let is_due =
-            |&d: &Deadline| self.is_set(d) && self.at[d as usize].is_some_and(|at| at <= now);
-        let due = ALL.into_iter().find(is_due)?;
+        let due = ALL.into_iter().find(|&deadline| self.is_due(deadline, now))?;
         self.clear(due);
         Some(due)
     }

@@ -6,7 +6,8 @@
 //!   bytes arrived         -> receive(bytes, now)    all are taken; the slice may be reused at once
 //!   peer stopped sending  -> receive_eof(now)
 //!   bytes left            -> sent(n, now)           n = a prefix of slices() or chunks()
-//!   deadline passed       -> timeout(now)           early or repeated calls are harmless
+//!   deadline passed       -> timeout(now)           early or repeated calls are harmless;
+//!                                                   if input_is_late(now): read once before it
 //!   file bytes were read  -> file_read(bytes, now)  answers wants().file
 //!   they cannot be read   -> file_failed(now)       answers wants().file
 //!   FIN was sent          -> shutdown_done(now)     answers wants().shutdown
@@ -294,6 +295,18 @@ impl Conn {
             }
         }
         self.settle(now);
+    }
+
+    /// Whether a deadline is due that input would have moved. The driver may have been busy with
+    /// others, or the process stopped, while that input came in time: so it reads once more before
+    /// it calls [`Conn::timeout`]. Once only, or a peer that floods could put a deadline off for
+    /// ever.
+    pub fn input_is_late(&self, now: Instant) -> bool {
+        let due = |deadline| self.deadlines.is_due(deadline, now);
+        // To HTTP/2 one deadline stands for all that its streams wait for: bodies, windows.
+        let streams = matches!(self.state, State::Http2(_)) && due(Deadline::Reply);
+        let read = self.wants().is_some_and(|wants| wants.read);
+        read && (streams || Deadline::OF_INPUT.into_iter().any(due))
     }
 
     /// The bytes that [`Wants::file`] asked for, or fewer: the rest is asked for again.

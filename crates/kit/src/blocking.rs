@@ -8,7 +8,7 @@
 //! thread that waits for others and writes (`duplex.rs`), and the first only reads from then on.
 //! That is the smallest condition: with nobody there who could ring, nothing needs to be heard.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -19,7 +19,7 @@ use conn::{Address, Conn, Doorbell, Wants};
 
 use crate::bell::Bell;
 use crate::peer::write_output;
-use crate::{Stop, Tracked, Worker, duplex};
+use crate::{Stop, Tracked, Worker, duplex, receive_now};
 
 /// SO_RCVTIMEO may stay longer than it should be by one part in this many. The idle deadline of
 /// every request is the same time away, less the moments since it was set, so this saves a
@@ -102,7 +102,7 @@ impl<'w> Conversation<'w> {
             }
             let Some(wants) = self.conn.wants() else { return false };
             if wants.deadline.is_some_and(|at| at <= self.now) {
-                self.conn.timeout(self.now);
+                self.late(scratch);
             } else if let Some(part) = &wants.file {
                 match self.worker.files.read(part) {
                     Ok(bytes) => self.conn.file_read(bytes, self.now),
@@ -151,6 +151,20 @@ impl<'w> Conversation<'w> {
         let result = (&*self.stream).read(scratch);
         self.tracked.set_idle(false);
         self.now = Instant::now();
+        self.received(result, scratch);
+    }
+
+    /// A deadline is due. This thread may have been stopped or busy while bytes came in time.
+    fn late(&mut self, scratch: &mut [u8]) {
+        if self.conn.input_is_late(self.now) {
+            let result = receive_now(&*self.stream, scratch);
+            self.now = Instant::now();
+            self.received(result, scratch);
+        }
+        self.conn.timeout(self.now);
+    }
+
+    fn received(&mut self, result: io::Result<usize>, scratch: &[u8]) {
         match result {
             // Ended by the server's own stop: that is no word of the peer's. Once only: after it
             // every read says 0, and the connection must not wait for more.

@@ -38,6 +38,7 @@ pub use peer::{Peer, Readiness, Turn};
 pub use peers::{Peers, Token};
 pub use run::run;
 pub use stop::{Stop, Tracked};
+pub use sys::receive_now;
 pub use timers::{Armed, Timers};
 pub use worker::Worker;
 

@@ -100,6 +100,10 @@ impl Peer {
         for _ in 0..STEPS_PER_TURN_MAX {
             let Some(wants) = self.conn.wants() else { return Turn::Closed };
             if wants.deadline.is_some_and(|at| at <= now) {
+                if self.conn.input_is_late(now) {
+                    // Whatever the wait has said: it may have come since, and still in time.
+                    now = self.read(now, scratch);
+                }
                 self.conn.timeout(now);
             } else if let Some(part) = &wants.file {
                 match files.read(part) {

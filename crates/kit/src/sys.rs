@@ -1,12 +1,11 @@
-//! The system calls for which neither std nor nix has a safe form that fits: the only `unsafe`
-//! here.
+//! The system calls for which neither std nor nix has a form that fits: the only `unsafe` here.
 
 use std::fs::File;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-use nix::sys::socket::{SockFlag, accept4};
+use nix::sys::socket::{MsgFlags, SockFlag, accept4, recv};
 
 /// accept4(2). `nonblocking` is not inherited from the listener, so it is asked for here, which
 /// saves an fcntl(2) per connection.
@@ -15,6 +14,14 @@ pub(crate) fn accept(listener: &impl AsFd, nonblocking: bool) -> io::Result<TcpS
     let fd = accept4(listener.as_fd().as_raw_fd(), SockFlag::SOCK_CLOEXEC | nonblock)?;
     // SAFETY: the descriptor was just returned by the kernel; nobody else owns it.
     Ok(TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// recv(2) that does not wait, whatever the socket: EAGAIN where nothing is there.
+///
+/// # Errors
+/// What recv(2) says.
+pub fn receive_now(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(recv(socket.as_fd().as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?)
 }
 
 /// pread(2) of up to `len` bytes into fresh memory, which is not zeroed first.

@@ -121,7 +121,7 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
         }
         let Some(wants) = conn.wants() else { return };
         if wants.deadline.is_some_and(|at| at <= now) {
-            conn.timeout(now);
+            late(&stream, &mut conn, now);
         } else if let Some(part) = wants.file {
             match read_file(&worker, part).await {
                 Ok(bytes) => conn.file_read(bytes, now),
@@ -144,6 +144,20 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
         now = Instant::now();
     }
     // ANCHOR_END: wait
+}
+
+/// A deadline is due. Other tasks may have kept the thread while bytes came in time, and the
+/// runtime, which learns of them by its own wait, may not know yet: so the kernel is asked.
+fn late(stream: &TcpStream, conn: &mut Conn, now: Instant) {
+    if conn.input_is_late(now) {
+        SCRATCH.with_borrow_mut(|scratch| match kit::receive_now(stream, scratch) {
+            Ok(0) => conn.receive_eof(Instant::now()),
+            Ok(n) => conn.receive(&scratch[..n], Instant::now()),
+            // EAGAIN: it is late. Whatever else it is, the task's own read will be told.
+            Err(_) => {}
+        });
+    }
+    conn.timeout(now);
 }
 
 /// Waits until bytes can move in a direction that is wanted, and moves some.

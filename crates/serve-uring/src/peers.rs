@@ -44,6 +44,8 @@ pub(crate) struct Peer {
     pub(crate) received: bool,
     /// The last of them left the socket empty.
     pub(crate) emptied: bool,
+    /// A deadline is due, and the kernel has been given one more round to bring what came in time.
+    pub(crate) late: bool,
     armed: Armed,
     queued: bool,
 }
@@ -56,7 +58,11 @@ impl Peer {
     /// Does what is due and what takes no time, and says what the connection then waits for.
     pub(crate) fn wants(&mut self, now: Instant) -> Option<Wants> {
         let mut wants = self.conn.wants()?;
-        if wants.deadline.is_some_and(|at| at <= now) {
+        let due = wants.deadline.is_some_and(|at| at <= now);
+        // What has arrived since the wait began to return becomes a completion in the next one,
+        // which does not sleep, because the deadline stays due.
+        self.late = due && !self.late && self.conn.input_is_late(now);
+        if due && !self.late {
             self.conn.timeout(now);
             wants = self.conn.wants()?;
         }
@@ -162,6 +168,7 @@ impl Peers {
             reading_file: false,
             received: true,
             emptied: false,
+            late: false,
             armed: Armed::default(),
             queued: false,
         });
