@@ -10,20 +10,22 @@
 //!
 //! Man pages: epoll(7). UNP figure 6.3; the tokio crate's documentation.
 
+mod wake;
+
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use conn::{Address, Conn, Doorbell, FileRead, Wants};
 use kit::{Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Values, Worker, Workers};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
+use wake::{Alarm, Bell};
 
 /// What `--help` and `--describe` say.
 pub const MODEL: Model = Model {
@@ -197,58 +199,6 @@ fn write(stream: Pin<&mut TcpStream>, cx: &mut Context, conn: &mut Conn) -> Poll
 async fn read_file(worker: &Arc<Worker>, part: FileRead) -> io::Result<bytes::Bytes> {
     let worker = Arc::clone(worker);
     tokio::task::spawn_blocking(move || worker.files.read(&part)).await?
-}
-
-/// The bell of one task: the runtime's own way to wake it from any thread.
-#[derive(Default)]
-struct Bell {
-    rung: AtomicBool,
-    /// Keeps a notification that nobody waits for yet, so a ring between look and wait is not lost.
-    notify: Notify,
-}
-
-impl Bell {
-    fn take_rung(&self) -> bool {
-        self.rung.load(SeqCst) && self.rung.swap(false, SeqCst)
-    }
-}
-
-impl Doorbell for Bell {
-    fn ring(&self, _token: u64) {
-        if !self.rung.swap(true, SeqCst) {
-            self.notify.notify_one();
-        }
-    }
-}
-
-/// A timer that is only moved when it would come too late: the idle deadline moves with every
-/// request, and a runtime timer takes a lock to be moved.
-struct Alarm {
-    sleep: Pin<Box<tokio::time::Sleep>>,
-    at: Instant,
-}
-
-impl Alarm {
-    /// Deadlines further away than this are looked at again when it is over.
-    const FAR: Duration = Duration::from_secs(60 * 60);
-
-    fn new(now: Instant) -> Alarm {
-        let at = now + Self::FAR;
-        Alarm { sleep: Box::pin(tokio::time::sleep_until(at.into())), at }
-    }
-
-    fn set(&mut self, deadline: Option<Instant>) {
-        let fired = self.sleep.is_elapsed();
-        let wanted = deadline.unwrap_or_else(|| Instant::now() + Self::FAR);
-        if fired || wanted < self.at {
-            self.at = wanted;
-            self.sleep.as_mut().reset(wanted.into());
-        }
-    }
-
-    async fn wait(&mut self) {
-        self.sleep.as_mut().await;
-    }
 }
 
 fn runtime(worker: &Worker) -> io::Result<Runtime> {
