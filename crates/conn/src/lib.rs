@@ -12,7 +12,8 @@
 //!   they cannot be read   -> file_failed(now)       answers wants().file
 //!   FIN was sent          -> shutdown_done(now)     answers wants().shutdown
 //!   its bell was rung     -> woken(now)             another connection has something for it
-//!   the server is to stop -> drain(now)             what is in flight is finished
+//!   the server is to stop -> drain(n, now)          n = bytes that lie in the socket by then; they
+//!                                                   and what is in flight are answered
 //!   the socket failed     -> abort()
 //!   after any of these    -> ask wants() again; None means close the socket
 //! ```
@@ -133,6 +134,10 @@ pub struct Conn {
     phase: Phase,
     outcome: Outcome,
     eof: bool,
+    /// Bytes that lay in the socket when the server was told to stop, and have not come in yet;
+    /// `None`: it was not told.
+    unread: Option<usize>,
+    /// They have come in: what follows them is not answered any more.
     draining: bool,
 }
 
@@ -197,6 +202,7 @@ impl Conn {
             phase: Phase::Open,
             outcome: Outcome::Completed,
             eof: false,
+            unread: None,
             draining: false,
         };
         if unusable {
@@ -211,10 +217,20 @@ impl Conn {
         if self.phase != Phase::Open || bytes.is_empty() {
             return;
         }
+        let stopping = self.unread.is_some() && !self.draining;
+        if let Some(unread) = &mut self.unread {
+            *unread = unread.saturating_sub(bytes.len());
+            // Before the last of them are looked at, so that the last reply can say that it is.
+            self.draining |= self.is_all_read();
+        }
         if self.tls.is_some() {
             self.receive_sealed(bytes, now);
         } else {
             self.receive_plain(bytes, now);
+        }
+        if stopping {
+            // Bytes that hold nothing for the protocol (a part of a record of TLS) have not told it.
+            self.begin_draining(now);
         }
         self.settle(now);
     }
@@ -238,6 +254,7 @@ impl Conn {
     /// The peer sent FIN: there will be no more input. What was asked before is still answered.
     pub fn receive_eof(&mut self, now: Instant) {
         self.eof = true;
+        self.unread = self.unread.and(Some(0));
         match self.phase {
             Phase::Open => {
                 self.advance_stash(now);
@@ -359,18 +376,33 @@ impl Conn {
         }
     }
 
-    /// The server is to stop: finish the request in flight, begin no other, close. Whatever is
-    /// left after [`Limits::drain_timeout_ms`] is cut.
-    pub fn drain(&mut self, now: Instant) {
-        if self.draining || self.phase == Phase::Closed {
+    /// The server is to stop: finish the request in flight and those that lie in the socket
+    /// (`unread` bytes: FIONREAD, tcp(7)), begin no other, close. Whatever is left after
+    /// [`Limits::drain_timeout_ms`] is cut. Only the first call counts.
+    pub fn drain(&mut self, unread: usize, now: Instant) {
+        if self.unread.is_some() || self.phase == Phase::Closed {
             return;
         }
-        self.draining = true;
+        self.unread = Some(if self.eof { 0 } else { unread });
         self.deadlines.set(Deadline::Drain, now + self.service.limits.drain_timeout());
-        if self.phase == Phase::Open {
-            self.advance_stash(now);
-        }
+        self.begin_draining(now);
         self.settle(now);
+    }
+
+    /// Whether the server was told to stop, and all that had arrived by then has come in. A
+    /// handshake that has begun is finished: its request is often right behind it.
+    fn is_all_read(&self) -> bool {
+        let handshaking = self.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
+        self.unread == Some(0) && !handshaking
+    }
+
+    fn begin_draining(&mut self, now: Instant) {
+        if self.is_all_read() {
+            self.draining = true;
+            if self.phase == Phase::Open {
+                self.advance_stash(now);
+            }
+        }
     }
 
     /// The socket failed (reset, unreachable, write error): there is nobody to talk to.

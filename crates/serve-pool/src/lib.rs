@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use kit::{
-    Accepted, Conversation, Flavour, Model, Place, Serves, Slot, Slots, THREAD_SCRATCH_BYTES,
+    Accepted, Accepting, Conversation, Flavour, Model, Place, Serves, Slot, Slots, THREAD_SCRATCH_BYTES,
     Values, Worker, Workers,
 };
 
@@ -57,12 +57,14 @@ pub fn serve(worker: Worker) -> io::Result<()> {
         .inspect_err(|_| {
             queue.close();
         })?;
+    let accepting = Accepting::new(&worker);
     // ANCHOR: wait
     while let Some(slot) = slots.acquire() {
-        match worker.listener.accept()? {
+        match accepting.next()? {
             Accepted::Peer(stream) => queue.push(stream, slot),
             Accepted::Exhausted => worker.stop.sleep(kit::EXHAUSTED_PAUSE),
             Accepted::Nobody => {}
+            Accepted::Empty => break,
         }
     }
     // ANCHOR_END: wait

@@ -21,12 +21,12 @@ use std::time::Instant;
 
 use conn::{Address, Conn, Doorbell, FileRead, Wants};
 use kit::{
-    AcceptError, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Values, Worker, Workers,
+    AcceptError, Accepted, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Values, Worker, Workers,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
 use wake::{Alarm, Bell};
 
 /// What `--help` and `--describe` say.
@@ -51,6 +51,9 @@ pub const MODEL: Model = Model {
     }],
     unavailable: Model::ALWAYS,
 };
+
+/// The right to have one connection; given back when dropped.
+type Slot = Result<OwnedSemaphorePermit, AcquireError>;
 
 thread_local! {
     /// The receive buffer, one per thread: a task owns none while it waits.
@@ -84,15 +87,7 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
             biased;
             _ = &mut stop_signal => break,
             (slot, accepted) = next => match accepted {
-                Ok((stream, _)) => {
-                    let conversation = converse(stream, Arc::clone(&worker), stopping.clone());
-                    tokio::spawn(async move {
-                        conversation.await;
-                        drop(slot);
-                    });
-                }
-                // The server's own shutdown(2), seen before its stop signal.
-                Err(_) if worker.stop.requested() => break,
+                Ok((stream, _)) => spawn(stream, &worker, &stopping, slot),
                 Err(error) => match worker.listener.accept_error(error)? {
                     AcceptError::Passing => {}
                     AcceptError::Exhausted => tokio::time::sleep(kit::EXHAUSTED_PAUSE).await,
@@ -102,11 +97,40 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
     }
     // Nobody is left to hear it if no connection is open.
     let _ = stop.send(true);
-    drop(listener);
+    empty_queue(&worker, &slots, &stopping).await?;
     // Every slot back means that every conversation has ended.
     let all = u32::try_from(worker.conns_max).unwrap_or(u32::MAX);
     let _ = slots.acquire_many(all).await;
     Ok(())
+}
+
+/// The server stops: takes those who came before, as there is room for them. The runtime learns of
+/// newcomers by its own wait, and may not know of all: so the kernel is asked.
+async fn empty_queue(
+    worker: &Arc<Worker>,
+    slots: &Arc<Semaphore>,
+    stopping: &watch::Receiver<bool>,
+) -> io::Result<()> {
+    while let Some(end) = worker.stop.ends_at().filter(|end| *end > Instant::now()) {
+        let slot = Arc::clone(slots).acquire_owned();
+        let Ok(slot) = tokio::time::timeout_at(end.into(), slot).await else { break };
+        match worker.listener.accept()? {
+            Accepted::Peer(stream) => spawn(TcpStream::from_std(stream)?, worker, stopping, slot),
+            Accepted::Exhausted => tokio::time::sleep(kit::EXHAUSTED_PAUSE).await,
+            Accepted::Nobody => {}
+            Accepted::Empty => break,
+        }
+    }
+    worker.listener.shutdown();
+    Ok(())
+}
+
+fn spawn(stream: TcpStream, worker: &Arc<Worker>, stop: &watch::Receiver<bool>, slot: Slot) {
+    let conversation = converse(stream, Arc::clone(worker), stop.clone());
+    tokio::spawn(async move {
+        conversation.await;
+        drop(slot);
+    });
 }
 
 /// One connection, from its first byte to its end.
@@ -115,12 +139,16 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
     let bell = Arc::new(Bell::default());
     let mut conn = worker.conn(Address::new(Arc::clone(&bell) as Arc<dyn Doorbell>, 0), now);
     let mut alarm = Alarm::new(now);
+    let mut draining = false;
     // ANCHOR: wait
     loop {
         // Asked at every turn, like the clock: a socket that is always ready starves the branches
         // below it.
-        if let Some(at) = worker.stop.requested_at() {
-            conn.drain(at);
+        if let Some(at) = worker.stop.requested_at()
+            && !draining
+        {
+            draining = true;
+            conn.drain(kit::unread(&stream), at);
         }
         if bell.take_rung() {
             conn.woken(now);

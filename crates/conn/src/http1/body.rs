@@ -55,6 +55,15 @@ enum State {
 }
 
 impl Body {
+    /// Whether all of `input`, which begins with what is left of this body, belongs to it, so that
+    /// no other request is behind it. Where that cannot be known the answer is no.
+    pub(super) fn reaches_over(&self, input: &[u8]) -> bool {
+        match self {
+            Body::Length(left) => input.len() as u64 <= *left,
+            Body::Chunked(_) => input.is_empty(),
+        }
+    }
+
     pub(super) fn chunked() -> Body {
         Body::Chunked(Chunked { state: State::SizeStart, total: 0, ignored: 0 })
     }

@@ -128,7 +128,7 @@ impl Http1 {
         {
             cx.deadlines.clear(Deadline::Head);
             cx.deadlines.clear(Deadline::Idle);
-            return Ok(match self.begin(cx, &head, &input[..len])? {
+            return Ok(match self.begin(cx, &head, input.split_at(len))? {
                 Some(websocket) => Step::Become(len, State::WebSocket(websocket)),
                 None => Step::Used(len),
             });
@@ -155,12 +155,12 @@ impl Http1 {
     }
 
     /// A head is complete: choose the reply, and begin it; or the connection becomes a WebSocket.
-    /// `bytes` is what `head` was parsed from.
+    /// `bytes` is what `head` was parsed from, and what is behind it.
     fn begin(
         &mut self,
         cx: &mut Context,
         head: &Head,
-        bytes: &[u8],
+        (bytes, behind): (&[u8], &[u8]),
     ) -> Result<Option<Box<WebSocket>>, Reject> {
         let limits = &cx.service.limits;
         let body = match head.framing {
@@ -172,7 +172,8 @@ impl Http1 {
         };
         self.requests += 1;
         let last = limits.keepalive_requests_max;
-        let retire = cx.draining || (last != 0 && self.requests >= last);
+        let retire =
+            cx.draining && body.reaches_over(behind) || (last != 0 && self.requests >= last);
         // The peer may send the body that it announced, or may not, now that it gets a final status
         // instead of 100: where a next request would begin cannot be known.
         let unwanted =
@@ -218,7 +219,7 @@ impl Http1 {
     /// Inside a request: take body bytes, produce reply bytes, finish when both are complete.
     fn exchange_step(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
         let Some(exchange) = &mut self.exchange else { return Ok(Step::Used(0)) };
-        if cx.draining {
+        if cx.draining && exchange.body.reaches_over(input) {
             exchange.retire();
         }
         let used = if exchange.body.is_complete() {
@@ -316,7 +317,8 @@ enum Step {
 }
 
 impl Exchange {
-    /// The server is to stop: a reply whose head is not out yet can still say that it is the last.
+    /// The server is to stop, and no other request has come behind this one: a reply whose head is
+    /// not out yet can still say that it is the last.
     fn retire(&mut self) {
         if let Reply::Echo { head_sent: false, .. } | Reply::Delayed { .. } = self.reply {
             self.persistence = Persistence::Close;
