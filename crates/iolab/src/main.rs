@@ -11,6 +11,7 @@ mod export;
 mod failure;
 #[cfg(test)]
 mod fixture;
+mod hostile;
 mod instrument;
 mod load_command;
 mod report;
@@ -48,6 +49,8 @@ enum Command {
     Export(export::Arguments),
     /// Test the instrument on itself: servers with known faults, identical servers, other tools.
     CheckInstrument(instrument::Arguments),
+    /// Measure what an honest client notices of a hostile one beside it.
+    Hostile(hostile::Arguments),
     /// Say what this machine allows, and what to do about what it does not.
     Doctor(doctor::Arguments),
     /// Print the JSON schema of a result file (version 2), or of instrument.json.
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::CheckInstrument(arguments) => instrument::run(&arguments),
+        Command::Hostile(arguments) => hostile::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Schema(arguments) => export::schema(&arguments),
     };
