@@ -139,6 +139,9 @@ pub struct Conn {
     unread: Option<usize>,
     /// They have come in: what follows them is not answered any more.
     draining: bool,
+    /// Bytes of the input that came before that, or with the last of it, and that the protocol has
+    /// not used yet.
+    promised: usize,
 }
 
 /// What a protocol may touch while it works on input.
@@ -149,7 +152,10 @@ struct Context<'a> {
     deadlines: &'a mut Deadlines,
     now: Instant,
     eof: bool,
+    /// The server is to stop: what begins beyond the first `promised` bytes of the input is not
+    /// answered any more.
     draining: bool,
+    promised: usize,
 }
 
 /// What a protocol says after it has worked on input.
@@ -204,6 +210,7 @@ impl Conn {
             eof: false,
             unread: None,
             draining: false,
+            promised: usize::MAX,
         };
         if unusable {
             conn.close(Outcome::HandshakeFailed);
@@ -229,7 +236,6 @@ impl Conn {
             self.receive_plain(bytes, now);
         }
         if stopping {
-            // Bytes that hold nothing for the protocol (a part of a record of TLS) have not told it.
             self.begin_draining(now);
         }
         self.settle(now);
@@ -399,6 +405,7 @@ impl Conn {
     fn begin_draining(&mut self, now: Instant) {
         if self.is_all_read() {
             self.draining = true;
+            self.promised = self.stash.len();
             if self.phase == Phase::Open {
                 self.advance_stash(now);
             }
@@ -477,9 +484,11 @@ impl Conn {
                 now,
                 eof: self.eof,
                 draining: self.draining,
+                promised: self.promised,
             };
             let progress = self.state.advance(&mut context, &input[used..]);
             used += progress.used;
+            self.promised = self.promised.saturating_sub(progress.used);
             match progress.then {
                 None => return used,
                 Some(Then::Become(state)) => self.state = state,

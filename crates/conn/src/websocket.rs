@@ -141,7 +141,8 @@ impl WebSocket {
             cx.deadlines.set(Deadline::Idle, cx.now + cx.service.limits.idle_timeout());
         }
         if end.is_none() {
-            let all_taken = cx.output.len() < cx.service.limits.output_high_water_bytes;
+            let room = cx.output.len() < cx.service.limits.output_high_water_bytes;
+            let all_taken = room || used >= cx.promised;
             end = self.go_on(cx, all_taken);
         }
         if end.is_some() {

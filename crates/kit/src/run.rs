@@ -14,8 +14,8 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::args::{self, Setup};
 use crate::listener::Waiting;
-use crate::usage::Process;
 use crate::stop::WAKE_INTERVAL;
+use crate::usage::Process;
 use crate::{Files, Listener, Model, Stop, Worker, describe, sys, tls};
 
 /// Descriptors that are not connections: standard streams, listener, epoll, eventfd, ring, the

@@ -14,8 +14,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use kit::{
-    Accepted, Accepting, Conversation, Flavour, Model, Place, Serves, Slot, Slots, THREAD_SCRATCH_BYTES,
-    Values, Worker, Workers,
+    Accepted, Accepting, Conversation, Flavour, Model, Place, Serves, Slot, Slots,
+    THREAD_SCRATCH_BYTES, Values, Worker, Workers,
 };
 
 /// What `--help` and `--describe` say.

@@ -8,7 +8,9 @@
 
 use std::io;
 
-use kit::{Accepted, Accepting, Conversation, Model, Place, SCRATCH_BYTES, Serves, Worker, Workers};
+use kit::{
+    Accepted, Accepting, Conversation, Model, Place, SCRATCH_BYTES, Serves, Worker, Workers,
+};
 
 /// What `--help` and `--describe` say.
 pub const MODEL: Model = Model {

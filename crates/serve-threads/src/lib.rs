@@ -12,8 +12,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use kit::{
-    Accepted, Accepting, Conversation, Flavour, Model, Place, Serves, Slot, Slots, THREAD_SCRATCH_BYTES,
-    Values, Worker, Workers,
+    Accepted, Accepting, Conversation, Flavour, Model, Place, Serves, Slot, Slots,
+    THREAD_SCRATCH_BYTES, Values, Worker, Workers,
 };
 
 /// What `--help` and `--describe` say.

@@ -21,7 +21,8 @@ use std::time::Instant;
 
 use conn::{Address, Conn, Doorbell, FileRead, Wants};
 use kit::{
-    AcceptError, Accepted, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Values, Worker, Workers,
+    AcceptError, Accepted, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Values,
+    Worker, Workers,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};

@@ -266,7 +266,7 @@ impl Peers {
 
     /// How long the wait may last: zero while somebody may run, `None` without any deadline.
     pub(crate) fn wait_timeout(&self, now: Instant) -> Option<Duration> {
-        if !self.runnable.is_empty() || self.empties_queue() {
+        if !self.runnable.is_empty() || self.empties_queue() || self.finished() {
             return Some(Duration::ZERO);
         }
         let wake_at = [self.timers.earliest(), self.exhausted_until].into_iter().flatten().min()?;

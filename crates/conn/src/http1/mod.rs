@@ -88,8 +88,8 @@ impl Http1 {
                 return Progress { used, then: None };
             }
             let step = match &self.exchange {
-                None => self.next_request(cx, &input[used..]),
-                Some(_) => self.exchange_step(cx, &input[used..]),
+                None => self.next_request(cx, &input[used..], promised(cx, input, used)),
+                Some(_) => self.exchange_step(cx, &input[used..], promised(cx, input, used)),
             };
             match step {
                 Ok(Step::Used(n)) => used += n,
@@ -108,7 +108,16 @@ impl Http1 {
     }
 
     /// Between two requests: parse a head, or say why there is none.
-    fn next_request(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
+    /// `promised`: of `input`, see [`Context::promised`].
+    fn next_request(
+        &mut self,
+        cx: &mut Context,
+        input: &[u8],
+        promised: usize,
+    ) -> Result<Step, Reject> {
+        if cx.draining && promised == 0 && !cx.eof {
+            return Ok(Step::Close(Close { linger: true, outcome: Outcome::Retired }));
+        }
         if !self.settled && input.first() == Some(&PREFACE[0]) {
             if input.starts_with(PREFACE) {
                 let http2 = State::Http2(Box::new(Http2::new(cx.service)));
@@ -128,10 +137,12 @@ impl Http1 {
         {
             cx.deadlines.clear(Deadline::Head);
             cx.deadlines.clear(Deadline::Idle);
-            return Ok(match self.begin(cx, &head, input.split_at(len))? {
-                Some(websocket) => Step::Become(len, State::WebSocket(websocket)),
-                None => Step::Used(len),
-            });
+            return Ok(
+                match self.begin(cx, &head, &input[..len], &input[len..promised.max(len)])? {
+                    Some(websocket) => Step::Become(len, State::WebSocket(websocket)),
+                    None => Step::Used(len),
+                },
+            );
         }
         self.wait_for_head(cx, input)
     }
@@ -155,12 +166,13 @@ impl Http1 {
     }
 
     /// A head is complete: choose the reply, and begin it; or the connection becomes a WebSocket.
-    /// `bytes` is what `head` was parsed from, and what is behind it.
+    /// `bytes` is what `head` was parsed from, `behind` what follows and was promised an answer.
     fn begin(
         &mut self,
         cx: &mut Context,
         head: &Head,
-        (bytes, behind): (&[u8], &[u8]),
+        bytes: &[u8],
+        behind: &[u8],
     ) -> Result<Option<Box<WebSocket>>, Reject> {
         let limits = &cx.service.limits;
         let body = match head.framing {
@@ -217,9 +229,14 @@ impl Http1 {
     }
 
     /// Inside a request: take body bytes, produce reply bytes, finish when both are complete.
-    fn exchange_step(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
+    fn exchange_step(
+        &mut self,
+        cx: &mut Context,
+        input: &[u8],
+        promised: usize,
+    ) -> Result<Step, Reject> {
         let Some(exchange) = &mut self.exchange else { return Ok(Step::Used(0)) };
-        if cx.draining && exchange.body.reaches_over(input) {
+        if cx.draining && exchange.body.reaches_over(&input[..promised]) {
             exchange.retire();
         }
         let used = if exchange.body.is_complete() {
@@ -303,6 +320,11 @@ impl Http1 {
         routes::put_refusal(&mut out, status, sentence, head_only);
         close
     }
+}
+
+/// How much of what is left of `input` behind its first `used` bytes was promised an answer.
+fn promised(cx: &Context, input: &[u8], used: usize) -> usize {
+    cx.promised.min(input.len()).saturating_sub(used)
 }
 
 /// What one step of the protocol came to.

@@ -152,5 +152,6 @@ fn own<'a>(
         now: cx.now,
         eof,
         draining: cx.draining,
+        promised: usize::MAX,
     }
 }
