@@ -72,8 +72,8 @@ enum Look {
     Done,
 }
 
-/// Serves the connection to its end: the calling thread reads, a new one writes. Where the system
-/// has no thread left the connection is cut: that is the model's limit, and others go on.
+/// Serves the connection to its end: the calling thread reads, a new one writes. Where it cannot be
+/// started, although it was counted, the connection is cut, and others go on.
 pub(crate) fn converse(conversation: Conversation, scratch: &mut [u8]) {
     let Conversation { worker, stream, tracked, bell, conn, .. } = conversation;
     let look = Look::NotNeeded;
@@ -90,7 +90,7 @@ pub(crate) fn converse(conversation: Conversation, scratch: &mut [u8]) {
     thread::scope(|scope| {
         match conversation_thread().spawn_scoped(scope, || duplex.write_to_the_end()) {
             Ok(_) => duplex.read_to_the_end(scratch),
-            Err(_) => duplex.lock().conn.abort(),
+            Err(_) => duplex.lock().conn.exhausted(),
         }
     });
     // ANCHOR_END: duplex

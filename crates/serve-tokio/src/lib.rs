@@ -10,6 +10,7 @@
 //!
 //! Man pages: epoll(7). UNP figure 6.3; the tokio crate's documentation.
 
+mod runtime;
 mod wake;
 
 use std::cell::RefCell;
@@ -24,9 +25,9 @@ use kit::{
     AcceptError, Accepted, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Values,
     Worker, Workers,
 };
+use runtime::{runtime, start_reader, stop_signal};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
 use wake::{Alarm, Bell};
 
@@ -76,9 +77,9 @@ pub fn serve(worker: Worker) -> io::Result<()> {
 
 /// Takes clients while there is room, and gives each a task.
 async fn accept(worker: Arc<Worker>) -> io::Result<()> {
+    start_reader(&worker).await?;
     let listener = TcpListener::from_std(worker.listener.to_std()?)?;
-    let stop_signal = Arc::clone(&worker.stop);
-    let mut stop_signal = tokio::task::spawn_blocking(move || stop_signal.wait());
+    let mut stop_signal = stop_signal(&worker.stop)?;
     let (stop, stopping) = watch::channel(false);
     let slots = Arc::new(Semaphore::new(worker.conns_max));
     loop {
@@ -232,12 +233,4 @@ fn write(stream: Pin<&mut TcpStream>, cx: &mut Context, conn: &mut Conn) -> Poll
 async fn read_file(worker: &Arc<Worker>, part: FileRead) -> io::Result<bytes::Bytes> {
     let worker = Arc::clone(worker);
     tokio::task::spawn_blocking(move || worker.files.read(&part)).await?
-}
-
-fn runtime(worker: &Worker) -> io::Result<Runtime> {
-    let mut builder = match worker.flavour("runtime") {
-        "multi-thread" => Builder::new_multi_thread(),
-        _ => Builder::new_current_thread(),
-    };
-    builder.enable_io().enable_time().build()
 }

@@ -46,7 +46,7 @@ pub fn silent_newcomers_are_closed(variant: &Variant) {
         let clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
         server.signal(Signal::SIGTERM);
         for mut client in clients {
-            // Those in the backlog are reset with the listener.
+            // Those in the backlog are accepted, and have asked for nothing.
             assert!(client.read_until_cut().is_empty());
         }
         let counters = server.wait().counters();
