@@ -183,8 +183,7 @@ fn received(ring: &mut Ring, conn: &mut Conn, result: io::Result<Option<Buffer>>
         Err(error) => match error.raw_os_error() {
             // Bytes came when all buffers were full. By the end of this batch they are given back,
             // and only then does the connection ask again: at once, it would fail again at once.
-            Some(libc::ENOBUFS) => {}
-            Some(libc::ECANCELED) => {}
+            Some(libc::ENOBUFS | libc::ECANCELED) => {}
             _ => conn.abort(),
         },
     }
