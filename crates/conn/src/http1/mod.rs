@@ -44,7 +44,13 @@ pub(crate) struct Http1 {
     requests: u64,
     /// Something has come that is HTTP/1.1's: it cannot become HTTP/2 any more.
     settled: bool,
+    /// Bytes of the empty lines before the next request.
+    empty_bytes: usize,
 }
+
+/// Most bytes of empty lines before a request: RFC 9112 section 2.2 has at least one line skipped.
+/// Lines without end would be input that never becomes a request.
+const EMPTY_BYTES_MAX: usize = 16 * b"\r\n".len();
 
 /// One request and its reply.
 #[derive(Debug)]
@@ -130,21 +136,32 @@ impl Http1 {
         self.settled |= !input.is_empty();
         let skipped = head::empty_lines(input);
         if skipped > 0 {
+            self.empty_bytes += skipped;
+            if self.empty_bytes > EMPTY_BYTES_MAX {
+                return Err(Reject::Malformed("there are too many empty lines before the request"));
+            }
             return Ok(Step::Used(skipped));
         }
-        if !input.is_empty()
-            && let Some((head, len)) = head::parse(input, &cx.service.limits)?
-        {
-            cx.deadlines.clear(Deadline::Head);
-            cx.deadlines.clear(Deadline::Idle);
-            return Ok(
-                match self.begin(cx, &head, &input[..len], &input[len..promised.max(len)])? {
-                    Some(websocket) => Step::Become(len, State::WebSocket(websocket)),
-                    None => Step::Used(len),
-                },
-            );
+        if input.is_empty() {
+            return self.wait_for_head(cx, input);
         }
-        self.wait_for_head(cx, input)
+        let secure = cx.service.common.tls.is_some();
+        match head::parse(input, &cx.service.limits, secure) {
+            Ok(Some((head, len))) => {
+                self.begin(cx, &head, &input[..len], &input[len..promised.max(len)])
+            }
+            Ok(None) => self.wait_for_head(cx, input),
+            Err(Reject::Version) => {
+                let known = head::as_http_1_1(input, &cx.service.limits).ok_or(Reject::Version)?;
+                match head::parse(&known, &cx.service.limits, secure)? {
+                    Some((head, len)) => {
+                        self.begin(cx, &head, &known[..len], &input[len..promised.max(len)])
+                    }
+                    None => self.wait_for_head(cx, &known),
+                }
+            }
+            Err(reject) => Err(reject),
+        }
     }
 
     /// `input` is no whole head yet.
@@ -173,12 +190,12 @@ impl Http1 {
         head: &Head,
         bytes: &[u8],
         behind: &[u8],
-    ) -> Result<Option<Box<WebSocket>>, Reject> {
+    ) -> Result<Step, Reject> {
+        cx.deadlines.clear(Deadline::Head);
+        cx.deadlines.clear(Deadline::Idle);
+        self.empty_bytes = 0;
         let limits = &cx.service.limits;
         let body = match head.framing {
-            Framing::Length(length) if length > limits.body_bytes_max => {
-                return Err(Reject::BodyTooLarge);
-            }
             Framing::Length(length) => Body::Length(length),
             Framing::Chunked => Body::chunked(),
         };
@@ -202,7 +219,8 @@ impl Http1 {
             match upgrade::accept(cx, head, bytes) {
                 Ok(route) => {
                     cx.service.counters.request();
-                    return Ok(Some(Box::new(WebSocket::open(route, cx))));
+                    let websocket = State::WebSocket(Box::new(WebSocket::open(route, cx)));
+                    return Ok(Step::Become(bytes.len(), websocket));
                 }
                 Err(refusal) => upgrade::put_refusal(cx, head, &refusal, persistence),
             }
@@ -225,7 +243,7 @@ impl Http1 {
                 Outcome::Completed
             },
         });
-        Ok(None)
+        Ok(Step::Used(bytes.len()))
     }
 
     /// Inside a request: take body bytes, produce reply bytes, finish when both are complete.
