@@ -113,6 +113,11 @@ impl Tls {
         self.established
     }
 
+    /// True while a handshake is under way.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.begun && !self.established
+    }
+
     /// Encrypts the front of `output`, as far as there is room for ciphertext.
     pub(crate) fn seal(&mut self, output: &mut Output) {
         while !output.is_empty() && self.sealed.len() <= SEALED_BYTES_MAX - RECORD_BYTES_MAX {
@@ -217,7 +222,7 @@ impl Conn {
         let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
         self.service.counters.handshake(resumed);
         self.deadlines.clear(Deadline::Handshake);
-        self.deadlines.set(Deadline::Idle, now + self.service.limits.idle_timeout());
+        self.deadlines.set(Deadline::Idle, now + self.service.limits.idle_timeout(), now);
         let http2 = session.alpn_protocol() == Some(ALPN_HTTP2);
         if http2 && self.service.protocol == Protocol::Http {
             self.state = State::Http2(Box::new(Http2::new(&self.service)));

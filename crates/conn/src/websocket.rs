@@ -116,7 +116,7 @@ impl WebSocket {
                 mail_left: false,
             },
         };
-        cx.deadlines.set(Deadline::Idle, cx.now + cx.service.limits.idle_timeout());
+        cx.set(Deadline::Idle, cx.service.limits.idle_timeout());
         WebSocket { reader: Reader::default(), task, pinged: false, silent: false, closing: false }
     }
 
@@ -138,10 +138,12 @@ impl WebSocket {
         if used > 0 {
             self.pinged = false;
             self.silent = false;
-            cx.deadlines.set(Deadline::Idle, cx.now + cx.service.limits.idle_timeout());
+            cx.set(Deadline::Idle, cx.service.limits.idle_timeout());
         }
         if end.is_none() {
-            end = self.go_on(cx);
+            let room = cx.output.len() < cx.service.limits.output_high_water_bytes;
+            let all_taken = room || used >= cx.promised;
+            end = self.go_on(cx, all_taken);
         }
         if end.is_some() {
             // Leaves the chat: from here on there is nobody who would take mail.
@@ -233,7 +235,9 @@ impl WebSocket {
     }
 
     /// What there is to do without input: mail, the clock, stopping, silence.
-    fn go_on(&mut self, cx: &mut Context) -> Option<Close> {
+    /// `all_taken`: no whole message is left in the input; those that lay in the socket when the
+    /// server was told to stop are answered before it takes its leave.
+    fn go_on(&mut self, cx: &mut Context, all_taken: bool) -> Option<Close> {
         let push_high_water = cx.service.limits.push_high_water_bytes;
         match &mut self.task {
             Task::Clock(ticker) => ticker.tick(cx),
@@ -248,7 +252,7 @@ impl WebSocket {
             }
             Task::Echo | Task::Over => {}
         }
-        if cx.draining && !self.closing {
+        if cx.draining && all_taken && !self.closing {
             frame::put_close(cx.output.tail(), CloseCode::Away, "the server stops");
             // The peer's Close is awaited for as long as the connection may drain.
             self.closing = true;
@@ -261,7 +265,7 @@ impl WebSocket {
     /// Nothing has come for the idle time: asks whether somebody is there, and the next time gives
     /// up (section 5.5.2).
     fn silence(&mut self, cx: &mut Context) -> Option<Close> {
-        cx.deadlines.set(Deadline::Idle, cx.now + cx.service.limits.idle_timeout());
+        cx.set(Deadline::Idle, cx.service.limits.idle_timeout());
         if self.closing || !cx.output.is_empty() {
             // Other deadlines watch those who are ending, and those who are to read.
             return None;
@@ -321,7 +325,7 @@ impl Ticker {
         }
         self.next = self.next.max(due.saturating_add(1));
         let millis = (self.period.as_millis() as u64).saturating_mul(self.next);
-        cx.deadlines.set(Deadline::Push, self.opened + Duration::from_millis(millis));
+        cx.deadlines.set(Deadline::Push, self.opened + Duration::from_millis(millis), cx.now);
     }
 }
 
