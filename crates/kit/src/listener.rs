@@ -247,7 +247,7 @@ mod tests {
         let listener = Listener::bind(address, 1, Waiting::Nonblocking).unwrap().remove(0);
         let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
         assert!(listener.accept_error(invalid()).is_err());
-        assert!(matches!(listener.accept(), Ok(Accepted::Nobody)));
+        assert!(matches!(listener.accept(), Ok(Accepted::Empty)));
         listener.shutdown();
         assert!(matches!(listener.accept(), Ok(Accepted::Nobody)));
         assert_eq!(listener.accept_error(invalid()).ok(), Some(AcceptError::Passing));
