@@ -32,7 +32,8 @@ fn protocols() -> [(Protocol, Vec<&'static [u8]>); 4] {
     const WINDOW: &[u8] = b"\0\0\x04\x08\0\0\0\0\0\x7f\xff\0\0";
     const GET: &[u8] = b"\0\0\x15\x01\x05\0\0\0\x01\x82\x86\x04\x0e/bytes/9000000\x41\x01a";
     let upgrade = b"GET /ws/echo HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: \
-        Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \
+        dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     [
         (Protocol::Echo, vec![b"0123456789".repeat(1_000).leak()]),
         (Protocol::Http, vec![b"GET /bytes/9000000 HTTP/1.1\r\nHost: a\r\n\r\n"]),
