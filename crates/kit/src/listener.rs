@@ -31,7 +31,7 @@ pub(crate) enum Waiting {
     /// Not at all: they say EAGAIN.
     Nonblocking,
     /// Until there is something to say; a send for no longer than this.
-    Blocking { write_timeout: Duration },
+    Blocking { send_timeout: Duration },
 }
 
 /// What came of one accept(2).
@@ -83,8 +83,8 @@ impl Listener {
         let nonblocking = match waiting {
             Waiting::Nonblocking => true,
             // Inherited too, which saves a setsockopt(2) per connection. accept(2) ignores it.
-            Waiting::Blocking { write_timeout } => {
-                socket.set_write_timeout(Some(write_timeout))?;
+            Waiting::Blocking { send_timeout } => {
+                socket.set_write_timeout(Some(send_timeout))?;
                 false
             }
         };

@@ -261,6 +261,7 @@ fn limit_cases() -> Vec<Case> {
         in_time::beside_work,
         in_time::while_stopped,
         in_time::while_stopped_in_other_protocols,
+        in_time::slow_reader_is_served,
         accepting::failures_pass,
         accepting::failures_concern_newcomers_only,
         accepting::faults_of_the_server_end_it,
