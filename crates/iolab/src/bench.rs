@@ -13,6 +13,7 @@ pub mod discover;
 mod engine;
 pub mod environment;
 pub mod exchange;
+mod executable;
 mod floor;
 mod keep;
 pub mod plan;
@@ -38,6 +39,8 @@ use crate::failure::{Failure, because};
 use crate::{report, text};
 
 use conduct::Run;
+use discover::Found;
+use executable::Watched;
 use keep::{Keeper, Kept};
 use plan::Cells;
 
@@ -176,8 +179,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     handle_interrupts()?;
     run.keeper.begin(&run.results)?;
     announce(&run);
-    run.measure();
-    finish(&run)
+    let measured = run.measure();
+    let code = finish(&run)?;
+    measured.map(|()| code).map_err(Failure)
 }
 
 /// Writes and prints what was measured. Nothing that fails here keeps the rest from being done.
@@ -316,7 +320,7 @@ fn rounds(arguments: &Arguments, cells: Cells, preset: Settings) -> Result<Setti
 /// Everybody who takes part.
 struct Servers {
     models: Vec<Model>,
-    executables: BTreeMap<String, PathBuf>,
+    executables: BTreeMap<String, Watched>,
     reference: String,
     /// Those who cannot.
     skips: Vec<Skip>,
@@ -355,8 +359,23 @@ fn find_servers(arguments: &Arguments, place: &Path) -> Result<Servers, Failure>
         }
     }
     let models = found.iter().map(|server| server.model.clone()).collect();
-    let executables = found.into_iter().map(|s| (s.model.label, s.executable)).collect();
+    let executables = watched(found);
     Ok(Servers { models, executables, reference, skips, has_floor })
+}
+
+/// Label -> executable.
+fn watched(servers: Vec<Found>) -> BTreeMap<String, Watched> {
+    servers.into_iter().map(|server| (server.model.label.clone(), server.watched())).collect()
+}
+
+/// Whether this is the server of a run that is to go on. Results that are older than the field hold
+/// no executable.
+fn is_the_same(server: &Found, of_run: &Model) -> bool {
+    let executable = match &of_run.executable {
+        Some(_) => server.model.executable.clone(),
+        None => None,
+    };
+    Model { executable, ..server.model.clone() } == *of_run
 }
 
 /// An interrupted run: everything is in its file except where the servers are.
@@ -375,13 +394,14 @@ fn resume(folder: &Path, arguments: &Arguments) -> Result<Run, Failure> {
     if results.floor.is_some() {
         servers.push(floor::found_in(place.path()).map_err(because("the floor cannot be used"))?);
     }
-    if let Some(server) = servers.iter().find(|s| !results.models.contains(&s.model)) {
+    let known = |server: &&Found| results.models.iter().any(|model| is_the_same(server, model));
+    if let Some(server) = servers.iter().find(|server| !known(server)) {
         return Err(Failure(format!(
-            "{} describes itself differently now: start a new run",
+            "{} is another executable now, or describes itself differently: start a new run",
             server.executable.display()
         )));
     }
-    let executables = servers.into_iter().map(|s| (s.model.label, s.executable)).collect();
+    let executables = watched(servers);
     let keeper = Keeper::new(report::folder_of(folder));
     Ok(Run { results, executables, keeper, place })
 }
