@@ -1,5 +1,5 @@
 # Everything that outgrows three lines is a subcommand of iolab.
-.PHONY: build test conformance bench-all bench-quick bench-peers check-instrument report
+.PHONY: build test conformance soak bench-all bench-quick bench-peers check-instrument report
 
 build:
 	cargo build --release --workspace
@@ -11,6 +11,11 @@ test:
 # Suites and clients that others wrote, against every server: Autobahn, nghttp, h2load, curl, chromium. MODELS="epoll uring"
 conformance: build
 	scripts/conformance/run $(MODELS)
+
+# Mixed traffic on every model, then: memory, descriptors, counters. SECONDS=60 for a shorter one, which does not judge memory.
+SECONDS = 600
+soak: build
+	target/release/iolab soak --time $(SECONDS)s
 
 bench-all: build
 	target/release/iolab bench --budget 13m

@@ -15,6 +15,7 @@ mod instrument;
 mod load_command;
 mod report;
 mod responder;
+mod soak;
 mod statistics;
 mod summary;
 mod sys;
@@ -48,9 +49,15 @@ enum Command {
     Export(export::Arguments),
     /// Test the instrument on itself: servers with known faults, identical servers, other tools.
     CheckInstrument(instrument::Arguments),
+    /// Mixed traffic on every model for minutes: memory stays flat, descriptors come back, and the
+    /// servers have counted what their clients have asked.
+    Soak(soak::Arguments),
     /// Say what this machine allows, and what to do about what it does not.
     Doctor(doctor::Arguments),
-    /// Print the JSON schema of a result file (version 2), or of instrument.json.
+    #[command(about = format!(
+        "Print the JSON schema of a result file (version {}), or of instrument.json",
+        record::SCHEMA_VERSION
+    ))]
     Schema(export::SchemaArguments),
 }
 
@@ -67,6 +74,7 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::CheckInstrument(arguments) => instrument::run(&arguments),
+        Command::Soak(arguments) => soak::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Schema(arguments) => export::schema(&arguments),
     };
