@@ -11,6 +11,7 @@ mod export;
 mod failure;
 #[cfg(test)]
 mod fixture;
+mod hostile;
 mod instrument;
 mod load_command;
 mod report;
@@ -52,6 +53,8 @@ enum Command {
     /// Mixed traffic on every model for minutes: memory stays flat, descriptors come back, and the
     /// servers have counted what their clients have asked.
     Soak(soak::Arguments),
+    /// Measure what an honest client notices of a hostile one beside it.
+    Hostile(hostile::Arguments),
     /// Say what this machine allows, and what to do about what it does not.
     Doctor(doctor::Arguments),
     #[command(about = format!(
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Export(arguments) => export::run(&arguments),
         Command::CheckInstrument(arguments) => instrument::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
+        Command::Hostile(arguments) => hostile::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Schema(arguments) => export::schema(&arguments),
     };

@@ -21,7 +21,9 @@ use crate::doubt::Doubt;
 use crate::statistics::{Estimate, Verdict, estimate, log_ratio, median, paired_ratio};
 
 pub use judge::{Arena, Noise, ROUNDS_MIN, is_judged, reach};
-pub use measure::{Figure, KERNEL_STACK_KIB, Rounds, is_plain, merged, rounds, trials};
+pub use measure::{
+    Figure, KERNEL_STACK_KIB, Rounds, is_plain, merged, quantile_us, rounds, trials,
+};
 pub use protocols::{IDLE_CONNECTIONS, IdlePrice, idle_prices, name_of, prices, steps};
 
 /// From this share of its window on, a side counts as busy. The rest is the price of sleeping and

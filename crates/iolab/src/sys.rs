@@ -28,6 +28,13 @@ pub fn null_syscall() {
     unsafe { libc::syscall(libc::SYS_getppid) };
 }
 
+/// Gives the calling thread the lowest priority among those that share time (setpriority(2)).
+pub fn lower_priority() {
+    const LOWEST: libc::c_int = 19;
+    // SAFETY: it takes no pointer. Every process may lower its own priority.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LOWEST) };
+}
+
 /// Sets up a small ring and gives it back at once.
 ///
 /// # Errors

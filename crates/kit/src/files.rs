@@ -99,7 +99,7 @@ impl Files {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> String {
-    let remedy = if crate::is_exhausted(error) {
+    let remedy = if crate::listener::is_exhausted(error) {
         "every file stays open: raise the limit (ulimit -n) or choose a smaller directory"
     } else {
         "choose a directory you may read"

@@ -32,7 +32,7 @@ mod worker;
 
 pub use blocking::{Conversation, Slot, Slots, conversation_thread};
 pub use files::Files;
-pub use listener::{Accepted, Listener, is_exhausted};
+pub use listener::{AcceptError, Accepted, Listener};
 pub use model::{Flavour, Model, Place, Serves, Values, Workers};
 pub use peer::{Peer, Readiness, Turn};
 pub use peers::{Peers, Token};
@@ -53,6 +53,11 @@ pub const THREAD_SCRATCH_BYTES: usize = 16 << 10;
 /// Chunks of output that one writev(2) or sendmsg(2) may carry; more wait for the next. A reply is
 /// one or two.
 pub const SLICES_MAX: usize = 8;
+
+/// Clients that a loop takes from its listener per round, so that a burst of newcomers does not
+/// stop those who are here. One alone would let a loop with ten thousand connections, whose round
+/// takes milliseconds, accept only some hundreds a second.
+pub(crate) const ACCEPTS_PER_ROUND_MAX: usize = 64;
 
 /// How long a listener is left alone when descriptors have run out and none is given back.
 pub const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);

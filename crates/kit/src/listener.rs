@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -20,6 +21,8 @@ const BACKLOG: i32 = 4096;
 pub struct Listener {
     socket: Arc<TcpListener>,
     nonblocking: bool,
+    /// The server has shut it down, so that accept(2) fails with EINVAL.
+    shut_down: Arc<AtomicBool>,
 }
 
 /// How calls on a listener and its connections wait.
@@ -36,13 +39,21 @@ pub(crate) enum Waiting {
 pub enum Accepted {
     /// A new connection.
     Peer(TcpStream),
-    /// Nobody is waiting (EAGAIN).
+    /// Nobody is waiting (EAGAIN), or whoever was first has gone: wait for the listener again.
     Nobody,
-    /// The process or the system has no descriptor or memory left. A level-triggered listener would
-    /// report the waiting client again at once, so the caller must look away for a while.
+    /// See [`AcceptError::Exhausted`].
     Exhausted,
-    /// The listener was shut down: the server is stopping.
-    Stopped,
+}
+
+/// What to do about an accept that failed, where the server goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcceptError {
+    /// It concerned one client only, or nobody: nothing. The next accept is for the next client.
+    Passing,
+    /// The process or the system has no descriptor or memory left, or does not permit it now. The
+    /// client still waits and a level-triggered listener would report it again at once, so the
+    /// caller must look away for a while ([`EXHAUSTED_PAUSE`](crate::EXHAUSTED_PAUSE)).
+    Exhausted,
 }
 
 impl Listener {
@@ -77,7 +88,7 @@ impl Listener {
         };
         socket.set_nonblocking(nonblocking)?;
         socket.listen(BACKLOG)?;
-        Ok(Listener { socket: Arc::new(socket.into()), nonblocking })
+        Ok(Listener { socket: Arc::new(socket.into()), nonblocking, shut_down: Arc::default() })
     }
 
     /// The address with the port that was picked.
@@ -93,22 +104,24 @@ impl Listener {
     /// # Errors
     /// Only what no wait and no retry can mend.
     pub fn accept(&self) -> io::Result<Accepted> {
-        loop {
-            let error = match sys::accept(&self.socket, self.nonblocking) {
-                Ok(stream) => return Ok(Accepted::Peer(stream)),
-                Err(error) => error,
-            };
-            if is_exhausted(&error) {
-                return Ok(Accepted::Exhausted);
-            }
-            match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
-                // The client gave up while it waited; the next one may not have.
-                Errno::ECONNABORTED | Errno::EPROTO | Errno::EINTR => {}
-                Errno::EAGAIN => return Ok(Accepted::Nobody),
-                // shutdown(2) on a listener makes accept(2) say this.
-                Errno::EINVAL => return Ok(Accepted::Stopped),
-                _ => return Err(error),
-            }
+        match sys::accept(&self.socket, self.nonblocking) {
+            Ok(stream) => Ok(Accepted::Peer(stream)),
+            Err(error) => Ok(match self.accept_error(error)? {
+                AcceptError::Passing => Accepted::Nobody,
+                AcceptError::Exhausted => Accepted::Exhausted,
+            }),
+        }
+    }
+
+    /// Sorts what accept(2) on this listener may fail with.
+    ///
+    /// # Errors
+    /// Only what no wait and no retry can mend.
+    pub fn accept_error(&self, error: io::Error) -> io::Result<AcceptError> {
+        match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
+            // The server's own shutdown(2) of the listener makes accept(2) say this.
+            Errno::EINVAL if self.shut_down.load(SeqCst) => Ok(AcceptError::Passing),
+            errno => sort_accept_error(errno).ok_or(error),
         }
     }
 
@@ -122,6 +135,7 @@ impl Listener {
 
     /// Wakes an accept(2) that is blocked on this listener, for good.
     pub(crate) fn shutdown(&self) {
+        self.shut_down.store(true, SeqCst);
         // ENOTCONN is what Linux answers after having done it.
         let _ = socket2::SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Both);
     }
@@ -133,8 +147,32 @@ impl AsFd for Listener {
     }
 }
 
-/// Whether accept(2) failed because the process or the system has no descriptor or memory left.
-pub fn is_exhausted(error: &io::Error) -> bool {
+/// `None` for an error of the program: the same call can never succeed.
+fn sort_accept_error(errno: Errno) -> Option<AcceptError> {
+    match errno {
+        Errno::EBADF | Errno::EFAULT | Errno::EINVAL | Errno::ENOTSOCK | Errno::ENOSYS => None,
+        // Nobody waits, a signal came, or io_uring was told to accept no more.
+        Errno::EAGAIN | Errno::EINTR | Errno::ECANCELED => Some(AcceptError::Passing),
+        // The client gave up while it waited.
+        Errno::ECONNABORTED | Errno::ECONNRESET | Errno::ETIMEDOUT => Some(AcceptError::Passing),
+        // What the network had to say about the new connection; accept(2) has these treated like
+        // EAGAIN.
+        Errno::ENETDOWN
+        | Errno::EPROTO
+        | Errno::ENOPROTOOPT
+        | Errno::EHOSTDOWN
+        | Errno::ENONET
+        | Errno::EHOSTUNREACH
+        | Errno::EOPNOTSUPP
+        | Errno::ENETUNREACH => Some(AcceptError::Passing),
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM; EPERM and EACCES, by which a firewall or a policy
+        // forbids it; and whatever a kernel may say that no page names: later may be different.
+        _ => Some(AcceptError::Exhausted),
+    }
+}
+
+/// Whether a call failed because the process or the system has no descriptor or memory left.
+pub(crate) fn is_exhausted(error: &io::Error) -> bool {
     let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
     matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
 }
@@ -152,4 +190,54 @@ fn open(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     let _ = socket.set_tcp_congestion(b"reno");
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every error that Linux has a number for: only those of the program itself end the server.
+    #[test]
+    fn accept_errors_are_sorted() {
+        let sorted = |errno| sort_accept_error(Errno::from_raw(errno));
+        let ends = [libc::EBADF, libc::EFAULT, libc::EINVAL, libc::ENOTSOCK, libc::ENOSYS];
+        let passes = [
+            libc::EAGAIN,
+            libc::EINTR,
+            libc::ECANCELED,
+            libc::ECONNABORTED,
+            libc::ECONNRESET,
+            libc::ETIMEDOUT,
+            libc::ENETDOWN,
+            libc::EPROTO,
+            libc::ENOPROTOOPT,
+            libc::EHOSTDOWN,
+            libc::ENONET,
+            libc::EHOSTUNREACH,
+            libc::EOPNOTSUPP,
+            libc::ENETUNREACH,
+        ];
+        for errno in 1..=libc::EHWPOISON {
+            let expected = if ends.contains(&errno) {
+                None
+            } else if passes.contains(&errno) {
+                Some(AcceptError::Passing)
+            } else {
+                Some(AcceptError::Exhausted)
+            };
+            assert_eq!(sorted(errno), expected, "{}", io::Error::from_raw_os_error(errno));
+        }
+    }
+
+    #[test]
+    fn einval_is_passing_only_after_the_servers_own_shutdown() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = Listener::bind(address, 1, Waiting::Nonblocking).unwrap().remove(0);
+        let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
+        assert!(listener.accept_error(invalid()).is_err());
+        assert!(matches!(listener.accept(), Ok(Accepted::Nobody)));
+        listener.shutdown();
+        assert!(matches!(listener.accept(), Ok(Accepted::Nobody)));
+        assert_eq!(listener.accept_error(invalid()).ok(), Some(AcceptError::Passing));
+    }
 }

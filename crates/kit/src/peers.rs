@@ -15,7 +15,7 @@ use slab::Slab;
 
 use crate::inbox::Inbox;
 use crate::peer::{Peer, Readiness, Turn};
-use crate::{Accepted, EXHAUSTED_PAUSE, SCRATCH_BYTES, Timers, Worker};
+use crate::{ACCEPTS_PER_ROUND_MAX, Accepted, EXHAUSTED_PAUSE, SCRATCH_BYTES, Timers, Worker};
 
 /// Names a connection of a loop; small numbers, reused after the connection has ended.
 pub type Token = usize;
@@ -35,6 +35,8 @@ pub struct Peers {
     /// Who may still run in this one.
     running: VecDeque<Token>,
     scratch: Box<[u8]>,
+    /// Clients that may still be taken from the listener in this round.
+    accepts_left: usize,
     /// Set while no descriptors are left: accept again at this time, or when one is given back.
     exhausted_until: Option<Instant>,
     /// Descriptors from this number on cannot be watched.
@@ -57,6 +59,7 @@ impl Peers {
             runnable: VecDeque::new(),
             running: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            accepts_left: ACCEPTS_PER_ROUND_MAX,
             exhausted_until: None,
             descriptor_end: RawFd::MAX,
             stopping: false,
@@ -89,12 +92,15 @@ impl Peers {
         self.worker.listener.as_fd()
     }
 
-    /// Accepts one connection, if one is waiting and there is room for it.
+    /// Accepts one connection, if one is waiting, there is room for it, and this round has not
+    /// taken its share yet. The listener is level-triggered: those who still wait are reported
+    /// again.
     ///
     /// # Errors
     /// What accept(2) says and no retry can mend.
     pub fn accept(&mut self, now: Instant) -> io::Result<Option<Token>> {
-        while self.wants_listener(now) {
+        while self.accepts_left > 0 && self.wants_listener(now) {
+            self.accepts_left -= 1;
             match self.worker.listener.accept()? {
                 Accepted::Peer(stream) if stream.as_raw_fd() >= self.descriptor_end => {
                     self.worker.service.counters.refused();
@@ -109,7 +115,7 @@ impl Peers {
                     self.timers.arm(token, &mut peer.armed, deadline);
                     return Ok(Some(token));
                 }
-                Accepted::Nobody | Accepted::Stopped => return Ok(None),
+                Accepted::Nobody => return Ok(None),
                 Accepted::Exhausted => self.exhausted_until = Some(now + EXHAUSTED_PAUSE),
             }
         }
@@ -145,6 +151,7 @@ impl Peers {
 
     /// Begins a round: everybody who is ready, rung for, or late by the clock may run once.
     pub fn begin_round(&mut self, now: Instant) {
+        self.accepts_left = ACCEPTS_PER_ROUND_MAX;
         if let Some(at) = self.worker.stop.requested_at() {
             self.stop(at);
         }

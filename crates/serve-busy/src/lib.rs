@@ -33,10 +33,6 @@ pub const MODEL: Model = Model {
 /// Tells the loop to look at a connection both ways: with nobody to ask, trying is knowing.
 const MAYBE: Readiness = Readiness { read: true, write: true, peer_closed: false, failed: false };
 
-/// Clients taken per round. One alone would let a server with ten thousand connections, whose round
-/// takes milliseconds, accept only some hundreds a second.
-const ACCEPTS_PER_ROUND_MAX: usize = 64;
-
 /// Runs one loop until the server stops.
 ///
 /// # Errors
@@ -58,14 +54,9 @@ pub fn serve(worker: Worker) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes those who wait at the listener, but no more than a few per round, so that a burst of
-/// newcomers does not stop those who are here.
+/// Takes those who wait at the listener.
 fn accept(peers: &mut Peers, now: Instant) -> io::Result<()> {
-    for _ in 0..ACCEPTS_PER_ROUND_MAX {
-        if peers.accept(now)?.is_none() {
-            break;
-        }
-    }
+    while peers.accept(now)?.is_some() {}
     Ok(())
 }
 

@@ -62,7 +62,7 @@ pub fn serve(worker: Worker) -> io::Result<()> {
         match worker.listener.accept()? {
             Accepted::Peer(stream) => queue.push(stream, slot),
             Accepted::Exhausted => worker.stop.sleep(kit::EXHAUSTED_PAUSE),
-            Accepted::Nobody | Accepted::Stopped => {}
+            Accepted::Nobody => {}
         }
     }
     // ANCHOR_END: wait

@@ -74,7 +74,7 @@ pub fn serve(worker: Worker) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes everybody who waits at the listener.
+/// Takes those who wait at the listener.
 fn accept(watch: &mut Watch, peers: &mut Peers, now: Instant) -> io::Result<()> {
     while let Some(token) = peers.accept(now)? {
         watch.add(peers, token);

@@ -44,7 +44,7 @@ pub fn serve(worker: Worker) -> io::Result<()> {
                 Conversation::new(stream, &worker).run_without_others(&mut scratch);
             }
             Accepted::Exhausted => worker.stop.sleep(kit::EXHAUSTED_PAUSE),
-            Accepted::Nobody | Accepted::Stopped => {}
+            Accepted::Nobody => {}
         }
     }
     // ANCHOR_END: wait

@@ -54,7 +54,7 @@ pub fn serve(worker: Worker) -> io::Result<()> {
         match worker.listener.accept()? {
             Accepted::Peer(stream) => spawn(&worker, stream, slot),
             Accepted::Exhausted => worker.stop.sleep(kit::EXHAUSTED_PAUSE),
-            Accepted::Nobody | Accepted::Stopped => {}
+            Accepted::Nobody => {}
         }
     }
     // ANCHOR_END: wait

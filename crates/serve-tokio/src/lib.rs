@@ -19,7 +19,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use conn::{Address, Conn, Doorbell, FileRead, Wants};
-use kit::{Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Values, Worker, Workers};
+use kit::{
+    AcceptError, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Values, Worker, Workers,
+};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
@@ -59,7 +61,11 @@ thread_local! {
 /// What the runtime or the listener say and no retry can mend.
 pub fn serve(worker: Worker) -> io::Result<()> {
     let worker = Arc::new(worker);
-    runtime(&worker)?.block_on(accept(worker))
+    let runtime = runtime(&worker)?;
+    let result = runtime.block_on(accept(worker));
+    // Not dropped: that waits for the thread of the stop signal, which has not come if this failed.
+    runtime.shutdown_background();
+    result
 }
 
 /// Takes clients while there is room, and gives each a task.
@@ -85,12 +91,10 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
                 }
                 // The server's own shutdown(2), seen before its stop signal.
                 Err(_) if worker.stop.requested() => break,
-                Err(error) if kit::is_exhausted(&error) => {
-                    tokio::time::sleep(kit::EXHAUSTED_PAUSE).await;
-                }
-                // The client gave up while it waited; the next one may not have.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => return Err(error),
+                Err(error) => match worker.listener.accept_error(error)? {
+                    AcceptError::Passing => {}
+                    AcceptError::Exhausted => tokio::time::sleep(kit::EXHAUSTED_PAUSE).await,
+                },
             },
         }
     }

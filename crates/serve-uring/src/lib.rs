@@ -27,9 +27,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use conn::Conn;
-use kit::{Flavour, Model, Place, Serves, Values, Worker, Workers};
+use kit::{AcceptError, Flavour, Model, Place, Serves, Values, Worker, Workers};
 use mail::Bell;
-use peers::{AcceptError, Peers, Request, accept_error};
+use peers::{Peers, Request};
 use ring::{Buffer, Completion, Op, Receive, Ring, Token};
 
 /// What `--help` and `--describe` say.
@@ -125,9 +125,9 @@ fn accept(
     if !more {
         peers.accepting = Request::None;
     }
-    match result.map_err(accept_error) {
+    match result {
         Ok(socket) => peers.admit(socket, now),
-        Err(error) => match error? {
+        Err(error) => match peers.worker.listener.accept_error(error)? {
             AcceptError::Passing => {}
             AcceptError::Exhausted => peers.exhausted(now),
         },

@@ -6,7 +6,6 @@
 //! the loop has asked it to stop.
 
 use std::collections::VecDeque;
-use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -334,30 +333,6 @@ impl<T> Slots<T> {
     }
 }
 
-/// What to do about an accept that failed.
-pub(crate) enum AcceptError {
-    /// The client gave up while it waited, or accepting was told to end: nothing.
-    Passing,
-    /// The process or the system has no descriptor or memory left: pause.
-    Exhausted,
-}
-
-/// Sorts what accept(2) may say.
-///
-/// # Errors
-/// What no wait and no retry can mend.
-pub(crate) fn accept_error(error: io::Error) -> io::Result<AcceptError> {
-    match error.raw_os_error() {
-        // EINVAL: the listener was shut down, because the server is stopping.
-        Some(libc::ECONNABORTED | libc::EPROTO | libc::EINTR) => Ok(AcceptError::Passing),
-        Some(libc::ECANCELED | libc::EINVAL) => Ok(AcceptError::Passing),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-            Ok(AcceptError::Exhausted)
-        }
-        _ => Err(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -386,14 +361,5 @@ mod tests {
         slots.remove(last);
         let first = slots.insert(());
         assert_eq!((last.generation, first.generation), (GENERATIONS - 1, 0));
-    }
-
-    #[test]
-    fn accept_errors_are_sorted() {
-        let sort = |errno| accept_error(io::Error::from_raw_os_error(errno));
-        assert!(matches!(sort(libc::ECONNABORTED), Ok(AcceptError::Passing)));
-        assert!(matches!(sort(libc::ECANCELED), Ok(AcceptError::Passing)));
-        assert!(matches!(sort(libc::EMFILE), Ok(AcceptError::Exhausted)));
-        assert_eq!(sort(libc::EBADF).err().and_then(|e| e.raw_os_error()), Some(libc::EBADF));
     }
 }

@@ -81,6 +81,18 @@ impl Server {
         Server::spawn(command, variant, flags)
     }
 
+    /// The same, traced by strace(1), which runs beside it (`-D`), so that the process is the
+    /// server's own.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[track_caller]
+    pub fn start_traced(variant: &Variant, flags: &[&str], tracing: &[&str]) -> Server {
+        let mut command = Command::new("strace");
+        command.args(["-D", "-f", "-qq"]).args(tracing).arg(&variant.model.executable);
+        Server::spawn(command, variant, flags)
+    }
+
     #[track_caller]
     fn spawn(mut command: Command, variant: &Variant, flags: &[&str]) -> Server {
         command.args(&variant.flags).args(["--listen", "127.0.0.1:0"]).args(flags);

@@ -6,6 +6,7 @@
 //! reported as ignored, with its reason. What a model cannot do by its nature (serve two at once,
 //! say) is asserted as such and not left out.
 
+mod accepting;
 mod chat;
 mod company;
 mod contract;
@@ -246,6 +247,10 @@ fn limit_cases() -> Vec<Case> {
         limits::linger_is_bounded,
         limits::keepalive_requests,
         limits::conns_max,
+        accepting::failures_pass,
+        accepting::failures_concern_newcomers_only,
+        accepting::faults_of_the_server_end_it,
+        accepting::burst_is_taken_in_parts,
         exhaustion::descriptors_run_out,
         exhaustion::limit_follows_descriptors,
         exhaustion::crowd,
