@@ -23,10 +23,10 @@ bench-all: build
 bench-quick: build
 	target/release/iolab bench --preset quick
 
-# Other servers through the same contract; installs what is missing (with root) and says what and why.
+# Other servers through the same contract. Says what is missing and why; YES=1 (as root) installs it.
 PEERS = epoll,uring,nginx,nginx+http2=on,h2o,hyper,hyper+http2=on,may,apache+mpm=prefork,apache+mpm=worker,apache+mpm=event
 bench-peers: build
-	scripts/peers/install
+	YES=$(YES) scripts/peers/install
 	cargo build --release --locked --manifest-path scripts/peers/rust/Cargo.toml --target-dir target/peers
 	scripts/peers/same-sockets target/release/iolab bench --servers scripts/peers:target/peers/release --models $(PEERS) \
 	    --workloads http-keepalive,http-pipelined,http-connect,h2-streams,h2-one,file-100k

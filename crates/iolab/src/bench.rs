@@ -85,7 +85,7 @@ pub fn interrupted() -> bool {
 
 /// Arguments of `iolab bench`.
 #[derive(Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n{}", scenario::keys_help()))]
 pub struct Arguments {
     /// How much time to take: quick (a minute, not for ranking), default (a quarter of an hour for
     /// all that comes with iolab), thorough (more than an hour).
@@ -99,8 +99,8 @@ pub struct Arguments {
     /// them with --preset quick).
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     workloads: Vec<String>,
-    /// A workload of your own, in a small TOML file: it joins the others, or runs alone with
-    /// --workloads NAME, which is the file's name without .toml. Can be given several times.
+    /// A workload of your own, in a small TOML file: it runs alone, or beside those that --workloads
+    /// names (its own name is the file's without .toml). Can be given several times.
     #[arg(long, value_name = "FILE")]
     scenario: Vec<PathBuf>,
     /// Print the workloads with their descriptions, and measure nothing.
@@ -144,7 +144,7 @@ Examples:
   iolab bench --models epoll --workloads http-keepalive,h2-one,ws-echo,https-keepalive
   iolab bench --budget 5m                        what can be ranked in five minutes
   iolab bench --show http-keepalive > mine.toml  a workload of your own: edit it, then
-  iolab bench --scenario mine.toml --workloads mine
+  iolab bench --scenario mine.toml
 ";
 
 #[derive(Clone, Copy, ValueEnum)]

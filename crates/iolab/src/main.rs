@@ -11,6 +11,7 @@ mod export;
 mod failure;
 #[cfg(test)]
 mod fixture;
+mod grid;
 mod hostile;
 mod instrument;
 mod load_command;

@@ -290,6 +290,11 @@ fn http2_cases() -> Vec<Case> {
 
 fn trials(variants: &[Variant]) -> Vec<Trial> {
     let mut trials = Vec::new();
+    let covered = || {
+        http2::h2spec::is_covered();
+        Ok(())
+    };
+    trials.push(Trial::test("http2::h2spec_is_covered", covered));
     for variant in variants {
         for case in table() {
             if case.scope == Scope::Model && !variant.flags.is_empty() {
