@@ -30,9 +30,11 @@ pub enum Outcome {
     FileFailed,
     /// Still busy when the time to drain was over.
     DrainTimeout,
+    /// The server had no thread left that the connection needed.
+    Exhausted,
 }
 
-const OUTCOMES: usize = Outcome::DrainTimeout as usize + 1;
+const OUTCOMES: usize = Outcome::Exhausted as usize + 1;
 
 /// One worker's counters. Relaxed atomics: they are read for display only, and order nothing.
 /// The alignment keeps two workers' counters off one cache line.
@@ -90,6 +92,7 @@ pub struct Ended {
     pub reset: u64,
     pub file_failed: u64,
     pub drain_timeout: u64,
+    pub exhausted: u64,
 }
 
 impl Counters {
@@ -158,6 +161,7 @@ impl Totals {
         self.connections_ended.reset += closed(Outcome::Reset);
         self.connections_ended.file_failed += closed(Outcome::FileFailed);
         self.connections_ended.drain_timeout += closed(Outcome::DrainTimeout);
+        self.connections_ended.exhausted += closed(Outcome::Exhausted);
         self.handshakes_full += worker.handshakes_full.load(Relaxed);
         self.handshakes_resumed += worker.handshakes_resumed.load(Relaxed);
         self.requests += worker.requests.load(Relaxed);

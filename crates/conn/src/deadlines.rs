@@ -34,6 +34,18 @@ pub(crate) enum Deadline {
 
 const COUNT: usize = Deadline::Drain as usize + 1;
 
+const ALL: [Deadline; COUNT] = [
+    Deadline::Idle,
+    Deadline::Head,
+    Deadline::Body,
+    Deadline::Reply,
+    Deadline::Push,
+    Deadline::Handshake,
+    Deadline::WriteStall,
+    Deadline::Linger,
+    Deadline::Drain,
+];
+
 /// The deadlines of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
@@ -44,7 +56,11 @@ pub(crate) struct Deadlines {
 }
 
 impl Deadlines {
-    pub(crate) fn set(&mut self, deadline: Deadline, at: Instant) {
+    /// `at` is later than `now`: a deadline that is due as soon as it is set would be set again
+    /// when it is dealt with, and a driver that asks at the same `now` would never get to its other
+    /// connections.
+    pub(crate) fn set(&mut self, deadline: Deadline, at: Instant, now: Instant) {
+        debug_assert!(at > now, "{deadline:?} is due when it is set");
         self.set |= 1 << deadline as u16;
         self.at[deadline as usize] = Some(at);
     }
@@ -86,23 +102,23 @@ impl Deadlines {
         earliest
     }
 
-    /// Takes one deadline that is due at `now`.
-    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Deadline> {
-        const ALL: [Deadline; COUNT] = [
-            Deadline::Idle,
-            Deadline::Head,
-            Deadline::Body,
-            Deadline::Reply,
-            Deadline::Push,
-            Deadline::Handshake,
-            Deadline::WriteStall,
-            Deadline::Linger,
-            Deadline::Drain,
-        ];
-        let is_due =
-            |&d: &Deadline| self.is_set(d) && self.at[d as usize].is_some_and(|at| at <= now);
-        let due = ALL.into_iter().find(is_due)?;
-        self.clear(due);
-        Some(due)
+    /// The deadlines that are due at `now`, each once. What is set or cleared while they are gone
+    /// through does not change this list; [`Deadlines::take`] says whether one is still due.
+    pub(crate) fn due(&self, now: Instant) -> impl Iterator<Item = Deadline> + use<> {
+        let due = ALL.map(|deadline| self.is_due(deadline, now));
+        ALL.into_iter().zip(due).filter_map(|(deadline, due)| due.then_some(deadline))
+    }
+
+    /// Clears `deadline` if it is due at `now`, and says whether it was.
+    pub(crate) fn take(&mut self, deadline: Deadline, now: Instant) -> bool {
+        let due = self.is_due(deadline, now);
+        if due {
+            self.clear(deadline);
+        }
+        due
+    }
+
+    fn is_due(&self, deadline: Deadline, now: Instant) -> bool {
+        self.is_set(deadline) && self.at[deadline as usize].is_some_and(|at| at <= now)
     }
 }

@@ -11,7 +11,7 @@ impl Echo {
         if !input.is_empty() {
             cx.output.put(input);
             cx.service.counters.request();
-            cx.deadlines.set(Deadline::Idle, cx.now + cx.service.limits.idle_timeout());
+            cx.set(Deadline::Idle, cx.service.limits.idle_timeout());
         }
         let outcome = match (cx.eof, cx.draining) {
             (true, _) => Some(Outcome::Completed),

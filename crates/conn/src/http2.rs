@@ -209,7 +209,7 @@ impl Http2 {
             cx.deadlines.clear(Deadline::Head);
         } else if self.preface > 0 && !cx.deadlines.is_set(Deadline::Head) {
             cx.deadlines.clear(Deadline::Idle);
-            cx.deadlines.set(Deadline::Head, cx.now + cx.service.limits.head_timeout());
+            cx.set(Deadline::Head, cx.service.limits.head_timeout());
         } else if self.preface == 0 && cx.draining {
             return Err(Close { linger: true, outcome: Outcome::Retired });
         }
@@ -242,6 +242,7 @@ impl Http2 {
             // What woke it before this poll is seen by this poll.
             self.wakes.take_connection();
             match &mut self.link {
+                Link::Handshake(_) if self.ending.is_some() => return Some(close(self.outcome())),
                 Link::Handshake(handshake) => match Pin::new(handshake).poll(&mut task) {
                     Poll::Ready(Ok(connection)) => {
                         self.link = Link::Open(connection);
@@ -496,12 +497,14 @@ impl Http2 {
         }
         let idle = !self.busy && cx.output.is_empty() && self.preface >= PREFACE_LEN;
         if idle && !cx.deadlines.is_set(Deadline::Idle) {
-            cx.deadlines.set(Deadline::Idle, cx.now + cx.service.limits.idle_timeout());
+            cx.set(Deadline::Idle, cx.service.limits.idle_timeout());
         }
         let stream = self.streams.iter().filter_map(|(_, stream)| stream.deadline()).min();
         // Nothing is due, and still a stream is open: then it is the peer's windows that it waits
-        // for, or the output.
-        let stalled = self.busy && stream.is_none() && self.reading.is_none();
+        // for. Who waits for room in the output, with a GOAWAY too, is watched by
+        // [`Deadline::WriteStall`].
+        let waits = self.busy && stream.is_none() && self.reading.is_none();
+        let stalled = waits && !self.blocked && self.ending.is_none();
         if !stalled || moved {
             self.stalled_until = None;
         }
@@ -510,7 +513,7 @@ impl Http2 {
             self.stalled_until.get_or_insert(until);
         }
         match stream.or(self.stalled_until) {
-            Some(at) => cx.deadlines.set(Deadline::Reply, at),
+            Some(at) => cx.deadlines.set(Deadline::Reply, at, cx.now),
             None => cx.deadlines.clear(Deadline::Reply),
         }
     }
@@ -543,13 +546,13 @@ impl Http2 {
         }
     }
 
-    /// One GOAWAY, and the end.
+    /// One GOAWAY, and the end. Before the preface is complete the end comes without it.
     fn leave_at_once(&mut self, reason: Reason, outcome: Outcome) {
-        if let Link::Open(connection) = &mut self.link
-            && self.ending.is_none()
-        {
+        if self.ending.is_none() {
             self.ending = Some(outcome);
-            connection.abrupt_shutdown(reason);
+            if let Link::Open(connection) = &mut self.link {
+                connection.abrupt_shutdown(reason);
+            }
         }
     }
 

@@ -13,6 +13,7 @@
 //!   its bell was rung     -> woken(now)             another connection has something for it
 //!   the server is to stop -> drain(now)             what is in flight is finished
 //!   the socket failed     -> abort()
+//!   no thread is left     -> exhausted()
 //!   after any of these    -> ask wants() again; None means close the socket
 //! ```
 //!
@@ -39,7 +40,7 @@ mod websocket;
 use std::fmt;
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -146,6 +147,13 @@ struct Context<'a> {
     draining: bool,
 }
 
+impl Context<'_> {
+    /// `deadline` comes when this much time has passed.
+    fn set(&mut self, deadline: Deadline, time: Duration) {
+        self.deadlines.set(deadline, self.now + time, self.now);
+    }
+}
+
 /// What a protocol says after it has worked on input.
 struct Progress {
     /// Bytes of input that are done with.
@@ -176,9 +184,9 @@ impl Conn {
         let mut deadlines = Deadlines::default();
         let tls = service.common.tls.as_ref().map(Tls::new);
         if tls.is_some() {
-            deadlines.set(Deadline::Handshake, now + service.limits.handshake_timeout());
+            deadlines.set(Deadline::Handshake, now + service.limits.handshake_timeout(), now);
         } else {
-            deadlines.set(Deadline::Idle, now + service.limits.idle_timeout());
+            deadlines.set(Deadline::Idle, now + service.limits.idle_timeout(), now);
         }
         let state = match service.protocol {
             Protocol::Echo => State::Echo(Echo),
@@ -279,21 +287,28 @@ impl Conn {
 
     /// The driver's clock says `now`: whatever is due happens. Early calls do nothing.
     pub fn timeout(&mut self, now: Instant) {
-        while let Some(due) = self.deadlines.pop_due(now) {
-            match due {
-                // A peer that is still reading its reply is not idle; the write deadline watches
-                // it.
-                Deadline::Idle if !self.is_flushed() && !self.state.watches_silence() => {}
-                Deadline::Idle => self.idle_over(now),
-                Deadline::WriteStall => self.close(Outcome::WriteTimeout),
-                Deadline::Linger => self.close(self.outcome),
-                Deadline::Drain => self.close(Outcome::DrainTimeout),
-                Deadline::Handshake => self.close(Outcome::HandshakeFailed),
-                Deadline::Head | Deadline::Body => self.request_timed_out(now),
-                Deadline::Reply | Deadline::Push => self.due(due, now),
+        for due in self.deadlines.due(now) {
+            // An earlier one may have put this one off, or ended the connection.
+            if self.phase != Phase::Closed && self.deadlines.take(due, now) {
+                self.passed(due, now);
             }
         }
         self.settle(now);
+    }
+
+    /// This deadline has come.
+    fn passed(&mut self, due: Deadline, now: Instant) {
+        match due {
+            // A peer that is still reading its reply is not idle; the write deadline watches it.
+            Deadline::Idle if !self.is_flushed() && !self.state.watches_silence() => {}
+            Deadline::Idle => self.idle_over(now),
+            Deadline::WriteStall => self.close(Outcome::WriteTimeout),
+            Deadline::Linger => self.close(self.outcome),
+            Deadline::Drain => self.close(Outcome::DrainTimeout),
+            Deadline::Handshake => self.close(Outcome::HandshakeFailed),
+            Deadline::Head | Deadline::Body => self.request_timed_out(now),
+            Deadline::Reply | Deadline::Push => self.due(due, now),
+        }
     }
 
     /// The bytes that [`Wants::file`] asked for, or fewer: the rest is asked for again.
@@ -339,7 +354,7 @@ impl Conn {
     pub fn shutdown_done(&mut self, now: Instant) {
         if self.phase == Phase::HalfClosing {
             self.phase = Phase::Lingering;
-            self.deadlines.set(Deadline::Linger, now + self.service.limits.linger_timeout());
+            self.deadlines.set(Deadline::Linger, now + self.service.limits.linger_timeout(), now);
             if self.eof {
                 self.close(self.outcome);
             }
@@ -353,7 +368,7 @@ impl Conn {
             return;
         }
         self.draining = true;
-        self.deadlines.set(Deadline::Drain, now + self.service.limits.drain_timeout());
+        self.deadlines.set(Deadline::Drain, now + self.service.limits.drain_timeout(), now);
         if self.phase == Phase::Open {
             self.advance_stash(now);
         }
@@ -363,6 +378,11 @@ impl Conn {
     /// The socket failed (reset, unreachable, write error): there is nobody to talk to.
     pub fn abort(&mut self) {
         self.close(Outcome::Reset);
+    }
+
+    /// The driver lacks what it needs to go on with this connection, such as a thread.
+    pub fn exhausted(&mut self) {
+        self.close(Outcome::Exhausted);
     }
 
     /// What the connection waits for now; `None` means: close the socket.
@@ -455,7 +475,7 @@ impl Conn {
             && !self.deadlines.is_set(Deadline::Head)
             && !(self.state.keeps_idle() && self.deadlines.is_set(Deadline::Idle))
         {
-            self.deadlines.set(Deadline::Idle, now + self.service.limits.idle_timeout());
+            self.deadlines.set(Deadline::Idle, now + self.service.limits.idle_timeout(), now);
         }
     }
 
@@ -547,7 +567,7 @@ impl Conn {
             }
         } else if !self.deadlines.is_set(Deadline::WriteStall) {
             let stall = self.service.limits.write_timeout();
-            self.deadlines.set(Deadline::WriteStall, now + stall);
+            self.deadlines.set(Deadline::WriteStall, now + stall, now);
         }
     }
 }

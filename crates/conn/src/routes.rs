@@ -258,7 +258,7 @@ impl<W: Writer> Route<'_, W> {
             return self.text("400 Bad Request", "/delay/MS wants milliseconds within limits");
         };
         let until = self.now + Duration::from_millis(millis);
-        Reply::Delayed { millis, until, due: false, head_only: self.head_only() }
+        Reply::Delayed { millis, until, due: millis == 0, head_only: self.head_only() }
     }
 
     fn work(&mut self, micros: &str) -> Reply {

@@ -217,7 +217,7 @@ impl Conn {
         let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
         self.service.counters.handshake(resumed);
         self.deadlines.clear(Deadline::Handshake);
-        self.deadlines.set(Deadline::Idle, now + self.service.limits.idle_timeout());
+        self.deadlines.set(Deadline::Idle, now + self.service.limits.idle_timeout(), now);
         let http2 = session.alpn_protocol() == Some(ALPN_HTTP2);
         if http2 && self.service.protocol == Protocol::Http {
             self.state = State::Http2(Box::new(Http2::new(&self.service)));

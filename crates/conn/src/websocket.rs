@@ -116,7 +116,7 @@ impl WebSocket {
                 mail_left: false,
             },
         };
-        cx.deadlines.set(Deadline::Idle, cx.now + cx.service.limits.idle_timeout());
+        cx.set(Deadline::Idle, cx.service.limits.idle_timeout());
         WebSocket { reader: Reader::default(), task, pinged: false, silent: false, closing: false }
     }
 
@@ -138,7 +138,7 @@ impl WebSocket {
         if used > 0 {
             self.pinged = false;
             self.silent = false;
-            cx.deadlines.set(Deadline::Idle, cx.now + cx.service.limits.idle_timeout());
+            cx.set(Deadline::Idle, cx.service.limits.idle_timeout());
         }
         if end.is_none() {
             end = self.go_on(cx);
@@ -261,7 +261,7 @@ impl WebSocket {
     /// Nothing has come for the idle time: asks whether somebody is there, and the next time gives
     /// up (section 5.5.2).
     fn silence(&mut self, cx: &mut Context) -> Option<Close> {
-        cx.deadlines.set(Deadline::Idle, cx.now + cx.service.limits.idle_timeout());
+        cx.set(Deadline::Idle, cx.service.limits.idle_timeout());
         if self.closing || !cx.output.is_empty() {
             // Other deadlines watch those who are ending, and those who are to read.
             return None;
@@ -321,7 +321,7 @@ impl Ticker {
         }
         self.next = self.next.max(due.saturating_add(1));
         let millis = (self.period.as_millis() as u64).saturating_mul(self.next);
-        cx.deadlines.set(Deadline::Push, self.opened + Duration::from_millis(millis));
+        cx.deadlines.set(Deadline::Push, self.opened + Duration::from_millis(millis), cx.now);
     }
 }
 

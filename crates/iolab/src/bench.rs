@@ -44,7 +44,7 @@ use executable::Watched;
 use keep::{Keeper, Kept};
 use plan::Cells;
 
-pub use discover::{directories, executables};
+pub use discover::{describe, directories, executables};
 pub use keep::{RESULTS_FILE, write_safely};
 pub use progress::remaining;
 pub use server::run_briefly;
@@ -216,6 +216,12 @@ fn finish(run: &Run) -> Result<ExitCode, Failure> {
     }
     rendered?;
     printed?;
+    if let Some(why) = report::unmeasured(&run.results) {
+        eprintln!("iolab: {why}");
+        if !INTERRUPTED.load(Ordering::SeqCst) {
+            return Ok(ExitCode::FAILURE);
+        }
+    }
     let code = if INTERRUPTED.load(Ordering::SeqCst) { EXIT_INTERRUPTED } else { 0 };
     Ok(ExitCode::from(code))
 }

@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 
 use crate::bench::environment::{cores, sysctl};
-use crate::bench::{cgroup, counting, directories, executables};
+use crate::bench::{cgroup, counting, describe, directories, executables};
 use crate::failure::{Failure, because};
 use crate::grid;
 use crate::text;
@@ -98,6 +98,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         backlog(),
         locked_memory(),
         servers(arguments.servers.as_deref())?,
+        connections(arguments.servers.as_deref())?,
     ];
     if arguments.json {
         let json = serde_json::to_string_pretty(&checks).map_err(because("cannot write JSON"))?;
@@ -274,6 +275,20 @@ fn servers(list: Option<&str>) -> Result<Check, Failure> {
         false => names.join(", "),
     };
     Ok(Check::new("servers", text, names.is_empty().then_some(none)))
+}
+
+/// How many connections each server can have here, in its own words: what limits them beside
+/// descriptors differs between the models.
+fn connections(list: Option<&str>) -> Result<Check, Failure> {
+    let said = executables(&directories(list))?.into_iter().map(|(name, path)| {
+        let model = match describe(&path) {
+            Ok(found) => found.model,
+            Err(why) => return format!("{name}: {why}"),
+        };
+        let most = model.connections_max.map_or("unknown".to_owned(), |most| most.to_string());
+        format!("{name} {most}: {}", model.connections_max_reason.unwrap_or_default())
+    });
+    Ok(Check::new("connections at once", said.collect::<Vec<_>>().join("\n"), None))
 }
 
 #[cfg(test)]

@@ -12,6 +12,11 @@ pub enum Doubt {
     WithoutProgress(u32, u32),
     /// Rounds in which the trial failed altogether.
     FailedRounds(u32),
+    /// Requests that were on their way at the end, and older than all that were answered, over all
+    /// rounds.
+    StoppedAnswering(u64),
+    /// Rounds of a closed loop in which the client itself was stopped, and rounds tried.
+    ClientStopped(u32, u32),
     /// Idle connections that the server closed, most in one round.
     IdleLost(u32),
     /// Servers that did not end with exit code 0 and a line of counters, in rounds.
@@ -68,6 +73,7 @@ impl Doubt {
                 | EndedEarly(_)
                 | WithoutProgress(..)
                 | FailedRounds(_)
+                | StoppedAnswering(_)
                 | IdleLost(_)
                 | ClientBound(_)
                 | ClientBehind(..)
@@ -85,6 +91,12 @@ impl Doubt {
                 "Connections completed nothing: the rate belongs to the others alone."
             }
             Doubt::FailedRounds(_) => "Some rounds failed and are missing from the figures.",
+            Doubt::StoppedAnswering(_) => {
+                "The server stopped answering before the window ended, and did not begin again."
+            }
+            Doubt::ClientStopped(..) => {
+                "The client itself was stopped in some rounds, which are left out of the figures."
+            }
             Doubt::IdleLost(_) => "The server closed idle connections before the window ended.",
             Doubt::BadEnd(_) => "The server did not end cleanly, with a line of counters.",
             Doubt::ClientBound(_) => "The client was the limit: the server could do more.",
@@ -144,6 +156,10 @@ impl Doubt {
                 "Compare it with one connection, or with a new connection per request."
             }
             Doubt::FailedRounds(_) => "Start the server by hand with the same flags.",
+            Doubt::StoppedAnswering(_) => {
+                "Run iolab load against this server alone: it says how long it was silent."
+            }
+            Doubt::ClientStopped(..) => "Repeat on a quieter machine.",
             Doubt::IdleLost(_) => "Look for an idle timeout or a limit in its --describe.",
             Doubt::BadEnd(_) => "Stop it by hand with SIGTERM and look at its exit code.",
             Doubt::ClientBound(_) => "Compare server CPU per request instead.",
@@ -188,7 +204,10 @@ impl Doubt {
             | Doubt::BadEnd(rounds)
             | Doubt::OtherCongestionControl(rounds)
             | Doubt::SwitchesLowerBound(rounds) => format!("{rounds} rounds"),
-            Doubt::ClientBehind(behind, of) => format!("{behind} of {of} rounds"),
+            Doubt::StoppedAnswering(count) => format!("{count} requests"),
+            Doubt::ClientStopped(behind, of) | Doubt::ClientBehind(behind, of) => {
+                format!("{behind} of {of} rounds")
+            }
             Doubt::Overload(share) => format!("{:.1} % answered", share * 100.0),
             Doubt::SendLag(us) => format!("p99 {us:.0} us"),
             Doubt::BeatsFloor(rate, cpu) => format!("req/s {rate:.2}, CPU {cpu:.2}"),

@@ -54,7 +54,7 @@ pub struct SchemaArguments {
 /// Runs `iolab export`.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let results = report::read(&arguments.results)?;
-    text::print(&match arguments.format {
+    let printed = text::print(&match arguments.format {
         Format::Csv => csv(&results),
         Format::Markdown => report::markdown(&results),
         Format::Json => {
@@ -63,7 +63,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             text.map_err(because("cannot write JSON"))? + "\n"
         }
         Format::Benchstat => benchmarks(&results, "", &|_, _| true),
-    })
+    })?;
+    report::measured_or_failure(&results, printed)
 }
 
 /// Runs `iolab schema`.

@@ -186,7 +186,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         checks.push(check);
     }
     text::print(&summed_up(&checks, traps.len()))?;
-    let fails = checks.iter().any(|check| check.verdict == Verdict::Fails);
+    let skipped = checks.iter().all(|check| matches!(check.verdict, Verdict::Skipped(_)));
+    if skipped && !interrupted {
+        eprintln!("iolab: nothing was tested: every check was skipped, for the reasons above");
+    }
+    let fails = skipped || checks.iter().any(|check| check.verdict == Verdict::Fails);
     let unknown = checks.iter().any(is_unknown);
     if let Some(folder) = &arguments.out {
         let schema_version = SCHEMA_VERSION;

@@ -5,6 +5,7 @@ mod find_rate;
 mod hgrm;
 mod live;
 mod search;
+mod shortfall;
 mod table;
 
 use std::error::Error;
@@ -65,10 +66,13 @@ pub fn run(arguments: LoadArguments) -> Result<ExitCode, Box<dyn Error>> {
     if let Some(why) = &outcome.ended_early {
         eprintln!("iolab: the figures are of a shorter window: {why}");
     }
+    outcome.notes.iter().for_each(|note| eprintln!("iolab: note: {note}"));
+    let shortfalls = shortfall::of(&outcome);
+    shortfalls.iter().for_each(|why| eprintln!("iolab: {why}"));
     if let Some(hgrm) = hgrm {
         hgrm.write(&outcome.latency)?;
     }
-    Ok(status(&outcome, &live))
+    Ok(status(&outcome, shortfalls.is_empty(), &live))
 }
 
 /// One run, the server's process looked at if that was asked for.
@@ -99,11 +103,10 @@ fn tell(text: &str) -> Result<(), String> {
     }
 }
 
-/// The exit status that the outcome deserves.
-fn status(outcome: &LoadOutcome, live: &Live) -> ExitCode {
-    let invalid = outcome.open_loop.as_ref().is_some_and(|open| open.invalid.is_some());
+/// The exit status that the outcome deserves. `achieved`: it falls short of nothing.
+fn status(outcome: &LoadOutcome, achieved: bool, live: &Live) -> ExitCode {
     let early = outcome.ended_early.is_some();
-    match outcome.errors > 0 || outcome.requests == 0 || early || invalid {
+    match outcome.errors > 0 || outcome.requests == 0 || early || !achieved {
         _ if early && live.is_stopped() => ExitCode::from(INTERRUPTED),
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
@@ -118,16 +121,20 @@ mod tests {
     fn an_invalid_run_is_no_success() {
         let live = Live::default();
         let good = LoadOutcome { requests: 1, ..LoadOutcome::default() };
-        let shown = |outcome: &LoadOutcome| format!("{:?}", status(outcome, &live));
+        let shown = |outcome: &LoadOutcome| {
+            format!("{:?}", status(outcome, shortfall::of(outcome).is_empty(), &live))
+        };
         assert_eq!(shown(&good), format!("{:?}", ExitCode::SUCCESS));
-        let open = record::OpenLoop { invalid: Some("slow".into()), ..Default::default() };
-        let invalid = LoadOutcome { open_loop: Some(open), ..good.clone() };
+        let invalid = LoadOutcome { invalid: Some("slow".into()), ..good.clone() };
         let early = LoadOutcome { ended_early: Some("died".into()), ..good.clone() };
         let wrong = LoadOutcome { errors: 1, ..good.clone() };
         for bad in [&invalid, &early, &wrong, &LoadOutcome::default()] {
             assert_eq!(shown(bad), format!("{:?}", ExitCode::FAILURE));
         }
         live.stop();
-        assert_eq!(format!("{:?}", status(&early, &live)), format!("{:?}", ExitCode::from(130)));
+        assert_eq!(
+            format!("{:?}", status(&early, true, &live)),
+            format!("{:?}", ExitCode::from(130))
+        );
     }
 }

@@ -5,12 +5,14 @@ mod plot;
 mod table;
 mod template;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use record::{Instrument, Results};
+use record::{Instrument, Outcome, Results, Role, Trial};
 
 use crate::bench::{RESULTS_FILE, write_safely};
 use crate::failure::{Failure, because};
@@ -54,7 +56,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let results = read(&arguments.results)?;
     let Some(output) = &arguments.output else {
-        return text::print(&terminal(&results));
+        return measured_or_failure(&results, text::print(&terminal(&results))?);
     };
     let template = match &arguments.template {
         Some(path) => std::fs::read_to_string(path)
@@ -67,7 +69,71 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         return check(&files);
     }
     write(&files)?;
-    text::print(&format!("wrote {}: {} files with its plots\n", output.display(), files.len()))
+    let printed = text::print(&format!(
+        "wrote {}: {} files with its plots\n",
+        output.display(),
+        files.len()
+    ))?;
+    measured_or_failure(&results, printed)
+}
+
+/// `done` if these results hold a measurement; else a failure, which is told.
+pub fn measured_or_failure(results: &Results, done: ExitCode) -> Result<ExitCode, Failure> {
+    let is_missing = |missing: &Unmeasured| missing.pairs == missing.of;
+    let Some(missing) = unmeasured(results).filter(is_missing) else { return Ok(done) };
+    eprintln!("iolab: {missing}");
+    Ok(ExitCode::FAILURE)
+}
+
+/// Pairs of model and workload of which nothing was measured.
+pub struct Unmeasured {
+    pairs: usize,
+    /// Those that were tried.
+    of: usize,
+    /// What stood in the way of the first.
+    first: String,
+}
+
+impl fmt::Display for Unmeasured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Unmeasured { pairs, of, first } = self;
+        match pairs == of {
+            true => write!(f, "nothing was measured at all: {first}"),
+            false => write!(
+                f,
+                "nothing was measured of {pairs} of {of} pairs of model and workload, the first: \
+                 {first}"
+            ),
+        }
+    }
+}
+
+/// What was tried and not measured; `None` if there is nothing.
+pub fn unmeasured(results: &Results) -> Option<Unmeasured> {
+    let answered = |trial: &Trial| match &trial.outcome {
+        Outcome::Measured(measured) => measured.load.requests > 0,
+        Outcome::Failed { .. } => false,
+    };
+    let mut cells: BTreeMap<_, (bool, Option<&Trial>)> = BTreeMap::new();
+    for trial in results.trials.iter().filter(|trial| trial.slot.role == Role::Timed) {
+        let (measured, first) = cells.entry((&trial.slot.workload, &trial.slot.model)).or_default();
+        *measured |= answered(trial);
+        first.get_or_insert(trial);
+    }
+    let (of, mut missing) = (cells.len(), cells.values().filter(|(measured, _)| !measured));
+    let pairs = missing.clone().count();
+    let first = match missing.next().and_then(|(_, first)| *first) {
+        None if of == 0 => "no trial was made".to_owned(),
+        None => return None,
+        Some(Trial { slot, outcome, .. }) => {
+            let reason = match outcome {
+                Outcome::Failed { reason } => reason.as_str(),
+                Outcome::Measured(_) => "no request was answered",
+            };
+            format!("{} with {}: {reason}", slot.model, slot.workload)
+        }
+    };
+    Some(Unmeasured { pairs, of, first })
 }
 
 /// Reads a result file, or the one in a folder.

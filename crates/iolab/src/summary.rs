@@ -143,6 +143,8 @@ pub struct Figures {
     pub p50_us: f64,
     /// 99th percentile of all rounds merged; `None` with too few samples.
     pub p99_us: Option<f64>,
+    /// Rounds that are left out, because their client was stopped or fell behind.
+    pub invalid_rounds: u32,
     /// What an open loop adds; `None` in a closed one.
     pub open: Option<OpenFigures>,
     /// What a fan-out adds; `None` elsewhere.
@@ -422,6 +424,7 @@ fn figures(scene: &Scene, model: &str) -> Result<Figures, String> {
         p50_us: latency.as_ref().map_or(0.0, |h| h.value_at_quantile(0.5) as f64 / 1_000.0),
         p99_us: latency.as_ref().and_then(|h| measure::quantile_us(h, 0.99)),
         open: measure::open_figures(&measured, invalid),
+        invalid_rounds: invalid,
         fan_out: measure::fan_out(&measured),
         tls: measure::tls(&measured),
         server_busy: middle(&|m| Some(measure::server_share(results, m))),

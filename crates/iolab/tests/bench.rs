@@ -53,7 +53,11 @@ fn failures(fault: &str, workload: &str) -> Vec<String> {
     let place = TempDir::new().unwrap();
     let model = format!("example+fault={fault}");
     let output = bench(place.path(), &["--models", &model, "--no-floor", "--workloads", workload]);
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(told(&output).contains("nothing was measured at all"), "{output:?}");
+    let rendered = iolab(place.path(), &["report", "out"]);
+    assert_eq!(rendered.status.code(), Some(1), "{rendered:?}");
+    assert_eq!(iolab(place.path(), &["export", "out"]).status.code(), Some(1));
     let reason = |trial: record::Trial| match trial.outcome {
         Outcome::Failed { reason } => reason,
         Outcome::Measured(measured) => panic!("measured: {measured:?}"),

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -197,6 +198,94 @@ fn ctrl_c_ends_the_window_and_prints_it() -> Test {
     let outcome: LoadOutcome = serde_json::from_slice(&output.stdout)?;
     assert!(outcome.requests > 0 && outcome.duration_s < 50.0, "{outcome:?}");
     assert!(outcome.ended_early.is_some_and(|why| why.contains("stopped")));
+    Ok(())
+}
+
+/// An echo server that counts its messages, and says none any more after `answered` of them.
+fn counting_echo(answered: u64) -> std::io::Result<(String, Arc<AtomicU64>)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("tcp://{}", listener.local_addr()?);
+    let served = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&served);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let count = Arc::clone(&count);
+            std::thread::spawn(move || {
+                let mut buffer = [0; 64];
+                while stream.read_exact(&mut buffer).is_ok() {
+                    if count.fetch_add(1, SeqCst) < answered && stream.write_all(&buffer).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    Ok((url, served))
+}
+
+#[test]
+fn a_client_that_was_stopped_does_not_blame_the_server() -> Test {
+    const STOP: Duration = Duration::from_millis(700);
+    for rate in [None, Some("400"), Some("50")] {
+        let (url, served) = counting_echo(u64::MAX)?;
+        let pace: Vec<_> = rate.iter().flat_map(|rate| ["--rate", rate]).collect();
+        let common = [url.as_str(), "-c", "8", "-d", "3s", "--warmup", "0s", "--json"];
+        let child = start(&[&common[..], &pace[..]].concat())?;
+        while served.load(SeqCst) < 20 {
+            std::thread::yield_now();
+        }
+        let pid = Pid::from_raw(child.id() as i32);
+        kill(pid, Signal::SIGSTOP)?;
+        std::thread::sleep(STOP);
+        kill(pid, Signal::SIGCONT)?;
+        let output = child.wait_with_output()?;
+        assert_eq!(output.status.code(), Some(1), "{rate:?}: {output:?}");
+        let outcome: LoadOutcome = serde_json::from_slice(&output.stdout)?;
+        assert!(outcome.client_stops.longest_us >= 0.9 * STOP.as_micros() as f64, "{outcome:?}");
+        assert!(outcome.client_stops.requests > 0 && outcome.errors == 0, "{outcome:?}");
+        let told = String::from_utf8(output.stderr)?;
+        assert!(told.contains("the client itself was stopped for"), "{rate:?}: {told}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_server_that_got_stuck_is_no_success() -> Test {
+    for pace in [&[][..], &["--rate", "2000"]] {
+        let (url, _) = counting_echo(500)?;
+        let common = [url.as_str(), "-c", "8", "-d", "500ms", "--warmup", "0s"];
+        let output = load(&[&common[..], pace].concat())?;
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let (told, text) = (String::from_utf8(output.stderr)?, String::from_utf8(output.stdout)?);
+        assert!(told.contains("stopped answering"), "{told}");
+        assert!(text.contains("not answered by the end, the oldest for 1."), "{text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn little_achieved_is_no_success() -> Test {
+    // A rate that nothing can answer.
+    let url = format!("tcp://{}", echo(false)?);
+    let output = load(&[&url, "--rate", "10000000", "-d", "200ms", "--warmup", "0s"])?;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8(output.stderr)?.contains("were never answered"));
+    // A server with two workers, each of which keeps its client.
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("tcp://{}", listener.local_addr()?);
+    for _ in 0..2 {
+        let listener = listener.try_clone()?;
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let mut buffer = [0; 64];
+                while stream.read_exact(&mut buffer).is_ok() && stream.write_all(&buffer).is_ok() {}
+            }
+        });
+    }
+    let output = load(&[&url, "-c", "8", "-d", "500ms", "--warmup", "0s"])?;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told = String::from_utf8(output.stderr)?;
+    assert!(told.contains("6 of 8 connections completed nothing"), "{told}");
     Ok(())
 }
 

@@ -67,7 +67,10 @@ impl<'w> Conversation<'w> {
     /// the thread's receive buffer.
     pub fn run(mut self, scratch: &mut [u8]) {
         if self.run_alone(scratch, |conversation| conversation.is_known_to_others()) {
-            self.run_duplex(scratch);
+            match self.worker.threads.try_acquire() {
+                Some(second) => self.run_duplex(scratch, second),
+                None => self.conn.exhausted(),
+            }
         }
     }
 
@@ -77,14 +80,16 @@ impl<'w> Conversation<'w> {
         self.run_alone(scratch, |_| false);
     }
 
-    /// Serves the connection to its end on two threads: this one reads, a new one writes.
-    pub fn run_duplex(self, scratch: &mut [u8]) {
+    /// Serves the connection to its end on two threads: this one reads, a new one writes, for which
+    /// there is room (`second`).
+    pub fn run_duplex(self, scratch: &mut [u8], second: Slot) {
         self.tracked.set_idle(false);
         if self.recv_timeout.is_some() {
             // The clock is for the writer to watch now. Fails only for a duration of zero.
             let _ = self.stream.set_read_timeout(None);
         }
         duplex::converse(self.worker, &self.stream, &self.bell, self.conn, scratch);
+        drop(second);
     }
 
     /// Every wait in here is a system call that does not return before it has something to say.
@@ -219,8 +224,9 @@ pub fn conversation_thread() -> thread::Builder {
     thread::Builder::new().name("conversation".to_owned()).stack_size(STACK_BYTES)
 }
 
-/// How many conversations may go on at once. A model takes a slot *before* it accepts, so that at
-/// the limit clients wait in the kernel's backlog and cost the server nothing.
+/// How many conversations, or threads that have them, there may be at once. A model takes a slot
+/// *before* it accepts, so that at the limit clients wait in the kernel's backlog and cost the
+/// server nothing.
 #[derive(Debug)]
 pub struct Slots {
     stop: Arc<Stop>,
@@ -228,7 +234,7 @@ pub struct Slots {
     all: usize,
 }
 
-/// The right to have one conversation; given back when dropped.
+/// The right to have one of them; given back when dropped.
 #[derive(Debug)]
 pub struct Slot(Arc<Slots>);
 
@@ -245,14 +251,24 @@ impl Slots {
             if self.stop.requested() {
                 return None;
             }
-            // Only ever changed under the monitor, which is what orders it.
-            let free = self.free.load(Relaxed);
-            if free > 0 {
-                self.free.store(free - 1, Relaxed);
-                return Some(Slot(Arc::clone(self)));
+            if let Some(slot) = self.take() {
+                return Some(slot);
             }
             monitor = self.stop.wait_changed(monitor);
         }
+    }
+
+    /// A slot, if one is free now.
+    pub fn try_acquire(self: &Arc<Slots>) -> Option<Slot> {
+        let _monitor = self.stop.lock_monitor();
+        self.take()
+    }
+
+    /// To be called under the monitor, which is what orders every change.
+    fn take(self: &Arc<Slots>) -> Option<Slot> {
+        let free = self.free.load(Relaxed).checked_sub(1)?;
+        self.free.store(free, Relaxed);
+        Some(Slot(Arc::clone(self)))
     }
 
     /// Waits until every slot has been given back.

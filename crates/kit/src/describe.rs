@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::args::Setup;
+use crate::machine::Bound;
 use crate::{Model, Place, Serves, Values, Workers};
 
 #[derive(Serialize)]
@@ -34,25 +35,17 @@ struct AllLimits<'a> {
     limits: &'a Limits,
     /// Served at once, over all workers.
     connections_max: usize,
-    connections_max_reason: &'a str,
+    connections_max_reason: String,
 }
 
-/// The line, without its end. `conns_max` is what this process can hold.
-pub(crate) fn line(model: &Model, setup: &Setup, conns_max: usize) -> String {
+/// The line, without its end. `conns_max` is what this process can hold, `threads` what it can
+/// start.
+pub(crate) fn line(model: &Model, setup: &Setup, conns_max: usize, threads: Bound) -> String {
     let (workers, workers_reason) = match model.workers {
         Workers::Loops => ("loops", None),
         Workers::One(reason) => ("one", Some(reason)),
     };
-    let served = match model.serves {
-        Serves::Descriptors => None,
-        Serves::Only(max, reason) => Some((max, reason)),
-        Serves::Flavour(flag, reason) => setup.flavour_number(flag).map(|max| (max, reason)),
-    };
-    let (connections_max, reason) = match served {
-        Some((max, reason)) if max <= conns_max => (max, reason),
-        _ if setup.conns_max.is_some() => (conns_max, "--conns-max"),
-        _ => (conns_max, "descriptors of the process (RLIMIT_NOFILE)"),
-    };
+    let (connections_max, reason) = connections_max(model, setup, conns_max, threads);
     let flavours = model.flavours.iter().map(|flavour| {
         let values = match flavour.values {
             Values::Words(words) => json!(words),
@@ -81,4 +74,31 @@ pub(crate) fn line(model: &Model, setup: &Setup, conns_max: usize) -> String {
     };
     // Numbers and text only: this cannot fail.
     serde_json::to_string(&description).unwrap_or_default()
+}
+
+/// How many connections are served at once, and why no more.
+fn connections_max(
+    model: &Model,
+    setup: &Setup,
+    conns_max: usize,
+    threads: Bound,
+) -> (usize, String) {
+    let by_threads = |each: usize| (threads.max / each, threads.reason.to_owned());
+    let by_model = match model.serves {
+        Serves::Descriptors => None,
+        Serves::Only(max, reason) => Some((max, reason.to_owned())),
+        Serves::Flavour(flag, reason) => {
+            let chosen = setup.flavour_number(flag).map(|max| (max, reason.to_owned()));
+            chosen.into_iter().chain([by_threads(1)]).min()
+        }
+        Serves::Threads(flag, word) => {
+            let two = setup.flavours.iter().any(|(name, value)| *name == flag && value == word);
+            Some(by_threads(if two { 2 } else { 1 }))
+        }
+    };
+    match by_model {
+        Some((max, reason)) if max <= conns_max => (max, reason),
+        _ if setup.conns_max.is_some() => (conns_max, "--conns-max".to_owned()),
+        _ => (conns_max, "descriptors of the process (RLIMIT_NOFILE)".to_owned()),
+    }
 }

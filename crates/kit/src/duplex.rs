@@ -54,8 +54,8 @@ struct Shared {
     reader_waits: bool,
 }
 
-/// Serves the connection to its end: the calling thread reads, a new one writes. Where the system
-/// has no thread left the connection is cut: that is the model's limit, and others go on.
+/// Serves the connection to its end: the calling thread reads, a new one writes. Where it cannot be
+/// started, although it was counted, the connection is cut, and others go on.
 pub(crate) fn converse(
     worker: &Worker,
     stream: &TcpStream,
@@ -69,7 +69,7 @@ pub(crate) fn converse(
     thread::scope(|scope| {
         match conversation_thread().spawn_scoped(scope, || duplex.write_to_the_end()) {
             Ok(_) => duplex.read_to_the_end(scratch),
-            Err(_) => duplex.lock().conn.abort(),
+            Err(_) => duplex.lock().conn.exhausted(),
         }
     });
     // ANCHOR_END: duplex

@@ -19,6 +19,7 @@ mod duplex;
 mod files;
 mod inbox;
 mod listener;
+mod machine;
 mod model;
 mod peer;
 mod peers;

@@ -53,9 +53,11 @@ pub enum Workers {
 pub enum Serves {
     /// As many as there are descriptors.
     Descriptors,
+    /// As many as there are threads too; with this word of this flavour every connection has two.
+    Threads(&'static str, &'static str),
     /// So many, for this reason.
     Only(usize, &'static str),
-    /// As many as this flavour says, for this reason.
+    /// As many as this flavour says, a thread each, for this reason.
     Flavour(&'static str, &'static str),
 }
 

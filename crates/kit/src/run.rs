@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::args::{self, Setup};
 use crate::listener::Waiting;
 use crate::usage::Process;
-use crate::{Files, Listener, Model, Stop, Worker, describe, tls};
+use crate::{Files, Listener, Model, Slots, Stop, Worker, describe, machine, sys, tls};
 
 /// Descriptors that are not connections: standard streams, listener, epoll, eventfd, ring, the
 /// directory of a `/proc` reader, with room to spare.
@@ -51,8 +51,10 @@ fn start(
     serve: fn(Worker) -> io::Result<()>,
 ) -> Result<ExitCode, String> {
     let descriptors = raise_descriptor_limit();
+    sys::limit_malloc(machine::addresses_are_limited());
+    let threads = machine::threads_max();
     if setup.describe {
-        print_line(&describe::line(model, setup, conns_max(setup, descriptors, 0)));
+        print_line(&describe::line(model, setup, conns_max(setup, descriptors, 0), threads));
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(reason) = (model.unavailable)() {
@@ -76,6 +78,7 @@ fn start(
 
     let stop = Stop::new(listeners.clone()).map_err(|error| format!("no eventfd: {error}"))?;
     let stop = Arc::new(stop);
+    let threads = Slots::new(threads.max, &stop);
     // Before any thread starts, so that all inherit the mask and only one thread takes signals.
     let signals = block_signals().map_err(|error| format!("cannot block signals: {error}"))?;
     let (sender, events) = mpsc::channel();
@@ -84,15 +87,11 @@ fn start(
     let process = Arc::new(Process { model: model.name, workers: counters.clone(), started });
     let files = Arc::new(files);
     let flavours = Arc::new(setup.flavours.clone());
-    let clock = Clock {
-        started,
-        started_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-    };
     let common = Common {
         files: table,
         tls,
         origins_allowed: setup.origins_allowed.clone().into(),
-        ..Common::new(Arc::clone(&process) as Arc<dyn Host>, clock)
+        ..Common::new(Arc::clone(&process) as Arc<dyn Host>, clock_since(started))
     };
     for (listener, counters) in listeners.into_iter().zip(&counters) {
         let (limits, counters) = (setup.limits.clone(), Arc::clone(counters));
@@ -103,6 +102,7 @@ fn start(
             files: Arc::clone(&files),
             stop: Arc::clone(&stop),
             conns_max: conns_max.div_ceil(setup.workers),
+            threads: Arc::clone(&threads),
             flavours: Arc::clone(&flavours),
         };
         spawn_worker(worker, serve, sender.clone())?;
@@ -112,6 +112,11 @@ fn start(
     let code = wait_for_end(model, setup, &stop, &events);
     print_line(&process.stats_json());
     Ok(code)
+}
+
+fn clock_since(started: Instant) -> Clock {
+    let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Clock { started, started_unix }
 }
 
 fn spawn_worker(

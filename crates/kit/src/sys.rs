@@ -17,6 +17,33 @@ pub(crate) fn accept(listener: &impl AsFd, nonblocking: bool) -> io::Result<TcpS
     Ok(TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
+/// Blocks that malloc(3) may map one by one (mallopt(3)); more come from its heaps, mapped in large
+/// pieces. So a server's own mappings are bounded, whatever its clients make it keep.
+pub(crate) const MMAP_BLOCKS_MAX: libc::c_int = 4096;
+
+/// From this size on, in bytes, blocks are mapped. Malloc would find a size by itself, between 128
+/// KiB and 32 MiB, but not once it was told a number of blocks. A queue of output is smaller, so
+/// that no reply maps and unmaps memory.
+const MMAP_BLOCK_BYTES: libc::c_int = 1 << 20;
+
+/// Free memory at the end of a heap, in bytes, beyond which it is given back at once: a few queues
+/// of output, which come and go all the time.
+const TRIM_BYTES: libc::c_int = 4 << 20;
+
+/// Bounds what malloc(3) maps. `one_heap`: of its heaps too, each of which reserves 64 MiB of
+/// address space; all threads then share one lock.
+pub(crate) fn limit_malloc(one_heap: bool) {
+    // SAFETY: sets numbers of the allocator's, which owns them and takes its own lock.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_MAX, MMAP_BLOCKS_MAX);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_BLOCK_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_BYTES);
+        if one_heap {
+            libc::mallopt(libc::M_ARENA_MAX, 1);
+        }
+    }
+}
+
 /// pread(2) of up to `len` bytes into fresh memory, which is not zeroed first.
 pub(crate) fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use conn::{Address, Conn, Service};
 
-use crate::{Files, Listener, Stop};
+use crate::{Files, Listener, Slots, Stop};
 
 /// Everything that one loop of a model needs. A model takes it apart as it likes.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct Worker {
     pub stop: Arc<Stop>,
     /// Most connections at once; beyond it the listener is muted and clients wait in the backlog.
     pub conns_max: usize,
+    /// Threads that may have conversations, over all workers: as many as the machine lets start.
+    pub threads: Arc<Slots>,
     pub(crate) flavours: Arc<Vec<(&'static str, String)>>,
 }
 

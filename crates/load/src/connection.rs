@@ -29,6 +29,8 @@ pub(crate) enum Phase {
     Leaving,
     /// The last reply has come; the server is about to close.
     Closing,
+    /// A place for what was set aside (`Engine::set_aside`), not in use.
+    Spare,
 }
 
 /// A request on its way.
@@ -169,6 +171,8 @@ pub(crate) enum Received {
 
 /// One connection that carries load, or its place while it has no socket.
 pub(crate) struct Connection<R> {
+    /// What the codec knows it by.
+    pub(crate) number: u32,
     pub(crate) phase: Phase,
     pub(crate) socket: Option<Socket>,
     pub(crate) tls: Option<Session>,
@@ -189,14 +193,19 @@ pub(crate) struct Connection<R> {
     pub(crate) listed: bool,
     /// Replies counted in this window.
     pub(crate) completed: u64,
+    /// The first number whose reply would count in this window.
+    pub(crate) window_from: u64,
+    /// The first number that could be sent on this socket.
+    begun_from: u64,
     /// What the codec remembers.
     pub(crate) reader: R,
 }
 
 impl<R> Connection<R> {
     /// A place without a socket, for up to `depth` requests on their way.
-    pub(crate) fn new(depth: u32, reader: R) -> Self {
+    pub(crate) fn new(number: u32, depth: u32, reader: R) -> Self {
         Connection {
+            number,
             phase: Phase::Parked,
             socket: None,
             tls: None,
@@ -208,6 +217,8 @@ impl<R> Connection<R> {
             since_ns: 0,
             listed: false,
             completed: 0,
+            window_from: 0,
+            begun_from: 0,
             reader,
         }
     }
@@ -215,16 +226,21 @@ impl<R> Connection<R> {
     /// A socket whose connect(2) has begun takes this place, and the first words are prepared.
     pub(crate) fn begin<C: Codec<Reader = R>>(
         &mut self,
-        slot: u32,
         codec: &mut C,
         socket: Socket,
         tls: Option<Session>,
     ) {
         self.phase = Phase::Connecting;
+        self.begun_from = self.awaited.end();
         self.socket = Some(socket);
         self.ready = tls.is_none() && codec.is_open(&self.reader);
         self.tls = tls;
-        codec.greet(slot, &mut self.reader, &mut self.outgoing.owed);
+        codec.greet(self.number, &mut self.reader, &mut self.outgoing.owed);
+    }
+
+    /// Whether nothing was ever asked on this socket.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.awaited.end() == self.begun_from
     }
 
     /// Admits one request.
@@ -257,17 +273,13 @@ impl<R> Connection<R> {
 
     /// Sends what may be sent, as far as the socket takes it. Adds the bytes to `bytes_sent`.
     #[inline]
-    pub(crate) fn send<C: Codec>(
-        &mut self,
-        slot: u32,
-        codec: &mut C,
-        bytes_sent: &mut u64,
-    ) -> Sent {
+    pub(crate) fn send<C: Codec>(&mut self, codec: &mut C, bytes_sent: &mut u64) -> Sent {
+        let number = self.number;
         let Some(socket) = &self.socket else { return Sent::All };
         match &mut self.tls {
-            None => self.outgoing.send(Plain { socket, bytes_sent }, slot, codec, self.ready),
+            None => self.outgoing.send(Plain { socket, bytes_sent }, number, codec, self.ready),
             Some(tls) => {
-                self.outgoing.send(Sealed { socket, tls, bytes_sent }, slot, codec, self.ready)
+                self.outgoing.send(Sealed { socket, tls, bytes_sent }, number, codec, self.ready)
             }
         }
     }
@@ -332,7 +344,6 @@ impl<R> Connection<R> {
     #[inline]
     pub(crate) fn take<C: Codec<Reader = R>>(
         &mut self,
-        slot: u32,
         codec: &mut C,
         mut bytes: &[u8],
         mut replied: impl FnMut(u64, Pending),
@@ -341,7 +352,7 @@ impl<R> Connection<R> {
             let end = self.awaited.end();
             let waits = self.ready && self.phase != Phase::Closing;
             let awaited = if waits { self.awaited.first()..end } else { end..end };
-            let step = codec.incoming(slot, &mut self.reader, awaited, bytes)?;
+            let step = codec.incoming(self.number, &mut self.reader, awaited, bytes)?;
             let Step::Reply { number, consumed, last } = step else { break };
             bytes = bytes.get(consumed..).unwrap_or_default();
             replied(number, self.answered(number)?);
@@ -374,7 +385,6 @@ impl<R> Connection<R> {
     /// Says to the server that this side sends no more, in every layer but TCP's.
     pub(crate) fn say_farewell<C: Codec<Reader = R>>(
         &mut self,
-        slot: u32,
         codec: &mut C,
         bytes_sent: &mut u64,
     ) {
@@ -384,7 +394,7 @@ impl<R> Connection<R> {
         if self.tls.is_none() && self.outgoing.owed.is_empty() {
             return;
         }
-        let _as_far_as_it_goes = self.send(slot, codec, bytes_sent);
+        let _as_far_as_it_goes = self.send(codec, bytes_sent);
         if let (Some(tls), Some(socket)) = (&mut self.tls, &self.socket) {
             tls.finish();
             let _as_far_as_it_goes = tls.flush(socket, bytes_sent);

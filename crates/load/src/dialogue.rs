@@ -37,7 +37,6 @@ pub(crate) struct Host<'a, C: Codec> {
 
 /// One connection.
 pub(crate) struct Talk<R> {
-    slot: u32,
     connection: Connection<R>,
     /// When its connect(2) began.
     pub(crate) begun: Instant,
@@ -96,9 +95,9 @@ impl<'a, C: Codec> Host<'a, C> {
         let begun = Instant::now();
         let socket = self.sockets.connect(index).map_err(Failure::Connect)?;
         let tls = self.client.as_ref().map(Client::begin).transpose();
-        let mut connection = Connection::new(1, self.codec.reader());
-        connection.begin(slot, self.codec, socket, tls.map_err(Failure::Reply)?);
-        Ok(Talk { slot, connection, begun, replies: 0 })
+        let mut connection = Connection::new(slot, 1, self.codec.reader());
+        connection.begin(self.codec, socket, tls.map_err(Failure::Reply)?);
+        Ok(Talk { connection, begun, replies: 0 })
     }
 
     /// Waits until something can be done for some of these, and does it. Fails from `end` on.
@@ -172,7 +171,7 @@ impl<'a, C: Codec> Host<'a, C> {
     }
 
     fn send(&mut self, talk: &mut Talk<C::Reader>) -> Result<(), Failure> {
-        match talk.connection.send(talk.slot, self.codec, &mut 0) {
+        match talk.connection.send(self.codec, &mut 0) {
             Sent::Failed(errno) => Err(broke(&errno)),
             Sent::All | Sent::Full => Ok(()),
         }
@@ -194,9 +193,9 @@ impl<'a, C: Codec> Host<'a, C> {
             }
         };
         self.open_further(talk)?;
-        let Talk { slot, connection, replies, .. } = talk;
+        let Talk { connection, replies, .. } = talk;
         let bytes = self.buffers.plain.get(..count).unwrap_or_default();
-        let taken = connection.take(*slot, self.codec, bytes, |_, _| *replies += 1);
+        let taken = connection.take(self.codec, bytes, |_, _| *replies += 1);
         taken.map_err(|Wrong(what)| Failure::Reply(what))?;
         self.open_further(talk)?;
         Ok(!drained)
@@ -217,7 +216,7 @@ impl<'a, C: Codec> Host<'a, C> {
 
     /// The server has closed: fine if that ends the reply, or if there is nothing to come.
     fn ended(&mut self, talk: &mut Talk<C::Reader>) -> Result<bool, Failure> {
-        let Talk { slot, connection, replies, .. } = talk;
+        let Talk { connection, replies, .. } = talk;
         let reply = |what: &str| Failure::Reply(what.to_owned());
         if connection.phase == Phase::Opening {
             return Err(reply(match &connection.tls {
@@ -233,7 +232,7 @@ impl<'a, C: Codec> Host<'a, C> {
         }
         let number = connection.awaited.first();
         let ends = match connection.may_end_here() {
-            true => self.codec.end(*slot, &mut connection.reader, number),
+            true => self.codec.end(connection.number, &mut connection.reader, number),
             false => Ok(false),
         };
         if !ends.map_err(|Wrong(what)| Failure::Reply(what))? {
@@ -247,7 +246,7 @@ impl<'a, C: Codec> Host<'a, C> {
 
     /// Says farewell.
     pub(crate) fn end(&mut self, talk: &mut Talk<C::Reader>) {
-        talk.connection.say_farewell(talk.slot, self.codec, &mut 0);
+        talk.connection.say_farewell(self.codec, &mut 0);
     }
 }
 

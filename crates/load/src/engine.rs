@@ -19,12 +19,15 @@
 //! An event names a slot. It cannot be stale: a descriptor appears at most once in a batch, and
 //! while a batch is worked on no other connection than the event's own is made anew.
 
+mod coarse;
 mod fan_out;
 mod lives;
 mod open;
 mod phases;
+mod stops;
 
 pub(crate) use open::ExactTimers;
+pub(crate) use stops::Stops;
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -45,7 +48,9 @@ use crate::tally::{Fault, Tally};
 use crate::tls::{Agreed, Client};
 use crate::{Error, Live, Observer, Plan, Stage};
 
+use coarse::CoarseWait;
 use fan_out::Room;
+use stops::Watch;
 
 /// Events fetched at once. 64 connections fit; with thousands, borders are still met within a few
 /// ms.
@@ -75,8 +80,14 @@ pub(crate) struct Window {
     pub(crate) cpu_ns: u64,
     /// Mean number of requests in flight.
     pub(crate) mean_in_flight: f64,
-    /// Connections that completed nothing.
+    /// Connections that were asked and completed nothing.
     pub(crate) without_progress: u32,
+    /// What was on its way when the window ended.
+    pub(crate) at_end: AtEnd,
+    /// When the client did not run.
+    pub(crate) stops: Stops,
+    /// Whether it had to wait by epoll_wait(2), which counts milliseconds.
+    pub(crate) coarse_waits: bool,
     /// Errors before the window.
     pub(crate) errors_in_warmup: u64,
     /// Why the window ended before its time, if it did.
@@ -87,6 +98,16 @@ pub(crate) struct Window {
     pub(crate) agreed: Option<Agreed>,
     /// The counters.
     pub(crate) tally: Tally,
+}
+
+/// What was on its way when the window ended: see [`record::AtEnd`].
+#[derive(Debug, Default)]
+pub(crate) struct AtEnd {
+    pub(crate) in_flight: u64,
+    pub(crate) oldest_ns: u64,
+    pub(crate) unanswered: u64,
+    pub(crate) oldest_unanswered_ns: u64,
+    pub(crate) overdue: u64,
 }
 
 /// One thread's share of a run.
@@ -104,6 +125,14 @@ pub(crate) struct Share<'a> {
     pub(crate) requests: u64,
     /// Where the run can be seen, and stopped.
     pub(crate) live: &'a Live,
+}
+
+/// Where a connection is after its replies were taken.
+enum Stays {
+    /// In its place.
+    Here,
+    /// Set aside, with a new one in its place.
+    Aside,
 }
 
 /// What an event of the heartbeat names instead of a slot.
@@ -124,9 +153,13 @@ pub(crate) struct Engine<'a, C: Codec> {
     depth: usize,
     /// A connection with so many on their way, or fewer, is given more.
     refilled_at: usize,
+    /// Places beyond the plan's that were used for connections set aside, and are free again.
+    spare: Vec<usize>,
     /// Who has heard what, in a fan-out.
     room: Option<Room>,
     events: Vec<epoll::Event>,
+    /// Takes the place of epoll_pwait2(2) where there is none.
+    coarse: Option<CoarseWait>,
     /// Beats every [`SWEEP_NS`], or more often. An open loop has exact timeouts instead.
     heartbeat: Option<TimerFd>,
     buffers: Buffers,
@@ -145,6 +178,13 @@ pub(crate) struct Engine<'a, C: Codec> {
     phase_started_ns: u64,
     /// Requests and errors that were shown so far.
     shown: (u64, u64),
+    /// Whether the window goes on, or is over.
+    measuring: bool,
+    ending: bool,
+    /// What is known of the client's own stops.
+    watch: Watch,
+    /// When requests were admitted that were lost after the window.
+    lost_late_ns: Vec<u64>,
     /// Somebody has asked for the end.
     stopped: bool,
     /// Slots whose socket may hold more than their turn allowed to read: epoll says it only once.
@@ -153,6 +193,8 @@ pub(crate) struct Engine<'a, C: Codec> {
     retries: Vec<(u64, usize)>,
     /// Since when connects fail, if none has succeeded since and nothing was answered.
     failing_since_ns: Option<u64>,
+    /// Since when the server closes what it has just accepted, if nothing was answered since.
+    turned_away_since_ns: Option<u64>,
     last_reply_ns: u64,
     errors_in_warmup: u64,
 }
@@ -167,8 +209,9 @@ impl<'a, C: Codec> Engine<'a, C> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .map_err(Error::system::<Errno>("epoll_create1"))?;
         let depth = share.plan.depth();
-        let connections =
-            (0..share.connections).map(|_| Connection::new(depth, codec.reader())).collect();
+        let connections = (0..share.connections)
+            .map(|number| Connection::new(number, depth, codec.reader()))
+            .collect();
         let open = open::new_loop(&share)?;
         let events_max = if open.is_some() { open::EVENTS_MAX } else { EVENTS_MAX };
         let heartbeat = match open {
@@ -186,8 +229,10 @@ impl<'a, C: Codec> Engine<'a, C> {
             connections,
             depth: depth as usize,
             refilled_at: refilled_at(share.plan),
+            spare: Vec::new(),
             room: share.plan.fan_out.then(|| Room::new(share.connections)),
             events: vec![no_event; events_max],
+            coarse: None,
             heartbeat,
             buffers: Buffers::new(share.plan.target.tls),
             schedule: ClosedLoop::stopped(),
@@ -201,10 +246,15 @@ impl<'a, C: Codec> Engine<'a, C> {
             next_tick_ns: TICK_NS,
             phase_started_ns: 0,
             shown: (0, 0),
+            measuring: false,
+            ending: false,
+            watch: Watch::default(),
+            lost_late_ns: Vec::new(),
             stopped: false,
             undrained: Vec::new(),
             retries: Vec::with_capacity(share.connections as usize),
             failing_since_ns: None,
+            turned_away_since_ns: None,
             last_reply_ns: 0,
             errors_in_warmup: 0,
             share,
@@ -239,10 +289,12 @@ impl<'a, C: Codec> Engine<'a, C> {
             self.readable(slot, false);
         }
         self.clock();
+        self.watch()?;
         if !self.retries.is_empty() {
             self.retry();
         }
         if self.now_ns >= self.next_sweep_ns {
+            self.note_cpu()?;
             self.sweep();
         }
         if self.now_ns >= self.next_tick_ns {
@@ -265,6 +317,9 @@ impl<'a, C: Codec> Engine<'a, C> {
     /// One epoll_pwait2(2), for `wait_ns` at most, or until the heart beats; how many events it
     /// brought.
     fn wait(&mut self, wait_ns: Option<u64>) -> Result<usize, Error> {
+        if let Some(coarse) = &mut self.coarse {
+            return coarse.wait(wait_ns, &mut self.events);
+        }
         let timeout = wait_ns.map(|wait_ns| Timespec {
             tv_sec: (wait_ns / SECOND_NS) as i64,
             tv_nsec: (wait_ns % SECOND_NS) as i64,
@@ -272,6 +327,11 @@ impl<'a, C: Codec> Engine<'a, C> {
         match epoll::wait(&self.epoll, self.events.as_mut_slice(), timeout.as_ref()) {
             Ok(count) => Ok(count),
             Err(Errno::INTR) => Ok(0),
+            // An old kernel, or a filter of system calls that does not know it (seccomp(2)).
+            Err(Errno::NOSYS | Errno::PERM) if self.coarse.is_none() => {
+                self.coarse = Some(CoarseWait::new(&self.epoll)?);
+                self.wait(wait_ns)
+            }
             Err(errno) => Err(Error::system("epoll_pwait2")(errno)),
         }
     }
@@ -318,11 +378,10 @@ impl<'a, C: Codec> Engine<'a, C> {
             {
                 return self.lost(slot, Fault::Connect, what);
             }
-            if let Err(Wrong(what)) = self.take_replies(slot, count) {
-                return self.lost(slot, Fault::Wrong, what);
-            }
-            if self.has_left(slot) {
-                return;
+            match self.take_replies(slot, count) {
+                Ok(Stays::Here) if !self.has_left(slot) => {}
+                Ok(_) => return,
+                Err(Wrong(what)) => return self.lost(slot, Fault::Wrong, what),
             }
             if drained {
                 if finished {
@@ -335,13 +394,13 @@ impl<'a, C: Codec> Engine<'a, C> {
     }
 
     /// Verifies the first `count` bytes of the receive buffer and counts the replies in them.
-    fn take_replies(&mut self, slot: usize, count: usize) -> Result<(), Wrong> {
+    fn take_replies(&mut self, slot: usize, count: usize) -> Result<Stays, Wrong> {
         let connection = &mut self.connections[slot];
         let phase = connection.phase;
         let Engine { codec, tally, open, room, now_ns, .. } = self;
         let mut replies = 0;
         let bytes = &self.buffers.plain[..count];
-        let taken = connection.take(slot as u32, codec, bytes, |number, pending| {
+        let taken = connection.take(codec, bytes, |number, pending| {
             replies += 1;
             let counts = count_reply(tally, open, pending, *now_ns);
             if let Some(room) = room
@@ -353,28 +412,46 @@ impl<'a, C: Codec> Engine<'a, C> {
         if replies > 0 {
             connection.completed += replies;
             self.last_reply_ns = self.now_ns;
-            self.failing_since_ns = None;
+            (self.failing_since_ns, self.turned_away_since_ns) = (None, None);
         }
         taken?;
         match phase {
-            Phase::Opening => self.open_further(slot).map_err(Wrong)?,
-            Phase::Open => self.look_whether_it_ends(slot)?,
+            Phase::Opening => {
+                self.open_further(slot).map_err(Wrong)?;
+                if self.connections[slot].phase == Phase::Open {
+                    // What answered the greeting may have said that it leaves.
+                    return self.look_whether_it_ends(slot);
+                }
+            }
+            Phase::Open | Phase::Leaving => return self.look_whether_it_ends(slot),
             _ => {}
         }
-        Ok(())
+        Ok(Stays::Here)
     }
 
     /// After replies: is this connection to end, and by whom?
-    fn look_whether_it_ends(&mut self, slot: usize) -> Result<(), Wrong> {
+    fn look_whether_it_ends(&mut self, slot: usize) -> Result<Stays, Wrong> {
+        let reconnect = self.share.plan.reconnect;
         let connection = &mut self.connections[slot];
-        if let Some(from) = self.codec.refused_from(&connection.reader) {
+        let refused_from = match connection.phase {
+            // The server has announced its end, and then this side is to close (RFC 9112, section
+            // 9.6). Where each request asked for that, it waits for the server to be the first.
+            Phase::Closing if !reconnect => Some(connection.awaited.first()),
+            _ => self.codec.refused_from(&connection.reader),
+        };
+        if let Some(from) = refused_from {
             if self.room.is_some() {
                 return Err(Wrong("the server sends a member away".to_owned()));
             }
             let refused = connection.leave(from);
+            let answers_more = !connection.awaited.is_empty();
             self.tally.lost(refused.len() as u64, self.now_ns);
             self.give_back(&refused);
-            return Ok(());
+            if answers_more && !reconnect && !self.is_aside(slot) {
+                self.set_aside(slot);
+                return Ok(Stays::Aside);
+            }
+            return Ok(Stays::Here);
         }
         if connection.phase == Phase::Closing {
             connection.since_ns = self.now_ns;
@@ -382,7 +459,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         if self.share.plan.reconnect && connection.awaited.is_empty() {
             self.finish_sending(slot);
         }
-        Ok(())
+        Ok(Stays::Here)
     }
 
     /// One request per connection: the reply is complete, now the connection ends.
@@ -390,7 +467,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         let connection = &mut self.connections[slot];
         connection.phase = Phase::Closing;
         connection.since_ns = self.now_ns;
-        connection.say_farewell(slot as u32, &mut self.codec, &mut self.tally.bytes_sent);
+        connection.say_farewell(&mut self.codec, &mut self.tally.bytes_sent);
         if !self.codec.server_closes_first()
             && let Some(socket) = &connection.socket
         {
@@ -440,7 +517,7 @@ impl<'a, C: Codec> Engine<'a, C> {
     /// Sends what is admitted, as far as there is room.
     fn send(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
-        let sent = connection.send(slot as u32, &mut self.codec, &mut self.tally.bytes_sent);
+        let sent = connection.send(&mut self.codec, &mut self.tally.bytes_sent);
         connection.waits_for_room = sent == Sent::Full;
         if let Sent::Failed(errno) = sent {
             self.failed(slot, errno);
@@ -466,7 +543,8 @@ impl<'a, C: Codec> Engine<'a, C> {
     }
 
     fn is_dead(&self) -> bool {
-        self.failing_since_ns.is_some_and(|since_ns| self.now_ns > since_ns + DEAD_AFTER_NS)
+        let since_ns = [self.failing_since_ns, self.turned_away_since_ns].into_iter().flatten();
+        since_ns.min().is_some_and(|since_ns| self.now_ns > since_ns + DEAD_AFTER_NS)
     }
 
     fn timeout_ns(&self) -> u64 {

@@ -17,6 +17,11 @@ pub enum Error {
         /// What connect(2) said.
         source: io::Error,
     },
+    /// Nothing answers at any address of a name.
+    NoAddress {
+        /// What was tried, and what connect(2) said.
+        tried: Vec<(SocketAddr, io::Error)>,
+    },
     /// The one request sent before the run was not answered as the plan promises.
     Probe {
         /// The URL that was asked.
@@ -77,6 +82,11 @@ impl fmt::Display for Error {
             Error::Internal(text) => write!(f, "the load generator failed: {text}"),
             Error::Unreachable { address, source } => {
                 write!(f, "nothing answers at {address} ({source}): is the server running there?")
+            }
+            Error::NoAddress { tried } => {
+                let each = tried.iter().map(|(address, error)| format!("{address} ({error})"));
+                let all = each.collect::<Vec<_>>().join(" nor at ");
+                write!(f, "nothing answers at {all}: is the server running there?")
             }
             Error::Probe { url, reason } => {
                 write!(

@@ -37,6 +37,18 @@ impl Latencies {
         self.0.value_at_quantile(quantile)
     }
 
+    /// The largest sample, in nanoseconds; 0 without samples.
+    pub(crate) fn max_ns(&self) -> u64 {
+        self.0.max()
+    }
+
+    /// Adds those of another's samples that are larger than this.
+    pub(crate) fn add_above(&mut self, threshold_ns: u64, other: &Latencies) {
+        for one in other.0.iter_recorded().filter(|one| one.value_iterated_to() > threshold_ns) {
+            self.0.saturating_record_n(one.value_iterated_to(), one.count_at_value());
+        }
+    }
+
     /// Forgets everything.
     pub(crate) fn reset(&mut self) {
         self.0.reset();

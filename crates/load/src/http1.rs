@@ -13,8 +13,10 @@ use crate::{Method, Plan};
 /// A head larger than this is a fault: servers send some hundred bytes; 64 KiB is what curl takes
 /// for one header line, and far beyond what any server here sends.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// More header fields than a reply to a load generator has.
-const FIELDS_MAX: usize = 64;
+/// Header fields of nearly all replies; more are read again with room for as many as a head holds.
+const FIELDS_USUAL: usize = 64;
+/// The shortest field is a name of one byte, a colon and a line's end.
+const FIELD_BYTES_MIN: usize = 3;
 /// Chunk sizes: 16 hexadecimal digits are 64 bits; extensions (RFC 9112, 7.1.1) get the rest.
 const CHUNK_LINE_BYTES_MAX: usize = 4 * 1024;
 
@@ -158,13 +160,13 @@ impl ResponseReader {
         }
         let held = self.held.len();
         let room = (HEAD_BYTES_MAX - held).min(bytes.len());
-        let (parsed, len) = if held == 0 {
+        let parsed = if held == 0 {
             parse_head(&bytes[..room])?
         } else {
             self.held.extend_from_slice(&bytes[..room]);
             parse_head(&self.held)?
         };
-        let Some(head) = parsed else {
+        let Some((head, len)) = parsed else {
             if held == 0 {
                 self.held.extend_from_slice(&bytes[..room]);
             }
@@ -244,65 +246,105 @@ fn chunk_size(line: &[u8]) -> Result<u64, Wrong> {
     size.ok_or_else(|| Wrong("a chunk has no size that could be read".to_owned()))
 }
 
-/// The head at the start of `bytes` and its length; `None` while it is incomplete.
-fn parse_head(bytes: &[u8]) -> Result<(Option<Head>, usize), Wrong> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut response = httparse::Response::new(&mut fields);
-    let len = match response.parse(bytes) {
-        Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) => return Ok((None, 0)),
-        Err(error) => return Err(Wrong(format!("the head is not HTTP/1.1: {error}"))),
-    };
-    let status = response.code.unwrap_or_default();
-    if status == 101 {
-        return Err(Wrong("the server switched to a protocol that nobody asked for".to_owned()));
+/// Reads a response's head at the start of `bytes`; what `read` makes of it, and its length. `None`
+/// while it is incomplete. A field that goes on in the next line is one field (RFC 9112, section
+/// 5.2, has a user agent read it so).
+pub(crate) fn read_response<T>(
+    bytes: &[u8],
+    read: impl FnOnce(&httparse::Response<'_, '_>) -> Result<T, Wrong>,
+) -> Result<Option<(T, usize)>, Wrong> {
+    let mut usual = [httparse::EMPTY_HEADER; FIELDS_USUAL];
+    let mut config = httparse::ParserConfig::default();
+    config.allow_obsolete_multiline_headers_in_responses(true);
+    let mut response = httparse::Response::new(&mut usual);
+    let mut parsed = config.parse_response(&mut response, bytes);
+    let mut many;
+    if parsed == Err(httparse::Error::TooManyHeaders) {
+        many = vec![httparse::EMPTY_HEADER; bytes.len() / FIELD_BYTES_MIN];
+        response = httparse::Response::new(&mut many);
+        parsed = config.parse_response(&mut response, bytes);
     }
-    let (mut length, mut coding, mut close, mut keep_alive) = (None, None, false, false);
-    for field in response.headers.iter() {
-        let is = |name: &str| field.name.eq_ignore_ascii_case(name);
-        if is("content-length") {
-            let value = content_length(field.value)?;
-            if length.is_some_and(|earlier| earlier != value) {
-                return Err(Wrong("two Content-Length fields disagree".to_owned()));
-            }
-            length = Some(value);
-        } else if is("transfer-encoding") {
-            coding = Some(has_token(field.value, b"chunked"));
-        } else if is("connection") {
-            close |= has_token(field.value, b"close");
-            keep_alive |= has_token(field.value, b"keep-alive");
-        }
+    match parsed {
+        Ok(httparse::Status::Complete(len)) => Ok(Some((read(&response)?, len))),
+        Ok(httparse::Status::Partial) => Ok(None),
+        Err(error) => Err(Wrong(format!("the head is not HTTP/1.1: {error}"))),
     }
-    let framing = match (coding, length) {
-        (Some(_), Some(_)) => {
-            return Err(Wrong("both Content-Length and Transfer-Encoding are given".to_owned()));
-        }
-        (Some(true), None) => Framing::Chunked,
-        (None, Some(length)) => Framing::Length(length),
-        (Some(false), None) | (None, None) => Framing::UntilClose,
-    };
-    let close = close || (response.version == Some(0) && !keep_alive);
-    Ok((Some(Head { status, framing, close }), len))
 }
 
-/// The value of a Content-Length field (RFC 9110, section 8.6).
+/// The head at the start of `bytes` and its length; `None` while it is incomplete.
+fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Wrong> {
+    read_response(bytes, |response| {
+        let status = response.code.unwrap_or_default();
+        if status == 101 {
+            return Err(Wrong(
+                "the server switched to a protocol that nobody asked for".to_owned(),
+            ));
+        }
+        let (mut length, mut coding, mut close, mut keep_alive) = (None, None, false, false);
+        for field in response.headers.iter() {
+            let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+            if is("content-length") {
+                let value = content_length(field.value)?;
+                if length.is_some_and(|earlier| earlier != value) {
+                    return Err(Wrong("two Content-Length fields disagree".to_owned()));
+                }
+                length = Some(value);
+            } else if is("transfer-encoding") {
+                coding = items(field.value).last().or(coding);
+            } else if is("connection") {
+                close |= has_token(field.value, b"close");
+                keep_alive |= has_token(field.value, b"keep-alive");
+            }
+        }
+        let framing = match (coding, length) {
+            (Some(_), Some(_)) => {
+                return Err(Wrong(
+                    "both Content-Length and Transfer-Encoding are given".to_owned(),
+                ));
+            }
+            (Some(last), None) if last.eq_ignore_ascii_case(b"chunked") => Framing::Chunked,
+            (None, Some(length)) => Framing::Length(length),
+            // A coding that is not chunked, or is followed by another, ends with the connection.
+            (Some(_), None) | (None, None) => Framing::UntilClose,
+        };
+        // HTTP/1.0 knows no Transfer-Encoding: the rest of the stream cannot be trusted (RFC 9112,
+        // section 6.1).
+        let old = response.version == Some(0) && (!keep_alive || coding.is_some());
+        Ok(Head { status, framing, close: close || old })
+    })
+}
+
+/// The value of a Content-Length field (RFC 9110, section 8.6). The same number several times in a
+/// list is that number (RFC 9112, section 6.3).
 fn content_length(value: &[u8]) -> Result<u64, Wrong> {
-    std::str::from_utf8(value)
-        .ok()
-        .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
-        .and_then(|text| text.parse().ok())
+    let number = |item: &[u8]| -> Option<u64> {
+        let text = std::str::from_utf8(item).ok()?;
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|_| digits)
+    };
+    let mut numbers = value.split(|&byte| byte == b',').map(|item| number(item.trim_ascii()));
+    let first = numbers.next().flatten();
+    first
+        .filter(|_| numbers.all(|number| number == first))
         .ok_or_else(|| Wrong("Content-Length is not a number".to_owned()))
+}
+
+/// What stands in a comma-separated list, empty items left out (RFC 9110, section 5.6.1).
+fn items(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
 }
 
 /// Whether a comma-separated list holds a token, in any case.
 fn has_token(list: &[u8], token: &[u8]) -> bool {
-    list.split(|&byte| byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
+    items(list).any(|item| item.eq_ignore_ascii_case(token))
 }
 
 /// What a connection remembers of a response that is arriving.
 pub(crate) struct Reader {
     response: ResponseReader,
     close: bool,
+    /// The server has ended a connection on which nothing was asked, in words ([`Http::unasked`]).
+    ended: bool,
     body: Body,
 }
 
@@ -336,6 +378,23 @@ impl Http {
         self.bodies.learnt()
     }
 
+    /// Bytes came although every request is answered. A server may say in this way that it ends a
+    /// connection on which it has waited for too long (408, RFC 9110, section 15.5.9); what follows
+    /// its head is of no interest.
+    fn unasked(&mut self, reader: &mut Reader, bytes: &[u8]) -> Result<Step, Wrong> {
+        if reader.ended || bytes.is_empty() {
+            return Ok(Step::More);
+        }
+        match reader.response.read(bytes, false, &mut self.last_head) {
+            Ok((_, Event::More)) => Ok(Step::More),
+            Ok((_, Event::Head(Head { status: 408, .. }))) => {
+                reader.ended = true;
+                Ok(Step::More)
+            }
+            _ => Err(unasked(bytes)),
+        }
+    }
+
     /// Whether a body that has ended is the expected one; a reply to HEAD has none.
     fn conclude(&mut self, reader: &mut Reader) -> Result<(), Wrong> {
         if self.to_head { Ok(()) } else { self.bodies.conclude(&mut reader.body) }
@@ -365,7 +424,12 @@ impl Codec for Http {
     type Reader = Reader;
 
     fn reader(&self) -> Reader {
-        Reader { response: ResponseReader::new(), close: false, body: Body::default() }
+        Reader {
+            response: ResponseReader::new(),
+            close: false,
+            ended: false,
+            body: Body::default(),
+        }
     }
 
     fn request_bytes(&self) -> usize {
@@ -384,7 +448,7 @@ impl Codec for Http {
         bytes: &[u8],
     ) -> Result<Step, Wrong> {
         if awaited.is_empty() {
-            return Err(unasked(bytes));
+            return self.unasked(reader, bytes);
         }
         let number = awaited.start;
         let mut consumed = 0;
@@ -416,6 +480,10 @@ impl Codec for Http {
             self.conclude(reader)?;
         }
         Ok(ended)
+    }
+
+    fn refused_from(&self, reader: &Reader) -> Option<u64> {
+        reader.ended.then_some(0)
     }
 
     fn server_closes_first(&self) -> bool {

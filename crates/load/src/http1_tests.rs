@@ -40,7 +40,7 @@ fn read_all(pieces: &[&[u8]], to_head: bool) -> Result<Vec<Read>, Wrong> {
     Ok(all)
 }
 
-const TRANSCRIPTS: [(&str, &str, u16); 9] = [
+const TRANSCRIPTS: [(&str, &str, u16); 14] = [
     ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "hello", 200),
     ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", "", 200),
     ("HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nno", "no", 404),
@@ -60,6 +60,18 @@ const TRANSCRIPTS: [(&str, &str, u16); 9] = [
         200,
     ),
     ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: x, Close\r\n\r\n!", "!", 200),
+    // A field in two lines, and the length in one that has gone on.
+    ("HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length:\r\n\t5\r\n\r\nhello", "hello", 200),
+    ("HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello", "hello", 200),
+    ("HTTP/1.1 200 OK\r\nConnection: x\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n", "", 200),
+    (
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: , chunked,\r\n\r\n\
+         1\r\n!\r\n0\r\nT: v\r\nU: w\r\n\r\n",
+        "!",
+        200,
+    ),
+    // Neither a reason nor the space before it.
+    ("HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", "", 200),
 ];
 
 #[test]
@@ -101,6 +113,60 @@ fn a_body_without_length_lasts_until_the_end() {
 }
 
 #[test]
+fn a_coding_that_is_not_chunked_in_the_end_lasts_until_the_end() {
+    for coding in ["chunked, deflate", "gzip", "chunked\r\nTransfer-Encoding: gzip"] {
+        let head = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n");
+        let read = read_all(&[head.as_bytes(), b"Wor", b"ld"], false);
+        let expected = Read { status: 200, body: b"World".to_vec(), close: false };
+        assert_eq!(read, Ok(vec![expected]), "{coding}");
+    }
+}
+
+#[test]
+fn an_old_version_closes_unless_it_says_otherwise_and_has_no_codings() {
+    for (fields, close) in [
+        ("Content-Length: 0", true),
+        ("Content-Length: 0\r\nConnection: Keep-Alive", false),
+        ("Transfer-Encoding: chunked\r\nConnection: keep-alive", true),
+    ] {
+        let text = format!("HTTP/1.0 200 OK\r\n{fields}\r\n\r\n0\r\n\r\n");
+        let parsed = parse_head(text.as_bytes());
+        assert!(matches!(parsed, Ok(Some((head, _))) if head.close == close), "{fields}");
+    }
+}
+
+#[test]
+fn a_head_may_have_as_many_fields_as_it_has_room_for() {
+    for count in [63, 64, 65, 1_000, 10_000] {
+        let fields = "a:\r\n".repeat(count);
+        let text = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nok");
+        let read = read_all(&[text.as_bytes()], false);
+        let expected = Read { status: 200, body: b"ok".to_vec(), close: false };
+        assert_eq!(read, Ok(vec![expected]), "{count} fields");
+    }
+}
+
+#[test]
+fn only_408_may_come_unasked_and_ends_the_connection() {
+    let end = "HTTP/1.0 408 Request Time-out\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbye";
+    for piece in [1, 7, end.len()] {
+        let mut codec = codec(Expected::Any);
+        let mut reader = codec.reader();
+        for piece in end.as_bytes().chunks(piece) {
+            assert_eq!(codec.incoming(0, &mut reader, 7..7, piece), Ok(Step::More));
+        }
+        assert_eq!(codec.refused_from(&reader), Some(0), "in pieces of {piece}");
+    }
+    for wrong in ["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "x\r\n\r\n"] {
+        let mut codec = codec(Expected::Any);
+        let mut reader = codec.reader();
+        assert!(codec.incoming(0, &mut reader, 7..7, wrong.as_bytes()).is_err(), "{wrong}");
+    }
+    // Where something was asked, it is a reply like others, and not the one that was promised.
+    assert!(judge(&mut codec(Expected::Any), end.as_bytes(), end.len()).is_err());
+}
+
+#[test]
 fn the_reply_to_head_has_no_body() {
     let read = read_all(&[b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"], true);
     assert_eq!(read, Ok(vec![Read { status: 200, body: Vec::new(), close: false }]));
@@ -113,6 +179,10 @@ fn broken_messages_are_refused() {
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: five\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5,\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX : y\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n x: y\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n",

@@ -174,7 +174,13 @@ impl Http2 {
             kind::CONTINUATION => return self.continuation(reader, awaited, frame, payload),
             kind::SETTINGS => self.settings(reader, frame, payload)?,
             kind::PING => reader.ping(frame, payload)?,
-            kind::GOAWAY => reader.goaway(frame, payload)?,
+            kind::GOAWAY => {
+                reader.goaway(frame, payload)?;
+                // A number of a stream is one more than twice its request's, counted from 1.
+                if self.requests.are_primed() && !reader.primed && payload.starts_with(&[0; 4]) {
+                    return Err(Wrong("the server leaves before its first reply".to_owned()));
+                }
+            }
             kind::WINDOW_UPDATE => {
                 let sent = self.sent_bytes(reader, awaited.end);
                 reader.window_update(frame, payload, sent)?;

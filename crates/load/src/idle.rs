@@ -6,7 +6,7 @@
 //! have their settings, and a server its tables.
 
 use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
@@ -15,6 +15,7 @@ use socket2::Socket;
 
 use crate::codec::Codec;
 use crate::dialogue::{Failure, Host, Talk};
+use crate::probe::CONNECT_LIMIT;
 use crate::socket::Sockets;
 use crate::{Error, Live, Plan, Protocol};
 
@@ -22,9 +23,6 @@ use crate::{Error, Live, Plan, Protocol};
 /// On loopback connect completes before the server has accepted, so this also lets the server keep
 /// pace.
 const BATCH: usize = 256;
-/// One connection may take so long to be opened. A SYN that meets a full backlog is dropped and
-/// sent again after one second, then after two more (tcp(7)): two tries are granted.
-const OPENING_LIMIT: Duration = Duration::from_secs(4);
 
 /// Silent connections, held open.
 pub(crate) struct Idle {
@@ -65,6 +63,7 @@ impl Idle {
         codec: &mut C,
     ) -> Result<(), Failure> {
         let mut host = Host::new(plan, sockets, codec)?;
+        let limit = plan.request_timeout.max(CONNECT_LIMIT);
         let (mut talks, mut begun) = (Vec::with_capacity(BATCH), 0);
         while self.len() < plan.idle_connections {
             if live.is_stopped() {
@@ -80,7 +79,7 @@ impl Idle {
                 begun += 1;
             }
             let oldest = talks.iter().map(|talk| talk.begun).min().unwrap_or_else(Instant::now);
-            host.turn(&mut talks, oldest + OPENING_LIMIT)?;
+            host.turn(&mut talks, oldest + limit)?;
             let is_done = |talk: &mut Talk<_>| match plan.http2 {
                 true => talk.replies > 0,
                 false => talk.is_open(),

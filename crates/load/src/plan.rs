@@ -54,6 +54,8 @@ pub struct Target {
     pub authority: String,
     /// The first address that the host resolves to.
     pub address: SocketAddr,
+    /// The others, which are tried in turn where nothing answers at the first.
+    pub others: Vec<SocketAddr>,
     /// Path and query, starting with `/`. Empty for an echo server.
     pub path: String,
 }
@@ -97,9 +99,9 @@ impl Target {
             Protocol::Http | Protocol::WebSocket if path.starts_with('/') => path.to_owned(),
             Protocol::Http | Protocol::WebSocket => format!("/{path}"),
         };
-        let address = resolve(authority, protocol, tls).map_err(|why| bad(&why))?;
+        let (address, others) = resolve(authority, protocol, tls).map_err(|why| bad(&why))?;
         let (url, authority) = (url.to_owned(), authority.to_owned());
-        Ok(Target { url, protocol, tls, authority, address, path })
+        Ok(Target { url, protocol, tls, authority, address, others, path })
     }
 
     /// The host as given, without port and brackets, for TLS's server name.
@@ -112,8 +114,12 @@ impl Target {
     }
 }
 
-/// The first address of `host:port`, or of `host` with HTTP's own port.
-fn resolve(authority: &str, protocol: Protocol, tls: bool) -> Result<SocketAddr, String> {
+/// The first address of `host:port`, or of `host` with HTTP's own port, and the others.
+fn resolve(
+    authority: &str,
+    protocol: Protocol,
+    tls: bool,
+) -> Result<(SocketAddr, Vec<SocketAddr>), String> {
     let has_port = authority.rsplit_once(':').is_some_and(|(host, port)| {
         !port.is_empty()
             && port.bytes().all(|byte| byte.is_ascii_digit())
@@ -127,7 +133,10 @@ fn resolve(authority: &str, protocol: Protocol, tls: bool) -> Result<SocketAddr,
     };
     let mut addresses = with_port.to_socket_addrs().map_err(|error| error.to_string())?;
     let first = addresses.next().ok_or_else(|| "the host has no address".to_owned())?;
-    if first.port() == 0 { Err("port 0 is no server's port".to_owned()) } else { Ok(first) }
+    match first.port() {
+        0 => Err("port 0 is no server's port".to_owned()),
+        _ => Ok((first, addresses.collect())),
+    }
 }
 
 /// How long a run lasts.

@@ -2,6 +2,8 @@
 //! timed, and what an HTTP server answers is learnt here. It goes the way that all others will go:
 //! the same sockets, TLS and greeting.
 
+use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::codec::Codec;
@@ -12,7 +14,32 @@ use crate::{Error, ExpectedBody, Method, Plan};
 
 /// connect(2) may take so long, however short the plan's time limit for a request is: a lost SYN is
 /// sent again after a second (tcp(7)).
-const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+
+/// The plan with the first address of its host that can be connected to. A name such as localhost
+/// often has one of each family, and a server listens on one of them.
+pub(crate) fn reached(plan: &Plan) -> Result<Plan, Error> {
+    let mut plan = plan.clone();
+    let others = std::mem::take(&mut plan.target.others);
+    if others.is_empty() {
+        return Ok(plan);
+    }
+    let limit = plan.request_timeout.max(CONNECT_LIMIT);
+    let mut tried: Vec<(SocketAddr, io::Error)> = Vec::new();
+    for address in std::iter::once(plan.target.address).chain(others) {
+        if tried.iter().any(|(earlier, _)| *earlier == address) {
+            continue;
+        }
+        match TcpStream::connect_timeout(&address, limit) {
+            Ok(_) => {
+                plan.target.address = address;
+                return Ok(plan);
+            }
+            Err(error) => tried.push((address, error)),
+        }
+    }
+    Err(Error::NoAddress { tried })
+}
 
 /// Sends one request on a connection of its own and verifies the reply with `codec`. In a fan-out
 /// there are two connections: what one says, the other must hear.

@@ -5,11 +5,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
 use nix::errno::Errno;
-use record::{FanOut, Latency, LoadOutcome, OpenLoop, TlsOutcome};
+use record::{ClientStops, FanOut, Latency, LoadOutcome, OpenLoop, TlsOutcome};
 
 use crate::codec::Codec;
 use crate::echo::Echo;
-use crate::engine::{Engine, ExactTimers, Share, Window};
+use crate::engine::{AtEnd, Engine, ExactTimers, Share, Stops, Window};
 use crate::gate::Gate;
 use crate::http1::Http;
 use crate::http2::Http2;
@@ -23,6 +23,10 @@ use crate::{Error, Length, Live, Observer, Pace, Plan, Protocol, Stage, probe};
 
 /// Descriptors beside the connections: standard streams, epoll, the caller's own.
 const DESCRIPTORS_SPARE: u64 = 64;
+
+/// What is said where waits are in milliseconds.
+const COARSE_WAITS: &str = "epoll_pwait2(2) is not to be had here (Linux 5.11, or a filter of \
+     system calls that knows it): the client waits by epoll_wait(2), in milliseconds, and spins more";
 
 /// Carries out a plan: probes the server once, opens all connections, warms up, measures.
 ///
@@ -47,6 +51,7 @@ pub fn run_live(
     plan.check()?;
     allow_descriptors(plan)?;
     live.enter(Stage::Connecting);
+    let plan = &probe::reached(plan)?;
     let sockets = Sockets::new(plan)?;
     match plan.target.protocol {
         Protocol::Echo => {
@@ -165,6 +170,7 @@ fn sum_up(
     let mut open = OpenSum::default();
     let (mut duration_ns, mut cpu_ns, mut mean_in_flight, mut without) = (0, 0, 0.0, 0);
     let (mut ended_early, mut errors_in_warmup, mut agreed) = (None, 0, None);
+    let (mut at_end, mut stops, mut coarse_waits) = (AtEnd::default(), Stops::default(), false);
     for window in windows {
         duration_ns = duration_ns.max(window.duration_ns);
         cpu_ns += window.cpu_ns;
@@ -173,13 +179,19 @@ fn sum_up(
         errors_in_warmup += window.errors_in_warmup;
         ended_early = ended_early.or(window.ended_early);
         open.add(window.open)?;
+        at_end.add(&window.at_end);
+        stops.merge(window.stops);
+        coarse_waits |= window.coarse_waits;
         agreed = agreed.or(window.agreed);
         tally.merge(window.tally)?;
     }
-    let (open_loop, latency) = open.summary(plan, &tally)?;
+    let (delayed, stopped) = open.look_at_stops(plan, &tally, &stops, duration_ns);
+    let (open_loop, latency) = open.summary(plan, &tally, stopped.as_deref())?;
+    let invalid = stopped.or(open_loop.as_ref().and_then(|open| open.invalid.clone()));
     let duration_s = duration_ns as f64 / 1e9;
     Ok(LoadOutcome {
         url: plan.target.url.clone(),
+        address: plan.target.address.to_string(),
         protocol: plan.protocol_name().to_owned(),
         tls: agreed.map(|agreed| tls_outcome(agreed, &tally)).transpose()?,
         fan_out: plan
@@ -202,6 +214,10 @@ fn sum_up(
         bytes_received: tally.bytes_received,
         latency,
         open_loop,
+        at_end: at_end.record(),
+        client_stops: client_stops(&stops, delayed),
+        invalid,
+        notes: coarse_waits.then(|| COARSE_WAITS.to_owned()).into_iter().collect(),
         mean_in_flight,
         client_cpu_us: cpu_ns / 1_000,
         reconnect: plan.reconnect,
@@ -214,6 +230,40 @@ fn sum_up(
         verification,
         errors_by_kind: tally.errors,
     })
+}
+
+impl AtEnd {
+    /// Adds another thread's.
+    fn add(&mut self, other: &AtEnd) {
+        self.in_flight += other.in_flight;
+        self.oldest_ns = self.oldest_ns.max(other.oldest_ns);
+        self.unanswered += other.unanswered;
+        self.oldest_unanswered_ns = self.oldest_unanswered_ns.max(other.oldest_unanswered_ns);
+        self.overdue += other.overdue;
+    }
+
+    /// The same for the record.
+    fn record(&self) -> record::AtEnd {
+        record::AtEnd {
+            in_flight: self.in_flight,
+            oldest_us: self.oldest_ns as f64 / 1e3,
+            unanswered: self.unanswered,
+            oldest_unanswered_us: self.oldest_unanswered_ns as f64 / 1e3,
+            overdue: self.overdue,
+        }
+    }
+}
+
+/// When the client did not run, for the record.
+fn client_stops(stops: &Stops, delayed: u64) -> ClientStops {
+    ClientStops {
+        count: stops.count,
+        total_us: stops.total_ns as f64 / 1e3,
+        longest_us: stops.longest_ns as f64 / 1e3,
+        longest_at_s: stops.longest_at_ns as f64 / 1e9,
+        requests: delayed,
+        waited_for_core_us: stops.waited_ns as f64 / 1e3,
+    }
 }
 
 /// What was seen of TLS.
@@ -247,8 +297,30 @@ impl OpenSum {
         Ok(())
     }
 
+    /// How many requests the client's own stops delayed, and why the run is invalid if they spoil it.
+    fn look_at_stops(
+        &self,
+        plan: &Plan,
+        tally: &Tally,
+        stops: &Stops,
+        window_ns: u64,
+    ) -> (u64, Option<String>) {
+        let (requests, due_delayed, latency) = match &self.counts {
+            Some(counts) => (counts.due, counts.delayed, &counts.latency),
+            None => (tally.requests, 0, &tally.latencies),
+        };
+        let delayed = stops.in_flight + due_delayed;
+        let (p99_ns, open) = (latency.quantile_ns(0.99), plan.pace != Pace::Closed);
+        (delayed, stops.invalid(window_ns, (delayed, requests), p99_ns, open))
+    }
+
     /// What an open loop adds to the outcome, and the latency: the closed loop's if there is none.
-    fn summary(self, plan: &Plan, tally: &Tally) -> Result<(Option<OpenLoop>, Latency), Error> {
+    fn summary(
+        self,
+        plan: &Plan,
+        tally: &Tally,
+        stopped: Option<&str>,
+    ) -> Result<(Option<OpenLoop>, Latency), Error> {
         let (Some(counts), Pace::Open { rate_per_s, arrivals, seed }) = (self.counts, plan.pace)
         else {
             return Ok((None, tally.latencies.summary()?));
@@ -262,7 +334,9 @@ impl OpenSum {
             unanswered: counts.unanswered,
             send_lag: counts.send_lag.summary()?,
             from_send: counts.from_send.summary()?,
-            invalid: open_loop::invalid(&counts, self.busy_share),
+            invalid: stopped
+                .map(str::to_owned)
+                .or_else(|| open_loop::invalid(&counts, self.busy_share)),
         };
         Ok((Some(open_loop), counts.latency.summary()?))
     }

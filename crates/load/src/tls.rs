@@ -20,11 +20,11 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{
     ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
 };
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    AlertDescription, ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind,
-    NamedGroup, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct,
+    HandshakeKind, NamedGroup, SignatureScheme,
 };
 use socket2::Socket;
 
@@ -222,6 +222,10 @@ fn describe(error: &rustls::Error) -> String {
         rustls::Error::InvalidMessage(_) => {
             format!("the server does not speak TLS ({error}): should the URL begin without the s?")
         }
+        rustls::Error::InvalidCertificate(CertificateError::BadSignature) => format!(
+            "TLS: the handshake is not signed with the key of the certificate, or that key is of a \
+             kind that is not read here, such as RSA with less than 2,048 bits ({error})"
+        ),
         error => format!("TLS: {error}"),
     }
 }
@@ -287,8 +291,19 @@ impl ServerCertVerifier for NoRoots {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
+        let unread = || rustls::Error::from(CertificateError::BadEncoding);
+        let key = public_key(certificate).ok_or_else(unread)?;
+        let (algorithm, key) = split_key(key).ok_or_else(unread)?;
+        let mapping = self.0.signature_verification_algorithms.mapping;
+        let of_scheme = mapping.iter().filter(|(scheme, _)| *scheme == signature.scheme);
+        let mut candidates = of_scheme.flat_map(|(_, algorithms)| *algorithms);
+        candidates
+            .any(|one| {
+                one.public_key_alg_id().as_ref() == algorithm
+                    && one.verify_signature(key, message, signature.signature()).is_ok()
+            })
+            .then(HandshakeSignatureValid::assertion)
+            .ok_or_else(|| CertificateError::BadSignature.into())
     }
 
     fn verify_tls13_signature(
@@ -297,13 +312,58 @@ impl ServerCertVerifier for NoRoots {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let key = public_key(certificate).ok_or(CertificateError::BadEncoding)?;
         let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        verify_tls13_signature_with_raw_key(message, &key.into(), signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// The public key of a certificate (`subjectPublicKeyInfo`; RFC 5280, section 4.1). Nothing else of
+/// it is looked at, since nothing of it is verified: rustls's own reader refuses what no verifier
+/// would trust, such as X.509 version 1.
+fn public_key(certificate: &[u8]) -> Option<&[u8]> {
+    const VERSION: u8 = 0xa0;
+    let (_, signed, _) = element(certificate)?;
+    let (_, mut rest, _) = element(signed)?;
+    if rest.first() == Some(&VERSION) {
+        rest = element(rest)?.2;
+    }
+    // Serial number, signature algorithm, issuer, validity, subject.
+    for _ in 0..5 {
+        rest = element(rest)?.2;
+    }
+    let after = element(rest)?.2;
+    rest.get(..rest.len() - after.len())
+}
+
+/// The algorithm of a public key and its bits.
+fn split_key(key: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (_, content, _) = element(key)?;
+    let (_, algorithm, rest) = element(content)?;
+    let (_, bits, _) = element(rest)?;
+    // The first octet counts the bits that are missing in the last one: none in a key.
+    Some((algorithm, bits.strip_prefix(&[0])?))
+}
+
+/// The element at the start of some DER (X.690, section 8.1): its tag, its content, and what
+/// follows.
+fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&[tag, first], rest) = der.split_first_chunk()?;
+    let long = usize::from(first & 0x7f);
+    let (len, rest) = match first {
+        0..=0x7f => (usize::from(first), rest),
+        0x81..=0x83 => {
+            let (octets, rest) = rest.split_at_checked(long)?;
+            (octets.iter().fold(0, |len, &octet| len << 8 | usize::from(octet)), rest)
+        }
+        _ => return None,
+    };
+    let (content, rest) = rest.split_at_checked(len)?;
+    Some((tag, content, rest))
 }
 
 /// Sessions that can be resumed: all of one server, used by one thread. rustls's own store keeps

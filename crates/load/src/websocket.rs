@@ -8,6 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use sha1::{Digest, Sha1};
 
 use crate::codec::{Codec, Step, Wrong, unasked};
+use crate::http1::read_response;
 use crate::payload::{Mirror, Ready, describe_difference, filler, stamps};
 use crate::random::SplitMix64;
 use crate::{Plan, Protocol};
@@ -16,8 +17,6 @@ use crate::{Plan, Protocol};
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// The answer to the upgrade: as much as the HTTP/1.1 codec takes for a head.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// More header fields than the answer to an upgrade has.
-const FIELDS_MAX: usize = 64;
 /// The longest payload of a control frame (RFC 6455, section 5.5).
 const CONTROL_BYTES_MAX: u64 = 125;
 /// Of keys and masks: a plan has none for them, and runs should send the same bytes.
@@ -373,21 +372,26 @@ fn accept_of(key: &str) -> String {
     BASE64_STANDARD.encode(hash)
 }
 
-/// Length of the answer to an upgrade, once it is complete; whether it is a right one.
+/// Length of the answer to an upgrade, once it is complete; whether it is a right one. Interim
+/// responses before it say nothing (RFC 9110, section 15.2).
 fn read_answer(bytes: &[u8], accept: &str) -> Result<Option<usize>, Wrong> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut response = httparse::Response::new(&mut fields);
-    let len = match response.parse(bytes) {
-        Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(Wrong(format!("the head is not HTTP/1.1: {error}"))),
-    };
-    match response.code {
-        Some(101) => {}
-        code => {
-            let code = code.unwrap_or_default();
-            return Err(Wrong(format!("the server does not open a WebSocket: status {code}")));
+    let mut from = 0;
+    loop {
+        let rest = bytes.get(from..).unwrap_or_default();
+        match read_response(rest, |response| is_answer(response, accept))? {
+            None => return Ok(None),
+            Some((true, len)) => return Ok(Some(from + len)),
+            Some((false, len)) => from += len,
         }
+    }
+}
+
+/// Whether this is the answer, and a right one, or only an interim response.
+fn is_answer(response: &httparse::Response<'_, '_>, accept: &str) -> Result<bool, Wrong> {
+    match response.code.unwrap_or_default() {
+        101 => {}
+        100..200 => return Ok(false),
+        code => return Err(Wrong(format!("the server does not open a WebSocket: status {code}"))),
     }
     let all = |name: &'static str| {
         let fields = response.headers.iter();
@@ -405,7 +409,7 @@ fn read_answer(bytes: &[u8], accept: &str) -> Result<Option<usize>, Wrong> {
         return Err(Wrong("an extension or a protocol that was not asked for".to_owned()));
     }
     match all("sec-websocket-accept").eq([accept.as_bytes()]) {
-        true => Ok(Some(len)),
+        true => Ok(true),
         false => Err(Wrong("Sec-WebSocket-Accept does not answer the key".to_owned())),
     }
 }

@@ -120,6 +120,14 @@ fn answers_that_open_nothing() {
     for cut in 0..right.len() {
         assert_eq!(read_answer(&right.as_bytes()[..cut], reader), Ok(None), "cut at {cut}");
     }
+    // Before it may come interim responses, and it may have more fields than most.
+    let long = right.replace("\r\n\r\n", &format!("\r\n{}\r\n", "A: b\r\n".repeat(300)));
+    let late =
+        format!("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n{long}");
+    assert_eq!(read_answer(late.as_bytes(), reader), Ok(Some(late.len())));
+    for cut in 0..late.len() {
+        assert_eq!(read_answer(&late.as_bytes()[..cut], reader), Ok(None), "cut at {cut}");
+    }
     let accept = "\r\nSec-WebSocket-Accept: ";
     for (wrong, why) in [
         (right.replace("101", "200"), "status 200"),

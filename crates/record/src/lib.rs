@@ -11,7 +11,9 @@ mod trial;
 
 pub use environment::{Calibration, Environment, Pressure};
 pub use instrument::{Check, Instrument, Verdict, Way};
-pub use load::{Arrivals, Errors, FanOut, Latency, LoadOutcome, OpenLoop, TlsOutcome};
+pub use load::{
+    Arrivals, AtEnd, ClientStops, Errors, FanOut, Latency, LoadOutcome, OpenLoop, TlsOutcome,
+};
 pub use results::{
     Executable, Gauge, Model, ParseError, Preset, Results, Role, SCHEMA_VERSION, Settings, Skip,
     Slot, Workload, instrument_schema, schema,

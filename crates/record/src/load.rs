@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 pub struct LoadOutcome {
     /// Where the load went.
     pub url: String,
+    /// The address that it went to: the first of those of the URL's host that can be connected to.
+    #[serde(default)]
+    pub address: String,
     /// What was spoken: `echo`, `HTTP/1.1`, `HTTP/2` or `WebSocket`.
     pub protocol: String,
     /// What was seen of TLS; `None` without it.
@@ -34,7 +37,8 @@ pub struct LoadOutcome {
     pub requests_per_s: f64,
     /// Connections that sent load.
     pub connections: u32,
-    /// Connections that completed no request in the window: starvation, a doubt of its own.
+    /// Connections that completed no request in the window, nor soon after it, and had been given
+    /// one: starvation, a doubt of its own.
     pub connections_without_progress: u32,
     /// Silent connections held open beside the active ones, and still open at the end.
     pub idle_connections: u32,
@@ -52,12 +56,27 @@ pub struct LoadOutcome {
     /// Bytes received from the server inside the window.
     pub bytes_received: u64,
     /// Closed loop: time from sending a request to its last byte, all connections merged; with a
-    /// new connection per request it begins at connect(2). Open loop: from the moment at which the
-    /// request was due, whether or not it could be sent then; requests still unanswered at the end
-    /// are in it with their age, which is the least that they took.
+    /// new connection per request it begins at connect(2). Requests that were on their way when the
+    /// window ended are in it only if they are older than a tenth of a second and than all that
+    /// were answered in it, or the largest sample would hide a stall at the end. Open loop: from
+    /// the moment at which the request was due, whether or not it could be sent then; requests
+    /// still unanswered at the end are in it with their age, which is the least that they took.
     pub latency: Latency,
     /// What an open loop adds; `None` for a closed one.
     pub open_loop: Option<OpenLoop>,
+    /// What was on its way when the window ended, and what became of it.
+    #[serde(default)]
+    pub at_end: AtEnd,
+    /// When the client itself did not run.
+    #[serde(default)]
+    pub client_stops: ClientStops,
+    /// Why this run says nothing about the server, whichever loop it was: the client was stopped,
+    /// or fell behind its schedule.
+    #[serde(default)]
+    pub invalid: Option<String>,
+    /// What a reader should know about how the client had to work here.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Requests on their way, averaged over the window's time: the L of Little's law (L = rate x
     /// mean latency), measured apart from both.
     pub mean_in_flight: f64,
@@ -80,6 +99,44 @@ pub struct LoadOutcome {
     pub congestion_control: String,
     /// What of each reply was compared with what.
     pub verification: String,
+}
+
+/// Requests on their way when a window ended. Each was admitted in it, and its reply is not
+/// counted.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AtEnd {
+    /// How many there were.
+    pub in_flight: u64,
+    /// How old the oldest of them was, in microseconds.
+    pub oldest_us: f64,
+    /// Those that were still not answered when the run ended.
+    pub unanswered: u64,
+    /// How old the oldest of those was then, in microseconds.
+    pub oldest_unanswered_us: f64,
+    /// Those of them that were older than a tenth of a second and than all that were answered in
+    /// the window, on connections that had been answered before: the server has stopped answering.
+    pub overdue: u64,
+}
+
+/// Times in the window at which the client did not run for a tenth of a second or more although it
+/// had work: it was stopped (SIGSTOP), or the machine was.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ClientStops {
+    /// How many, of the thread that did not run for the longest time in all.
+    pub count: u32,
+    /// All of them together, in microseconds.
+    pub total_us: f64,
+    /// The longest, in microseconds.
+    pub longest_us: f64,
+    /// When that one began, in seconds from the window's start.
+    pub longest_at_s: f64,
+    /// Requests that were on their way or fell due meanwhile, or waited for those that did: their
+    /// latencies are the client's own.
+    pub requests: u64,
+    /// Time in which it could run and had no core, in pieces of a tenth of a second or more, in
+    /// microseconds: other processes had them all, and the server waited in the same queue. Not in
+    /// the figures above.
+    pub waited_for_core_us: f64,
 }
 
 /// TLS as the client saw it, inside the window.

@@ -45,18 +45,13 @@ pub const MODEL: Model = Model {
 /// Runs the accepting loop until the server stops and the last conversation has ended.
 ///
 /// # Errors
-/// What accept(2) says and no retry can mend, or that a thread of the pool cannot be started.
+/// What accept(2) says and no retry can mend, or that no thread of the pool can be started.
 pub fn serve(worker: Worker) -> io::Result<()> {
     let threads = worker.flavour_number("threads");
     let worker = Arc::new(worker);
     let slots = Slots::new(worker.conns_max, &worker.stop);
     let queue = Arc::new(Queue::default());
-    let pool: Vec<_> = (0..threads)
-        .map(|_| spawn(&worker, &queue))
-        .collect::<io::Result<_>>()
-        .inspect_err(|_| {
-            queue.close();
-        })?;
+    let pool = start(threads, &worker, &queue)?;
     // ANCHOR: wait
     while let Some(slot) = slots.acquire() {
         match worker.listener.accept()? {
@@ -74,8 +69,32 @@ pub fn serve(worker: Worker) -> io::Result<()> {
     Ok(())
 }
 
+/// Starts the pool: with so many threads, or as many as the machine lets start. Fewer threads are a
+/// smaller pool; with none there is no server.
+fn start(
+    threads: usize,
+    worker: &Arc<Worker>,
+    queue: &Arc<Queue>,
+) -> io::Result<Vec<thread::JoinHandle<()>>> {
+    let mut pool = Vec::new();
+    while pool.len() < threads
+        && let Some(thread) = worker.threads.try_acquire()
+    {
+        match spawn(worker, queue, thread) {
+            Ok(thread) => pool.push(thread),
+            Err(error) if pool.is_empty() => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(pool)
+}
+
 /// Starts one thread of the pool: it serves whoever is first in the queue, again and again.
-fn spawn(worker: &Arc<Worker>, queue: &Arc<Queue>) -> io::Result<thread::JoinHandle<()>> {
+fn spawn(
+    worker: &Arc<Worker>,
+    queue: &Arc<Queue>,
+    thread: Slot,
+) -> io::Result<thread::JoinHandle<()>> {
     let (worker, queue) = (Arc::clone(worker), Arc::clone(queue));
     // ANCHOR: thread
     let conversations = move || {
@@ -84,6 +103,7 @@ fn spawn(worker: &Arc<Worker>, queue: &Arc<Queue>) -> io::Result<thread::JoinHan
             Conversation::new(stream, &worker).run(&mut scratch);
             drop(slot);
         }
+        drop(thread);
     };
     // ANCHOR_END: thread
     kit::conversation_thread().spawn(conversations)

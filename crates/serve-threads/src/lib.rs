@@ -30,7 +30,7 @@ pub const MODEL: Model = Model {
     place: Place { blocking: true, synchronous: true },
     nonblocking_sockets: false,
     workers: Workers::One("it has a thread per connection already, on every core"),
-    serves: Serves::Descriptors,
+    serves: Serves::Threads("duplex", "on"),
     cannot: &[],
     flavours: &[Flavour {
         flag: "duplex",
@@ -50,9 +50,11 @@ pub fn serve(worker: Worker) -> io::Result<()> {
     let worker = Arc::new(worker);
     let slots = Slots::new(worker.conns_max, &worker.stop);
     // ANCHOR: wait
-    while let Some(slot) = slots.acquire() {
+    while let Some(slot) = slots.acquire()
+        && let Some(threads) = Threads::acquire(&worker)
+    {
         match worker.listener.accept()? {
-            Accepted::Peer(stream) => spawn(&worker, stream, slot),
+            Accepted::Peer(stream) => spawn(&worker, stream, slot, threads),
             Accepted::Exhausted => worker.stop.sleep(kit::EXHAUSTED_PAUSE),
             Accepted::Nobody => {}
         }
@@ -62,21 +64,36 @@ pub fn serve(worker: Worker) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the connection a thread. Where the system has no thread left, the client is turned away
-/// and counted: that is this model's limit, and other clients go on.
-fn spawn(worker: &Arc<Worker>, stream: TcpStream, slot: Slot) {
+/// The threads of one connection.
+struct Threads {
+    first: Slot,
+    /// Of a connection that has two from the start.
+    second: Option<Slot>,
+}
+
+impl Threads {
+    /// Waits until there is room for them; `None` when the server is to stop.
+    fn acquire(worker: &Worker) -> Option<Threads> {
+        let first = worker.threads.acquire()?;
+        let duplex = worker.flavour("duplex") == "on";
+        let second = if duplex { Some(worker.threads.acquire()?) } else { None };
+        Some(Threads { first, second })
+    }
+}
+
+/// Gives the connection a thread. Where the system has no thread left, although it was counted, the
+/// client is turned away, and other clients go on.
+fn spawn(worker: &Arc<Worker>, stream: TcpStream, slot: Slot, threads: Threads) {
     let own = Arc::clone(worker);
-    let duplex = worker.flavour("duplex") == "on";
     // ANCHOR: thread
     let conversation = move || {
         let mut scratch = vec![0; THREAD_SCRATCH_BYTES];
         let conversation = Conversation::new(stream, &own);
-        if duplex {
-            conversation.run_duplex(&mut scratch);
-        } else {
-            conversation.run(&mut scratch);
+        match threads.second {
+            Some(second) => conversation.run_duplex(&mut scratch, second),
+            None => conversation.run(&mut scratch),
         }
-        drop(slot);
+        drop((slot, threads.first));
     };
     // ANCHOR_END: thread
     if kit::conversation_thread().spawn(conversation).is_err() {

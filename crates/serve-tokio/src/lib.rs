@@ -10,6 +10,8 @@
 //!
 //! Man pages: epoll(7). UNP figure 6.3; the tokio crate's documentation.
 
+mod runtime;
+
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -22,9 +24,9 @@ use conn::{Address, Conn, Doorbell, FileRead, Wants};
 use kit::{
     AcceptError, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Values, Worker, Workers,
 };
+use runtime::{runtime, start_reader, stop_signal};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, Semaphore, watch};
 
 /// What `--help` and `--describe` say.
@@ -70,9 +72,9 @@ pub fn serve(worker: Worker) -> io::Result<()> {
 
 /// Takes clients while there is room, and gives each a task.
 async fn accept(worker: Arc<Worker>) -> io::Result<()> {
+    start_reader(&worker).await?;
     let listener = TcpListener::from_std(worker.listener.to_std()?)?;
-    let stop_signal = Arc::clone(&worker.stop);
-    let mut stop_signal = tokio::task::spawn_blocking(move || stop_signal.wait());
+    let mut stop_signal = stop_signal(&worker.stop)?;
     let (stop, stopping) = watch::channel(false);
     let slots = Arc::new(Semaphore::new(worker.conns_max));
     loop {
@@ -239,12 +241,4 @@ impl Alarm {
     async fn wait(&mut self) {
         self.sleep.as_mut().await;
     }
-}
-
-fn runtime(worker: &Worker) -> io::Result<Runtime> {
-    let mut builder = match worker.flavour("runtime") {
-        "multi-thread" => Builder::new_multi_thread(),
-        _ => Builder::new_current_thread(),
-    };
-    builder.enable_io().enable_time().build()
 }

@@ -81,6 +81,18 @@ impl Server {
         Server::spawn(command, variant, flags)
     }
 
+    /// The same, with at most so much address space (RLIMIT_AS), in KiB.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[track_caller]
+    pub fn start_with_addresses(variant: &Variant, flags: &[&str], kib: u32) -> Server {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -v {kib} && exec \"$0\" \"$@\"")]);
+        command.arg(&variant.model.executable);
+        Server::spawn(command, variant, flags)
+    }
+
     /// The same, traced by strace(1), which runs beside it (`-D`), so that the process is the
     /// server's own.
     ///

@@ -146,7 +146,7 @@ impl Http1 {
         }
         if begun && !cx.deadlines.is_set(Deadline::Head) {
             cx.deadlines.clear(Deadline::Idle);
-            cx.deadlines.set(Deadline::Head, cx.now + cx.service.limits.head_timeout());
+            cx.set(Deadline::Head, cx.service.limits.head_timeout());
         }
         if cx.draining && !begun {
             return Ok(Step::Close(Close { linger: true, outcome: Outcome::Retired }));
@@ -197,8 +197,8 @@ impl Http1 {
             let mut out = Writer::new(cx.service, cx.output, cx.now, persistence);
             routes::route(cx.service, cx.now, &head.request, &mut out)
         };
-        if let Reply::Delayed { until, .. } = reply {
-            cx.deadlines.set(Deadline::Reply, until);
+        if let Reply::Delayed { until, due: false, .. } = reply {
+            cx.deadlines.set(Deadline::Reply, until, cx.now);
         }
         self.exchange = Some(Exchange {
             body,
@@ -251,7 +251,7 @@ impl Http1 {
         cx.service.counters.request();
         cx.deadlines.clear(Deadline::Body);
         if exchange.keep_alive {
-            cx.deadlines.set(Deadline::Idle, cx.now + cx.service.limits.idle_timeout());
+            cx.set(Deadline::Idle, cx.service.limits.idle_timeout());
             return Step::Used(used);
         }
         // A peer that asked for the close has nothing more on its way, unless we see that it has;
@@ -337,7 +337,7 @@ impl Exchange {
         if self.body.is_complete() {
             cx.deadlines.clear(Deadline::Body);
         } else if piece.used > 0 || !cx.deadlines.is_set(Deadline::Body) {
-            cx.deadlines.set(Deadline::Body, cx.now + cx.service.limits.body_timeout());
+            cx.set(Deadline::Body, cx.service.limits.body_timeout());
         }
         Ok(piece.used)
     }

@@ -93,7 +93,8 @@ impl Tunnel {
 
     /// What is due by the clock; false: the peer has read nothing for too long.
     pub(super) fn timed_out(&mut self, cx: &Context) -> bool {
-        while let Some(due) = self.deadlines.pop_due(cx.now) {
+        for due in self.deadlines.due(cx.now) {
+            self.deadlines.clear(due);
             if due == Deadline::WriteStall {
                 return false;
             }
@@ -128,7 +129,7 @@ impl Tunnel {
         }
         if !self.output.is_empty() && !self.deadlines.is_set(Deadline::WriteStall) {
             let stall = cx.service.limits.write_timeout();
-            self.deadlines.set(Deadline::WriteStall, cx.now + stall);
+            self.deadlines.set(Deadline::WriteStall, cx.now + stall, cx.now);
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod driver;
 pub mod frames;
+pub mod fuzz;
 pub mod http2;
 pub mod tls;
 pub mod transcript;

@@ -285,6 +285,11 @@ itself was late by, from due and free to sent; when it, or the client's own spee
 figures, the run is INVALID and says so: a slow server is a result, a slow client is not. The \
 client spins before each due time, so its CPU time is not that of a closed loop.
 
+EXIT STATUS. 0: what was asked for was done, and every reply was right. 1: errors, requests that \
+were never answered, connections that were never served, a server that died or stopped answering, \
+or a client that was itself stopped: the run is then INVALID, for its latencies are not the \
+server's. 2: nothing could be measured. A sentence on stderr says which.
+
 HIGHEST RATE (--find-rate --p99 5ms). Probes of an open loop, at growing rates and then in \
 between, until the highest rate that keeps to the latency is known to a few percent. Two of \
 three probes decide at each rate: one hiccup of the machine does not.

@@ -3,6 +3,7 @@
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
 use record::{Arrivals, Latency, LoadOutcome, OpenLoop, ServerSample, TlsOutcome};
 
+use super::shortfall::{late, little};
 use crate::grid;
 use crate::text::{columns, figure, thousands};
 
@@ -34,7 +35,7 @@ pub(super) fn outcome(outcome: &LoadOutcome, server: Option<&ServerSample>) -> S
     ]);
     let mut rows = counts(outcome);
     rows.extend(cpu(outcome, server));
-    rows.push(("in flight", format!("{:.1} on average", outcome.mean_in_flight)));
+    rows.push(("in flight", in_flight(outcome)));
     match &outcome.open_loop {
         Some(open) => rows.extend(open_loop(outcome, open)),
         None => rows.extend(percentiles(latency_of(outcome), &outcome.latency)),
@@ -47,7 +48,7 @@ pub(super) fn outcome(outcome: &LoadOutcome, server: Option<&ServerSample>) -> S
     }
     let colour = if outcome.errors == 0 { Color::Green } else { Color::Red };
     table.add_row([Cell::new("errors"), Cell::new(errors(outcome)).fg(colour)]);
-    if let Some(why) = outcome.open_loop.as_ref().and_then(|open| open.invalid.as_ref()) {
+    if let Some(why) = &outcome.invalid {
         let red = |text: &str| Cell::new(text).fg(Color::Red).add_attribute(Attribute::Bold);
         table.add_row([red("INVALID"), red(why)]);
     }
@@ -57,6 +58,20 @@ pub(super) fn outcome(outcome: &LoadOutcome, server: Option<&ServerSample>) -> S
     grid::fit(&mut table, columns());
     let mut text = table.to_string();
     text.push_str(note(outcome));
+    text
+}
+
+/// How many requests were on their way, and what became of the last of them.
+fn in_flight(outcome: &LoadOutcome) -> String {
+    let end = &outcome.at_end;
+    let mut text = format!("{:.1} on average", outcome.mean_in_flight);
+    if end.unanswered > 0 {
+        let (count, oldest) = (thousands(end.unanswered as f64), time(end.oldest_unanswered_us));
+        text.push_str(&format!("; {count} not answered by the end, the oldest for {oldest}"));
+    } else if end.oldest_us > 0.0 {
+        let (count, oldest) = (thousands(end.in_flight as f64), time(end.oldest_us));
+        text.push_str(&format!("; {count} at the end of the window, the oldest for {oldest}"));
+    }
     text
 }
 
@@ -228,6 +243,9 @@ fn open_loop(outcome: &LoadOutcome, open: &OpenLoop) -> Rows {
 fn remarks(outcome: &LoadOutcome) -> Rows {
     let count = |count: u64| thousands(count as f64);
     let mut rows = Vec::new();
+    if !outcome.url.contains(&outcome.address) {
+        rows.push(("address", outcome.address.clone()));
+    }
     if outcome.idle_connections_asked > 0 {
         let open = count(outcome.idle_connections.into());
         let asked = count(outcome.idle_connections_asked.into());
@@ -244,10 +262,33 @@ fn remarks(outcome: &LoadOutcome) -> Rows {
         let errors = count(outcome.errors_in_warmup);
         rows.push(("warm-up", format!("{errors} errors before the window, not counted below")));
     }
+    let stops = &outcome.client_stops;
+    if stops.count > 0 {
+        let (total, longest) = (time(stops.total_us), time(stops.longest_us));
+        let (times, at_s, requests) = (stops.count, stops.longest_at_s, stops.requests);
+        rows.push((
+            "client stopped",
+            format!(
+                "for {total} in all ({times} times, the longest {longest} at {at_s:.1} s): {} \
+                 requests were due or on their way meanwhile",
+                thousands(requests as f64)
+            ),
+        ));
+    }
+    if stops.waited_for_core_us > 0.0 {
+        let waited = time(stops.waited_for_core_us);
+        rows.push((
+            "doubt",
+            format!("the client waited for a core for {waited}: others had them all"),
+        ));
+    }
+    rows.extend(late(outcome).map(|text| ("doubt", text)));
     if outcome.connections_without_progress > 0 {
         let starved = outcome.connections_without_progress;
         rows.push(("starved", format!("{starved} connections completed nothing")));
     }
+    rows.extend(little(outcome).map(|text| ("doubt", text)));
+    rows.extend(outcome.notes.iter().map(|note| ("note", note.clone())));
     if let Some(reason) = &outcome.ended_early {
         rows.push(("ended early", reason.clone()));
     }
@@ -314,11 +355,8 @@ mod tests {
     #[test]
     fn tables_are_at_most_100_columns_wide() {
         let mut open = long();
-        open.open_loop = Some(OpenLoop {
-            rate_per_s: 1_234_567.0,
-            invalid: Some("the client fell behind ".repeat(9)),
-            ..OpenLoop::default()
-        });
+        open.open_loop = Some(OpenLoop { rate_per_s: 1_234_567.0, ..OpenLoop::default() });
+        open.invalid = Some("the client fell behind ".repeat(9));
         let server = ServerSample { cpu_us: 123, threads_changed: 1, ..ServerSample::default() };
         for (shown, server) in [(long(), None), (open, Some(server))] {
             let text = outcome(&shown, server.as_ref());

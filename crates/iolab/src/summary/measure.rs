@@ -83,8 +83,8 @@ pub fn trials<'a>(
     results.trials.iter().filter(wanted).collect::<Vec<_>>().into_iter()
 }
 
-/// Those that were measured, leaving out failures and open loops whose client fell behind: such a
-/// round says nothing about the server.
+/// Those that were measured, leaving out failures and rounds whose client was stopped or fell
+/// behind: such a round says nothing about the server.
 pub fn rounds<'a>(trials: impl Iterator<Item = &'a Trial>) -> Rounds<'a> {
     trials
         .filter_map(|trial| Some((trial.slot.round, measured(trial)?)))
@@ -102,7 +102,8 @@ pub fn measured(trial: &Trial) -> Option<&Measured> {
 
 /// Why a trial says nothing about the server, if it does.
 pub fn invalid(measured: &Measured) -> Option<&str> {
-    measured.load.open_loop.as_ref()?.invalid.as_deref()
+    let of_schedule = measured.load.open_loop.as_ref().and_then(|open| open.invalid.as_deref());
+    measured.load.invalid.as_deref().or(of_schedule)
 }
 
 /// An amount of the window per request.

@@ -57,8 +57,14 @@ fn failures(scene: &Scene, figures: &Figures, rounds: &Rounds, tried: u32) -> Ve
         None => all().map(|m| m.load.connections_without_progress).max().unwrap_or(0),
     };
     add(stuck.into(), Doubt::WithoutProgress(stuck, scene.workload.connections));
-    let behind = figures.open.as_ref().map_or(0, |open| open.invalid_rounds);
-    let failed = tried.saturating_sub(rounds.len() as u32 + behind);
+    let overdue = all().map(|m| m.load.at_end.overdue).sum();
+    add(overdue, Doubt::StoppedAnswering(overdue));
+    let invalid = figures.invalid_rounds;
+    // An open loop has its own words for it.
+    if figures.open.is_none() {
+        add(invalid.into(), Doubt::ClientStopped(invalid, tried));
+    }
+    let failed = tried.saturating_sub(rounds.len() as u32 + invalid);
     add(failed.into(), Doubt::FailedRounds(failed));
     let lost = all().map(|m| m.idle_connections_lost).max().unwrap_or(0);
     add(lost.into(), Doubt::IdleLost(lost));

@@ -4,7 +4,7 @@ use rustix::event::epoll;
 use rustix::io::Errno;
 
 use crate::codec::{Codec, Wrong};
-use crate::connection::{Pending, Phase};
+use crate::connection::{Connection, Pending, Phase};
 use crate::outgoing::Sent;
 use crate::socket::connect_error;
 use crate::tally::Fault;
@@ -15,6 +15,9 @@ use super::{Engine, SWEEP_NS, WATCHED, WATCHED_FOR_READING, count_reply};
 
 /// Pause after a failed connect(2): a dead server must not be hammered.
 const RECONNECT_PAUSE_NS: u64 = 20_000_000;
+/// A server that closes a connection so soon, on which nothing was asked, did not want it; later it
+/// has a time limit for idle ones.
+const TURNED_AWAY_NS: u64 = 100_000_000;
 
 impl<C: Codec> Engine<'_, C> {
     /// Gives a place a new connection. With one request per connection, the request is admitted
@@ -28,7 +31,7 @@ impl<C: Codec> Engine<'_, C> {
             self.connections[slot].admit(pending);
             self.tally.admitted(1, self.now_ns);
         }
-        let index = self.share.first + slot as u32;
+        let index = self.share.first + self.connections[slot].number;
         let socket = match self.share.sockets.connect(index) {
             Ok(socket) => socket,
             Err(error) => return self.lost(slot, Fault::Connect, format!("connect: {error}")),
@@ -39,11 +42,11 @@ impl<C: Codec> Engine<'_, C> {
         };
         let connection = &mut self.connections[slot];
         connection.since_ns = self.now_ns;
-        connection.begin(slot as u32, &mut self.codec, socket, tls);
+        connection.begin(&mut self.codec, socket, tls);
         // On loopback the connection is usually made by now, so the first words can follow at once.
         let mut flags = WATCHED;
         if connection.has_to_send() {
-            match connection.send(slot as u32, &mut self.codec, &mut self.tally.bytes_sent) {
+            match connection.send(&mut self.codec, &mut self.tally.bytes_sent) {
                 Sent::All if !connection.ready => connection.phase = Phase::Opening,
                 Sent::All => {
                     if self.share.plan.reconnect {
@@ -123,7 +126,7 @@ impl<C: Codec> Engine<'_, C> {
         if connection.phase != Phase::Closing && !connection.awaited.is_empty() {
             let number = connection.awaited.first();
             let ended = match connection.may_end_here() {
-                true => self.codec.end(slot as u32, &mut connection.reader, number),
+                true => self.codec.end(connection.number, &mut connection.reader, number),
                 false => Ok(false),
             };
             match ended {
@@ -141,9 +144,58 @@ impl<C: Codec> Engine<'_, C> {
             connection.completed += 1;
             count_reply(&mut self.tally, &mut self.open, pending, self.now_ns);
             self.last_reply_ns = self.now_ns;
-            self.failing_since_ns = None;
+            (self.failing_since_ns, self.turned_away_since_ns) = (None, None);
         }
         self.left(slot);
+    }
+
+    /// Whether a place is not one of the plan's, but for a connection that was set aside.
+    pub(super) fn is_aside(&self, slot: usize) -> bool {
+        slot >= self.share.connections as usize
+    }
+
+    /// The server takes no more requests on a connection (GOAWAY), and has some to answer: it is
+    /// set aside until it has, and its place is given a new one, on which requests go out at once.
+    /// So there may be more of them on their way than the plan says, until the old ones are
+    /// answered.
+    pub(super) fn set_aside(&mut self, slot: usize) {
+        let number = self.connections[slot].number;
+        let mut fresh = Connection::new(number, self.depth as u32, self.codec.reader());
+        fresh.skip_to(self.connections[slot].awaited.end());
+        let aside = self.spare.pop().unwrap_or(self.connections.len());
+        match self.connections.get_mut(aside) {
+            Some(place) => *place = fresh,
+            None => self.connections.push(fresh),
+        }
+        self.connections.swap(slot, aside);
+        self.connections[slot].completed = std::mem::take(&mut self.connections[aside].completed);
+        self.connections[slot].window_from = self.connections[aside].window_from;
+        let old = &mut self.connections[aside];
+        if let Some(open) = &mut self.open
+            && std::mem::take(&mut old.listed)
+        {
+            open.remove_free(slot as u32);
+        }
+        let data = epoll::EventData::new_u64(aside as u64);
+        let modified = old.socket.as_ref().map_or(Ok(()), |socket| {
+            // What is there to be read or sent is reported anew, under the new name.
+            epoll::modify(&self.epoll, socket, data, WATCHED)
+        });
+        match modified {
+            Ok(()) => self.send_if_any(aside),
+            Err(errno) => self.lost(aside, Fault::Closed, format!("epoll_ctl failed: {errno}")),
+        }
+        self.connect(slot);
+    }
+
+    /// A connection that was set aside is over: what it has answered counts for the place that it
+    /// came from.
+    fn retire(&mut self, slot: usize) {
+        let old = &mut self.connections[slot];
+        old.phase = Phase::Spare;
+        let (home, completed) = (old.number as usize, std::mem::take(&mut old.completed));
+        self.connections[home].completed += completed;
+        self.spare.push(slot);
     }
 
     /// Whether the server, which takes no more requests, has answered all those that it took; then
@@ -152,7 +204,7 @@ impl<C: Codec> Engine<'_, C> {
         let connection = &mut self.connections[slot];
         let has_left = connection.phase == Phase::Leaving && connection.awaited.is_empty();
         if has_left {
-            connection.say_farewell(slot as u32, &mut self.codec, &mut self.tally.bytes_sent);
+            connection.say_farewell(&mut self.codec, &mut self.tally.bytes_sent);
             self.left(slot);
         }
         has_left
@@ -165,6 +217,16 @@ impl<C: Codec> Engine<'_, C> {
             return self.lost(slot, Fault::Closed, what);
         }
         self.tally.closed_by_server += u64::from(!self.share.plan.reconnect);
+        let connection = &self.connections[slot];
+        let age_ns = self.now_ns.saturating_sub(connection.since_ns);
+        if connection.is_unused() && !self.is_aside(slot) {
+            // A server that has too many already: connecting again at once would only load it.
+            if age_ns < TURNED_AWAY_NS {
+                self.turned_away_since_ns.get_or_insert(self.now_ns);
+            }
+            self.close(slot, Phase::Waiting);
+            return self.retries.push((self.now_ns + RECONNECT_PAUSE_NS, slot));
+        }
         self.reopen(slot);
     }
 
@@ -176,8 +238,7 @@ impl<C: Codec> Engine<'_, C> {
             _ => Fault::Wrong,
         };
         connection.ready = false;
-        let _as_far_as_it_goes =
-            connection.send(slot as u32, &mut self.codec, &mut self.tally.bytes_sent);
+        let _as_far_as_it_goes = connection.send(&mut self.codec, &mut self.tally.bytes_sent);
         self.lost(slot, fault, what);
     }
 
@@ -206,6 +267,9 @@ impl<C: Codec> Engine<'_, C> {
 
     /// Gives a place a new connection, or says that it is free for one when a request is due.
     pub(super) fn begin(&mut self, slot: usize) {
+        if self.is_aside(slot) {
+            return self.retire(slot);
+        }
         if self.open.is_some() && self.share.plan.reconnect {
             self.connections[slot].phase = Phase::Parked;
             return self.list_if_free(slot);
@@ -248,12 +312,17 @@ impl<C: Codec> Engine<'_, C> {
         if self.room.is_some() {
             self.unheard(first, fault, &what, &lost);
         } else if let Some((&oldest, others)) = lost.split_first() {
-            if let Some(open) = &mut self.open {
-                open.lost(oldest);
+            match &mut self.open {
+                Some(open) => open.lost(oldest),
+                None if self.ending => self.lost_late_ns.push(oldest.due_ns),
+                None => {}
             }
             self.give_back(others);
         }
         self.tally.error(fault, what);
+        if self.is_aside(slot) {
+            return self.retire(slot);
+        }
         let pause_ns = match (fault, before) {
             (Fault::Connect, _) | (_, Phase::Opening) => {
                 self.failing_since_ns.get_or_insert(self.now_ns);
@@ -295,7 +364,8 @@ impl<C: Codec> Engine<'_, C> {
                 | Phase::Connecting
                 | Phase::Opening
                 | Phase::Leaving
-                | Phase::Closing => {}
+                | Phase::Closing
+                | Phase::Spare => {}
             }
         }
     }
@@ -317,6 +387,7 @@ impl<C: Codec> Engine<'_, C> {
                 ),
                 Phase::Opening => {
                     let what = opening(connection.tls.as_ref(), "no answer in time");
+                    let limit_ns = limit_ns + self.watch.grace_ns(connection.since_ns);
                     if self.now_ns.saturating_sub(connection.since_ns) > limit_ns {
                         self.lost(slot, Fault::Connect, what);
                     }
@@ -326,9 +397,9 @@ impl<C: Codec> Engine<'_, C> {
                     Some(pending) => (pending.sent_ns, Fault::Timeout, "no complete reply in time"),
                     None => continue,
                 },
-                Phase::Parked | Phase::Waiting => continue,
+                Phase::Parked | Phase::Waiting | Phase::Spare => continue,
             };
-            if self.now_ns.saturating_sub(since_ns) > limit_ns {
+            if self.now_ns.saturating_sub(since_ns) > limit_ns + self.watch.grace_ns(since_ns) {
                 self.lost(slot, fault, what.to_owned());
             }
         }

@@ -123,6 +123,7 @@ impl<C: Codec> Engine<'_, C> {
                 let now_ns = self.origin.elapsed().as_nanos() as u64;
                 self.now_ns = now_ns;
                 if !open.is_due(now_ns) {
+                    open.caught_up();
                     return;
                 }
             }

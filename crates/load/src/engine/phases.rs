@@ -3,12 +3,13 @@
 use crate::codec::Codec;
 use crate::connection::{Connection, Phase};
 use crate::gate::Broken;
+use crate::open_loop::OpenLoop;
 use crate::schedule::ClosedLoop;
 use crate::tally::Tally;
 use crate::{Error, Length, Stage};
 
 use super::fan_out::SPEAKER;
-use super::{Engine, SECOND_NS, SWEEP_NS, Window, nanoseconds, open, thread_cpu_ns};
+use super::{AtEnd, Engine, SECOND_NS, SWEEP_NS, Window, nanoseconds, open, thread_cpu_ns};
 
 /// connect(2)s in progress at once while ramping up: well below the backlog of 4,096 that servers
 /// ask for (`somaxconn`), for a SYN that finds the backlog full is dropped and comes again a second
@@ -37,6 +38,7 @@ impl<C: Codec> Engine<'_, C> {
         }
         let cpu_ns = thread_cpu_ns()?;
         self.start_window();
+        self.begin_watch()?;
         let ended_early = self.measure()?;
         let (end_ns, cpu_ns) = (self.clock(), thread_cpu_ns()? - cpu_ns);
         self.schedule = ClosedLoop::stopped();
@@ -45,21 +47,18 @@ impl<C: Codec> Engine<'_, C> {
         if let Some(observer) = &mut self.observer {
             observer.window_ended();
         }
+        (self.measuring, self.ending) = (false, true);
         let duration_ns = end_ns - self.phase_started_ns;
         let mean_in_flight = self.tally.mean_in_flight(end_ns, duration_ns);
         if self.room.is_some() {
             // The speaker is answered by what the others hear.
             self.connections[SPEAKER].completed = self.tally.messages;
         }
-        let idle = |connection: &&Connection<C::Reader>| connection.completed == 0;
-        let without_progress = self.connections.iter().filter(idle).count() as u32;
         let fresh = Tally::new()?.carrying(&self.tally);
-        let tally = std::mem::replace(&mut self.tally, fresh);
+        let mut tally = std::mem::replace(&mut self.tally, fresh);
         self.enter(Stage::Ending);
-        match self.open {
-            Some(_) => self.drain(open::DRAIN_NS, open::DRAIN_NS)?,
-            None => self.drain(DRAIN_NS, SILENCE_NS)?,
-        }
+        let at_end = self.end(end_ns, &mut tally)?;
+        let without_progress = self.without_progress();
         let open = self.finish_open().map(|counts| (counts, busy_share));
         let errors_in_warmup = self.errors_in_warmup;
         self.take_leave();
@@ -68,6 +67,9 @@ impl<C: Codec> Engine<'_, C> {
             cpu_ns,
             mean_in_flight,
             without_progress,
+            at_end,
+            coarse_waits: self.coarse.is_some(),
+            stops: std::mem::take(&mut self.watch.stops),
             errors_in_warmup,
             ended_early,
             open,
@@ -76,24 +78,110 @@ impl<C: Codec> Engine<'_, C> {
         })
     }
 
+    /// How many of the plan's connections have completed nothing. Without a clock that says when
+    /// something falls due, or a number of requests that may be used up by others, all are asked.
+    fn without_progress(&self) -> u32 {
+        let (own, aside) = self.connections.split_at(self.share.connections as usize);
+        let all = self.open.is_none() && self.window_end_ns() != u64::MAX;
+        let starved = |one: &&Connection<C::Reader>| {
+            let mut aside = aside.iter().filter(|old| old.number == one.number);
+            let asked = all || one.awaited.end() > one.window_from;
+            asked && one.completed == 0 && aside.all(|old| old.completed == 0)
+        };
+        own.iter().filter(starved).count() as u32
+    }
+
+    /// The window is over: lets what is on its way come to its end, and says what did not.
+    ///
+    /// A request that is older than all that were answered in the window would vanish, for a closed
+    /// loop counts what is answered: it becomes a sample of `tally`, with what it took in the end,
+    /// or with its age.
+    fn end(&mut self, end_ns: u64, tally: &mut Tally) -> Result<AtEnd, Error> {
+        let all = |engine: &Self| -> Vec<u64> {
+            let awaited = engine.connections.iter().flat_map(|one| one.awaited.iter());
+            awaited.map(|pending| pending.due_ns).collect()
+        };
+        let oldest = |due_ns: &[u64], now_ns: u64| {
+            due_ns.iter().min().map_or(0, |&due_ns| now_ns.saturating_sub(due_ns))
+        };
+        let in_flight = all(self);
+        let oldest_ns = oldest(&in_flight, end_ns);
+        let stall_ns = match &self.open {
+            Some(open) => open.max_ns(),
+            None => tally.latencies.max_ns(),
+        };
+        let stall_ns = stall_ns.max(SILENCE_NS);
+        self.drain_all(end_ns, stall_ns)?;
+        let mut unanswered = all(self);
+        let served = self.connections.iter().filter(|connection| connection.completed > 0);
+        let ages = served.flat_map(|connection| connection.awaited.iter());
+        let mut ages_ns: Vec<_> =
+            ages.map(|pending| self.now_ns.saturating_sub(pending.due_ns)).collect();
+        unanswered.extend(&self.lost_late_ns);
+        ages_ns.extend(self.lost_late_ns.iter().map(|&due_ns| self.now_ns.saturating_sub(due_ns)));
+        ages_ns.retain(|&age_ns| age_ns > stall_ns);
+        if self.open.is_none() {
+            tally.latencies.add_above(stall_ns, &self.tally.latencies);
+            ages_ns.iter().for_each(|&age_ns| tally.latencies.record(age_ns));
+        }
+        Ok(AtEnd {
+            in_flight: in_flight.len() as u64,
+            oldest_ns,
+            unanswered: unanswered.len() as u64,
+            oldest_unanswered_ns: oldest(&unanswered, self.now_ns),
+            overdue: ages_ns.len() as u64,
+        })
+    }
+
+    /// Waits for replies after the window. Where a server that was quick has become silent it is
+    /// given as long as an open loop's; what is due by the clock may take as long again as the
+    /// slowest before it.
+    fn drain_all(&mut self, end_ns: u64, stall_ns: u64) -> Result<(), Error> {
+        let stalled = |one: &Connection<C::Reader>, now_ns: u64| {
+            let oldest = one.awaited.oldest();
+            one.completed > 0
+                && oldest.is_some_and(|oldest| now_ns.saturating_sub(oldest.due_ns) > stall_ns)
+        };
+        let more_ns = match &self.open {
+            None => {
+                self.drain(DRAIN_NS, SILENCE_NS)?;
+                let now_ns = self.now_ns;
+                match self.connections.iter().any(|one| stalled(one, now_ns)) {
+                    true => open::DRAIN_NS,
+                    false => return Ok(()),
+                }
+            }
+            Some(_) => {
+                self.drain(open::DRAIN_NS, open::DRAIN_NS)?;
+                match self.open.as_ref().is_some_and(OpenLoop::is_spent) {
+                    true => (2 * stall_ns).min(self.timeout_ns()),
+                    false => return Ok(()),
+                }
+            }
+        };
+        let left_ns = (end_ns + more_ns).saturating_sub(self.now_ns);
+        self.drain(left_ns, left_ns)
+    }
+
     /// Ends all connections in good order, as far as their send buffers have room.
     fn take_leave(&mut self) {
-        for (slot, connection) in self.connections.iter_mut().enumerate() {
+        for connection in &mut self.connections {
             if matches!(connection.phase, Phase::Open | Phase::Leaving) {
-                connection.say_farewell(slot as u32, &mut self.codec, &mut self.tally.bytes_sent);
+                connection.say_farewell(&mut self.codec, &mut self.tally.bytes_sent);
             }
         }
     }
 
     /// Opens all connections before any load, in batches that fit into a listener's backlog.
     pub(super) fn ramp_up(&mut self) -> Result<(), Error> {
-        let (total, mut begun) = (self.connections.len(), 0);
+        let (total, mut begun) = (self.share.connections as usize, 0);
         let patience_ns = self.timeout_ns().max(SECOND_NS);
-        self.clock();
+        // So long for each batch, and for one that has to be made again.
+        let limit_ns = self.clock() + patience_ns * (2 + total / CONNECTING_MAX) as u64;
         let mut progress_ns = self.now_ns;
-        let mut open = 0;
+        let (mut open, mut most) = (0, 0);
         while open < total {
-            while begun < total && begun - open < CONNECTING_MAX {
+            while begun < total && begun - most < CONNECTING_MAX {
                 self.connect(begun);
                 begun += 1;
             }
@@ -103,13 +191,18 @@ impl<C: Codec> Engine<'_, C> {
             }
             let is_open = |connection: &&Connection<_>| connection.phase == Phase::Open;
             let open_now = self.connections.iter().filter(is_open).count();
-            if open_now > open {
-                progress_ns = self.now_ns;
+            // Where the server closes as many as it accepts, their number goes up and down.
+            if open_now > most {
+                (most, progress_ns) = (open_now, self.now_ns);
             }
             open = open_now;
-            if self.now_ns > progress_ns + patience_ns {
-                let reason = self.tally.first_error.take();
-                let reason = reason.unwrap_or_else(|| "the server stopped accepting".to_owned());
+            if self.now_ns > limit_ns.min(progress_ns + patience_ns) {
+                let reason = match self.tally.closed_by_server {
+                    0 => "the server stopped accepting",
+                    _ => "the server closes what it has just accepted, before anything is asked",
+                };
+                let reason = reason.to_owned();
+                let reason = self.tally.first_error.take().unwrap_or(reason);
                 return Err(Error::Ramp { opened: open as u32, asked: total as u32, reason });
             }
         }
@@ -157,8 +250,12 @@ impl<C: Codec> Engine<'_, C> {
         self.errors_in_warmup = self.tally.errors_sum();
         self.tally.start(self.now_ns);
         self.enter(Stage::Measuring);
-        self.connections.iter_mut().for_each(|connection| connection.completed = 0);
+        for connection in &mut self.connections {
+            connection.completed = 0;
+            connection.window_from = connection.awaited.first();
+        }
         self.waited_ns = 0;
+        self.measuring = true;
         let (end_ns, budget) = (self.window_end_ns(), self.share.requests);
         let counted = end_ns == u64::MAX;
         match &mut self.open {
@@ -194,9 +291,13 @@ impl<C: Codec> Engine<'_, C> {
             if self.is_dead() {
                 let address = self.share.sockets.address();
                 let seconds = (self.now_ns - self.phase_started_ns) as f64 / 1e9;
+                let how = match self.failing_since_ns {
+                    Some(_) => "died: connections failed",
+                    None => "turns connections away: it closed what it had just accepted",
+                };
                 return Ok(Some(format!(
-                    "the server at {address} died: connections failed for the last second, \
-                     given up {seconds:.1} s into the window"
+                    "the server at {address} {how} for the last second, given up {seconds:.1} s \
+                     into the window"
                 )));
             }
             // In an open loop long pauses may be planned; each request has its own time limit.
@@ -224,9 +325,13 @@ impl<C: Codec> Engine<'_, C> {
     /// without a reply. The schedule must have stopped.
     pub(super) fn drain(&mut self, limit_ns: u64, silence_ns: u64) -> Result<(), Error> {
         let begin_ns = self.clock();
-        let end_ns = begin_ns + limit_ns;
+        self.begin_watch()?;
+        let mut end_ns = begin_ns + limit_ns;
         while self.has_work() && !self.is_dead() && !self.stopped {
-            let silent_at_ns = self.last_reply_ns.max(begin_ns) + silence_ns;
+            // A client that was stopped has not given them that time.
+            let stopped_ns = self.watch.grace_ns(begin_ns);
+            let silent_at_ns = self.last_reply_ns.max(begin_ns) + silence_ns + stopped_ns;
+            end_ns = end_ns.max(begin_ns + limit_ns + stopped_ns);
             if self.now_ns >= end_ns.min(silent_at_ns) {
                 break;
             }

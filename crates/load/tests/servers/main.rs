@@ -1,8 +1,10 @@
 //! The generator against servers of a few lines, protocol by protocol: right ones, and ones that
 //! are wrong in one way each.
 
+mod ends;
 mod plain;
 mod rooms;
+mod stalls;
 mod streams;
 mod support;
 mod tls;

@@ -18,7 +18,7 @@ const TEXT_OR_BINARY: [u8; 2] = [1, 2];
 const CLOSE: u8 = 8;
 
 /// Reads the upgrade; the answer to it (RFC 6455, section 4.2.2).
-fn upgrade(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+pub fn upgrade(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
         stream.read_exact(&mut byte)?;
@@ -39,7 +39,7 @@ fn upgrade(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 }
 
 /// The next frame of a client, unmasked (RFC 6455, section 5.2).
-fn read_frame(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
+pub fn read_frame(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
     let mut head = [0; 2];
     stream.read_exact(&mut head)?;
     let len = match head[1] & 0x7f {
@@ -63,7 +63,7 @@ fn read_frame(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
 }
 
 /// A whole frame of a server.
-fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x80 | opcode];
     match payload.len() {
         len @ 0..126 => frame.push(len as u8),
@@ -219,6 +219,11 @@ where
 
 fn whole(_: u64, _: u64, payload: &[u8]) -> Option<Vec<u8>> {
     Some(frame(2, payload))
+}
+
+/// A room in which so many messages are delivered, and no more.
+pub fn stuck_room(messages: u64) -> io::Result<SocketAddr> {
+    room(move |number, _, payload| (number < messages).then(|| frame(2, payload)))
 }
 
 /// So many messages to 7 listeners.

@@ -32,6 +32,13 @@ where
     Ok(address)
 }
 
+/// Blocks for ever, as a server does that is stuck.
+pub fn hang<T>() -> T {
+    loop {
+        std::thread::park();
+    }
+}
+
 /// Sends every byte back.
 pub fn echo(_: u64, mut stream: impl Read + Write) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];

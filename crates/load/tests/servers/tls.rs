@@ -10,6 +10,8 @@ use std::time::Duration;
 use load::{Error, ExpectedBody, Pace, Plan, Silent, run};
 use record::{Arrivals, TlsOutcome};
 use rustls::pki_types::PrivateKeyDer;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 
@@ -60,6 +62,77 @@ fn hello(_: u64, stream: &mut Stream) -> io::Result<()> {
 
 fn tls(outcome: &record::LoadOutcome) -> Result<&TlsOutcome, String> {
     outcome.tls.as_ref().ok_or_else(|| format!("no TLS: {outcome:?}"))
+}
+
+/// The content of the DER element at the start of these bytes, and what follows it.
+fn element(der: &[u8]) -> (&[u8], &[u8]) {
+    let (head, len) = match der[1] {
+        short @ 0..=0x7f => (2, usize::from(short)),
+        0x81 => (3, usize::from(der[2])),
+        _ => (4, usize::from(u16::from_be_bytes([der[2], der[3]]))),
+    };
+    (&der[head..head + len], &der[head + len..])
+}
+
+fn sequence(content: &[u8]) -> Vec<u8> {
+    let len = (content.len() as u16).to_be_bytes();
+    [&[0x30, 0x82], len.as_slice(), content].concat()
+}
+
+/// The same certificate in X.509 version 1: neither a version nor extensions. (Its signature is
+/// that of the other one.)
+fn version_1(certificate: &[u8]) -> Vec<u8> {
+    let (content, _) = element(certificate);
+    let (signed, signature) = element(content);
+    let (_, mut rest) = element(signed);
+    let fields = rest;
+    // Serial number, algorithm, issuer, validity, subject, key.
+    (0..6).for_each(|_| rest = element(rest).1);
+    let fields = &fields[..fields.len() - rest.len()];
+    sequence(&[sequence(fields).as_slice(), signature].concat())
+}
+
+/// Shows one certificate to all clients, whatever it is.
+#[derive(Debug)]
+struct Shows(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Shows {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+/// A server's side with a certificate of version 1 for one key, and the other key if `wrong`.
+fn old_config(
+    version: &'static SupportedProtocolVersion,
+    wrong: bool,
+) -> Result<ServerConfig, Box<dyn std::error::Error>> {
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    let signing = if wrong { &other } else { &own };
+    let key = PrivateKeyDer::Pkcs8(signing.signing_key.serialize_der().into());
+    let key = rustls::crypto::ring::sign::any_supported_type(&key)?;
+    let certificate = version_1(own.cert.der()).into();
+    let shown = Shows(Arc::new(CertifiedKey::new(vec![certificate], key)));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider);
+    let builder = builder.with_protocol_versions(&[version])?.with_no_client_auth();
+    Ok(builder.with_cert_resolver(Arc::new(shown)))
+}
+
+#[test]
+fn a_certificate_is_not_read_beyond_its_key_which_the_server_must_have() -> Test {
+    for version in [&TLS12, &TLS13] {
+        let address = tls_server(old_config(version, false)?, hello)?;
+        assert_exact(&run(&plan("https", address, "/", 20)?, &mut Silent)?, 20);
+        let address = tls_server(old_config(version, true)?, hello)?;
+        let refused = run(&plan("https", address, "/", 20)?, &mut Silent);
+        let Err(Error::Probe { reason, .. }) = refused else {
+            return Err(format!("another's certificate was taken: {refused:?}").into());
+        };
+        assert!(reason.contains("BadSignature"), "{reason}");
+    }
+    Ok(())
 }
 
 #[test]

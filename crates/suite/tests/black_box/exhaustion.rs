@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
-use suite::{Client, Server, Variant, get, until};
+use suite::{Client, Server, Variant, WebSocket, get, until};
 
 use crate::Outcome;
 
@@ -81,6 +81,50 @@ pub fn limit_follows_descriptors(variant: &Variant) {
     }
     served_one_after_another(&server, clients);
     server.stop();
+}
+
+/// Address space, in KiB, in which some hundred threads have room.
+const ADDRESSES_KIB: u32 = 256 << 10;
+
+/// More clients than that, so that a thread for each cannot be started.
+const MORE_THAN_THREADS: usize = 450;
+
+/// More clients than threads can be started: the server knows that at its start, says so, and lets
+/// the others wait. None is turned away, and nothing ends the process.
+pub fn threads_run_out(variant: &Variant) {
+    let server = Server::start_with_addresses(variant, &[], ADDRESSES_KIB);
+    let clients = crowd_of(&server, MORE_THAN_THREADS);
+    served_one_after_another(&server, clients);
+    let counters = server.stop();
+    assert_eq!(counters["connections_accepted"], MORE_THAN_THREADS + 5, "{counters}");
+    assert_eq!(counters["connections_refused"], 0, "{counters}");
+    assert_eq!(counters["connections_ended"]["exhausted"], 0, "{counters}");
+}
+
+/// Members of a chat have two threads where threads block. One for whom no second can be started is
+/// cut and counted, and all others go on.
+pub fn second_threads_run_out(variant: &Variant) {
+    let server = Server::start_with_addresses(variant, &[], ADDRESSES_KIB);
+    let members = (0..MORE_THAN_THREADS).map(|_| WebSocket::ask(&server, "/ws/chat"));
+    let (mut opened, mut cut) = (0, 0);
+    for mut member in members.collect::<Vec<_>>() {
+        match member.client().stream().peek(&mut [0]) {
+            Ok(1) => {
+                member.expect_opened();
+                opened += 1;
+            }
+            Ok(_) => cut += 1,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => cut += 1,
+            Err(error) => panic!("neither opened nor cut: {error}"),
+        }
+    }
+    server.serves();
+    let counters = server.stop();
+    assert_eq!((opened + cut), MORE_THAN_THREADS);
+    assert!(opened > 0, "{counters}");
+    assert_eq!(counters["connections_ended"]["exhausted"], cut, "{counters}");
+    let blocking = variant.model.describe["place"]["blocking"] == true;
+    assert!(blocking || cut == 0, "one thread is enough for all: {counters}");
 }
 
 /// What a client of the crowd was told.

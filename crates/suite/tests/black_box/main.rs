@@ -146,6 +146,7 @@ fn tls_cases() -> Vec<Case> {
         tls::sessions_are_resumed,
         tls::plain_text_is_refused,
         tls::websocket_over_tls,
+        tls::wide_windows_unread,
     ]);
     cases
 }
@@ -255,6 +256,8 @@ fn limit_cases() -> Vec<Case> {
         exhaustion::limit_follows_descriptors,
         exhaustion::crowd,
         exhaustion::crowd_beside_files,
+        exhaustion::threads_run_out,
+        exhaustion::second_threads_run_out,
     ]);
     cases
 }
@@ -274,6 +277,8 @@ fn http2_cases() -> Vec<Case> {
         http2_limits::hpack_bomb,
         http2_limits::ping_flood_unread,
         http2_limits::settings_flood_unread,
+        http2_limits::wide_windows_unread,
+        http2_limits::answers_unread,
         http2_limits::ping_flood_read,
         http2_limits::frames_without_effect,
         http2_limits::stuck_streams,

@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use suite::{Opcode, Server, Variant, client_frame, get, pattern, run_to_end};
+use serde_json::Value;
+use suite::http2::{Frame, PREFACE, WINDOW_MAX, hpack, setting};
+use suite::{Opcode, Server, Variant, client_frame, get, pattern, run_to_end, until};
 use tempfile::TempDir;
 
 use crate::Outcome;
@@ -220,6 +222,43 @@ pub fn websocket_over_tls(variant: &Variant) -> Outcome {
         assert!(printed.contains("HTTP/1.1 403 ") && !printed.contains(" 101 "), "{printed}");
     }
     server.stop();
+    Outcome::Passed
+}
+
+/// The same as `http2_limits::wide_windows_unread`, around which TLS has a queue of its own.
+pub fn wide_windows_unread(variant: &Variant) -> Outcome {
+    for program in [["curl", "--version"], ["openssl", "version"]] {
+        if let Some(skipped) = lacks(program[0], program[1]) {
+            return skipped;
+        }
+    }
+    let state = directory();
+    let server = start(variant, state.path(), &["--write-timeout", "250ms"]);
+    let frames = [
+        Frame::settings(&[(setting::INITIAL_WINDOW_SIZE, WINDOW_MAX)]),
+        Frame::window_update(0, WINDOW_MAX - 65_535),
+        Frame::headers(1, hpack::request("GET", "/bytes/1000000000"), true),
+    ];
+    let frames: Vec<u8> = frames.iter().flat_map(Frame::bytes).collect();
+    let said = state.path().join("said");
+    fs::write(&said, [PREFACE, &frames].concat()).expect("the input is written");
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec openssl s_client \"$@\" < \"$0\""]).arg(said);
+    command.args(["-connect", &server.address.to_string()]);
+    command.args(["-alpn", "h2", "-quiet", "-ign_eof"]);
+    // Its output is a pipe that is not read, so it soon does not read either.
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut client = command.spawn().expect("openssl starts");
+    // One at a time: whoever asks waits until it is cut.
+    until("the client that does not read is cut", || {
+        let (stats, _) = curl(&server, state.path(), &["--http1.1"], "/stats");
+        let stats: Value = serde_json::from_slice(&stats).expect("/stats is JSON");
+        stats["connections_ended"]["write_timeout"] == 1
+    });
+    client.kill().expect("openssl is ended");
+    client.wait().expect("openssl has ended");
+    let counters = server.stop();
+    assert_eq!(counters["connections_ended"]["write_timeout"], 1, "{counters}");
     Outcome::Passed
 }
 

@@ -1,12 +1,13 @@
 //! HTTP/2 in the hands of somebody who asks too much: bounded, or told so (RFC 9113 section 10.5).
 
+use std::io::{ErrorKind, Write};
 use std::time::{Duration, Instant};
 
 use suite::http2::code::*;
 use suite::http2::kind::HEADERS;
 use suite::http2::setting::*;
-use suite::http2::{Frame, Http2, PREFACE, flag, hpack};
-use suite::{Server, Variant, until};
+use suite::http2::{Frame, Http2, PREFACE, WINDOW_MAX, flag, hpack};
+use suite::{GUARD, Server, Variant, until};
 
 /// What a server's peak may grow by for one connection, in KiB; see the echo cases. HTTP/2 has
 /// windows and a table besides its output.
@@ -176,6 +177,55 @@ pub fn settings_flood_unread(variant: &Variant) {
         let frame = Frame::settings(&[(MAX_CONCURRENT_STREAMS, 100), (ENABLE_PUSH, 0)]);
         unread(c, &frame);
     });
+}
+
+/// A client that reads nothing more is cut when its write time-out is over, whether or not there is
+/// room for a GOAWAY, and the others are served.
+#[track_caller]
+fn is_cut(variant: &Variant, ask: impl FnOnce(&mut Http2)) {
+    let server = Server::start(variant, &["--write-timeout", SOON_FLAG]);
+    let mut c = Http2::open(server.address);
+    c.set(&[(INITIAL_WINDOW_SIZE, WINDOW_MAX)]);
+    c.send([Frame::window_update(0, WINDOW_MAX - 65_535)]);
+    ask(&mut c);
+    if variant.model.one_at_a_time() {
+        // Served as soon as the stuck client is cut, and not before.
+        server.serves();
+    } else {
+        until("the client that does not read is cut", || {
+            server.stats()["connections_ended"]["write_timeout"] == 1
+        });
+    }
+    drop(c);
+    server.serves();
+    let counters = server.stop();
+    assert_eq!(counters["connections_ended"]["write_timeout"], 1, "{counters}");
+}
+
+pub fn wide_windows_unread(variant: &Variant) {
+    is_cut(variant, |c| {
+        c.get("/bytes/1000000000");
+    });
+}
+
+/// It needs no request. What the client sends is not read to its end, so its end is a RST.
+pub fn answers_unread(variant: &Variant) {
+    for frame in [Frame::ping(*b"flooding"), Frame::settings(&[(ENABLE_PUSH, 0)])] {
+        is_cut(variant, |c| {
+            let piece = frame.bytes().repeat(1_000);
+            let mut stream = c.client().stream();
+            stream.set_write_timeout(Some(SOON)).expect("SO_SNDTIMEO");
+            let (begun, mut at) = (Instant::now(), 0);
+            loop {
+                match stream.write(&piece[at..]) {
+                    Ok(n) => at = (at + n) % piece.len(),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Err(_) => return,
+                }
+                assert!(begun.elapsed() < GUARD, "a client that reads nothing is not cut");
+            }
+        });
+    }
 }
 
 /// Answers that are read come one for one.

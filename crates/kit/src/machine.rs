@@ -1,0 +1,246 @@
+//! What this machine lets a process have, as far as it says so beforehand: asked once, at start.
+//!
+//! A thread that cannot be started is an error that a server can bear. But std also needs a second
+//! stack for the new thread's signal handler, and ends the whole process where that cannot be
+//! mapped; so no model may come near the limit.
+//!
+//! Man pages: getrlimit(2), proc_sys_vm(5), proc_sys_kernel(5), cgroups(7).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::getuid;
+
+/// Memory mappings of one thread: its stack and its signal stack (sigaltstack(2)), each with a
+/// guard page, which is a mapping of its own. Counted in /proc/PID/maps.
+const MAPPINGS_PER_THREAD: u64 = 4;
+
+/// One part in so many of the process's mappings is left to everything else: code, heaps, and what
+/// malloc(3) maps by itself for large blocks ([`crate::sys::MMAP_BLOCKS_MAX`] of them).
+const MAPPINGS_SHARE_PARTS: u64 = 8;
+
+/// Address space of one thread: [`crate::blocking::STACK_BYTES`], the signal stack, guard pages,
+/// and the receive buffer. Counted in /proc/PID/status: 273 KiB.
+const ADDRESSES_PER_THREAD: u64 = 320 << 10;
+
+/// Threads of the process that have no conversations: main, worker, signals, a runtime's own.
+const THREADS_RESERVED: u64 = 32;
+
+/// How many of something there may be, and what says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bound {
+    pub(crate) max: usize,
+    pub(crate) reason: &'static str,
+}
+
+/// What limits threads. `None`: nothing does, or it cannot be read.
+#[derive(Debug, Default)]
+struct ThreadLimits {
+    /// vm.max_map_count.
+    mappings: Option<u64>,
+    /// Address space that is left (RLIMIT_AS), in bytes.
+    addresses: Option<u64>,
+    /// What is left of kernel.threads-max.
+    machine: Option<u64>,
+    /// What is left of kernel.pid_max: a thread has a number of its own.
+    numbers: Option<u64>,
+    /// What is left of RLIMIT_NPROC.
+    user: Option<u64>,
+    /// What is left of pids.max, in the control group that has the least.
+    group: Option<u64>,
+}
+
+/// Threads that may have conversations.
+pub(crate) fn threads_max() -> Bound {
+    ThreadLimits::read().bound()
+}
+
+/// The process may use only so much address space.
+pub(crate) fn addresses_are_limited() -> bool {
+    soft_limit(Resource::RLIMIT_AS).is_some()
+}
+
+impl ThreadLimits {
+    fn read() -> ThreadLimits {
+        // Of the whole machine, the fourth field of loadavg: "running/all" (proc_loadavg(5)).
+        let loadavg = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let tasks = loadavg.split(['/', ' ']).nth(4).and_then(|all| all.parse().ok());
+        let left = |file: &str| Some(number(Path::new(file))?.saturating_sub(tasks.unwrap_or(0)));
+        let size = field("/proc/self/status", "VmSize:").map_or(0, |kib| kib << 10);
+        ThreadLimits {
+            mappings: number(Path::new("/proc/sys/vm/max_map_count")),
+            addresses: soft_limit(Resource::RLIMIT_AS).map(|limit| limit.saturating_sub(size)),
+            machine: left("/proc/sys/kernel/threads-max"),
+            numbers: left("/proc/sys/kernel/pid_max"),
+            user: user_threads_left(),
+            group: group_threads_left(),
+        }
+    }
+
+    fn bound(&self) -> Bound {
+        let mappings = |max: u64| (max - max / MAPPINGS_SHARE_PARTS) / MAPPINGS_PER_THREAD;
+        // Half of it is for the heap.
+        let addresses = |left: u64| left / 2 / ADDRESSES_PER_THREAD;
+        // Others on the machine start threads too.
+        let shared = |left: u64| left - left / 8;
+        [
+            (self.mappings.map(mappings), "memory mappings (vm.max_map_count)"),
+            (self.addresses.map(addresses), "address space (RLIMIT_AS)"),
+            (self.machine.map(shared), "threads of the machine (kernel.threads-max)"),
+            (self.numbers.map(shared), "thread numbers (kernel.pid_max)"),
+            (self.user, "threads of the user (RLIMIT_NPROC)"),
+            (self.group, "threads of the control group (pids.max)"),
+        ]
+        .into_iter()
+        .filter_map(|(max, reason)| Some((max?.saturating_sub(THREADS_RESERVED).max(1), reason)))
+        .min()
+        .map_or(Bound { max: usize::MAX, reason: "nothing" }, |(max, reason)| Bound {
+            max: usize::try_from(max).unwrap_or(usize::MAX),
+            reason,
+        })
+    }
+}
+
+/// What RLIMIT_NPROC leaves to this user. The kernel does not hold root to it, nor who has one of
+/// two capabilities (setrlimit(2)).
+fn user_threads_left() -> Option<u64> {
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    const CAP_SYS_RESOURCE: u64 = 1 << 24;
+    let limit = soft_limit(Resource::RLIMIT_NPROC)?;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = line(&status, "CapEff:").and_then(|hex| u64::from_str_radix(hex, 16).ok());
+    let exempt = effective.unwrap_or(0) & (CAP_SYS_ADMIN | CAP_SYS_RESOURCE) != 0;
+    if exempt || getuid().is_root() {
+        return None;
+    }
+    let uid = getuid().as_raw();
+    let threads_of = |status: String| {
+        let owner = line(&status, "Uid:")?.split_whitespace().next()?.parse::<u32>().ok()?;
+        if owner == uid { line(&status, "Threads:")?.parse::<u64>().ok() } else { None }
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let statuses =
+        processes.filter_map(|entry| fs::read_to_string(entry.path().join("status")).ok());
+    Some(limit.saturating_sub(statuses.filter_map(threads_of).sum()))
+}
+
+/// What pids.max leaves, in this process's control group and those above it.
+fn group_threads_left() -> Option<u64> {
+    let left = |directory: PathBuf| {
+        let max = number(&directory.join("pids.max"))?;
+        Some(max.saturating_sub(number(&directory.join("pids.current"))?))
+    };
+    group_directories("pids").into_iter().filter_map(left).min()
+}
+
+/// Where the control group that has `controller` is mounted, and those above it. Version 1 mounts
+/// each controller alone, version 2 all together (cgroups(7)).
+fn group_directories(controller: &str) -> Vec<PathBuf> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    directories(&groups, &mounts, controller)
+}
+
+fn directories(groups: &str, mounts: &str, controller: &str) -> Vec<PathBuf> {
+    // hierarchy:controllers:path
+    let path = |wanted: &dyn Fn(&str) -> bool| {
+        groups.lines().find_map(|line| {
+            let (_, rest) = line.split_once(':')?;
+            let (controllers, path) = rest.split_once(':')?;
+            wanted(controllers).then(|| path.to_owned())
+        })
+    };
+    let first = path(&|controllers| controllers.split(',').any(|name| name == controller));
+    let version = if first.is_some() { "cgroup" } else { "cgroup2" };
+    let Some(path) = first.or_else(|| path(&|controllers| controllers.is_empty())) else {
+        return Vec::new();
+    };
+    // id parent device root mount-point options ... - type source super-options
+    let mount = mounts.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let mut after = after.split(' ');
+        let is_type = after.next() == Some(version);
+        let mut options = after.nth(1).unwrap_or_default().split(',');
+        let has = version == "cgroup2" || options.any(|option| option == controller);
+        let mut before = before.split(' ').skip(3);
+        (is_type && has).then(|| Some((before.next()?, before.next()?)))?
+    });
+    let Some((root, point)) = mount else { return Vec::new() };
+    // In a container the mount shows a part of the hierarchy, and may not show its own.
+    let below = Path::new(&path).strip_prefix(root).unwrap_or(Path::new(""));
+    let own = Path::new(point).join(below);
+    own.ancestors().take_while(|path| path.starts_with(point)).map(Path::to_owned).collect()
+}
+
+fn soft_limit(resource: Resource) -> Option<u64> {
+    let (soft, _) = getrlimit(resource).ok()?;
+    (soft != nix::libc::RLIM_INFINITY).then_some(soft)
+}
+
+/// The number in a file; `None` for "max" and where there is none.
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The number behind a name in a file such as /proc/meminfo.
+fn field(path: &str, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    line(&text, name)?.split_whitespace().next()?.parse().ok()
+}
+
+fn line<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_of_all_limits_is_the_limit_of_threads() {
+        let none = ThreadLimits::default;
+        assert_eq!(none().bound().max, usize::MAX);
+        let cases = [
+            // The default of Linux: 57,339 of 65,530 mappings, four for each thread.
+            (ThreadLimits { mappings: Some(65_530), ..none() }, 14_334 - 32, "max_map_count"),
+            (ThreadLimits { addresses: Some(640 << 20), ..none() }, 1024 - 32, "RLIMIT_AS"),
+            (ThreadLimits { machine: Some(8_000), ..none() }, 7_000 - 32, "threads-max"),
+            (ThreadLimits { numbers: Some(32_000), ..none() }, 28_000 - 32, "pid_max"),
+            (ThreadLimits { user: Some(100), ..none() }, 100 - 32, "RLIMIT_NPROC"),
+            (ThreadLimits { group: Some(64), ..none() }, 64 - 32, "pids.max"),
+            (ThreadLimits { group: Some(3), ..none() }, 1, "pids.max"),
+            (
+                ThreadLimits { mappings: Some(65_530), user: Some(50), group: Some(60), ..none() },
+                50 - 32,
+                "RLIMIT_NPROC",
+            ),
+        ];
+        for (limits, max, reason) in cases {
+            let bound = limits.bound();
+            assert_eq!(bound.max, max, "{limits:?}");
+            assert!(bound.reason.contains(reason), "{limits:?}: {}", bound.reason);
+        }
+    }
+
+    #[test]
+    fn control_groups_of_both_versions_are_found() {
+        let first = "5:pids:/a/b\n4:cpu,memory:/a\n0::/\n";
+        let mounts = "1 0 0:1 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+                      2 0 0:2 /a /sys/fs/cgroup/memory rw master:1 - cgroup cgroup rw,memory,cpu\n\
+                      3 0 0:3 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let found = |controller| directories(first, mounts, controller);
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let pids = ["/sys/fs/cgroup/pids/a/b", "/sys/fs/cgroup/pids/a", "/sys/fs/cgroup/pids"];
+        assert_eq!(found("pids"), paths(&pids));
+        assert_eq!(found("memory"), paths(&["/sys/fs/cgroup/memory"]));
+        let second = directories("0::/x\n", "1 0 0:1 / /sys/fs/cgroup rw - cgroup2 c rw\n", "pids");
+        assert_eq!(second, paths(&["/sys/fs/cgroup/x", "/sys/fs/cgroup"]));
+        assert_eq!(directories("", "", "pids"), paths(&[]));
+    }
+
+    #[test]
+    fn this_machine_has_room_for_threads() {
+        assert!(threads_max().max > 0);
+    }
+}

@@ -1,0 +1,259 @@
+//! Whether the client itself ran. What it does not see while it is stopped (SIGSTOP, a suspended
+//! machine) is in the latencies all the same, and must not be the server's.
+//!
+//! The loop wakes every [`super::SWEEP_NS`] at least, whatever happens. So where two of its turns
+//! lie much farther apart and the thread used no CPU time in between, it did not run. That costs
+//! one comparison per turn: the clock is read there anyway.
+//!
+//! A thread that could run and had no core, because others had them all, was not stopped. The
+//! kernel tells the two apart (`run_delay` of /proc/thread-self/schedstat). On a machine that is so
+//! busy the server waits in the same queue, and the run is told of, and called invalid only where
+//! the client had no core for much of it.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use super::{Engine, SWEEP_NS, thread_cpu_ns};
+use crate::Error;
+use crate::codec::Codec;
+
+/// From this gap on it was a stop: a scheduler that shares a core among many hands it on within
+/// some tens of milliseconds, and what such turns cost the client is in its send lag.
+const STOP_NS: u64 = 100_000_000;
+const _: () = assert!(STOP_NS > 4 * SWEEP_NS);
+
+/// A client that did not run for this share of the window measured a rate that is wrong by as much.
+const STOPPED_SHARE_MAX: f64 = 0.02;
+/// From this share of the requests on, the 99th percentile is that of those that a stop delayed.
+const DELAYED_SHARE_MAX: f64 = 0.01;
+/// A client that waited for a core for this share of the window, in pieces as long as a stop, shows
+/// how many cores the machine lacks and nothing else.
+const WAITED_SHARE_MAX: f64 = 0.25;
+/// Unless they are slow by themselves: then a stop of less than this part of the percentile is lost
+/// in it.
+const LATENCY_SHARE_MIN: f64 = 0.1;
+
+/// When the client did not run.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Stops {
+    pub(crate) count: u32,
+    pub(crate) total_ns: u64,
+    pub(crate) longest_ns: u64,
+    /// When the longest began, from the window's start.
+    pub(crate) longest_at_ns: u64,
+    /// Requests that were on their way meanwhile.
+    pub(crate) in_flight: u64,
+    /// Time without a core, in pieces as long as a stop.
+    pub(crate) waited_ns: u64,
+}
+
+impl Stops {
+    /// Adds one, which began `at_ns` from the window's start with so many requests on their way.
+    fn add(&mut self, at_ns: u64, stop_ns: u64, in_flight: u64) {
+        self.count += 1;
+        self.total_ns += stop_ns;
+        self.in_flight += in_flight;
+        if stop_ns > self.longest_ns {
+            (self.longest_ns, self.longest_at_ns) = (stop_ns, at_ns);
+        }
+    }
+
+    /// Those of two threads. What stops a process stops them all, so that the figures are those of
+    /// the one that stood still longest.
+    pub(crate) fn merge(&mut self, other: Stops) {
+        let in_flight = self.in_flight + other.in_flight;
+        let waited_ns = self.waited_ns.max(other.waited_ns);
+        if other.total_ns > self.total_ns {
+            *self = other;
+        }
+        (self.in_flight, self.waited_ns) = (in_flight, waited_ns);
+    }
+
+    /// Why a run says nothing about the server, if the client stood still for too much of it.
+    /// `delayed` of `requests` were on their way or fell due meanwhile; `open`: by the clock.
+    pub(crate) fn invalid(
+        &self,
+        window_ns: u64,
+        (delayed, requests): (u64, u64),
+        p99_ns: u64,
+        open: bool,
+    ) -> Option<String> {
+        let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+        if share(self.waited_ns, window_ns) > WAITED_SHARE_MAX {
+            let (waited_ms, window_ms) = (self.waited_ns / 1_000_000, window_ns / 1_000_000);
+            return Some(format!(
+                "the client had no core for {waited_ms} of {window_ms} ms, because other processes \
+                 had them all (end them, or give it a core of its own)"
+            ));
+        }
+        let p99 = share(delayed, requests) > DELAYED_SHARE_MAX
+            && self.longest_ns as f64 > LATENCY_SHARE_MIN * p99_ns as f64;
+        // The rate of an open loop is the clock's.
+        let rate = !open && share(self.total_ns, window_ns) > STOPPED_SHARE_MAX;
+        if self.count == 0 || !(p99 || rate) {
+            return None;
+        }
+        let (longest_ms, at_s) = (self.longest_ns / 1_000_000, self.longest_at_ns as f64 / 1e9);
+        let all = match self.count {
+            1 => String::new(),
+            times => format!(", the longest of {times} times"),
+        };
+        Some(format!(
+            "the client itself was stopped for {longest_ms} ms, {at_s:.1} s into the window{all}: \
+             {delayed} of {requests} requests were due or on their way meanwhile, and their \
+             latencies are its own (let it run undisturbed)"
+        ))
+    }
+}
+
+/// How long a thread has run, and waited for a core.
+#[derive(Debug, Default, Clone, Copy)]
+struct Ran {
+    cpu_ns: u64,
+    delay_ns: u64,
+}
+
+/// What the loop remembers to know whether it ran.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// When the last turn ended, and how many requests were on their way then.
+    turned_ns: u64,
+    in_flight: u64,
+    /// What the kernel counts of this thread; `None` where it does not tell.
+    schedstat: Option<File>,
+    /// How long it had run when time limits were last looked at.
+    seen: Ran,
+    /// When the last stop ended, and how long it was: time limits do not run meanwhile.
+    stop_ended_ns: u64,
+    stop_ns: u64,
+    /// Those of the window.
+    pub(super) stops: Stops,
+}
+
+impl Watch {
+    /// How long the calling thread has run, one read(2) or so.
+    fn ran(&self) -> Result<Ran, Error> {
+        let mut text = [0; 64];
+        let read = self.schedstat.as_ref().and_then(|file| file.read_at(&mut text, 0).ok());
+        let told = read.and_then(|len| std::str::from_utf8(text.get(..len)?).ok());
+        let mut figures = told.into_iter().flat_map(str::split_whitespace);
+        let mut figure = || figures.next().and_then(|figure| figure.parse().ok());
+        match (figure(), figure()) {
+            (Some(cpu_ns), Some(delay_ns)) => Ok(Ran { cpu_ns, delay_ns }),
+            _ => Ok(Ran { cpu_ns: thread_cpu_ns()?, delay_ns: 0 }),
+        }
+    }
+
+    /// How much longer something may take that has begun at `since_ns`.
+    pub(super) fn grace_ns(&self, since_ns: u64) -> u64 {
+        if since_ns < self.stop_ended_ns { self.stop_ns } else { 0 }
+    }
+}
+
+impl<C: Codec> Engine<'_, C> {
+    /// A turn is over. Looks whether the client ran since the last one.
+    #[inline]
+    pub(super) fn watch(&mut self) -> Result<(), Error> {
+        let gap_ns = self.now_ns.saturating_sub(self.watch.turned_ns);
+        if gap_ns > STOP_NS {
+            self.note_gap(gap_ns)?;
+        }
+        self.watch.turned_ns = self.now_ns;
+        self.watch.in_flight = self.tally.in_flight();
+        Ok(())
+    }
+
+    /// Begins to look: what was before was no turn.
+    pub(super) fn begin_watch(&mut self) -> Result<(), Error> {
+        self.watch.turned_ns = self.now_ns;
+        self.watch.in_flight = self.tally.in_flight();
+        if self.watch.schedstat.is_none() {
+            // A kernel without it, or a container without /proc, does not tell the two apart.
+            self.watch.schedstat = File::open("/proc/thread-self/schedstat").ok();
+        }
+        self.note_cpu()
+    }
+
+    /// Looks at the CPU time now and then, so that a long turn is not taken for a stop.
+    pub(super) fn note_cpu(&mut self) -> Result<(), Error> {
+        self.watch.seen = self.watch.ran()?;
+        Ok(())
+    }
+
+    /// Long after the last turn: did the thread work?
+    fn note_gap(&mut self, gap_ns: u64) -> Result<(), Error> {
+        let (before, now) = (self.watch.seen, self.watch.ran()?);
+        let idle_ns = gap_ns.saturating_sub(now.cpu_ns.saturating_sub(before.cpu_ns));
+        if idle_ns <= STOP_NS {
+            return Ok(());
+        }
+        (self.watch.stop_ended_ns, self.watch.stop_ns) = (self.now_ns, idle_ns);
+        let waited_ns = idle_ns.min(now.delay_ns.saturating_sub(before.delay_ns));
+        let (began_ns, stop_ns) = (self.now_ns - gap_ns, idle_ns - waited_ns);
+        self.watch.stops.waited_ns += if self.measuring { waited_ns } else { 0 };
+        if self.measuring && stop_ns > STOP_NS {
+            let at_ns = began_ns.saturating_sub(self.phase_started_ns);
+            self.watch.stops.add(at_ns, stop_ns, self.watch.in_flight);
+            if let Some(open) = &mut self.open {
+                open.stopped(began_ns, self.now_ns);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::SECOND_NS;
+    use super::*;
+
+    /// One stop of so many milliseconds, a second into the window.
+    fn stopped(milliseconds: u64, in_flight: u64) -> Stops {
+        let mut stops = Stops::default();
+        if milliseconds > 0 {
+            stops.add(SECOND_NS, milliseconds * 1_000_000, in_flight);
+        }
+        stops
+    }
+
+    #[test]
+    fn a_closed_loop_is_spoilt_by_time_and_by_requests() {
+        let invalid = |milliseconds, requests: u64| {
+            let stops = stopped(milliseconds, 10);
+            stops.invalid(10 * SECOND_NS, (10, requests), 1_000_000, false)
+        };
+        assert_eq!(invalid(0, 100), None);
+        assert_eq!(invalid(150, 1_000_000), None, "1.5 % of the window, 10 of many requests");
+        assert!(invalid(300, 1_000_000).is_some_and(|why| why.contains("300 ms, 1.0 s into")));
+        assert!(invalid(150, 900).is_some(), "ten of 900 are the 99th percentile");
+    }
+
+    #[test]
+    fn an_open_loop_is_spoilt_by_what_fell_due() {
+        let stops = stopped(300, 1);
+        let invalid = |delayed, p99_ns| {
+            stops.invalid(60 * SECOND_NS, (delayed, 100_000), p99_ns, true).is_some()
+        };
+        assert!(invalid(1_500, 200_000_000));
+        assert!(!invalid(900, 200_000_000), "the p99 is among the others");
+        assert!(!invalid(1_500, 4 * SECOND_NS), "a server that takes seconds");
+    }
+
+    #[test]
+    fn waiting_for_a_core_spoils_a_run_where_there_was_hardly_one() {
+        let waited = |milliseconds: u64| {
+            let stops = Stops { waited_ns: milliseconds * 1_000_000, ..Stops::default() };
+            stops.invalid(2 * SECOND_NS, (0, 1_000), 1_000_000, false)
+        };
+        assert_eq!(waited(450), None);
+        assert!(waited(600).is_some_and(|why| why.contains("no core for 600 of 2000 ms")));
+    }
+
+    #[test]
+    fn threads_that_stood_still_together_did_so_once() {
+        let mut all = stopped(300, 5);
+        all.merge(stopped(310, 7));
+        all.merge(Stops::default());
+        assert_eq!((all.count, all.longest_ns / 1_000_000, all.in_flight), (1, 310, 12));
+    }
+}
