@@ -533,7 +533,8 @@ mod tests {
         assert_eq!(chosen(&[], &["tls-resume"]).unwrap(), ["tls-resume"]);
         let default = workloads(Preset::Default, Vec::new(), &[]).unwrap();
         assert!(default.iter().all(|w| !workload::ON_DEMAND.contains(&w.name.as_str())));
-        assert_eq!(chosen(&[own("mine")], &[]).unwrap().len(), workload::QUICK.len() + 1);
+        assert_eq!(chosen(&[own("mine")], &[]).unwrap(), ["mine"]);
+        assert_eq!(chosen(&[own("mine")], &["echo-64", "mine"]).unwrap(), ["echo-64", "mine"]);
         assert_eq!(chosen(&[own("mine"), own("other")], &["mine"]).unwrap(), ["mine"]);
         let clash = |names: [&str; 2]| chosen(&names.map(own), &[]).unwrap_err().0;
         assert!(clash(["mine", "echo-64"]).contains("a workload echo-64 of its own"));

@@ -18,6 +18,7 @@ mod files;
 mod http2;
 mod limits;
 mod requests;
+mod soak;
 mod stop;
 mod tls;
 mod websocket;
@@ -167,6 +168,7 @@ fn contract_cases() -> Vec<Case> {
         curl::post_and_upload,
         curl::http_1_0,
         curl::ranges,
+        soak::both_sides_count_alike,
     ];
     cases.extend(cases![Flavours:
         contract::last_line_counts,
