@@ -34,6 +34,12 @@ pub(crate) enum Deadline {
 
 const COUNT: usize = Deadline::Drain as usize + 1;
 
+impl Deadline {
+    /// Those that more input, or its end, moves or makes pointless.
+    pub(crate) const OF_INPUT: [Deadline; 5] =
+        [Deadline::Idle, Deadline::Head, Deadline::Body, Deadline::Handshake, Deadline::Linger];
+}
+
 const ALL: [Deadline; COUNT] = [
     Deadline::Idle,
     Deadline::Head,
@@ -88,6 +94,10 @@ impl Deadlines {
         self.set & 1 << deadline as u16 != 0
     }
 
+    pub(crate) fn is_due(&self, deadline: Deadline, now: Instant) -> bool {
+        self.is_set(deadline) && self.at[deadline as usize].is_some_and(|at| at <= now)
+    }
+
     pub(crate) fn earliest(&self) -> Option<Instant> {
         let mut earliest = None;
         let mut rest = self.set;
@@ -116,9 +126,5 @@ impl Deadlines {
             self.clear(deadline);
         }
         due
-    }
-
-    fn is_due(&self, deadline: Deadline, now: Instant) -> bool {
-        self.is_set(deadline) && self.at[deadline as usize].is_some_and(|at| at <= now)
     }
 }

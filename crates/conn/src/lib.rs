@@ -6,12 +6,14 @@
 //!   bytes arrived         -> receive(bytes, now)    all are taken; the slice may be reused at once
 //!   peer stopped sending  -> receive_eof(now)
 //!   bytes left            -> sent(n, now)           n = a prefix of slices() or chunks()
-//!   deadline passed       -> timeout(now)           early or repeated calls are harmless
+//!   deadline passed       -> timeout(now)           early or repeated calls are harmless;
+//!                                                   if input_is_late(now): read once before it
 //!   file bytes were read  -> file_read(bytes, now)  answers wants().file
 //!   they cannot be read   -> file_failed(now)       answers wants().file
 //!   FIN was sent          -> shutdown_done(now)     answers wants().shutdown
 //!   its bell was rung     -> woken(now)             another connection has something for it
-//!   the server is to stop -> drain(now)             what is in flight is finished
+//!   the server is to stop -> drain(n, now)          n = bytes that lie in the socket by then; they
+//!                                                   and what is in flight are answered
 //!   the socket failed     -> abort()
 //!   no thread is left     -> exhausted()
 //!   after any of these    -> ask wants() again; None means close the socket
@@ -133,7 +135,14 @@ pub struct Conn {
     phase: Phase,
     outcome: Outcome,
     eof: bool,
+    /// Bytes that lay in the socket when the server was told to stop, and have not come in yet;
+    /// `None`: it was not told.
+    unread: Option<usize>,
+    /// They have come in: what follows them is not answered any more.
     draining: bool,
+    /// Bytes of the input that came before that, or with the last of it, and that the protocol has
+    /// not used yet.
+    promised: usize,
 }
 
 /// What a protocol may touch while it works on input.
@@ -144,7 +153,10 @@ struct Context<'a> {
     deadlines: &'a mut Deadlines,
     now: Instant,
     eof: bool,
+    /// The server is to stop: what begins beyond the first `promised` bytes of the input is not
+    /// answered any more.
     draining: bool,
+    promised: usize,
 }
 
 impl Context<'_> {
@@ -204,7 +216,9 @@ impl Conn {
             phase: Phase::Open,
             outcome: Outcome::Completed,
             eof: false,
+            unread: None,
             draining: false,
+            promised: usize::MAX,
         };
         if unusable {
             conn.close(Outcome::HandshakeFailed);
@@ -218,10 +232,19 @@ impl Conn {
         if self.phase != Phase::Open || bytes.is_empty() {
             return;
         }
+        let stopping = self.unread.is_some() && !self.draining;
+        if let Some(unread) = &mut self.unread {
+            *unread = unread.saturating_sub(bytes.len());
+            // Before the last of them are looked at, so that the last reply can say that it is.
+            self.draining |= self.is_all_read();
+        }
         if self.tls.is_some() {
             self.receive_sealed(bytes, now);
         } else {
             self.receive_plain(bytes, now);
+        }
+        if stopping {
+            self.begin_draining(now);
         }
         self.settle(now);
     }
@@ -245,6 +268,7 @@ impl Conn {
     /// The peer sent FIN: there will be no more input. What was asked before is still answered.
     pub fn receive_eof(&mut self, now: Instant) {
         self.eof = true;
+        self.unread = self.unread.and(Some(0));
         match self.phase {
             Phase::Open => {
                 self.advance_stash(now);
@@ -311,6 +335,18 @@ impl Conn {
         }
     }
 
+    /// Whether a deadline is due that input would have moved. The driver may have been busy with
+    /// others, or the process stopped, while that input came in time: so it reads once more before
+    /// it calls [`Conn::timeout`]. Once only, or a peer that floods could put a deadline off for
+    /// ever.
+    pub fn input_is_late(&self, now: Instant) -> bool {
+        let due = |deadline| self.deadlines.is_due(deadline, now);
+        // To HTTP/2 one deadline stands for all that its streams wait for: bodies, windows.
+        let streams = matches!(self.state, State::Http2(_)) && due(Deadline::Reply);
+        let read = self.wants().is_some_and(|wants| wants.read);
+        read && (streams || Deadline::OF_INPUT.into_iter().any(due))
+    }
+
     /// The bytes that [`Wants::file`] asked for, or fewer: the rest is asked for again.
     pub fn file_read(&mut self, bytes: Bytes, now: Instant) {
         if bytes.is_empty() {
@@ -361,18 +397,34 @@ impl Conn {
         }
     }
 
-    /// The server is to stop: finish the request in flight, begin no other, close. Whatever is
-    /// left after [`Limits::drain_timeout_ms`] is cut.
-    pub fn drain(&mut self, now: Instant) {
-        if self.draining || self.phase == Phase::Closed {
+    /// The server is to stop: finish the request in flight and those that lie in the socket
+    /// (`unread` bytes: FIONREAD, tcp(7)), begin no other, close. Whatever is left after
+    /// [`Limits::drain_timeout_ms`] is cut. Only the first call counts.
+    pub fn drain(&mut self, unread: usize, now: Instant) {
+        if self.unread.is_some() || self.phase == Phase::Closed {
             return;
         }
-        self.draining = true;
+        self.unread = Some(if self.eof { 0 } else { unread });
         self.deadlines.set(Deadline::Drain, now + self.service.limits.drain_timeout(), now);
-        if self.phase == Phase::Open {
-            self.advance_stash(now);
-        }
+        self.begin_draining(now);
         self.settle(now);
+    }
+
+    /// Whether the server was told to stop, and all that had arrived by then has come in. A
+    /// handshake that has begun is finished: its request is often right behind it.
+    fn is_all_read(&self) -> bool {
+        let handshaking = self.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
+        self.unread == Some(0) && !handshaking
+    }
+
+    fn begin_draining(&mut self, now: Instant) {
+        if self.is_all_read() {
+            self.draining = true;
+            self.promised = self.stash.len();
+            if self.phase == Phase::Open {
+                self.advance_stash(now);
+            }
+        }
     }
 
     /// The socket failed (reset, unreachable, write error): there is nobody to talk to.
@@ -452,9 +504,11 @@ impl Conn {
                 now,
                 eof: self.eof,
                 draining: self.draining,
+                promised: self.promised,
             };
             let progress = self.state.advance(&mut context, &input[used..]);
             used += progress.used;
+            self.promised = self.promised.saturating_sub(progress.used);
             match progress.then {
                 None => return used,
                 Some(Then::Become(state)) => self.state = state,

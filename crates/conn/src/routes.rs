@@ -410,11 +410,32 @@ pub(crate) fn number(text: &str, max: u64) -> Option<u64> {
 /// may stand in a name: two Host fields joined by somebody on the way look like that.
 // Always: it is asked for every byte of every Host, and a call costs more than the answer.
 #[inline(always)]
-pub(crate) fn is_host_byte(byte: u8) -> bool {
+fn is_host_byte(byte: u8) -> bool {
     // A pattern and not a search in a string: it compiles to a test of one bit.
     matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'.' | b'_' | b'~' | b'%')
         || matches!(
             byte,
             b'!' | b'$' | b'&' | b'\'' | b'('..=b'+' | b';' | b'=' | b':' | b'[' | b']'
         )
+}
+
+/// `host [ ":" port ]` (RFC 9110 section 7.2): a name, an IPv4 address, or an IPv6 address in
+/// brackets.
+pub(crate) fn is_authority(value: &[u8]) -> bool {
+    let (host, port) = match (value.first(), memchr::memchr(b']', value)) {
+        (Some(b'['), Some(end)) => (&value[1..end], &value[end + 1..]),
+        _ => value.split_at(memchr::memchr(b':', value).unwrap_or(value.len())),
+    };
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    let is_address = value.first() == Some(&b'[');
+    let fits = |&byte: &u8| match byte {
+        b'[' | b']' => false,
+        b':' => is_address,
+        _ => is_host_byte(byte),
+    };
+    is_port && !host.is_empty() && host.iter().all(fits)
 }

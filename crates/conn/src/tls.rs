@@ -113,6 +113,11 @@ impl Tls {
         self.established
     }
 
+    /// True while a handshake is under way.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.begun && !self.established
+    }
+
     /// Encrypts the front of `output`, as far as there is room for ciphertext.
     pub(crate) fn seal(&mut self, output: &mut Output) {
         while !output.is_empty() && self.sealed.len() <= SEALED_BYTES_MAX - RECORD_BYTES_MAX {

@@ -141,7 +141,9 @@ impl WebSocket {
             cx.set(Deadline::Idle, cx.service.limits.idle_timeout());
         }
         if end.is_none() {
-            end = self.go_on(cx);
+            let room = cx.output.len() < cx.service.limits.output_high_water_bytes;
+            let all_taken = room || used >= cx.promised;
+            end = self.go_on(cx, all_taken);
         }
         if end.is_some() {
             // Leaves the chat: from here on there is nobody who would take mail.
@@ -233,7 +235,9 @@ impl WebSocket {
     }
 
     /// What there is to do without input: mail, the clock, stopping, silence.
-    fn go_on(&mut self, cx: &mut Context) -> Option<Close> {
+    /// `all_taken`: no whole message is left in the input; those that lay in the socket when the
+    /// server was told to stop are answered before it takes its leave.
+    fn go_on(&mut self, cx: &mut Context, all_taken: bool) -> Option<Close> {
         let push_high_water = cx.service.limits.push_high_water_bytes;
         match &mut self.task {
             Task::Clock(ticker) => ticker.tick(cx),
@@ -248,7 +252,7 @@ impl WebSocket {
             }
             Task::Echo | Task::Over => {}
         }
-        if cx.draining && !self.closing {
+        if cx.draining && all_taken && !self.closing {
             frame::put_close(cx.output.tail(), CloseCode::Away, "the server stops");
             // The peer's Close is awaited for as long as the connection may drain.
             self.closing = true;

@@ -217,7 +217,7 @@ fn afterlife(driver: &mut Driver, outcome: Outcome) {
     conn.file_read(bytes::Bytes::from_static(b"late"), now);
     conn.file_failed(now);
     conn.woken(now);
-    conn.drain(now);
+    conn.drain(0, now);
     conn.abort();
     assert!(conn.wants().is_none());
     assert_eq!(conn.outcome(), outcome);

@@ -8,7 +8,7 @@
 //! thread that waits for others and writes (`duplex.rs`), and the first only reads from then on.
 //! That is the smallest condition: with nobody there who could ring, nothing needs to be heard.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -19,7 +19,7 @@ use conn::{Address, Conn, Doorbell, Wants};
 
 use crate::bell::Bell;
 use crate::peer::write_output;
-use crate::{Stop, Tracked, Worker, duplex};
+use crate::{Accepted, Stop, Tracked, Worker, duplex, receive_now, unread};
 
 /// SO_RCVTIMEO may stay longer than it should be by one part in this many. The idle deadline of
 /// every request is the same time away, less the moments since it was set, so this saves a
@@ -29,13 +29,13 @@ const RECV_TIMEOUT_SLACK_PARTS: u32 = 32;
 
 /// One connection on a blocking socket, and the thread that has nothing else to do.
 pub struct Conversation<'w> {
-    worker: &'w Worker,
-    stream: Arc<TcpStream>,
-    tracked: Tracked,
-    bell: Arc<Bell>,
+    pub(crate) worker: &'w Worker,
+    pub(crate) stream: Arc<TcpStream>,
+    pub(crate) tracked: Tracked,
+    pub(crate) bell: Arc<Bell>,
     /// Handles of `bell` as long as no other connection has one.
     bell_handles: usize,
-    conn: Conn,
+    pub(crate) conn: Conn,
     now: Instant,
     draining: bool,
     recv_timeout: Option<Duration>,
@@ -45,7 +45,7 @@ impl<'w> Conversation<'w> {
     /// Begins with a socket that was just accepted.
     pub fn new(stream: TcpStream, worker: &'w Worker) -> Conversation<'w> {
         let (stream, bell) = (Arc::new(stream), Arc::new(Bell::default()));
-        let tracked = worker.stop.track(&stream, &bell);
+        let tracked = worker.stop.track(Some((&stream, &bell)));
         let now = Instant::now();
         let address = Address::new(Arc::clone(&bell) as Arc<dyn Doorbell>, 0);
         let conn = worker.conn(address, now);
@@ -83,12 +83,11 @@ impl<'w> Conversation<'w> {
     /// Serves the connection to its end on two threads: this one reads, a new one writes, for which
     /// there is room (`second`).
     pub fn run_duplex(self, scratch: &mut [u8], second: Slot) {
-        self.tracked.set_idle(false);
         if self.recv_timeout.is_some() {
             // The clock is for the writer to watch now. Fails only for a duration of zero.
             let _ = self.stream.set_read_timeout(None);
         }
-        duplex::converse(self.worker, &self.stream, &self.bell, self.conn, scratch);
+        duplex::converse(self, scratch);
         drop(second);
     }
 
@@ -107,7 +106,7 @@ impl<'w> Conversation<'w> {
             }
             let Some(wants) = self.conn.wants() else { return false };
             if wants.deadline.is_some_and(|at| at <= self.now) {
-                self.conn.timeout(self.now);
+                self.late(scratch);
             } else if let Some(part) = &wants.file {
                 match self.worker.files.read(part) {
                     Ok(bytes) => self.conn.file_read(bytes, self.now),
@@ -135,31 +134,37 @@ impl<'w> Conversation<'w> {
         Arc::strong_count(&self.bell) > self.bell_handles
     }
 
-    /// True at the first look after the server was told to stop.
-    fn look_for_stop(&mut self) -> bool {
-        match self.worker.stop.requested_at() {
-            Some(at) if !self.draining => {
-                self.draining = true;
-                self.conn.drain(at);
-                true
-            }
-            _ => false,
+    /// The server may have been told to stop: then so is the connection, with what lies in its
+    /// socket by now.
+    fn look_for_stop(&mut self) {
+        if let Some(at) = self.worker.stop.requested_at()
+            && !self.draining
+        {
+            self.draining = true;
+            self.tracked.told();
+            self.conn.drain(unread(&*self.stream), at);
         }
     }
 
     fn read(&mut self, wants: &Wants, scratch: &mut [u8]) {
-        self.tracked.set_idle(self.conn.is_idle());
-        if self.look_for_stop() {
-            return;
-        }
         self.limit_recv(self.remaining(wants));
         let result = (&*self.stream).read(scratch);
-        self.tracked.set_idle(false);
         self.now = Instant::now();
+        self.received(result, scratch);
+    }
+
+    /// A deadline is due. This thread may have been stopped or busy while bytes came in time.
+    fn late(&mut self, scratch: &mut [u8]) {
+        if self.conn.input_is_late(self.now) {
+            let result = receive_now(&*self.stream, scratch);
+            self.now = Instant::now();
+            self.received(result, scratch);
+        }
+        self.conn.timeout(self.now);
+    }
+
+    fn received(&mut self, result: io::Result<usize>, scratch: &[u8]) {
         match result {
-            // Ended by the server's own stop: that is no word of the peer's. Once only: after it
-            // every read says 0, and the connection must not wait for more.
-            Ok(0) if self.look_for_stop() => {}
             Ok(0) => {
                 // What is due comes first: the end of file may be our own, at the end of draining.
                 self.conn.timeout(self.now);
@@ -214,6 +219,40 @@ impl<'w> Conversation<'w> {
     }
 }
 
+/// The thread that accepts: tracked, because it may be blocked in accept(2) when the server stops.
+#[derive(Debug)]
+pub struct Accepting<'w> {
+    worker: &'w Worker,
+    tracked: Tracked,
+}
+
+impl<'w> Accepting<'w> {
+    /// Begins to accept, on the calling thread.
+    pub fn new(worker: &'w Worker) -> Accepting<'w> {
+        Accepting { worker, tracked: worker.stop.track(None) }
+    }
+
+    /// Waits for the next connection. [`Accepted::Empty`]: the server stops, and nobody is left who
+    /// came before.
+    ///
+    /// # Errors
+    /// What accept(2) says and no retry can mend.
+    pub fn next(&self) -> io::Result<Accepted> {
+        let (stop, listener) = (&self.worker.stop, &self.worker.listener);
+        let stopping = stop.requested();
+        if stopping {
+            self.tracked.told();
+            listener.set_nonblocking()?;
+        }
+        let over = stop.is_over(Instant::now());
+        let accepted = if over { Accepted::Empty } else { listener.accept()? };
+        if matches!(accepted, Accepted::Empty) {
+            listener.shutdown();
+        }
+        Ok(accepted)
+    }
+}
+
 /// Stack of a thread that has conversations, in bytes. HTTP/2 inside TLS touches 96 KiB of it in a
 /// build without optimisation, so there is room for as much again. Only touched pages take memory,
 /// the rest is address space; the guard page below turns an overrun into a crash.
@@ -239,16 +278,17 @@ pub struct Slots {
 pub struct Slot(Arc<Slots>);
 
 impl Slots {
-    /// `all` slots, waiting for which ends when the server stops.
+    /// `all` slots, waiting for which ends when the time to drain is over.
     pub fn new(all: usize, stop: &Arc<Stop>) -> Arc<Slots> {
         Arc::new(Slots { stop: Arc::clone(stop), free: AtomicUsize::new(all), all })
     }
 
-    /// Waits for a free slot; `None` when the server is to stop.
+    /// Waits for a free slot. While the server stops too: others may wait at its listener. `None`
+    /// when the time to drain is over.
     pub fn acquire(self: &Arc<Slots>) -> Option<Slot> {
         let mut monitor = self.stop.lock_monitor();
         loop {
-            if self.stop.requested() {
+            if self.stop.is_over(Instant::now()) {
                 return None;
             }
             if let Some(slot) = self.take() {

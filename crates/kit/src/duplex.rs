@@ -31,9 +31,10 @@ use bytes::Bytes;
 use conn::{Conn, Wants};
 
 use crate::bell::Bell;
-use crate::blocking::conversation_thread;
+use crate::blocking::{Conversation, conversation_thread};
 use crate::peer::write_slices;
-use crate::{SLICES_MAX, Worker};
+use crate::stop::WAKE_INTERVAL;
+use crate::{SLICES_MAX, Tracked, Worker, receive_now, unread};
 
 /// Longest sleep of a writer without a deadline: any time will do, it then looks and sleeps again.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -42,6 +43,8 @@ const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) struct Duplex<'c> {
     worker: &'c Worker,
     stream: &'c TcpStream,
+    /// The thread that reads.
+    reader: &'c Tracked,
     bell: &'c Bell,
     shared: Mutex<Shared>,
     /// The connection wants input again, or nothing any more.
@@ -52,19 +55,37 @@ struct Shared {
     conn: Conn,
     /// Kept here because notifying nobody is a system call too.
     reader_waits: bool,
+    /// The connection was told that the server is to stop.
+    draining: bool,
+    look: Look,
+}
+
+/// What becomes of a deadline that input would move: only the reader may look for that input, or
+/// bytes would change their order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// None is due.
+    NotNeeded,
+    /// The reader is to look.
+    Wanted,
+    /// It has looked.
+    Done,
 }
 
 /// Serves the connection to its end: the calling thread reads, a new one writes. Where it cannot be
 /// started, although it was counted, the connection is cut, and others go on.
-pub(crate) fn converse(
-    worker: &Worker,
-    stream: &TcpStream,
-    bell: &Bell,
-    conn: Conn,
-    scratch: &mut [u8],
-) {
-    let shared = Mutex::new(Shared { conn, reader_waits: false });
-    let duplex = Duplex { worker, stream, bell, shared, readable: Condvar::new() };
+pub(crate) fn converse(conversation: Conversation, scratch: &mut [u8]) {
+    let Conversation { worker, stream, tracked, bell, conn, .. } = conversation;
+    let look = Look::NotNeeded;
+    let shared = Shared { conn, reader_waits: false, draining: false, look };
+    let duplex = Duplex {
+        worker,
+        stream: &stream,
+        reader: &tracked,
+        bell: &bell,
+        shared: Mutex::new(shared),
+        readable: Condvar::new(),
+    };
     // ANCHOR: duplex
     thread::scope(|scope| {
         match conversation_thread().spawn_scoped(scope, || duplex.write_to_the_end()) {
@@ -91,15 +112,16 @@ impl Duplex<'_> {
             match result {
                 Ok(n @ 1..) => shared.conn.receive(&scratch[..n], now),
                 Ok(_) => {
-                    self.catch_up_with_stop(&mut shared.conn, now);
+                    self.catch_up_with_stop(&mut shared, now);
                     shared.conn.receive_eof(now);
                 }
                 Err(error) if is_passing(&error) => {}
                 Err(_) => {
-                    self.catch_up_with_stop(&mut shared.conn, now);
+                    self.catch_up_with_stop(&mut shared, now);
                     shared.conn.abort();
                 }
             }
+            self.look_round(&mut shared, scratch);
             // Not under the lock: the writer would wake up only to wait for it.
             drop(shared);
             self.bell.touch();
@@ -110,6 +132,32 @@ impl Duplex<'_> {
         self.bell.touch();
     }
 
+    /// What the reader may have been interrupted for. It holds no bytes of the connection's here.
+    fn look_round(&self, shared: &mut Shared, scratch: &mut [u8]) {
+        if shared.look == Look::Wanted {
+            shared.look = Look::Done;
+            match receive_now(self.stream, scratch) {
+                Ok(n @ 1..) => shared.conn.receive(&scratch[..n], Instant::now()),
+                Ok(_) => shared.conn.receive_eof(Instant::now()),
+                // EAGAIN: nothing is there. Whatever else it is, the next read will be told.
+                Err(_) => {}
+            }
+        }
+        self.look_for_stop(shared);
+    }
+
+    /// To be called by the reader, or while it waits for the connection: at any other time it may
+    /// hold bytes that are neither in the socket nor with the connection.
+    fn look_for_stop(&self, shared: &mut Shared) {
+        if let Some(at) = self.worker.stop.requested_at()
+            && !shared.draining
+        {
+            shared.draining = true;
+            self.reader.told();
+            shared.conn.drain(unread(self.stream), at);
+        }
+    }
+
     fn write_to_the_end(&self) {
         let mut chunks: [Bytes; SLICES_MAX] = std::array::from_fn(|_| Bytes::new());
         let mut shared = self.lock();
@@ -118,13 +166,24 @@ impl Duplex<'_> {
             if self.bell.take_rung() {
                 shared.conn.woken(now);
             }
-            if let Some(at) = self.worker.stop.requested_at() {
-                shared.conn.drain(at);
+            if shared.reader_waits {
+                self.look_for_stop(&mut shared);
             }
             let wants = shared.conn.wants();
             self.let_read(&mut shared, wants.as_ref());
             let Some(wants) = wants else { break };
-            if wants.deadline.is_some_and(|at| at <= now) {
+            let due = wants.deadline.is_some_and(|at| at <= now);
+            if !due {
+                shared.look = Look::NotNeeded;
+            }
+            if due && shared.look != Look::Done && shared.conn.input_is_late(now) {
+                // It may have come in time, and the reader not have had the processor since.
+                shared.look = Look::Wanted;
+                self.reader.wake();
+                drop(shared);
+                self.bell.wait(WAKE_INTERVAL);
+                shared = self.lock();
+            } else if due {
                 shared.conn.timeout(now);
             } else if let Some(part) = &wants.file {
                 drop(shared);
@@ -175,7 +234,7 @@ impl Duplex<'_> {
             Ok(n) => shared.conn.sent(n, now),
             Err(error) => {
                 // What is due comes first: the error may be our own cut, at the end of draining.
-                self.catch_up_with_stop(&mut shared.conn, now);
+                self.catch_up_with_stop(&mut shared, now);
                 shared.conn.timeout(now);
                 // WouldBlock is SO_SNDTIMEO, inherited from the listener.
                 if !is_passing(&error) {
@@ -196,10 +255,10 @@ impl Duplex<'_> {
 
     /// The end of the stream, or an error, may be the server's own cut at the end of draining: then
     /// that is why the connection ends, and no word of the peer's.
-    fn catch_up_with_stop(&self, conn: &mut Conn, now: Instant) {
-        if let Some(at) = self.worker.stop.requested_at() {
-            conn.drain(at);
-            conn.timeout(now);
+    fn catch_up_with_stop(&self, shared: &mut Shared, now: Instant) {
+        if self.worker.stop.is_over(now) {
+            self.look_for_stop(shared);
+            shared.conn.timeout(now);
         }
     }
 

@@ -31,7 +31,7 @@ mod tls;
 mod usage;
 mod worker;
 
-pub use blocking::{Conversation, Slot, Slots, conversation_thread};
+pub use blocking::{Accepting, Conversation, Slot, Slots, conversation_thread};
 pub use files::Files;
 pub use listener::{AcceptError, Accepted, Listener};
 pub use model::{Flavour, Model, Place, Serves, Values, Workers};
@@ -39,6 +39,7 @@ pub use peer::{Peer, Readiness, Turn};
 pub use peers::{Peers, Token};
 pub use run::run;
 pub use stop::{Stop, Tracked};
+pub use sys::{receive_now, unread};
 pub use timers::{Armed, Timers};
 pub use worker::Worker;
 
@@ -58,7 +59,7 @@ pub const SLICES_MAX: usize = 8;
 /// Clients that a loop takes from its listener per round, so that a burst of newcomers does not
 /// stop those who are here. One alone would let a loop with ten thousand connections, whose round
 /// takes milliseconds, accept only some hundreds a second.
-pub(crate) const ACCEPTS_PER_ROUND_MAX: usize = 64;
+pub const ACCEPTS_PER_ROUND_MAX: usize = 64;
 
 /// How long a listener is left alone when descriptors have run out and none is given back.
 pub const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);

@@ -39,7 +39,9 @@ pub(crate) enum Waiting {
 pub enum Accepted {
     /// A new connection.
     Peer(TcpStream),
-    /// Nobody is waiting (EAGAIN), or whoever was first has gone: wait for the listener again.
+    /// Nobody is waiting (EAGAIN).
+    Empty,
+    /// Whoever was first has gone, or a signal came: wait for the listener again.
     Nobody,
     /// See [`AcceptError::Exhausted`].
     Exhausted,
@@ -106,6 +108,7 @@ impl Listener {
     pub fn accept(&self) -> io::Result<Accepted> {
         match sys::accept(&self.socket, self.nonblocking) {
             Ok(stream) => Ok(Accepted::Peer(stream)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Accepted::Empty),
             Err(error) => Ok(match self.accept_error(error)? {
                 AcceptError::Passing => Accepted::Nobody,
                 AcceptError::Exhausted => Accepted::Exhausted,
@@ -133,8 +136,17 @@ impl Listener {
         self.socket.try_clone()
     }
 
-    /// Wakes an accept(2) that is blocked on this listener, for good.
-    pub(crate) fn shutdown(&self) {
+    /// From now on a call that finds nobody says so, whatever it did before.
+    ///
+    /// # Errors
+    /// What fcntl(2) says.
+    pub fn set_nonblocking(&self) -> io::Result<()> {
+        self.socket.set_nonblocking(true)
+    }
+
+    /// Turns away whoever comes from now on. Only for a listener whose queue is empty, or whose
+    /// time is over: those who wait in it are reset.
+    pub fn shutdown(&self) {
         self.shut_down.store(true, SeqCst);
         // ENOTCONN is what Linux answers after having done it.
         let _ = socket2::SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Both);

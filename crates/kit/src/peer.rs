@@ -9,7 +9,7 @@ use std::time::Instant;
 use conn::{Address, Conn, Wants};
 
 use crate::timers::Armed;
-use crate::{Files, SLICES_MAX, Worker};
+use crate::{Files, SLICES_MAX, Worker, unread};
 
 /// Steps (a read, a write, a file read) that one connection may take before others have their turn.
 /// A request costs two, so a peer that floods gets four requests' worth of reads per turn.
@@ -87,8 +87,9 @@ impl Peer {
         self.conn.wants().and_then(|wants| wants.deadline)
     }
 
-    pub(crate) fn drain(&mut self, now: Instant) {
-        self.conn.drain(now);
+    /// The server was told to stop `at` this time.
+    pub(crate) fn drain(&mut self, at: Instant) {
+        self.conn.drain(unread(&self.stream), at);
     }
 
     /// Reads, lets the connection work, writes: until nothing is ready or the steps are used up.
@@ -100,6 +101,10 @@ impl Peer {
         for _ in 0..STEPS_PER_TURN_MAX {
             let Some(wants) = self.conn.wants() else { return Turn::Closed };
             if wants.deadline.is_some_and(|at| at <= now) {
+                if self.conn.input_is_late(now) {
+                    // Whatever the wait has said: it may have come since, and still in time.
+                    now = self.read(now, scratch);
+                }
                 self.conn.timeout(now);
             } else if let Some(part) = &wants.file {
                 match files.read(part) {

@@ -41,7 +41,10 @@ pub struct Peers {
     exhausted_until: Option<Instant>,
     /// Descriptors from this number on cannot be watched.
     descriptor_end: RawFd,
-    stopping: bool,
+    /// When the server was told to stop.
+    stopping: Option<Instant>,
+    /// Nobody is accepted any more: those who waited by then are here.
+    closed: bool,
 }
 
 impl Peers {
@@ -62,7 +65,8 @@ impl Peers {
             accepts_left: ACCEPTS_PER_ROUND_MAX,
             exhausted_until: None,
             descriptor_end: RawFd::MAX,
-            stopping: false,
+            stopping: None,
+            closed: false,
         })
     }
 
@@ -72,19 +76,29 @@ impl Peers {
         Peers { descriptor_end: end, ..self }
     }
 
-    /// True when the server is stopping and the last connection has ended.
+    /// True when the server is stopping, nobody waits for it, and the last connection has ended.
     pub fn finished(&self) -> bool {
-        self.stopping && self.peers.is_empty()
+        self.closed && self.peers.is_empty()
     }
 
-    /// Whether the listener is to be watched: not at the limit, not without descriptors, not while
-    /// stopping. A level-triggered listener that is left armed then spins.
+    /// Whether those who wait at the listener are to be accepted without being announced: the
+    /// server is stopping, and only accept(2) can tell that nobody is left.
+    pub fn empties_queue(&self) -> bool {
+        self.stopping.is_some() && self.has_room()
+    }
+
+    /// Whether the listener is to be watched: not at the limit, not without descriptors, not once
+    /// it is closed. A level-triggered listener that is left armed then spins.
     pub fn wants_listener(&mut self, now: Instant) -> bool {
         if self.exhausted_until.is_some_and(|until| until <= now) {
             self.exhausted_until = None;
         }
+        self.has_room()
+    }
+
+    fn has_room(&self) -> bool {
         let full = self.peers.len() >= self.worker.conns_max;
-        !self.stopping && !full && self.exhausted_until.is_none()
+        !self.closed && !full && self.exhausted_until.is_none()
     }
 
     /// The listening socket.
@@ -99,6 +113,9 @@ impl Peers {
     /// # Errors
     /// What accept(2) says and no retry can mend.
     pub fn accept(&mut self, now: Instant) -> io::Result<Option<Token>> {
+        if self.worker.stop.is_over(now) {
+            self.close();
+        }
         while self.accepts_left > 0 && self.wants_listener(now) {
             self.accepts_left -= 1;
             match self.worker.listener.accept()? {
@@ -111,11 +128,17 @@ impl Peers {
                     let bell = Arc::clone(&self.inbox) as Arc<dyn Doorbell>;
                     let address = Address::new(bell, token as u64);
                     let peer = entry.insert(Peer::new(stream, &self.worker, address, now));
+                    if let Some(at) = self.stopping {
+                        peer.drain(at);
+                        enqueue(&mut self.runnable, peer, token);
+                    }
                     let deadline = peer.deadline();
                     self.timers.arm(token, &mut peer.armed, deadline);
                     return Ok(Some(token));
                 }
-                Accepted::Nobody => return Ok(None),
+                Accepted::Empty if self.stopping.is_some() => self.close(),
+                Accepted::Empty => return Ok(None),
+                Accepted::Nobody => {}
                 Accepted::Exhausted => self.exhausted_until = Some(now + EXHAUSTED_PAUSE),
             }
         }
@@ -142,7 +165,7 @@ impl Peers {
     /// asked right before each wait: from then until [`Peers::begin_round`] the loop counts as
     /// asleep, and [`Peers::bell`] becomes readable when somebody is rung for.
     pub fn wait_timeout(&self, now: Instant) -> Option<Duration> {
-        if !self.runnable.is_empty() || !self.inbox.may_sleep() {
+        if !self.runnable.is_empty() || !self.inbox.may_sleep() || self.empties_queue() {
             return Some(Duration::ZERO);
         }
         let wake_at = [self.timers.earliest(), self.exhausted_until].into_iter().flatten().min()?;
@@ -210,7 +233,7 @@ impl Peers {
 
     /// What becomes readable when the server is to stop; `None` once this loop knows.
     pub fn stop_signal(&self) -> Option<BorrowedFd<'_>> {
-        (!self.stopping).then(|| self.worker.stop.as_fd())
+        self.stopping.is_none().then(|| self.worker.stop.as_fd())
     }
 
     /// What becomes readable when somebody is rung for while the loop sleeps.
@@ -225,13 +248,19 @@ impl Peers {
     }
 
     fn stop(&mut self, at: Instant) {
-        if !self.stopping {
-            self.stopping = true;
+        if self.stopping.is_none() {
+            self.stopping = Some(at);
             for (token, peer) in &mut self.peers {
                 peer.drain(at);
                 enqueue(&mut self.runnable, peer, token);
             }
         }
+    }
+
+    /// Turns away whoever comes from now on.
+    fn close(&mut self) {
+        self.closed = true;
+        self.worker.listener.shutdown();
     }
 }
 

@@ -14,6 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::args::{self, Setup};
 use crate::listener::Waiting;
+use crate::stop::WAKE_INTERVAL;
 use crate::usage::Process;
 use crate::{Files, Listener, Model, Slots, Stop, Worker, describe, machine, sys, tls};
 
@@ -76,7 +77,8 @@ fn start(
         .map_err(|error| cannot_listen(setup, &error))?;
     let address = listeners[0].local_addr().map_err(|error| cannot_listen(setup, &error))?;
 
-    let stop = Stop::new(listeners.clone()).map_err(|error| format!("no eventfd: {error}"))?;
+    let drain_timeout = Duration::from_millis(setup.limits.drain_timeout_ms);
+    let stop = Stop::new(drain_timeout).map_err(|error| format!("no eventfd: {error}"))?;
     let stop = Arc::new(stop);
     let threads = Slots::new(threads.max, &stop);
     // Before any thread starts, so that all inherit the mask and only one thread takes signals.
@@ -138,6 +140,7 @@ fn block_signals() -> nix::Result<SigSet> {
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
     signals.thread_block()?;
+    sys::catch_wake()?;
     Ok(signals)
 }
 
@@ -155,11 +158,11 @@ fn wait_for_end(model: &Model, setup: &Setup, stop: &Stop, events: &Receiver<Eve
     let mut cut_done = false;
     while running > 0 {
         let wait = cut_at.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
-        match events.recv_timeout(wait) {
+        let waking = stop.requested() && stop.wake();
+        match events.recv_timeout(if waking { wait.min(WAKE_INTERVAL) } else { wait }) {
             Ok(Event::Signal) if cut_at.is_none() => {
                 stop.request();
-                let drain = Duration::from_millis(setup.limits.drain_timeout_ms);
-                cut_at = Some(Instant::now() + drain);
+                cut_at = stop.ends_at();
             }
             // Asked twice: no more patience. The end of the process cuts whatever is left.
             Ok(Event::Signal) => return code,
@@ -173,6 +176,7 @@ fn wait_for_end(model: &Model, setup: &Setup, stop: &Stop, events: &Receiver<Eve
                     cut_at.get_or_insert_with(Instant::now);
                 }
             }
+            Err(RecvTimeoutError::Timeout) if cut_at.is_some_and(|at| Instant::now() < at) => {}
             Err(RecvTimeoutError::Timeout) if !cut_done => {
                 stop.cut();
                 cut_done = true;

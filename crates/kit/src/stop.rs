@@ -1,8 +1,13 @@
-//! Stopping. Signals go to one thread that waits for them (sigwait(3)); no code runs in a handler.
+//! Stopping. Signals go to one thread that waits for them (sigwait(3)).
 //!
-//! A loop learns of it by a descriptor that it watches among the others (eventfd(2)); a thread that
-//! is blocked in accept(2) or recv(2) by shutdown(2) on that very socket, which is why blocked
-//! sockets are tracked.
+//! A loop learns of it by a descriptor that it watches among the others (eventfd(2)). A thread that
+//! is blocked in accept(2) or recv(2) can be told by a signal only, or by the end of its socket;
+//! and a listener or connection that is shut down loses what the kernel has accepted for it. So
+//! such threads are tracked and sent a signal whose handler does nothing: the call ends with EINTR,
+//! and the thread looks round. A signal that comes just before the call is lost, so it is sent
+//! again until the thread has said that it knows.
+//!
+//! Man pages: pthread_kill(3), signal(7) (interruption of system calls), sigaction(2).
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -12,10 +17,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use slab::Slab;
 
-use crate::Listener;
 use crate::bell::Bell;
+use crate::sys::WAKE;
+
+/// Time between two signals to a thread that has not answered: rarely is one lost, and whoever
+/// stops a server waits no longer than this for it.
+pub(crate) const WAKE_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Tells every worker of a server to stop.
 #[derive(Debug)]
@@ -23,23 +33,26 @@ pub struct Stop {
     requested: AtomicBool,
     /// Set before `requested`.
     requested_at: OnceLock<Instant>,
+    drain_timeout: Duration,
     event: EventFd,
-    listeners: Vec<Listener>,
     blocked: Mutex<Slab<Arc<Blocked>>>,
     /// For threads that wait for something other than a socket.
     monitor: Mutex<()>,
     changed: Condvar,
 }
 
+/// A thread that may be blocked in a system call.
 #[derive(Debug)]
 struct Blocked {
-    stream: Arc<TcpStream>,
-    idle: AtomicBool,
-    /// Of the thread that waits for no socket, if there are two.
-    bell: Arc<Bell>,
+    thread: Pthread,
+    /// It knows that the server is to stop.
+    told: AtomicBool,
+    /// What it talks to; nobody while it waits for a connection.
+    conversation: Option<(Arc<TcpStream>, Arc<Bell>)>,
 }
 
-/// A socket that a thread may be blocked on. Forgotten when dropped.
+/// A thread that may be blocked in a system call, tracked. Belongs to that thread: it is forgotten
+/// when dropped, which is before the thread ends.
 #[derive(Debug)]
 pub struct Tracked {
     stop: Arc<Stop>,
@@ -50,12 +63,12 @@ pub struct Tracked {
 impl Stop {
     /// # Errors
     /// What eventfd(2) says.
-    pub(crate) fn new(listeners: Vec<Listener>) -> io::Result<Stop> {
+    pub(crate) fn new(drain_timeout: Duration) -> io::Result<Stop> {
         Ok(Stop {
             requested: AtomicBool::new(false),
             requested_at: OnceLock::new(),
+            drain_timeout,
             event: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
-            listeners,
             blocked: Mutex::default(),
             monitor: Mutex::default(),
             changed: Condvar::new(),
@@ -73,30 +86,47 @@ impl Stop {
         self.requested().then(|| self.requested_at.get().copied())?
     }
 
-    /// Tells everybody: flag first, then whatever can wake a waiter.
+    /// When nobody is served any more, once the server is to stop.
+    pub fn ends_at(&self) -> Option<Instant> {
+        self.requested_at().map(|at| at + self.drain_timeout)
+    }
+
+    /// True once the time to drain is over.
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.ends_at().is_some_and(|at| at <= now)
+    }
+
+    /// Tells everybody: flag first, then whatever can wake a waiter. Blocked threads are told by
+    /// [`Stop::wake`].
     pub(crate) fn request(&self) {
         self.requested_at.get_or_init(Instant::now);
         self.requested.store(true, SeqCst);
         // Never read back, so it stays readable for every loop. EAGAIN: it is already.
         let _ = self.event.write(1);
-        for listener in &self.listeners {
-            listener.shutdown();
-        }
-        for blocked in self.lock_blocked().iter().map(|(_, blocked)| blocked) {
-            if blocked.idle.load(SeqCst) {
-                // The blocked recv(2) returns 0, after any bytes that are there already.
-                let _ = blocked.stream.shutdown(Shutdown::Read);
+        for (_, blocked) in &*self.lock_blocked() {
+            if let Some((_, bell)) = &blocked.conversation {
+                bell.touch();
             }
-            blocked.bell.touch();
         }
         self.notify();
     }
 
-    /// The time to drain is over: ends every conversation that a thread is blocked in.
+    /// Interrupts every tracked thread that has not been told yet. False: all have.
+    pub(crate) fn wake(&self) -> bool {
+        let blocked = self.lock_blocked();
+        let untold = blocked.iter().filter(|(_, blocked)| !blocked.told.load(SeqCst));
+        untold.map(|(_, blocked)| blocked.wake()).count() > 0
+    }
+
+    /// The time to drain is over: ends every conversation that a thread is blocked in, and every
+    /// wait for a place.
     pub(crate) fn cut(&self) {
-        for blocked in self.lock_blocked().iter().map(|(_, blocked)| blocked) {
-            let _ = blocked.stream.shutdown(Shutdown::Both);
+        for (_, blocked) in &*self.lock_blocked() {
+            if let Some((stream, _)) = &blocked.conversation {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
         }
+        self.notify();
     }
 
     /// Waits until the server is to stop: for whoever can spare a thread for that.
@@ -107,20 +137,27 @@ impl Stop {
         }
     }
 
-    /// Tracks a socket that a thread is going to block on, and the bell that another thread of the
-    /// same conversation may wait for.
-    pub(crate) fn track(self: &Arc<Stop>, stream: &Arc<TcpStream>, bell: &Arc<Bell>) -> Tracked {
-        let (stream, bell) = (Arc::clone(stream), Arc::clone(bell));
-        let blocked = Arc::new(Blocked { stream, idle: AtomicBool::new(false), bell });
+    /// Tracks the calling thread, which is going to block on a socket, and the bell that another
+    /// thread of the same conversation may wait for.
+    pub(crate) fn track(
+        self: &Arc<Stop>,
+        conversation: Option<(&Arc<TcpStream>, &Arc<Bell>)>,
+    ) -> Tracked {
+        let blocked = Arc::new(Blocked {
+            thread: pthread_self(),
+            told: AtomicBool::new(false),
+            conversation: conversation.map(|(stream, bell)| (Arc::clone(stream), Arc::clone(bell))),
+        });
         let key = self.lock_blocked().insert(Arc::clone(&blocked));
         Tracked { stop: Arc::clone(self), key, blocked }
     }
 
-    /// Sleeps for `duration`, or less if the server is to stop.
+    /// Sleeps for `duration`, or less if the server is told to stop meanwhile.
     pub fn sleep(&self, duration: Duration) {
         let guard = self.lock_monitor();
+        let before = self.requested();
         // A poisoned monitor guards no data; either way the sleep is over.
-        let _ = self.changed.wait_timeout_while(guard, duration, |()| !self.requested());
+        let _ = self.changed.wait_timeout_while(guard, duration, |()| self.requested() == before);
     }
 
     pub(crate) fn lock_monitor(&self) -> MutexGuard<'_, ()> {
@@ -149,12 +186,24 @@ impl AsFd for Stop {
     }
 }
 
+impl Blocked {
+    /// To be called while the thread lives: under the lock of the list that it must leave first, or
+    /// by another thread that it waits for.
+    fn wake(&self) {
+        // Fails only for a thread or a signal that does not exist.
+        let _ = pthread_kill(self.thread, WAKE);
+    }
+}
+
 impl Tracked {
-    /// Says whether the coming recv(2) waits between two requests, so that it may be ended when the
-    /// server stops. Then ask [`Stop::requested`] once more, and only then block: whichever of the
-    /// two threads comes first, the other sees it.
-    pub fn set_idle(&self, idle: bool) {
-        self.blocked.idle.store(idle, SeqCst);
+    /// The thread knows that the server is to stop: it need not be woken any more.
+    pub(crate) fn told(&self) {
+        self.blocked.told.store(true, SeqCst);
+    }
+
+    /// Interrupts the thread, for another thread of the same conversation, which it outlives.
+    pub(crate) fn wake(&self) {
+        self.blocked.wake();
     }
 }
 

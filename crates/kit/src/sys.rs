@@ -1,12 +1,12 @@
-//! The system calls for which neither std nor nix has a safe form that fits: the only `unsafe`
-//! here.
+//! The system calls for which neither std nor nix has a form that fits: the only `unsafe` here.
 
 use std::fs::File;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-use nix::sys::socket::{SockFlag, accept4};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::socket::{MsgFlags, SockFlag, accept4, recv};
 
 /// accept4(2). `nonblocking` is not inherited from the listener, so it is asked for here, which
 /// saves an fcntl(2) per connection.
@@ -15,6 +15,39 @@ pub(crate) fn accept(listener: &impl AsFd, nonblocking: bool) -> io::Result<TcpS
     let fd = accept4(listener.as_fd().as_raw_fd(), SockFlag::SOCK_CLOEXEC | nonblock)?;
     // SAFETY: the descriptor was just returned by the kernel; nobody else owns it.
     Ok(TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// recv(2) that does not wait, whatever the socket: EAGAIN where nothing is there.
+///
+/// # Errors
+/// What recv(2) says.
+pub fn receive_now(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(recv(socket.as_fd().as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?)
+}
+
+/// Bytes that have arrived and were not read yet: FIONREAD (tcp(7)). None where the socket has
+/// failed: the next read will say so.
+pub fn unread(socket: &impl AsFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one int, which `bytes` is; the descriptor is open while borrowed.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    if result == 0 { usize::try_from(bytes).unwrap_or_default() } else { 0 }
+}
+
+/// What wakes a thread that is blocked in a system call. By default it is ignored, so one that is
+/// sent from outside has never done harm.
+pub(crate) const WAKE: Signal = Signal::SIGURG;
+
+/// Lets [`WAKE`] end a system call that waits (EINTR), and do nothing else.
+///
+/// # Errors
+/// What sigaction(2) says.
+pub(crate) fn catch_wake() -> nix::Result<()> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // No SA_RESTART: it would send the thread back into the call that it is to leave.
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing, so there is nothing in it that may not be done in one.
+    unsafe { sigaction(WAKE, &action) }.map(drop)
 }
 
 /// Blocks that malloc(3) may map one by one (mallopt(3)); more come from its heaps, mapped in large

@@ -73,7 +73,7 @@ pub fn serve(worker: Worker) -> io::Result<()> {
                 token => peers.ready(token as Token, readiness(event.events())),
             }
         }
-        if accepting {
+        if accepting || peers.empties_queue() {
             accept(&mut watch, &mut peers, now)?;
         }
         peers.begin_round(now);

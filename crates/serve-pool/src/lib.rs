@@ -14,8 +14,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use kit::{
-    Accepted, Conversation, Flavour, Model, Place, Serves, Slot, Slots, THREAD_SCRATCH_BYTES,
-    Values, Worker, Workers,
+    Accepted, Accepting, Conversation, Flavour, Model, Place, Serves, Slot, Slots,
+    THREAD_SCRATCH_BYTES, Values, Worker, Workers,
 };
 
 /// What `--help` and `--describe` say.
@@ -52,12 +52,14 @@ pub fn serve(worker: Worker) -> io::Result<()> {
     let slots = Slots::new(worker.conns_max, &worker.stop);
     let queue = Arc::new(Queue::default());
     let pool = start(threads, &worker, &queue)?;
+    let accepting = Accepting::new(&worker);
     // ANCHOR: wait
     while let Some(slot) = slots.acquire() {
-        match worker.listener.accept()? {
+        match accepting.next()? {
             Accepted::Peer(stream) => queue.push(stream, slot),
             Accepted::Exhausted => worker.stop.sleep(kit::EXHAUSTED_PAUSE),
             Accepted::Nobody => {}
+            Accepted::Empty => break,
         }
     }
     // ANCHOR_END: wait

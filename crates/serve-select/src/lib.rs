@@ -62,7 +62,7 @@ pub fn serve(worker: Worker) -> io::Result<()> {
             peers.silence_bell();
         }
         watch.collect(&mut peers, &readable, &writable);
-        if accepting {
+        if accepting || peers.empties_queue() {
             accept(&mut watch, &mut peers, now)?;
         }
         peers.begin_round(now);

@@ -8,7 +8,9 @@
 
 use std::io;
 
-use kit::{Accepted, Conversation, Model, Place, SCRATCH_BYTES, Serves, Worker, Workers};
+use kit::{
+    Accepted, Accepting, Conversation, Model, Place, SCRATCH_BYTES, Serves, Worker, Workers,
+};
 
 /// What `--help` and `--describe` say.
 pub const MODEL: Model = Model {
@@ -37,16 +39,17 @@ pub const MODEL: Model = Model {
 /// What accept(2) says and no retry can mend.
 pub fn serve(worker: Worker) -> io::Result<()> {
     let mut scratch = vec![0; SCRATCH_BYTES];
+    let accepting = Accepting::new(&worker);
     // ANCHOR: wait
-    while !worker.stop.requested() {
-        match worker.listener.accept()? {
+    loop {
+        match accepting.next()? {
             Accepted::Peer(stream) => {
                 Conversation::new(stream, &worker).run_without_others(&mut scratch);
             }
             Accepted::Exhausted => worker.stop.sleep(kit::EXHAUSTED_PAUSE),
             Accepted::Nobody => {}
+            Accepted::Empty => return Ok(()),
         }
     }
     // ANCHOR_END: wait
-    Ok(())
 }

@@ -12,8 +12,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use kit::{
-    Accepted, Conversation, Flavour, Model, Place, Serves, Slot, Slots, THREAD_SCRATCH_BYTES,
-    Values, Worker, Workers,
+    Accepted, Accepting, Conversation, Flavour, Model, Place, Serves, Slot, Slots,
+    THREAD_SCRATCH_BYTES, Values, Worker, Workers,
 };
 
 /// What `--help` and `--describe` say.
@@ -49,14 +49,16 @@ pub const MODEL: Model = Model {
 pub fn serve(worker: Worker) -> io::Result<()> {
     let worker = Arc::new(worker);
     let slots = Slots::new(worker.conns_max, &worker.stop);
+    let accepting = Accepting::new(&worker);
     // ANCHOR: wait
     while let Some(slot) = slots.acquire()
         && let Some(threads) = Threads::acquire(&worker)
     {
-        match worker.listener.accept()? {
+        match accepting.next()? {
             Accepted::Peer(stream) => spawn(&worker, stream, slot, threads),
             Accepted::Exhausted => worker.stop.sleep(kit::EXHAUSTED_PAUSE),
             Accepted::Nobody => {}
+            Accepted::Empty => break,
         }
     }
     // ANCHOR_END: wait

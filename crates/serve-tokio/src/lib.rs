@@ -11,23 +11,25 @@
 //! Man pages: epoll(7). UNP figure 6.3; the tokio crate's documentation.
 
 mod runtime;
+mod wake;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use conn::{Address, Conn, Doorbell, FileRead, Wants};
 use kit::{
-    AcceptError, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Values, Worker, Workers,
+    AcceptError, Accepted, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Values,
+    Worker, Workers,
 };
 use runtime::{runtime, start_reader, stop_signal};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
+use wake::{Alarm, Bell};
 
 /// What `--help` and `--describe` say.
 pub const MODEL: Model = Model {
@@ -51,6 +53,9 @@ pub const MODEL: Model = Model {
     }],
     unavailable: Model::ALWAYS,
 };
+
+/// The right to have one connection; given back when dropped.
+type Slot = Result<OwnedSemaphorePermit, AcquireError>;
 
 thread_local! {
     /// The receive buffer, one per thread: a task owns none while it waits.
@@ -84,15 +89,7 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
             biased;
             _ = &mut stop_signal => break,
             (slot, accepted) = next => match accepted {
-                Ok((stream, _)) => {
-                    let conversation = converse(stream, Arc::clone(&worker), stopping.clone());
-                    tokio::spawn(async move {
-                        conversation.await;
-                        drop(slot);
-                    });
-                }
-                // The server's own shutdown(2), seen before its stop signal.
-                Err(_) if worker.stop.requested() => break,
+                Ok((stream, _)) => spawn(stream, &worker, &stopping, slot),
                 Err(error) => match worker.listener.accept_error(error)? {
                     AcceptError::Passing => {}
                     AcceptError::Exhausted => tokio::time::sleep(kit::EXHAUSTED_PAUSE).await,
@@ -102,11 +99,40 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
     }
     // Nobody is left to hear it if no connection is open.
     let _ = stop.send(true);
-    drop(listener);
+    empty_queue(&worker, &slots, &stopping).await?;
     // Every slot back means that every conversation has ended.
     let all = u32::try_from(worker.conns_max).unwrap_or(u32::MAX);
     let _ = slots.acquire_many(all).await;
     Ok(())
+}
+
+/// The server stops: takes those who came before, as there is room for them. The runtime learns of
+/// newcomers by its own wait, and may not know of all: so the kernel is asked.
+async fn empty_queue(
+    worker: &Arc<Worker>,
+    slots: &Arc<Semaphore>,
+    stopping: &watch::Receiver<bool>,
+) -> io::Result<()> {
+    while let Some(end) = worker.stop.ends_at().filter(|end| *end > Instant::now()) {
+        let slot = Arc::clone(slots).acquire_owned();
+        let Ok(slot) = tokio::time::timeout_at(end.into(), slot).await else { break };
+        match worker.listener.accept()? {
+            Accepted::Peer(stream) => spawn(TcpStream::from_std(stream)?, worker, stopping, slot),
+            Accepted::Exhausted => tokio::time::sleep(kit::EXHAUSTED_PAUSE).await,
+            Accepted::Nobody => {}
+            Accepted::Empty => break,
+        }
+    }
+    worker.listener.shutdown();
+    Ok(())
+}
+
+fn spawn(stream: TcpStream, worker: &Arc<Worker>, stop: &watch::Receiver<bool>, slot: Slot) {
+    let conversation = converse(stream, Arc::clone(worker), stop.clone());
+    tokio::spawn(async move {
+        conversation.await;
+        drop(slot);
+    });
 }
 
 /// One connection, from its first byte to its end.
@@ -115,19 +141,23 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
     let bell = Arc::new(Bell::default());
     let mut conn = worker.conn(Address::new(Arc::clone(&bell) as Arc<dyn Doorbell>, 0), now);
     let mut alarm = Alarm::new(now);
+    let mut draining = false;
     // ANCHOR: wait
     loop {
         // Asked at every turn, like the clock: a socket that is always ready starves the branches
         // below it.
-        if let Some(at) = worker.stop.requested_at() {
-            conn.drain(at);
+        if let Some(at) = worker.stop.requested_at()
+            && !draining
+        {
+            draining = true;
+            conn.drain(kit::unread(&stream), at);
         }
         if bell.take_rung() {
             conn.woken(now);
         }
         let Some(wants) = conn.wants() else { return };
         if wants.deadline.is_some_and(|at| at <= now) {
-            conn.timeout(now);
+            late(&stream, &mut conn, now);
         } else if let Some(part) = wants.file {
             match read_file(&worker, part).await {
                 Ok(bytes) => conn.file_read(bytes, now),
@@ -150,6 +180,20 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
         now = Instant::now();
     }
     // ANCHOR_END: wait
+}
+
+/// A deadline is due. Other tasks may have kept the thread while bytes came in time, and the
+/// runtime, which learns of them by its own wait, may not know yet: so the kernel is asked.
+fn late(stream: &TcpStream, conn: &mut Conn, now: Instant) {
+    if conn.input_is_late(now) {
+        SCRATCH.with_borrow_mut(|scratch| match kit::receive_now(stream, scratch) {
+            Ok(0) => conn.receive_eof(Instant::now()),
+            Ok(n) => conn.receive(&scratch[..n], Instant::now()),
+            // EAGAIN: it is late. Whatever else it is, the task's own read will be told.
+            Err(_) => {}
+        });
+    }
+    conn.timeout(now);
 }
 
 /// Waits until bytes can move in a direction that is wanted, and moves some.
@@ -189,56 +233,4 @@ fn write(stream: Pin<&mut TcpStream>, cx: &mut Context, conn: &mut Conn) -> Poll
 async fn read_file(worker: &Arc<Worker>, part: FileRead) -> io::Result<bytes::Bytes> {
     let worker = Arc::clone(worker);
     tokio::task::spawn_blocking(move || worker.files.read(&part)).await?
-}
-
-/// The bell of one task: the runtime's own way to wake it from any thread.
-#[derive(Default)]
-struct Bell {
-    rung: AtomicBool,
-    /// Keeps a notification that nobody waits for yet, so a ring between look and wait is not lost.
-    notify: Notify,
-}
-
-impl Bell {
-    fn take_rung(&self) -> bool {
-        self.rung.load(SeqCst) && self.rung.swap(false, SeqCst)
-    }
-}
-
-impl Doorbell for Bell {
-    fn ring(&self, _token: u64) {
-        if !self.rung.swap(true, SeqCst) {
-            self.notify.notify_one();
-        }
-    }
-}
-
-/// A timer that is only moved when it would come too late: the idle deadline moves with every
-/// request, and a runtime timer takes a lock to be moved.
-struct Alarm {
-    sleep: Pin<Box<tokio::time::Sleep>>,
-    at: Instant,
-}
-
-impl Alarm {
-    /// Deadlines further away than this are looked at again when it is over.
-    const FAR: Duration = Duration::from_secs(60 * 60);
-
-    fn new(now: Instant) -> Alarm {
-        let at = now + Self::FAR;
-        Alarm { sleep: Box::pin(tokio::time::sleep_until(at.into())), at }
-    }
-
-    fn set(&mut self, deadline: Option<Instant>) {
-        let fired = self.sleep.is_elapsed();
-        let wanted = deadline.unwrap_or_else(|| Instant::now() + Self::FAR);
-        if fired || wanted < self.at {
-            self.at = wanted;
-            self.sleep.as_mut().reset(wanted.into());
-        }
-    }
-
-    async fn wait(&mut self) {
-        self.sleep.as_mut().await;
-    }
 }

@@ -74,7 +74,7 @@ pub fn serve(worker: Worker) -> io::Result<()> {
     ring.watch(peers.worker.stop.as_fd());
     let mut now = Instant::now();
     while !(peers.finished() && ring.is_idle()) {
-        listen(&mut ring, &mut peers, now);
+        listen(&mut ring, &mut peers, now)?;
         post(&mut ring, &mut peers, now);
         // ANCHOR: wait
         ring.wait(peers.wait_timeout(now))?;
@@ -95,7 +95,7 @@ pub fn serve(worker: Worker) -> io::Result<()> {
 }
 
 /// Accepts exactly while new connections are wanted.
-fn listen(ring: &mut Ring, peers: &mut Peers, now: Instant) {
+fn listen(ring: &mut Ring, peers: &mut Peers, now: Instant) -> io::Result<()> {
     match (peers.wants_accept(now), peers.accepting) {
         (true, Request::None) => {
             ring.accept(peers.worker.listener.as_fd());
@@ -107,6 +107,7 @@ fn listen(ring: &mut Ring, peers: &mut Peers, now: Instant) {
         }
         _ => {}
     }
+    peers.empty_queue(now)
 }
 
 /// Sends what connections have for those of other loops.
@@ -182,8 +183,7 @@ fn received(ring: &mut Ring, conn: &mut Conn, result: io::Result<Option<Buffer>>
         Err(error) => match error.raw_os_error() {
             // Bytes came when all buffers were full. By the end of this batch they are given back,
             // and only then does the connection ask again: at once, it would fail again at once.
-            Some(libc::ENOBUFS) => {}
-            Some(libc::ECANCELED) => {}
+            Some(libc::ENOBUFS | libc::ECANCELED) => {}
             _ => conn.abort(),
         },
     }

@@ -6,6 +6,7 @@
 //! the loop has asked it to stop.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use conn::{Address, Conn, Doorbell, Wants};
-use kit::{Armed, EXHAUSTED_PAUSE, Files, Timers, Worker};
+use kit::{ACCEPTS_PER_ROUND_MAX, Accepted, Armed, EXHAUSTED_PAUSE, Files, Timers, Worker};
 use slab::Slab;
 
 use crate::mail::{self, Bell, Letter};
@@ -43,6 +44,8 @@ pub(crate) struct Peer {
     pub(crate) received: bool,
     /// The last of them left the socket empty.
     pub(crate) emptied: bool,
+    /// A deadline is due, and the kernel has been given one more round to bring what came in time.
+    pub(crate) late: bool,
     armed: Armed,
     queued: bool,
 }
@@ -55,7 +58,11 @@ impl Peer {
     /// Does what is due and what takes no time, and says what the connection then waits for.
     pub(crate) fn wants(&mut self, now: Instant) -> Option<Wants> {
         let mut wants = self.conn.wants()?;
-        if wants.deadline.is_some_and(|at| at <= now) {
+        let due = wants.deadline.is_some_and(|at| at <= now);
+        // What has arrived since the wait began to return becomes a completion in the next one,
+        // which does not sleep, because the deadline stays due.
+        self.late = due && !self.late && self.conn.input_is_late(now);
+        if due && !self.late {
             self.conn.timeout(now);
             wants = self.conn.wants()?;
         }
@@ -68,6 +75,12 @@ impl Peer {
             wants = self.conn.wants()?;
         }
         Some(wants)
+    }
+
+    /// The server was told to stop `at` this time. What has come in by completions is with the
+    /// connection already, and no other takes bytes out of the socket before the next wait.
+    fn drain(&mut self, at: Instant) {
+        self.conn.drain(kit::unread(&self.stream), at);
     }
 
     /// Where to send, and what.
@@ -97,7 +110,10 @@ pub(crate) struct Peers {
     lobby: VecDeque<OwnedFd>,
     /// Set while no descriptors are left: accept again at this time, or when one is given back.
     exhausted_until: Option<Instant>,
-    stopping: bool,
+    /// When the server was told to stop.
+    stopping: Option<Instant>,
+    /// Nobody is accepted any more: those who waited by then are here.
+    closed: bool,
 }
 
 impl Peers {
@@ -112,13 +128,14 @@ impl Peers {
             runnable: VecDeque::new(),
             lobby: VecDeque::new(),
             exhausted_until: None,
-            stopping: false,
+            stopping: None,
+            closed: false,
         }
     }
 
-    /// True when the server is stopping and the last connection has ended.
+    /// True when the server is stopping, nobody waits for it, and the last connection has ended.
     pub(crate) fn finished(&self) -> bool {
-        self.stopping && self.peers.is_empty()
+        self.closed && self.peers.is_empty()
     }
 
     /// Whether connections are to be accepted: not at the limit, not without descriptors, not
@@ -127,18 +144,53 @@ impl Peers {
         if self.exhausted_until.is_some_and(|until| until <= now) {
             self.exhausted_until = None;
         }
-        self.has_room() && self.exhausted_until.is_none()
+        self.stopping.is_none() && self.has_room() && self.exhausted_until.is_none()
     }
 
     fn has_room(&self) -> bool {
-        !self.stopping && self.peers.len() < self.worker.conns_max
+        self.peers.len() < self.worker.conns_max
+    }
+
+    /// Whether those who wait at the listener are to be accepted: the server is stopping, and what
+    /// was accepting has ended.
+    fn empties_queue(&self) -> bool {
+        let idle = self.accepting == Request::None && self.lobby.is_empty();
+        let room = self.has_room() && self.exhausted_until.is_none();
+        self.stopping.is_some() && !self.closed && idle && room
+    }
+
+    /// The server stops: takes some of those who came before. By plain calls, because only they say
+    /// that nobody is left.
+    ///
+    /// # Errors
+    /// What accept(2) says and no retry can mend.
+    pub(crate) fn empty_queue(&mut self, now: Instant) -> io::Result<()> {
+        if self.empties_queue() {
+            self.worker.listener.set_nonblocking()?;
+        }
+        for _ in 0..ACCEPTS_PER_ROUND_MAX {
+            if !self.empties_queue() {
+                break;
+            }
+            let over = self.worker.stop.is_over(now);
+            match if over { Accepted::Empty } else { self.worker.listener.accept()? } {
+                Accepted::Peer(stream) => self.insert(OwnedFd::from(stream), now),
+                Accepted::Exhausted => self.exhausted(now),
+                Accepted::Nobody => {}
+                Accepted::Empty => {
+                    self.closed = true;
+                    self.worker.listener.shutdown();
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes an accepted connection, or lets it wait until there is room.
     pub(crate) fn admit(&mut self, socket: OwnedFd, now: Instant) {
         if self.has_room() && self.lobby.is_empty() {
             self.insert(socket, now);
-        } else if !self.stopping {
+        } else {
             self.lobby.push_back(socket);
         }
     }
@@ -161,10 +213,14 @@ impl Peers {
             reading_file: false,
             received: true,
             emptied: false,
+            late: false,
             armed: Armed::default(),
             queued: false,
         });
         self.runs(token);
+        if let (Some(at), Some(peer)) = (self.stopping, self.get(token)) {
+            peer.drain(at);
+        }
     }
 
     /// The connection of this name, unless its slot has another tenant.
@@ -210,7 +266,7 @@ impl Peers {
 
     /// How long the wait may last: zero while somebody may run, `None` without any deadline.
     pub(crate) fn wait_timeout(&self, now: Instant) -> Option<Duration> {
-        if !self.runnable.is_empty() {
+        if !self.runnable.is_empty() || self.empties_queue() || self.finished() {
             return Some(Duration::ZERO);
         }
         let wake_at = [self.timers.earliest(), self.exhausted_until].into_iter().flatten().min()?;
@@ -221,10 +277,9 @@ impl Peers {
     pub(crate) fn begin_round(&mut self, now: Instant) {
         self.sort_mail(now);
         if let Some(at) = self.worker.stop.requested_at()
-            && !self.stopping
+            && self.stopping.is_none()
         {
-            self.stopping = true;
-            self.lobby.clear();
+            self.stopping = Some(at);
             self.drain(at);
         }
         while let Some((at, token)) = self.timers.pop_due(now) {
@@ -239,7 +294,7 @@ impl Peers {
     fn drain(&mut self, at: Instant) {
         for token in self.peers.tokens() {
             if let Some(peer) = self.completed(token) {
-                peer.conn.drain(at);
+                peer.drain(at);
             }
         }
     }

@@ -37,6 +37,18 @@ impl Process {
         kib.and_then(|kib| kib.parse().ok()).expect("VmHWM in /proc/PID/status")
     }
 
+    /// Signals that were sent to it and that none of its threads has taken (`ShdPnd`, a bit each).
+    ///
+    /// # Panics
+    /// When the process is gone.
+    #[track_caller]
+    pub fn pending_signals(self) -> u64 {
+        let status = self.read("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+        let bits = line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok());
+        bits.expect("ShdPnd in /proc/PID/status")
+    }
+
     /// Number of open descriptors.
     pub fn descriptors(self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.0)).map_or(0, Iterator::count)

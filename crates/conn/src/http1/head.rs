@@ -3,13 +3,17 @@
 //!
 //! httparse alone lets through: bare LF, a missing or second Host, raw UTF-8 in the target,
 //! `Content-Length: +5` or `5, 5`, Content-Length beside Transfer-Encoding, unknown codings.
+//!
+//! What is malformed is 400, whatever else is wrong with it; the other refusals are for heads that
+//! are well-formed.
 
 use std::mem::MaybeUninit;
 use std::str;
 
+use super::body::is_token_byte;
 use super::reject::Reject;
 use crate::Limits;
-use crate::routes::{Conditions, Method, Request, is_host_byte};
+use crate::routes::{Conditions, Method, Request, is_authority};
 
 /// Most fields in one head. A browser sends about 15; Apache's LimitRequestFields is 100.
 pub(super) const FIELDS_MAX: usize = 100;
@@ -40,16 +44,20 @@ struct Fields<'a> {
     close: bool,
     keep_alive: bool,
     expect_continue: bool,
+    /// Something is expected that is not known here.
+    expects_more: bool,
     conditions: Conditions<'a>,
 }
 
-/// Parses the head at the front of `input`. `Ok(None)`: more bytes are needed.
+/// Parses the head at the front of `input`. `Ok(None)`: more bytes are needed. `secure`: it came
+/// over TLS.
 ///
 /// Only what the limits allow is looked at, so that the answer is the same however the input was
 /// cut into reads: what is wrong beyond a limit is never seen.
 pub(super) fn parse<'a>(
     input: &'a [u8],
     limits: &Limits,
+    secure: bool,
 ) -> Result<Option<(Head<'a>, usize)>, Reject> {
     let (window, too_large) = within_limits(input, limits);
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
@@ -57,7 +65,7 @@ pub(super) fn parse<'a>(
     match request.parse_with_uninit_headers(window, &mut fields) {
         Ok(httparse::Status::Complete(len)) => {
             reject_bare_lf(&window[..len])?;
-            let head = check(&request, limits)?;
+            let head = check(&request, limits, secure)?;
             Ok(Some((head, len)))
         }
         Ok(httparse::Status::Partial) => too_large.map_or(Ok(None), Err),
@@ -71,6 +79,21 @@ pub(super) fn parse<'a>(
     }
 }
 
+/// The beginning of `input` as HTTP/1.1, if it is a later version with the same major number: RFC
+/// 9110 section 2.5 has it read so. No such version is in use, so a copy is cheap enough.
+pub(super) fn as_http_1_1(input: &[u8], limits: &Limits) -> Option<Vec<u8>> {
+    let is_later =
+        matches!(version_text(input), [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9']);
+    is_later.then(|| {
+        let mut copy = input[..input.len().min(limits.head_bytes_max)].to_vec();
+        let spaces = copy.iter().enumerate().filter(|(_, byte)| **byte == b' ');
+        if let Some(version) = spaces.map(|(at, _)| at + 1).nth(1) {
+            copy[version + VERSION_FORM.len() - 1] = b'1';
+        }
+        copy
+    })
+}
+
 /// Length of the empty lines at the front of `input`: RFC 9112 section 2.2 has them skipped,
 /// because old clients sent one after a body. They are no part of a request.
 pub(super) fn empty_lines(input: &[u8]) -> usize {
@@ -78,16 +101,21 @@ pub(super) fn empty_lines(input: &[u8]) -> usize {
 }
 
 /// The part of `input` that a head may fill, and what is wrong if that holds no whole head: too
-/// large is 431, unless it is the target alone that is too long, 414.
+/// large is 431, unless it is the target alone that is too long, 414. Both are judged by the same
+/// bytes however many more there are.
 fn within_limits<'a>(input: &'a [u8], limits: &Limits) -> (&'a [u8], Option<Reject>) {
+    let window = &input[..input.len().min(limits.head_bytes_max)];
     let line_max = limits.target_bytes_max + "OPTIONS  HTTP/1.1\r\n".len();
-    if input.len() >= line_max && memchr::memchr(b'\n', &input[..line_max]).is_none() {
-        return (&input[..line_max], Some(Reject::TargetTooLong));
+    if window.len() >= line_max && memchr::memchr(b'\n', &window[..line_max]).is_none() {
+        let line = &window[..line_max];
+        let reject = match memchr::memchr(b' ', line) {
+            Some(_) => Reject::TargetTooLong,
+            None => Reject::Malformed("the request line has no target"),
+        };
+        return (line, Some(reject));
     }
-    if input.len() >= limits.head_bytes_max {
-        return (&input[..limits.head_bytes_max], Some(Reject::HeadTooLarge));
-    }
-    (input, None)
+    let full = window.len() >= limits.head_bytes_max;
+    (window, full.then_some(Reject::HeadTooLarge))
 }
 
 /// RFC 9112 section 2.2 lets a recipient accept a bare LF; two recipients that differ in it can be
@@ -119,10 +147,15 @@ fn is_version(text: &[u8]) -> bool {
     text.iter().zip(VERSION_FORM).all(fits)
 }
 
-fn check<'a>(request: &httparse::Request<'_, 'a>, limits: &Limits) -> Result<Head<'a>, Reject> {
+fn check<'a>(
+    request: &httparse::Request<'_, 'a>,
+    limits: &Limits,
+    secure: bool,
+) -> Result<Head<'a>, Reject> {
     let http_1_0 = request.version == Some(0);
-    let method = request.method.and_then(Method::named).ok_or(Reject::MethodUnknown)?;
-    let path = path(request.path.unwrap_or_default(), method, limits)?;
+    let target = request.path.unwrap_or_default();
+    let method = request.method.and_then(Method::named);
+    let path = path(target, method, secure)?;
     let mut fields = Fields::default();
     for field in request.headers.iter() {
         note_field(&mut fields, field.name, field.value)?;
@@ -131,10 +164,22 @@ fn check<'a>(request: &httparse::Request<'_, 'a>, limits: &Limits) -> Result<Hea
         return Err(Reject::Malformed("the Host field is missing"));
     }
     let framing = framing(&fields, http_1_0)?;
+    // From here on it is well-formed.
+    let method = method.ok_or(Reject::MethodUnknown)?;
+    if target.len() > limits.target_bytes_max {
+        return Err(Reject::TargetTooLong);
+    }
+    let framing = framing.ok_or(Reject::Coding)?;
     let length = match framing {
+        Framing::Length(length) if length > limits.body_bytes_max => {
+            return Err(Reject::BodyTooLarge);
+        }
         Framing::Length(length) => Some(length),
         Framing::Chunked => None,
     };
+    if fields.expects_more {
+        return Err(Reject::Expectation);
+    }
     Ok(Head {
         request: Request { method, path, length, conditions: fields.conditions },
         framing,
@@ -144,34 +189,46 @@ fn check<'a>(request: &httparse::Request<'_, 'a>, limits: &Limits) -> Result<Hea
     })
 }
 
-/// The path of an origin-form or absolute-form target (RFC 9112 section 3.2).
-fn path<'a>(target: &'a str, method: Method, limits: &Limits) -> Result<&'a str, Reject> {
-    if target.len() > limits.target_bytes_max {
-        return Err(Reject::TargetTooLong);
+/// The path of an origin-form or absolute-form target (RFC 9112 section 3.2). What the target of a
+/// method that is not known here looks like is that method's own.
+fn path(target: &str, method: Option<Method>, secure: bool) -> Result<&str, Reject> {
+    // One pass over every target: a fragment is no part of one (RFC 9112 section 3.2).
+    if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+        let sentence = "the target has a byte that must be percent-encoded, or a fragment";
+        return Err(Reject::Malformed(sentence));
     }
-    if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Reject::Malformed("the target has a byte that must be percent-encoded"));
-    }
-    if target == "*" && method == Method::Options {
-        return Ok(target);
-    }
-    const SCHEME: &str = "http://";
-    let path = match target.split_at_checked(SCHEME.len()) {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => {
-            let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-            // RFC 9110 section 4.2.1: an empty host is to be rejected.
-            if host.is_empty() {
-                return Err(Reject::Malformed("the target names no host"));
-            }
-            if path.starts_with('/') { path } else { "/" }
-        }
-        _ => target,
+    let path = match method {
+        None => return Ok(target),
+        Some(Method::Options) if target == "*" => return Ok(target),
+        Some(_) if target.starts_with('/') => target,
+        Some(_) => absolute(target, secure)?,
     };
-    if !path.starts_with('/') {
-        return Err(Reject::Malformed("the target must begin with / or http://"));
-    }
-    let end = memchr::memchr2(b'?', b'#', path.as_bytes()).unwrap_or(path.len());
+    let end = memchr::memchr(b'?', path.as_bytes()).unwrap_or(path.len());
     Ok(&path[..end])
+}
+
+/// The path in `http://host/path?query`, from its slash on. `https` is what a proxy or a client
+/// with HTTP/2 in mind may say over TLS; without TLS it was meant for another server (RFC 9110
+/// section 7.4).
+fn absolute(target: &str, secure: bool) -> Result<&str, Reject> {
+    let schemes: &[&str] = if secure { &["https://", "http://"] } else { &["http://"] };
+    let behind = |scheme: &&str| match target.split_at_checked(scheme.len()) {
+        Some((start, rest)) if start.eq_ignore_ascii_case(scheme) => Some(rest),
+        _ => None,
+    };
+    let Some(rest) = schemes.iter().find_map(behind) else {
+        return Err(Reject::Malformed(if secure {
+            "the target must begin with /, https:// or http://"
+        } else {
+            "the target must begin with / or http://"
+        }));
+    };
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    // RFC 9110 sections 4.2.1 and 4.2.4: no host and a user's name are both to be rejected.
+    if !is_authority(authority.as_bytes()) {
+        return Err(Reject::Malformed("the target names no host"));
+    }
+    Ok(if path.starts_with('/') { path } else { "/" })
 }
 
 fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Result<(), Reject> {
@@ -184,15 +241,16 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
             if fields.hosts > 1 {
                 return Err(Reject::Malformed("there are two Host fields"));
             }
-            if !value.iter().all(|&b| is_host_byte(b)) {
+            // It is empty where the client's URI names none (RFC 9112 section 3.2).
+            if !(value.is_empty() || is_authority(value)) {
                 return Err(Reject::Malformed("the Host field is not one host"));
             }
         }
         5 if is("range") => conditions.range = Some(value),
         6 if is("expect") => {
-            if !value.eq_ignore_ascii_case(b"100-continue") {
-                return Err(Reject::Expectation);
-            }
+            let is_known = |item: &[u8]| item.eq_ignore_ascii_case(b"100-continue");
+            fields.expects_more |=
+                !value.split(|&b| b == b',').map(<[u8]>::trim_ascii).all(is_known);
             fields.expect_continue = true;
         }
         8 if is("if-match") => conditions.if_match = Some(value),
@@ -231,13 +289,15 @@ fn content_length(value: &[u8]) -> Result<u64, Reject> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(WRONG);
     }
-    // A number beyond u64 is beyond every limit too.
-    str::from_utf8(value).map_err(|_| WRONG)?.parse().map_err(|_| Reject::BodyTooLarge)
+    // No honest body is so long. It is how another parser's number is made to overflow.
+    const OVERFLOWS: Reject = Reject::Malformed("Content-Length does not fit into 64 bits");
+    str::from_utf8(value).map_err(|_| WRONG)?.parse().map_err(|_| OVERFLOWS)
 }
 
-fn framing(fields: &Fields, http_1_0: bool) -> Result<Framing, Reject> {
+/// `None` for a list of codings that is well-formed and not known here.
+fn framing(fields: &Fields, http_1_0: bool) -> Result<Option<Framing>, Reject> {
     let Some(codings) = fields.transfer_encoding else {
-        return Ok(Framing::Length(fields.content_length.unwrap_or(0)));
+        return Ok(Some(Framing::Length(fields.content_length.unwrap_or(0))));
     };
     if fields.content_length.is_some() {
         return Err(Reject::Malformed("both Content-Length and Transfer-Encoding are given"));
@@ -246,13 +306,22 @@ fn framing(fields: &Fields, http_1_0: bool) -> Result<Framing, Reject> {
         return Err(Reject::Malformed("HTTP/1.0 has no Transfer-Encoding"));
     }
     if codings.eq_ignore_ascii_case(b"chunked") {
-        return Ok(Framing::Chunked);
+        return Ok(Some(Framing::Chunked));
     }
-    let last = codings.rsplit(|&b| b == b',').next().unwrap_or(b"").trim_ascii();
-    if last.eq_ignore_ascii_case(b"chunked") {
-        return Err(Reject::Coding);
+    let (mut chunked, mut last_is_chunked) = (0, false);
+    for coding in codings.split(|&b| b == b',').map(<[u8]>::trim_ascii) {
+        let name = coding.split(|&b| b == b';').next().unwrap_or_default().trim_ascii_end();
+        if name.is_empty() || !name.iter().all(|&b| is_token_byte(b)) {
+            return Err(Reject::Malformed("Transfer-Encoding is not a list of codings"));
+        }
+        last_is_chunked = coding.eq_ignore_ascii_case(b"chunked");
+        chunked += usize::from(name.eq_ignore_ascii_case(b"chunked"));
     }
-    Err(Reject::Malformed("the last transfer coding is not chunked"))
+    match (last_is_chunked, chunked) {
+        (true, 1) => Ok(None),
+        (true, _) => Err(Reject::Malformed("the transfer coding chunked is applied twice")),
+        (false, _) => Err(Reject::Malformed("the last transfer coding is not chunked")),
+    }
 }
 
 #[cfg(test)]

@@ -44,7 +44,13 @@ pub(crate) struct Http1 {
     requests: u64,
     /// Something has come that is HTTP/1.1's: it cannot become HTTP/2 any more.
     settled: bool,
+    /// Bytes of the empty lines before the next request.
+    empty_bytes: usize,
 }
+
+/// Most bytes of empty lines before a request: RFC 9112 section 2.2 has at least one line skipped.
+/// Lines without end would be input that never becomes a request.
+const EMPTY_BYTES_MAX: usize = 16 * b"\r\n".len();
 
 /// One request and its reply.
 #[derive(Debug)]
@@ -88,8 +94,8 @@ impl Http1 {
                 return Progress { used, then: None };
             }
             let step = match &self.exchange {
-                None => self.next_request(cx, &input[used..]),
-                Some(_) => self.exchange_step(cx, &input[used..]),
+                None => self.next_request(cx, &input[used..], promised(cx, input, used)),
+                Some(_) => self.exchange_step(cx, &input[used..], promised(cx, input, used)),
             };
             match step {
                 Ok(Step::Used(n)) => used += n,
@@ -108,7 +114,16 @@ impl Http1 {
     }
 
     /// Between two requests: parse a head, or say why there is none.
-    fn next_request(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
+    /// `promised`: of `input`, see [`Context::promised`].
+    fn next_request(
+        &mut self,
+        cx: &mut Context,
+        input: &[u8],
+        promised: usize,
+    ) -> Result<Step, Reject> {
+        if cx.draining && promised == 0 && !cx.eof {
+            return Ok(Step::Close(Close { linger: true, outcome: Outcome::Retired }));
+        }
         if !self.settled && input.first() == Some(&PREFACE[0]) {
             if input.starts_with(PREFACE) {
                 let http2 = State::Http2(Box::new(Http2::new(cx.service)));
@@ -121,19 +136,32 @@ impl Http1 {
         self.settled |= !input.is_empty();
         let skipped = head::empty_lines(input);
         if skipped > 0 {
+            self.empty_bytes += skipped;
+            if self.empty_bytes > EMPTY_BYTES_MAX {
+                return Err(Reject::Malformed("there are too many empty lines before the request"));
+            }
             return Ok(Step::Used(skipped));
         }
-        if !input.is_empty()
-            && let Some((head, len)) = head::parse(input, &cx.service.limits)?
-        {
-            cx.deadlines.clear(Deadline::Head);
-            cx.deadlines.clear(Deadline::Idle);
-            return Ok(match self.begin(cx, &head, &input[..len])? {
-                Some(websocket) => Step::Become(len, State::WebSocket(websocket)),
-                None => Step::Used(len),
-            });
+        if input.is_empty() {
+            return self.wait_for_head(cx, input);
         }
-        self.wait_for_head(cx, input)
+        let secure = cx.service.common.tls.is_some();
+        match head::parse(input, &cx.service.limits, secure) {
+            Ok(Some((head, len))) => {
+                self.begin(cx, &head, &input[..len], &input[len..promised.max(len)])
+            }
+            Ok(None) => self.wait_for_head(cx, input),
+            Err(Reject::Version) => {
+                let known = head::as_http_1_1(input, &cx.service.limits).ok_or(Reject::Version)?;
+                match head::parse(&known, &cx.service.limits, secure)? {
+                    Some((head, len)) => {
+                        self.begin(cx, &head, &known[..len], &input[len..promised.max(len)])
+                    }
+                    None => self.wait_for_head(cx, &known),
+                }
+            }
+            Err(reject) => Err(reject),
+        }
     }
 
     /// `input` is no whole head yet.
@@ -155,24 +183,26 @@ impl Http1 {
     }
 
     /// A head is complete: choose the reply, and begin it; or the connection becomes a WebSocket.
-    /// `bytes` is what `head` was parsed from.
+    /// `bytes` is what `head` was parsed from, `behind` what follows and was promised an answer.
     fn begin(
         &mut self,
         cx: &mut Context,
         head: &Head,
         bytes: &[u8],
-    ) -> Result<Option<Box<WebSocket>>, Reject> {
+        behind: &[u8],
+    ) -> Result<Step, Reject> {
+        cx.deadlines.clear(Deadline::Head);
+        cx.deadlines.clear(Deadline::Idle);
+        self.empty_bytes = 0;
         let limits = &cx.service.limits;
         let body = match head.framing {
-            Framing::Length(length) if length > limits.body_bytes_max => {
-                return Err(Reject::BodyTooLarge);
-            }
             Framing::Length(length) => Body::Length(length),
             Framing::Chunked => Body::chunked(),
         };
         self.requests += 1;
         let last = limits.keepalive_requests_max;
-        let retire = cx.draining || (last != 0 && self.requests >= last);
+        let retire =
+            cx.draining && body.reaches_over(behind) || (last != 0 && self.requests >= last);
         // The peer may send the body that it announced, or may not, now that it gets a final status
         // instead of 100: where a next request would begin cannot be known.
         let unwanted =
@@ -189,7 +219,8 @@ impl Http1 {
             match upgrade::accept(cx, head, bytes) {
                 Ok(route) => {
                     cx.service.counters.request();
-                    return Ok(Some(Box::new(WebSocket::open(route, cx))));
+                    let websocket = State::WebSocket(Box::new(WebSocket::open(route, cx)));
+                    return Ok(Step::Become(bytes.len(), websocket));
                 }
                 Err(refusal) => upgrade::put_refusal(cx, head, &refusal, persistence),
             }
@@ -212,13 +243,18 @@ impl Http1 {
                 Outcome::Completed
             },
         });
-        Ok(None)
+        Ok(Step::Used(bytes.len()))
     }
 
     /// Inside a request: take body bytes, produce reply bytes, finish when both are complete.
-    fn exchange_step(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
+    fn exchange_step(
+        &mut self,
+        cx: &mut Context,
+        input: &[u8],
+        promised: usize,
+    ) -> Result<Step, Reject> {
         let Some(exchange) = &mut self.exchange else { return Ok(Step::Used(0)) };
-        if cx.draining {
+        if cx.draining && exchange.body.reaches_over(&input[..promised]) {
             exchange.retire();
         }
         let used = if exchange.body.is_complete() {
@@ -304,6 +340,11 @@ impl Http1 {
     }
 }
 
+/// How much of what is left of `input` behind its first `used` bytes was promised an answer.
+fn promised(cx: &Context, input: &[u8], used: usize) -> usize {
+    cx.promised.min(input.len()).saturating_sub(used)
+}
+
 /// What one step of the protocol came to.
 enum Step {
     /// So much input is done with; go on.
@@ -316,7 +357,8 @@ enum Step {
 }
 
 impl Exchange {
-    /// The server is to stop: a reply whose head is not out yet can still say that it is the last.
+    /// The server is to stop, and no other request has come behind this one: a reply whose head is
+    /// not out yet can still say that it is the last.
     fn retire(&mut self) {
         if let Reply::Echo { head_sent: false, .. } | Reply::Delayed { .. } = self.reply {
             self.persistence = Persistence::Close;

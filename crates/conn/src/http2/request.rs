@@ -8,7 +8,7 @@
 use http::request::Parts;
 
 use crate::Limits;
-use crate::routes::{Conditions, Method, Request, is_host_byte};
+use crate::routes::{Conditions, Method, Request, is_authority};
 
 /// Why a request is answered with an error: status and sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +136,7 @@ pub(super) fn check_host(parts: &Parts, host: Option<&[u8]>) -> Result<(), Refus
     let Some(host) = authority.or(host).filter(|host| !host.is_empty()) else {
         return Err(malformed("there is neither :authority nor Host"));
     };
-    if !host.iter().all(|&byte| is_host_byte(byte)) {
+    if !is_authority(host) {
         return Err(malformed("the host is not one host"));
     }
     Ok(())

@@ -185,6 +185,7 @@ impl Stream {
         let mut sent = 0;
         while sent < TURN_BYTES {
             let received = self.tunnel_receive(task, cx, tunnel)?;
+            tunnel.all_taken = !received && tunnel.takes_input(cx);
             tunnel.advance(cx);
             let before = sent;
             while tunnel.to_send() > 0 && sent < TURN_BYTES {

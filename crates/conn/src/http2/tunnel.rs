@@ -23,6 +23,8 @@ pub(super) struct Tunnel {
     stash: Vec<u8>,
     /// The peer has ended its side of the stream.
     eof: bool,
+    /// All that has come of it has been taken in: if the server is to stop, it may say so now.
+    pub(super) all_taken: bool,
     /// The WebSocket is over: what is in the output goes out, and then the stream ends.
     over: bool,
 }
@@ -54,7 +56,8 @@ impl Tunnel {
     pub(super) fn open(route: Route, cx: &Context) -> Tunnel {
         let (mut output, mut deadlines) = (Output::default(), Deadlines::default());
         let socket = WebSocket::open(route, &mut own(cx, &mut output, &mut deadlines, false));
-        Tunnel { socket, output, deadlines, stash: Vec::new(), eof: false, over: false }
+        let stash = Vec::new();
+        Tunnel { socket, output, deadlines, stash, eof: false, all_taken: false, over: false }
     }
 
     /// More may come in: neither input nor output has piled up.
@@ -79,6 +82,7 @@ impl Tunnel {
             return;
         }
         let mut context = own(cx, &mut self.output, &mut self.deadlines, self.eof);
+        context.draining &= self.all_taken;
         let progress = self.socket.advance(&mut context, &self.stash);
         self.stash.drain(..progress.used);
         if self.stash.is_empty() {
@@ -149,5 +153,6 @@ fn own<'a>(
         now: cx.now,
         eof,
         draining: cx.draining,
+        promised: usize::MAX,
     }
 }

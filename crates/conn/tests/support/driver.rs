@@ -134,7 +134,11 @@ impl Driver {
 
     /// The server is to stop.
     pub fn drain(&mut self) {
-        self.conn.drain(self.now);
+        let in_socket = self.arrivals.iter().map(|arrival| match arrival {
+            Arrival::Bytes(bytes) => bytes.len(),
+            Arrival::Eof => 0,
+        });
+        self.conn.drain(in_socket.sum(), self.now);
         self.run();
     }
 

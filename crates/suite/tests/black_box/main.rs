@@ -16,11 +16,13 @@ mod errors;
 mod exhaustion;
 mod files;
 mod http2;
+mod in_time;
 mod limits;
 mod requests;
 mod soak;
 mod stop;
 mod tls;
+mod unanswered;
 mod websocket;
 
 use std::process::ExitCode;
@@ -182,6 +184,11 @@ fn contract_cases() -> Vec<Case> {
         stop::late_reply_is_cut,
         stop::second_signal_cuts,
         stop::flood_does_not_hold_it_up,
+        unanswered::requests_in_sockets,
+        unanswered::queue_of_a_full_server,
+        unanswered::streams_that_cross_goaway,
+        unanswered::websockets_are_answered_and_told,
+        unanswered::nothing_is_lost_under_load,
     ]);
     cases
 }
@@ -250,6 +257,9 @@ fn limit_cases() -> Vec<Case> {
         limits::linger_is_bounded,
         limits::keepalive_requests,
         limits::conns_max,
+        in_time::beside_work,
+        in_time::while_stopped,
+        in_time::while_stopped_in_other_protocols,
         accepting::failures_pass,
         accepting::failures_concern_newcomers_only,
         accepting::faults_of_the_server_end_it,

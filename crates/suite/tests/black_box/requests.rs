@@ -170,6 +170,7 @@ pub fn lenient_where_the_rfc_is(variant: &Variant) {
         "GET http://suite.example/ HTTP/1.1\r\nHost: suite\r\n\r\n",
         "GET http://suite.example HTTP/1.1\r\nHost: suite\r\n\r\n",
         "GET /?query=1&more HTTP/1.1\r\nHost: suite\r\n\r\n",
+        "GET / HTTP/1.2\r\nHost: suite\r\n\r\n",
         "GET / HTTP/1.1\r\nhOsT:suite\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: \t suite \t\r\n\r\n",
         "GET / HTTP/1.1\r\nHost:\r\n\r\n",

@@ -197,7 +197,7 @@ impl Player {
             Event::Deadline => self.pass_to_deadline(),
             Event::Early => self.early(),
             Event::Woken => self.conn.woken(self.now),
-            Event::Drain => self.conn.drain(self.now),
+            Event::Drain => self.conn.drain(self.unread.len(), self.now),
             Event::Eof => {
                 self.eof = true;
                 self.read_all();
@@ -416,7 +416,7 @@ impl Player {
         self.conn.file_read(Bytes::from_static(b"late"), later);
         self.conn.file_failed(later);
         self.conn.woken(later);
-        self.conn.drain(later);
+        self.conn.drain(0, later);
         self.conn.abort();
         assert!(self.conn.wants().is_none(), "closed, and then open again");
         assert_eq!(self.conn.outcome(), outcome);

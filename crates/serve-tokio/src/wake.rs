@@ -1,0 +1,60 @@
+//! What wakes a task beside its socket: other connections, and the clock.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use conn::Doorbell;
+use tokio::sync::Notify;
+
+/// The bell of one task: the runtime's own way to wake it from any thread.
+#[derive(Default)]
+pub(crate) struct Bell {
+    rung: AtomicBool,
+    /// Keeps a notification that nobody waits for yet, so a ring between look and wait is not lost.
+    pub(crate) notify: Notify,
+}
+
+impl Bell {
+    pub(crate) fn take_rung(&self) -> bool {
+        self.rung.load(SeqCst) && self.rung.swap(false, SeqCst)
+    }
+}
+
+impl Doorbell for Bell {
+    fn ring(&self, _token: u64) {
+        if !self.rung.swap(true, SeqCst) {
+            self.notify.notify_one();
+        }
+    }
+}
+
+/// A timer that is only moved when it would come too late: the idle deadline moves with every
+/// request, and a runtime timer takes a lock to be moved.
+pub(crate) struct Alarm {
+    sleep: Pin<Box<tokio::time::Sleep>>,
+    at: Instant,
+}
+
+impl Alarm {
+    /// Deadlines further away than this are looked at again when it is over.
+    const FAR: Duration = Duration::from_secs(60 * 60);
+
+    pub(crate) fn new(now: Instant) -> Alarm {
+        let at = now + Self::FAR;
+        Alarm { sleep: Box::pin(tokio::time::sleep_until(at.into())), at }
+    }
+
+    pub(crate) fn set(&mut self, deadline: Option<Instant>) {
+        let fired = self.sleep.is_elapsed();
+        let wanted = deadline.unwrap_or_else(|| Instant::now() + Self::FAR);
+        if fired || wanted < self.at {
+            self.at = wanted;
+            self.sleep.as_mut().reset(wanted.into());
+        }
+    }
+
+    pub(crate) async fn wait(&mut self) {
+        self.sleep.as_mut().await;
+    }
+}
