@@ -204,10 +204,10 @@ impl Asker {
         self.0.write_all(request.as_bytes()).map_err(told)?;
         let (mut reply, mut sip) = (Vec::new(), vec![0; SIP_BYTES]);
         loop {
-            if let Some((head, length)) = framed(&reply)? {
-                if reply.len() >= head + length {
-                    return Ok(reply.split_off(head));
-                }
+            if let Some((head, length)) = framed(&reply)?
+                && reply.len() >= head + length
+            {
+                return Ok(reply.split_off(head));
             }
             match self.0.read(&mut sip).map_err(told)? {
                 0 => return Err(format!("{path}: the server closed in the middle")),
