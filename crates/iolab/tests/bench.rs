@@ -57,7 +57,7 @@ fn failures(fault: &str, workload: &str) -> Vec<String> {
     assert!(told(&output).contains("nothing was measured at all"), "{output:?}");
     let rendered = iolab(place.path(), &["report", "out"]);
     assert_eq!(rendered.status.code(), Some(1), "{rendered:?}");
-    assert_eq!(iolab(place.path(), &["export", "out"]).status.code(), Some(1));
+    assert_eq!(iolab(place.path(), &["export", "--format", "csv", "out"]).status.code(), Some(1));
     let reason = |trial: record::Trial| match trial.outcome {
         Outcome::Failed { reason } => reason,
         Outcome::Measured(measured) => panic!("measured: {measured:?}"),

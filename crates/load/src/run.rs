@@ -26,7 +26,8 @@ const DESCRIPTORS_SPARE: u64 = 64;
 
 /// What is said where waits are in milliseconds.
 const COARSE_WAITS: &str = "epoll_pwait2(2) is not to be had here (Linux 5.11, or a filter of \
-     system calls that knows it): the client waits by epoll_wait(2), in milliseconds, and spins more";
+     system calls that knows it): the client waits by epoll_wait(2), in milliseconds, and spins \
+     more";
 
 /// Carries out a plan: probes the server once, opens all connections, warms up, measures.
 ///
@@ -194,9 +195,7 @@ fn sum_up(
         address: plan.target.address.to_string(),
         protocol: plan.protocol_name().to_owned(),
         tls: agreed.map(|agreed| tls_outcome(agreed, &tally)).transpose()?,
-        fan_out: plan
-            .fan_out
-            .then_some(FanOut { members: plan.connections, messages: tally.messages }),
+        fan_out: fan_out(plan, &tally),
         requests: tally.requests,
         errors: tally.errors_sum(),
         errors_in_warmup,
@@ -254,6 +253,12 @@ impl AtEnd {
     }
 }
 
+/// What a fan-out adds, if it was one.
+fn fan_out(plan: &Plan, tally: &Tally) -> Option<FanOut> {
+    let (members, messages) = (plan.connections, tally.messages);
+    plan.fan_out.then_some(FanOut { members, messages })
+}
+
 /// When the client did not run, for the record.
 fn client_stops(stops: &Stops, delayed: u64) -> ClientStops {
     ClientStops {
@@ -297,7 +302,8 @@ impl OpenSum {
         Ok(())
     }
 
-    /// How many requests the client's own stops delayed, and why the run is invalid if they spoil it.
+    /// How many requests the client's own stops delayed, and why the run is invalid if they spoil
+    /// it.
     fn look_at_stops(
         &self,
         plan: &Plan,
@@ -310,8 +316,9 @@ impl OpenSum {
             None => (tally.requests, 0, &tally.latencies),
         };
         let delayed = stops.in_flight + due_delayed;
-        let (p99_ns, open) = (latency.quantile_ns(0.99), plan.pace != Pace::Closed);
-        (delayed, stops.invalid(window_ns, (delayed, requests), p99_ns, open))
+        let (requests, open) = ((delayed, requests), plan.pace != Pace::Closed);
+        let quantile_ns = |quantile| latency.quantile_ns(quantile);
+        (delayed, stops.invalid(window_ns, requests, quantile_ns, open))
     }
 
     /// What an open loop adds to the outcome, and the latency: the closed loop's if there is none.

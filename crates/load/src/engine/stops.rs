@@ -24,8 +24,10 @@ const _: () = assert!(STOP_NS > 4 * SWEEP_NS);
 
 /// A client that did not run for this share of the window measured a rate that is wrong by as much.
 const STOPPED_SHARE_MAX: f64 = 0.02;
-/// From this share of the requests on, the 99th percentile is that of those that a stop delayed.
-const DELAYED_SHARE_MAX: f64 = 0.01;
+/// The percentiles that are printed, and from how many samples on. Where a stop delayed a larger
+/// share of the requests than lies beyond one of them, that one is the stop's. (The 99th always
+/// counts: with few samples the largest stands in its place.)
+const PERCENTILES: [(f64, u64); 2] = [(0.99, 0), (0.999, 10_000)];
 /// A client that waited for a core for this share of the window, in pieces as long as a stop, shows
 /// how many cores the machine lacks and nothing else.
 const WAITED_SHARE_MAX: f64 = 0.25;
@@ -75,7 +77,7 @@ impl Stops {
         &self,
         window_ns: u64,
         (delayed, requests): (u64, u64),
-        p99_ns: u64,
+        quantile_ns: impl Fn(f64) -> u64,
         open: bool,
     ) -> Option<String> {
         let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
@@ -86,11 +88,14 @@ impl Stops {
                  had them all (end them, or give it a core of its own)"
             ));
         }
-        let p99 = share(delayed, requests) > DELAYED_SHARE_MAX
-            && self.longest_ns as f64 > LATENCY_SHARE_MIN * p99_ns as f64;
+        let percentile = PERCENTILES.iter().any(|&(quantile, samples_min)| {
+            requests >= samples_min
+                && share(delayed, requests) > 1.0 - quantile
+                && self.longest_ns as f64 > LATENCY_SHARE_MIN * quantile_ns(quantile) as f64
+        });
         // The rate of an open loop is the clock's.
         let rate = !open && share(self.total_ns, window_ns) > STOPPED_SHARE_MAX;
-        if self.count == 0 || !(p99 || rate) {
+        if self.count == 0 || !(percentile || rate) {
             return None;
         }
         let (longest_ms, at_s) = (self.longest_ns / 1_000_000, self.longest_at_ns as f64 / 1e9);
@@ -220,7 +225,7 @@ mod tests {
     fn a_closed_loop_is_spoilt_by_time_and_by_requests() {
         let invalid = |milliseconds, requests: u64| {
             let stops = stopped(milliseconds, 10);
-            stops.invalid(10 * SECOND_NS, (10, requests), 1_000_000, false)
+            stops.invalid(10 * SECOND_NS, (10, requests), |_| 1_000_000, false)
         };
         assert_eq!(invalid(0, 100), None);
         assert_eq!(invalid(150, 1_000_000), None, "1.5 % of the window, 10 of many requests");
@@ -232,18 +237,22 @@ mod tests {
     fn an_open_loop_is_spoilt_by_what_fell_due() {
         let stops = stopped(300, 1);
         let invalid = |delayed, p99_ns| {
-            stops.invalid(60 * SECOND_NS, (delayed, 100_000), p99_ns, true).is_some()
+            let requests = (delayed, 100_000);
+            stops.invalid(60 * SECOND_NS, requests, |_| p99_ns, true).is_some()
         };
         assert!(invalid(1_500, 200_000_000));
-        assert!(!invalid(900, 200_000_000), "the p99 is among the others");
+        assert!(invalid(900, 200_000_000), "the p99.9 is that of those");
+        assert!(!invalid(90, 200_000_000), "both are among the others");
         assert!(!invalid(1_500, 4 * SECOND_NS), "a server that takes seconds");
+        let few = stops.invalid(60 * SECOND_NS, (50, 9_000), |_| 200_000_000, true);
+        assert_eq!(few, None, "no p99.9 is printed of 9,000");
     }
 
     #[test]
     fn waiting_for_a_core_spoils_a_run_where_there_was_hardly_one() {
         let waited = |milliseconds: u64| {
             let stops = Stops { waited_ns: milliseconds * 1_000_000, ..Stops::default() };
-            stops.invalid(2 * SECOND_NS, (0, 1_000), 1_000_000, false)
+            stops.invalid(2 * SECOND_NS, (0, 1_000), |_| 1_000_000, false)
         };
         assert_eq!(waited(450), None);
         assert!(waited(600).is_some_and(|why| why.contains("no core for 600 of 2000 ms")));
