@@ -85,7 +85,8 @@ pub fn interrupted() -> bool {
 
 /// Arguments of `iolab bench`.
 #[derive(Args)]
-#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n{}", scenario::keys_help()))]
+#[command(after_help = EXAMPLES)]
+#[command(after_long_help = format!("{EXAMPLES}\n{}", scenario::keys_help()))]
 pub struct Arguments {
     /// How much time to take: quick (a minute, not for ranking), default (a quarter of an hour for
     /// all that comes with iolab), thorough (more than an hour).
@@ -99,7 +100,7 @@ pub struct Arguments {
     /// them with --preset quick).
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     workloads: Vec<String>,
-    /// A workload of your own, in a small TOML file: it runs alone, or beside those that --workloads
+    /// A workload of your own, in a small TOML file: it runs alone, or with those that --workloads
     /// names (its own name is the file's without .toml). Can be given several times.
     #[arg(long, value_name = "FILE")]
     scenario: Vec<PathBuf>,

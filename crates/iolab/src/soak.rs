@@ -1,7 +1,7 @@
 //! `iolab soak`: mixed traffic on every model for minutes, and nothing may be left of it.
 //!
 //! Each server takes turns. In a turn clients of every kind come at once, ask a number of requests
-//! that is fixed beforehand, and leave; between its turns a server is stopped (SIGSTOP), because one
+//! that is fixed beforehand, and leave; between its turns a server is stopped (SIGSTOP): one
 //! that never sleeps would take a core from the others. Some silent connections stay for the whole
 //! time. What is asked at the end does not depend on how fast anything was:
 //!

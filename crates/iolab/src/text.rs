@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::failure::{Failure, because};
 
-/// Widest line that is printed, in columns: a longer one is hard to read, however wide the terminal.
+/// Widest line that is printed, in columns: a longer one is hard to read on any terminal.
 pub const COLUMNS_MAX: usize = 100;
 
 /// Narrowest terminal that is followed: below, not even a name and a figure stand side by side.

@@ -183,7 +183,7 @@ impl WebSocket {
         Frame { is_final, opcode, payload: self.client.read_exact(len) }
     }
 
-    /// The next frame that is no Ping. A server may send one at any time (RFC 6455 section 5.5.2), and
+    /// The next frame that is no Ping. A server may send one at any time (RFC 6455 section 5.5.2);
     /// those of this project ask a client that has said nothing for long: on a busy machine every
     /// case is one. It is answered, unless the server takes no more.
     ///

@@ -1,6 +1,6 @@
 //! h2spec's cases (github.com/summerwind/h2spec), each with the row that asks the same here.
 //!
-//! It is written in Go, and no registry has it that its source could be built from; so its cases are
+//! It is written in Go, and no registry has a source of it to build; so the cases are
 //! spoken by the suite, on every model and flavour. The sections are those of its own list, which
 //! follows RFC 7540 and RFC 7541; the rows follow RFC 9113.
 

@@ -70,7 +70,7 @@ pub const ROWS: &[OpenRow] = &[
         assert_eq!(c.reply(third).body.len(), 77);
     }),
     ("7541 6.2 every form of a literal", |c| {
-        // With incremental indexing, without indexing, never indexed: pattern, and bits of an index.
+        // With incremental indexing, without indexing, never indexed: pattern, bits of an index.
         for (pattern, bits) in [(0x40, 6), (0x00, 4), (0x10, 4)] {
             // user-agent is 58 in the static table; a new name is index 0 and a string.
             let known = integer(pattern, bits, 58);
