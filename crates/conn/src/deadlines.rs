@@ -24,7 +24,7 @@ pub(crate) enum Deadline {
     Push,
     /// The TLS handshake must be complete.
     Handshake,
-    /// The peer must read some of the output.
+    /// The peer must acknowledge some of what it was sent.
     WriteStall,
     /// The peer must close after our FIN.
     Linger,
@@ -35,6 +35,10 @@ pub(crate) enum Deadline {
 const COUNT: usize = Deadline::Drain as usize + 1;
 
 impl Deadline {
+    /// Those that wait for the peer to take what it was sent, or for what it does then.
+    pub(crate) const OF_OUTPUT: [Deadline; 3] =
+        [Deadline::Idle, Deadline::WriteStall, Deadline::Linger];
+
     /// Those that more input, or its end, moves or makes pointless.
     pub(crate) const OF_INPUT: [Deadline; 5] =
         [Deadline::Idle, Deadline::Head, Deadline::Body, Deadline::Handshake, Deadline::Linger];

@@ -7,7 +7,9 @@
 //!   peer stopped sending  -> receive_eof(now)
 //!   bytes left            -> sent(n, now)           n = a prefix of slices() or chunks()
 //!   deadline passed       -> timeout(now)           early or repeated calls are harmless;
-//!                                                   if input_is_late(now): read once before it
+//!                                                   if input_is_late(now): read once before it;
+//!                                                   if output_is_late(now): unacknowledged(n, now)
+//!                                                   before it, n = what SIOCOUTQ says
 //!   file bytes were read  -> file_read(bytes, now)  answers wants().file
 //!   they cannot be read   -> file_failed(now)       answers wants().file
 //!   FIN was sent          -> shutdown_done(now)     answers wants().shutdown
@@ -25,6 +27,7 @@
 
 mod counters;
 mod deadlines;
+mod delivery;
 mod doorbell;
 mod echo;
 mod files;
@@ -48,6 +51,7 @@ use bytes::Bytes;
 
 pub use counters::{Counters, Outcome, Totals};
 use deadlines::{Deadline, Deadlines};
+use delivery::Delivery;
 pub use doorbell::{Address, Doorbell};
 use echo::Echo;
 pub use files::{FileId, FileTable, FileTableBuilder};
@@ -132,6 +136,7 @@ pub struct Conn {
     stash: Vec<u8>,
     output: Output,
     deadlines: Deadlines,
+    delivery: Delivery,
     phase: Phase,
     outcome: Outcome,
     eof: bool,
@@ -213,6 +218,7 @@ impl Conn {
             stash: Vec::new(),
             output: Output::default(),
             deadlines,
+            delivery: Delivery::new(now),
             phase: Phase::Open,
             outcome: Outcome::Completed,
             eof: false,
@@ -290,6 +296,7 @@ impl Conn {
             return;
         }
         self.service.counters.sent(n);
+        self.delivery.sent(n);
         match &mut self.tls {
             None => self.output.sent(n),
             Some(tls) => {
@@ -320,9 +327,32 @@ impl Conn {
         self.settle(now);
     }
 
+    /// Whether a deadline is due that what the peer has acknowledged would move: the driver is to
+    /// ask the kernel, and to tell by [`Conn::unacknowledged`] before it calls [`Conn::timeout`].
+    pub fn output_is_late(&self, now: Instant) -> bool {
+        Deadline::OF_OUTPUT.into_iter().any(|deadline| self.deadlines.is_due(deadline, now))
+    }
+
+    /// `n` bytes are with the kernel that the peer has not acknowledged: SIOCOUTQ (tcp(7)).
+    pub fn unacknowledged(&mut self, n: usize, now: Instant) {
+        self.delivery.look(n, now);
+    }
+
     /// This deadline has come.
     fn passed(&mut self, due: Deadline, now: Instant) {
+        let limits = &self.service.limits;
+        let goes_on = self.delivery.goes_on(limits.write_timeout(), now);
         match due {
+            // Before it has taken what it was sent, the peer cannot be late with what follows.
+            Deadline::Idle if goes_on => {
+                self.deadlines.set(Deadline::Idle, now + limits.idle_timeout(), now);
+            }
+            Deadline::Linger if goes_on => {
+                self.deadlines.set(Deadline::Linger, now + limits.linger_timeout(), now);
+            }
+            Deadline::WriteStall if self.delivery.ends_at(limits.write_timeout()) > now => {
+                self.watch_output(now);
+            }
             // A peer that is still reading its reply is not idle; the write deadline watches it.
             Deadline::Idle if !self.is_flushed() && !self.state.watches_silence() => {}
             Deadline::Idle => self.idle_over(now),
@@ -390,6 +420,7 @@ impl Conn {
     pub fn shutdown_done(&mut self, now: Instant) {
         if self.phase == Phase::HalfClosing {
             self.phase = Phase::Lingering;
+            self.delivery.begin(now);
             self.deadlines.set(Deadline::Linger, now + self.service.limits.linger_timeout(), now);
             if self.eof {
                 self.close(self.outcome);
@@ -604,6 +635,13 @@ impl Conn {
         }
     }
 
+    /// When to look next what the peer has acknowledged, or to give it up.
+    fn watch_output(&mut self, now: Instant) {
+        let timeout = self.service.limits.write_timeout();
+        let at = self.delivery.ends_at(timeout).min(now + timeout / delivery::LOOKS);
+        self.deadlines.set(Deadline::WriteStall, at, now);
+    }
+
     /// Brings phase and write deadline in line with the output, after every event.
     fn settle(&mut self, now: Instant) {
         if let Some(tls) = &mut self.tls {
@@ -620,8 +658,8 @@ impl Conn {
                 Phase::Open | Phase::HalfClosing | Phase::Lingering | Phase::Closed => {}
             }
         } else if !self.deadlines.is_set(Deadline::WriteStall) {
-            let stall = self.service.limits.write_timeout();
-            self.deadlines.set(Deadline::WriteStall, now + stall, now);
+            self.delivery.begin(now);
+            self.watch_output(now);
         }
     }
 }

@@ -70,12 +70,19 @@ pub(crate) struct Request<'a> {
 /// of the fields of these names.
 #[derive(Debug, Default)]
 pub(crate) struct Conditions<'a> {
-    pub(crate) if_match: Option<&'a [u8]>,
-    pub(crate) if_none_match: Option<&'a [u8]>,
+    /// Lists, which may go on in a second field (RFC 9110 section 5.3): one item per field.
+    pub(crate) if_match: Vec<&'a [u8]>,
+    pub(crate) if_none_match: Vec<&'a [u8]>,
     pub(crate) if_modified_since: Option<&'a [u8]>,
     pub(crate) if_unmodified_since: Option<&'a [u8]>,
     pub(crate) if_range: Option<&'a [u8]>,
     pub(crate) range: Option<&'a [u8]>,
+}
+
+/// Notes a field that is no list. Given twice, it says nothing: RFC 9110 section 13.1.3 has such a
+/// date ignored, and an empty value is one that is ignored wherever this is used.
+pub(crate) fn note_once<'a>(noted: &mut Option<&'a [u8]>, value: &'a [u8]) {
+    *noted = Some(if noted.is_some() { b"" } else { value });
 }
 
 /// Fields that the routes send.

@@ -50,8 +50,8 @@ pub(crate) struct Typed {
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
     body_timeout: Duration,
 
-    /// Cut a connection that reads nothing of its reply for so long
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    /// Cut a connection whose peer acknowledges nothing of what it was sent for so long
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2m")]
     write_timeout: Duration,
 
     /// On SIGTERM or Ctrl-C, let requests in flight take this long to finish

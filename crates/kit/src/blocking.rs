@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use conn::{Address, Conn, Doorbell, Wants};
 
 use crate::bell::Bell;
-use crate::peer::write_output;
+use crate::peer::{look_at_output, write_output};
 use crate::{Accepted, Stop, Tracked, Worker, duplex, receive_now, unread};
 
 /// SO_RCVTIMEO may stay longer than it should be by one part in this many. The idle deadline of
@@ -160,6 +160,7 @@ impl<'w> Conversation<'w> {
             self.now = Instant::now();
             self.received(result, scratch);
         }
+        look_at_output(&mut self.conn, &*self.stream, self.now);
         self.conn.timeout(self.now);
     }
 
@@ -191,6 +192,7 @@ impl<'w> Conversation<'w> {
                 // What is due comes first: the error may be our own cut, at the end of draining.
                 self.now = Instant::now();
                 self.look_for_stop();
+                look_at_output(&mut self.conn, &*self.stream, self.now);
                 self.conn.timeout(self.now);
                 // WouldBlock is SO_SNDTIMEO, inherited from the listener.
                 if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {

@@ -32,7 +32,7 @@ use conn::{Conn, Wants};
 
 use crate::bell::Bell;
 use crate::blocking::{Conversation, conversation_thread};
-use crate::peer::write_slices;
+use crate::peer::{look_at_output, write_slices};
 use crate::stop::WAKE_INTERVAL;
 use crate::{SLICES_MAX, Tracked, Worker, receive_now, unread};
 
@@ -184,6 +184,7 @@ impl Duplex<'_> {
                 self.bell.wait(WAKE_INTERVAL);
                 shared = self.lock();
             } else if due {
+                look_at_output(&mut shared.conn, self.stream, now);
                 shared.conn.timeout(now);
             } else if let Some(part) = &wants.file {
                 drop(shared);
@@ -235,6 +236,7 @@ impl Duplex<'_> {
             Err(error) => {
                 // What is due comes first: the error may be our own cut, at the end of draining.
                 self.catch_up_with_stop(&mut shared, now);
+                look_at_output(&mut shared.conn, self.stream, now);
                 shared.conn.timeout(now);
                 // WouldBlock is SO_SNDTIMEO, inherited from the listener.
                 if !is_passing(&error) {

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use conn::{FileRead, FileTable, FileTableBuilder};
@@ -89,7 +89,9 @@ impl Files {
         }
         let file = File::open(&from).map_err(|error| unreadable(&from, &error))?;
         let meta = file.metadata().map_err(|error| unreadable(&from, &error))?;
-        let modified = meta.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        // RFC 9110 section 8.8.2.1: no reply may say that it was changed in the future.
+        let modified = meta.modified().ok().map(|at| at.min(SystemTime::now()));
+        let modified = modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         let modified_unix_ns = modified.map_or(0, |at| at.as_nanos() as u64);
         let content_type = mime_guess::from_path(path).first_or_octet_stream();
         table.add(path, meta.len(), modified_unix_ns, content_type.essence_str());

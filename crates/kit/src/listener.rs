@@ -31,7 +31,7 @@ pub(crate) enum Waiting {
     /// Not at all: they say EAGAIN.
     Nonblocking,
     /// Until there is something to say; a send for no longer than this.
-    Blocking { write_timeout: Duration },
+    Blocking { send_timeout: Duration },
 }
 
 /// What came of one accept(2).
@@ -83,8 +83,8 @@ impl Listener {
         let nonblocking = match waiting {
             Waiting::Nonblocking => true,
             // Inherited too, which saves a setsockopt(2) per connection. accept(2) ignores it.
-            Waiting::Blocking { write_timeout } => {
-                socket.set_write_timeout(Some(write_timeout))?;
+            Waiting::Blocking { send_timeout } => {
+                socket.set_write_timeout(Some(send_timeout))?;
                 false
             }
         };
@@ -247,7 +247,7 @@ mod tests {
         let listener = Listener::bind(address, 1, Waiting::Nonblocking).unwrap().remove(0);
         let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
         assert!(listener.accept_error(invalid()).is_err());
-        assert!(matches!(listener.accept(), Ok(Accepted::Nobody)));
+        assert!(matches!(listener.accept(), Ok(Accepted::Empty)));
         listener.shutdown();
         assert!(matches!(listener.accept(), Ok(Accepted::Nobody)));
         assert_eq!(listener.accept_error(invalid()).ok(), Some(AcceptError::Passing));

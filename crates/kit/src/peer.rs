@@ -9,7 +9,7 @@ use std::time::Instant;
 use conn::{Address, Conn, Wants};
 
 use crate::timers::Armed;
-use crate::{Files, SLICES_MAX, Worker, unread};
+use crate::{Files, SLICES_MAX, Worker, sys, unread};
 
 /// Steps (a read, a write, a file read) that one connection may take before others have their turn.
 /// A request costs two, so a peer that floods gets four requests' worth of reads per turn.
@@ -105,6 +105,7 @@ impl Peer {
                     // Whatever the wait has said: it may have come since, and still in time.
                     now = self.read(now, scratch);
                 }
+                look_at_output(&mut self.conn, &self.stream, now);
                 self.conn.timeout(now);
             } else if let Some(part) = &wants.file {
                 match files.read(part) {
@@ -168,6 +169,14 @@ impl Peer {
                 _ => self.conn.abort(),
             },
         }
+    }
+}
+
+/// A deadline is due: tells the connection what its peer has acknowledged, if that makes a
+/// difference. To be called before [`Conn::timeout`].
+pub fn look_at_output(conn: &mut Conn, socket: &impl AsFd, now: Instant) {
+    if conn.output_is_late(now) {
+        conn.unacknowledged(sys::unacknowledged(socket), now);
     }
 }
 

@@ -71,7 +71,8 @@ fn start(
         Waiting::Nonblocking
     } else {
         let write_timeout = Duration::from_millis(setup.limits.write_timeout_ms);
-        Waiting::Blocking { write_timeout }
+        // A send that has waited for so long returns, and the peer is looked at.
+        Waiting::Blocking { send_timeout: write_timeout / 4 }
     };
     let listeners = Listener::bind(setup.listen, setup.workers, waiting)
         .map_err(|error| cannot_listen(setup, &error))?;

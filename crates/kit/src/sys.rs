@@ -34,6 +34,15 @@ pub fn unread(socket: &impl AsFd) -> usize {
     if result == 0 { usize::try_from(bytes).unwrap_or_default() } else { 0 }
 }
 
+/// Bytes that were sent and that the peer has not acknowledged yet: SIOCOUTQ (tcp(7)), which has
+/// the number of TIOCOUTQ. None where the socket has failed: the next call will say so.
+pub(crate) fn unacknowledged(socket: &impl AsFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one int, which `bytes` is; the descriptor is open while borrowed.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { usize::try_from(bytes).unwrap_or_default() } else { 0 }
+}
+
 /// What wakes a thread that is blocked in a system call. By default it is ignored, so one that is
 /// sent from outside has never done harm.
 pub(crate) const WAKE: Signal = Signal::SIGURG;

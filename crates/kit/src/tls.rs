@@ -4,6 +4,8 @@
 //! is made at the first start. Each client can then be told once to trust it
 //! (`curl --cacert FILE`), whatever model it talks to.
 
+mod given;
+
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -21,7 +23,7 @@ use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ServerSessionMemoryCache;
-use rustls::{InconsistentKeys, RootCertStore, ServerConfig, ServerConnection};
+use rustls::{CertificateError, InconsistentKeys, RootCertStore, ServerConfig, ServerConnection};
 
 /// Names of this machine to itself: no server here is meant for others without `--cert`.
 const LOOPBACK_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -104,28 +106,54 @@ fn from_files(cert: &Path, key: &Path) -> Result<ServerConfig, String> {
         .map_err(|error| format!("--cert {cert_shown} cannot be read: {error}; {readable}"))?;
     let key_pem = fs::read(key)
         .map_err(|error| format!("--key {key_shown} cannot be read: {error}; {readable}"))?;
-    let chain = certificates(&cert_pem).ok_or_else(|| {
-        format!(
-            "--cert {cert_shown} holds no certificate; want PEM, with a section that begins with \
-             -----BEGIN CERTIFICATE-----"
-        )
-    })?;
-    let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| {
-        format!(
-            "--key {key_shown} holds no private key; want PEM, without a passphrase, with a \
-             section that begins with -----BEGIN PRIVATE KEY-----"
-        )
-    })?;
-    server_config(Certified { chain, key }).map_err(|error| match error {
+    let chain = certificates(&cert_pem)
+        .ok_or_else(|| format!("--cert {cert_shown} {}", given::no_certificate(&cert_pem)))?;
+    let key = PrivateKeyDer::from_pem_slice(&key_pem)
+        .map_err(|_| format!("--key {key_shown} {}", given::no_key(&key_pem)))?;
+    let wrong_date = wrong_date(&chain);
+    let certified = Certified { chain, key: key.clone_key() };
+    let config = server_config(certified).map_err(|error| match error {
         rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
             "--key {key_shown} is not the key of the first certificate in --cert {cert_shown}; \
              name the two that were made together"
         ),
         rustls::Error::InvalidCertificate(error) => {
-            format!("--cert {cert_shown} holds a certificate that cannot be used: {error:?}")
+            format!("--cert {cert_shown} {}", given::unusable_certificate(&error))
         }
-        error => format!("--key {key_shown} cannot be used: {error}; want ECDSA, RSA or Ed25519"),
-    })
+        _ => format!("--key {key_shown} {}", given::unusable_key(&key)),
+    })?;
+    if let Some(date) = wrong_date {
+        // No reason not to serve: what clients say to it may be what is to be seen. Nobody left to
+        // tell if stderr is closed.
+        let _ = writeln!(
+            io::stderr(),
+            "--cert {cert_shown} holds a certificate that is {date}; clients that check refuse it"
+        );
+    }
+    Ok(config)
+}
+
+/// What is wrong with the dates of a certificate, if that is so.
+fn wrong_date(chain: &[CertificateDer]) -> Option<&'static str> {
+    let mut roots = RootCertStore::empty();
+    let first = chain.first()?;
+    // One that cannot even be read is refused by the server's own side of the library.
+    roots.add(first.clone()).ok()?;
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
+    let name = ServerName::try_from(LOOPBACK_NAMES[0]).ok()?;
+    // The dates are looked at before names and signatures, so any root and any name will do.
+    let verified =
+        verifier.build().ok()?.verify_server_cert(first, &[], &name, &[], UnixTime::now());
+    let Err(rustls::Error::InvalidCertificate(error)) = verified else { return None };
+    match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            Some("no longer valid")
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            Some("not valid yet")
+        }
+        _ => None,
+    }
 }
 
 /// All certificates of a PEM file; `None` if there are none, or not all of them can be read.

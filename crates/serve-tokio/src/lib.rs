@@ -193,6 +193,7 @@ fn late(stream: &TcpStream, conn: &mut Conn, now: Instant) {
             Err(_) => {}
         });
     }
+    kit::look_at_output(conn, stream, now);
     conn.timeout(now);
 }
 

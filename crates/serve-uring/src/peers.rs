@@ -63,6 +63,7 @@ impl Peer {
         // which does not sleep, because the deadline stays due.
         self.late = due && !self.late && self.conn.input_is_late(now);
         if due && !self.late {
+            kit::look_at_output(&mut self.conn, &self.stream, now);
             self.conn.timeout(now);
             wants = self.conn.wants()?;
         }

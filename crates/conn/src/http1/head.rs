@@ -13,7 +13,7 @@ use std::str;
 use super::body::is_token_byte;
 use super::reject::Reject;
 use crate::Limits;
-use crate::routes::{Conditions, Method, Request, is_authority};
+use crate::routes::{Conditions, Method, Request, is_authority, note_once};
 
 /// Most fields in one head. A browser sends about 15; Apache's LimitRequestFields is 100.
 pub(super) const FIELDS_MAX: usize = 100;
@@ -246,17 +246,17 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
                 return Err(Reject::Malformed("the Host field is not one host"));
             }
         }
-        5 if is("range") => conditions.range = Some(value),
+        5 if is("range") => note_once(&mut conditions.range, value),
         6 if is("expect") => {
             let is_known = |item: &[u8]| item.eq_ignore_ascii_case(b"100-continue");
             fields.expects_more |=
                 !value.split(|&b| b == b',').map(<[u8]>::trim_ascii).all(is_known);
             fields.expect_continue = true;
         }
-        8 if is("if-match") => conditions.if_match = Some(value),
-        8 if is("if-range") => conditions.if_range = Some(value),
+        8 if is("if-match") => conditions.if_match.push(value),
+        8 if is("if-range") => note_once(&mut conditions.if_range, value),
         10 if is("connection") => note_connection(fields, value),
-        13 if is("if-none-match") => conditions.if_none_match = Some(value),
+        13 if is("if-none-match") => conditions.if_none_match.push(value),
         14 if is("content-length") => {
             if fields.content_length.is_some() {
                 return Err(Reject::Malformed("there are two Content-Length fields"));
@@ -269,8 +269,8 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
             }
             fields.transfer_encoding = Some(value);
         }
-        17 if is("if-modified-since") => conditions.if_modified_since = Some(value),
-        19 if is("if-unmodified-since") => conditions.if_unmodified_since = Some(value),
+        17 if is("if-modified-since") => note_once(&mut conditions.if_modified_since, value),
+        19 if is("if-unmodified-since") => note_once(&mut conditions.if_unmodified_since, value),
         _ => {}
     }
     Ok(())

@@ -8,7 +8,7 @@
 use http::request::Parts;
 
 use crate::Limits;
-use crate::routes::{Conditions, Method, Request, is_authority};
+use crate::routes::{Conditions, Method, Request, is_authority, note_once};
 
 /// Why a request is answered with an error: status and sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,12 +114,12 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
             }
             fields.expect_continue = true;
         }
-        "range" => conditions.range = Some(value),
-        "if-match" => conditions.if_match = Some(value),
-        "if-range" => conditions.if_range = Some(value),
-        "if-none-match" => conditions.if_none_match = Some(value),
-        "if-modified-since" => conditions.if_modified_since = Some(value),
-        "if-unmodified-since" => conditions.if_unmodified_since = Some(value),
+        "range" => note_once(&mut conditions.range, value),
+        "if-match" => conditions.if_match.push(value),
+        "if-range" => note_once(&mut conditions.if_range, value),
+        "if-none-match" => conditions.if_none_match.push(value),
+        "if-modified-since" => note_once(&mut conditions.if_modified_since, value),
+        "if-unmodified-since" => note_once(&mut conditions.if_unmodified_since, value),
         _ => {}
     }
     Ok(())

@@ -23,18 +23,18 @@ pub(super) enum Selection {
 /// Decides by the precedence of RFC 9110 section 13.2.2.
 pub(super) fn select(request: &Request, file: &FileEntry) -> Selection {
     let conditions = &request.conditions;
-    let as_it_should_be = match (conditions.if_match, conditions.if_unmodified_since) {
-        (Some(tags), _) => lists_tag(tags, &file.etag, Comparison::Strong),
-        (None, Some(since)) => modified_since(since, file) != Some(true),
-        (None, None) => true,
+    let as_it_should_be = match (&conditions.if_match[..], conditions.if_unmodified_since) {
+        ([], None) => true,
+        ([], Some(since)) => modified_since(since, file) != Some(true),
+        (tags, _) => list_tag(tags, &file.etag, Comparison::Strong),
     };
     if !as_it_should_be {
         return Selection::PreconditionFailed;
     }
-    let known_already = match (conditions.if_none_match, conditions.if_modified_since) {
-        (Some(tags), _) => lists_tag(tags, &file.etag, Comparison::Weak),
-        (None, Some(since)) => modified_since(since, file) == Some(false),
-        (None, None) => false,
+    let known_already = match (&conditions.if_none_match[..], conditions.if_modified_since) {
+        ([], None) => false,
+        ([], Some(since)) => modified_since(since, file) == Some(false),
+        (tags, _) => list_tag(tags, &file.etag, Comparison::Weak),
     };
     if known_already {
         return Selection::NotModified;
@@ -55,8 +55,9 @@ enum Comparison {
     Weak,
 }
 
-fn lists_tag(tags: &[u8], etag: &str, comparison: Comparison) -> bool {
-    tags.split(|&b| b == b',').map(<[u8]>::trim_ascii).any(|tag| {
+fn list_tag(fields: &[&[u8]], etag: &str, comparison: Comparison) -> bool {
+    let tags = fields.iter().flat_map(|field| field.split(|&b| b == b','));
+    tags.map(<[u8]>::trim_ascii).any(|tag| {
         let tag = match comparison {
             Comparison::Strong => tag,
             Comparison::Weak => tag.strip_prefix(b"W/").unwrap_or(tag),

@@ -213,7 +213,8 @@ fn close_code(payload: Masked) -> Result<Option<CloseCode>, Fault> {
         [_] => Err(Fault::Frame("half a close code")),
         [high, low, ref reason @ ..] => {
             let code = CloseCode::from(u16::from_be_bytes([high, low]));
-            if !code.is_allowed() {
+            // 1014 (Bad Gateway) was registered later, and the library does not know it.
+            if !(code.is_allowed() || u16::from(code) == 1014) {
                 return Err(Fault::Frame("no such close code"));
             }
             std::str::from_utf8(reason).map(|_| Some(code)).map_err(|_| Fault::Text)

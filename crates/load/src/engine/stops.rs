@@ -7,8 +7,7 @@
 //!
 //! A thread that could run and had no core, because others had them all, was not stopped. The
 //! kernel tells the two apart (`run_delay` of /proc/thread-self/schedstat). On a machine that is so
-//! busy the server waits in the same queue, and the run is told of, and called invalid only where
-//! the client had no core for much of it.
+//! busy the server waits in the same queue: that is told, and is no reason to throw the run away.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -28,9 +27,6 @@ const STOPPED_SHARE_MAX: f64 = 0.02;
 /// share of the requests than lies beyond one of them, that one is the stop's. (The 99th always
 /// counts: with few samples the largest stands in its place.)
 const PERCENTILES: [(f64, u64); 2] = [(0.99, 0), (0.999, 10_000)];
-/// A client that waited for a core for this share of the window, in pieces as long as a stop, shows
-/// how many cores the machine lacks and nothing else.
-const WAITED_SHARE_MAX: f64 = 0.25;
 /// Unless they are slow by themselves: then a stop of less than this part of the percentile is lost
 /// in it.
 const LATENCY_SHARE_MIN: f64 = 0.1;
@@ -81,13 +77,6 @@ impl Stops {
         open: bool,
     ) -> Option<String> {
         let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
-        if share(self.waited_ns, window_ns) > WAITED_SHARE_MAX {
-            let (waited_ms, window_ms) = (self.waited_ns / 1_000_000, window_ns / 1_000_000);
-            return Some(format!(
-                "the client had no core for {waited_ms} of {window_ms} ms, because other processes \
-                 had them all (end them, or give it a core of its own)"
-            ));
-        }
         let percentile = PERCENTILES.iter().any(|&(quantile, samples_min)| {
             requests >= samples_min
                 && share(delayed, requests) > 1.0 - quantile
@@ -249,13 +238,11 @@ mod tests {
     }
 
     #[test]
-    fn waiting_for_a_core_spoils_a_run_where_there_was_hardly_one() {
-        let waited = |milliseconds: u64| {
-            let stops = Stops { waited_ns: milliseconds * 1_000_000, ..Stops::default() };
-            stops.invalid(2 * SECOND_NS, (0, 1_000), |_| 1_000_000, false)
-        };
-        assert_eq!(waited(450), None);
-        assert!(waited(600).is_some_and(|why| why.contains("no core for 600 of 2000 ms")));
+    fn waiting_for_a_core_is_told_of_and_spoils_nothing() {
+        let mut stops = Stops { waited_ns: SECOND_NS, ..Stops::default() };
+        assert_eq!(stops.invalid(2 * SECOND_NS, (9, 10), |_| 1_000_000, false), None);
+        stops.merge(Stops { waited_ns: 3 * SECOND_NS, ..Stops::default() });
+        assert_eq!((stops.count, stops.waited_ns), (0, 3 * SECOND_NS));
     }
 
     #[test]

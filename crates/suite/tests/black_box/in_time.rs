@@ -1,12 +1,15 @@
 //! What arrives in time is served, however late the server looks: it was busy with another client,
 //! or did not run at all.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use socket2::{Domain, Socket, Type};
 use suite::http2::Http2;
-use suite::{Client, Opcode, Server, Variant, WebSocket, client_frame, get};
+use suite::{Client, GUARD, Opcode, Server, Variant, WebSocket, client_frame, get, until};
 
 use crate::Outcome;
 
@@ -27,7 +30,7 @@ fn often(mut case: impl FnMut() -> bool) -> Outcome {
     if (0..TRIES).any(|_| case()) {
         return Outcome::Passed;
     }
-    Outcome::Skipped(format!("nothing could be sent within {IN_TIME:?}: the machine is busy"))
+    Outcome::Skipped("its client did not run in time: the machine is busy".to_owned())
 }
 
 /// A request comes while the loop works for another, beyond the idle time.
@@ -142,6 +145,52 @@ pub fn while_stopped_in_other_protocols(variant: &Variant) -> Outcome {
         }
         in_time
     });
+    server.stop();
+    outcome
+}
+
+/// Reads in steps for several write timeouts, as a slow client does; the connection, unless a pause
+/// of this client's own was so long that it may have been cut for it.
+fn reads_slowly(server: &Server, request: &[u8]) -> bool {
+    const STEPS: usize = 30;
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket(2)");
+    // Before it connects: the window that it offers follows from it.
+    socket.set_recv_buffer_size(8 << 10).expect("SO_RCVBUF");
+    socket.connect(&server.address.into()).expect("connect(2)");
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(GUARD)).expect("SO_RCVTIMEO");
+    stream.write_all(request).expect("the request");
+    let mut step = vec![0; 16 << 10];
+    let mut last = Instant::now();
+    for number in 0..STEPS {
+        let result = stream.read_exact(&mut step);
+        if last.elapsed() > WRITE_TIMEOUT / 2 {
+            return false;
+        }
+        result.unwrap_or_else(|error| panic!("cut at step {number} of {STEPS}: {error}"));
+        last = Instant::now();
+        thread::sleep(WRITE_TIMEOUT / 8);
+    }
+    true
+}
+
+const WRITE_TIMEOUT: Duration = Duration::from_millis(800);
+
+/// An honest reader is served for as long as it reads, one that reads nothing is cut.
+pub fn slow_reader_is_served(variant: &Variant) -> Outcome {
+    let server = Server::start(variant, &["--write-timeout", "800ms"]);
+    let outcome = often(|| reads_slowly(&server, &get("/bytes/1000000000")));
+    let mut stuck = server.connect();
+    stuck.send(&get("/bytes/1000000000"));
+    stuck.head();
+    if variant.model.one_at_a_time() {
+        server.serves();
+    } else {
+        until("the client that does not read is cut", || {
+            server.stats()["connections_ended"]["write_timeout"] == 1
+        });
+    }
+    drop(stuck);
     server.stop();
     outcome
 }

@@ -142,12 +142,15 @@ fn tls_cases() -> Vec<Case> {
         tls::mistakes_get_one_sentence,
         tls::certificate_is_made_once,
         tls::certificate_of_files,
+        tls::files_of_the_wrong_kind,
+        tls::files_of_the_command_that_is_named,
     ];
     cases.extend(cases![Flavours:
         tls::curl_over_both_versions,
         tls::protocol_is_negotiated,
         tls::sessions_are_resumed,
         tls::plain_text_is_refused,
+        tls::absolute_form_over_tls,
         tls::websocket_over_tls,
         tls::wide_windows_unread,
     ]);
@@ -260,6 +263,7 @@ fn limit_cases() -> Vec<Case> {
         in_time::beside_work,
         in_time::while_stopped,
         in_time::while_stopped_in_other_protocols,
+        in_time::slow_reader_is_served,
         accepting::failures_pass,
         accepting::failures_concern_newcomers_only,
         accepting::faults_of_the_server_end_it,

@@ -353,3 +353,93 @@ pub fn certificate_of_files(variant: &Variant) -> Outcome {
     assert!(!pem(empty.path()).exists(), "a certificate was made although one was given");
     Outcome::Passed
 }
+
+/// Files that openssl(1) makes of `make`, a shell script, in a directory of its own.
+#[track_caller]
+fn made(make: &str) -> TempDir {
+    let files = directory();
+    let mut command = Command::new("sh");
+    let output = run_to_end(command.args(["-e", "-c", make]).current_dir(files.path()));
+    assert!(output.status.success(), "{make}: {}", String::from_utf8_lossy(&output.stderr));
+    files
+}
+
+/// What users have that is not what is wanted: the sentence names it, and the command that makes
+/// what is wanted.
+pub fn files_of_the_wrong_kind(variant: &Variant) -> Outcome {
+    if let Some(skipped) = lacks("openssl", "version") {
+        return skipped;
+    }
+    let files = made(
+        "openssl req -newkey rsa:2048 -nodes -keyout key -subj /CN=localhost -out request
+         # OpenSSL makes version 1 where it copies a request without extensions.
+         openssl x509 -req -in request -signkey key -out version1
+         openssl req -x509 -key key -subj /CN=localhost -out cert
+         openssl x509 -in cert -outform DER -out cert.der
+         openssl pkey -in key -outform DER -out key.der
+         openssl pkey -in key -aes128 -passout pass:word -out key.encrypted
+         openssl pkcs12 -export -in cert -inkey key -passout pass: -out both.p12
+         openssl genpkey -algorithm rsa -pkeyopt rsa_keygen_bits:1024 -out rsa1024
+         openssl req -x509 -key rsa1024 -subj /CN=localhost -out rsa1024.cert
+         openssl genpkey -algorithm ec -pkeyopt ec_paramgen_curve:secp256k1 -out secp256k1
+         openssl req -x509 -key secp256k1 -subj /CN=localhost -out secp256k1.cert
+         openssl genpkey -algorithm ed448 -out ed448
+         openssl req -x509 -key ed448 -subj /CN=localhost -out ed448.cert
+         : > empty",
+    );
+    let file = |name: &str| files.path().join(name).to_string_lossy().into_owned();
+    const MAKE: &str = "`openssl req -x509 ";
+    let cases: [(&str, &str, &[&str]); 13] = [
+        ("version1", "key", &["--cert", "X.509 version 1", MAKE]),
+        ("rsa1024.cert", "rsa1024", &["--key", "RSA with 1024 bits", MAKE]),
+        ("secp256k1.cert", "secp256k1", &["--key", "ECDSA on secp256k1", MAKE]),
+        ("ed448.cert", "ed448", &["--key", "Ed448", MAKE]),
+        ("cert", "key.encrypted", &["--key", "encrypted", "`openssl pkey "]),
+        ("cert", "key.der", &["--key", "DER", "`openssl pkey -inform DER "]),
+        ("cert.der", "key", &["--cert", "DER", "`openssl x509 -inform DER "]),
+        ("both.p12", "key", &["--cert", "PKCS#12", "`openssl pkcs12 "]),
+        ("cert", "both.p12", &["--key", "PKCS#12", "`openssl pkcs12 "]),
+        ("empty", "key", &["--cert", "empty", MAKE]),
+        ("cert", "empty", &["--key", "empty", MAKE]),
+        ("key", "key", &["--cert", "but a private key"]),
+        (".", "key", &["--cert", "directory"]),
+    ];
+    for (cert, key, says) in cases {
+        refuses(variant, files.path(), &["--cert", &file(cert), "--key", &file(key)], says);
+    }
+    Outcome::Passed
+}
+
+/// The command that the sentences name makes files that are taken.
+pub fn files_of_the_command_that_is_named(variant: &Variant) -> Outcome {
+    if let Some(skipped) = lacks("openssl", "version") {
+        return skipped;
+    }
+    let (state, empty) = (directory(), directory());
+    let none = empty.path().join("none").to_string_lossy().into_owned();
+    fs::write(&none, "").expect("an empty file");
+    let mut command = Command::new(&variant.model.executable);
+    command.args(["--listen", "127.0.0.1:0", "--cert", &none, "--key", &none]);
+    let said = run_to_end(command.env(STATE, state.path())).stderr;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let files = made(said.split('`').nth(1).expect("a command in the sentence"));
+    let file = |name: &str| files.path().join(name).to_string_lossy().into_owned();
+    let flags = ["--cert", &file("cert.pem"), "--key", &file("key.pem")];
+    Server::start_with_variable(variant, &flags, (STATE, state.path())).stop();
+    Outcome::Passed
+}
+
+/// RFC 9112 section 3.2.2: a server accepts absolute-form, and over TLS the scheme is https.
+pub fn absolute_form_over_tls(variant: &Variant) -> Outcome {
+    if let Some(skipped) = lacks("curl", "--version") {
+        return skipped;
+    }
+    let state = directory();
+    let server = start(variant, state.path(), &[]);
+    for target in ["https://localhost/", "HTTPS://localhost:443/?query", "https://localhost"] {
+        let arguments = ["--http1.1", "--request-target", target];
+        assert_eq!(curl(&server, state.path(), &arguments, "/").0, b"Hello, world!", "{target}");
+    }
+    server.stop();
+    Outcome::Passed
+}

@@ -1,0 +1,112 @@
+//! A peer that acknowledges what it was sent is not late, however slowly it does so.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use conn::{Address, Conn, Limits, Outcome, Protocol};
+use support::world::World;
+
+const TIMEOUT: Duration = Duration::from_secs(4);
+/// Four looks in a time-out.
+const LOOK: Duration = Duration::from_secs(1);
+
+fn limits() -> Limits {
+    Limits { write_timeout_ms: 4_000, idle_timeout_ms: 10_000, ..Limits::default() }
+}
+
+/// A connection whose kernel has taken `taken` bytes of a reply and has room for no more.
+fn stalled(protocol: Protocol, asked: &[&[u8]], taken: usize) -> (Conn, Instant) {
+    let world = World::new(protocol, limits(), &[]);
+    let mut conn = Conn::new(&world.service, Address::alone(), world.started);
+    for bytes in asked {
+        conn.receive(bytes, world.started);
+    }
+    conn.sent(taken, world.started);
+    assert!(conn.wants().is_some_and(|wants| wants.write), "all of it was taken");
+    (conn, world.started)
+}
+
+fn protocols() -> [(Protocol, Vec<&'static [u8]>); 4] {
+    const SETTINGS: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x04\x7f\xff\xff\xff";
+    const WINDOW: &[u8] = b"\0\0\x04\x08\0\0\0\0\0\x7f\xff\0\0";
+    const GET: &[u8] = b"\0\0\x15\x01\x05\0\0\0\x01\x82\x86\x04\x0e/bytes/9000000\x41\x01a";
+    let upgrade = b"GET /ws/echo HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: \
+        Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \
+        dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    [
+        (Protocol::Echo, vec![b"0123456789".repeat(1_000).leak()]),
+        (Protocol::Http, vec![b"GET /bytes/9000000 HTTP/1.1\r\nHost: a\r\n\r\n"]),
+        (Protocol::Http, vec![b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", SETTINGS, WINDOW, GET]),
+        (Protocol::Http, vec![upgrade, b"\x82\x85\0\0\0\0hello".repeat(1_000).leak()]),
+    ]
+}
+
+#[test]
+fn who_acknowledges_is_not_cut() {
+    for (protocol, asked) in protocols() {
+        let what = asked.concat()[..10].escape_ascii().to_string();
+        let (mut conn, started) = stalled(protocol, &asked, 1_000);
+        // A byte in nearly every time-out, for many of them.
+        for look in 1..40 {
+            let now = started + LOOK * look;
+            if conn.output_is_late(now) {
+                conn.unacknowledged(999 - look as usize / 3, now);
+            }
+            conn.timeout(now);
+            assert!(conn.wants().is_some(), "{what}: cut at {look}: {:?}", conn.outcome());
+        }
+    }
+}
+
+#[test]
+fn who_acknowledges_nothing_is_cut_after_the_whole_time() {
+    for (protocol, asked) in protocols() {
+        let what = asked.concat()[..10].escape_ascii().to_string();
+        let (mut conn, started) = stalled(protocol, &asked, 1_000);
+        let mut looks = 0;
+        let mut now = started;
+        while let Some(wants) = conn.wants() {
+            now = wants.deadline.expect("a deadline");
+            if conn.output_is_late(now) {
+                looks += 1;
+                conn.unacknowledged(1_000, now);
+            }
+            conn.timeout(now);
+        }
+        assert_eq!(conn.outcome(), Outcome::WriteTimeout, "{what}");
+        assert_eq!(now, started + TIMEOUT, "{what}");
+        assert_eq!(looks, 4, "{what}");
+    }
+}
+
+/// The reply is with the kernel: the idle time, and the wait for the peer's FIN, begin when the
+/// peer has it.
+#[test]
+fn who_still_takes_the_last_bytes_is_neither_idle_nor_late_to_close() {
+    for last in [&b""[..], b"nonsense\r\n\r\n"] {
+        let world = World::new(Protocol::Http, limits(), &[]);
+        let mut conn = Conn::new(&world.service, Address::alone(), world.started);
+        conn.receive(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", world.started);
+        conn.receive(last, world.started);
+        let sent = conn.chunks().map(|chunk| chunk.len()).sum::<usize>();
+        conn.sent(sent, world.started);
+        if conn.wants().is_some_and(|wants| wants.shutdown) {
+            conn.shutdown_done(world.started);
+        }
+        let mut now = world.started;
+        for left in (0..20).rev() {
+            now = conn.wants().and_then(|wants| wants.deadline).expect("a deadline");
+            assert!(conn.output_is_late(now));
+            conn.unacknowledged(1 + left, now);
+            conn.timeout(now);
+        }
+        for _ in 0..2 {
+            assert!(conn.wants().is_some(), "{last:?}");
+            now = conn.wants().and_then(|wants| wants.deadline).unwrap_or(now);
+            conn.unacknowledged(0, now);
+            conn.timeout(now);
+        }
+        assert!(conn.wants().is_none(), "{last:?}");
+    }
+}
