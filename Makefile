@@ -1,5 +1,5 @@
 # Everything that outgrows three lines is a subcommand of iolab.
-.PHONY: build test fuzz conformance bench-all bench-quick bench-peers check-instrument report
+.PHONY: build test fuzz conformance soak bench-all bench-quick bench-peers check-instrument report
 
 build:
 	cargo build --release --workspace
@@ -17,16 +17,21 @@ fuzz:
 conformance: build
 	scripts/conformance/run $(MODELS)
 
+# Mixed traffic on every model, then: memory, descriptors, counters. SECONDS=60 for a shorter one, which does not judge memory.
+SECONDS = 600
+soak: build
+	target/release/iolab soak --time $(SECONDS)s
+
 bench-all: build
 	target/release/iolab bench --budget 13m
 
 bench-quick: build
 	target/release/iolab bench --preset quick
 
-# Other servers through the same contract; installs what is missing (with root) and says what and why.
+# Other servers through the same contract. Says what is missing and why; YES=1 (as root) installs it.
 PEERS = epoll,uring,nginx,nginx+http2=on,h2o,hyper,hyper+http2=on,may,apache+mpm=prefork,apache+mpm=worker,apache+mpm=event
 bench-peers: build
-	scripts/peers/install
+	YES=$(YES) scripts/peers/install
 	cargo build --release --locked --manifest-path scripts/peers/rust/Cargo.toml --target-dir target/peers
 	scripts/peers/same-sockets target/release/iolab bench --servers scripts/peers:target/peers/release --models $(PEERS) \
 	    --workloads http-keepalive,http-pipelined,http-connect,h2-streams,h2-one,file-100k

@@ -13,6 +13,7 @@ pub mod discover;
 mod engine;
 pub mod environment;
 pub mod exchange;
+mod executable;
 mod floor;
 mod keep;
 pub mod plan;
@@ -38,6 +39,8 @@ use crate::failure::{Failure, because};
 use crate::{report, text};
 
 use conduct::Run;
+use discover::Found;
+use executable::Watched;
 use keep::{Keeper, Kept};
 use plan::Cells;
 
@@ -83,6 +86,7 @@ pub fn interrupted() -> bool {
 /// Arguments of `iolab bench`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
+#[command(after_long_help = format!("{EXAMPLES}\n{}", scenario::keys_help()))]
 pub struct Arguments {
     /// How much time to take: quick (a minute, not for ranking), default (a quarter of an hour for
     /// all that comes with iolab), thorough (more than an hour).
@@ -96,8 +100,8 @@ pub struct Arguments {
     /// them with --preset quick).
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     workloads: Vec<String>,
-    /// A workload of your own, in a small TOML file: it joins the others, or runs alone with
-    /// --workloads NAME, which is the file's name without .toml. Can be given several times.
+    /// A workload of your own, in a small TOML file: it runs alone, or with those that --workloads
+    /// names (its own name is the file's without .toml). Can be given several times.
     #[arg(long, value_name = "FILE")]
     scenario: Vec<PathBuf>,
     /// Print the workloads with their descriptions, and measure nothing.
@@ -141,7 +145,7 @@ Examples:
   iolab bench --models epoll --workloads http-keepalive,h2-one,ws-echo,https-keepalive
   iolab bench --budget 5m                        what can be ranked in five minutes
   iolab bench --show http-keepalive > mine.toml  a workload of your own: edit it, then
-  iolab bench --scenario mine.toml --workloads mine
+  iolab bench --scenario mine.toml
 ";
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -176,8 +180,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     handle_interrupts()?;
     run.keeper.begin(&run.results)?;
     announce(&run);
-    run.measure();
-    finish(&run)
+    let measured = run.measure();
+    let code = finish(&run)?;
+    measured.map(|()| code).map_err(Failure)
 }
 
 /// Writes and prints what was measured. Nothing that fails here keeps the rest from being done.
@@ -322,7 +327,7 @@ fn rounds(arguments: &Arguments, cells: Cells, preset: Settings) -> Result<Setti
 /// Everybody who takes part.
 struct Servers {
     models: Vec<Model>,
-    executables: BTreeMap<String, PathBuf>,
+    executables: BTreeMap<String, Watched>,
     reference: String,
     /// Those who cannot.
     skips: Vec<Skip>,
@@ -361,8 +366,23 @@ fn find_servers(arguments: &Arguments, place: &Path) -> Result<Servers, Failure>
         }
     }
     let models = found.iter().map(|server| server.model.clone()).collect();
-    let executables = found.into_iter().map(|s| (s.model.label, s.executable)).collect();
+    let executables = watched(found);
     Ok(Servers { models, executables, reference, skips, has_floor })
+}
+
+/// Label -> executable.
+fn watched(servers: Vec<Found>) -> BTreeMap<String, Watched> {
+    servers.into_iter().map(|server| (server.model.label.clone(), server.watched())).collect()
+}
+
+/// Whether this is the server of a run that is to go on. Results that are older than the field hold
+/// no executable.
+fn is_the_same(server: &Found, of_run: &Model) -> bool {
+    let executable = match &of_run.executable {
+        Some(_) => server.model.executable.clone(),
+        None => None,
+    };
+    Model { executable, ..server.model.clone() } == *of_run
 }
 
 /// An interrupted run: everything is in its file except where the servers are.
@@ -381,13 +401,14 @@ fn resume(folder: &Path, arguments: &Arguments) -> Result<Run, Failure> {
     if results.floor.is_some() {
         servers.push(floor::found_in(place.path()).map_err(because("the floor cannot be used"))?);
     }
-    if let Some(server) = servers.iter().find(|s| !results.models.contains(&s.model)) {
+    let known = |server: &&Found| results.models.iter().any(|model| is_the_same(server, model));
+    if let Some(server) = servers.iter().find(|server| !known(server)) {
         return Err(Failure(format!(
-            "{} describes itself differently now: start a new run",
+            "{} is another executable now, or describes itself differently: start a new run",
             server.executable.display()
         )));
     }
-    let executables = servers.into_iter().map(|s| (s.model.label, s.executable)).collect();
+    let executables = watched(servers);
     let keeper = Keeper::new(report::folder_of(folder));
     Ok(Run { results, executables, keeper, place })
 }

@@ -5,14 +5,15 @@ mod ring;
 use std::process::ExitCode;
 
 use clap::Args;
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Table, presets};
 use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 
 use crate::bench::environment::{cores, sysctl};
 use crate::bench::{cgroup, counting, describe, directories, executables};
 use crate::failure::{Failure, because};
-use crate::text::{self, COLUMNS_MAX};
+use crate::grid;
+use crate::text;
 
 /// Descriptors beside the idle connections: 64 active ones, and room.
 const DESCRIPTORS_SPARE: u64 = 200;
@@ -109,7 +110,6 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 fn table(checks: &[Check]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(COLUMNS_MAX as u16);
     for check in checks {
         let verdict = match check.verdict {
             Verdict::Ok => "OK",
@@ -120,6 +120,7 @@ fn table(checks: &[Check]) -> String {
         let text = format!("{}{advice}{}", check.found, check.remedy);
         table.add_row([verdict, check.name, &text]);
     }
+    grid::fit(&mut table, text::columns());
     table.to_string().lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
@@ -293,6 +294,7 @@ fn connections(list: Option<&str>) -> Result<Check, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::COLUMNS_MAX;
 
     #[test]
     fn the_table_is_narrow_and_shows_remedies() {

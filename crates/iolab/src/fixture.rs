@@ -24,6 +24,7 @@ pub fn model(name: &str) -> Model {
         connections_max: limited.then_some(1_000),
         connections_max_reason: limited.then(|| "FD_SETSIZE is 1,024".into()),
         describe: serde_json::json!({ "name": name, "tls": true }),
+        executable: None,
     }
 }
 

@@ -3,8 +3,8 @@
 //! Each check makes a situation whose truth is known (a server with one known fault, two identical
 //! servers, a client that is too slow) and looks whether the instrument says so. Where a usual way
 //! of measuring goes wrong there, its figure stands beside the right one. The bounds are fixed in
-//! this source before anything is measured; what cannot be held on a noisy machine fails, and says
-//! what was seen.
+//! this source before anything is measured. What does not hold fails, and says what was seen; where
+//! others were busy on the machine meanwhile, nothing can be told, and that is said (`quiet`).
 //!
 //! What is tested is what measures: [`crate::bench`]'s trials, the load generator, and the summary
 //! with its verdicts. Reading order: `lab` (how a situation is made), then one file per theme.
@@ -15,6 +15,7 @@ mod costs;
 mod lab;
 mod loops;
 mod process;
+mod quiet;
 mod sockets;
 mod verdicts;
 
@@ -31,6 +32,7 @@ use crate::failure::{Failure, because};
 use crate::text;
 
 use lab::Lab;
+use quiet::{Others, Watch};
 
 /// Name of the file, in the folder that is given with --out: beside a result file, the report finds
 /// it.
@@ -38,6 +40,9 @@ pub const INSTRUMENT_FILE: &str = "instrument.json";
 
 /// Exit code when a check fails.
 const EXIT_FAILS: u8 = 1;
+
+/// Exit code when no check fails, but of some nothing can be told.
+const EXIT_CANNOT_TELL: u8 = 3;
 
 /// Exit code after Ctrl-C: 128 + SIGINT, as shells report it.
 const EXIT_INTERRUPTED: u8 = 130;
@@ -186,15 +191,22 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         eprintln!("iolab: nothing was tested: every check was skipped, for the reasons above");
     }
     let fails = skipped || checks.iter().any(|check| check.verdict == Verdict::Fails);
+    let unknown = checks.iter().any(is_unknown);
     if let Some(folder) = &arguments.out {
         let schema_version = SCHEMA_VERSION;
         save(folder, &Instrument { schema_version, environment, seed: lab.seed(), checks })?;
     }
-    Ok(match (interrupted, fails) {
-        (true, _) => ExitCode::from(EXIT_INTERRUPTED),
-        (false, true) => ExitCode::from(EXIT_FAILS),
-        (false, false) => ExitCode::SUCCESS,
+    Ok(match (interrupted, fails, unknown) {
+        (true, ..) => ExitCode::from(EXIT_INTERRUPTED),
+        (false, true, _) => ExitCode::from(EXIT_FAILS),
+        (false, false, true) => ExitCode::from(EXIT_CANNOT_TELL),
+        (false, false, false) => ExitCode::SUCCESS,
     })
+}
+
+/// Whether nothing can be told of a check.
+fn is_unknown(check: &Check) -> bool {
+    matches!(check.verdict, Verdict::CannotTell(_))
 }
 
 fn chosen(names: &[String]) -> Result<Vec<&'static Trap>, Failure> {
@@ -219,8 +231,9 @@ fn announce(at: usize, traps: &[&Trap]) {
 
 /// `None` when it was interrupted.
 fn try_one(trap: &Trap, lab: &mut Lab) -> Option<Check> {
-    let begin = Instant::now();
+    let (begin, watch) = (Instant::now(), Watch::begin());
     let seen = (trap.check)(lab);
+    let others = watch.end();
     let mut check = Check {
         name: trap.name.to_owned(),
         rule: trap.rule,
@@ -242,8 +255,19 @@ fn try_one(trap: &Trap, lab: &mut Lab) -> Option<Check> {
         Err(Stop::Skip(why)) => check.verdict = Verdict::Skipped(why),
         Err(Stop::Wrong(why)) => check.measured = format!("could not be measured: {why}"),
     }
+    if check.verdict == Verdict::Fails {
+        check.verdict = failed(trap.name, others);
+    }
     check.figures.insert("took_s".to_owned(), begin.elapsed().as_secs_f64());
     Some(check)
+}
+
+/// What follows from bounds that did not hold.
+fn failed(name: &str, others: Option<Others>) -> Verdict {
+    match others.and_then(Others::complaint) {
+        Some(why) if !quiet::EXACT.contains(&name) => Verdict::CannotTell(why),
+        _ => Verdict::Fails,
+    }
 }
 
 fn save(folder: &Path, instrument: &Instrument) -> Result<(), Failure> {
@@ -273,12 +297,17 @@ fn told(check: &Check) -> String {
         Verdict::Holds => "HOLDS",
         Verdict::Fails => "FAILS",
         Verdict::Skipped(_) => "SKIP",
+        Verdict::CannotTell(_) => "BUSY",
     };
     let mut text = format!("{verdict:5}  {} (rule {})\n", check.name, check.rule);
     text += &line("  claim", &check.claim);
     text += &line("  expected", &check.expected);
     match &check.verdict {
         Verdict::Skipped(why) => text += &line("  why not", why),
+        Verdict::CannotTell(why) => {
+            text += &line("  why not", why);
+            text += &line("  measured", &check.measured);
+        }
         Verdict::Holds | Verdict::Fails => text += &line("  measured", &check.measured),
     }
     for (head, way) in [("  wrong way", &check.wrong), ("  right way", &check.right)] {
@@ -295,9 +324,31 @@ fn summed_up(checks: &[Check], planned: usize) -> String {
     let fails = count(|verdict| *verdict == Verdict::Fails);
     let skips = count(|verdict| matches!(verdict, Verdict::Skipped(_)));
     let left = planned - checks.len();
+    let unknown = checks.iter().filter(|check| is_unknown(check)).count();
     let mut text = format!("{holds} hold, {fails} fail, {skips} skipped");
+    if unknown > 0 {
+        text += &format!(", of {unknown} nothing can be told: the machine was busy");
+    }
     if left > 0 {
         text += &format!(", {left} not reached");
     }
     text + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_busy_machine_is_an_excuse_and_only_for_what_is_timed() {
+        let at_rest = Some(Others { cores: 0.01, waited: 0.0 });
+        let busy = Some(Others { cores: 1.5, waited: 0.4 });
+        assert_eq!(failed("littles-law", at_rest), Verdict::Fails);
+        assert_eq!(failed("littles-law", None), Verdict::Fails);
+        assert!(matches!(failed("littles-law", busy), Verdict::CannotTell(_)));
+        for exact in quiet::EXACT {
+            assert!(traps().iter().any(|trap| trap.name == exact), "{exact}");
+            assert_eq!(failed(exact, busy), Verdict::Fails);
+        }
+    }
 }

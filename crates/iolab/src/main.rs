@@ -11,11 +11,13 @@ mod export;
 mod failure;
 #[cfg(test)]
 mod fixture;
+mod grid;
 mod hostile;
 mod instrument;
 mod load_command;
 mod report;
 mod responder;
+mod soak;
 mod statistics;
 mod summary;
 mod sys;
@@ -49,11 +51,17 @@ enum Command {
     Export(export::Arguments),
     /// Test the instrument on itself: servers with known faults, identical servers, other tools.
     CheckInstrument(instrument::Arguments),
+    /// Mixed traffic on every model for minutes: memory stays flat, descriptors come back, and the
+    /// servers have counted what their clients have asked.
+    Soak(soak::Arguments),
     /// Measure what an honest client notices of a hostile one beside it.
     Hostile(hostile::Arguments),
     /// Say what this machine allows, and what to do about what it does not.
     Doctor(doctor::Arguments),
-    /// Print the JSON schema of a result file (version 2), or of instrument.json.
+    #[command(about = format!(
+        "Print the JSON schema of a result file (version {}), or of instrument.json",
+        record::SCHEMA_VERSION
+    ))]
     Schema(export::SchemaArguments),
 }
 
@@ -70,6 +78,7 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::CheckInstrument(arguments) => instrument::run(&arguments),
+        Command::Soak(arguments) => soak::run(&arguments),
         Command::Hostile(arguments) => hostile::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Schema(arguments) => export::schema(&arguments),

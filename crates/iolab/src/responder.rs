@@ -208,6 +208,7 @@ fn describe(name: Name, common: &Common, connections_max: u64) -> Result<(), Str
         "limits": {"connections_max": connections_max, "connections_max_reason": reason},
         "flavours": flavours,
         "unavailable": null,
+        "build": if cfg!(debug_assertions) { "debug" } else { "release" },
     });
     say(&line.to_string())
 }

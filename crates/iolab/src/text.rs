@@ -5,8 +5,20 @@ use std::process::ExitCode;
 
 use crate::failure::{Failure, because};
 
-/// Widest line that is printed, in columns.
+/// Widest line that is printed, in columns: a longer one is hard to read on any terminal.
 pub const COLUMNS_MAX: usize = 100;
+
+/// Narrowest terminal that is followed: below, not even a name and a figure stand side by side.
+const COLUMNS_MIN: usize = 40;
+
+/// How wide a line may be: as wide as the terminal. Where stdout is none, COLUMNS may say it
+/// (environ(7)).
+pub fn columns() -> usize {
+    let terminal = terminal_size::terminal_size_of(io::stdout());
+    let terminal = terminal.map(|(width, _)| usize::from(width.0));
+    let told = || std::env::var("COLUMNS").ok()?.trim().parse().ok();
+    terminal.or_else(told).unwrap_or(COLUMNS_MAX).clamp(COLUMNS_MIN, COLUMNS_MAX)
+}
 
 /// Writes to stdout. A reader that went away (`| head`) is no failure: it has what it wanted.
 pub fn print(text: &str) -> Result<ExitCode, Failure> {
@@ -18,14 +30,18 @@ pub fn print(text: &str) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Breaks `text` at blanks into lines of at most [`COLUMNS_MAX`], later lines indented by `indent`.
-/// A word longer than a line stays whole.
+/// Breaks `text` at blanks into lines of at most [`columns`], later lines indented by `indent`. A
+/// word longer than a line stays whole.
 pub fn wrap(text: &str, indent: usize) -> String {
+    wrap_at(text, indent, columns())
+}
+
+fn wrap_at(text: &str, indent: usize, columns: usize) -> String {
     let mut lines = vec![String::new()];
     let mut width = 0;
     for word in text.split_whitespace() {
         let length = word.chars().count();
-        if width > 0 && width + 1 + length > COLUMNS_MAX {
+        if width > 0 && width + 1 + length > columns {
             lines.push(" ".repeat(indent));
             width = indent;
         }
@@ -81,10 +97,12 @@ mod tests {
     #[test]
     fn wrapping_keeps_every_word_and_the_width() {
         let text = "word ".repeat(60);
-        let wrapped = wrap(&text, 3);
-        assert!(wrapped.lines().all(|line| line.len() <= COLUMNS_MAX));
-        assert!(wrapped.lines().skip(1).all(|line| line.starts_with("   word")));
-        assert_eq!(wrapped.split_whitespace().count(), 60);
+        for columns in [60, 80, COLUMNS_MAX] {
+            let wrapped = wrap_at(&text, 3, columns);
+            assert!(wrapped.lines().all(|line| line.len() <= columns));
+            assert!(wrapped.lines().skip(1).all(|line| line.starts_with("   word")));
+            assert_eq!(wrapped.split_whitespace().count(), 60);
+        }
         assert_eq!(wrap("", 2), "");
     }
 }

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -242,8 +242,10 @@ fn a_counting_pass_is_resumed_where_it_stopped() {
 }
 
 /// A run of very many rounds, whose stderr is read line by line.
-fn long_run(place: &Path) -> (std::process::Child, impl Iterator<Item = String> + use<>) {
-    let servers = servers();
+fn long_run(
+    place: &Path,
+    servers: &Path,
+) -> (std::process::Child, impl Iterator<Item = String> + use<>) {
     let mut bench = Command::new(env!("CARGO_BIN_EXE_iolab"))
         .args(["bench", "--preset", "quick", "--rounds", "500", "--models", "example"])
         .args(["--no-floor", "--out", "out", "--workloads", "echo-64"])
@@ -267,7 +269,7 @@ fn interrupt(bench: &std::process::Child) {
 #[test]
 fn ctrl_c_keeps_what_was_measured() {
     let place = TempDir::new().unwrap();
-    let (mut bench, mut told) = long_run(place.path());
+    let (mut bench, mut told) = long_run(place.path(), &servers());
     assert!(told.any(|line| line.starts_with("round 2 of 500")));
     interrupt(&bench);
     assert!(told.any(|line| line.contains("--resume out")));
@@ -276,12 +278,41 @@ fn ctrl_c_keeps_what_was_measured() {
     assert!(results.trials.len() >= 2 && !results.is_complete());
 }
 
+/// A build beside the run replaces the server: the rest would be of another one, so it ends, keeps
+/// what was measured of the first, and cannot be gone on with.
+#[test]
+fn a_server_that_is_replaced_ends_the_run() {
+    let place = TempDir::new().unwrap();
+    let own = place.path().join("servers");
+    std::fs::create_dir(&own).unwrap();
+    let (server, next) = (own.join("serve-example"), own.join("next"));
+    std::fs::copy(servers().join("serve-example"), &server).unwrap();
+    std::fs::copy(&server, &next).unwrap();
+    let (mut bench, mut told) = long_run(place.path(), &own);
+    assert!(told.any(|line| line.starts_with("round 2 of 500")));
+    // Bytes behind an executable change nothing but its hash.
+    std::fs::OpenOptions::new().append(true).open(&next).unwrap().write_all(b"another").unwrap();
+    std::fs::rename(&next, &server).unwrap();
+    let last = told.last().unwrap();
+    assert!(last.contains("serve-example is another executable than at the start"), "{last}");
+    assert_eq!(bench.wait().unwrap().code(), Some(2));
+    let results = written(place.path());
+    assert!(!results.trials.is_empty() && !results.is_complete());
+    let executable = results.models[0].executable.as_ref().unwrap();
+    assert_eq!(executable.sha256.len(), 64, "{executable:?}");
+    let resumed = ["bench", "--resume", "out", "--servers", own.to_str().unwrap()];
+    let output = iolab(place.path(), &resumed);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let refused = String::from_utf8_lossy(&output.stderr);
+    assert!(refused.contains("is another executable now"), "{refused}");
+}
+
 /// A folder that cannot be written any more does not end the run; the result is written elsewhere,
 /// the tables are printed, and the exit code says that something is not as it was asked for.
 #[test]
 fn a_folder_that_is_gone_loses_nothing() {
     let place = TempDir::new().unwrap();
-    let (bench, mut told) = long_run(place.path());
+    let (bench, mut told) = long_run(place.path(), &servers());
     assert!(told.any(|line| line.starts_with("round 2 of 500")));
     // A file in the folder's place stops everybody, root too.
     std::fs::rename(place.path().join("out"), place.path().join("moved")).unwrap();

@@ -25,6 +25,8 @@ struct Description<'a> {
     cannot: &'a [&'a str],
     flavours: Vec<Value>,
     unavailable: Option<String>,
+    /// A debug build is for tests: what is measured of it says nothing about the model.
+    build: &'a str,
 }
 
 #[derive(Serialize)]
@@ -68,6 +70,7 @@ pub(crate) fn line(model: &Model, setup: &Setup, conns_max: usize, threads: Boun
         cannot: model.cannot,
         flavours: flavours.collect(),
         unavailable: (model.unavailable)(),
+        build: if cfg!(debug_assertions) { "debug" } else { "release" },
     };
     // Numbers and text only: this cannot fail.
     serde_json::to_string(&description).unwrap_or_default()

@@ -62,6 +62,9 @@ pub enum Verdict {
     Fails,
     /// It could not be tried here; one sentence says why.
     Skipped(String),
+    /// They did not, on a machine that others were busy on: so nothing follows. One sentence says
+    /// how busy.
+    CannotTell(String),
 }
 
 impl Instrument {

@@ -15,8 +15,8 @@ pub use load::{
     Arrivals, AtEnd, ClientStops, Errors, FanOut, Latency, LoadOutcome, OpenLoop, TlsOutcome,
 };
 pub use results::{
-    Gauge, Model, ParseError, Preset, Results, Role, SCHEMA_VERSION, Settings, Skip, Slot,
-    Workload, instrument_schema, schema,
+    Executable, Gauge, Model, ParseError, Preset, Results, Role, SCHEMA_VERSION, Settings, Skip,
+    Slot, Workload, instrument_schema, schema,
 };
 pub use trial::{
     Calls, IdleSample, MachineSample, Measured, MemorySample, Outcome, ServerExit, ServerSample,

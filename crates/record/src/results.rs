@@ -153,6 +153,21 @@ pub struct Model {
     pub connections_max_reason: Option<String>,
     /// The whole answer to `--describe`.
     pub describe: Value,
+    /// The file that was measured; `None` in files that are older than this field.
+    pub executable: Option<Executable>,
+}
+
+/// A server's file, so that two results can be told to be of one build. The same in every trial of
+/// a run: a run ends where it is replaced. Of a server that is a script it is the script alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Executable {
+    /// SHA-256 of the file, in hexadecimal digits.
+    pub sha256: String,
+    /// Length of the file, in bytes.
+    pub bytes: u64,
+    /// How it was built, in its own words (`build` of `--describe`): `release` or `debug`; `None`
+    /// when it does not say.
+    pub build: Option<String>,
 }
 
 /// A cell that was not measured.

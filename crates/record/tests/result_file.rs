@@ -52,6 +52,7 @@ fn the_schema_describes_what_is_written() {
     assert_eq!(defined("Settings"), keys(&value["settings"]));
     assert_eq!(defined("Workload"), keys(&value["workloads"][0]));
     assert_eq!(defined("Model"), keys(&value["models"][0]));
+    assert_eq!(defined("Executable"), keys(&value["models"][0]["executable"]));
     assert_eq!(defined("Skip"), keys(&value["skips"][0]));
     let measured = &value["trials"][0]["outcome"]["measured"];
     assert_eq!(defined("Measured"), keys(measured));

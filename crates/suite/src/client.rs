@@ -1,6 +1,6 @@
 //! A client of one connection: raw bytes, and a strict reader of HTTP/1.1 replies (RFC 9112).
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -9,7 +9,22 @@ use crate::GUARD;
 /// A connection. Reads are buffered, writes are not.
 #[derive(Debug)]
 pub struct Client {
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Counted>,
+}
+
+/// A socket, and how many bytes were read from it.
+#[derive(Debug)]
+struct Counted {
+    stream: TcpStream,
+    bytes: u64,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.stream.read(buffer)?;
+        self.bytes += n as u64;
+        Ok(n)
+    }
 }
 
 /// Status line and fields of a reply.
@@ -83,12 +98,17 @@ impl Client {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream.set_read_timeout(Some(GUARD)).expect("SO_RCVTIMEO");
         stream.set_write_timeout(Some(GUARD)).expect("SO_SNDTIMEO");
-        Client { reader: BufReader::with_capacity(64 << 10, stream) }
+        Client { reader: BufReader::with_capacity(64 << 10, Counted { stream, bytes: 0 }) }
     }
 
     /// The socket itself.
     pub fn stream(&self) -> &TcpStream {
-        self.reader.get_ref()
+        &self.reader.get_ref().stream
+    }
+
+    /// Bytes that were read so far, whole replies or not.
+    pub fn bytes_read(&self) -> u64 {
+        self.reader.get_ref().bytes - self.reader.buffer().len() as u64
     }
 
     /// A second handle on the socket, for a thread that writes while this one reads.
@@ -208,6 +228,20 @@ impl Client {
                 panic!("the connection is still open after {GUARD:?}")
             }
             Ok(_) | Err(_) => bytes,
+        }
+    }
+
+    /// Waits for what comes next: true when it is the end, by FIN or by RST, and no byte.
+    ///
+    /// # Panics
+    /// When nothing comes.
+    #[track_caller]
+    pub fn next_is_end(&mut self) -> bool {
+        match self.reader.fill_buf() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                panic!("nothing came within {GUARD:?}, and no end")
+            }
+            told => told.map_or(true, <[u8]>::is_empty),
         }
     }
 

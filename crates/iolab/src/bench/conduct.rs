@@ -1,7 +1,7 @@
 //! The run itself: trial after trial, the file written after every round.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::text::thousands;
 
+use super::executable::Watched;
 use super::keep::Keeper;
 use super::progress::Progress;
 use super::{INTERRUPTED, calibrate, plan, trial, workload};
@@ -32,7 +33,7 @@ pub struct Run {
     /// What is known so far.
     pub results: Results,
     /// Label -> executable.
-    pub executables: BTreeMap<String, PathBuf>,
+    pub executables: BTreeMap<String, Watched>,
     /// Where the result is written.
     pub keeper: Keeper,
     /// The document root, and the link that is the floor's executable.
@@ -46,19 +47,25 @@ impl Run {
         schedule.iter().map(|slot| plan::expected_s(slot, workloads, settings)).collect()
     }
 
-    /// Runs what is left of the schedule, until it is done or interrupted.
-    pub fn measure(&mut self) {
+    /// Runs what is left of the schedule, until it is done or interrupted. The error is a sentence:
+    /// why the rest would be of another server than what was measured so far.
+    pub fn measure(&mut self) -> Result<(), String> {
         let begin = Instant::now();
         let before_s = self.results.trials.last().map_or(0.0, |t| t.started_s + t.took_s);
         let first = self.results.trials.len();
         let mut progress = Progress::new(self.expected_s(), first);
         let mut at = first;
+        let mut result = Ok(());
         while at < self.results.schedule.len() && !INTERRUPTED.load(Ordering::SeqCst) {
             if at == first || is_border(&self.results.schedule, at) {
                 let so_far_s = before_s + begin.elapsed().as_secs_f64();
                 self.begin_round(at, at > first, so_far_s, &mut progress);
             }
             let slot = self.results.schedule[at].clone();
+            result = self.executables.get_mut(&slot.model).map_or(Ok(()), Watched::look);
+            if result.is_err() {
+                break;
+            }
             progress.show(at, &slot, self.results.settings.rounds);
             let started = Instant::now();
             let outcome = self.outcome_of(&slot);
@@ -71,6 +78,7 @@ impl Run {
             at += 1;
         }
         progress.finish();
+        result
     }
 
     /// What is done between two rounds: the file is written, the time left is looked at, and the
@@ -139,7 +147,7 @@ impl Run {
             slot,
             model,
             workload,
-            executable,
+            &executable.path,
             results,
             &self.place.path().join(workload::DOCUMENTS),
         )

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::failure::{Failure, because};
 
+use super::executable::{self, Watched};
 use super::server::{run_briefly, tail};
 
 /// What every server's file name starts with.
@@ -43,6 +44,8 @@ struct Description {
     flavours: Vec<Flavour>,
     #[serde(default)]
     unavailable: Option<String>,
+    #[serde(default)]
+    build: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -108,6 +111,20 @@ pub struct Found {
     flavours: Vec<Flavour>,
 }
 
+impl Found {
+    /// Connections that it holds at once; descriptors are another limit.
+    pub fn connections_max(&self) -> u32 {
+        let most = self.model.connections_max.unwrap_or(u64::MAX);
+        u32::try_from(most).unwrap_or(u32::MAX)
+    }
+
+    /// Its file, to be looked at before each trial.
+    pub fn watched(self) -> Watched {
+        let sha256 = self.model.executable.map(|executable| executable.sha256);
+        Watched::new(self.executable, sha256.unwrap_or_default())
+    }
+}
+
 /// The directories searched: those of `list` (like PATH, separated by `:`), then the one that this
 /// executable is in, where `cargo build` puts the servers.
 pub fn directories(list: Option<&str>) -> Vec<PathBuf> {
@@ -146,8 +163,8 @@ pub fn describe(executable: &Path) -> Result<Found, String> {
 }
 
 /// The same of a flavour: with other flags a server may hold other numbers of connections.
-fn describe_flavour(executable: &Path, flags: &[String]) -> Result<Found, String> {
-    let mut command = std::process::Command::new(executable);
+fn describe_flavour(path: &Path, flags: &[String]) -> Result<Found, String> {
+    let mut command = std::process::Command::new(path);
     command.arg("--describe").args(flags).stdin(Stdio::null());
     let output = run_briefly(command, DESCRIBE_TIMEOUT)?;
     if output.code != Some(0) {
@@ -157,6 +174,8 @@ fn describe_flavour(executable: &Path, flags: &[String]) -> Result<Found, String
         .map_err(|error| format!("--describe is not one line of JSON: {error}"))?;
     let description: Description = serde_json::from_value(describe.clone())
         .map_err(|error| format!("--describe lacks something: {error}"))?;
+    let identity = executable::identify(path, description.build)
+        .map_err(|error| format!("it cannot be read: {error}"))?;
     let model = Model {
         label: description.name.clone(),
         name: description.name,
@@ -166,9 +185,10 @@ fn describe_flavour(executable: &Path, flags: &[String]) -> Result<Found, String
         connections_max: description.limits.connections_max,
         connections_max_reason: description.limits.connections_max_reason,
         describe,
+        executable: Some(identity),
     };
     let (unavailable, flavours) = (description.unavailable, description.flavours);
-    Ok(Found { executable: executable.to_owned(), model, unavailable, flavours })
+    Ok(Found { executable: path.to_owned(), model, unavailable, flavours })
 }
 
 /// Finds the servers asked for (`epoll`, `epoll+trigger=edge`), or all. Servers that cannot take

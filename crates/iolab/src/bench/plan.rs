@@ -103,10 +103,15 @@ pub fn workloads(
         Preset::Default | Preset::Thorough => !workload::ON_DEMAND.contains(&w.name.as_str()),
     };
     let named = |w: &Workload| names.contains(&w.name);
-    let all_own = names.is_empty();
-    let built_in = built_in.into_iter().filter(|w| if all_own { of_preset(w) } else { named(w) });
-    let own = own.into_iter().filter(|w| all_own || named(w));
-    Ok(built_in.chain(own).collect())
+    let none_named = names.is_empty();
+    // Who gives a file wants that one measured; others join it by name.
+    let all = |w: &Workload| own.is_empty() && of_preset(w);
+    let built_in = built_in
+        .into_iter()
+        .filter(|w| if none_named { all(w) } else { named(w) })
+        .collect::<Vec<_>>();
+    let own = own.into_iter().filter(|w| none_named || named(w));
+    Ok(built_in.into_iter().chain(own).collect())
 }
 
 /// The cells that cannot be measured, known from what the servers say about themselves and from the
@@ -528,7 +533,8 @@ mod tests {
         assert_eq!(chosen(&[], &["tls-resume"]).unwrap(), ["tls-resume"]);
         let default = workloads(Preset::Default, Vec::new(), &[]).unwrap();
         assert!(default.iter().all(|w| !workload::ON_DEMAND.contains(&w.name.as_str())));
-        assert_eq!(chosen(&[own("mine")], &[]).unwrap().len(), workload::QUICK.len() + 1);
+        assert_eq!(chosen(&[own("mine")], &[]).unwrap(), ["mine"]);
+        assert_eq!(chosen(&[own("mine")], &["echo-64", "mine"]).unwrap(), ["echo-64", "mine"]);
         assert_eq!(chosen(&[own("mine"), own("other")], &["mine"]).unwrap(), ["mine"]);
         let clash = |names: [&str; 2]| chosen(&names.map(own), &[]).unwrap_err().0;
         assert!(clash(["mine", "echo-64"]).contains("a workload echo-64 of its own"));

@@ -195,7 +195,7 @@ fn difference(start: &Threads, end: &Threads) -> ServerSample {
 }
 
 /// Busy and stolen time of all cores since boot, in seconds.
-fn machine() -> Option<MachineSample> {
+pub fn machine() -> Option<MachineSample> {
     parse_machine(&fs::read_to_string("/proc/stat").ok()?)
 }
 

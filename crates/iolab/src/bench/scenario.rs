@@ -9,6 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::failure::{Failure, because};
+use crate::text;
 
 use super::engine;
 use super::workload::{
@@ -91,6 +92,34 @@ impl Protocol {
             Protocol::WebSocket => Some(WS_ECHO),
         }
     }
+}
+
+/// The keys of a scenario file, in the words of the result file that they become.
+pub fn keys_help() -> String {
+    let schema = record::schema();
+    let of_workload = &schema["$defs"]["Workload"]["properties"];
+    let mut help =
+        String::from("Keys of a scenario file (description and protocol must be there):\n");
+    for key in keys() {
+        let told = of_workload[&key]["description"].as_str().unwrap_or_default();
+        let told = told.replace(['`', '\n'], " ").replace(" None  =", " left out =");
+        // One word as wide as the column, so that the first line is broken like the others.
+        let line = text::wrap(&format!("{key:~<KEY_COLUMNS$} {told}"), KEY_COLUMNS + 3);
+        help += &format!("  {}\n", line.replace('~', " "));
+    }
+    help
+}
+
+/// Width of the column of keys: the longest is `idle_sample_connections`.
+const KEY_COLUMNS: usize = 23;
+
+/// The names of the fields of [`Scenario`], as its own reader lists them.
+fn keys() -> Vec<String> {
+    let refused = toml::from_str::<Scenario>("no-such-key = 1").err();
+    let message = refused.map(|error| error.message().to_owned()).unwrap_or_default();
+    // "unknown field `no-such-key`, expected one of `description`, `protocol`, ..."
+    let quoted = message.split('`').skip(1).step_by(2).skip(1);
+    quoted.map(str::to_owned).collect()
 }
 
 /// Reads a user's scenario file.
@@ -384,6 +413,32 @@ mod tests {
 
     fn good(text: &str) -> Workload {
         parse("mine", "mine.toml", text).unwrap()
+    }
+
+    /// Each key is explained, and each but the name, which is the file's, can be set.
+    #[test]
+    fn the_help_names_every_key() {
+        let schema = record::schema();
+        let of_workload = schema["$defs"]["Workload"]["properties"].as_object().unwrap();
+        let mut known = keys();
+        known.sort();
+        let mut fields: Vec<_> = of_workload.keys().filter(|key| *key != "name").cloned().collect();
+        fields.sort();
+        assert_eq!(known, fields);
+        let help = keys_help();
+        for key in known {
+            let line = help.lines().find(|line| line.trim_start().starts_with(&key)).unwrap();
+            assert!(line.split_whitespace().count() > 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_gets_one_sentence_with_all_that_are_known() {
+        let text = "description = \"x\"\nprotocol = \"http\"\nconections = 5\n";
+        let told = parse("mine", "mine.toml", text).unwrap_err().0;
+        assert!(told.starts_with("mine.toml, line 3: unknown field `conections`"), "{told}");
+        assert!(keys().iter().all(|key| told.contains(&format!("`{key}`"))), "{told}");
+        assert_eq!(told.lines().count(), 1);
     }
 
     #[test]

@@ -30,12 +30,14 @@ use super::sample;
 /// root take milliseconds; a loaded machine is allowed for.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time from SIGTERM to the end: the drain timeout that trials ask for (2 s), and room.
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time from SIGTERM to the end: the drain timeout that trials ask for (2 s), and room for a loaded
+/// machine.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time for the end of a pipe after the end of its process. It is there at once, unless a process
-/// that was left behind holds the pipe; what that one says is not waited for.
-const PIPE_TIMEOUT: Duration = Duration::from_millis(100);
+/// that was left behind holds the pipe; what that one says is not waited for. A thread reads it,
+/// which on a loaded machine may wait for a core.
+const PIPE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Most bytes kept of what a process says on stderr: enough for its reason.
 const STDERR_BYTES_MAX: u64 = 16 * 1024;

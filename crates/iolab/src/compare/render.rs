@@ -1,14 +1,15 @@
 //! A comparison, written for people or machines.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
 use super::{Arguments, Comparison, Format, Row, Side, wanted};
 use crate::export;
 use crate::failure::{Failure, because};
+use crate::grid;
 use crate::statistics::Interval;
 use crate::summary::Figure;
-use crate::text::{COLUMNS_MAX, figure, thousands, wrap};
+use crate::text::{columns, figure, thousands, wrap};
 
 /// The comparison in one of the formats that show it as a whole.
 pub fn rendered(comparison: &Comparison, format: Format) -> Result<String, Failure> {
@@ -44,12 +45,8 @@ fn people(comparison: &Comparison, markdown: bool) -> String {
 
 fn table(comparison: &Comparison, markdown: bool) -> String {
     let mut table = Table::new();
-    match markdown {
-        true => table.load_style(presets::ASCII_MARKDOWN),
-        false => table.load_style(presets::NOTHING),
-    };
-    if !markdown {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(COLUMNS_MAX as u16);
+    if markdown {
+        table.load_style(presets::ASCII_MARKDOWN);
     }
     table.set_header(["workload", "model", "figure", "A", "B", "B : A", "95 %", "floor", ""]);
     for row in &comparison.rows {
@@ -66,14 +63,12 @@ fn table(comparison: &Comparison, markdown: bool) -> String {
             row.change.name(row.figure).to_owned(),
         ]);
     }
+    if !markdown {
+        return grid::plain(&table, &[3, 4, 5, 6, 7], 1, columns());
+    }
     for index in 3..8 {
         if let Some(column) = table.column_mut(index) {
             column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    if !markdown {
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 1));
         }
     }
     table.to_string().lines().map(|line| line.trim_end().to_owned() + "\n").collect()

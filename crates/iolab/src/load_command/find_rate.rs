@@ -14,7 +14,8 @@ use super::arguments::{Budget, LoadArguments};
 use super::live::{Display, INTERRUPTED};
 use super::search::{Found, Halt, SEARCH_LIMIT, Verdict, check_time, search};
 use super::{table, tell};
-use crate::text::{figure, thousands};
+use crate::grid;
+use crate::text::{self, figure, thousands};
 
 /// Samples beyond a percentile that make it a figure of its own (the generator's own rule), with a
 /// fifth more for the chance in Poisson arrivals.
@@ -225,6 +226,7 @@ fn rows(probes: &[Probe], budget: Budget, url: &str) -> String {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
+    grid::fit(&mut table, text::columns());
     format!("{url}\n{table}")
 }
 

@@ -1,16 +1,16 @@
 //! The outcome of a run for people.
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
 use record::{Arrivals, Latency, LoadOutcome, OpenLoop, ServerSample, TlsOutcome};
 
 use super::shortfall::{late, little};
-use crate::text::{COLUMNS_MAX, figure, thousands};
+use crate::grid;
+use crate::text::{columns, figure, thousands};
 
 /// An empty table in the house's style.
 pub(super) fn empty() -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
-    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(COLUMNS_MAX as u16);
     if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
         table.force_no_tty();
     }
@@ -55,6 +55,7 @@ pub(super) fn outcome(outcome: &LoadOutcome, server: Option<&ServerSample>) -> S
     if let Some(column) = table.column_mut(0) {
         column.set_cell_alignment(CellAlignment::Left);
     }
+    grid::fit(&mut table, columns());
     let mut text = table.to_string();
     text.push_str(note(outcome));
     text
@@ -335,6 +336,7 @@ fn note(outcome: &LoadOutcome) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::COLUMNS_MAX;
 
     fn long() -> LoadOutcome {
         LoadOutcome {

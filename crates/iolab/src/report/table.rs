@@ -5,13 +5,14 @@
 
 pub mod protocols;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, Table, presets};
 use record::{Preset, Results};
 
 use crate::doubt::Doubt;
+use crate::grid;
 use crate::statistics::{Estimate, Verdict};
 use crate::summary::{Cell, Cost, Figures, Memory, Noise, OpenFigures, Summary, WorkloadSummary};
-use crate::text::{COLUMNS_MAX, figure, thousands, wrap};
+use crate::text::{columns, figure, thousands, wrap};
 
 /// What the columns mean: printed once under the tables.
 pub const LEGEND: &str = "rank: places that the rounds leave open (2-4 is a tie), by req/s, by \
@@ -471,11 +472,8 @@ fn sorted(workload: &WorkloadSummary) -> Vec<&Cell> {
 fn new_table(style: Style) -> Table {
     let mut table = Table::new();
     match style {
-        Style::Terminal => {
-            table.load_style(presets::NOTHING);
-            table.set_content_arrangement(ContentArrangement::Dynamic);
-            table.set_width(COLUMNS_MAX as u16);
-        }
+        // Drawn by `grid`, as wide as the terminal.
+        Style::Terminal => {}
         Style::Markdown => {
             table.load_style(presets::ASCII_MARKDOWN);
         }
@@ -485,14 +483,14 @@ fn new_table(style: Style) -> Table {
 
 /// Right-aligns the columns of figures, and takes blanks off the ends of lines.
 fn finish(mut table: Table, figures: &[usize], style: Style) -> String {
+    if style == Style::Terminal {
+        let named = |row: &comfy_table::Row| row.cell_iter().position(|c| c.content() == "model");
+        let key = table.header().and_then(named).unwrap_or(0);
+        return grid::plain(&table, figures, key, columns());
+    }
     for index in figures {
         if let Some(column) = table.column_mut(*index) {
             column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    if style == Style::Terminal {
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 1));
         }
     }
     table.to_string().lines().map(|line| line.trim_end().to_owned() + "\n").collect()
@@ -586,6 +584,7 @@ mod tests {
     use super::*;
     use crate::fixture;
     use crate::summary::summarise;
+    use crate::text::COLUMNS_MAX;
 
     #[test]
     fn no_line_is_wider_than_a_terminal() {

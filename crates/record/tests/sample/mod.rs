@@ -1,9 +1,9 @@
 //! A result file with something in every field, for the tests.
 
 use record::{
-    Arrivals, Calls, Environment, FanOut, Gauge, IdleSample, LoadOutcome, Measured, Model, Outcome,
-    Preset, Results, Role, SCHEMA_VERSION, ServerExit, ServerSample, Settings, Skip, Slot,
-    TlsOutcome, Trial, Workload,
+    Arrivals, Calls, Environment, Executable, FanOut, Gauge, IdleSample, LoadOutcome, Measured,
+    Model, Outcome, Preset, Results, Role, SCHEMA_VERSION, ServerExit, ServerSample, Settings,
+    Skip, Slot, TlsOutcome, Trial, Workload,
 };
 use serde_json::json;
 
@@ -99,6 +99,11 @@ pub fn results() -> Results {
             connections_max: None,
             connections_max_reason: None,
             describe: json!({ "name": "epoll", "anything": [1, 2.5, null] }),
+            executable: Some(Executable {
+                sha256: "ba7816bf".into(),
+                bytes: 3,
+                build: Some("release".into()),
+            }),
         }],
         reference: "epoll".into(),
         floor: None,

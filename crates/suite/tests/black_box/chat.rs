@@ -174,7 +174,7 @@ pub fn slow_member_is_dropped(variant: &Variant) -> Outcome {
         // No longer than it takes to read what is in the buffers.
         let is_over = |frame: &suite::Frame| close_code(frame).is_some();
         loop {
-            let frame = slow.frame();
+            let frame = slow.frame_behind_pings();
             if is_over(&frame) {
                 assert_eq!(close_code(&frame), Some(1013));
                 break;

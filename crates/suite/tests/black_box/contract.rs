@@ -95,6 +95,7 @@ pub fn describe_is_one_line_of_json(variant: &Variant) {
     assert!(said["limits"]["connections_max"].as_u64() > Some(0));
     assert!(said["limits"]["connections_max_reason"].is_string());
     assert!(said["unavailable"].is_null());
+    assert!(["release", "debug"].contains(&said["build"].as_str().unwrap_or_default()), "build");
     for flavour in said["flavours"].as_array().expect("flavours") {
         let default = flavour["default"].as_str().expect("a flavour's default is a string");
         assert!(flavour["flag"].is_string() && flavour["help"].is_string(), "{flavour}");

@@ -82,6 +82,20 @@ pub fn body_timeout(variant: &Variant) {
     assert_eq!(counters["connections_ended"]["request_timeout"], 2, "{counters}");
 }
 
+/// A connection whose request was in time, and how many before it were closed because this process
+/// was not given a core within the idle time.
+#[track_caller]
+fn asked_in_time(server: &Server, target: &str) -> (Client, u64) {
+    let mut late = 0;
+    loop {
+        let mut client = server.connect();
+        if client.stream().write_all(&get(target)).is_ok() && !client.next_is_end() {
+            return (client, late);
+        }
+        late += 1;
+    }
+}
+
 pub fn idle_timeout(variant: &Variant) {
     let server = Server::start(variant, &["--idle-timeout", SOON_FLAG]);
     let begun = Instant::now();
@@ -89,20 +103,21 @@ pub fn idle_timeout(variant: &Variant) {
     client.expect_end();
     assert!(begun.elapsed() >= SOON, "a silent newcomer: {:?}", begun.elapsed());
     drop(client);
-    let mut client = server.connect();
     let begun = Instant::now();
-    client.send(&get("/"));
+    let (mut client, late) = asked_in_time(&server, "/");
     assert_eq!(client.reply().status, 200);
     client.expect_end();
     assert!(begun.elapsed() >= SOON, "between requests: {:?}", begun.elapsed());
     drop(client);
     // Whoever waits for a reply is not idle.
-    let mut client = server.connect();
-    client.send(&get("/delay/600"));
+    let (mut client, later) = asked_in_time(&server, "/delay/600");
     assert_eq!(client.reply().status, 200);
     drop(client);
     let counters = server.stop();
-    assert_eq!(counters["connections_ended"]["idle_timeout"], 2, "{counters}");
+    let ended = counters["connections_ended"]["idle_timeout"].as_u64().unwrap_or(0);
+    // The last one may be closed for the same reason before the case drops it.
+    let expected = 2 + late + later;
+    assert!((expected..=expected + 1).contains(&ended), "{counters}");
 }
 
 pub fn write_timeout(variant: &Variant) {

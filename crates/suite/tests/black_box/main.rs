@@ -19,6 +19,7 @@ mod http2;
 mod in_time;
 mod limits;
 mod requests;
+mod soak;
 mod stop;
 mod tls;
 mod unanswered;
@@ -172,6 +173,7 @@ fn contract_cases() -> Vec<Case> {
         curl::post_and_upload,
         curl::http_1_0,
         curl::ranges,
+        soak::both_sides_count_alike,
     ];
     cases.extend(cases![Flavours:
         contract::last_line_counts,
@@ -310,6 +312,11 @@ fn http2_cases() -> Vec<Case> {
 
 fn trials(variants: &[Variant]) -> Vec<Trial> {
     let mut trials = Vec::new();
+    let covered = || {
+        http2::h2spec::is_covered();
+        Ok(())
+    };
+    trials.push(Trial::test("http2::h2spec_is_covered", covered));
     for variant in variants {
         for case in table() {
             if case.scope == Scope::Model && !variant.flags.is_empty() {

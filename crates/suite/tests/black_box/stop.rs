@@ -83,8 +83,12 @@ pub fn download_in_flight_is_finished(variant: &Variant) {
 }
 
 pub fn newcomers_are_turned_away(variant: &Variant) {
-    let server = Server::start(variant, &NEVER);
-    let mut client = in_flight(&server, "/delay/1500");
+    let server = Server::start(variant, &["--body-timeout", "300s", NEVER[0], NEVER[1]]);
+    // In flight until the client itself sends the rest, however long the refusal takes.
+    let mut client = server.connect();
+    client.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
+    let head = client.head();
+    assert_eq!(head.status, 200);
     server.signal(Signal::SIGTERM);
     if variant.model.one_at_a_time() {
         // Whoever comes meanwhile is in the same queue as those who came before, and is served.
@@ -95,8 +99,8 @@ pub fn newcomers_are_turned_away(variant: &Variant) {
         return;
     }
     until("a connection is refused", || TcpStream::connect(server.address).is_err());
-    assert!(client.is_silent(), "the server was gone before it refused");
-    assert_eq!(client.reply().status, 200);
+    client.send(b"67890");
+    assert_eq!(client.body(&head), b"1234567890", "the server was gone before it refused");
     drop(client);
     server.wait().counters();
 }
@@ -146,7 +150,9 @@ pub fn second_signal_cuts(variant: &Variant) {
     server.signal(Signal::SIGTERM);
     // The connection ends with the process, and the last line says that it was open until then.
     let counters = server.wait().counters();
-    assert_eq!(counters["connections_open"], 1, "{counters}");
+    // Those that asked whether it still accepts may be among the open ones: they have left, and a
+    // thread that has not run yet has not seen it.
+    assert!(counters["connections_open"].as_u64() >= Some(1), "{counters}");
     client.read_until_cut();
 }
 

@@ -265,7 +265,7 @@ impl Player {
         for slice in &slices[..filled] {
             written.extend_from_slice(&slice[..slice.len().min(most - written.len())]);
         }
-        if self.sent % 2 == 0 {
+        if self.sent.is_multiple_of(2) {
             // The same bytes as counted handles.
             let handles: Vec<Bytes> = self.conn.chunks().take(SLICES_MAX).collect();
             let joined = handles.concat();

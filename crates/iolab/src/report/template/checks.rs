@@ -98,6 +98,7 @@ fn verdict(verdict: &Verdict) -> String {
         Verdict::Holds => "holds".to_owned(),
         Verdict::Fails => "**fails**".to_owned(),
         Verdict::Skipped(why) => format!("skipped: {why}"),
+        Verdict::CannotTell(why) => why.clone(),
     }
 }
 

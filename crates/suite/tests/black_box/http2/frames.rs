@@ -161,6 +161,19 @@ pub const ROWS: &[OpenRow] = &[
         c.send([Frame::new(PRIORITY, 0, stream, [0; 4])]);
         c.stream_error(stream, &[FRAME_SIZE_ERROR]);
     }),
+    ("6.3 PRIORITY of every weight and kind is no error", |c| {
+        let stream = blocked(c);
+        let (of_another, exclusive) = (7_u32.to_be_bytes(), (1 << 31 | 7_u32).to_be_bytes());
+        for parent in [[0; 4], of_another, exclusive] {
+            // The weight is one more than what stands there: 1, 16, 256.
+            for weight in [0, 15, 255] {
+                let payload = [&parent[..], &[weight]].concat();
+                c.send([Frame::new(PRIORITY, 0, stream, payload)]);
+            }
+        }
+        c.grant(stream, 100);
+        assert_eq!(c.reply(stream).body.len(), 100);
+    }),
     ("6.3 PRIORITY on an idle stream changes nothing", |c| {
         c.send([Frame::priority(7, 5), Frame::priority(5, 0)]);
         let stream = c.get("/");
@@ -265,6 +278,10 @@ pub const ROWS: &[OpenRow] = &[
     }),
     ("6.10 DATA instead of CONTINUATION", |c| {
         c.send([begun(1).with_flags(0), Frame::data(1, *b"data", true)]);
+        c.connection_error(&[PROTOCOL_ERROR]);
+    }),
+    ("6.10 DATA behind a CONTINUATION that does not end the block", |c| {
+        c.send([begun(1).with_flags(0), rest(1).with_flags(0), Frame::data(1, *b"data", true)]);
         c.connection_error(&[PROTOCOL_ERROR]);
     }),
     ("6.10 CONTINUATION behind DATA", |c| {

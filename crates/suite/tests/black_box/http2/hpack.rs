@@ -69,6 +69,22 @@ pub const ROWS: &[OpenRow] = &[
         let third = c.open_stream(&[&PLAIN[..2], &path, &indexed(62), &indexed(64)].concat(), true);
         assert_eq!(c.reply(third).body.len(), 77);
     }),
+    ("7541 6.2 every form of a literal", |c| {
+        // With incremental indexing, without indexing, never indexed: pattern, bits of an index.
+        for (pattern, bits) in [(0x40, 6), (0x00, 4), (0x10, 4)] {
+            // user-agent is 58 in the static table; a new name is index 0 and a string.
+            let known = integer(pattern, bits, 58);
+            let new = [integer(pattern, bits, 0), string("x-new")].concat();
+            let coded = [integer(pattern, bits, 0), huffman(&CODED)].concat();
+            for name in [known, new, coded] {
+                for value in [string("plain"), huffman(&CODED)] {
+                    let block = [request("GET", "/"), name.clone(), value].concat();
+                    let stream = c.open_stream(&block, true);
+                    c.is_greeted(stream);
+                }
+            }
+        }
+    }),
     ("7541 6.2.3 a literal never indexed", |c| {
         let secret = [vec![0x10], string("authorization"), string("none")].concat();
         let stream = c.open_stream(&[request("GET", "/"), secret].concat(), true);

@@ -7,6 +7,7 @@
 
 mod connect;
 mod frames;
+pub mod h2spec;
 mod hpack;
 mod messages;
 mod requests;

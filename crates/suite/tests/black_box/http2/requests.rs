@@ -141,17 +141,17 @@ pub const ROWS: &[OpenRow] = &[
         assert!(c.reply(stream).body == pattern(0, LEN));
     }),
     ("requests: a slow stream does not hold back its siblings", |c| {
-        let slow = c.get("/delay/20000");
+        let slow = c.get("/delay/60000");
         for _ in 0..10 {
             c.still_serves();
         }
-        let (later, sooner) = (c.get("/delay/19000"), c.get("/delay/50"));
+        let (later, sooner) = (c.get("/delay/59000"), c.get("/delay/50"));
         let bytes = c.get("/bytes/100000");
         let file = c.get("/files/data.txt");
         assert!(c.reply(bytes).body == pattern(0, 100_000));
         assert!(c.reply(file).body == pattern(0, 200_000));
         assert_eq!(c.reply(sooner).body, b"waited for 50 ms\n");
-        assert!(!c.streams[&slow].ended && !c.streams[&later].ended, "a delay of 20 s is over");
+        assert!(!c.streams[&slow].ended && !c.streams[&later].ended, "a delay of 60 s is over");
         c.send([Frame::rst_stream(slow, CANCEL), Frame::rst_stream(later, CANCEL)]);
         c.still_serves();
     }),

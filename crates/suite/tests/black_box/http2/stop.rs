@@ -40,8 +40,8 @@ pub fn open_streams_are_finished(variant: &Variant) {
     c.barrier();
     server.signal(Signal::SIGTERM);
     c.until("GOAWAY", |c| c.goaway.is_some());
-    assert!(!c.streams[&delayed].ended, "GOAWAY waits for the streams");
-    // Uploads go on too: the stream was accepted.
+    // GOAWAY does not wait for the streams: this one is open until its client has sent all, which
+    // it still may, because the stream was accepted.
     c.send_body(upload, &pattern(0, 100_000), 10_000);
     assert!(c.reply(large).body == pattern(0, LEN), "the body was cut or changed");
     assert!(c.reply(upload).body == pattern(0, 100_000), "the upload was cut or changed");
