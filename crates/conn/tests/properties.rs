@@ -332,3 +332,24 @@ fn content_lengths(mut replies: &[u8]) -> Vec<usize> {
     }
     lengths
 }
+
+/// A read may hold thousands of pipelined requests. They are answered in parts, so that the driver
+/// can serve others between two of them; and each part that has left brings the next.
+#[test]
+fn a_long_pipeline_is_answered_in_parts() {
+    const REQUESTS: usize = 1_000;
+    const REPLIES_MAX: usize = 32;
+    let world = World::new(Protocol::Http, Limits::default(), &[]);
+    let now = world.started;
+    let mut conn = world.conn(now);
+    conn.receive(&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(REQUESTS), now);
+    let (mut replies, mut parts) = (0, 0);
+    while conn.wants().is_some_and(|wants| wants.write) {
+        let output: Vec<u8> = conn.chunks().flat_map(|chunk| chunk.to_vec()).collect();
+        let part = output.windows(15).filter(|bytes| *bytes == b"HTTP/1.1 200 OK").count();
+        assert!(part <= REPLIES_MAX, "{part} replies in one part");
+        (replies, parts) = (replies + part, parts + 1);
+        conn.sent(output.len(), now);
+    }
+    assert_eq!((replies, parts), (REQUESTS, REQUESTS.div_ceil(REPLIES_MAX)));
+}

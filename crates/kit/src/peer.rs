@@ -12,8 +12,9 @@ use crate::timers::Armed;
 use crate::{Files, SLICES_MAX, Worker, sys, unread};
 
 /// Steps (a read, a write, a file read) that one connection may take before others have their turn.
-/// A request costs two, so a peer that floods gets four requests' worth of reads per turn.
-const STEPS_PER_TURN_MAX: usize = 8;
+/// A request costs two, a reply from a file three. A peer that floods keeps its turn for as long as
+/// one full read and a few writes take.
+pub const STEPS_PER_TURN_MAX: usize = 4;
 
 /// What a wait primitive said about a socket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

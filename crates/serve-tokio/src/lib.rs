@@ -20,12 +20,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use conn::{Address, Conn, Doorbell, FileRead, Wants};
+use conn::{Address, Conn, Doorbell, Wants};
 use kit::{
     AcceptError, Accepted, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Values,
     Worker, Workers,
 };
-use runtime::{runtime, start_reader, stop_signal};
+use runtime::{read_file, runtime, start_reader, stop_signal};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
@@ -141,7 +141,7 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
     let bell = Arc::new(Bell::default());
     let mut conn = worker.conn(Address::new(Arc::clone(&bell) as Arc<dyn Doorbell>, 0), now);
     let mut alarm = Alarm::new(now);
-    let mut draining = false;
+    let (mut draining, mut steps) = (false, 0);
     // ANCHOR: wait
     loop {
         // Asked at every turn, like the clock: a socket that is always ready starves the branches
@@ -171,11 +171,18 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
             alarm.set(wants.deadline);
             tokio::select! {
                 biased;
-                result = step(&mut stream, &mut conn, wants) => if result.is_err() { conn.abort() },
+                moved = step(&mut stream, &mut conn, wants, &mut steps) => {
+                    moved.unwrap_or_else(|_| conn.abort());
+                }
                 () = alarm.wait() => {}
                 () = bell.notify.notified() => {}
                 _ = stop.changed() => {}
             }
+        }
+        // The runtime's own bound counts calls; one call may bring many requests.
+        if steps >= kit::STEPS_PER_TURN_MAX {
+            steps = 0;
+            tokio::task::yield_now().await;
         }
         now = Instant::now();
     }
@@ -197,15 +204,28 @@ fn late(stream: &TcpStream, conn: &mut Conn, now: Instant) {
     conn.timeout(now);
 }
 
-/// Waits until bytes can move in a direction that is wanted, and moves some.
-async fn step(stream: &mut TcpStream, conn: &mut Conn, wants: Wants) -> io::Result<()> {
+/// Waits until bytes can move in a direction that is wanted, and moves some. `steps` counts those
+/// that did not have to wait.
+async fn step(
+    stream: &mut TcpStream,
+    conn: &mut Conn,
+    wants: Wants,
+    steps: &mut usize,
+) -> io::Result<()> {
     std::future::poll_fn(|cx| {
+        *steps += 1;
         if wants.write
             && let Poll::Ready(result) = write(Pin::new(stream), cx, conn)
         {
             return Poll::Ready(result);
         }
-        if wants.read { read(Pin::new(stream), cx, conn) } else { Poll::Pending }
+        if wants.read
+            && let Poll::Ready(result) = read(Pin::new(stream), cx, conn)
+        {
+            return Poll::Ready(result);
+        }
+        *steps = 0;
+        Poll::Pending
     })
     .await
 }
@@ -228,10 +248,4 @@ fn write(stream: Pin<&mut TcpStream>, cx: &mut Context, conn: &mut Conn) -> Poll
         many => stream.poll_write_vectored(cx, many),
     };
     sent.map_ok(|n| conn.sent(n, Instant::now()))
-}
-
-/// A read on one of the runtime's blocking threads.
-async fn read_file(worker: &Arc<Worker>, part: FileRead) -> io::Result<bytes::Bytes> {
-    let worker = Arc::clone(worker);
-    tokio::task::spawn_blocking(move || worker.files.read(&part)).await?
 }

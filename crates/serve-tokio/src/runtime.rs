@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use conn::FileRead;
 use kit::{Stop, Worker};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
@@ -42,4 +43,10 @@ pub(crate) fn stop_signal(stop: &Arc<Stop>) -> io::Result<oneshot::Receiver<()>>
         let _ = signal.send(());
     })?;
     Ok(stopped)
+}
+
+/// A read on one of the runtime's blocking threads.
+pub(crate) async fn read_file(worker: &Arc<Worker>, part: FileRead) -> io::Result<bytes::Bytes> {
+    let worker = Arc::clone(worker);
+    tokio::task::spawn_blocking(move || worker.files.read(&part)).await?
 }

@@ -42,6 +42,8 @@ pub(crate) fn put_refusal(
 pub(crate) struct Http1 {
     exchange: Option<Exchange>,
     requests: u64,
+    /// Requests begun since all output was last with the kernel.
+    unsent: u32,
     /// Something has come that is HTTP/1.1's: it cannot become HTTP/2 any more.
     settled: bool,
     /// Bytes of the empty lines before the next request.
@@ -51,6 +53,11 @@ pub(crate) struct Http1 {
 /// Most bytes of empty lines before a request: RFC 9112 section 2.2 has at least one line skipped.
 /// Lines without end would be input that never becomes a request.
 const EMPTY_BYTES_MAX: usize = 16 * b"\r\n".len();
+
+/// Pipelined requests that are begun before their replies are written. A read may hold thousands,
+/// and other connections of the loop wait until all that were begun are answered. Twice the
+/// pipeline that the suite's own workload has, so that a client that pipelines pays no more writes.
+const REQUESTS_PER_WRITE_MAX: u32 = 32;
 
 /// One request and its reply.
 #[derive(Debug)]
@@ -91,6 +98,11 @@ impl Http1 {
             if cx.output.len() >= cx.service.limits.output_high_water_bytes {
                 // The peer cannot be late with a body that we do not read.
                 cx.deadlines.clear(Deadline::Body);
+                return Progress { used, then: None };
+            }
+            if cx.output.is_empty() {
+                self.unsent = 0;
+            } else if self.unsent >= REQUESTS_PER_WRITE_MAX && self.exchange.is_none() {
                 return Progress { used, then: None };
             }
             let step = match &self.exchange {
@@ -200,6 +212,7 @@ impl Http1 {
             Framing::Chunked => Body::chunked(),
         };
         self.requests += 1;
+        self.unsent += 1;
         let last = limits.keepalive_requests_max;
         let retire =
             cx.draining && body.reaches_over(behind) || (last != 0 && self.requests >= last);
