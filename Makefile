@@ -1,5 +1,5 @@
 # Everything that outgrows three lines is a subcommand of iolab.
-.PHONY: build test conformance soak bench-all bench-quick bench-peers check-instrument report
+.PHONY: build test fuzz conformance soak bench-all bench-quick bench-peers check-instrument report
 
 build:
 	cargo build --release --workspace
@@ -7,6 +7,11 @@ build:
 test:
 	cargo build --workspace --locked
 	cargo test --workspace --locked
+
+# Cases for whole connections, for an hour; other ones with SEED=2. A case that fails is cut down and kept.
+SECONDS = 3600
+fuzz:
+	FUZZ_SECONDS=$(SECONDS) FUZZ_SEED=$(or $(SEED),1) cargo test --profile fuzz --locked -p conn --test fuzz -- --nocapture
 
 # Suites and clients that others wrote, against every server: Autobahn, nghttp, h2load, curl, chromium. MODELS="epoll uring"
 conformance: build

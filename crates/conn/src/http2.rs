@@ -10,7 +10,9 @@
 //! 3. What it writes has a limit, at which it stops reading too: so a peer that does not read slows
 //!    down its own requests, and the streams that it has open.
 
+mod fields;
 mod pipe;
+mod place;
 mod request;
 mod stream;
 mod tunnel;
@@ -26,10 +28,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use h2::server::{self, SendResponse};
-use h2::{Reason, RecvStream};
+use h2::{Reason, RecvStream, SendStream};
 use pipe::Pipe;
+use place::Place;
 use slab::Slab;
-use stream::{Sender, Stream, TURN_BYTES, Turn, send_whole};
+use stream::{Sender, Stream, TURN_BYTES, Turn, send_short};
 use tunnel::Tunnel;
 use wakes::Wakes;
 use writer::Writer;
@@ -66,12 +69,18 @@ pub(crate) struct Http2 {
     waker: Waker,
     /// Bytes of the preface that have come.
     preface: usize,
+    /// How far the frames behind it have come.
+    place: Place,
+    /// Streams whose trailers in this input are malformed.
+    malformed: Vec<u32>,
     /// Streams that are not over. Those that are answered at once never get here.
     streams: Slab<Stream>,
     /// Keys of those that can go on; each once.
     ready: VecDeque<usize>,
     /// Keys of those that want a part of a file, in turn.
     files: VecDeque<usize>,
+    /// Streams whose replies are with the library, and whose requests are not wanted to their ends.
+    unread: Vec<SendStream<Bytes>>,
     /// The part of a file that is asked for now.
     reading: Option<Reading>,
     /// What has come of it.
@@ -87,7 +96,7 @@ pub(crate) struct Http2 {
     busy: bool,
     /// The output was full: something may go on when it is not.
     blocked: bool,
-    /// When a peer that opens no window for what is ready to be sent is given up.
+    /// When a peer is given up for which the library keeps something that does not go on.
     stalled_until: Option<Instant>,
 }
 
@@ -125,9 +134,12 @@ impl Http2 {
             waker: wakes.connection_waker(),
             wakes,
             preface: 0,
+            place: Place::default(),
+            malformed: Vec::new(),
             streams: Slab::new(),
             ready: VecDeque::new(),
             files: VecDeque::new(),
+            unread: Vec::new(),
             reading: None,
             answer: None,
             requests: 0,
@@ -165,22 +177,29 @@ impl Http2 {
         self.leave_at_once(Reason::NO_ERROR, Outcome::IdleTimeout);
     }
 
+    /// A head was not complete in its time: GOAWAY, then the end.
+    pub(crate) fn head_late(&mut self) {
+        self.leave_at_once(Reason::NO_ERROR, Outcome::RequestTimeout);
+    }
+
     /// Works on `input` (all of it is taken) and on whatever else can go on: called after every
     /// event, with no input too.
     pub(crate) fn advance(&mut self, cx: &mut Context, input: &[u8]) -> Progress {
         let used = input.len();
+        let preface_left = PREFACE_LEN.saturating_sub(self.preface);
         if let Err(close) = self.check_preface(cx, input) {
             return Progress { used, then: Some(Then::Close(close)) };
         }
+        let frames = input.get(preface_left..).unwrap_or_default();
+        self.place.follow(frames, cx.service.limits.head_bytes_max);
+        self.reset_malformed();
         self.pipe.lend(input, cx.output);
-        let written = self.pipe.written();
         let requests = self.requests;
         self.leave_if_draining(cx);
         self.take_answer(cx);
         self.expire(cx);
         self.list_tunnels();
         let close = self.pump(cx).or_else(|| self.end_of_input(cx));
-        let moved = self.pipe.written() > written;
         self.blocked = !self.pipe.has_room();
         self.busy = self.is_busy();
         self.pipe.give_back(cx.output);
@@ -188,7 +207,7 @@ impl Http2 {
             return Progress { used, then: Some(Then::Close(close)) };
         }
         self.choose_file(cx.service);
-        self.set_deadlines(cx, moved, self.requests > requests);
+        self.set_deadlines(cx, !input.is_empty(), self.requests > requests);
         self.shrink();
         Progress { used, then: None }
     }
@@ -222,15 +241,27 @@ impl Http2 {
             if let Some(close) = self.poll_link(cx) {
                 self.link = Link::Over;
                 self.streams.clear();
+                self.unread.clear();
                 return Some(close);
             }
+            self.reset_unread();
             let (streams, ready) = (&mut self.streams, &mut self.ready);
             self.wakes.take_streams(|key| list(streams, ready, key));
             self.take_turns(cx);
-            let can_go_on = !self.ready.is_empty() && self.pipe.has_room();
+            let goes_on = !self.ready.is_empty() || !self.unread.is_empty();
+            let can_go_on = goes_on && self.pipe.has_room();
             if !self.wakes.take_connection() && !can_go_on {
                 return None;
             }
+        }
+    }
+
+    /// What their replies had to send is out, because the library was polled and there is room
+    /// still: now the rest of their requests is refused. The other order, or to let the library do
+    /// it, would cut the replies or lose count.
+    fn reset_unread(&mut self) {
+        if self.pipe.has_room() {
+            self.unread.drain(..).for_each(|mut stream| stream.send_reset(Reason::NO_ERROR));
         }
     }
 
@@ -276,6 +307,20 @@ impl Http2 {
         close(self.ending.unwrap_or(Outcome::Rejected))
     }
 
+    /// Streams whose trailers the library would take are reset before it reads them. Those that it
+    /// has not shown yet are reset by [`Http2::accept`].
+    fn reset_malformed(&mut self) {
+        self.malformed = self.place.take_malformed();
+        let malformed = &self.malformed;
+        self.streams.retain(|_, stream| {
+            let resets = malformed.iter().any(|&id| stream.reads_from(id));
+            if resets {
+                stream.reset(Reason::PROTOCOL_ERROR);
+            }
+            !resets
+        });
+    }
+
     /// A request: chooses its reply, and begins it.
     fn accept(
         &mut self,
@@ -285,6 +330,10 @@ impl Http2 {
     ) {
         self.count_request(cx.service);
         let (parts, body) = request.into_parts();
+        if self.malformed.contains(&body.stream_id().as_u32()) {
+            respond.send_reset(Reason::PROTOCOL_ERROR);
+            return;
+        }
         let ended = body.is_end_stream();
         if parts.method == http::Method::CONNECT {
             return self.connect(cx, &parts, body, respond);
@@ -295,10 +344,7 @@ impl Http2 {
             Err(refusal) => {
                 let head_only = parts.method == http::Method::HEAD;
                 routes::put_refusal(&mut out, refusal.0, refusal.1, head_only);
-                // An error means that the peer has reset the stream: then nobody is to be told.
-                // The rest of the body is refused by dropping it.
-                let _ = send_whole(&mut respond, out);
-                return;
+                return self.refuse(respond, out, ended);
             }
         };
         let reply = routes::route(cx.service, cx.now, &head.request, &mut out);
@@ -310,7 +356,7 @@ impl Http2 {
         }
         // A body that waits for 100 (Continue) does not come if nobody says so.
         let body = (!ended && (wanted || !head.expect_continue)).then_some(body);
-        self.begin(cx, respond, out, reply, body);
+        self.begin(cx, respond, out, reply, body, ended);
     }
 
     /// A WebSocket is asked for (RFC 8441 section 4).
@@ -326,18 +372,28 @@ impl Http2 {
             Ok(route) => route,
             Err(refusal) => {
                 routes::put_refusal(&mut out, refusal.0, refusal.1, false);
-                // An error means that the peer has reset the stream: then nobody is to be told.
-                let _ = send_whole(&mut respond, out);
-                return;
+                return self.refuse(respond, out, body.is_end_stream());
             }
         };
         routes::Writer::begin(&mut out, "200 OK");
         if let Ok(stream) = respond.send_response(out.head, false) {
             let tunnel = Tunnel::open(route, cx);
-            let key = self.insert(Sender::Body(stream), Reply::Complete, Some(body));
+            let key = self.insert(Sender::Body(stream), Reply::Complete, Some(body), false);
             self.streams[key].become_tunnel(tunnel);
             self.tunnels = true;
         }
+    }
+
+    /// A refusal. The rest of the request's body is dropped.
+    fn refuse(&mut self, mut respond: SendResponse<Bytes>, out: Writer, ended: bool) {
+        // An error means that the peer has reset the stream: then nobody is to be told.
+        let Ok((stream, rest)) = send_short(&mut respond, out) else { return };
+        if rest.is_empty() && ended {
+            return;
+        }
+        let key = self.insert(Sender::Body(stream), Reply::Complete, None, ended);
+        self.streams[key].is_refused();
+        self.streams[key].go_on_with(rest);
     }
 
     /// Sends what there is of the reply; what is left becomes a stream of ours.
@@ -348,14 +404,19 @@ impl Http2 {
         out: Writer,
         mut reply: Reply,
         body: Option<RecvStream>,
+        ended: bool,
     ) {
+        let mut rest = Bytes::new();
         let sender = match &mut reply {
-            Reply::Complete => match send_whole(&mut respond, out) {
-                Ok(()) if body.is_none() => {
+            Reply::Complete => match send_short(&mut respond, out) {
+                Ok((_, rest)) if rest.is_empty() && ended => {
                     cx.service.counters.request();
                     return;
                 }
-                Ok(()) => Sender::Ended,
+                Ok((stream, left)) => {
+                    rest = left;
+                    Sender::Body(stream)
+                }
                 Err(_) => return,
             },
             Reply::Pattern { .. } | Reply::File { .. } => {
@@ -364,20 +425,25 @@ impl Http2 {
                     Err(_) => return,
                 }
             }
-            Reply::Delayed { until, due, .. } => {
-                *due = *until <= cx.now;
-                Sender::Head(respond)
-            }
-            Reply::Echo { .. } => Sender::Head(respond),
+            Reply::Delayed { .. } | Reply::Echo { .. } => Sender::Head(respond),
         };
-        self.insert(sender, reply, body);
+        let key = self.insert(sender, reply, body, ended);
+        if reply == Reply::Complete {
+            self.streams[key].go_on_with(rest);
+        }
     }
 
-    fn insert(&mut self, sender: Sender, reply: Reply, body: Option<RecvStream>) -> usize {
+    fn insert(
+        &mut self,
+        sender: Sender,
+        reply: Reply,
+        body: Option<RecvStream>,
+        ended: bool,
+    ) -> usize {
         let entry = self.streams.vacant_entry();
         let key = entry.key();
         let waker = self.wakes.stream_waker(key);
-        entry.insert(Stream::new(self.requests, waker, sender, reply, body));
+        entry.insert(Stream::new(self.requests, waker, sender, reply, body, ended));
         list(&mut self.streams, &mut self.ready, key);
         key
     }
@@ -423,7 +489,8 @@ impl Http2 {
                 }
             }
             Turn::Over => {
-                self.streams.try_remove(key);
+                let stream = self.streams.try_remove(key);
+                self.unread.extend(stream.and_then(Stream::into_unread));
             }
         }
     }
@@ -490,8 +557,8 @@ impl Http2 {
         open || !self.streams.is_empty() || !self.pipe.is_read()
     }
 
-    /// `moved`: something was sent; `asked`: a request came.
-    fn set_deadlines(&mut self, cx: &mut Context, moved: bool, asked: bool) {
+    /// `heard`: something came; `asked`: a request came.
+    fn set_deadlines(&mut self, cx: &mut Context, heard: bool, asked: bool) {
         if self.busy || asked {
             cx.deadlines.clear(Deadline::Idle);
         }
@@ -499,22 +566,39 @@ impl Http2 {
         if idle && !cx.deadlines.is_set(Deadline::Idle) {
             cx.set(Deadline::Idle, cx.service.limits.idle_timeout());
         }
-        let stream = self.streams.iter().filter_map(|(_, stream)| stream.deadline()).min();
-        // Nothing is due, and still a stream is open: then it is the peer's windows that it waits
-        // for. Who waits for room in the output, with a GOAWAY too, is watched by
-        // [`Deadline::WriteStall`].
-        let waits = self.busy && stream.is_none() && self.reading.is_none();
-        let stalled = waits && !self.blocked && self.ending.is_none();
-        if !stalled || moved {
-            self.stalled_until = None;
+        self.watch_fields(cx);
+        let moving = self.place.data_of().filter(|_| heard);
+        for (_, stream) in &mut self.streams {
+            moving.into_iter().for_each(|id| stream.body_moves(id));
+            stream.watch(cx.service, cx.now, self.blocked);
         }
-        if stalled {
+        let stream = self.streams.iter().filter_map(|(_, stream)| stream.deadline()).min();
+        // No stream of ours waits, and still one is open: then the library keeps something for
+        // which a window was made smaller. Who waits for room in the output, with a GOAWAY too, is
+        // watched by [`Deadline::WriteStall`].
+        let waits = self.busy && stream.is_none() && self.reading.is_none();
+        if waits && !self.blocked && self.ending.is_none() {
             let until = cx.now + cx.service.limits.write_timeout();
             self.stalled_until.get_or_insert(until);
+        } else {
+            self.stalled_until = None;
         }
         match stream.or(self.stalled_until) {
             Some(at) => cx.deadlines.set(Deadline::Reply, at, cx.now),
             None => cx.deadlines.clear(Deadline::Reply),
+        }
+    }
+
+    /// A head that was begun has its time, whatever else goes on: between its frames there can be
+    /// no others (RFC 9113 section 6.10), so it holds up all of the client's other streams.
+    fn watch_fields(&mut self, cx: &mut Context) {
+        if self.preface < PREFACE_LEN || self.ending.is_some() {
+            return;
+        }
+        if !self.place.is_in_fields() {
+            cx.deadlines.clear(Deadline::Head);
+        } else if !cx.deadlines.is_set(Deadline::Head) {
+            cx.set(Deadline::Head, cx.service.limits.head_timeout());
         }
     }
 

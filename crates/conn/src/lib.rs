@@ -578,9 +578,9 @@ impl Conn {
             (Phase::Open, State::Http1(http1)) => {
                 http1.request_timed_out(&self.stash, &self.service, &mut self.output, now)
             }
-            // A preface that does not come to its end: there is nothing to say yet.
-            (Phase::Open, State::Http2(_)) => {
-                Close { linger: true, outcome: Outcome::RequestTimeout }
+            (Phase::Open, State::Http2(http2)) => {
+                http2.head_late();
+                return self.advance_stash(now);
             }
             _ => return,
         };

@@ -8,8 +8,9 @@ mod support;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use support::fuzz::hold;
 use support::fuzz::make::{self, SECURITIES, SPEECHES};
-use support::fuzz::play::{guard, play};
+use support::fuzz::play::play;
 
 /// Cases for each protocol and layer: seconds in a debug build.
 const SEEDS: u64 = 15;
@@ -24,7 +25,7 @@ fn nothing_is_due_after_a_timeout_and_every_connection_ends() {
             for seed in 0..SEEDS {
                 let mut rng = StdRng::seed_from_u64(seed);
                 let case = make::case(&mut rng, speech, tls, EVENTS);
-                guard(&case, || play(&case));
+                hold(&case, seed, &play);
             }
         }
     }

@@ -391,6 +391,23 @@ fn one_who_chose_h2_and_speaks_http_1_is_not_served() {
 }
 
 #[test]
+fn one_who_chose_h2_and_says_nothing_is_idle() {
+    for version in VERSIONS {
+        for said in [&b""[..], b"PRI * HTTP"] {
+            let world = world(Protocol::Http, Some(server_config(&BOTH)));
+            let mut pair = Pair::established(&world, &client_config(version, &["h2"], true));
+            pair.say(said);
+            pair.server.pass(Duration::from_millis(Limits::default().idle_timeout_ms));
+            pair.run();
+            assert!(pair.client.told_end);
+            pair.server.arrive_eof();
+            let late = if said.is_empty() { Outcome::IdleTimeout } else { Outcome::RequestTimeout };
+            assert_eq!(pair.server.ended(), Some(late));
+        }
+    }
+}
+
+#[test]
 fn a_handshake_has_its_time_and_no_more() {
     let limits = Limits::default();
     let time = Duration::from_millis(limits.handshake_timeout_ms);

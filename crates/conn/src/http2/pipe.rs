@@ -59,11 +59,6 @@ impl Pipe {
         self.queues().input.is_empty()
     }
 
-    /// Bytes of output that wait now.
-    pub(super) fn written(&self) -> usize {
-        self.queues().output.len()
-    }
-
     fn queues(&self) -> MutexGuard<'_, Queues> {
         // Nothing panics under this lock half way through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -23,8 +23,6 @@ pub(super) enum Sender {
     Head(SendResponse<Bytes>),
     /// The head is out.
     Body(SendStream<Bytes>),
-    /// All is with the library.
-    Ended,
 }
 
 /// What a turn came to.
@@ -60,10 +58,21 @@ pub(super) struct Stream {
     body: Option<RecvStream>,
     /// What has come of the body.
     received: u64,
-    /// Of the body, still to be sent back.
+    /// The request is complete.
+    request_ended: bool,
+    /// All of the reply is with the library.
+    reply_ended: bool,
+    /// Bytes of the reply that are still to be sent: of the request's body, on its way back, or of
+    /// a short reply for which the peer's windows have no room.
     pending: Bytes,
+    /// More of the body is waited for.
+    waits_for_body: bool,
     /// When the next bytes of the body must be here.
     body_until: Option<Instant>,
+    /// The peer's windows have no room for what is ready to be sent.
+    waits_for_window: bool,
+    /// When they must have some. Whatever else is said on the connection, it is no progress here.
+    window_until: Option<Instant>,
     /// How much the peer's windows let a file send now.
     file_room: usize,
     /// In the connection's list of those that can go on.
@@ -75,13 +84,14 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// `body`: what is still to come of the request.
+    /// `body`: what is still to come of the request, if somebody takes it; `ended`: nothing is.
     pub(super) fn new(
         id: u64,
         waker: Waker,
         sender: Sender,
         reply: Reply,
         body: Option<RecvStream>,
+        ended: bool,
     ) -> Stream {
         Stream {
             id,
@@ -90,8 +100,13 @@ impl Stream {
             waker,
             body,
             received: 0,
+            request_ended: ended,
+            reply_ended: false,
             pending: Bytes::new(),
+            waits_for_body: false,
             body_until: None,
+            waits_for_window: false,
+            window_until: None,
             file_room: 0,
             is_listed: false,
             is_counted: false,
@@ -105,10 +120,63 @@ impl Stream {
         self.tunnel = Some(Box::new(tunnel));
     }
 
+    /// The head of a short reply is out; `rest` of it is not.
+    pub(super) fn go_on_with(&mut self, rest: Bytes) {
+        self.reply_ended = rest.is_empty();
+        self.pending = rest;
+    }
+
+    /// It is a refusal, which is not counted among the requests.
+    pub(super) fn is_refused(&mut self) {
+        self.is_counted = true;
+    }
+
     /// True once, when all of the reply is with the library.
     pub(super) fn take_answered(&mut self) -> bool {
-        let answered = matches!(self.sender, Sender::Ended);
-        answered && !std::mem::replace(&mut self.is_counted, true)
+        self.reply_ended && !std::mem::replace(&mut self.is_counted, true)
+    }
+
+    /// The stream is over for us. If its reply is complete and its request is not, then what is
+    /// left is to be reset as soon as the reply is out (RFC 9113 section 8.1).
+    pub(super) fn into_unread(self) -> Option<SendStream<Bytes>> {
+        match self.sender {
+            Sender::Body(stream) if self.reply_ended && !self.request_ended => Some(stream),
+            Sender::Head(_) | Sender::Body(_) => None,
+        }
+    }
+
+    /// Bytes of its body are on their way, although the library shows none of them yet.
+    pub(super) fn body_moves(&mut self, stream_id: u32) {
+        if self.reads_from(stream_id) {
+            self.body_until = None;
+        }
+    }
+
+    /// The body of this stream of the client's is read.
+    pub(super) fn reads_from(&self, stream_id: u32) -> bool {
+        self.body.as_ref().is_some_and(|body| body.stream_id().as_u32() == stream_id)
+    }
+
+    /// Tells the client that nothing more comes.
+    pub(super) fn reset(&mut self, reason: Reason) {
+        match &mut self.sender {
+            Sender::Head(respond) => respond.send_reset(reason),
+            Sender::Body(stream) => stream.send_reset(reason),
+        }
+    }
+
+    /// Begins and ends the time for what it waits for. `blocked`: the connection's output is full,
+    /// so the peer is not read, and cannot be late with its body or its windows.
+    pub(super) fn watch(&mut self, service: &Service, now: Instant, blocked: bool) {
+        let watch = |until: &mut Option<Instant>, waits: bool, time| {
+            if waits && !blocked {
+                until.get_or_insert(now + time);
+            } else {
+                *until = None;
+            }
+        };
+        watch(&mut self.body_until, self.waits_for_body, service.limits.body_timeout());
+        watch(&mut self.window_until, self.waits_for_window, service.limits.write_timeout());
     }
 
     /// When it must be looked at even if nothing happens.
@@ -118,7 +186,7 @@ impl Stream {
             _ => None,
         };
         let tunnel = self.tunnel.as_ref().and_then(|tunnel| tunnel.deadlines.earliest());
-        [reply, self.body_until, tunnel].into_iter().flatten().min()
+        [reply, self.body_until, self.window_until, tunnel].into_iter().flatten().min()
     }
 
     /// The file part that it needs next, as far as the peer's windows go.
@@ -129,10 +197,14 @@ impl Stream {
 
     /// [`Stream::deadline`] has come.
     pub(super) fn timed_out(&mut self, cx: &crate::Context) -> Turn {
-        if let Some(tunnel) = &mut self.tunnel {
-            return if tunnel.timed_out(cx) { Turn::Again } else { Turn::Over };
-        }
         let (service, now) = (cx.service, cx.now);
+        if self.window_until.is_some_and(|until| until <= now) {
+            return self.cancel();
+        }
+        if let Some(tunnel) = &mut self.tunnel {
+            tunnel.timed_out(cx);
+            return Turn::Again;
+        }
         if let Reply::Delayed { until, due, .. } = &mut self.reply
             && *until <= now
         {
@@ -141,22 +213,27 @@ impl Stream {
         if self.body_until.is_none_or(|until| until > now) {
             return Turn::Again;
         }
-        self.body_until = None;
-        match &mut self.sender {
-            Sender::Head(_) => {
-                self.refuse(service, now, TIMEOUT);
-                Turn::Over
-            }
-            Sender::Body(stream) if matches!(self.reply, Reply::Echo { .. }) => {
-                stream.send_reset(Reason::CANCEL);
-                Turn::Over
-            }
+        self.end_body();
+        match self.sender {
+            Sender::Head(_) => self.refuse(service, now, TIMEOUT),
+            Sender::Body(_) if matches!(self.reply, Reply::Echo { .. }) => self.cancel(),
             // Nobody needs the rest of the body: the reply goes on without it.
-            Sender::Body(_) | Sender::Ended => {
-                self.body = None;
-                Turn::Again
-            }
+            Sender::Body(_) => Turn::Again,
         }
+    }
+
+    /// Nothing more is sent or awaited.
+    fn cancel(&mut self) -> Turn {
+        self.reset(Reason::CANCEL);
+        self.reply_ended = false;
+        Turn::Over
+    }
+
+    /// No more of the body is taken.
+    fn end_body(&mut self) {
+        self.body = None;
+        self.waits_for_body = false;
+        self.body_until = None;
     }
 
     /// Goes on as far as it can, and a turn's bytes at most.
@@ -196,13 +273,11 @@ impl Stream {
                 sent += part.len();
                 self.send(part, false)?;
             }
-            let moved = if sent > before { Poll::Ready(()) } else { Poll::Pending };
-            tunnel.watch_stall(cx, moved);
             if tunnel.is_over() {
                 self.send(Bytes::new(), true)?;
                 return Ok(Turn::Over);
             }
-            if !received && moved.is_pending() {
+            if !received && sent == before {
                 return Ok(Turn::Wait);
             }
         }
@@ -226,6 +301,7 @@ impl Stream {
                 Ok(true)
             }
             Poll::Ready(None) => {
+                self.request_ended = true;
                 self.body = None;
                 tunnel.end_input();
                 Ok(true)
@@ -244,18 +320,18 @@ impl Stream {
         if let Reply::Echo { .. } = self.reply {
             return self.echo(task, service, now);
         }
-        self.drop_body(task, service, now)?;
+        self.drop_body(task, service)?;
         match self.reply {
             Reply::Pattern { .. } => self.send_pattern(task, service),
             Reply::File { .. } => self.ask_for_file(task, service),
             Reply::Delayed { millis, due: true, head_only, .. } => {
                 let mut out = Writer::new(service, now);
                 routes::put_delayed(&mut out, millis, head_only);
-                self.send_whole(out)?;
-                self.reply = Reply::Complete;
-                Ok(self.after_reply())
+                self.send_short(out)?;
+                self.send_rest(task)
             }
-            Reply::Complete | Reply::Echo { .. } => Ok(self.after_reply()),
+            Reply::Complete => self.send_rest(task),
+            Reply::Echo { .. } => Ok(self.after_reply()),
             Reply::Delayed { .. } => Ok(Turn::Wait),
         }
     }
@@ -269,55 +345,45 @@ impl Stream {
     fn check_reset(&mut self, task: &mut Context) -> Result<(), Gone> {
         let reset = match &mut self.sender {
             Sender::Head(respond) => respond.poll_reset(task),
-            Sender::Body(stream) => stream.poll_reset(task),
-            Sender::Ended => Poll::Pending,
+            Sender::Body(stream) if !self.reply_ended => stream.poll_reset(task),
+            // Only its request is waited for, and that tells by itself.
+            Sender::Body(_) => Poll::Pending,
         };
         if reset.is_ready() { Err(Gone) } else { Ok(()) }
     }
 
     /// Takes a body that no route reads, so that its sender can go on.
-    fn drop_body(
-        &mut self,
-        task: &mut Context,
-        service: &Service,
-        now: Instant,
-    ) -> Result<(), Gone> {
-        while let Some(data) = self.receive(task, service, now)? {
+    fn drop_body(&mut self, task: &mut Context, service: &Service) -> Result<(), Gone> {
+        while let Some(data) = self.receive(task)? {
             if let Some(body) = &mut self.body {
                 body.flow_control().release_capacity(data.len())?;
             }
             if self.received > service.limits.body_bytes_max {
-                self.body = None;
+                self.end_body();
             }
         }
         Ok(())
     }
 
     /// The next bytes of the body; `None`: not now, or never again (then there is no body left).
-    fn receive(
-        &mut self,
-        task: &mut Context,
-        service: &Service,
-        now: Instant,
-    ) -> Result<Option<Bytes>, Gone> {
+    fn receive(&mut self, task: &mut Context) -> Result<Option<Bytes>, Gone> {
         let Some(body) = &mut self.body else { return Ok(None) };
-        let timeout = service.limits.body_timeout();
         match body.poll_data(task)? {
             Poll::Ready(Some(data)) => {
                 self.received += data.len() as u64;
                 // Frames without data are no progress.
                 if !data.is_empty() {
-                    self.body_until = Some(now + timeout);
+                    self.body_until = None;
                 }
                 Ok(Some(data))
             }
             Poll::Ready(None) => {
-                self.body = None;
-                self.body_until = None;
+                self.request_ended = true;
+                self.end_body();
                 Ok(None)
             }
             Poll::Pending => {
-                self.body_until.get_or_insert(now + timeout);
+                self.waits_for_body = true;
                 Ok(None)
             }
         }
@@ -327,21 +393,21 @@ impl Stream {
         let mut sent = 0;
         while sent < TURN_BYTES {
             if self.pending.is_empty() {
-                match self.receive(task, service, now)? {
+                match self.receive(task)? {
                     Some(data) => self.pending = data,
                     None if self.body.is_some() => return Ok(Turn::Wait),
                     None => return self.end_echo(service, now),
                 }
                 if self.received > service.limits.body_bytes_max {
-                    self.refuse(service, now, TOO_LARGE);
-                    return Ok(Turn::Over);
+                    self.end_body();
+                    return Ok(self.refuse(service, now, TOO_LARGE));
                 }
                 continue;
             }
             self.send_echo_head(service, now, false)?;
             let Poll::Ready(room) = self.room(task, self.pending.len())? else {
                 // The peer cannot be late with a body that is not read.
-                self.body_until = None;
+                self.waits_for_body = false;
                 return Ok(Turn::Wait);
             };
             let part = self.pending.split_to(room);
@@ -372,8 +438,8 @@ impl Stream {
         };
         let mut out = Writer::new(service, now);
         routes::put_echo_head(&mut out, length);
-        let stream = respond.send_response(out.head, last)?;
-        self.sender = if last { Sender::Ended } else { Sender::Body(stream) };
+        self.sender = Sender::Body(respond.send_response(out.head, last)?);
+        self.reply_ended = last;
         Ok(())
     }
 
@@ -420,6 +486,23 @@ impl Stream {
         Turn::Again
     }
 
+    /// Sends what is left of a short reply, as far as the peer's windows go.
+    fn send_rest(&mut self, task: &mut Context) -> Result<Turn, Gone> {
+        let mut sent = 0;
+        while !self.pending.is_empty() {
+            if sent >= TURN_BYTES {
+                return Ok(Turn::Again);
+            }
+            let Poll::Ready(room) = self.room(task, self.pending.len().min(TURN_BYTES))? else {
+                return Ok(Turn::Wait);
+            };
+            let part = self.pending.split_to(room);
+            sent += part.len();
+            self.send(part, self.pending.is_empty())?;
+        }
+        Ok(self.after_reply())
+    }
+
     /// How much of `wanted` the peer's windows allow: never zero.
     fn room(&mut self, task: &mut Context, wanted: usize) -> Result<Poll<usize>, Gone> {
         let Sender::Body(stream) = &mut self.sender else { return Err(Gone) };
@@ -427,12 +510,19 @@ impl Stream {
         loop {
             match stream.capacity() {
                 0 => {}
-                room => return Ok(Poll::Ready(room.min(wanted))),
+                room => {
+                    self.waits_for_window = false;
+                    self.window_until = None;
+                    return Ok(Poll::Ready(room.min(wanted)));
+                }
             }
             match stream.poll_capacity(task) {
                 Poll::Ready(Some(Ok(_))) => {}
                 Poll::Ready(None | Some(Err(_))) => return Err(Gone),
-                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Pending => {
+                    self.waits_for_window = true;
+                    return Ok(Poll::Pending);
+                }
             }
         }
     }
@@ -440,40 +530,47 @@ impl Stream {
     fn send(&mut self, data: Bytes, last: bool) -> Result<(), Gone> {
         let Sender::Body(stream) = &mut self.sender else { return Err(Gone) };
         stream.send_data(data, last)?;
-        if last {
-            self.sender = Sender::Ended;
-        }
+        self.reply_ended = last;
         Ok(())
     }
 
-    fn send_whole(&mut self, out: Writer) -> Result<(), Gone> {
+    /// Begins a short reply.
+    fn send_short(&mut self, out: Writer) -> Result<(), Gone> {
         let Sender::Head(respond) = &mut self.sender else { return Err(Gone) };
-        send_whole(respond, out)?;
-        self.sender = Sender::Ended;
+        let (stream, rest) = send_short(respond, out)?;
+        self.sender = Sender::Body(stream);
+        self.reply = Reply::Complete;
+        self.go_on_with(rest);
         Ok(())
     }
 
     /// Answers with an error, or resets the stream if the head is out.
-    fn refuse(&mut self, service: &Service, now: Instant, refusal: Refusal) {
-        match &mut self.sender {
-            Sender::Head(respond) => {
-                let mut out = Writer::new(service, now);
-                routes::put_refusal(&mut out, refusal.0, refusal.1, false);
-                // An error means that the peer has reset the stream: then nobody is to be told.
-                let _ = send_whole(respond, out);
-            }
-            Sender::Body(stream) => stream.send_reset(Reason::CANCEL),
-            Sender::Ended => {}
+    fn refuse(&mut self, service: &Service, now: Instant, refusal: Refusal) -> Turn {
+        if let Sender::Body(_) = self.sender {
+            return self.cancel();
         }
+        let mut out = Writer::new(service, now);
+        routes::put_refusal(&mut out, refusal.0, refusal.1, false);
+        // An error means that the peer has reset the stream: then nobody is to be told.
+        if self.send_short(out).is_ok() { Turn::Again } else { Turn::Over }
     }
 }
 
-/// Gives a whole reply to the library, which keeps what the peer's windows do not take yet.
-pub(super) fn send_whole(respond: &mut SendResponse<Bytes>, out: Writer) -> Result<(), h2::Error> {
-    let ends_with_head = out.body.is_empty();
-    let mut stream = respond.send_response(out.head, ends_with_head)?;
-    if !ends_with_head {
-        stream.send_data(out.body, true)?;
+/// Begins a short reply: returns its stream, and the rest that the peer's windows do not take yet.
+/// The library is never given more than they take: what it keeps is out of our sight, so nothing
+/// could tell that it does not go on, and a stream that is reset behind such a rest is not counted
+/// right by it (a debug build of h2 0.4.20 panics at the end of the connection).
+pub(super) fn send_short(
+    respond: &mut SendResponse<Bytes>,
+    out: Writer,
+) -> Result<(SendStream<Bytes>, Bytes), h2::Error> {
+    let mut rest = out.body;
+    let mut stream = respond.send_response(out.head, rest.is_empty())?;
+    if !rest.is_empty() {
+        stream.reserve_capacity(rest.len());
+        if stream.capacity() >= rest.len() {
+            stream.send_data(std::mem::take(&mut rest), true)?;
+        }
     }
-    Ok(())
+    Ok((stream, rest))
 }

@@ -2,8 +2,6 @@
 //! has other streams. It has an output and deadlines of its own, so that the WebSocket notices no
 //! difference.
 
-use std::task::Poll;
-
 use bytes::{Buf, Bytes};
 use http::header;
 use http::request::Parts;
@@ -12,7 +10,7 @@ use super::request::{Refusal, check_host, malformed};
 use crate::deadlines::Deadlines;
 use crate::output::Output;
 use crate::websocket::{self, Route, WebSocket};
-use crate::{Context, Deadline, Service, Then};
+use crate::{Context, Service, Then};
 
 /// The WebSocket of a stream, and what is its own.
 pub(super) struct Tunnel {
@@ -95,17 +93,13 @@ impl Tunnel {
         }
     }
 
-    /// What is due by the clock; false: the peer has read nothing for too long.
-    pub(super) fn timed_out(&mut self, cx: &Context) -> bool {
+    /// What is due by the clock.
+    pub(super) fn timed_out(&mut self, cx: &Context) {
         for due in self.deadlines.due(cx.now) {
             self.deadlines.clear(due);
-            if due == Deadline::WriteStall {
-                return false;
-            }
             self.socket.timed_out(due);
         }
         self.advance(cx);
-        true
     }
 
     /// Nothing is left to send, and nothing will be.
@@ -124,17 +118,6 @@ impl Tunnel {
         bytes.truncate(room);
         self.output.sent(bytes.remaining());
         bytes
-    }
-
-    /// `sent`: whether the peer's windows took something.
-    pub(super) fn watch_stall(&mut self, cx: &Context, sent: Poll<()>) {
-        if sent.is_ready() || self.output.is_empty() {
-            self.deadlines.clear(Deadline::WriteStall);
-        }
-        if !self.output.is_empty() && !self.deadlines.is_set(Deadline::WriteStall) {
-            let stall = cx.service.limits.write_timeout();
-            self.deadlines.set(Deadline::WriteStall, cx.now + stall, cx.now);
-        }
     }
 }
 

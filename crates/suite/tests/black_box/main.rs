@@ -298,6 +298,7 @@ fn http2_cases() -> Vec<Case> {
         http2_limits::ping_flood_read,
         http2_limits::frames_without_effect,
         http2_limits::stuck_streams,
+        http2_limits::stalled_streams,
         http2_limits::stuck_uploads,
         http2_limits::idle_timeout,
         http2_limits::preface_timeout,

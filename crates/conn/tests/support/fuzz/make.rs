@@ -348,7 +348,7 @@ impl Maker<'_> {
     fn request(&mut self) -> Event {
         let method = *["GET", "GET", "GET", "POST", "HEAD", "BREW"].choose(self.rng).unwrap_or(&"");
         let path = if method == "POST" { "/echo" } else { PATHS.choose(self.rng).unwrap_or(&"/") };
-        let ends = END_STREAM;
+        let ends = if self.rng.random_ratio(2, 3) { END_STREAM } else { 0 };
         let mut fields = self.literals(&[
             (":method", method),
             (":scheme", "http"),

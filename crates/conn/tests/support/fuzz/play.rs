@@ -300,7 +300,7 @@ impl Player {
 
     /// Everything but time goes on.
     fn run(&mut self) {
-        for _ in 0..EVENTS_MAX {
+        for _ in 0..EVENTS_MAX + self.unread.len() {
             let Some(wants) = self.conn.wants() else { return };
             if wants.write && self.sent < TAKEN_MAX {
                 self.write(usize::MAX);
@@ -377,7 +377,7 @@ impl Player {
             digits.parse::<usize>().unwrap_or_else(|_| panic!("{name} in {text}"))
         };
         let (stash, output) = (number("stash: "), number("output: "));
-        let read = self.read_max.min(self.asked + (16 << 10));
+        let read = READ_MAX.min(self.asked + (16 << 10));
         let stash_max = self.limits.head_bytes_max.max(1_000) + read;
         assert!(stash <= stash_max, "{stash} bytes of input are kept");
         // A chunk of one byte comes back with six around it; a head is some 300 bytes; a run of
@@ -423,8 +423,8 @@ impl Player {
     }
 }
 
-/// Runs `check` on `case`; prints the case if it panics, and ends the process if it does not come
-/// to an end: a loop without end is a failure that no assertion sees.
+/// Runs `check` on `case`, and ends the process if that does not come to an end: a loop without end
+/// is a failure that no assertion sees.
 pub fn guard<T>(case: &Case, check: impl FnOnce() -> T) -> T {
     static BEGUN: Mutex<Vec<(u64, String)>> = Mutex::new(Vec::new());
     static WATCHING: Once = Once::new();
@@ -448,8 +448,5 @@ pub fn guard<T>(case: &Case, check: impl FnOnce() -> T) -> T {
     lock().push((number, case.to_string()));
     let result = catch_unwind(AssertUnwindSafe(check));
     lock().retain(|(other, _)| *other != number);
-    result.unwrap_or_else(|panic| {
-        eprintln!("the case that failed:\n{case}");
-        resume_unwind(panic)
-    })
+    result.unwrap_or_else(|panic| resume_unwind(panic))
 }

@@ -270,6 +270,37 @@ pub fn stuck_streams(variant: &Variant) {
     });
 }
 
+/// A stream that does not go on is given up, whatever else is said on its connection.
+pub fn stalled_streams(variant: &Variant) {
+    let server =
+        Server::start(variant, &["--write-timeout", SOON_FLAG, "--body-timeout", SOON_FLAG]);
+    let mut c = Http2::open(server.address);
+    let is_over = |c: &Http2, stream| {
+        let state = &c.streams[&stream];
+        state.ended || state.reset.is_some()
+    };
+    let until_over = |c: &mut Http2, stream| {
+        let begun = Instant::now();
+        while !is_over(c, stream) {
+            assert!(begun.elapsed() < GUARD, "it is kept; {}", c.seen());
+            // A PING and its answer.
+            c.barrier();
+        }
+        assert!(begun.elapsed() >= SOON, "early: {:?}", begun.elapsed());
+    };
+    c.set(&[(INITIAL_WINDOW_SIZE, 0)]);
+    let stuck = c.get("/bytes/1000");
+    until_over(&mut c, stuck);
+    assert_eq!(c.streams[&stuck].reset, Some(CANCEL), "{}", c.seen());
+    c.set(&[(INITIAL_WINDOW_SIZE, 65_535)]);
+    let silent = c.post(&[]);
+    until_over(&mut c, silent);
+    assert_eq!(c.head(silent).status, 408);
+    c.still_serves();
+    drop(c);
+    server.stop();
+}
+
 /// Bodies go in and nothing may come out: flow control holds the uploads back.
 pub fn stuck_uploads(variant: &Variant) {
     survives(variant, |c| {
