@@ -90,7 +90,7 @@ fn no_model_depends_on_another() {
     assert!(!models.is_empty());
     for model in models {
         for other in reachable(&packages, model) {
-            if !["conn", "kit"].contains(&other.as_str()) {
+            if !["conn", "kit", "features"].contains(&other.as_str()) {
                 broken.push(format!("crates/{model}: depends on {other}"));
             }
         }
@@ -102,9 +102,40 @@ fn no_model_depends_on_another() {
 fn the_core_and_the_kit_look_only_down() {
     let packages = packages();
     let mut broken: Vec<_> = reachable(&packages, "conn").into_iter().collect();
-    broken.extend(reachable(&packages, "kit").into_iter().filter(|name| name != "conn"));
+    let below_kit = |name: &String| name == "conn" || name == "features";
+    broken.extend(reachable(&packages, "kit").into_iter().filter(|name| !below_kit(name)));
     broken.extend(reachable(&packages, "record"));
     nobody_breaks("conn and record depend on no other crate, kit on conn alone", &broken);
+}
+
+/// Cargo's own word on every crate, with the features that it is built with, of a build of
+/// `packages`.
+fn built_with(packages: &[&str]) -> BTreeSet<String> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let output = Command::new(cargo)
+        .arg("tree")
+        .args(packages)
+        .args(["--edges", "normal,build", "--no-dedupe", "--locked", "--offline"])
+        .args(["--prefix", "none", "--format", "{p} with {f}"])
+        .current_dir(root())
+        .output();
+    let output = output.expect("cargo tree can be run");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn an_executable_is_the_same_whether_built_alone_or_with_all() {
+    let all = built_with(&["--workspace"]);
+    let packages = packages();
+    let executables = packages.keys().filter(|name| is_model(name) || *name == "iolab");
+    let mut broken = Vec::new();
+    for name in executables {
+        let alone = built_with(&["--package", name]);
+        assert!(alone.len() > 50, "cargo names only {} crates below {name}", alone.len());
+        broken.extend(alone.difference(&all).map(|what| format!("{name} alone: {what}")));
+    }
+    nobody_breaks("crates/features asks for every feature that any executable has", &broken);
 }
 
 #[test]
@@ -159,7 +190,7 @@ fn each_mechanism_stays_in_its_model() {
     let homes = [
         ("io-uring", ["serve-uring", "load", "iolab-benches"].as_slice()),
         // The core takes traits only: see above.
-        ("tokio", ["serve-tokio", "conn"].as_slice()),
+        ("tokio", ["serve-tokio", "conn", "features"].as_slice()),
     ];
     let mut broken = Vec::new();
     for (name, package) in packages() {
