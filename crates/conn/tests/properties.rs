@@ -10,7 +10,7 @@ mod support;
 
 use std::time::Duration;
 
-use conn::{Limits, Outcome, Protocol};
+use conn::{Address, Conn, Limits, Outcome, Protocol};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngCore, SeedableRng};
@@ -341,7 +341,7 @@ fn a_long_pipeline_is_answered_in_parts() {
     const REPLIES_MAX: usize = 32;
     let world = World::new(Protocol::Http, Limits::default(), &[]);
     let now = world.started;
-    let mut conn = world.conn(now);
+    let mut conn = Conn::new(&world.service, Address::alone(), now);
     conn.receive(&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(REQUESTS), now);
     let (mut replies, mut parts) = (0, 0);
     while conn.wants().is_some_and(|wants| wants.write) {

@@ -19,8 +19,9 @@ use crate::support::driver::FileMood;
 use crate::support::tls::{Client, client_config, server_config};
 use crate::support::world::{FakeFile, World, letters};
 
-/// Length of the file `/files/a`, in bytes.
-const FILE_LEN: u64 = 100_000;
+/// Length of the file `/files/a`, in bytes: with reads of one byte each a few requests for it, one
+/// behind the other, end within [`EVENTS_MAX`].
+const FILE_LEN: u64 = 5_000;
 
 /// Longest read of the servers in this workspace, in bytes.
 const READ_MAX: usize = 64 << 10;
