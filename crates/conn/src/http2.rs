@@ -29,6 +29,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
+use http::header::{HeaderValue, SEC_WEBSOCKET_VERSION};
 use pipe::Pipe;
 use place::Place;
 use slab::Slab;
@@ -372,6 +373,10 @@ impl Http2 {
             Ok(route) => route,
             Err(refusal) => {
                 routes::put_refusal(&mut out, refusal.0, refusal.1, false);
+                if refusal == tunnel::VERSION {
+                    let version = HeaderValue::from_static("13");
+                    out.head.headers_mut().append(SEC_WEBSOCKET_VERSION, version);
+                }
                 return self.refuse(respond, out, body.is_end_stream());
             }
         };

@@ -85,6 +85,15 @@ pub(crate) fn note_once<'a>(noted: &mut Option<&'a [u8]>, value: &'a [u8]) {
     *noted = Some(if noted.is_some() { b"" } else { value });
 }
 
+/// What Expect says (RFC 9110 section 10.1.1): whether the client waits for 100 (Continue), or
+/// `None` if it expects something else. Empty items of a list are nothing (section 5.6.1.2).
+pub(crate) fn expects_continue(value: &[u8]) -> Option<bool> {
+    let items = value.split(|&b| b == b',').map(<[u8]>::trim_ascii);
+    let mut items = items.filter(|item| !item.is_empty()).peekable();
+    let expects = items.peek().is_some();
+    items.all(|item| item.eq_ignore_ascii_case(b"100-continue")).then_some(expects)
+}
+
 /// Fields that the routes send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Field {

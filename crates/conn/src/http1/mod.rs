@@ -37,6 +37,9 @@ pub(crate) fn put_refusal(
     routes::put_refusal(&mut out, status, sentence, false);
 }
 
+/// Asks for the body (RFC 9110 section 10.1.1).
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// HTTP/1.1 state of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Http1 {
@@ -369,7 +372,7 @@ impl Exchange {
     /// Takes what `input` holds of the request body. The echo route sends it back, others drop it.
     fn take_body(&mut self, cx: &mut Context, input: &[u8]) -> Result<usize, Reject> {
         if self.owes_continue && input.is_empty() {
-            cx.output.put(b"HTTP/1.1 100 Continue\r\n\r\n");
+            cx.output.put(CONTINUE);
         }
         self.owes_continue = false;
         let piece = self.body.step(input, cx.service.limits.body_bytes_max)?;

@@ -1,6 +1,7 @@
 //! `/files/...`: conditional requests and ranges (RFC 9110 sections 13 and 14).
 
 use std::str;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Conditions, Method, Request};
 use crate::files::FileEntry;
@@ -55,23 +56,46 @@ enum Comparison {
     Weak,
 }
 
+/// Any tag matches `*`, which stands alone: within a list it may be a part of another's tag, as a
+/// comma may.
 fn list_tag(fields: &[&[u8]], etag: &str, comparison: Comparison) -> bool {
+    if let [b"*"] = fields {
+        return true;
+    }
     let tags = fields.iter().flat_map(|field| field.split(|&b| b == b','));
     tags.map(<[u8]>::trim_ascii).any(|tag| {
         let tag = match comparison {
             Comparison::Strong => tag,
             Comparison::Weak => tag.strip_prefix(b"W/").unwrap_or(tag),
         };
-        tag == b"*" || tag == etag.as_bytes()
+        tag == etag.as_bytes()
     })
 }
 
-/// `None` where `since` is no date: the field is then ignored.
+/// `None` where `since` is no date: the field is then ignored. A date that is still to come is one:
+/// RFC 2616 called it invalid, RFC 9110 section 13.1.3 does not, and nothing has been modified
+/// since.
 fn modified_since(since: &[u8], file: &FileEntry) -> Option<bool> {
-    let parse = |text: &str| httpdate::parse_http_date(text).ok();
-    let since = str::from_utf8(since).ok().and_then(parse)?;
-    Some(parse(&file.last_modified)? > since)
+    let since = str::from_utf8(since).ok().and_then(date)?;
+    Some(date(&file.last_modified)? > since)
 }
+
+/// A date in any form of RFC 9110 section 5.6.7. Two kinds of them are none for the library.
+fn date(text: &str) -> Option<SystemTime> {
+    let parse = |text: &str| httpdate::parse_http_date(text).ok();
+    parse(text).or_else(|| parse(&text.replacen("23:59:60 ", "23:59:59 ", 1))).or_else(|| {
+        // Before 1970, when no file was modified. The calendar is the same 2000 years later.
+        let year_at = if text.len() == ASCTIME_LEN { 20 } else { 12 };
+        let year = text.get(year_at..year_at + 4)?;
+        let year = year.bytes().all(|byte| byte.is_ascii_digit()).then_some(year)?;
+        let year: u16 = year.parse().ok()?;
+        let later = format!("{}{}{}", &text[..year_at], year + 2000, &text[year_at + 4..]);
+        parse(&later).filter(|_| year < 1970).map(|_| UNIX_EPOCH)
+    })
+}
+
+/// The one form that ends in the year.
+const ASCTIME_LEN: usize = "Sun Nov  6 08:49:37 1994".len();
 
 /// If-Range: the range counts only if the representation is still the one named, strongly.
 fn may_range(conditions: &Conditions, file: &FileEntry) -> bool {
@@ -101,14 +125,14 @@ fn parse_range(range: &[u8], len: u64) -> Selection {
             return Some(if unsatisfiable { Selection::Unsatisfiable } else { part });
         }
         let first = number(first)?;
-        let end = if last.is_empty() { len } else { number(last)?.saturating_add(1) };
-        if end <= first && !last.is_empty() {
+        let last = if last.is_empty() { u64::MAX } else { number(last)? };
+        if last < first {
             return None;
         }
         Some(if first >= len {
             Selection::Unsatisfiable
         } else {
-            Selection::Part(first, end.min(len))
+            Selection::Part(first, last.saturating_add(1).min(len))
         })
     };
     parse().unwrap_or(Selection::Whole)

@@ -120,6 +120,9 @@ impl Reader {
         if head.len(len) != head_len {
             return Err(Fault::Frame("the length is not in its shortest form"));
         }
+        if len >> 63 != 0 {
+            return Err(Fault::Frame("the highest bit of the length is set"));
+        }
         let data = match head.opcode {
             OpCode::Control(_) if !head.is_final => {
                 return Err(Fault::Frame("a control frame must not be fragmented"));
