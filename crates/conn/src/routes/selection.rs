@@ -49,6 +49,15 @@ pub(super) fn select(request: &Request, file: &FileEntry) -> Selection {
     }
 }
 
+/// The reply instead of a representation that has neither tag nor date: only `*` matches it.
+pub(super) fn untagged(conditions: &Conditions) -> Option<&'static str> {
+    match (&conditions.if_match[..], &conditions.if_none_match[..]) {
+        ([] | [b"*"], [b"*"]) => Some("304 Not Modified"),
+        ([] | [b"*"], _) => None,
+        _ => Some("412 Precondition Failed"),
+    }
+}
+
 /// How tags compare (RFC 9110 section 8.8.3.2): If-Match strongly, If-None-Match weakly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Comparison {
