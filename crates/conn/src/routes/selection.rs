@@ -1,7 +1,8 @@
 //! `/files/...`: conditional requests and ranges (RFC 9110 sections 13 and 14).
 
 use std::str;
-use std::time::{SystemTime, UNIX_EPOCH};
+
+use httpdate::HttpDate;
 
 use super::{Conditions, Method, Request};
 use crate::files::FileEntry;
@@ -85,22 +86,29 @@ fn list_tag(fields: &[&[u8]], etag: &str, comparison: Comparison) -> bool {
 /// RFC 2616 called it invalid, RFC 9110 section 13.1.3 does not, and nothing has been modified
 /// since.
 fn modified_since(since: &[u8], file: &FileEntry) -> Option<bool> {
-    let since = str::from_utf8(since).ok().and_then(date)?;
-    Some(date(&file.last_modified)? > since)
+    let since = str::from_utf8(since).ok()?;
+    // The library knows no leap second (RFC 9110 section 5.6.7).
+    let known = parse(since).or_else(|| parse(&since.replacen("23:59:60 ", "23:59:59 ", 1)));
+    match known {
+        Some(since) => Some(parse(&file.last_modified)? > since),
+        None => is_before_1970(since).then_some(true),
+    }
 }
 
-/// A date in any form of RFC 9110 section 5.6.7. Two kinds of them are none for the library.
-fn date(text: &str) -> Option<SystemTime> {
-    let parse = |text: &str| httpdate::parse_http_date(text).ok();
-    parse(text).or_else(|| parse(&text.replacen("23:59:60 ", "23:59:59 ", 1))).or_else(|| {
-        // Before 1970, when no file was modified. The calendar is the same 2000 years later.
-        let year_at = if text.len() == ASCTIME_LEN { 20 } else { 12 };
-        let year = text.get(year_at..year_at + 4)?;
-        let year = year.bytes().all(|byte| byte.is_ascii_digit()).then_some(year)?;
-        let year: u16 = year.parse().ok()?;
-        let later = format!("{}{}{}", &text[..year_at], year + 2000, &text[year_at + 4..]);
-        parse(&later).filter(|_| year < 1970).map(|_| UNIX_EPOCH)
-    })
+fn parse(text: &str) -> Option<HttpDate> {
+    text.parse().ok()
+}
+
+/// True for a date that the library does not know because no file is as old.
+fn is_before_1970(text: &str) -> bool {
+    let year_at = if text.len() == ASCTIME_LEN { 20 } else { 12 };
+    let Some(year) = text.get(year_at..year_at + 4) else { return false };
+    if !year.bytes().all(|byte| byte.is_ascii_digit()) || year >= "1970" {
+        return false;
+    }
+    // The calendar is the same 2000 years later.
+    let later = year.parse().map_or(0, |year: u16| year + 2000);
+    parse(&format!("{}{later}{}", &text[..year_at], &text[year_at + 4..])).is_some()
 }
 
 /// The one form that ends in the year.
