@@ -140,7 +140,7 @@ fn flow_control_holds_for_them_too() {
     assert_eq!(talk.body(1), server(&[(TEXT, b"0123456789")]));
     // One that opens no window is given up, and the connection goes on.
     talk.send(&data(1, &client(TEXT, &[b'x'; 200]), false));
-    talk.driver.pass(Duration::from_secs(29));
+    talk.driver.pass(Duration::from_secs(119));
     talk.hear();
     assert_eq!(talk.reader.reply(1).reset, None);
     talk.driver.pass(Duration::from_secs(1));
