@@ -91,7 +91,7 @@ impl Http1 {
     pub(crate) fn advance(&mut self, cx: &mut Context, input: &[u8]) -> Progress {
         let mut used = 0;
         loop {
-            if cx.output.len() >= cx.service.limits.output_high_water_bytes {
+            if cx.output.len() >= cx.service.output_high_water_bytes() {
                 // The peer cannot be late with a body that we do not read.
                 cx.deadlines.clear(Deadline::Body);
                 return Progress { used, then: None };
@@ -408,9 +408,9 @@ impl Exchange {
     }
 
     fn put_pattern(&mut self, cx: &mut Context) {
-        while cx.output.len() < cx.service.limits.output_high_water_bytes {
+        while cx.output.len() < cx.service.output_high_water_bytes() {
             match self.reply.take_pattern(cx.service, PATTERN_BYTES) {
-                Some(bytes) => cx.output.push(bytes),
+                Some(bytes) => cx.output.push_common(bytes),
                 None => {
                     self.reply = Reply::Complete;
                     return;

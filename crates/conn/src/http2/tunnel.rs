@@ -63,11 +63,16 @@ impl Tunnel {
         Tunnel { socket, output, deadlines, stash, eof: false, all_taken: false, over: false }
     }
 
+    /// Bytes of memory that it takes.
+    pub(super) fn held(&self) -> usize {
+        self.output.held() + self.stash.capacity() + self.socket.held()
+    }
+
     /// More may come in: neither input nor output has piled up.
     pub(super) fn takes_input(&self, cx: &Context) -> bool {
         let limits = &cx.service.limits;
         let kept = limits.head_bytes_max.max(websocket::INPUT_KEPT_MAX);
-        let room = self.output.len() < limits.output_high_water_bytes;
+        let room = self.output.len() < cx.service.output_high_water_bytes();
         room && self.stash.len() < kept && !self.eof && !self.over
     }
 

@@ -93,6 +93,11 @@ impl Masked<'_> {
 }
 
 impl Reader {
+    /// Bytes of memory that the message under way takes.
+    pub(super) fn held(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Takes one frame, or what there is of it, from the front of `input`. Returns how much was
     /// taken, and what has become whole by it; `(0, None)`: more bytes are needed.
     pub(super) fn next<'a>(
