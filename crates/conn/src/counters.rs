@@ -30,7 +30,8 @@ pub enum Outcome {
     FileFailed,
     /// Still busy when the time to drain was over.
     DrainTimeout,
-    /// The server had no thread left that the connection needed.
+    /// The server had no thread left that the connection needed, or no memory and the connection
+    /// held more of it than others.
     Exhausted,
 }
 

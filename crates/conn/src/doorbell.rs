@@ -6,7 +6,7 @@
 //! there is a bell.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Wakes drivers. One for each loop, or for each conversation.
 pub trait Doorbell: Send + Sync {
@@ -14,6 +14,12 @@ pub trait Doorbell: Send + Sync {
     /// for any number of rings. Called on any thread, inside any call of the contract on any other
     /// connection: must not wait, and must not call a connection.
     fn ring(&self, token: u64);
+
+    /// The same for a connection that is to end, also where its driver is asleep in a system call
+    /// on the connection's own socket.
+    fn interrupt(&self, token: u64) {
+        self.ring(token);
+    }
 }
 
 /// Where a connection can be reached: a bell, and which of the bell's connections.
@@ -34,6 +40,11 @@ impl Address {
     /// Of a connection that is alone as long as it lasts: nobody is there to wake it.
     pub fn alone() -> Address {
         Address { bell: None, token: 0 }
+    }
+
+    /// The bell without a handle of it, and the token.
+    pub(crate) fn weak(&self) -> (Option<Weak<dyn Doorbell>>, u64) {
+        (self.bell.as_ref().map(Arc::downgrade), self.token)
     }
 
     pub(crate) fn ring(&self) {

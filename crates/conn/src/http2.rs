@@ -29,6 +29,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
+use http::header::{HeaderValue, SEC_WEBSOCKET_VERSION};
 use pipe::Pipe;
 use place::Place;
 use slab::Slab;
@@ -60,6 +61,12 @@ const PENDING_RESETS_MAX: usize = 20;
 /// Requests beyond [`Limits::keepalive_requests_max`] that may have been on their way when the peer
 /// was told to go, in windows of [`Limits::streams_max`].
 const LATE_WINDOWS: u64 = 2;
+
+/// What the library keeps for a connection, in bytes: two buffers, and tables.
+const LIBRARY_BYTES: usize = 28 << 10;
+
+/// What a peer may send before it is told that it was taken, in bytes (RFC 9113 section 6.9.2).
+const WINDOW_BYTES: usize = 64 << 10;
 
 /// HTTP/2 state of one connection.
 pub(crate) struct Http2 {
@@ -162,6 +169,14 @@ impl Http2 {
         self.blocked
     }
 
+    /// Bytes of memory that it takes.
+    pub(crate) fn held(&self) -> usize {
+        let streams: usize = self.streams.iter().map(|(_, stream)| stream.held()).sum();
+        // What has come for a stream that does not take it waits in the library.
+        let unread = if self.streams.is_empty() { 0 } else { WINDOW_BYTES };
+        LIBRARY_BYTES + self.pipe.held() + streams + unread
+    }
+
     /// The file part that one of the streams needs next.
     pub(crate) fn wants_file(&self) -> Option<FileRead> {
         self.reading.as_ref().filter(|_| self.answer.is_none()).map(|reading| reading.part)
@@ -193,7 +208,7 @@ impl Http2 {
         let frames = input.get(preface_left..).unwrap_or_default();
         self.place.follow(frames, cx.service.limits.head_bytes_max);
         self.reset_malformed();
-        self.pipe.lend(input, cx.output);
+        self.pipe.lend(input, cx.output, cx.service.output_high_water_bytes());
         let requests = self.requests;
         self.leave_if_draining(cx);
         self.take_answer(cx);
@@ -372,6 +387,10 @@ impl Http2 {
             Ok(route) => route,
             Err(refusal) => {
                 routes::put_refusal(&mut out, refusal.0, refusal.1, false);
+                if refusal == tunnel::VERSION {
+                    let version = HeaderValue::from_static("13");
+                    out.head.headers_mut().append(SEC_WEBSOCKET_VERSION, version);
+                }
                 return self.refuse(respond, out, body.is_end_stream());
             }
         };
@@ -462,7 +481,7 @@ impl Http2 {
     /// the library should have a look at it first.
     fn take_turns(&mut self, cx: &mut Context) {
         let mut turns = self.ready.len();
-        let mut budget = cx.service.limits.output_high_water_bytes.div_ceil(TURN_BYTES).max(1);
+        let mut budget = cx.service.output_high_water_bytes().div_ceil(TURN_BYTES).max(1);
         while turns > 0 && budget > 0 && self.pipe.has_room() {
             let Some(key) = self.ready.pop_front() else { return };
             turns -= 1;

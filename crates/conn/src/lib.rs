@@ -35,6 +35,7 @@ mod http1;
 mod http2;
 mod hub;
 mod limits;
+mod memory;
 mod origin;
 mod output;
 mod routes;
@@ -59,6 +60,8 @@ use http1::Http1;
 use http2::Http2;
 pub use hub::Hub;
 pub use limits::Limits;
+use memory::Share;
+pub use memory::{CONNECTION_BYTES, Memory};
 pub use origin::check_origin;
 use output::Output;
 pub use service::{Clock, Common, Host, Protocol, Service};
@@ -136,6 +139,8 @@ pub struct Conn {
     stash: Vec<u8>,
     output: Output,
     deadlines: Deadlines,
+    /// Its part of what all connections hold.
+    share: Share,
     delivery: Delivery,
     phase: Phase,
     outcome: Outcome,
@@ -218,6 +223,7 @@ impl Conn {
             stash: Vec::new(),
             output: Output::default(),
             deadlines,
+            share: Share::new(&service.common.memory),
             delivery: Delivery::new(now),
             phase: Phase::Open,
             outcome: Outcome::Completed,
@@ -229,6 +235,7 @@ impl Conn {
         if unusable {
             conn.close(Outcome::HandshakeFailed);
         }
+        conn.account();
         conn
     }
 
@@ -297,6 +304,10 @@ impl Conn {
         }
         self.service.counters.sent(n);
         self.delivery.sent(n);
+        if self.phase == Phase::Closed {
+            // What was lent to an asynchronous send is not here any more.
+            return;
+        }
         match &mut self.tls {
             None => self.output.sent(n),
             Some(tls) => {
@@ -471,7 +482,7 @@ impl Conn {
     /// What the connection waits for now; `None` means: close the socket.
     pub fn wants(&self) -> Option<Wants> {
         let limits = &self.service.limits;
-        let room = self.output.len() < limits.output_high_water_bytes;
+        let room = self.output.len() < self.service.output_high_water_bytes();
         let (read, file) = match self.phase {
             Phase::Closed => return None,
             Phase::Open => {
@@ -480,7 +491,8 @@ impl Conn {
                     State::Http2(http2) if room => http2.wants_file(),
                     _ => None,
                 };
-                (!self.eof && room && !stash_is_full(&self.stash, limits), file)
+                let reads = !self.eof && room && !stash_is_full(&self.stash, limits);
+                (reads && !self.share.is_held_back(), file)
             }
             Phase::Flushing { .. } | Phase::HalfClosing => (false, None),
             Phase::Lingering => (true, None),
@@ -629,9 +641,27 @@ impl Conn {
 
     fn close(&mut self, outcome: Outcome) {
         if self.phase != Phase::Closed {
+            // What the socket says then is the driver's own doing.
+            let outcome = if self.share.is_told_to_end() { Outcome::Exhausted } else { outcome };
             self.phase = Phase::Closed;
             self.outcome = outcome;
             self.service.counters.closed(outcome);
+        }
+    }
+
+    /// Says what the connection holds, and ends it where it must make room for others.
+    fn account(&mut self) {
+        let tls = self.tls.as_ref().map_or(0, |tls| tls.held());
+        let own = self.output.held() + self.stash.capacity();
+        self.share.set(tls + own + self.state.held(), &self.address);
+        if self.share.is_told_to_end() {
+            self.close(Outcome::Exhausted);
+            // At once: its driver may have others to look after before it drops the connection.
+            self.state = State::Echo(Echo);
+            self.stash = Vec::new();
+            self.output = Output::default();
+            self.tls = None;
+            self.share.set(0, &self.address);
         }
     }
 
@@ -661,6 +691,7 @@ impl Conn {
             self.delivery.begin(now);
             self.watch_output(now);
         }
+        self.account();
     }
 }
 
@@ -671,6 +702,15 @@ impl State {
             State::Http1(http1) => http1.advance(cx, input),
             State::Http2(http2) => http2.advance(cx, input),
             State::WebSocket(websocket) => websocket.advance(cx, input),
+        }
+    }
+
+    /// Bytes of memory that it takes beside input and output.
+    fn held(&self) -> usize {
+        match self {
+            State::Echo(_) | State::Http1(_) => 0,
+            State::Http2(http2) => http2.held(),
+            State::WebSocket(websocket) => websocket.held(),
         }
     }
 

@@ -21,13 +21,23 @@ const TAIL_BYTES_MIN: usize = 512;
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     /// Finished chunks, front first.
-    queue: VecDeque<Bytes>,
+    queue: VecDeque<Chunk>,
     /// What small writes are appended to; comes after `queue`.
     tail: Vec<u8>,
     /// Bytes of `tail` already sent. Invariant: zero unless `queue` is empty.
     tail_sent: usize,
     /// Bytes in `queue`.
     queue_len: usize,
+    /// Bytes of those that are kept for this connection.
+    own_len: usize,
+}
+
+/// Bytes that are not copied.
+#[derive(Debug)]
+struct Chunk {
+    bytes: Bytes,
+    /// Kept for this connection, and not a part of what all have in common.
+    own: bool,
 }
 
 impl Output {
@@ -60,17 +70,36 @@ impl Output {
 
     /// Appends `bytes` without copying, unless they are few.
     pub(crate) fn push(&mut self, bytes: Bytes) {
+        self.push_chunk(bytes, true);
+    }
+
+    /// The same for a part of what is in memory anyway.
+    pub(crate) fn push_common(&mut self, bytes: Bytes) {
+        self.push_chunk(bytes, false);
+    }
+
+    fn push_chunk(&mut self, bytes: Bytes, own: bool) {
         if bytes.len() <= COALESCE_BYTES_MAX {
             return self.put(&bytes);
         }
         self.freeze_tail();
         self.queue_len += bytes.len();
-        self.queue.push_back(bytes);
+        self.own_len += if own { bytes.len() } else { 0 };
+        self.queue.push_back(Chunk { bytes, own });
+    }
+
+    /// Bytes of memory that are kept for this connection.
+    pub(crate) fn held(&self) -> usize {
+        self.own_len + self.tail.capacity()
     }
 
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let tail = &self.tail[self.tail_sent..];
-        let all = self.queue.iter().map(Bytes::as_ref).chain((!tail.is_empty()).then_some(tail));
+        let all = self
+            .queue
+            .iter()
+            .map(|chunk| &chunk.bytes[..])
+            .chain((!tail.is_empty()).then_some(tail));
         let mut filled = 0;
         for (slot, chunk) in slices.iter_mut().zip(all) {
             *slot = IoSlice::new(chunk);
@@ -81,7 +110,7 @@ impl Output {
 
     pub(crate) fn chunks(&mut self) -> impl Iterator<Item = Bytes> + '_ {
         self.freeze_tail();
-        self.queue.iter().cloned()
+        self.queue.iter().map(|chunk| chunk.bytes.clone())
     }
 
     /// Drops the first `n` bytes. More than there are is a driver's mistake, and is cut to what
@@ -91,13 +120,14 @@ impl Output {
         let mut left = n;
         while left > 0 {
             let Some(front) = self.queue.front_mut() else { break };
-            let step = left.min(front.len());
+            let step = left.min(front.bytes.len());
             left -= step;
             self.queue_len -= step;
-            if step == front.len() {
+            self.own_len -= if front.own { step } else { 0 };
+            if step == front.bytes.len() {
                 self.queue.pop_front();
             } else {
-                front.advance(step);
+                front.bytes.advance(step);
             }
         }
         self.tail_sent = (self.tail_sent + left).min(self.tail.len());
@@ -111,7 +141,8 @@ impl Output {
             let mut chunk = Bytes::from(std::mem::take(&mut self.tail));
             chunk.advance(self.tail_sent);
             self.queue_len += chunk.len();
-            self.queue.push_back(chunk);
+            self.own_len += chunk.len();
+            self.queue.push_back(Chunk { bytes: chunk, own: true });
         }
         self.tail.clear();
         self.tail_sent = 0;

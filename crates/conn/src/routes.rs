@@ -20,7 +20,7 @@ mod selection;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use selection::{Selection, select};
+use selection::{Selection, select, untagged};
 
 use crate::files::{Entry, FileEntry};
 use crate::service::PATTERN_BYTES;
@@ -83,6 +83,15 @@ pub(crate) struct Conditions<'a> {
 /// date ignored, and an empty value is one that is ignored wherever this is used.
 pub(crate) fn note_once<'a>(noted: &mut Option<&'a [u8]>, value: &'a [u8]) {
     *noted = Some(if noted.is_some() { b"" } else { value });
+}
+
+/// What Expect says (RFC 9110 section 10.1.1): whether the client waits for 100 (Continue), or
+/// `None` if it expects something else. Empty items of a list are nothing (section 5.6.1.2).
+pub(crate) fn expects_continue(value: &[u8]) -> Option<bool> {
+    let items = value.split(|&b| b == b',').map(<[u8]>::trim_ascii);
+    let mut items = items.filter(|item| !item.is_empty()).peekable();
+    let expects = items.peek().is_some();
+    items.all(|item| item.eq_ignore_ascii_case(b"100-continue")).then_some(expects)
 }
 
 /// Fields that the routes send.
@@ -175,14 +184,14 @@ pub(crate) fn route<W: Writer>(
     }
     let (name, rest) = split(request.path);
     match (name, rest) {
-        ("", None) => route.readable(|r| r.text("200 OK", HELLO)),
+        ("", None) => route.readable(|r| r.untagged(|r| r.text("200 OK", HELLO))),
         ("bytes", Some(n)) => route.readable(|r| r.bytes(n)),
         ("echo", None) => route.echo(),
         ("delay", Some(millis)) => route.readable(|r| r.delay(millis)),
         ("work", Some(micros)) => route.readable(|r| r.work(micros)),
         ("files", Some(path)) => route.readable(|r| r.file(path)),
         ("files", None) => route.readable(Route::add_slash),
-        ("stats", None) => route.readable(Route::stats),
+        ("stats", None) => route.readable(|r| r.untagged(Route::stats)),
         _ => route.text("404 Not Found", "no such route; try / or /stats"),
     }
 }
@@ -240,15 +249,28 @@ impl<W: Writer> Route<'_, W> {
         let Some(end) = number(n, self.service.limits.reply_bytes_max) else {
             return self.text("400 Bad Request", "/bytes/N wants a number of bytes within limits");
         };
-        self.out.begin("200 OK");
-        self.out.constant(Field::ContentType, TEXT);
-        self.out.length(Some(end));
-        self.out.end();
-        if self.head_only() || end == 0 {
-            Reply::Complete
-        } else {
-            Reply::Pattern { offset: 0, end }
+        self.untagged(|route| {
+            route.out.begin("200 OK");
+            route.out.constant(Field::ContentType, TEXT);
+            route.out.length(Some(end));
+            route.out.end();
+            if route.head_only() || end == 0 {
+                Reply::Complete
+            } else {
+                Reply::Pattern { offset: 0, end }
+            }
+        })
+    }
+
+    /// A representation without a tag or a date, if the request's conditions let it pass.
+    fn untagged(&mut self, reply: impl FnOnce(&mut Self) -> Reply) -> Reply {
+        let Some(status) = untagged(&self.request.conditions) else { return reply(self) };
+        self.out.begin(status);
+        if !status.starts_with("304") {
+            self.out.length(Some(0));
         }
+        self.out.end();
+        Reply::Complete
     }
 
     fn echo(&mut self) -> Reply {
@@ -264,16 +286,20 @@ impl<W: Writer> Route<'_, W> {
         let Some(millis) = number(millis, self.service.limits.delay_ms_max) else {
             return self.text("400 Bad Request", "/delay/MS wants milliseconds within limits");
         };
-        let until = self.now + Duration::from_millis(millis);
-        Reply::Delayed { millis, until, due: millis == 0, head_only: self.head_only() }
+        self.untagged(|route| {
+            let until = route.now + Duration::from_millis(millis);
+            Reply::Delayed { millis, until, due: millis == 0, head_only: route.head_only() }
+        })
     }
 
     fn work(&mut self, micros: &str) -> Reply {
         let Some(micros) = number(micros, self.service.limits.work_us_max) else {
             return self.text("400 Bad Request", "/work/US wants microseconds within limits");
         };
-        self.service.common.host.burn(Duration::from_micros(micros));
-        self.text("200 OK", &format!("worked for {micros} us\n"))
+        self.untagged(|route| {
+            route.service.common.host.burn(Duration::from_micros(micros));
+            route.text("200 OK", &format!("worked for {micros} us\n"))
+        })
     }
 
     fn stats(&mut self) -> Reply {
@@ -313,7 +339,7 @@ impl<W: Writer> Route<'_, W> {
         let path = percent_encoding::percent_decode_str(encoded).decode_utf8_lossy();
         match files.get(&path) {
             Some(Entry::File(file)) => self.file_entry(file),
-            Some(Entry::Index(html)) => self.index(html),
+            Some(Entry::Index(html)) => self.untagged(|route| route.index(html)),
             None if files.get(&format!("{path}/")).is_some() => self.add_slash(),
             None => self.text("404 Not Found", "no such file under the document root"),
         }

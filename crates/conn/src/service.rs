@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use bytes::Bytes;
 use http::HeaderValue;
 
-use crate::{Counters, FileTable, Hub, Limits};
+use crate::{Counters, FileTable, Hub, Limits, Memory};
 
 /// Which protocol the listener speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +53,13 @@ pub struct Common {
     /// Origins whose pages may open a WebSocket, besides the server's own; `*` is any
     /// (RFC 6455 section 10.2).
     pub origins_allowed: Arc<[String]>,
+    /// What all connections hold, and may.
+    pub memory: Arc<Memory>,
 }
 
 impl Common {
-    /// The least that there must be: no files, no TLS, no foreign origins, an empty chat.
+    /// The least that there must be: no files, no TLS, no foreign origins, an empty chat, and no
+    /// bound on memory.
     pub fn new(host: Arc<dyn Host>, clock: Clock) -> Common {
         Common {
             files: None,
@@ -65,6 +68,7 @@ impl Common {
             hub: Arc::default(),
             tls: None,
             origins_allowed: Arc::default(),
+            memory: Arc::new(Memory::new(usize::MAX)),
         }
     }
 }
@@ -82,6 +86,9 @@ pub struct Service {
     pub(crate) pattern: Bytes,
     date: Mutex<CachedDate>,
 }
+
+/// The same, at most, while there is little memory left for all: a record of TLS.
+const TIGHT_OUTPUT_BYTES: usize = 16 << 10;
 
 /// Length of an IMF-fixdate, `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7).
 const DATE_LEN: usize = 29;
@@ -120,6 +127,12 @@ impl Service {
                 value: HeaderValue::from_static(""),
             }),
         }
+    }
+
+    /// Output of one connection, in bytes, above which no more is read or produced.
+    pub(crate) fn output_high_water_bytes(&self) -> usize {
+        let high_water = self.limits.output_high_water_bytes;
+        if self.common.memory.is_tight() { high_water.min(TIGHT_OUTPUT_BYTES) } else { high_water }
     }
 
     /// Appends the date of `now` as an IMF-fixdate.

@@ -30,6 +30,13 @@ const SEALED_BYTES_MAX: usize = 64 << 10;
 /// Pieces of output that are gathered into one record. A reply is one or two.
 const SLICES_MAX: usize = 8;
 
+/// What rustls keeps for an idle session, in bytes.
+const SESSION_BYTES: usize = 8 << 10;
+
+/// What rustls keeps of a message that is not whole, in bytes: the longest of a handshake, and a
+/// record.
+const UNOPENED_BYTES_MAX: usize = (64 << 10) + RECORD_BYTES_MAX;
+
 /// The name by which a client chooses HTTP/2 (RFC 9113 section 3.2, ALPN of RFC 7301).
 const ALPN_HTTP2: &[u8] = b"h2";
 
@@ -44,6 +51,8 @@ pub(crate) struct Tls {
     established: bool,
     /// The peer has said that nothing of his follows.
     peer_closed: bool,
+    /// Bytes that rustls may keep because what they belong to is not whole.
+    unopened: usize,
 }
 
 /// What has arrived, for rustls to read.
@@ -95,6 +104,7 @@ impl Tls {
             begun: false,
             established: false,
             peer_closed: false,
+            unopened: 0,
         }))
     }
 
@@ -106,6 +116,11 @@ impl Tls {
     /// What is to be written to the socket.
     pub(crate) fn sealed_mut(&mut self) -> &mut Output {
         &mut self.sealed
+    }
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn held(&self) -> usize {
+        SESSION_BYTES + self.sealed.held() + self.unopened.min(UNOPENED_BYTES_MAX)
     }
 
     /// True once the protocol inside can be spoken.
@@ -179,6 +194,7 @@ impl Conn {
             return self.refuse_plain_http(now);
         }
         tls.begun = true;
+        tls.unopened += bytes.len();
         let mut wire = Wire(bytes);
         while self.phase == Phase::Open {
             match tls.session.read_tls(&mut wire) {
@@ -202,11 +218,14 @@ impl Conn {
         }
         if !tls.established && !tls.session.is_handshaking() {
             tls.established = true;
+            tls.unopened = 0;
             self.tls_established(&tls.session, now);
         }
         // Drained at once, because rustls reads no more while it holds plaintext.
         let mut reader = tls.session.reader();
         while let Ok(plaintext @ [_, ..]) = reader.fill_buf() {
+            // A record was whole; of the next one there may be as much as was read at once.
+            tls.unopened = tls.unopened.min(RECORD_BYTES_MAX);
             self.receive_plain(plaintext, now);
             let len = plaintext.len();
             reader.consume(len);

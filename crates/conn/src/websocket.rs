@@ -103,6 +103,11 @@ struct Ticker {
 }
 
 impl WebSocket {
+    /// Bytes of memory that it takes.
+    pub(crate) fn held(&self) -> usize {
+        self.reader.held()
+    }
+
     /// A WebSocket whose handshake has just been answered.
     pub(crate) fn open(route: Route, cx: &mut Context) -> WebSocket {
         let task = match route {
@@ -168,7 +173,7 @@ impl WebSocket {
     ) -> (usize, Option<Close>) {
         let limits = &cx.service.limits;
         let mut used = 0;
-        while cx.output.len() < limits.output_high_water_bytes {
+        while cx.output.len() < cx.service.output_high_water_bytes() {
             let taken = match self.reader.next(&input[used..], limits.message_bytes_max) {
                 Ok((0, None)) if cx.eof => return (used, Some(self.cut_off())),
                 Ok((0, None)) => return (used, None),

@@ -304,6 +304,11 @@ fn expectations() {
         data(1, b"body", true),
         request(3, "POST", "/", &expect, false),
         request(5, "POST", "/echo", &[("expect", "x")], true),
+        // A list (RFC 9110 section 5.6.1.2), and one of nothing.
+        request(7, "POST", "/echo", &[("expect", "100-Continue, ,100-continue")], false),
+        data(7, b"body", true),
+        request(9, "POST", "/echo", &[("expect", ",")], false),
+        data(9, b"body", true),
     ];
     Case::new().send(ask.concat()).comes_to(
         None,
@@ -319,6 +324,13 @@ fn expectations() {
             &format!(
                 "5: [:status 417, {DATE}, {TEXT}, content-length 43] \
                  \"the only expectation known is 100-continue\\n\" end"
+            ),
+            &format!(
+                "7: [:status 100] [:status 200, {DATE}, content-type application/octet-stream] \
+                 \"body\" end"
+            ),
+            &format!(
+                "9: [:status 200, {DATE}, content-type application/octet-stream] \"body\" end"
             ),
         ],
     );

@@ -140,7 +140,7 @@ fn flow_control_holds_for_them_too() {
     assert_eq!(talk.body(1), server(&[(TEXT, b"0123456789")]));
     // One that opens no window is given up, and the connection goes on.
     talk.send(&data(1, &client(TEXT, &[b'x'; 200]), false));
-    talk.driver.pass(Duration::from_secs(29));
+    talk.driver.pass(Duration::from_secs(119));
     talk.hear();
     assert_eq!(talk.reader.reply(1).reset, None);
     talk.driver.pass(Duration::from_secs(1));
@@ -156,10 +156,35 @@ fn what_is_refused() {
     talk.send(&connect(3, "/ws/echo", &[("origin", "http://evil.example")]));
     let plain = [(":method", "CONNECT"), (":authority", "a")];
     talk.send(&frame(kind::HEADERS, END_HEADERS, 5, &block(&plain)));
-    for (stream, status) in [(1, "404"), (3, "403"), (5, "501")] {
+    // The first of two would be let in.
+    talk.send(&connect(7, "/ws/echo", &[("origin", "http://a"), ("origin", "http://b")]));
+    for (stream, status) in [(1, "404"), (3, "403"), (5, "501"), (7, "400")] {
         assert_eq!(talk.reader.reply(stream).status(), status, "stream {stream}");
+        assert_eq!(talk.reader.reply(stream).field("sec-websocket-version"), None);
     }
     assert!(talk.driver.conn.is_idle());
+}
+
+/// RFC 6455 sections 4.4 and 11.3.5, which hold here too (RFC 8441 section 5).
+#[test]
+fn another_version_is_told_the_right_one() {
+    let mut talk = Talk::new(Habits::default(), usize::MAX, 1 << 20);
+    let versions: [&[&str]; 6] = [&[], &["8"], &["14"], &["13, 8"], &["13", "8"], &["13", "13"]];
+    for (stream, versions) in (1..).step_by(2).zip(versions) {
+        let usual = [
+            (":method", "CONNECT"),
+            (":protocol", "websocket"),
+            (":scheme", "http"),
+            (":path", "/ws/echo"),
+            (":authority", "a"),
+        ];
+        let versions = versions.iter().map(|&version| ("sec-websocket-version", version));
+        let fields: Vec<_> = usual.into_iter().chain(versions).collect();
+        talk.send(&frame(kind::HEADERS, END_HEADERS, stream, &block(&fields)));
+        let reply = talk.reader.reply(stream);
+        assert_eq!(reply.status(), "400", "stream {stream}");
+        assert_eq!(reply.field("sec-websocket-version"), Some("13"), "stream {stream}");
+    }
 }
 
 #[test]

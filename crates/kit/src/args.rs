@@ -38,6 +38,11 @@ pub(crate) struct Typed {
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     conns_max: Option<u32>,
 
+    /// Most memory that all connections together may hold, in bytes or as 64MiB; beyond it those
+    /// that hold most are ended [default: a part of the control group's or the machine's]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    memory_max: Option<usize>,
+
     /// Close a connection on which no request was begun for so long
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
     idle_timeout: Duration,
@@ -151,6 +156,7 @@ pub(crate) struct Setup {
     pub(crate) workers: usize,
     pub(crate) root: Option<PathBuf>,
     pub(crate) conns_max: Option<usize>,
+    pub(crate) memory_max: Option<usize>,
     pub(crate) limits: Limits,
     pub(crate) origins_allowed: Vec<String>,
     pub(crate) describe: bool,
@@ -193,6 +199,7 @@ pub(crate) fn parse(model: &'static Model) -> Setup {
         origins_allowed: typed.allow_origin,
         root: typed.root,
         conns_max: typed.conns_max.map(|max| max as usize),
+        memory_max: typed.memory_max,
         describe: typed.describe,
         flavours,
     }
@@ -261,6 +268,16 @@ fn flavour_arg(flavour: &'static Flavour) -> Arg {
 /// An origin that may open a WebSocket, checked at start: one that is mistyped would match nobody.
 fn origin(text: &str) -> Result<String, String> {
     conn::check_origin(text).map(|()| text.to_owned())
+}
+
+/// A number of bytes such as 1000000, 512KiB, 64MiB or 2GiB; 1 MiB at least, in which a few
+/// connections have room.
+fn bytes(text: &str) -> Result<usize, String> {
+    const UNITS: [(&str, u32); 3] = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let unit = UNITS.iter().find_map(|(name, shift)| Some((text.strip_suffix(name)?, *shift)));
+    let (number, shift) = unit.unwrap_or((text, 0));
+    let bytes = number.parse::<usize>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes.filter(|&bytes| bytes >= 1 << 20).ok_or("want 1MiB or more; try 64MiB".to_owned())
 }
 
 /// A time such as 30s, 500ms or 2m; at least a millisecond, at most a day, so that a deadline is
@@ -388,6 +405,9 @@ mod tests {
             "--workers 0",
             "--workers 257",
             "--conns-max 0",
+            "--memory-max 64MB",
+            "--memory-max 1023KiB",
+            "--memory-max 99999999999GiB",
             "--idle-timeout 0s",
             "--idle-timeout 30",
             "--idle-timeout 2days",
@@ -408,6 +428,13 @@ mod tests {
             assert_eq!(error.exit_code(), 2, "{flags}");
             let flag = flags.split([' ', '=']).next().unwrap_or_default();
             assert!(error.to_string().contains(flag), "{flags}: {error}");
+        }
+    }
+
+    #[test]
+    fn memory_is_told_in_bytes_or_larger_units() {
+        for (text, wanted) in [("1048576", 1 << 20), ("2048KiB", 2 << 20), ("64MiB", 64 << 20)] {
+            assert_eq!(typed(&format!("--memory-max {text}")).memory_max, Some(wanted));
         }
     }
 

@@ -4,8 +4,9 @@
 //! needs a thread that waits for just that: the writer of a duplex conversation (`duplex.rs`). A
 //! thread that waits for no descriptor waits on a condition variable, and that is the whole bell.
 
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use conn::Doorbell;
@@ -17,6 +18,8 @@ pub(crate) struct Bell {
     rung: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
+    /// The conversation's own socket.
+    stream: Option<Arc<TcpStream>>,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +31,11 @@ struct State {
 }
 
 impl Bell {
+    /// Of the conversation on this socket.
+    pub(crate) fn of(stream: &Arc<TcpStream>) -> Bell {
+        Bell { stream: Some(Arc::clone(stream)), ..Bell::default() }
+    }
+
     /// Something has happened that the writer should look at. Waits for nothing but the few
     /// instructions that others hold this lock for, and may be called under any other lock.
     pub(crate) fn touch(&self) {
@@ -69,11 +77,19 @@ impl Doorbell for Bell {
             self.touch();
         }
     }
+
+    /// Its threads may be blocked in recv(2) or send(2).
+    fn interrupt(&self, token: u64) {
+        self.ring(token);
+        if let Some(stream) = &self.stream {
+            // ENOTCONN: it has ended by itself.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::thread;
     use std::time::Instant;
 

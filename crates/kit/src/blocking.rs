@@ -44,7 +44,8 @@ pub struct Conversation<'w> {
 impl<'w> Conversation<'w> {
     /// Begins with a socket that was just accepted.
     pub fn new(stream: TcpStream, worker: &'w Worker) -> Conversation<'w> {
-        let (stream, bell) = (Arc::new(stream), Arc::new(Bell::default()));
+        let stream = Arc::new(stream);
+        let bell = Arc::new(Bell::of(&stream));
         let tracked = worker.stop.track(Some((&stream, &bell)));
         let now = Instant::now();
         let address = Address::new(Arc::clone(&bell) as Arc<dyn Doorbell>, 0);
@@ -121,7 +122,7 @@ impl<'w> Conversation<'w> {
             } else if wants.read {
                 self.read(&wants, scratch);
             } else {
-                self.worker.stop.sleep(self.remaining(&wants));
+                self.bell.wait(self.remaining(&wants));
                 self.now = Instant::now();
             }
         }

@@ -36,16 +36,29 @@ struct AllLimits<'a> {
     /// Served at once, over all workers.
     connections_max: usize,
     connections_max_reason: String,
+    /// Memory that all connections together may hold, in bytes.
+    memory_max_bytes: usize,
+    memory_max_reason: &'a str,
 }
 
-/// The line, without its end. `conns_max` is what this process can hold, `threads` what it can
-/// start.
-pub(crate) fn line(model: &Model, setup: &Setup, conns_max: usize, threads: Bound) -> String {
+/// What limits the process beside what was typed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Connections that it can hold.
+    pub(crate) conns: Bound,
+    /// Threads that it can start.
+    pub(crate) threads: Bound,
+    /// Bytes that its connections may hold.
+    pub(crate) memory: Bound,
+}
+
+/// The line, without its end.
+pub(crate) fn line(model: &Model, setup: &Setup, bounds: Bounds) -> String {
     let (workers, workers_reason) = match model.workers {
         Workers::Loops => ("loops", None),
         Workers::One(reason) => ("one", Some(reason)),
     };
-    let (connections_max, reason) = connections_max(model, setup, conns_max, threads);
+    let (connections_max, reason) = connections_max(model, setup, bounds);
     let flavours = model.flavours.iter().map(|flavour| {
         let values = match flavour.values {
             Values::Words(words) => json!(words),
@@ -66,6 +79,8 @@ pub(crate) fn line(model: &Model, setup: &Setup, conns_max: usize, threads: Boun
             limits: &setup.limits,
             connections_max,
             connections_max_reason: reason,
+            memory_max_bytes: bounds.memory.max,
+            memory_max_reason: bounds.memory.reason,
         },
         cannot: model.cannot,
         flavours: flavours.collect(),
@@ -77,12 +92,8 @@ pub(crate) fn line(model: &Model, setup: &Setup, conns_max: usize, threads: Boun
 }
 
 /// How many connections are served at once, and why no more.
-fn connections_max(
-    model: &Model,
-    setup: &Setup,
-    conns_max: usize,
-    threads: Bound,
-) -> (usize, String) {
+fn connections_max(model: &Model, setup: &Setup, bounds: Bounds) -> (usize, String) {
+    let Bounds { conns, threads, .. } = bounds;
     let by_threads = |each: usize| (threads.max / each, threads.reason.to_owned());
     let by_model = match model.serves {
         Serves::Descriptors => None,
@@ -97,8 +108,7 @@ fn connections_max(
         }
     };
     match by_model {
-        Some((max, reason)) if max <= conns_max => (max, reason),
-        _ if setup.conns_max.is_some() => (conns_max, "--conns-max".to_owned()),
-        _ => (conns_max, "descriptors of the process (RLIMIT_NOFILE)".to_owned()),
+        Some((max, reason)) if max <= conns.max => (max, reason),
+        _ => (conns.max, conns.reason.to_owned()),
     }
 }

@@ -1,7 +1,7 @@
 //! The document root: scanned once at start, every file opened then, so that a request can neither
 //! name a path outside nor meet a file that another has replaced meanwhile.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -89,15 +89,19 @@ impl Files {
         }
         let file = File::open(&from).map_err(|error| unreadable(&from, &error))?;
         let meta = file.metadata().map_err(|error| unreadable(&from, &error))?;
-        // RFC 9110 section 8.8.2.1: no reply may say that it was changed in the future.
-        let modified = meta.modified().ok().map(|at| at.min(SystemTime::now()));
-        let modified = modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        let modified_unix_ns = modified.map_or(0, |at| at.as_nanos() as u64);
         let content_type = mime_guess::from_path(path).first_or_octet_stream();
-        table.add(path, meta.len(), modified_unix_ns, content_type.essence_str());
+        table.add(path, meta.len(), modified_unix_ns(&meta), content_type.essence_str());
         self.files.push(file);
         Ok(())
     }
+}
+
+/// When a file was modified last. RFC 9110 section 8.8.2.1: no reply may say that this is still to
+/// come.
+fn modified_unix_ns(meta: &Metadata) -> u64 {
+    let modified = meta.modified().ok().map(|at| at.min(SystemTime::now()));
+    let modified = modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    modified.map_or(0, |at| at.as_nanos() as u64)
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> String {
@@ -112,6 +116,7 @@ fn unreadable(path: &Path, error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::time::Duration;
 
     use conn::FileId;
 
@@ -147,6 +152,24 @@ mod tests {
             files.read(&part(1, 0, 1)).expect_err("no file").kind(),
             io::ErrorKind::NotFound
         );
+    }
+
+    #[test]
+    fn no_file_was_modified_in_the_future() {
+        let root = tempfile::tempdir().expect("a directory");
+        write(root.path(), "a.txt", "a");
+        let file = File::options().write(true).open(root.path().join("a.txt")).expect("a file");
+        let shown = |at: SystemTime| {
+            file.set_modified(at).expect("its owner may");
+            Duration::from_nanos(modified_unix_ns(&file.metadata().expect("an open file")))
+        };
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        let before = now();
+        let future = shown(SystemTime::now() + Duration::from_secs(86_400));
+        assert!(before <= future && future <= now(), "{future:?} is not the time of the look");
+        let past = Duration::new(784_111_777, 5);
+        assert_eq!(shown(UNIX_EPOCH + past), past);
+        assert_eq!(shown(UNIX_EPOCH - Duration::from_secs(1)), Duration::ZERO);
     }
 
     #[test]

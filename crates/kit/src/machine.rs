@@ -24,6 +24,14 @@ const MAPPINGS_SHARE_PARTS: u64 = 8;
 /// and the receive buffer. Counted in /proc/PID/status: 273 KiB.
 const ADDRESSES_PER_THREAD: u64 = 320 << 10;
 
+/// What a thread that has a conversation costs in memory, in bytes: its stack in the kernel and its
+/// entries in the kernel's tables (some 28 KiB), and what it touches of its own stack and of its
+/// receive buffer.
+pub(crate) const THREAD_BYTES: usize = 64 << 10;
+
+/// Memory that a server needs without any connection, in bytes: code, heaps, buffers of loops.
+const PROCESS_BYTES: u64 = 16 << 20;
+
 /// Threads of the process that have no conversations: main, worker, signals, a runtime's own.
 const THREADS_RESERVED: u64 = 32;
 
@@ -45,15 +53,44 @@ struct ThreadLimits {
     machine: Option<u64>,
     /// What is left of kernel.pid_max: a thread has a number of its own.
     numbers: Option<u64>,
+    /// Bytes that connections may hold.
+    memory: Option<u64>,
     /// What is left of RLIMIT_NPROC.
     user: Option<u64>,
     /// What is left of pids.max, in the control group that has the least.
     group: Option<u64>,
 }
 
-/// Threads that may have conversations.
-pub(crate) fn threads_max() -> Bound {
-    ThreadLimits::read().bound()
+/// Threads that may have conversations, where connections may hold `memory_max` bytes.
+pub(crate) fn threads_max(memory_max: usize) -> Bound {
+    let limits = ThreadLimits { memory: Some(memory_max as u64), ..ThreadLimits::read() };
+    limits.bound()
+}
+
+/// Memory that connections may hold, in bytes: of what there is beside the process itself, half.
+/// The other half is for what no connection can know of: socket buffers in the kernel, what
+/// malloc(3) keeps, pages that are used in part.
+pub(crate) fn memory_max() -> Bound {
+    let total = field("/proc/meminfo", "MemTotal:").map_or(u64::MAX, |kib| kib << 10);
+    // Others are on the machine too.
+    let machine = (total / 2, "half of the machine's memory (MemTotal)");
+    let group = group_memory_max().map(|max| (max, "the memory of the control group"));
+    let (all, reason) = group.into_iter().chain([machine]).min().unwrap_or(machine);
+    Bound { max: connections_share(all), reason }
+}
+
+fn connections_share(all: u64) -> usize {
+    let share = all.saturating_sub(PROCESS_BYTES).max(all / 4) / 2;
+    usize::try_from(share).unwrap_or(usize::MAX)
+}
+
+/// The least limit of this process's control group and those above it (version 2, version 1).
+fn group_memory_max() -> Option<u64> {
+    let limit = |directory: PathBuf| {
+        number(&directory.join("memory.max"))
+            .or_else(|| number(&directory.join("memory.limit_in_bytes")))
+    };
+    group_directories("memory").into_iter().filter_map(limit).min()
 }
 
 /// The process may use only so much address space.
@@ -73,6 +110,7 @@ impl ThreadLimits {
             addresses: soft_limit(Resource::RLIMIT_AS).map(|limit| limit.saturating_sub(size)),
             machine: left("/proc/sys/kernel/threads-max"),
             numbers: left("/proc/sys/kernel/pid_max"),
+            memory: None,
             user: user_threads_left(),
             group: group_threads_left(),
         }
@@ -82,6 +120,8 @@ impl ThreadLimits {
         let mappings = |max: u64| (max - max / MAPPINGS_SHARE_PARTS) / MAPPINGS_PER_THREAD;
         // Half of it is for the heap.
         let addresses = |left: u64| left / 2 / ADDRESSES_PER_THREAD;
+        // Half of it is for what connections hold.
+        let memory = |max: u64| max / 2 / THREAD_BYTES as u64 + THREADS_RESERVED;
         // Others on the machine start threads too.
         let shared = |left: u64| left - left / 8;
         [
@@ -89,6 +129,7 @@ impl ThreadLimits {
             (self.addresses.map(addresses), "address space (RLIMIT_AS)"),
             (self.machine.map(shared), "threads of the machine (kernel.threads-max)"),
             (self.numbers.map(shared), "thread numbers (kernel.pid_max)"),
+            (self.memory.map(memory), "memory (--memory-max)"),
             (self.user, "threads of the user (RLIMIT_NPROC)"),
             (self.group, "threads of the control group (pids.max)"),
         ]
@@ -205,6 +246,7 @@ mod tests {
             // The default of Linux: 57,339 of 65,530 mappings, four for each thread.
             (ThreadLimits { mappings: Some(65_530), ..none() }, 14_334 - 32, "max_map_count"),
             (ThreadLimits { addresses: Some(640 << 20), ..none() }, 1024 - 32, "RLIMIT_AS"),
+            (ThreadLimits { memory: Some(64 << 20), ..none() }, 512, "--memory-max"),
             (ThreadLimits { machine: Some(8_000), ..none() }, 7_000 - 32, "threads-max"),
             (ThreadLimits { numbers: Some(32_000), ..none() }, 28_000 - 32, "pid_max"),
             (ThreadLimits { user: Some(100), ..none() }, 100 - 32, "RLIMIT_NPROC"),
@@ -240,7 +282,17 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_room_for_threads() {
-        assert!(threads_max().max > 0);
+    fn this_machine_has_room() {
+        assert!(threads_max(usize::MAX).max > 0);
+        assert!(memory_max().max > 0);
+    }
+
+    #[test]
+    fn connections_have_a_part_of_small_and_large_machines() {
+        for (all, share) in
+            [(64 << 20, 24 << 20), (16 << 20, 2 << 20), (16 << 30, (8 << 30) - (8 << 20))]
+        {
+            assert_eq!(connections_share(all), share, "of {all} bytes");
+        }
     }
 }

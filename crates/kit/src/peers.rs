@@ -37,7 +37,8 @@ pub struct Peers {
     scratch: Box<[u8]>,
     /// Clients that may still be taken from the listener in this round.
     accepts_left: usize,
-    /// Set while no descriptors are left: accept again at this time, or when one is given back.
+    /// Set while no descriptors or no memory are left: accept again at this time, or when a
+    /// connection ends.
     exhausted_until: Option<Instant>,
     /// Descriptors from this number on cannot be watched.
     descriptor_end: RawFd,
@@ -92,6 +93,9 @@ impl Peers {
     pub fn wants_listener(&mut self, now: Instant) -> bool {
         if self.exhausted_until.is_some_and(|until| until <= now) {
             self.exhausted_until = None;
+        }
+        if self.exhausted_until.is_none() && !self.worker.service.common.memory.admits(now) {
+            self.exhausted_until = Some(now + EXHAUSTED_PAUSE);
         }
         self.has_room()
     }

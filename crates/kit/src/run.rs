@@ -8,15 +8,19 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use conn::{Clock, Common, Counters, Host, Service};
+use conn::{CONNECTION_BYTES, Clock, Common, Counters, Host, Memory, Service};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::args::{self, Setup};
+use crate::describe::Bounds;
 use crate::listener::Waiting;
+use crate::machine::Bound;
 use crate::stop::WAKE_INTERVAL;
 use crate::usage::Process;
-use crate::{Files, Listener, Model, Slots, Stop, Worker, describe, machine, sys, tls};
+use crate::{
+    EXHAUSTED_PAUSE, Files, Listener, Model, Slots, Stop, Worker, describe, machine, sys, tls,
+};
 
 /// Descriptors that are not connections: standard streams, listener, epoll, eventfd, ring, the
 /// directory of a `/proc` reader, with room to spare.
@@ -29,6 +33,8 @@ const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 enum Event {
     Signal,
     WorkerEnded(io::Result<()>),
+    /// Connections hold much of the memory that they may.
+    MemoryTight,
 }
 
 /// Runs one model until a signal ends it: the whole of a server's `main`.
@@ -53,9 +59,11 @@ fn start(
 ) -> Result<ExitCode, String> {
     let descriptors = raise_descriptor_limit();
     sys::limit_malloc(machine::addresses_are_limited());
-    let threads = machine::threads_max();
+    let memory = memory_max(setup);
+    let threads = machine::threads_max(memory.max);
     if setup.describe {
-        print_line(&describe::line(model, setup, conns_max(setup, descriptors, 0), threads));
+        let conns = conns_max(setup, descriptors, 0, memory.max);
+        print_line(&describe::line(model, setup, Bounds { conns, threads, memory }));
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(reason) = (model.unavailable)() {
@@ -66,14 +74,9 @@ fn start(
         None => (None, Files::default()),
     };
     let tls = tls::config(setup.tls.as_ref(), setup.protocol)?;
-    let conns_max = conns_max(setup, descriptors, files.len());
-    let waiting = if model.nonblocking_sockets {
-        Waiting::Nonblocking
-    } else {
-        let write_timeout = Duration::from_millis(setup.limits.write_timeout_ms);
-        // A send that has waited for so long returns, and the peer is looked at.
-        Waiting::Blocking { send_timeout: write_timeout / 4 }
-    };
+    let conns_max = conns_max(setup, descriptors, files.len(), memory.max).max;
+    let memory = Arc::new(Memory::new(memory.max));
+    let waiting = waiting(model, setup);
     let listeners = Listener::bind(setup.listen, setup.workers, waiting)
         .map_err(|error| cannot_listen(setup, &error))?;
     let address = listeners[0].local_addr().map_err(|error| cannot_listen(setup, &error))?;
@@ -85,15 +88,18 @@ fn start(
     // Before any thread starts, so that all inherit the mask and only one thread takes signals.
     let signals = block_signals().map_err(|error| format!("cannot block signals: {error}"))?;
     let (sender, events) = mpsc::channel();
+    watch_memory(&memory, sender.clone());
     let counters: Vec<_> = listeners.iter().map(|_| Arc::new(Counters::default())).collect();
     let started = Instant::now();
-    let process = Arc::new(Process { model: model.name, workers: counters.clone(), started });
+    let process = Process { model: model.name, workers: counters.clone(), started, memory };
+    let process = Arc::new(process);
     let files = Arc::new(files);
     let flavours = Arc::new(setup.flavours.clone());
     let common = Common {
         files: table,
         tls,
         origins_allowed: setup.origins_allowed.clone().into(),
+        memory: Arc::clone(&process.memory),
         ..Common::new(Arc::clone(&process) as Arc<dyn Host>, clock_since(started))
     };
     for (listener, counters) in listeners.into_iter().zip(&counters) {
@@ -112,9 +118,23 @@ fn start(
     }
     spawn_signal_thread(signals, sender)?;
     print_line(&format!("listening {address} model={} pid={}", model.name, std::process::id()));
-    let code = wait_for_end(model, setup, &stop, &events);
+    let code = wait_for_end(model, setup, &process.memory, &stop, &events);
     print_line(&process.stats_json());
     Ok(code)
+}
+
+fn memory_max(setup: &Setup) -> Bound {
+    let typed = setup.memory_max.map(|max| Bound { max, reason: "--memory-max" });
+    typed.unwrap_or_else(machine::memory_max)
+}
+
+fn waiting(model: &Model, setup: &Setup) -> Waiting {
+    if model.nonblocking_sockets {
+        return Waiting::Nonblocking;
+    }
+    let write_timeout = Duration::from_millis(setup.limits.write_timeout_ms);
+    // A send that has waited for so long returns, and the peer is looked at.
+    Waiting::Blocking { send_timeout: write_timeout / 4 }
 }
 
 fn clock_since(started: Instant) -> Clock {
@@ -151,8 +171,47 @@ fn spawn_signal_thread(signals: SigSet, sender: Sender<Event>) -> Result<(), Str
     spawned.map(drop).map_err(|error| format!("cannot start the signal thread: {error}"))
 }
 
+fn watch_memory(memory: &Memory, sender: Sender<Event>) {
+    // The receiver is gone only when the process is ending anyway.
+    memory.on_tight(move || drop(sender.send(Event::MemoryTight)));
+}
+
+/// Looks after memory until there is enough again, unless something else happens. What malloc(3)
+/// keeps of it then is given back to the system.
+fn next_event(
+    model: &Model,
+    memory: &Memory,
+    events: &Receiver<Event>,
+    wait: Duration,
+) -> Result<Event, RecvTimeoutError> {
+    let until = Instant::now().checked_add(wait);
+    let mut tight = false;
+    loop {
+        let now = Instant::now();
+        // A loop that is asynchronous can only be rung for by its like, and asks by itself.
+        let enough =
+            tight && if model.place.synchronous { memory.admits(now) } else { !memory.is_tight() };
+        if enough {
+            tight = false;
+            sys::trim_malloc();
+        }
+        let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(now));
+        match events.recv_timeout(if tight { left.min(EXHAUSTED_PAUSE) } else { left }) {
+            Ok(Event::MemoryTight) => tight = true,
+            Err(RecvTimeoutError::Timeout) if tight && until.is_none_or(|until| now < until) => {}
+            other => return other,
+        }
+    }
+}
+
 /// Waits for a signal or a worker's failure, then for all workers to drain.
-fn wait_for_end(model: &Model, setup: &Setup, stop: &Stop, events: &Receiver<Event>) -> ExitCode {
+fn wait_for_end(
+    model: &Model,
+    setup: &Setup,
+    memory: &Memory,
+    stop: &Stop,
+    events: &Receiver<Event>,
+) -> ExitCode {
     let mut running = setup.workers;
     let mut code = ExitCode::SUCCESS;
     let mut cut_at: Option<Instant> = None;
@@ -160,7 +219,9 @@ fn wait_for_end(model: &Model, setup: &Setup, stop: &Stop, events: &Receiver<Eve
     while running > 0 {
         let wait = cut_at.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
         let waking = stop.requested() && stop.wake();
-        match events.recv_timeout(if waking { wait.min(WAKE_INTERVAL) } else { wait }) {
+        let wait = if waking { wait.min(WAKE_INTERVAL) } else { wait };
+        match next_event(model, memory, events, wait) {
+            Ok(Event::MemoryTight) => {}
             Ok(Event::Signal) if cut_at.is_none() => {
                 stop.request();
                 cut_at = stop.ends_at();
@@ -193,10 +254,17 @@ fn wait_for_end(model: &Model, setup: &Setup, stop: &Stop, events: &Receiver<Eve
     code
 }
 
-/// How many connections this process may hold at once, over all workers.
-fn conns_max(setup: &Setup, descriptors: usize, files: usize) -> usize {
+/// How many connections this process may hold at once, over all workers, and why no more.
+fn conns_max(setup: &Setup, descriptors: usize, files: usize, memory_max: usize) -> Bound {
+    if let Some(max) = setup.conns_max {
+        return Bound { max, reason: "--conns-max" };
+    }
     let by_descriptors = descriptors.saturating_sub(DESCRIPTORS_RESERVED + files).max(1);
-    setup.conns_max.unwrap_or(by_descriptors)
+    let descriptors = (by_descriptors, "descriptors of the process (RLIMIT_NOFILE)");
+    // Half of it is for what connections hold when they do something.
+    let memory = ((memory_max / 2 / CONNECTION_BYTES).max(1), "memory (--memory-max)");
+    let (max, reason) = descriptors.min(memory);
+    Bound { max, reason }
 }
 
 /// Raises the soft limit of open descriptors to the hard one, and returns it.

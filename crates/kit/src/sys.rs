@@ -86,6 +86,12 @@ pub(crate) fn limit_malloc(one_heap: bool) {
     }
 }
 
+/// Gives back what malloc(3) keeps of memory that is not used any more (malloc_trim(3)).
+pub(crate) fn trim_malloc() {
+    // SAFETY: the allocator takes its own locks; no memory in use is touched.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// pread(2) of up to `len` bytes into fresh memory, which is not zeroed first.
 pub(crate) fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;

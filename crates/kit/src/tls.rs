@@ -296,11 +296,32 @@ mod tests {
 
     /// A certificate whose time is over.
     fn expired() -> String {
+        valid_in(2001, 2002)
+    }
+
+    /// A certificate, and its key, between the beginnings of two years.
+    fn valid_in(from: i32, to: i32) -> String {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(LOOPBACK_NAMES.map(str::to_owned)).expect("names");
-        params.not_before = rcgen::date_time_ymd(2001, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2002, 1, 1);
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(to, 1, 1);
         params.self_signed(&key).expect("a certificate").pem() + &key.serialize_pem()
+    }
+
+    #[test]
+    fn a_certificate_with_a_wrong_date_is_named_and_served() {
+        let directory = directory();
+        for (pem, wrong) in [
+            (expired(), Some("no longer valid")),
+            (valid_in(2200, 2201), Some("not valid yet")),
+            (valid_in(2001, 2201), None),
+        ] {
+            let chain = certificates(pem.as_bytes()).expect("a certificate");
+            assert_eq!(wrong_date(&chain), wrong);
+            let file = put(directory.path(), "pem", &pem);
+            let identity = Identity::Files { cert: file.clone(), key: file };
+            assert!(config_of(&identity, Protocol::Http).is_ok(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conn::{Counters, Host, Totals};
+use conn::{Counters, Host, Memory, Totals};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use nix::time::{ClockId, clock_gettime};
@@ -16,6 +16,7 @@ pub(crate) struct Process {
     pub(crate) model: &'static str,
     pub(crate) workers: Vec<Arc<Counters>>,
     pub(crate) started: Instant,
+    pub(crate) memory: Arc<Memory>,
 }
 
 /// One JSON object.
@@ -24,6 +25,9 @@ struct Stats {
     model: &'static str,
     workers: usize,
     uptime_ms: u128,
+    /// Bytes that connections hold, and may.
+    memory_held: usize,
+    memory_max: usize,
     #[serde(flatten)]
     totals: Totals,
     #[serde(flatten)]
@@ -80,6 +84,8 @@ impl Host for Process {
             model: self.model,
             workers: self.workers.len(),
             uptime_ms: self.started.elapsed().as_millis(),
+            memory_held: self.memory.held(),
+            memory_max: self.memory.max(),
             totals: Totals::of(self.workers.iter().map(Arc::as_ref)),
             usage: Usage::now(),
         };

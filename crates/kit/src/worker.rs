@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use conn::{Address, Conn, Service};
 
-use crate::{Files, Listener, Slots, Stop};
+use crate::{EXHAUSTED_PAUSE, Files, Listener, Slots, Stop};
 
 /// Everything that one loop of a model needs. A model takes it apart as it likes.
 #[derive(Debug)]
@@ -34,6 +34,14 @@ impl Worker {
     /// The value of one of the model's own numeric flags.
     pub fn flavour_number(&self, flag: &str) -> usize {
         self.flavour(flag).parse().unwrap_or_default()
+    }
+
+    /// Waits until there is memory for a new connection, or the server is to stop: then those that
+    /// the kernel has accepted before are let in all the same.
+    pub fn wait_for_memory(&self) {
+        while !self.stop.requested() && !self.service.common.memory.admits(Instant::now()) {
+            self.stop.sleep(EXHAUSTED_PAUSE);
+        }
     }
 
     /// A connection that was just accepted; `address` is where others can wake its driver.

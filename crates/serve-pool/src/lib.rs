@@ -55,6 +55,7 @@ pub fn serve(worker: Worker) -> io::Result<()> {
     let accepting = Accepting::new(&worker);
     // ANCHOR: wait
     while let Some(slot) = slots.acquire() {
+        worker.wait_for_memory();
         match accepting.next()? {
             Accepted::Peer(stream) => queue.push(stream, slot),
             Accepted::Exhausted => worker.stop.sleep(kit::EXHAUSTED_PAUSE),

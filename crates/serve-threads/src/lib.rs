@@ -54,6 +54,7 @@ pub fn serve(worker: Worker) -> io::Result<()> {
     while let Some(slot) = slots.acquire()
         && let Some(threads) = Threads::acquire(&worker)
     {
+        worker.wait_for_memory();
         match accepting.next()? {
             Accepted::Peer(stream) => spawn(&worker, stream, slot, threads),
             Accepted::Exhausted => worker.stop.sleep(kit::EXHAUSTED_PAUSE),

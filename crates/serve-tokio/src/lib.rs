@@ -84,7 +84,13 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
     let slots = Arc::new(Semaphore::new(worker.conns_max));
     loop {
         let slot = Arc::clone(&slots).acquire_owned();
-        let next = async { (slot.await, listener.accept().await) };
+        let next = async {
+            let slot = slot.await;
+            while !worker.service.common.memory.admits(Instant::now()) {
+                tokio::time::sleep(kit::EXHAUSTED_PAUSE).await;
+            }
+            (slot, listener.accept().await)
+        };
         tokio::select! {
             biased;
             _ = &mut stop_signal => break,

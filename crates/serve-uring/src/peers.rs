@@ -109,7 +109,8 @@ pub(crate) struct Peers {
     runnable: VecDeque<Token>,
     /// Accepted after the limit was reached, and not served yet: as good as in the backlog.
     lobby: VecDeque<OwnedFd>,
-    /// Set while no descriptors are left: accept again at this time, or when one is given back.
+    /// Set while no descriptors or no memory are left: accept again at this time, or when a
+    /// connection ends.
     exhausted_until: Option<Instant>,
     /// When the server was told to stop.
     stopping: Option<Instant>,
@@ -144,6 +145,9 @@ impl Peers {
     pub(crate) fn wants_accept(&mut self, now: Instant) -> bool {
         if self.exhausted_until.is_some_and(|until| until <= now) {
             self.exhausted_until = None;
+        }
+        if self.exhausted_until.is_none() && !self.worker.service.common.memory.admits(now) {
+            self.exhausted(now);
         }
         self.stopping.is_none() && self.has_room() && self.exhausted_until.is_none()
     }

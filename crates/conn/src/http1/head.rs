@@ -13,7 +13,7 @@ use std::str;
 use super::body::is_token_byte;
 use super::reject::Reject;
 use crate::Limits;
-use crate::routes::{Conditions, Method, Request, is_authority, note_once};
+use crate::routes::{Conditions, Method, Request, expects_continue, is_authority, note_once};
 
 /// Most fields in one head. A browser sends about 15; Apache's LimitRequestFields is 100.
 pub(super) const FIELDS_MAX: usize = 100;
@@ -211,24 +211,29 @@ fn path(target: &str, method: Option<Method>, secure: bool) -> Result<&str, Reje
 /// with HTTP/2 in mind may say over TLS; without TLS it was meant for another server (RFC 9110
 /// section 7.4).
 fn absolute(target: &str, secure: bool) -> Result<&str, Reject> {
-    let schemes: &[&str] = if secure { &["https://", "http://"] } else { &["http://"] };
-    let behind = |scheme: &&str| match target.split_at_checked(scheme.len()) {
-        Some((start, rest)) if start.eq_ignore_ascii_case(scheme) => Some(rest),
-        _ => None,
-    };
-    let Some(rest) = schemes.iter().find_map(behind) else {
+    let is_https = target.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("https"));
+    let Some((authority, path)) = split_absolute(target).filter(|_| secure || !is_https) else {
         return Err(Reject::Malformed(if secure {
             "the target must begin with /, https:// or http://"
         } else {
             "the target must begin with / or http://"
         }));
     };
-    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     // RFC 9110 sections 4.2.1 and 4.2.4: no host and a user's name are both to be rejected.
     if !is_authority(authority.as_bytes()) {
         return Err(Reject::Malformed("the target names no host"));
     }
     Ok(if path.starts_with('/') { path } else { "/" })
+}
+
+/// `host` and `/path?query` of `http://host/path?query` or `https://...`.
+pub(super) fn split_absolute(target: &str) -> Option<(&str, &str)> {
+    let behind = |scheme: &str| match target.split_at_checked(scheme.len()) {
+        Some((start, rest)) if start.eq_ignore_ascii_case(scheme) => Some(rest),
+        _ => None,
+    };
+    let rest = behind("http://").or_else(|| behind("https://"))?;
+    Some(rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len())))
 }
 
 fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Result<(), Reject> {
@@ -247,12 +252,10 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
             }
         }
         5 if is("range") => note_once(&mut conditions.range, value),
-        6 if is("expect") => {
-            let is_known = |item: &[u8]| item.eq_ignore_ascii_case(b"100-continue");
-            fields.expects_more |=
-                !value.split(|&b| b == b',').map(<[u8]>::trim_ascii).all(is_known);
-            fields.expect_continue = true;
-        }
+        6 if is("expect") => match expects_continue(value) {
+            Some(expects) => fields.expect_continue |= expects,
+            None => fields.expects_more = true,
+        },
         8 if is("if-match") => conditions.if_match.push(value),
         8 if is("if-range") => note_once(&mut conditions.if_range, value),
         10 if is("connection") => note_connection(fields, value),

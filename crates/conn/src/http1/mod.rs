@@ -37,6 +37,9 @@ pub(crate) fn put_refusal(
     routes::put_refusal(&mut out, status, sentence, false);
 }
 
+/// Asks for the body (RFC 9110 section 10.1.1).
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// HTTP/1.1 state of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Http1 {
@@ -95,7 +98,7 @@ impl Http1 {
     pub(crate) fn advance(&mut self, cx: &mut Context, input: &[u8]) -> Progress {
         let mut used = 0;
         loop {
-            if cx.output.len() >= cx.service.limits.output_high_water_bytes {
+            if cx.output.len() >= cx.service.output_high_water_bytes() {
                 // The peer cannot be late with a body that we do not read.
                 cx.deadlines.clear(Deadline::Body);
                 return Progress { used, then: None };
@@ -382,7 +385,7 @@ impl Exchange {
     /// Takes what `input` holds of the request body. The echo route sends it back, others drop it.
     fn take_body(&mut self, cx: &mut Context, input: &[u8]) -> Result<usize, Reject> {
         if self.owes_continue && input.is_empty() {
-            cx.output.put(b"HTTP/1.1 100 Continue\r\n\r\n");
+            cx.output.put(CONTINUE);
         }
         self.owes_continue = false;
         let piece = self.body.step(input, cx.service.limits.body_bytes_max)?;
@@ -418,9 +421,9 @@ impl Exchange {
     }
 
     fn put_pattern(&mut self, cx: &mut Context) {
-        while cx.output.len() < cx.service.limits.output_high_water_bytes {
+        while cx.output.len() < cx.service.output_high_water_bytes() {
             match self.reply.take_pattern(cx.service, PATTERN_BYTES) {
-                Some(bytes) => cx.output.push(bytes),
+                Some(bytes) => cx.output.push_common(bytes),
                 None => {
                     self.reply = Reply::Complete;
                     return;

@@ -8,7 +8,8 @@ use std::str;
 
 use tungstenite::handshake::derive_accept_key;
 
-use super::head::{FIELDS_MAX, Head};
+use super::CONTINUE;
+use super::head::{FIELDS_MAX, Head, split_absolute};
 use super::writer::{Persistence, Writer};
 use crate::routes::{Field, Method, Reply, TEXT, Writer as _};
 use crate::websocket::{self, Route};
@@ -57,6 +58,10 @@ pub(super) fn accept(cx: &mut Context, head: &Head, bytes: &[u8]) -> Result<Rout
     let handshake = Handshake::parse(bytes);
     let route = handshake.check(cx.service, head, cx.draining)?;
     let out = cx.output.tail();
+    if head.expect_continue {
+        // RFC 9110 section 7.8: before the 101, even where no content follows.
+        out.extend_from_slice(CONTINUE);
+    }
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
           Sec-WebSocket-Accept: ",
@@ -96,6 +101,10 @@ impl<'a> Handshake<'a> {
         if request.parse_with_uninit_headers(bytes, &mut fields).is_ok() {
             for field in request.headers.iter() {
                 handshake.note(field.name, field.value);
+            }
+            // RFC 9112 section 3.2.2: the host in the target counts, not the one in the field.
+            if let Some((authority, _)) = split_absolute(request.path.unwrap_or_default()) {
+                handshake.host = authority;
             }
         }
         handshake

@@ -105,6 +105,6 @@ impl routes::Writer for Writer<'_> {
 
     #[inline]
     fn shared_body(&mut self, body: &Bytes) {
-        self.output.push(body.clone());
+        self.output.push_common(body.clone());
     }
 }

@@ -38,8 +38,10 @@ impl Pipe {
     }
 
     /// `input` comes behind what is not read yet; what is written goes behind what `output` has.
-    pub(super) fn lend(&self, input: &[u8], output: &mut Output) {
+    /// Output that is more than `output_max` is too much.
+    pub(super) fn lend(&self, input: &[u8], output: &mut Output, output_max: usize) {
         let mut queues = self.queues();
+        queues.output_max = output_max;
         queues.input.extend_from_slice(input);
         queues.output = std::mem::take(output);
     }
@@ -57,6 +59,11 @@ impl Pipe {
     /// All input is with `h2`.
     pub(super) fn is_read(&self) -> bool {
         self.queues().input.is_empty()
+    }
+
+    /// Bytes of memory that its input takes.
+    pub(super) fn held(&self) -> usize {
+        self.queues().input.capacity()
     }
 
     fn queues(&self) -> MutexGuard<'_, Queues> {

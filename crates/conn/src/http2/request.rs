@@ -8,7 +8,7 @@
 use http::request::Parts;
 
 use crate::Limits;
-use crate::routes::{Conditions, Method, Request, is_authority, note_once};
+use crate::routes::{Conditions, Method, Request, expects_continue, is_authority, note_once};
 
 /// Why a request is answered with an error: status and sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,11 +108,9 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
             }
         }
         "expect" => {
-            if !value.eq_ignore_ascii_case(b"100-continue") {
-                let sentence = "the only expectation known is 100-continue";
-                return Err(Refusal("417 Expectation Failed", sentence));
-            }
-            fields.expect_continue = true;
+            let sentence = "the only expectation known is 100-continue";
+            let unknown = Refusal("417 Expectation Failed", sentence);
+            fields.expect_continue |= expects_continue(value).ok_or(unknown)?;
         }
         "range" => note_once(&mut conditions.range, value),
         "if-match" => conditions.if_match.push(value),

@@ -17,6 +17,9 @@ use crate::{FileRead, Service};
 /// What one stream may send before the others have their turn: one file read, or four frames.
 pub(super) const TURN_BYTES: usize = 64 << 10;
 
+/// What the library keeps for a stream, in bytes: its state, and the fields of its messages.
+const LIBRARY_BYTES: usize = 1 << 10;
+
 /// Where the reply goes.
 pub(super) enum Sender {
     /// The head is not out.
@@ -118,6 +121,12 @@ impl Stream {
     pub(super) fn become_tunnel(&mut self, tunnel: Tunnel) {
         self.is_counted = true;
         self.tunnel = Some(Box::new(tunnel));
+    }
+
+    /// Bytes of memory that it takes, without what the library keeps for the connection.
+    pub(super) fn held(&self) -> usize {
+        let own = size_of::<Stream>() + LIBRARY_BYTES + self.pending.len();
+        own + self.tunnel.as_ref().map_or(0, |tunnel| size_of::<Tunnel>() + tunnel.held())
     }
 
     /// The head of a short reply is out; `rest` of it is not.

@@ -27,6 +27,10 @@ pub(super) struct Tunnel {
     over: bool,
 }
 
+/// The reply to it names the version in a field (RFC 6455 section 4.4).
+pub(super) const VERSION: Refusal =
+    malformed("the only version of WebSocket known here is 13 (RFC 6455)");
+
 /// Chooses the WebSocket that an extended CONNECT asks for.
 pub(super) fn admit(service: &Service, parts: &Parts) -> Result<Route, Refusal> {
     let protocol = parts.extensions.get::<h2::ext::Protocol>().map(|protocol| protocol.as_str());
@@ -35,15 +39,16 @@ pub(super) fn admit(service: &Service, parts: &Parts) -> Result<Route, Refusal> 
         return Err(Refusal("501 Not Implemented", sentence));
     }
     check_host(parts, None)?;
-    let text = |name: header::HeaderName| match parts.headers.get(name) {
-        Some(value) => value.to_str().map(Some),
-        None => Ok(None),
-    };
-    let version = text(header::SEC_WEBSOCKET_VERSION).unwrap_or_default();
-    if version.is_some_and(|version| version != "13") {
-        return Err(malformed("the only version of WebSocket is 13"));
+    let mut versions = parts.headers.get_all(header::SEC_WEBSOCKET_VERSION).iter();
+    if !(versions.next().is_some_and(|version| version == "13") && versions.next().is_none()) {
+        return Err(VERSION);
     }
-    let origin = text(header::ORIGIN).map_err(|_| malformed("the origin is no text"))?;
+    let mut origins = parts.headers.get_all(header::ORIGIN).iter();
+    let origin = origins.next().map(|origin| origin.to_str()).transpose();
+    let origin = origin.map_err(|_| malformed("the origin is no text"))?;
+    if origins.next().is_some() {
+        return Err(malformed("there are two Origin fields"));
+    }
     let host = parts.uri.authority().map_or("", |authority| authority.as_str());
     let secure = service.common.tls.is_some();
     websocket::admit(service, parts.uri.path(), origin, host, secure)
@@ -58,11 +63,16 @@ impl Tunnel {
         Tunnel { socket, output, deadlines, stash, eof: false, all_taken: false, over: false }
     }
 
+    /// Bytes of memory that it takes.
+    pub(super) fn held(&self) -> usize {
+        self.output.held() + self.stash.capacity() + self.socket.held()
+    }
+
     /// More may come in: neither input nor output has piled up.
     pub(super) fn takes_input(&self, cx: &Context) -> bool {
         let limits = &cx.service.limits;
         let kept = limits.head_bytes_max.max(websocket::INPUT_KEPT_MAX);
-        let room = self.output.len() < limits.output_high_water_bytes;
+        let room = self.output.len() < cx.service.output_high_water_bytes();
         room && self.stash.len() < kept && !self.eof && !self.over
     }
 

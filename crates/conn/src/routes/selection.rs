@@ -2,6 +2,8 @@
 
 use std::str;
 
+use httpdate::HttpDate;
+
 use super::{Conditions, Method, Request};
 use crate::files::FileEntry;
 
@@ -48,6 +50,15 @@ pub(super) fn select(request: &Request, file: &FileEntry) -> Selection {
     }
 }
 
+/// The reply instead of a representation that has neither tag nor date: only `*` matches it.
+pub(super) fn untagged(conditions: &Conditions) -> Option<&'static str> {
+    match (&conditions.if_match[..], &conditions.if_none_match[..]) {
+        ([] | [b"*"], [b"*"]) => Some("304 Not Modified"),
+        ([] | [b"*"], _) => None,
+        _ => Some("412 Precondition Failed"),
+    }
+}
+
 /// How tags compare (RFC 9110 section 8.8.3.2): If-Match strongly, If-None-Match weakly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Comparison {
@@ -55,23 +66,53 @@ enum Comparison {
     Weak,
 }
 
+/// Any tag matches `*`, which stands alone: within a list it may be a part of another's tag, as a
+/// comma may.
 fn list_tag(fields: &[&[u8]], etag: &str, comparison: Comparison) -> bool {
+    if let [b"*"] = fields {
+        return true;
+    }
     let tags = fields.iter().flat_map(|field| field.split(|&b| b == b','));
     tags.map(<[u8]>::trim_ascii).any(|tag| {
         let tag = match comparison {
             Comparison::Strong => tag,
             Comparison::Weak => tag.strip_prefix(b"W/").unwrap_or(tag),
         };
-        tag == b"*" || tag == etag.as_bytes()
+        tag == etag.as_bytes()
     })
 }
 
-/// `None` where `since` is no date: the field is then ignored.
+/// `None` where `since` is no date: the field is then ignored. A date that is still to come is one:
+/// RFC 2616 called it invalid, RFC 9110 section 13.1.3 does not, and nothing has been modified
+/// since.
 fn modified_since(since: &[u8], file: &FileEntry) -> Option<bool> {
-    let parse = |text: &str| httpdate::parse_http_date(text).ok();
-    let since = str::from_utf8(since).ok().and_then(parse)?;
-    Some(parse(&file.last_modified)? > since)
+    let since = str::from_utf8(since).ok()?;
+    // The library knows no leap second (RFC 9110 section 5.6.7).
+    let known = parse(since).or_else(|| parse(&since.replacen("23:59:60 ", "23:59:59 ", 1)));
+    match known {
+        Some(since) => Some(parse(&file.last_modified)? > since),
+        None => is_before_1970(since).then_some(true),
+    }
 }
+
+fn parse(text: &str) -> Option<HttpDate> {
+    text.parse().ok()
+}
+
+/// True for a date that the library does not know because no file is as old.
+fn is_before_1970(text: &str) -> bool {
+    let year_at = if text.len() == ASCTIME_LEN { 20 } else { 12 };
+    let Some(year) = text.get(year_at..year_at + 4) else { return false };
+    if !year.bytes().all(|byte| byte.is_ascii_digit()) || year >= "1970" {
+        return false;
+    }
+    // The calendar is the same 2000 years later.
+    let later = year.parse().map_or(0, |year: u16| year + 2000);
+    parse(&format!("{}{later}{}", &text[..year_at], &text[year_at + 4..])).is_some()
+}
+
+/// The one form that ends in the year.
+const ASCTIME_LEN: usize = "Sun Nov  6 08:49:37 1994".len();
 
 /// If-Range: the range counts only if the representation is still the one named, strongly.
 fn may_range(conditions: &Conditions, file: &FileEntry) -> bool {
@@ -101,14 +142,14 @@ fn parse_range(range: &[u8], len: u64) -> Selection {
             return Some(if unsatisfiable { Selection::Unsatisfiable } else { part });
         }
         let first = number(first)?;
-        let end = if last.is_empty() { len } else { number(last)?.saturating_add(1) };
-        if end <= first && !last.is_empty() {
+        let last = if last.is_empty() { u64::MAX } else { number(last)? };
+        if last < first {
             return None;
         }
         Some(if first >= len {
             Selection::Unsatisfiable
         } else {
-            Selection::Part(first, end.min(len))
+            Selection::Part(first, last.saturating_add(1).min(len))
         })
     };
     parse().unwrap_or(Selection::Whole)

@@ -93,6 +93,11 @@ impl Masked<'_> {
 }
 
 impl Reader {
+    /// Bytes of memory that the message under way takes.
+    pub(super) fn held(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Takes one frame, or what there is of it, from the front of `input`. Returns how much was
     /// taken, and what has become whole by it; `(0, None)`: more bytes are needed.
     pub(super) fn next<'a>(
@@ -119,6 +124,9 @@ impl Reader {
         // "The minimal number of bytes MUST be used" (section 5.2).
         if head.len(len) != head_len {
             return Err(Fault::Frame("the length is not in its shortest form"));
+        }
+        if len >> 63 != 0 {
+            return Err(Fault::Frame("the highest bit of the length is set"));
         }
         let data = match head.opcode {
             OpCode::Control(_) if !head.is_final => {

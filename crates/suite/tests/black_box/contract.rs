@@ -13,6 +13,7 @@ const FLAGS: &[&str] = &[
     "workers",
     "root",
     "conns-max",
+    "memory-max",
     "idle-timeout",
     "head-timeout",
     "body-timeout",
@@ -45,6 +46,7 @@ const LIMITS: &[&str] = &[
     "linger_timeout_ms",
     "drain_timeout_ms",
     "connections_max",
+    "memory_max_bytes",
 ];
 
 #[track_caller]

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
-use suite::{Client, Server, Variant, WebSocket, get, until};
+use suite::{Client, Opcode, Server, Variant, WebSocket, client_frame, get, until};
 
 use crate::Outcome;
 
@@ -125,6 +126,50 @@ pub fn second_threads_run_out(variant: &Variant) {
     assert_eq!(counters["connections_ended"]["exhausted"], cut, "{counters}");
     let blocking = variant.model.describe["place"]["blocking"] == true;
     assert!(blocking || cut == 0, "one thread is enough for all: {counters}");
+}
+
+/// Memory that connections may hold, and its flag: a few messages that are not finished.
+const MEMORY_MAX: u64 = 8 << 20;
+const MEMORY_FLAGS: [&str; 2] = ["--memory-max", "8MiB"];
+
+/// Clients whose messages together are several times that.
+const HOLDERS: usize = 20;
+
+/// Clients begin large messages and never end them: all together they may hold what the server was
+/// given, the largest are ended for it, and a newcomer is served.
+pub fn memory_is_bounded(variant: &Variant) -> Outcome {
+    if variant.model.one_at_a_time() {
+        return Outcome::Skipped("one connection alone cannot pass the bound".to_owned());
+    }
+    let server = Server::start(variant, &MEMORY_FLAGS);
+    let mut said = client_frame(Opcode::Binary, &vec![7; 1 << 20]);
+    said.truncate(900 << 10);
+    let holders: Vec<_> = (0..HOLDERS)
+        .map(|_| {
+            let (mut holder, said) = (WebSocket::ask(&server, "/ws/echo"), said.clone());
+            thread::spawn(move || {
+                // An error: it was among those that had to go.
+                let _ = holder.client().stream().write_all(&said);
+                holder
+            })
+        })
+        .collect();
+    let holders: Vec<_> =
+        holders.into_iter().map(|holder| holder.join().expect("a client")).collect();
+    server.serves();
+    assert_eq!(server.stats()["memory_max"], MEMORY_MAX);
+    // What the clients have written may still be on its way through the kernel.
+    until("the largest have gone, and the rest keeps to the bound", || {
+        let stats = server.stats();
+        let ended = stats["connections_ended"]["exhausted"].as_u64();
+        ended > Some(0) && stats["memory_held"].as_u64() <= Some(MEMORY_MAX)
+    });
+    drop(holders);
+    let few = 4 * (64 << 10);
+    until("memory is given back", || server.stats()["memory_held"].as_u64() < Some(few));
+    server.serves();
+    server.stop();
+    Outcome::Passed
 }
 
 /// What a client of the crowd was told.

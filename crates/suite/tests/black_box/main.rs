@@ -274,6 +274,7 @@ fn limit_cases() -> Vec<Case> {
         exhaustion::crowd_beside_files,
         exhaustion::threads_run_out,
         exhaustion::second_threads_run_out,
+        exhaustion::memory_is_bounded,
     ]);
     cases
 }

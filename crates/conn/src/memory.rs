@@ -1,0 +1,326 @@
+//! What all connections together hold in memory, and what is done when it is too much.
+//!
+//! Every connection has limits of its own, and keeps to some hundred KiB; but a thousand clients
+//! that go to these limits hold more than a small machine has, and then the kernel ends the whole
+//! process. So there is one account. Above the *soft* bound no newcomer is let in, and a connection
+//! that holds more than a little is not read. Above the *hard* bound, or where the soft one is
+//! passed for longer than [`PATIENCE`], the connections that hold most are ended, one after
+//! another, until the rest fits; and one that grows before they have gone is ended itself.
+//!
+//! A connection says what it holds where that has changed by more than [`STEP_BYTES`], so a plain
+//! request touches nothing that is shared. What cannot be seen from here (code, stacks, the
+//! kernel's buffers, what malloc keeps) must find room beside the bound.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use crate::{Address, Doorbell};
+
+/// What an open connection is charged at least: its own state, its place in the driver's tables,
+/// and what the kernel keeps for an idle socket.
+pub const CONNECTION_BYTES: usize = 8 << 10;
+
+/// Changes of what a connection holds that are not told, in bytes.
+const STEP_BYTES: usize = 4 << 10;
+
+/// More than a little: a connection that holds so many bytes is not read above the soft bound. A
+/// request's head that is not whole is less, and so is what HTTP/2 keeps at rest.
+const LITTLE_BYTES: usize = 32 << 10;
+
+/// A connection that has held so many bytes is among those that may have to go.
+const HOLDER_BYTES: usize = 16 << 10;
+
+/// How long the soft bound may be passed before the largest connections go: newcomers wait so long.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The account of all connections of a process.
+pub struct Memory {
+    /// The hard bound.
+    max: usize,
+    /// Held now.
+    held: AtomicUsize,
+    /// More is held than the soft bound allows. Apart from `held`, because it seldom changes.
+    tight: AtomicBool,
+    holders: Mutex<Holders>,
+    /// Told when the soft bound is passed.
+    on_tight: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+#[derive(Default)]
+struct Holders {
+    all: Slab<Arc<Holder>>,
+    /// Since when newcomers wait.
+    tight_since: Option<Instant>,
+}
+
+/// A connection that has held more than a little.
+struct Holder {
+    /// What it holds now.
+    bytes: AtomicUsize,
+    /// It is to end.
+    told: AtomicBool,
+    /// It is not read, and to be rung for when that changes.
+    paused: AtomicBool,
+    /// Not a handle of its own: a blocking model counts those, to know who may ring.
+    bell: Option<Weak<dyn Doorbell>>,
+    token: u64,
+}
+
+/// One connection's part of the account.
+pub(crate) struct Share {
+    memory: Arc<Memory>,
+    /// What was told, without [`CONNECTION_BYTES`].
+    told: usize,
+    /// Of one that has held more than a little; where it is among the others.
+    holder: Option<(usize, Arc<Holder>)>,
+}
+
+impl Memory {
+    /// An account whose hard bound is `max` bytes.
+    pub fn new(max: usize) -> Memory {
+        Memory {
+            max,
+            held: AtomicUsize::new(0),
+            tight: AtomicBool::new(false),
+            holders: Mutex::default(),
+            on_tight: OnceLock::new(),
+        }
+    }
+
+    /// Calls `watch` whenever the soft bound is passed, on any thread: for one that then asks
+    /// [`Memory::admits`] until it may. To be called once.
+    pub fn on_tight(&self, watch: impl Fn() + Send + Sync + 'static) {
+        let _ = self.on_tight.set(Box::new(watch));
+    }
+
+    /// More is held than the soft bound allows.
+    pub fn is_tight(&self) -> bool {
+        self.tight.load(SeqCst)
+    }
+
+    /// The hard bound, in bytes.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Bytes above which connections are held back.
+    pub fn soft_max(&self) -> usize {
+        self.max - self.max / 4
+    }
+
+    /// Bytes that connections hold now.
+    pub fn held(&self) -> usize {
+        self.held.load(SeqCst)
+    }
+
+    /// Whether a new connection may be let in. Who may not asks again soon: where nothing else
+    /// gives memory back, the largest connections are ended for it.
+    pub fn admits(&self, now: Instant) -> bool {
+        if !self.tight.load(SeqCst) {
+            return true;
+        }
+        let mut holders = self.lock();
+        let since = *holders.tight_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= PATIENCE {
+            holders.tight_since = Some(now);
+            // Well below, so that newcomers find room before the others fill it again.
+            let told = self.choose(&holders, self.soft_max() / 2);
+            drop(holders);
+            told.iter().for_each(|holder| holder.end());
+        }
+        false
+    }
+
+    /// Charges what is no connection's, such as a thread.
+    pub fn add(&self, bytes: usize) {
+        let held = self.held.fetch_add(bytes, SeqCst).saturating_add(bytes);
+        if held > self.soft_max() && !self.tight.swap(true, SeqCst) {
+            if let Some(watch) = self.on_tight.get() {
+                watch();
+            }
+            if self.held() <= self.soft_max() {
+                // Given back meanwhile, by somebody who saw no bound passed.
+                self.loosen();
+            }
+        }
+        if held > self.max {
+            let told = self.choose(&self.lock(), self.max - self.max / 16);
+            told.iter().for_each(|holder| holder.end());
+        }
+    }
+
+    /// Ends [`Memory::add`].
+    pub fn sub(&self, bytes: usize) {
+        let held = self.held.fetch_sub(bytes, SeqCst) - bytes;
+        if held <= self.soft_max() && self.tight.load(SeqCst) {
+            self.loosen();
+        }
+    }
+
+    /// The soft bound is kept again: those that were not read are rung for.
+    fn loosen(&self) {
+        let mut holders = self.lock();
+        holders.tight_since = None;
+        loop {
+            self.tight.store(false, SeqCst);
+            if self.held() <= self.soft_max() {
+                break;
+            }
+            // Passed again at this moment.
+            self.tight.store(true, SeqCst);
+            // What was given back before that found no bound passed, and has loosened nothing.
+            if self.held() > self.soft_max() {
+                return;
+            }
+        }
+        let paused = holders.all.iter().map(|(_, holder)| holder);
+        let paused = paused.filter(|holder| holder.paused.swap(false, SeqCst));
+        let paused: Vec<_> = paused.cloned().collect();
+        // No bell is rung under the lock: what it does is not known here.
+        drop(holders);
+        paused.iter().for_each(|holder| holder.ring());
+    }
+
+    /// Marks the largest connections until the others hold no more than `max` bytes. They are to be
+    /// told outside of the lock.
+    fn choose(&self, holders: &Holders, max: usize) -> Vec<Arc<Holder>> {
+        let all = || holders.all.iter().map(|(_, holder)| holder);
+        // Those that were told before go too, and soon.
+        let going = all().filter(|holder| holder.told.load(SeqCst)).map(|holder| holder.bytes());
+        let mut left = self.held().saturating_sub(going.sum());
+        // With what each holds now: it changes meanwhile.
+        let others = all().filter(|holder| !holder.told.load(SeqCst));
+        let mut largest: Vec<_> = others.map(|holder| (holder.bytes(), holder)).collect();
+        largest.sort_unstable_by_key(|(bytes, _)| *bytes);
+        let mut chosen = Vec::new();
+        while left > max
+            && let Some((bytes, holder)) = largest.pop()
+            && bytes > 0
+        {
+            left = left.saturating_sub(bytes);
+            holder.told.store(true, SeqCst);
+            chosen.push(Arc::clone(holder));
+        }
+        chosen
+    }
+
+    /// One holder less. Without any, the table takes no memory either.
+    fn forget(&self, key: usize) {
+        let mut holders = self.lock();
+        holders.all.remove(key);
+        if holders.all.is_empty() {
+            holders.all = Slab::new();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Holders> {
+        // Nothing panics under it half way through a change.
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Holder {
+    fn bytes(&self) -> usize {
+        self.bytes.load(SeqCst)
+    }
+
+    fn ring(&self) {
+        if let Some(bell) = self.bell.as_ref().and_then(Weak::upgrade) {
+            bell.ring(self.token);
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bell) = self.bell.as_ref().and_then(Weak::upgrade) {
+            bell.interrupt(self.token);
+        }
+    }
+}
+
+impl Share {
+    /// Of a connection that begins.
+    pub(crate) fn new(memory: &Arc<Memory>) -> Share {
+        memory.add(CONNECTION_BYTES);
+        Share { memory: Arc::clone(memory), told: 0, holder: None }
+    }
+
+    /// The connection holds `bytes` now; it can be reached at `address`.
+    #[inline]
+    pub(crate) fn set(&mut self, bytes: usize, address: &Address) {
+        if bytes.abs_diff(self.told) >= STEP_BYTES {
+            self.tell(bytes, address);
+        }
+    }
+
+    fn tell(&mut self, bytes: usize, address: &Address) {
+        if bytes >= HOLDER_BYTES && self.holder.is_none() {
+            let (bell, token) = address.weak();
+            let holder = Arc::new(Holder {
+                bytes: AtomicUsize::new(0),
+                told: AtomicBool::new(false),
+                paused: AtomicBool::new(false),
+                bell,
+                token,
+            });
+            let key = self.memory.lock().all.insert(Arc::clone(&holder));
+            self.holder = Some((key, holder));
+        }
+        if let Some((_, holder)) = &self.holder {
+            holder.bytes.store(bytes, SeqCst);
+        }
+        if bytes < STEP_BYTES
+            && let Some((key, _)) = self.holder.take_if(|(_, holder)| !holder.told.load(SeqCst))
+        {
+            // An idle connection owns nothing, not even its place among the holders.
+            self.memory.forget(key);
+        }
+        let before = std::mem::replace(&mut self.told, bytes);
+        if bytes > before {
+            self.memory.add(bytes - before);
+            // Those that were told have not gone yet, and there is no room to wait for that.
+            if self.memory.held() > self.memory.max
+                && let Some((_, holder)) = &self.holder
+            {
+                holder.told.store(true, SeqCst);
+            }
+        } else {
+            self.memory.sub(before - bytes);
+        }
+    }
+
+    /// The connection is to end: it holds more than others, and all together too much.
+    pub(crate) fn is_told_to_end(&self) -> bool {
+        self.holder.as_ref().is_some_and(|(_, holder)| holder.told.load(SeqCst))
+    }
+
+    /// The connection is not to be read now. It is rung for when that changes.
+    pub(crate) fn is_held_back(&self) -> bool {
+        let Some((_, holder)) = &self.holder else { return false };
+        if self.told < LITTLE_BYTES || !self.memory.tight.load(SeqCst) {
+            return false;
+        }
+        holder.paused.store(true, SeqCst);
+        // Looked at once more: who loosens the bound clears `tight` first and looks for `paused`
+        // then, so one of the two sees the other.
+        self.memory.tight.load(SeqCst)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if let Some((key, _)) = self.holder.take() {
+            self.memory.forget(key);
+        }
+        self.memory.sub(self.told + CONNECTION_BYTES);
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").field("max", &self.max).field("held", &self.held()).finish()
+    }
+}
