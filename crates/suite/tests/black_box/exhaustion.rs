@@ -253,7 +253,9 @@ fn visit_of_a_crowd(server: Server) -> u64 {
         match told(&client) {
             Told::Served => {
                 served += 1;
-                if places >= CROWD {
+                // select refuses beyond its bitmap and lets no client wait, so those that it serves
+                // can stay; if they left, their descriptors would serve the others.
+                if places >= CROWD || server.variant.model.name == "select" {
                     staying.push(client);
                 }
             }
