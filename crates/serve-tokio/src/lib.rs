@@ -177,9 +177,7 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
             alarm.set(wants.deadline);
             tokio::select! {
                 biased;
-                moved = step(&mut stream, &mut conn, wants, &mut steps) => {
-                    moved.unwrap_or_else(|_| conn.abort());
-                }
+                () = step(&mut stream, &mut conn, wants, &mut steps) => {}
                 () = alarm.wait() => {}
                 () = bell.notify.notified() => {}
                 _ = stop.changed() => {}
@@ -212,28 +210,19 @@ fn late(stream: &TcpStream, conn: &mut Conn, now: Instant) {
 
 /// Waits until bytes can move in a direction that is wanted, and moves some. `steps` counts those
 /// that did not have to wait.
-async fn step(
-    stream: &mut TcpStream,
-    conn: &mut Conn,
-    wants: Wants,
-    steps: &mut usize,
-) -> io::Result<()> {
-    std::future::poll_fn(|cx| {
-        *steps += 1;
-        if wants.write
-            && let Poll::Ready(result) = write(Pin::new(stream), cx, conn)
-        {
-            return Poll::Ready(result);
+async fn step(stream: &mut TcpStream, conn: &mut Conn, wants: Wants, steps: &mut usize) {
+    let moved = std::future::poll_fn(|cx| {
+        let mut moved = Poll::Pending;
+        if wants.write {
+            moved = write(Pin::new(stream), cx, conn);
         }
-        if wants.read
-            && let Poll::Ready(result) = read(Pin::new(stream), cx, conn)
-        {
-            return Poll::Ready(result);
+        if wants.read && moved.is_pending() {
+            moved = read(Pin::new(stream), cx, conn);
         }
-        *steps = 0;
-        Poll::Pending
-    })
-    .await
+        *steps = if moved.is_ready() { *steps + 1 } else { 0 };
+        moved
+    });
+    moved.await.unwrap_or_else(|_| conn.abort());
 }
 
 fn read(stream: Pin<&mut TcpStream>, cx: &mut Context, conn: &mut Conn) -> Poll<io::Result<()>> {
