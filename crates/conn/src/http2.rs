@@ -62,6 +62,10 @@ const PENDING_RESETS_MAX: usize = 20;
 /// was told to go, in windows of [`Limits::streams_max`].
 const LATE_WINDOWS: u64 = 2;
 
+/// Frames that the library is shown before others have their turn: a read may hold seven thousand.
+/// Twice the streams of the suite's own workload, since many a request is two frames.
+const FRAMES_PER_TURN_MAX: usize = 64;
+
 /// What the library keeps for a connection, in bytes: two buffers, and tables.
 const LIBRARY_BYTES: usize = 28 << 10;
 
@@ -103,6 +107,10 @@ pub(crate) struct Http2 {
     busy: bool,
     /// The output was full: something may go on when it is not.
     blocked: bool,
+    /// Streams that may still have a turn and want another before others have theirs.
+    turns_left: usize,
+    /// Frames, or turns of streams, are left for the next turn.
+    put_off: bool,
     /// When a peer is given up for which the library keeps something that does not go on.
     stalled_until: Option<Instant>,
 }
@@ -155,6 +163,8 @@ impl Http2 {
             ending: None,
             busy: false,
             blocked: false,
+            turns_left: 0,
+            put_off: false,
             stalled_until: None,
         }
     }
@@ -166,7 +176,12 @@ impl Http2 {
 
     /// Something in here waits for room in the output.
     pub(crate) fn awaits_room(&self) -> bool {
-        self.blocked
+        self.blocked || self.put_off
+    }
+
+    /// It could go on at once.
+    pub(crate) fn is_put_off(&self) -> bool {
+        self.put_off
     }
 
     /// Bytes of memory that it takes.
@@ -197,25 +212,32 @@ impl Http2 {
         self.leave_at_once(Reason::NO_ERROR, Outcome::RequestTimeout);
     }
 
-    /// Works on `input` (all of it is taken) and on whatever else can go on: called after every
+    /// Works on `input`, as far as a turn goes, and on whatever else can go on: called after every
     /// event, with no input too.
     pub(crate) fn advance(&mut self, cx: &mut Context, input: &[u8]) -> Progress {
-        let used = input.len();
         let preface_left = PREFACE_LEN.saturating_sub(self.preface);
         if let Err(close) = self.check_preface(cx, input) {
-            return Progress { used, then: Some(Then::Close(close)) };
+            return Progress { used: input.len(), then: Some(Then::Close(close)) };
         }
         let frames = input.get(preface_left..).unwrap_or_default();
-        self.place.follow(frames, cx.service.limits.head_bytes_max);
+        let head_bytes_max = cx.service.limits.head_bytes_max;
+        let left = frames.len() - self.place.follow(frames, head_bytes_max, FRAMES_PER_TURN_MAX);
+        let used = input.len() - left;
+        let input = &input[..used];
+        self.put_off = left > 0;
+        self.turns_left = cx.service.output_high_water_bytes().div_ceil(TURN_BYTES).max(1);
         self.reset_malformed();
         self.pipe.lend(input, cx.output, cx.service.output_high_water_bytes());
         let requests = self.requests;
         self.leave_if_draining(cx);
+        // A WebSocket takes its leave when all that has come is with it.
+        cx.draining &= left == 0;
         self.take_answer(cx);
         self.expire(cx);
         self.list_tunnels();
         let close = self.pump(cx).or_else(|| self.end_of_input(cx));
         self.blocked = !self.pipe.has_room();
+        self.put_off |= !self.blocked && !self.ready.is_empty();
         self.busy = self.is_busy();
         self.pipe.give_back(cx.output);
         if let Some(close) = close {
@@ -263,7 +285,8 @@ impl Http2 {
             let (streams, ready) = (&mut self.streams, &mut self.ready);
             self.wakes.take_streams(|key| list(streams, ready, key));
             self.take_turns(cx);
-            let goes_on = !self.ready.is_empty() || !self.unread.is_empty();
+            let others = !self.ready.is_empty() && self.turns_left > 0;
+            let goes_on = others || !self.unread.is_empty();
             let can_go_on = goes_on && self.pipe.has_room();
             if !self.wakes.take_connection() && !can_go_on {
                 return None;
@@ -481,15 +504,14 @@ impl Http2 {
     /// the library should have a look at it first.
     fn take_turns(&mut self, cx: &mut Context) {
         let mut turns = self.ready.len();
-        let mut budget = cx.service.output_high_water_bytes().div_ceil(TURN_BYTES).max(1);
-        while turns > 0 && budget > 0 && self.pipe.has_room() {
+        while turns > 0 && self.turns_left > 0 && self.pipe.has_room() {
             let Some(key) = self.ready.pop_front() else { return };
             turns -= 1;
             let Some(stream) = self.streams.get_mut(key) else { continue };
             stream.is_listed = false;
             let turn = stream.turn(cx);
             if turn == Turn::Again {
-                budget -= 1;
+                self.turns_left -= 1;
             }
             self.after_turn(cx, key, turn);
         }
@@ -554,7 +576,8 @@ impl Http2 {
 
     /// The peer sends nothing more: what needs more of it can never go on.
     fn end_of_input(&mut self, cx: &mut Context) -> Option<Close> {
-        if !cx.eof || self.blocked_by_output() || self.reading.is_some() {
+        let waits = self.blocked_by_output() || self.reading.is_some();
+        if !cx.eof || waits || self.put_off || !self.ready.is_empty() {
             return None;
         }
         let lives = |stream: &Stream| matches!(stream.reply, Reply::Delayed { .. });
@@ -573,7 +596,7 @@ impl Http2 {
 
     fn is_busy(&self) -> bool {
         let open = matches!(&self.link, Link::Open(connection) if connection.has_streams());
-        open || !self.streams.is_empty() || !self.pipe.is_read()
+        open || !self.streams.is_empty() || !self.pipe.is_read() || self.put_off
     }
 
     /// `heard`: something came; `asked`: a request came.
@@ -587,16 +610,17 @@ impl Http2 {
         }
         self.watch_fields(cx);
         let moving = self.place.data_of().filter(|_| heard);
+        let awaits_room = self.awaits_room();
         for (_, stream) in &mut self.streams {
             moving.into_iter().for_each(|id| stream.body_moves(id));
-            stream.watch(cx.service, cx.now, self.blocked);
+            stream.watch(cx.service, cx.now, awaits_room);
         }
         let stream = self.streams.iter().filter_map(|(_, stream)| stream.deadline()).min();
         // No stream of ours waits, and still one is open: then the library keeps something for
         // which a window was made smaller. Who waits for room in the output, with a GOAWAY too, is
         // watched by [`Deadline::WriteStall`].
         let waits = self.busy && stream.is_none() && self.reading.is_none();
-        if waits && !self.blocked && self.ending.is_none() {
+        if waits && !awaits_room && self.ending.is_none() {
             let until = cx.now + cx.service.limits.write_timeout();
             self.stalled_until.get_or_insert(until);
         } else {
@@ -614,7 +638,8 @@ impl Http2 {
         if self.preface < PREFACE_LEN || self.ending.is_some() {
             return;
         }
-        if !self.place.is_in_fields() {
+        // What is put off has come in time.
+        if !self.place.is_in_fields() || self.put_off {
             cx.deadlines.clear(Deadline::Head);
         } else if !cx.deadlines.is_set(Deadline::Head) {
             cx.set(Deadline::Head, cx.service.limits.head_timeout());

@@ -14,6 +14,7 @@
 //!   they cannot be read   -> file_failed(now)       answers wants().file
 //!   FIN was sent          -> shutdown_done(now)     answers wants().shutdown
 //!   its bell was rung     -> woken(now)             another connection has something for it
+//!   others had their turn -> woken(now)             answers wants().turn
 //!   the server is to stop -> drain(n, now)          n = bytes that lie in the socket by then; they
 //!                                                   and what is in flight are answered
 //!   the socket failed     -> abort()
@@ -85,6 +86,9 @@ pub struct Wants {
     pub write: bool,
     /// Send FIN (shutdown(2) with `SHUT_WR`), then call [`Conn::shutdown_done`].
     pub shutdown: bool,
+    /// Input is left that others need not wait for: let them have their turn, then call
+    /// [`Conn::woken`]. Never together with `write`, because [`Conn::sent`] goes on by itself.
+    pub turn: bool,
     /// Read this part of a file, then call [`Conn::file_read`]. Stays the same until answered.
     pub file: Option<FileRead>,
     /// Call [`Conn::timeout`] at this time.
@@ -274,7 +278,10 @@ impl Conn {
             }
         } else {
             self.stash.extend_from_slice(bytes);
-            self.advance_stash(now);
+            // What is put off goes on in its turn, however much comes meanwhile.
+            if !self.state.is_put_off() {
+                self.advance_stash(now);
+            }
         }
     }
 
@@ -501,6 +508,7 @@ impl Conn {
             read,
             write: !self.is_flushed(),
             shutdown: self.phase == Phase::HalfClosing,
+            turn: self.phase == Phase::Open && self.is_flushed() && self.state.is_put_off(),
             file,
             deadline: self.deadlines.earliest(),
         })
@@ -727,6 +735,16 @@ impl State {
     /// time.
     fn keeps_idle(&self) -> bool {
         matches!(self, State::Http2(_) | State::WebSocket(_))
+    }
+
+    /// True when it could go on at once, and lets others have their turn first.
+    fn is_put_off(&self) -> bool {
+        match self {
+            // Its replies leave before it goes on.
+            State::Echo(_) | State::Http1(_) => false,
+            State::Http2(http2) => http2.is_put_off(),
+            State::WebSocket(websocket) => websocket.is_put_off(),
+        }
     }
 
     /// True when it is told of every idle time, and decides itself what that means.

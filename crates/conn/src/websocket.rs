@@ -32,6 +32,10 @@ pub(crate) enum Route {
 /// has before its last byte.
 pub(crate) const INPUT_KEPT_MAX: usize = reader::CONTROL_FRAME_BYTES_MAX;
 
+/// Frames that are taken before others have their turn: a read may hold ten thousand. Some hundred
+/// of them cost as much as a few requests of HTTP/1.1.
+const FRAMES_PER_TURN_MAX: usize = 128;
+
 /// Below this path every resource is a WebSocket.
 pub(crate) const PATH: &str = "/ws/";
 
@@ -77,6 +81,8 @@ pub(crate) struct WebSocket {
     silent: bool,
     /// Our Close is out, and the peer's is awaited: nothing more may be sent (section 5.5.1).
     closing: bool,
+    /// Frames are left in the input, for the next turn.
+    put_off: bool,
 }
 
 /// What a route has to remember.
@@ -122,12 +128,24 @@ impl WebSocket {
             },
         };
         cx.set(Deadline::Idle, cx.service.limits.idle_timeout());
-        WebSocket { reader: Reader::default(), task, pinged: false, silent: false, closing: false }
+        WebSocket {
+            reader: Reader::default(),
+            task,
+            pinged: false,
+            silent: false,
+            closing: false,
+            put_off: false,
+        }
     }
 
     /// Something in here waits for room in the output.
     pub(crate) fn awaits_room(&self) -> bool {
         matches!(self.task, Task::Chat { mail_left: true, .. })
+    }
+
+    /// It could take more of its input at once.
+    pub(crate) fn is_put_off(&self) -> bool {
+        self.put_off
     }
 
     /// Works on `input`, on the clock and on the mail: called after every event, with no input too.
@@ -147,7 +165,7 @@ impl WebSocket {
         }
         if end.is_none() {
             let room = cx.output.len() < cx.service.limits.output_high_water_bytes;
-            let all_taken = room || used >= cx.promised;
+            let all_taken = room && !self.put_off || used >= cx.promised;
             end = self.go_on(cx, all_taken);
         }
         if end.is_some() {
@@ -163,7 +181,8 @@ impl WebSocket {
         self.silent |= due == Deadline::Idle;
     }
 
-    /// Takes messages until there are no more, or no room for their answers. What is said in the
+    /// Takes messages until there are no more, or no room for their answers, or others are to have
+    /// their turn. What is said in the
     /// chat goes into `said`: frames of one read travel together.
     fn take_input(
         &mut self,
@@ -173,7 +192,11 @@ impl WebSocket {
     ) -> (usize, Option<Close>) {
         let limits = &cx.service.limits;
         let mut used = 0;
-        while cx.output.len() < cx.service.output_high_water_bytes() {
+        self.put_off = false;
+        for _ in 0..FRAMES_PER_TURN_MAX {
+            if cx.output.len() >= cx.service.output_high_water_bytes() {
+                return (used, None);
+            }
             let taken = match self.reader.next(&input[used..], limits.message_bytes_max) {
                 Ok((0, None)) if cx.eof => return (used, Some(self.cut_off())),
                 Ok((0, None)) => return (used, None),
@@ -193,6 +216,7 @@ impl WebSocket {
                 Err(fault) => return (used, Some(self.fail(cx, fault))),
             }
         }
+        self.put_off = used < input.len();
         (used, None)
     }
 

@@ -119,6 +119,9 @@ impl<'w> Conversation<'w> {
                 // A peer that is gone already makes this fail; the read that follows will tell.
                 let _ = self.stream.shutdown(Shutdown::Write);
                 self.conn.shutdown_done(self.now);
+            } else if wants.turn {
+                // The others have threads of their own.
+                self.conn.woken(self.now);
             } else if wants.read {
                 self.read(&wants, scratch);
             } else {

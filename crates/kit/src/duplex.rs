@@ -200,6 +200,8 @@ impl Duplex<'_> {
                 // A peer that is gone already makes this fail; the reader will tell.
                 let _ = self.stream.shutdown(Shutdown::Write);
                 shared.conn.shutdown_done(now);
+            } else if wants.turn {
+                shared.conn.woken(now);
             } else {
                 drop(shared);
                 let until = wants.deadline.map(|at| at.saturating_duration_since(now));

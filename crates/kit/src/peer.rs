@@ -119,6 +119,9 @@ impl Peer {
                 // A peer that is gone already makes this fail; the read that follows will tell.
                 let _ = self.stream.shutdown(Shutdown::Write);
                 self.conn.shutdown_done(now);
+            } else if wants.turn {
+                // A step like others, so that they come between two rounds of these.
+                self.conn.woken(now);
             } else if wants.read && self.readable {
                 now = self.read(now, scratch);
             } else if self.failed && !wants.read && !wants.write {

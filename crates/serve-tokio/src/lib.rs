@@ -173,6 +173,9 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
             // A peer that is gone already makes this fail; the read that follows will tell.
             let _ = stream.shutdown().await;
             conn.shutdown_done(now);
+        } else if wants.turn {
+            steps += 1;
+            conn.woken(now);
         } else {
             alarm.set(wants.deadline);
             tokio::select! {

@@ -227,7 +227,7 @@ fn step(ring: &mut Ring, peers: &mut Peers, token: Token, now: Instant) {
         }
         _ => {}
     }
-    peers.arm(token, wants.deadline);
+    peers.waits(token, &wants);
 }
 
 /// Ends a connection as soon as the kernel has let go of it.

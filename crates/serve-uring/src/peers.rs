@@ -107,6 +107,8 @@ pub(crate) struct Peers {
     pub(crate) letters: Vec<Letter>,
     timers: Timers<Token>,
     runnable: VecDeque<Token>,
+    /// Who may run in the next round too.
+    again: Vec<Token>,
     /// Accepted after the limit was reached, and not served yet: as good as in the backlog.
     lobby: VecDeque<OwnedFd>,
     /// Set while no descriptors or no memory are left: accept again at this time, or when a
@@ -128,6 +130,7 @@ impl Peers {
             letters: Vec::new(),
             timers: Timers::default(),
             runnable: VecDeque::new(),
+            again: Vec::new(),
             lobby: VecDeque::new(),
             exhausted_until: None,
             stopping: None,
@@ -271,7 +274,11 @@ impl Peers {
 
     /// How long the wait may last: zero while somebody may run, `None` without any deadline.
     pub(crate) fn wait_timeout(&self, now: Instant) -> Option<Duration> {
-        if !self.runnable.is_empty() || self.empties_queue() || self.finished() {
+        if !self.runnable.is_empty()
+            || !self.again.is_empty()
+            || self.empties_queue()
+            || self.finished()
+        {
             return Some(Duration::ZERO);
         }
         let wake_at = [self.timers.earliest(), self.exhausted_until].into_iter().flatten().min()?;
@@ -281,6 +288,9 @@ impl Peers {
     /// Begins a round: whoever is rung for or late by the clock may run too.
     pub(crate) fn begin_round(&mut self, now: Instant) {
         self.sort_mail(now);
+        for token in std::mem::take(&mut self.again) {
+            self.woken(token, now);
+        }
         if let Some(at) = self.worker.stop.requested_at()
             && self.stopping.is_none()
         {
@@ -315,10 +325,13 @@ impl Peers {
         }
     }
 
-    /// Makes sure that a connection runs at its deadline.
-    pub(crate) fn arm(&mut self, token: Token, deadline: Option<Instant>) {
+    /// Makes sure that a connection runs at its deadline, and in the next round if it could go on.
+    pub(crate) fn waits(&mut self, token: Token, wants: &Wants) {
         if let Some(peer) = self.peers.get(token) {
-            self.timers.arm(token, &mut peer.armed, deadline);
+            self.timers.arm(token, &mut peer.armed, wants.deadline);
+            if wants.turn {
+                self.again.push(token);
+            }
         }
     }
 

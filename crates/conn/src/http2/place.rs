@@ -45,9 +45,11 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Goes on by `input`, which begins where the last one ended.
-    pub(super) fn follow(&mut self, mut input: &[u8], block_max: usize) {
-        while !input.is_empty() {
+    /// Goes on by `all`, which begins where the last one ended, until `frames_max` frames are
+    /// complete. Returns how far it came.
+    pub(super) fn follow(&mut self, all: &[u8], block_max: usize, frames_max: usize) -> usize {
+        let (mut input, mut frames) = (all, 0);
+        while !input.is_empty() && frames < frames_max {
             if self.head_len == HEAD_LEN {
                 let step = self.payload_left.min(input.len());
                 // The library refuses longer ones.
@@ -71,8 +73,10 @@ impl Place {
                     self.end_fields();
                 }
                 self.head_len = 0;
+                frames += 1;
             }
         }
+        all.len() - input.len()
     }
 
     /// Streams whose trailers are malformed, since the last call.

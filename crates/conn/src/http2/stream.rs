@@ -286,6 +286,9 @@ impl Stream {
                 self.send(Bytes::new(), true)?;
                 return Ok(Turn::Over);
             }
+            if tunnel.is_put_off() {
+                return Ok(Turn::Again);
+            }
             if !received && sent == before {
                 return Ok(Turn::Wait);
             }

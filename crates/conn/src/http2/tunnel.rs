@@ -76,6 +76,11 @@ impl Tunnel {
         room && self.stash.len() < kept && !self.eof && !self.over
     }
 
+    /// It could take more of what has come at once.
+    pub(super) fn is_put_off(&self) -> bool {
+        !self.over && self.socket.is_put_off()
+    }
+
     pub(super) fn take_input(&mut self, data: &[u8]) {
         self.stash.extend_from_slice(data);
     }

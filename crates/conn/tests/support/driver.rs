@@ -221,6 +221,8 @@ impl Driver {
             assert!(!self.fin_sent, "FIN is asked for twice");
             self.fin_sent = true;
             self.conn.shutdown_done(self.now);
+        } else if wants.turn {
+            self.conn.woken(self.now);
         } else if readable {
             self.read();
         } else {
@@ -232,8 +234,10 @@ impl Driver {
     fn check(&self, wants: &Wants) {
         let waiting = self.conn.slices(&mut [IoSlice::new(&[])]) > 0;
         assert_eq!(wants.write, waiting, "write is wanted exactly while there is output");
+        assert!(!(wants.turn && wants.write), "a turn before the output is out");
         assert!(!(wants.shutdown && wants.write), "FIN before the output is out");
-        let timed = wants.deadline.is_some() || wants.shutdown || wants.file.is_some();
+        let goes_on = wants.shutdown || wants.turn || wants.file.is_some();
+        let timed = wants.deadline.is_some() || goes_on;
         assert!(timed, "a connection that can wait for ever: {wants:?}");
         if let Some(part) = wants.file {
             assert!(part.len > 0 && part.len <= self.limits.file_read_bytes_max, "{part:?}");
