@@ -48,7 +48,7 @@ fn written(place: &Path) -> Results {
     Results::from_json(&std::fs::read_to_string(place.join("out/results.json")).unwrap()).unwrap()
 }
 
-/// What a trial measured: answers without an error. On a busy machine its short window may have none.
+/// What a trial measured: answers without an error, or on a busy machine none in its short window.
 fn measured(trial: &record::Trial) -> &record::Measured {
     let Outcome::Measured(measured) = &trial.outcome else { panic!("{trial:?}") };
     let in_flight = measured.load.at_end.in_flight;

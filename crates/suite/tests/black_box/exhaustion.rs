@@ -172,8 +172,8 @@ pub fn memory_is_bounded(variant: &Variant) -> Outcome {
     Outcome::Passed
 }
 
-/// Clients that make a server hold much, and all leave: the system has the memory again. Some blocks
-/// in between are in use, so the allocator does not give it back by itself.
+/// Clients that make a server hold much, and all leave: the system has the memory again. Blocks in
+/// between are still in use, so the allocator does not give it back by itself.
 pub fn memory_is_given_back(variant: &Variant) -> Outcome {
     if variant.model.one_at_a_time() {
         return Outcome::Skipped("one connection alone does not hold much".to_owned());
