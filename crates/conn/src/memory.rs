@@ -34,6 +34,10 @@ const LITTLE_BYTES: usize = 32 << 10;
 /// A connection that has held so many bytes is among those that may have to go.
 const HOLDER_BYTES: usize = 16 << 10;
 
+/// Much for all connections together, in bytes: what the allocator keeps after more than that was
+/// held is worth giving back.
+const MUCH_BYTES: usize = 32 << 20;
+
 /// How long the soft bound may be passed before the largest connections go: newcomers wait so long.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -45,9 +49,11 @@ pub struct Memory {
     held: AtomicUsize,
     /// More is held than the soft bound allows. Apart from `held`, because it seldom changes.
     tight: AtomicBool,
+    /// The most that was held since [`Memory::has_shrunk`] has last said so; 0: not much.
+    peak: AtomicUsize,
     holders: Mutex<Holders>,
-    /// Told when the soft bound is passed.
-    on_tight: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Told when the soft bound is passed, and when much is held.
+    on_growth: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -86,15 +92,32 @@ impl Memory {
             max,
             held: AtomicUsize::new(0),
             tight: AtomicBool::new(false),
+            peak: AtomicUsize::new(0),
             holders: Mutex::default(),
-            on_tight: OnceLock::new(),
+            on_growth: OnceLock::new(),
         }
     }
 
-    /// Calls `watch` whenever the soft bound is passed, on any thread: for one that then asks
-    /// [`Memory::admits`] until it may. To be called once.
-    pub fn on_tight(&self, watch: impl Fn() + Send + Sync + 'static) {
-        let _ = self.on_tight.set(Box::new(watch));
+    /// Calls `watch`, on any thread, whenever the soft bound is passed: for one that then asks
+    /// [`Memory::admits`] until it may; and whenever much is held: for one that then asks
+    /// [`Memory::has_shrunk`]. To be called once.
+    pub fn on_growth(&self, watch: impl Fn() + Send + Sync + 'static) {
+        let _ = self.on_growth.set(Box::new(watch));
+    }
+
+    /// Much was held, and [`Memory::has_shrunk`] is still to say that it is not any more.
+    pub fn has_grown(&self) -> bool {
+        self.peak.load(SeqCst) > 0
+    }
+
+    /// Says once that no more is held than half of what was. After that it begins anew.
+    pub fn has_shrunk(&self) -> bool {
+        let (peak, held) = (self.peak.load(SeqCst), self.held());
+        let shrunk = peak > 0 && held <= peak / 2;
+        if shrunk {
+            self.peak.store(if held > MUCH_BYTES { held } else { 0 }, SeqCst);
+        }
+        shrunk
     }
 
     /// More is held than the soft bound allows.
@@ -138,10 +161,11 @@ impl Memory {
     /// Charges what is no connection's, such as a thread.
     pub fn add(&self, bytes: usize) {
         let held = self.held.fetch_add(bytes, SeqCst).saturating_add(bytes);
+        if held > MUCH_BYTES && self.peak.fetch_max(held, SeqCst) == 0 {
+            self.tell_growth();
+        }
         if held > self.soft_max() && !self.tight.swap(true, SeqCst) {
-            if let Some(watch) = self.on_tight.get() {
-                watch();
-            }
+            self.tell_growth();
             if self.held() <= self.soft_max() {
                 // Given back meanwhile, by somebody who saw no bound passed.
                 self.loosen();
@@ -150,6 +174,12 @@ impl Memory {
         if held > self.max {
             let told = self.choose(&self.lock(), self.max - self.max / 16);
             told.iter().for_each(|holder| holder.end());
+        }
+    }
+
+    fn tell_growth(&self) {
+        if let Some(watch) = self.on_growth.get() {
+            watch();
         }
     }
 

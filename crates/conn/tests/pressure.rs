@@ -1,6 +1,7 @@
 //! What all connections together may hold: the soft bound holds back, the hard bound ends the
 //! largest, and what has ended holds nothing.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -152,6 +153,28 @@ fn the_soft_bound_is_not_passed_for_long() {
     assert!(large.wants().is_none());
     assert!(room.memory.admits(room.now + Duration::from_millis(1200)));
     drop((small, large));
+}
+
+/// The allocator's keeper is told when much is held, and hears once when it is not any more.
+#[test]
+fn much_memory_is_told_and_its_end_too() {
+    let room = Room::new(Protocol::Http, 1 << 30);
+    let told = Arc::new(AtomicUsize::new(0));
+    let watch = Arc::clone(&told);
+    room.memory.on_growth(move || {
+        watch.fetch_add(1, Relaxed);
+    });
+    for turn in 1..=2 {
+        let little: Vec<Conn> = (0..40).map(|token| room.unfinished(token, 300 * KIB)).collect();
+        assert!(!room.memory.has_grown() && !room.memory.has_shrunk());
+        let much: Vec<Conn> = (40..90).map(|token| room.unfinished(token, 900 * KIB)).collect();
+        assert_eq!(told.load(Relaxed), turn, "{:?}", room.memory);
+        assert!(room.memory.has_grown() && !room.memory.has_shrunk());
+        drop(much);
+        assert!(room.memory.has_shrunk() && !room.memory.has_shrunk());
+        assert!(!room.memory.has_grown(), "the rest is not much");
+        drop(little);
+    }
 }
 
 /// Whatever connections have said and however they end, the account is empty in the end.

@@ -29,12 +29,15 @@ const DESCRIPTORS_RESERVED: usize = 64;
 /// After the time to drain: how long cut connections may take to be noticed by their threads.
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// While connections hold much: how often it is looked whether they still do.
+const SHRINK_PAUSE: Duration = Duration::from_secs(1);
+
 /// What can happen to a running server.
 enum Event {
     Signal,
     WorkerEnded(io::Result<()>),
-    /// Connections hold much of the memory that they may.
-    MemoryTight,
+    /// Connections hold much memory.
+    MemoryGrown,
 }
 
 /// Runs one model until a signal ends it: the whole of a server's `main`.
@@ -173,11 +176,11 @@ fn spawn_signal_thread(signals: SigSet, sender: Sender<Event>) -> Result<(), Str
 
 fn watch_memory(memory: &Memory, sender: Sender<Event>) {
     // The receiver is gone only when the process is ending anyway.
-    memory.on_tight(move || drop(sender.send(Event::MemoryTight)));
+    memory.on_growth(move || drop(sender.send(Event::MemoryGrown)));
 }
 
-/// Looks after memory until there is enough again, unless something else happens. What malloc(3)
-/// keeps of it then is given back to the system.
+/// The next of `events`. Until then it looks after memory, while connections hold much: what
+/// malloc(3) keeps of it afterwards is given back to the system.
 fn next_event(
     model: &Model,
     memory: &Memory,
@@ -185,20 +188,25 @@ fn next_event(
     wait: Duration,
 ) -> Result<Event, RecvTimeoutError> {
     let until = Instant::now().checked_add(wait);
-    let mut tight = false;
+    let mut tight = memory.is_tight();
     loop {
         let now = Instant::now();
         // A loop that is asynchronous can only be rung for by its like, and asks by itself.
         let enough =
             tight && if model.place.synchronous { memory.admits(now) } else { !memory.is_tight() };
-        if enough {
-            tight = false;
+        if enough | memory.has_shrunk() {
             sys::trim_malloc();
         }
+        tight &= !enough;
+        let pause = match () {
+            () if tight => EXHAUSTED_PAUSE,
+            () if memory.has_grown() => SHRINK_PAUSE,
+            () => Duration::MAX,
+        };
         let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(now));
-        match events.recv_timeout(if tight { left.min(EXHAUSTED_PAUSE) } else { left }) {
-            Ok(Event::MemoryTight) => tight = true,
-            Err(RecvTimeoutError::Timeout) if tight && until.is_none_or(|until| now < until) => {}
+        match events.recv_timeout(left.min(pause)) {
+            Ok(Event::MemoryGrown) => tight |= memory.is_tight(),
+            Err(RecvTimeoutError::Timeout) if until.is_none_or(|until| now < until) => {}
             other => return other,
         }
     }
@@ -221,7 +229,7 @@ fn wait_for_end(
         let waking = stop.requested() && stop.wake();
         let wait = if waking { wait.min(WAKE_INTERVAL) } else { wait };
         match next_event(model, memory, events, wait) {
-            Ok(Event::MemoryTight) => {}
+            Ok(Event::MemoryGrown) => {}
             Ok(Event::Signal) if cut_at.is_none() => {
                 stop.request();
                 cut_at = stop.ends_at();

@@ -192,8 +192,8 @@ fn received(ring: &mut Ring, conn: &mut Conn, result: io::Result<Option<Buffer>>
 /// Asks the kernel for what one connection waits for and has not asked for yet.
 fn step(ring: &mut Ring, peers: &mut Peers, token: Token, now: Instant) {
     let Some((peer, files)) = peers.get_with_files(token) else { return };
-    let received = std::mem::take(&mut peer.received);
     let Some(wants) = peer.wants(now) else { return close(ring, peers, token, now) };
+    let received = std::mem::take(&mut peer.received);
     if let Some(part) = &wants.file
         && !peer.reading_file
     {

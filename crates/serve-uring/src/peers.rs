@@ -75,7 +75,20 @@ impl Peer {
             self.conn.shutdown_done(now);
             wants = self.conn.wants()?;
         }
+        if self.received && !wants.write && self.is_reset() {
+            self.conn.abort();
+            return None;
+        }
         Some(wants)
+    }
+
+    /// Whether the peer has reset the connection right behind its last bytes, while the request to
+    /// receive stays with the kernel. A multishot receive takes these bytes and waits for the next
+    /// event, and the reset, which came before it waited, is none. Where something is sent, the
+    /// send fails and says so; where nothing is, only a question does.
+    fn is_reset(&self) -> bool {
+        let asks = self.receiving == Request::Pending && self.sending == Request::None;
+        asks && self.stream.take_error().is_ok_and(|error| error.is_some())
     }
 
     /// The server was told to stop `at` this time. What has come in by completions is with the

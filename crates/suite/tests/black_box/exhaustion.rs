@@ -172,6 +172,37 @@ pub fn memory_is_bounded(variant: &Variant) -> Outcome {
     Outcome::Passed
 }
 
+/// Clients that make a server hold much, and all leave: the system has the memory again. Blocks in
+/// between are still in use, so the allocator does not give it back by itself.
+pub fn memory_is_given_back(variant: &Variant) -> Outcome {
+    if variant.model.one_at_a_time() {
+        return Outcome::Skipped("one connection alone does not hold much".to_owned());
+    }
+    const CLIENTS: usize = 100;
+    const MIB: u64 = 1 << 10;
+    let server = Server::start(variant, &["--memory-max", "1GiB"]);
+    let mut said = client_frame(Opcode::Binary, &vec![7; 1 << 20]);
+    said.truncate(900 << 10);
+    server.serves();
+    let process = server.process();
+    let before = process.memory_kib();
+    let mut staying = Vec::new();
+    let holders: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut holder = WebSocket::ask(&server, "/ws/echo");
+            holder.client().send(&said);
+            staying.push(WebSocket::open(&server, "/ws/echo"));
+            holder
+        })
+        .collect();
+    until("much is held", || process.memory_kib() > before + 80 * MIB);
+    drop(holders);
+    until("it is given back", || process.memory_kib() < before + 40 * MIB);
+    drop(staying);
+    server.stop();
+    Outcome::Passed
+}
+
 /// What a client of the crowd was told.
 enum Told {
     Served,

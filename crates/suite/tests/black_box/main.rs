@@ -253,6 +253,7 @@ fn limit_cases() -> Vec<Case> {
         errors::refusals,
         errors::reply_reaches_a_client_that_keeps_sending,
         errors::unfinished_requests,
+        errors::reset_right_behind_bytes,
         limits::head_timeout,
         limits::body_timeout,
         limits::idle_timeout,
@@ -275,6 +276,7 @@ fn limit_cases() -> Vec<Case> {
         exhaustion::threads_run_out,
         exhaustion::second_threads_run_out,
         exhaustion::memory_is_bounded,
+        exhaustion::memory_is_given_back,
     ]);
     cases
 }
