@@ -9,6 +9,7 @@ compile_error!(
     "iolab needs Linux: epoll, io_uring and the accounting it shows exist nowhere else."
 );
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 mod args;
@@ -56,10 +57,17 @@ pub const THREAD_SCRATCH_BYTES: usize = 16 << 10;
 /// one or two.
 pub const SLICES_MAX: usize = 8;
 
-/// Clients that a loop takes from its listener per round, so that a burst of newcomers does not
-/// stop those who are here. One alone would let a loop with ten thousand connections, whose round
-/// takes milliseconds, accept only some hundreds a second.
-pub const ACCEPTS_PER_ROUND_MAX: usize = 64;
+/// Clients that a loop takes from its listener per round: as many as it has served in the round
+/// before, within these bounds, so that a burst of newcomers at most doubles the round of those who
+/// are here. A fixed number that is small would let a loop with ten thousand connections, whose
+/// round takes milliseconds, accept only some hundreds a second; one that is large costs a client
+/// that is alone beside a flood many times its own reply.
+pub const ACCEPTS_PER_ROUND: RangeInclusive<usize> = 4..=64;
+
+/// How many that are after a round that served `served` connections.
+pub fn accepts_per_round(served: usize) -> usize {
+    served.clamp(*ACCEPTS_PER_ROUND.start(), *ACCEPTS_PER_ROUND.end())
+}
 
 /// How long a listener is left alone when descriptors have run out and none is given back.
 pub const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);

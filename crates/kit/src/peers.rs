@@ -15,7 +15,7 @@ use slab::Slab;
 
 use crate::inbox::Inbox;
 use crate::peer::{Peer, Readiness, Turn};
-use crate::{ACCEPTS_PER_ROUND_MAX, Accepted, EXHAUSTED_PAUSE, SCRATCH_BYTES, Timers, Worker};
+use crate::{Accepted, EXHAUSTED_PAUSE, SCRATCH_BYTES, Timers, Worker, accepts_per_round};
 
 /// Names a connection of a loop; small numbers, reused after the connection has ended.
 pub type Token = usize;
@@ -37,6 +37,8 @@ pub struct Peers {
     scratch: Box<[u8]>,
     /// Clients that may still be taken from the listener in this round.
     accepts_left: usize,
+    /// Connections that had a turn in this round and are open still.
+    served: usize,
     /// Set while no descriptors or no memory are left: accept again at this time, or when a
     /// connection ends.
     exhausted_until: Option<Instant>,
@@ -63,7 +65,8 @@ impl Peers {
             runnable: VecDeque::new(),
             running: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-            accepts_left: ACCEPTS_PER_ROUND_MAX,
+            accepts_left: accepts_per_round(0),
+            served: 0,
             exhausted_until: None,
             descriptor_end: RawFd::MAX,
             stopping: None,
@@ -178,7 +181,7 @@ impl Peers {
 
     /// Begins a round: everybody who is ready, rung for, or late by the clock may run once.
     pub fn begin_round(&mut self, now: Instant) {
-        self.accepts_left = ACCEPTS_PER_ROUND_MAX;
+        self.accepts_left = accepts_per_round(std::mem::take(&mut self.served));
         if let Some(at) = self.worker.stop.requested_at() {
             self.stop(at);
         }
@@ -225,8 +228,10 @@ impl Peers {
             Turn::Closed => {
                 self.peers.remove(token);
                 self.exhausted_until = None;
+                return turn;
             }
         }
+        self.served += 1;
         turn
     }
 

@@ -25,11 +25,11 @@ use kit::{
     AcceptError, Accepted, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Values,
     Worker, Workers,
 };
-use runtime::{read_file, runtime, start_reader, stop_signal};
+use runtime::{give_way, read_file, runtime, start_reader, stop_signal};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
-use wake::{Alarm, Bell};
+use wake::{Alarm, Bell, late};
 
 /// What `--help` and `--describe` say.
 pub const MODEL: Model = Model {
@@ -82,6 +82,7 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
     let mut stop_signal = stop_signal(&worker.stop)?;
     let (stop, stopping) = watch::channel(false);
     let slots = Arc::new(Semaphore::new(worker.conns_max));
+    let mut accepted_in_a_row = 0;
     loop {
         let slot = Arc::clone(&slots).acquire_owned();
         let next = async {
@@ -95,7 +96,11 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
             biased;
             _ = &mut stop_signal => break,
             (slot, accepted) = next => match accepted {
-                Ok((stream, _)) => spawn(stream, &worker, &stopping, slot),
+                Ok((stream, _)) => {
+                    spawn(stream, &worker, &stopping, slot);
+                    let open = worker.conns_max - slots.available_permits();
+                    give_way(&mut accepted_in_a_row, open).await;
+                }
                 Err(error) => match worker.listener.accept_error(error)? {
                     AcceptError::Passing => {}
                     AcceptError::Exhausted => tokio::time::sleep(kit::EXHAUSTED_PAUSE).await,
@@ -194,21 +199,6 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
         now = Instant::now();
     }
     // ANCHOR_END: wait
-}
-
-/// A deadline is due. Other tasks may have kept the thread while bytes came in time, and the
-/// runtime, which learns of them by its own wait, may not know yet: so the kernel is asked.
-fn late(stream: &TcpStream, conn: &mut Conn, now: Instant) {
-    if conn.input_is_late(now) {
-        SCRATCH.with_borrow_mut(|scratch| match kit::receive_now(stream, scratch) {
-            Ok(0) => conn.receive_eof(Instant::now()),
-            Ok(n) => conn.receive(&scratch[..n], Instant::now()),
-            // EAGAIN: it is late. Whatever else it is, the task's own read will be told.
-            Err(_) => {}
-        });
-    }
-    kit::look_at_output(conn, stream, now);
-    conn.timeout(now);
 }
 
 /// Waits until bytes can move in a direction that is wanted, and moves some. `steps` counts those

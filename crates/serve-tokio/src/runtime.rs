@@ -50,3 +50,13 @@ pub(crate) async fn read_file(worker: &Arc<Worker>, part: FileRead) -> io::Resul
     let worker = Arc::clone(worker);
     tokio::task::spawn_blocking(move || worker.files.read(&part)).await?
 }
+
+/// Lets those who are connected have their turn after some newcomers. How many of the `open` ones
+/// are busy the runtime does not tell: so it may be as many as there are.
+pub(crate) async fn give_way(accepted: &mut usize, open: usize) {
+    *accepted += 1;
+    if *accepted >= kit::accepts_per_round(open) {
+        *accepted = 0;
+        tokio::task::yield_now().await;
+    }
+}

@@ -4,8 +4,11 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use conn::Doorbell;
+use conn::{Conn, Doorbell};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
+
+use crate::SCRATCH;
 
 /// The bell of one task: the runtime's own way to wake it from any thread.
 #[derive(Default)]
@@ -57,4 +60,19 @@ impl Alarm {
     pub(crate) async fn wait(&mut self) {
         self.sleep.as_mut().await;
     }
+}
+
+/// A deadline is due. Other tasks may have kept the thread while bytes came in time, and the
+/// runtime, which learns of them by its own wait, may not know yet: so the kernel is asked.
+pub(crate) fn late(stream: &TcpStream, conn: &mut Conn, now: Instant) {
+    if conn.input_is_late(now) {
+        SCRATCH.with_borrow_mut(|scratch| match kit::receive_now(stream, scratch) {
+            Ok(0) => conn.receive_eof(Instant::now()),
+            Ok(n) => conn.receive(&scratch[..n], Instant::now()),
+            // EAGAIN: it is late. Whatever else it is, the task's own read will be told.
+            Err(_) => {}
+        });
+    }
+    kit::look_at_output(conn, stream, now);
+    conn.timeout(now);
 }

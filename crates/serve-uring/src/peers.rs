@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use conn::{Address, Conn, Doorbell, Wants};
-use kit::{ACCEPTS_PER_ROUND_MAX, Accepted, Armed, EXHAUSTED_PAUSE, Files, Timers, Worker};
+use kit::{
+    ACCEPTS_PER_ROUND, Accepted, Armed, EXHAUSTED_PAUSE, Files, Timers, Worker, accepts_per_round,
+};
 use slab::Slab;
 
 use crate::mail::{self, Bell, Letter};
@@ -122,8 +124,13 @@ pub(crate) struct Peers {
     runnable: VecDeque<Token>,
     /// Who may run in the next round too.
     again: Vec<Token>,
-    /// Accepted after the limit was reached, and not served yet: as good as in the backlog.
-    lobby: VecDeque<OwnedFd>,
+    /// Accepted after the limit was reached, or more than this round may take, and not served yet:
+    /// as good as in the backlog.
+    accepted: VecDeque<OwnedFd>,
+    /// Clients that may still be served in this round for the first time.
+    newcomers_left: usize,
+    /// Connections that were sent something in this round.
+    served: usize,
     /// Set while no descriptors or no memory are left: accept again at this time, or when a
     /// connection ends.
     exhausted_until: Option<Instant>,
@@ -144,7 +151,9 @@ impl Peers {
             timers: Timers::default(),
             runnable: VecDeque::new(),
             again: Vec::new(),
-            lobby: VecDeque::new(),
+            accepted: VecDeque::new(),
+            newcomers_left: accepts_per_round(0),
+            served: 0,
             exhausted_until: None,
             stopping: None,
             closed: false,
@@ -165,7 +174,8 @@ impl Peers {
         if self.exhausted_until.is_none() && !self.worker.service.common.memory.admits(now) {
             self.exhausted(now);
         }
-        self.stopping.is_none() && self.has_room() && self.exhausted_until.is_none()
+        let few = self.accepted.len() < *ACCEPTS_PER_ROUND.end();
+        self.stopping.is_none() && self.has_room() && few && self.exhausted_until.is_none()
     }
 
     fn has_room(&self) -> bool {
@@ -175,7 +185,7 @@ impl Peers {
     /// Whether those who wait at the listener are to be accepted: the server is stopping, and what
     /// was accepting has ended.
     fn empties_queue(&self) -> bool {
-        let idle = self.accepting == Request::None && self.lobby.is_empty();
+        let idle = self.accepting == Request::None && self.accepted.is_empty();
         let room = self.has_room() && self.exhausted_until.is_none();
         self.stopping.is_some() && !self.closed && idle && room
     }
@@ -189,7 +199,7 @@ impl Peers {
         if self.empties_queue() {
             self.worker.listener.set_nonblocking()?;
         }
-        for _ in 0..ACCEPTS_PER_ROUND_MAX {
+        for _ in 0..*ACCEPTS_PER_ROUND.end() {
             if !self.empties_queue() {
                 break;
             }
@@ -207,12 +217,20 @@ impl Peers {
         Ok(())
     }
 
-    /// Takes an accepted connection, or lets it wait until there is room.
+    /// Takes an accepted connection, or lets it wait until there is room, or the next round: one
+    /// request brings all that wait at the listener, and those who are here wait meanwhile.
     pub(crate) fn admit(&mut self, socket: OwnedFd, now: Instant) {
-        if self.has_room() && self.lobby.is_empty() {
+        self.accepted.push_back(socket);
+        self.take_accepted(now);
+    }
+
+    fn take_accepted(&mut self, now: Instant) {
+        while self.newcomers_left > 0
+            && self.has_room()
+            && let Some(socket) = self.accepted.pop_front()
+        {
+            self.newcomers_left -= 1;
             self.insert(socket, now);
-        } else {
-            self.lobby.push_back(socket);
         }
     }
 
@@ -294,12 +312,17 @@ impl Peers {
         {
             return Some(Duration::ZERO);
         }
+        if !self.accepted.is_empty() && self.has_room() {
+            return Some(Duration::ZERO);
+        }
         let wake_at = [self.timers.earliest(), self.exhausted_until].into_iter().flatten().min()?;
         Some(wake_at.saturating_duration_since(now))
     }
 
     /// Begins a round: whoever is rung for or late by the clock may run too.
     pub(crate) fn begin_round(&mut self, now: Instant) {
+        self.newcomers_left = accepts_per_round(std::mem::take(&mut self.served));
+        self.take_accepted(now);
         self.sort_mail(now);
         for token in std::mem::take(&mut self.again) {
             self.woken(token, now);
@@ -342,6 +365,7 @@ impl Peers {
     pub(crate) fn waits(&mut self, token: Token, wants: &Wants) {
         if let Some(peer) = self.peers.get(token) {
             self.timers.arm(token, &mut peer.armed, wants.deadline);
+            self.served += usize::from(peer.sending == Request::Pending);
             if wants.turn {
                 self.again.push(token);
             }
@@ -353,11 +377,7 @@ impl Peers {
     pub(crate) fn remove(&mut self, token: Token, now: Instant) -> Option<OwnedFd> {
         let peer = self.peers.remove(token)?;
         self.exhausted_until = None;
-        if self.has_room()
-            && let Some(socket) = self.lobby.pop_front()
-        {
-            self.insert(socket, now);
-        }
+        self.take_accepted(now);
         Some(OwnedFd::from(peer.stream))
     }
 }

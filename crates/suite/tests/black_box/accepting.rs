@@ -126,8 +126,9 @@ pub fn faults_of_the_server_end_it(variant: &Variant) -> Outcome {
 /// Newcomers, all waiting when the loop next looks.
 const NEWCOMERS: usize = 300;
 
-/// Most accepts in a row while somebody who is connected waits for a reply.
-const IN_A_ROW_MAX: usize = 150;
+/// Most accepts in a row while one that is connected waits for a reply: a few, in the round that
+/// finds the request and in the one before it.
+const IN_A_ROW_MAX: usize = 24;
 
 /// A burst of newcomers does not stop those who are here: between two looks at them a loop accepts
 /// some and not all.
