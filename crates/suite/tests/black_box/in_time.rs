@@ -11,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 use suite::http2::Http2;
 use suite::{Client, GUARD, Opcode, Server, Variant, WebSocket, client_frame, get, until};
 
-use crate::Outcome;
+use crate::{Outcome, secure};
 
 /// The time-out of every case.
 const LIMIT: Duration = Duration::from_millis(700);
@@ -146,6 +146,31 @@ pub fn while_stopped_in_other_protocols(variant: &Variant) -> Outcome {
         in_time
     });
     server.stop();
+    outcome
+}
+
+/// The same under TLS, where what lies in the socket is not yet what the protocol waits for.
+pub fn while_stopped_over_tls(variant: &Variant) -> Outcome {
+    let guarded = secure::start(variant, &FLAGS);
+    let server = &guarded.server;
+    let outcome = often(|| {
+        let stream = TcpStream::connect(server.address).expect("connect(2)");
+        stream.set_read_timeout(Some(GUARD)).expect("SO_RCVTIMEO");
+        let begun = Instant::now();
+        let mut client = secure::connect(stream, &guarded.trust, "http/1.1").expect("a handshake");
+        server.signal(Signal::SIGSTOP);
+        client.write_all(&get("/")).expect("a request");
+        let in_time = begun.elapsed() < IN_TIME;
+        thread::sleep(LIMIT + LIMIT / 2);
+        server.signal(Signal::SIGCONT);
+        if in_time {
+            let mut status = [0; 15];
+            client.read_exact(&mut status).expect("a reply");
+            assert_eq!(status, *b"HTTP/1.1 200 OK");
+        }
+        in_time
+    });
+    guarded.server.stop();
     outcome
 }
 

@@ -19,6 +19,7 @@ mod http2;
 mod in_time;
 mod limits;
 mod requests;
+mod secure;
 mod soak;
 mod stop;
 mod tls;
@@ -264,6 +265,7 @@ fn limit_cases() -> Vec<Case> {
         in_time::beside_work,
         in_time::while_stopped,
         in_time::while_stopped_in_other_protocols,
+        in_time::while_stopped_over_tls,
         in_time::slow_reader_is_served,
         accepting::failures_pass,
         accepting::failures_concern_newcomers_only,

@@ -8,9 +8,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use suite::http2::{Http2, WINDOW_MAX, flag, hpack, kind};
+use rustls::RootCertStore;
+use suite::http2::{Frame, Http2, PREFACE, WINDOW_MAX, flag, hpack, kind};
 use suite::{Client, GUARD, Opcode, Server, Variant, WebSocket, client_frame, get, until};
 
+use crate::secure;
 use crate::stop::NEVER;
 
 /// The server does not run while clients write, and finds all of it beside the signal.
@@ -139,11 +141,36 @@ pub fn websockets_are_answered_and_told(variant: &Variant) {
 enum Speaks {
     /// Requests on one connection.
     KeepAlive,
-    /// A connection for each.
+    /// A connection for each batch.
     NewOnes,
     Http2,
     WebSocket,
+    KeepAliveOverTls,
+    Http2OverTls,
 }
+
+impl Speaks {
+    const ALL: [Speaks; 6] = [
+        Speaks::KeepAlive,
+        Speaks::NewOnes,
+        Speaks::Http2,
+        Speaks::WebSocket,
+        Speaks::KeepAliveOverTls,
+        Speaks::Http2OverTls,
+    ];
+
+    /// What it agrees on under TLS, if it speaks that.
+    fn alpn(self) -> Option<&'static str> {
+        match self {
+            Speaks::KeepAliveOverTls => Some("http/1.1"),
+            Speaks::Http2OverTls => Some("h2"),
+            _ => None,
+        }
+    }
+}
+
+/// Requests that leave in one write, so that many are on their way when the signal comes.
+const BATCH: usize = 50;
 
 /// What came of a client's requests.
 #[derive(Debug, Default)]
@@ -155,10 +182,10 @@ struct Tally {
 /// Clients under load, a signal in their middle: whatever was with the kernel before it is
 /// answered. The rounds go on until enough was asked for.
 pub fn nothing_is_lost_under_load(variant: &Variant) {
-    const REQUESTS: usize = 10_000 / 8;
+    const REQUESTS: usize = 10_000;
     const ROUNDS_MAX: usize = 20;
     let clients = if variant.model.one_at_a_time() { 1 } else { 4 };
-    for speaks in [Speaks::KeepAlive, Speaks::NewOnes, Speaks::Http2, Speaks::WebSocket] {
+    for speaks in Speaks::ALL {
         let mut tally = Tally::default();
         for _ in 0..ROUNDS_MAX {
             let round = stop_under_load(variant, speaks, clients);
@@ -174,12 +201,18 @@ pub fn nothing_is_lost_under_load(variant: &Variant) {
 }
 
 fn stop_under_load(variant: &Variant, speaks: Speaks, clients: usize) -> Tally {
-    let server = Server::start(variant, &NEVER);
+    let (server, trust, _state) = if speaks.alpn().is_some() {
+        let guarded = secure::start(variant, &NEVER);
+        (guarded.server, guarded.trust, Some(guarded.state))
+    } else {
+        (Server::start(variant, &NEVER), Arc::new(RootCertStore::empty()), None)
+    };
     let signalled = Arc::new(AtomicBool::new(false));
     let clients: Vec<JoinHandle<Tally>> = (0..clients)
         .map(|_| {
-            let (address, signalled) = (server.address, Arc::clone(&signalled));
-            thread::spawn(move || talk(address, speaks, &signalled))
+            let to = To { address: server.address, trust: Arc::clone(&trust), speaks };
+            let signalled = Arc::clone(&signalled);
+            thread::spawn(move || talk(&to, &signalled))
         })
         .collect();
     thread::sleep(Duration::from_millis(120));
@@ -195,11 +228,19 @@ fn stop_under_load(variant: &Variant, speaks: Speaks, clients: usize) -> Tally {
     tally
 }
 
+/// Whom a client talks to, and how.
+struct To {
+    address: SocketAddr,
+    trust: Arc<RootCertStore>,
+    speaks: Speaks,
+}
+
 /// Asks until the server ends it. A request that was written before the signal and is not answered
 /// is lost.
-fn talk(address: SocketAddr, speaks: Speaks, signalled: &AtomicBool) -> Tally {
+fn talk(to: &To, signalled: &AtomicBool) -> Tally {
+    let speaks = to.speaks;
     let mut tally = Tally::default();
-    let mut line = match Line::open(address, speaks) {
+    let mut line = match Line::open(to) {
         Ok(line) => line,
         // The signal was faster than this client.
         Err(_) if signalled.load(SeqCst) => return tally,
@@ -208,18 +249,19 @@ fn talk(address: SocketAddr, speaks: Speaks, signalled: &AtomicBool) -> Tally {
     loop {
         let written = line.ask().is_ok();
         let before_the_signal = written && !signalled.load(SeqCst);
-        match line.answer() {
-            Ok(()) => tally.answered += 1,
-            Err(error) => {
-                if error.kind() == ErrorKind::WouldBlock {
-                    panic!("{speaks:?}: neither answered nor ended within {GUARD:?}");
-                }
-                tally.lost += usize::from(before_the_signal);
-                return tally;
+        for answered in 0..BATCH {
+            let Err(error) = line.answer() else {
+                tally.answered += 1;
+                continue;
+            };
+            if error.kind() == ErrorKind::WouldBlock {
+                panic!("{speaks:?}: neither answered nor ended within {GUARD:?}");
             }
+            tally.lost += if before_the_signal { BATCH - answered } else { 0 };
+            return tally;
         }
         if matches!(speaks, Speaks::NewOnes) {
-            match Line::open(address, speaks) {
+            match Line::open(to) {
                 Ok(next) => line = next,
                 Err(_) => return tally,
             }
@@ -227,24 +269,36 @@ fn talk(address: SocketAddr, speaks: Speaks, signalled: &AtomicBool) -> Tally {
     }
 }
 
-/// A connection that asks for one thing at a time, and can be told that it is over.
+/// A socket, or TLS on one.
+trait Stream: Read + Write {}
+
+impl<T: Read + Write> Stream for T {}
+
+/// A connection that asks for a batch at a time, and can be told that it is over.
 struct Line {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     speaks: Speaks,
     unread: Vec<u8>,
     asked: u32,
 }
 
 impl Line {
-    fn open(address: SocketAddr, speaks: Speaks) -> io::Result<Line> {
-        let stream = TcpStream::connect(address)?;
+    fn open(to: &To) -> io::Result<Line> {
+        let stream = TcpStream::connect(to.address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(GUARD))?;
+        let speaks = to.speaks;
+        let stream: Box<dyn Stream> = match speaks.alpn() {
+            Some(alpn) => Box::new(secure::connect(stream, &to.trust, alpn)?),
+            None => Box::new(stream),
+        };
         let mut line = Line { stream, speaks, unread: Vec::new(), asked: 0 };
         match speaks {
-            Speaks::KeepAlive | Speaks::NewOnes => {}
-            Speaks::Http2 => {
-                line.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")?;
+            Speaks::KeepAlive | Speaks::NewOnes | Speaks::KeepAliveOverTls => {}
+            Speaks::Http2 | Speaks::Http2OverTls => {
+                let window = Frame::window_update(0, WINDOW_MAX - 65_535).bytes();
+                let settings = Frame::settings(&[]).bytes();
+                line.stream.write_all(&[PREFACE, &settings, &window].concat())?;
             }
             Speaks::WebSocket => {
                 let fields = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: \
@@ -257,27 +311,33 @@ impl Line {
     }
 
     fn ask(&mut self) -> io::Result<()> {
-        let request = match self.speaks {
-            Speaks::KeepAlive => get("/"),
-            Speaks::NewOnes => suite::request("GET", "/", "Connection: close\r\n"),
-            Speaks::Http2 => {
-                let stream = 2 * self.asked + 1;
-                suite::http2::Frame::headers(stream, hpack::request("GET", "/"), true).bytes()
-            }
-            Speaks::WebSocket => client_frame(Opcode::Text, b"Hello, world!"),
-        };
-        self.asked += 1;
-        self.stream.write_all(&request)
+        let mut requests = Vec::new();
+        for number in 0..BATCH {
+            requests.extend(match self.speaks {
+                Speaks::NewOnes if number == BATCH - 1 => {
+                    suite::request("GET", "/", "Connection: close\r\n")
+                }
+                Speaks::KeepAlive | Speaks::NewOnes | Speaks::KeepAliveOverTls => get("/"),
+                Speaks::Http2 | Speaks::Http2OverTls => {
+                    let stream = 2 * self.asked + 1;
+                    Frame::headers(stream, hpack::request("GET", "/"), true).bytes()
+                }
+                Speaks::WebSocket => client_frame(Opcode::Text, b"Hello, world!"),
+            });
+            self.asked += 1;
+        }
+        self.stream.write_all(&requests)?;
+        self.stream.flush()
     }
 
-    /// Waits for the answer to what was asked last.
+    /// Waits for the answer to one of those that were asked last.
     fn answer(&mut self) -> io::Result<()> {
         match self.speaks {
-            Speaks::KeepAlive | Speaks::NewOnes => {
+            Speaks::KeepAlive | Speaks::NewOnes | Speaks::KeepAliveOverTls => {
                 self.until_end_of_head()?;
                 self.take("Hello, world!".len()).map(drop)
             }
-            Speaks::Http2 => self.until_end_of_stream(2 * self.asked - 1),
+            Speaks::Http2 | Speaks::Http2OverTls => self.until_end_of_a_stream(),
             Speaks::WebSocket => {
                 let head = self.take(2)?;
                 let payload = self.take(usize::from(head[1]))?;
@@ -301,19 +361,17 @@ impl Line {
     }
 
     /// Reads frames, and answers those that want an answer, or the server would not go on.
-    fn until_end_of_stream(&mut self, stream: u32) -> io::Result<()> {
+    fn until_end_of_a_stream(&mut self) -> io::Result<()> {
         loop {
             let head = self.take(9)?;
             let number = |at: usize| u32::from_be_bytes([0, head[at], head[at + 1], head[at + 2]]);
             let payload = self.take(number(0) as usize)?;
             let (frame, flags) = (head[3], head[4]);
             let answer = match frame {
-                kind::SETTINGS if flags & flag::ACK == 0 => {
-                    Some(suite::http2::Frame::settings(&[]))
-                }
+                kind::SETTINGS if flags & flag::ACK == 0 => Some(Frame::settings(&[])),
                 kind::PING if flags & flag::ACK == 0 => {
                     let payload = payload.as_slice().try_into().expect("eight bytes");
-                    Some(suite::http2::Frame::ping(payload))
+                    Some(Frame::ping(payload))
                 }
                 _ => None,
             };
@@ -322,7 +380,7 @@ impl Line {
                 let _ = self.stream.write_all(&answer.with_flags(flag::ACK).bytes());
             }
             let ends = matches!(frame, kind::DATA | kind::HEADERS) && flags & flag::END_STREAM != 0;
-            if ends && number(6) == stream {
+            if ends {
                 return Ok(());
             }
         }
