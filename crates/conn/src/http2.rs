@@ -99,6 +99,8 @@ pub(crate) struct Http2 {
     requests: u64,
     /// There may be a WebSocket among the streams.
     tunnels: bool,
+    /// The peer is still taking what it was sent: the next look at the clock is to know.
+    takes: bool,
     /// The peer was told to go (GOAWAY).
     leaving: bool,
     /// How the connection ends once the library has flushed, if that is decided.
@@ -159,6 +161,7 @@ impl Http2 {
             answer: None,
             requests: 0,
             tunnels: false,
+            takes: false,
             leaving: false,
             ending: None,
             busy: false,
@@ -182,6 +185,16 @@ impl Http2 {
     /// It could go on at once.
     pub(crate) fn is_put_off(&self) -> bool {
         self.put_off
+    }
+
+    /// There may be a WebSocket among its streams.
+    pub(crate) fn has_tunnels(&self) -> bool {
+        self.tunnels
+    }
+
+    /// Whether the peer is still taking what it was sent, before the clock is looked at.
+    pub(crate) fn peer_takes(&mut self, takes: bool) {
+        self.takes = takes;
     }
 
     /// Bytes of memory that it takes.
@@ -568,8 +581,9 @@ impl Http2 {
             stream.deadline().is_some_and(|at| at <= cx.now).then_some(key)
         };
         let due: Vec<usize> = self.streams.iter().filter_map(due).collect();
+        let takes = std::mem::take(&mut self.takes);
         for key in due {
-            let turn = self.streams[key].timed_out(cx);
+            let turn = self.streams[key].timed_out(cx, takes);
             self.after_turn(cx, key, turn);
         }
     }

@@ -348,7 +348,10 @@ impl Conn {
     /// Whether a deadline is due that what the peer has acknowledged would move: the driver is to
     /// ask the kernel, and to tell by [`Conn::unacknowledged`] before it calls [`Conn::timeout`].
     pub fn output_is_late(&self, now: Instant) -> bool {
-        Deadline::OF_OUTPUT.into_iter().any(|deadline| self.deadlines.is_due(deadline, now))
+        let due = |deadline| self.deadlines.is_due(deadline, now);
+        // The idle time of a WebSocket over HTTP/2 is one of the streams' deadlines.
+        let tunnels = matches!(&self.state, State::Http2(http2) if http2.has_tunnels());
+        tunnels && due(Deadline::Reply) || Deadline::OF_OUTPUT.into_iter().any(due)
     }
 
     /// `n` bytes are with the kernel that the peer has not acknowledged: SIOCOUTQ (tcp(7)).
@@ -379,7 +382,12 @@ impl Conn {
             Deadline::Drain => self.close(Outcome::DrainTimeout),
             Deadline::Handshake => self.close(Outcome::HandshakeFailed),
             Deadline::Head | Deadline::Body => self.request_timed_out(now),
-            Deadline::Reply | Deadline::Push => self.due(due, now),
+            Deadline::Reply | Deadline::Push => {
+                if let State::Http2(http2) = &mut self.state {
+                    http2.peer_takes(goes_on);
+                }
+                self.due(due, now);
+            }
         }
     }
 

@@ -5,6 +5,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use conn::{Address, Conn, Limits, Outcome, Protocol};
+use support::frames::{BINARY, client};
+use support::http2::{data, greeting, request};
 use support::world::World;
 
 const TIMEOUT: Duration = Duration::from_secs(4);
@@ -109,4 +111,39 @@ fn who_still_takes_the_last_bytes_is_neither_idle_nor_late_to_close() {
         }
         assert!(conn.wants().is_none(), "{last:?}");
     }
+}
+
+/// The same for a WebSocket on a stream of HTTP/2: it asks nobody whether he is there who is still
+/// taking what came before the question, and then it does.
+#[test]
+fn a_tunnel_whose_peer_still_takes_bytes_is_not_silent() {
+    let world = World::new(Protocol::Http, limits(), &[]);
+    let mut conn = Conn::new(&world.service, Address::alone(), world.started);
+    let fields = [(":protocol", "websocket"), ("sec-websocket-version", "13")];
+    conn.receive(&greeting(&[]), world.started);
+    conn.receive(&request(1, "CONNECT", "/ws/echo", &fields, false), world.started);
+    conn.receive(&data(1, &client(BINARY, &[b'x'; 1_000]), false), world.started);
+    let flush = |conn: &mut Conn, now| {
+        let sent = conn.chunks().map(|chunk| chunk.len()).sum::<usize>();
+        conn.sent(sent, now);
+        sent
+    };
+    flush(&mut conn, world.started);
+    let mut now = world.started;
+    for left in (0..20).rev() {
+        now = conn.wants().and_then(|wants| wants.deadline).expect("a deadline");
+        assert!(conn.output_is_late(now));
+        conn.unacknowledged(1 + left, now);
+        conn.timeout(now);
+        assert_eq!(flush(&mut conn, now), 0, "{left} left");
+    }
+    assert!(now > world.started + 10 * TIMEOUT);
+    let mut said = 0;
+    for _ in 0..3 {
+        now = conn.wants().and_then(|wants| wants.deadline).expect("a deadline");
+        conn.unacknowledged(0, now);
+        conn.timeout(now);
+        said += flush(&mut conn, now);
+    }
+    assert!(said > 0, "it asks now");
 }

@@ -204,14 +204,14 @@ impl Stream {
         Some(FileRead { len: part.len.min(self.file_room), ..part })
     }
 
-    /// [`Stream::deadline`] has come.
-    pub(super) fn timed_out(&mut self, cx: &crate::Context) -> Turn {
+    /// [`Stream::deadline`] has come; `takes`: the peer is still taking what it was sent.
+    pub(super) fn timed_out(&mut self, cx: &crate::Context, takes: bool) -> Turn {
         let (service, now) = (cx.service, cx.now);
         if self.window_until.is_some_and(|until| until <= now) {
             return self.cancel();
         }
         if let Some(tunnel) = &mut self.tunnel {
-            tunnel.timed_out(cx);
+            tunnel.timed_out(cx, takes);
             return Turn::Again;
         }
         if let Reply::Delayed { until, due, .. } = &mut self.reply

@@ -10,7 +10,7 @@ use super::request::{Refusal, check_host, malformed};
 use crate::deadlines::Deadlines;
 use crate::output::Output;
 use crate::websocket::{self, Route, WebSocket};
-use crate::{Context, Service, Then};
+use crate::{Context, Deadline, Service, Then};
 
 /// The WebSocket of a stream, and what is its own.
 pub(super) struct Tunnel {
@@ -108,11 +108,17 @@ impl Tunnel {
         }
     }
 
-    /// What is due by the clock.
-    pub(super) fn timed_out(&mut self, cx: &Context) {
+    /// What is due by the clock. `takes`: the peer is still taking what it was sent, and before it
+    /// has that it cannot be late with an answer.
+    pub(super) fn timed_out(&mut self, cx: &Context, takes: bool) {
         for due in self.deadlines.due(cx.now) {
             self.deadlines.clear(due);
-            self.socket.timed_out(due);
+            if takes && due == Deadline::Idle {
+                let at = cx.now + cx.service.limits.idle_timeout();
+                self.deadlines.set(Deadline::Idle, at, cx.now);
+            } else {
+                self.socket.timed_out(due);
+            }
         }
         self.advance(cx);
     }
