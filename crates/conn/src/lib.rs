@@ -145,6 +145,8 @@ pub struct Conn {
     phase: Phase,
     outcome: Outcome,
     eof: bool,
+    /// The driver may have handles of the output.
+    lends: bool,
     /// Bytes that lay in the socket when the server was told to stop, and have not come in yet;
     /// `None`: it was not told.
     unread: Option<usize>,
@@ -228,6 +230,7 @@ impl Conn {
             phase: Phase::Open,
             outcome: Outcome::Completed,
             eof: false,
+            lends: false,
             unread: None,
             draining: false,
             promised: usize::MAX,
@@ -304,6 +307,7 @@ impl Conn {
         }
         self.service.counters.sent(n);
         self.delivery.sent(n);
+        self.lends = false;
         if self.phase == Phase::Closed {
             // What was lent to an asynchronous send is not here any more.
             return;
@@ -527,6 +531,7 @@ impl Conn {
     /// outlives the call (io_uring, another thread): a handle keeps its bytes alive whatever
     /// becomes of the connection.
     pub fn chunks(&mut self) -> impl Iterator<Item = Bytes> + '_ {
+        self.lends = true;
         self.tls.as_mut().map_or(&mut self.output, |tls| tls.sealed_mut()).chunks()
     }
 
@@ -656,6 +661,10 @@ impl Conn {
         self.share.set(tls + own + self.state.held(), &self.address);
         if self.share.is_told_to_end() {
             self.close(Outcome::Exhausted);
+            if std::mem::take(&mut self.lends) {
+                let lent = self.tls.as_ref().map_or(&self.output, |tls| tls.sealed());
+                self.share.lend(lent.held());
+            }
             // At once: its driver may have others to look after before it drops the connection.
             self.state = State::Echo(Echo);
             self.stash = Vec::new();

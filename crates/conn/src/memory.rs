@@ -5,7 +5,9 @@
 //! process. So there is one account. Above the *soft* bound no newcomer is let in, and a connection
 //! that holds more than a little is not read. Above the *hard* bound, or where the soft one is
 //! passed for longer than [`PATIENCE`], the connections that hold most are ended, one after
-//! another, until the rest fits; and one that grows before they have gone is ended itself.
+//! another, until the rest fits; and one that grows before they have gone is ended itself. Where
+//! those that come instead fill it again at once, they have less patience ([`PATIENCE_AGAIN`]): the
+//! honest client waits behind all of them.
 //!
 //! A connection says what it holds where that has changed by more than [`STEP_BYTES`], so a plain
 //! request touches nothing that is shared. What cannot be seen from here (code, stacks, the
@@ -31,11 +33,18 @@ const STEP_BYTES: usize = 4 << 10;
 /// request's head that is not whole is less, and so is what HTTP/2 keeps at rest.
 const LITTLE_BYTES: usize = 32 << 10;
 
-/// A connection that has held so many bytes is among those that may have to go.
-const HOLDER_BYTES: usize = 16 << 10;
+/// A connection that holds so many bytes is among those that may have to go. With
+/// [`CONNECTION_BYTES`] it is three quarters of a connection's part where as many are open as half
+/// of the bound has room for; so those that hold less cannot pass the soft bound, and keep
+/// newcomers out, without any that could go.
+const HOLDER_BYTES: usize = STEP_BYTES;
 
 /// How long the soft bound may be passed before the largest connections go: newcomers wait so long.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The same where it is passed again within [`PATIENCE`] after that. A thousand clients that wait
+/// for each other's places, fifty at a time, are through in a second.
+const PATIENCE_AGAIN: Duration = Duration::from_millis(50);
 
 /// The account of all connections of a process.
 pub struct Memory {
@@ -55,9 +64,11 @@ struct Holders {
     all: Slab<Arc<Holder>>,
     /// Since when newcomers wait.
     tight_since: Option<Instant>,
+    /// When the largest were last told to go for newcomers.
+    made_room: Option<Instant>,
 }
 
-/// A connection that has held more than a little.
+/// A connection that holds something.
 struct Holder {
     /// What it holds now.
     bytes: AtomicUsize,
@@ -75,8 +86,10 @@ pub(crate) struct Share {
     memory: Arc<Memory>,
     /// What was told, without [`CONNECTION_BYTES`].
     told: usize,
-    /// Of one that has held more than a little; where it is among the others.
+    /// Of one that holds [`HOLDER_BYTES`]; where it is among the others.
     holder: Option<(usize, Arc<Holder>)>,
+    /// Charged until the end: memory of a connection that has ended, which is with its driver.
+    lent: usize,
 }
 
 impl Memory {
@@ -125,10 +138,16 @@ impl Memory {
         }
         let mut holders = self.lock();
         let since = *holders.tight_since.get_or_insert(now);
-        if now.saturating_duration_since(since) >= PATIENCE {
+        let passed = |from: Instant, to: Instant| to.saturating_duration_since(from);
+        let again = holders.made_room.is_some_and(|at| passed(at, since) < PATIENCE);
+        let soft = self.soft_max();
+        // Well below, so that newcomers find room before the others fill it again.
+        let (patience, left) =
+            if again { (PATIENCE_AGAIN, soft / 2) } else { (PATIENCE, soft - soft / 4) };
+        if passed(since, now) >= patience {
             holders.tight_since = Some(now);
-            // Well below, so that newcomers find room before the others fill it again.
-            let told = self.choose(&holders, self.soft_max() / 2);
+            holders.made_room = Some(now);
+            let told = self.choose(&holders, left);
             drop(holders);
             told.iter().for_each(|holder| holder.end());
         }
@@ -190,8 +209,9 @@ impl Memory {
     fn choose(&self, holders: &Holders, max: usize) -> Vec<Arc<Holder>> {
         let all = || holders.all.iter().map(|(_, holder)| holder);
         // Those that were told before go too, and soon.
-        let going = all().filter(|holder| holder.told.load(SeqCst)).map(|holder| holder.bytes());
-        let mut left = self.held().saturating_sub(going.sum());
+        let going = all().filter(|holder| holder.told.load(SeqCst));
+        let going = going.map(|holder| holder.bytes() + CONNECTION_BYTES).sum();
+        let mut left = self.held().saturating_sub(going);
         // With what each holds now: it changes meanwhile.
         let others = all().filter(|holder| !holder.told.load(SeqCst));
         let mut largest: Vec<_> = others.map(|holder| (holder.bytes(), holder)).collect();
@@ -199,9 +219,9 @@ impl Memory {
         let mut chosen = Vec::new();
         while left > max
             && let Some((bytes, holder)) = largest.pop()
-            && bytes > 0
+            && bytes >= HOLDER_BYTES
         {
-            left = left.saturating_sub(bytes);
+            left = left.saturating_sub(bytes + CONNECTION_BYTES);
             holder.told.store(true, SeqCst);
             chosen.push(Arc::clone(holder));
         }
@@ -245,12 +265,13 @@ impl Share {
     /// Of a connection that begins.
     pub(crate) fn new(memory: &Arc<Memory>) -> Share {
         memory.add(CONNECTION_BYTES);
-        Share { memory: Arc::clone(memory), told: 0, holder: None }
+        Share { memory: Arc::clone(memory), told: 0, holder: None, lent: 0 }
     }
 
     /// The connection holds `bytes` now; it can be reached at `address`.
     #[inline]
     pub(crate) fn set(&mut self, bytes: usize, address: &Address) {
+        let bytes = bytes + self.lent;
         if bytes.abs_diff(self.told) >= STEP_BYTES {
             self.tell(bytes, address);
         }
@@ -272,7 +293,7 @@ impl Share {
         if let Some((_, holder)) = &self.holder {
             holder.bytes.store(bytes, SeqCst);
         }
-        if bytes < STEP_BYTES
+        if bytes < HOLDER_BYTES
             && let Some((key, _)) = self.holder.take_if(|(_, holder)| !holder.told.load(SeqCst))
         {
             // An idle connection owns nothing, not even its place among the holders.
@@ -290,6 +311,11 @@ impl Share {
         } else {
             self.memory.sub(before - bytes);
         }
+    }
+
+    /// `bytes` of what the connection holds are lent, and stay so until its driver drops it.
+    pub(crate) fn lend(&mut self, bytes: usize) {
+        self.lent = bytes;
     }
 
     /// The connection is to end: it holds more than others, and all together too much.

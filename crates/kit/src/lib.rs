@@ -63,3 +63,7 @@ pub const ACCEPTS_PER_ROUND_MAX: usize = 64;
 
 /// How long a listener is left alone when descriptors have run out and none is given back.
 pub const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long it is left alone when connections hold too much memory: those that must go for it go at
+/// once, and what waits at the listener is let in some fifty at a time.
+pub const TIGHT_PAUSE: Duration = Duration::from_millis(20);

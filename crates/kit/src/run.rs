@@ -19,7 +19,7 @@ use crate::machine::Bound;
 use crate::stop::WAKE_INTERVAL;
 use crate::usage::Process;
 use crate::{
-    EXHAUSTED_PAUSE, Files, Listener, Model, Slots, Stop, Worker, describe, machine, sys, tls,
+    Files, Listener, Model, Slots, Stop, TIGHT_PAUSE, Worker, describe, machine, sys, tls,
 };
 
 /// Descriptors that are not connections: standard streams, listener, epoll, eventfd, ring, the
@@ -196,7 +196,7 @@ fn next_event(
             sys::trim_malloc();
         }
         let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(now));
-        match events.recv_timeout(if tight { left.min(EXHAUSTED_PAUSE) } else { left }) {
+        match events.recv_timeout(if tight { left.min(TIGHT_PAUSE) } else { left }) {
             Ok(Event::MemoryTight) => tight = true,
             Err(RecvTimeoutError::Timeout) if tight && until.is_none_or(|until| now < until) => {}
             other => return other,

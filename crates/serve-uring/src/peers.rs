@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use conn::{Address, Conn, Doorbell, Wants};
-use kit::{ACCEPTS_PER_ROUND_MAX, Accepted, Armed, EXHAUSTED_PAUSE, Files, Timers, Worker};
+use kit::{
+    ACCEPTS_PER_ROUND_MAX, Accepted, Armed, EXHAUSTED_PAUSE, Files, TIGHT_PAUSE, Timers, Worker,
+};
 use slab::Slab;
 
 use crate::mail::{self, Bell, Letter};
@@ -147,7 +149,7 @@ impl Peers {
             self.exhausted_until = None;
         }
         if self.exhausted_until.is_none() && !self.worker.service.common.memory.admits(now) {
-            self.exhausted(now);
+            self.exhausted_until = Some(now + TIGHT_PAUSE);
         }
         self.stopping.is_none() && self.has_room() && self.exhausted_until.is_none()
     }
