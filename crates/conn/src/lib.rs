@@ -61,7 +61,7 @@ use http2::Http2;
 pub use hub::Hub;
 pub use limits::Limits;
 use memory::Share;
-pub use memory::{CONNECTION_BYTES, Memory};
+pub use memory::{CONNECTION_BYTES, Change, Memory};
 pub use origin::check_origin;
 use output::Output;
 pub use service::{Clock, Common, Host, Protocol, Service};

@@ -46,6 +46,19 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// for each other's places, fifty at a time, are through in a second.
 const PATIENCE_AGAIN: Duration = Duration::from_millis(50);
 
+/// A fall by so many bytes, and by three quarters, is told: what the allocator keeps after it is
+/// worth a system call for each free page.
+const FALL_BYTES: usize = 8 << 20;
+
+/// What is told of the account when it changes by much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The soft bound is passed: [`Memory::admits`] is to be asked until it is kept again.
+    Tight,
+    /// Little is held of what was held before.
+    Fallen,
+}
+
 /// The account of all connections of a process.
 pub struct Memory {
     /// The hard bound.
@@ -54,9 +67,10 @@ pub struct Memory {
     held: AtomicUsize,
     /// More is held than the soft bound allows. Apart from `held`, because it seldom changes.
     tight: AtomicBool,
+    /// The most that was held since the last fall.
+    peak: AtomicUsize,
     holders: Mutex<Holders>,
-    /// Told when the soft bound is passed.
-    on_tight: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    on_change: OnceLock<Box<dyn Fn(Change) + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -99,15 +113,21 @@ impl Memory {
             max,
             held: AtomicUsize::new(0),
             tight: AtomicBool::new(false),
+            peak: AtomicUsize::new(0),
             holders: Mutex::default(),
-            on_tight: OnceLock::new(),
+            on_change: OnceLock::new(),
         }
     }
 
-    /// Calls `watch` whenever the soft bound is passed, on any thread: for one that then asks
-    /// [`Memory::admits`] until it may. To be called once.
-    pub fn on_tight(&self, watch: impl Fn() + Send + Sync + 'static) {
-        let _ = self.on_tight.set(Box::new(watch));
+    /// Calls `watch` after every [`Change`], on the thread that caused it. To be called once.
+    pub fn on_change(&self, watch: impl Fn(Change) + Send + Sync + 'static) {
+        let _ = self.on_change.set(Box::new(watch));
+    }
+
+    fn tell(&self, change: Change) {
+        if let Some(watch) = self.on_change.get() {
+            watch(change);
+        }
     }
 
     /// More is held than the soft bound allows.
@@ -157,10 +177,11 @@ impl Memory {
     /// Charges what is no connection's, such as a thread.
     pub fn add(&self, bytes: usize) {
         let held = self.held.fetch_add(bytes, SeqCst).saturating_add(bytes);
+        if held > self.peak.load(SeqCst) {
+            self.peak.fetch_max(held, SeqCst);
+        }
         if held > self.soft_max() && !self.tight.swap(true, SeqCst) {
-            if let Some(watch) = self.on_tight.get() {
-                watch();
-            }
+            self.tell(Change::Tight);
             if self.held() <= self.soft_max() {
                 // Given back meanwhile, by somebody who saw no bound passed.
                 self.loosen();
@@ -175,6 +196,13 @@ impl Memory {
     /// Ends [`Memory::add`].
     pub fn sub(&self, bytes: usize) {
         let held = self.held.fetch_sub(bytes, SeqCst) - bytes;
+        let peak = self.peak.load(SeqCst);
+        if held < peak / 4
+            && peak - held > FALL_BYTES
+            && self.peak.compare_exchange(peak, held, SeqCst, SeqCst).is_ok()
+        {
+            self.tell(Change::Fallen);
+        }
         if held <= self.soft_max() && self.tight.load(SeqCst) {
             self.loosen();
         }

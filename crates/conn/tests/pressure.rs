@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use conn::{
-    Address, CONNECTION_BYTES, Clock, Common, Conn, Counters, Doorbell, Host, Limits, Memory,
-    Outcome, Protocol, Service,
+    Address, CONNECTION_BYTES, Change, Clock, Common, Conn, Counters, Doorbell, Host, Limits,
+    Memory, Outcome, Protocol, Service,
 };
 
 const KIB: usize = 1 << 10;
@@ -233,6 +233,36 @@ fn a_crowd_that_holds_little_each_cannot_keep_others_out() {
     assert!(room.told().len() > 10);
     drop(large);
     assert_eq!(room.memory.held(), 0);
+}
+
+/// The allocator keeps what was given back, so a fall is told; and what comes and goes is none.
+#[test]
+fn a_fall_is_told_once() {
+    const MIB: usize = 1 << 20;
+    let memory = Memory::new(1 << 30);
+    let changes = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&changes);
+    memory.on_change(move |change| noted.lock().expect("notes").push(change));
+    let told = || std::mem::take(&mut *changes.lock().expect("notes"));
+    memory.add(100 * MIB);
+    memory.sub(70 * MIB);
+    assert_eq!(told(), [], "not by three quarters");
+    for step in 0..5 {
+        memory.sub(MIB);
+        memory.add(MIB);
+        memory.sub(MIB);
+        assert_eq!(told(), [], "step {step}");
+    }
+    memory.sub(MIB);
+    assert_eq!(told(), [Change::Fallen]);
+    memory.sub(16 * MIB);
+    assert_eq!(told(), [], "less than three quarters of what was left");
+    memory.sub(4 * MIB);
+    assert_eq!(told(), [Change::Fallen]);
+    memory.sub(4 * MIB);
+    memory.add(7 * MIB);
+    memory.sub(7 * MIB);
+    assert_eq!(told(), [], "too little");
 }
 
 /// Whatever connections have said and however they end, the account is empty in the end.

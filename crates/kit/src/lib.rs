@@ -20,6 +20,7 @@ mod files;
 mod inbox;
 mod listener;
 mod machine;
+mod memory;
 mod model;
 mod peer;
 mod peers;
