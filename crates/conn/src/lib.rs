@@ -62,7 +62,7 @@ use http2::Http2;
 pub use hub::Hub;
 pub use limits::Limits;
 use memory::Share;
-pub use memory::{CONNECTION_BYTES, Memory};
+pub use memory::{CONNECTION_BYTES, Change, Memory};
 pub use origin::check_origin;
 use output::Output;
 pub use service::{Clock, Common, Host, Protocol, Service};
@@ -149,6 +149,8 @@ pub struct Conn {
     phase: Phase,
     outcome: Outcome,
     eof: bool,
+    /// The driver may have handles of the output.
+    lends: bool,
     /// Bytes that lay in the socket when the server was told to stop, and have not come in yet;
     /// `None`: it was not told.
     unread: Option<usize>,
@@ -232,6 +234,7 @@ impl Conn {
             phase: Phase::Open,
             outcome: Outcome::Completed,
             eof: false,
+            lends: false,
             unread: None,
             draining: false,
             promised: usize::MAX,
@@ -311,6 +314,7 @@ impl Conn {
         }
         self.service.counters.sent(n);
         self.delivery.sent(n);
+        self.lends = false;
         if self.phase == Phase::Closed {
             // What was lent to an asynchronous send is not here any more.
             return;
@@ -543,6 +547,7 @@ impl Conn {
     /// outlives the call (io_uring, another thread): a handle keeps its bytes alive whatever
     /// becomes of the connection.
     pub fn chunks(&mut self) -> impl Iterator<Item = Bytes> + '_ {
+        self.lends = true;
         self.tls.as_mut().map_or(&mut self.output, |tls| tls.sealed_mut()).chunks()
     }
 
@@ -672,6 +677,10 @@ impl Conn {
         self.share.set(tls + own + self.state.held(), &self.address);
         if self.share.is_told_to_end() {
             self.close(Outcome::Exhausted);
+            if std::mem::take(&mut self.lends) {
+                let lent = self.tls.as_ref().map_or(&self.output, |tls| tls.sealed());
+                self.share.lend(lent.held());
+            }
             // At once: its driver may have others to look after before it drops the connection.
             self.state = State::Echo(Echo);
             self.stash = Vec::new();

@@ -5,7 +5,9 @@
 //! process. So there is one account. Above the *soft* bound no newcomer is let in, and a connection
 //! that holds more than a little is not read. Above the *hard* bound, or where the soft one is
 //! passed for longer than [`PATIENCE`], the connections that hold most are ended, one after
-//! another, until the rest fits; and one that grows before they have gone is ended itself.
+//! another, until the rest fits; and one that grows before they have gone is ended itself. Where
+//! those that come instead fill it again at once, they have less patience ([`PATIENCE_AGAIN`]): the
+//! honest client waits behind all of them.
 //!
 //! A connection says what it holds where that has changed by more than [`STEP_BYTES`], so a plain
 //! request touches nothing that is shared. What cannot be seen from here (code, stacks, the
@@ -31,15 +33,31 @@ const STEP_BYTES: usize = 4 << 10;
 /// request's head that is not whole is less, and so is what HTTP/2 keeps at rest.
 const LITTLE_BYTES: usize = 32 << 10;
 
-/// A connection that has held so many bytes is among those that may have to go.
-const HOLDER_BYTES: usize = 16 << 10;
-
-/// Much for all connections together, in bytes: what the allocator keeps after more than that was
-/// held is worth giving back.
-const MUCH_BYTES: usize = 32 << 20;
+/// A connection that holds so many bytes is among those that may have to go. With
+/// [`CONNECTION_BYTES`] it is three quarters of a connection's part where as many are open as half
+/// of the bound has room for; so those that hold less cannot pass the soft bound, and keep
+/// newcomers out, without any that could go.
+const HOLDER_BYTES: usize = STEP_BYTES;
 
 /// How long the soft bound may be passed before the largest connections go: newcomers wait so long.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The same where it is passed again within [`PATIENCE`] after that. A thousand clients that wait
+/// for each other's places, fifty at a time, are through in a second.
+const PATIENCE_AGAIN: Duration = Duration::from_millis(50);
+
+/// A fall by so many bytes, and by three quarters, is told: what the allocator keeps after it is
+/// worth a system call for each free page.
+const FALL_BYTES: usize = 8 << 20;
+
+/// What is told of the account when it changes by much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The soft bound is passed: [`Memory::admits`] is to be asked until it is kept again.
+    Tight,
+    /// Little is held of what was held before.
+    Fallen,
+}
 
 /// The account of all connections of a process.
 pub struct Memory {
@@ -49,11 +67,10 @@ pub struct Memory {
     held: AtomicUsize,
     /// More is held than the soft bound allows. Apart from `held`, because it seldom changes.
     tight: AtomicBool,
-    /// The most that was held since [`Memory::has_shrunk`] has last said so; 0: not much.
+    /// The most that was held since the last fall.
     peak: AtomicUsize,
     holders: Mutex<Holders>,
-    /// Told when the soft bound is passed, and when much is held.
-    on_growth: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    on_change: OnceLock<Box<dyn Fn(Change) + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -61,9 +78,11 @@ struct Holders {
     all: Slab<Arc<Holder>>,
     /// Since when newcomers wait.
     tight_since: Option<Instant>,
+    /// When the largest were last told to go for newcomers.
+    made_room: Option<Instant>,
 }
 
-/// A connection that has held more than a little.
+/// A connection that holds something.
 struct Holder {
     /// What it holds now.
     bytes: AtomicUsize,
@@ -81,8 +100,10 @@ pub(crate) struct Share {
     memory: Arc<Memory>,
     /// What was told, without [`CONNECTION_BYTES`].
     told: usize,
-    /// Of one that has held more than a little; where it is among the others.
+    /// Of one that holds [`HOLDER_BYTES`]; where it is among the others.
     holder: Option<(usize, Arc<Holder>)>,
+    /// Charged until the end: memory of a connection that has ended, which is with its driver.
+    lent: usize,
 }
 
 impl Memory {
@@ -94,30 +115,19 @@ impl Memory {
             tight: AtomicBool::new(false),
             peak: AtomicUsize::new(0),
             holders: Mutex::default(),
-            on_growth: OnceLock::new(),
+            on_change: OnceLock::new(),
         }
     }
 
-    /// Calls `watch`, on any thread, whenever the soft bound is passed: for one that then asks
-    /// [`Memory::admits`] until it may; and whenever much is held: for one that then asks
-    /// [`Memory::has_shrunk`]. To be called once.
-    pub fn on_growth(&self, watch: impl Fn() + Send + Sync + 'static) {
-        let _ = self.on_growth.set(Box::new(watch));
+    /// Calls `watch` after every [`Change`], on the thread that caused it. To be called once.
+    pub fn on_change(&self, watch: impl Fn(Change) + Send + Sync + 'static) {
+        let _ = self.on_change.set(Box::new(watch));
     }
 
-    /// Much was held, and [`Memory::has_shrunk`] is still to say that it is not any more.
-    pub fn has_grown(&self) -> bool {
-        self.peak.load(SeqCst) > 0
-    }
-
-    /// Says once that no more is held than half of what was. After that it begins anew.
-    pub fn has_shrunk(&self) -> bool {
-        let (peak, held) = (self.peak.load(SeqCst), self.held());
-        let shrunk = peak > 0 && held <= peak / 2;
-        if shrunk {
-            self.peak.store(if held > MUCH_BYTES { held } else { 0 }, SeqCst);
+    fn tell(&self, change: Change) {
+        if let Some(watch) = self.on_change.get() {
+            watch(change);
         }
-        shrunk
     }
 
     /// More is held than the soft bound allows.
@@ -148,10 +158,16 @@ impl Memory {
         }
         let mut holders = self.lock();
         let since = *holders.tight_since.get_or_insert(now);
-        if now.saturating_duration_since(since) >= PATIENCE {
+        let passed = |from: Instant, to: Instant| to.saturating_duration_since(from);
+        let again = holders.made_room.is_some_and(|at| passed(at, since) < PATIENCE);
+        let soft = self.soft_max();
+        // Well below, so that newcomers find room before the others fill it again.
+        let (patience, left) =
+            if again { (PATIENCE_AGAIN, soft / 2) } else { (PATIENCE, soft - soft / 4) };
+        if passed(since, now) >= patience {
             holders.tight_since = Some(now);
-            // Well below, so that newcomers find room before the others fill it again.
-            let told = self.choose(&holders, self.soft_max() / 2);
+            holders.made_room = Some(now);
+            let told = self.choose(&holders, left);
             drop(holders);
             told.iter().for_each(|holder| holder.end());
         }
@@ -161,11 +177,11 @@ impl Memory {
     /// Charges what is no connection's, such as a thread.
     pub fn add(&self, bytes: usize) {
         let held = self.held.fetch_add(bytes, SeqCst).saturating_add(bytes);
-        if held > MUCH_BYTES && self.peak.fetch_max(held, SeqCst) == 0 {
-            self.tell_growth();
+        if held > self.peak.load(SeqCst) {
+            self.peak.fetch_max(held, SeqCst);
         }
         if held > self.soft_max() && !self.tight.swap(true, SeqCst) {
-            self.tell_growth();
+            self.tell(Change::Tight);
             if self.held() <= self.soft_max() {
                 // Given back meanwhile, by somebody who saw no bound passed.
                 self.loosen();
@@ -177,15 +193,16 @@ impl Memory {
         }
     }
 
-    fn tell_growth(&self) {
-        if let Some(watch) = self.on_growth.get() {
-            watch();
-        }
-    }
-
     /// Ends [`Memory::add`].
     pub fn sub(&self, bytes: usize) {
         let held = self.held.fetch_sub(bytes, SeqCst) - bytes;
+        let peak = self.peak.load(SeqCst);
+        if held < peak / 4
+            && peak - held > FALL_BYTES
+            && self.peak.compare_exchange(peak, held, SeqCst, SeqCst).is_ok()
+        {
+            self.tell(Change::Fallen);
+        }
         if held <= self.soft_max() && self.tight.load(SeqCst) {
             self.loosen();
         }
@@ -220,8 +237,9 @@ impl Memory {
     fn choose(&self, holders: &Holders, max: usize) -> Vec<Arc<Holder>> {
         let all = || holders.all.iter().map(|(_, holder)| holder);
         // Those that were told before go too, and soon.
-        let going = all().filter(|holder| holder.told.load(SeqCst)).map(|holder| holder.bytes());
-        let mut left = self.held().saturating_sub(going.sum());
+        let going = all().filter(|holder| holder.told.load(SeqCst));
+        let going = going.map(|holder| holder.bytes() + CONNECTION_BYTES).sum();
+        let mut left = self.held().saturating_sub(going);
         // With what each holds now: it changes meanwhile.
         let others = all().filter(|holder| !holder.told.load(SeqCst));
         let mut largest: Vec<_> = others.map(|holder| (holder.bytes(), holder)).collect();
@@ -229,9 +247,9 @@ impl Memory {
         let mut chosen = Vec::new();
         while left > max
             && let Some((bytes, holder)) = largest.pop()
-            && bytes > 0
+            && bytes >= HOLDER_BYTES
         {
-            left = left.saturating_sub(bytes);
+            left = left.saturating_sub(bytes + CONNECTION_BYTES);
             holder.told.store(true, SeqCst);
             chosen.push(Arc::clone(holder));
         }
@@ -275,12 +293,13 @@ impl Share {
     /// Of a connection that begins.
     pub(crate) fn new(memory: &Arc<Memory>) -> Share {
         memory.add(CONNECTION_BYTES);
-        Share { memory: Arc::clone(memory), told: 0, holder: None }
+        Share { memory: Arc::clone(memory), told: 0, holder: None, lent: 0 }
     }
 
     /// The connection holds `bytes` now; it can be reached at `address`.
     #[inline]
     pub(crate) fn set(&mut self, bytes: usize, address: &Address) {
+        let bytes = bytes + self.lent;
         if bytes.abs_diff(self.told) >= STEP_BYTES {
             self.tell(bytes, address);
         }
@@ -302,7 +321,7 @@ impl Share {
         if let Some((_, holder)) = &self.holder {
             holder.bytes.store(bytes, SeqCst);
         }
-        if bytes < STEP_BYTES
+        if bytes < HOLDER_BYTES
             && let Some((key, _)) = self.holder.take_if(|(_, holder)| !holder.told.load(SeqCst))
         {
             // An idle connection owns nothing, not even its place among the holders.
@@ -320,6 +339,11 @@ impl Share {
         } else {
             self.memory.sub(before - bytes);
         }
+    }
+
+    /// `bytes` of what the connection holds are lent, and stay so until its driver drops it.
+    pub(crate) fn lend(&mut self, bytes: usize) {
+        self.lent = bytes;
     }
 
     /// The connection is to end: it holds more than others, and all together too much.

@@ -28,16 +28,17 @@ pub(crate) struct Output {
     tail_sent: usize,
     /// Bytes in `queue`.
     queue_len: usize,
-    /// Bytes of those that are kept for this connection.
-    own_len: usize,
+    /// Memory that is kept for this connection by those, in bytes.
+    own_bytes: usize,
 }
 
 /// Bytes that are not copied.
 #[derive(Debug)]
 struct Chunk {
     bytes: Bytes,
-    /// Kept for this connection, and not a part of what all have in common.
-    own: bool,
+    /// Memory that is kept for this connection until all of them are sent; none where they are a
+    /// part of what all have in common.
+    own_bytes: usize,
 }
 
 impl Output {
@@ -70,27 +71,26 @@ impl Output {
 
     /// Appends `bytes` without copying, unless they are few.
     pub(crate) fn push(&mut self, bytes: Bytes) {
-        self.push_chunk(bytes, true);
+        let own_bytes = bytes.len();
+        self.push_chunk(bytes, own_bytes);
     }
 
     /// The same for a part of what is in memory anyway.
     pub(crate) fn push_common(&mut self, bytes: Bytes) {
-        self.push_chunk(bytes, false);
+        self.push_chunk(bytes, 0);
     }
 
-    fn push_chunk(&mut self, bytes: Bytes, own: bool) {
+    fn push_chunk(&mut self, bytes: Bytes, own_bytes: usize) {
         if bytes.len() <= COALESCE_BYTES_MAX {
             return self.put(&bytes);
         }
         self.freeze_tail();
-        self.queue_len += bytes.len();
-        self.own_len += if own { bytes.len() } else { 0 };
-        self.queue.push_back(Chunk { bytes, own });
+        self.queue_chunk(bytes, own_bytes);
     }
 
     /// Bytes of memory that are kept for this connection.
     pub(crate) fn held(&self) -> usize {
-        self.own_len + self.tail.capacity()
+        self.own_bytes + self.tail.capacity()
     }
 
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
@@ -123,8 +123,8 @@ impl Output {
             let step = left.min(front.bytes.len());
             left -= step;
             self.queue_len -= step;
-            self.own_len -= if front.own { step } else { 0 };
             if step == front.bytes.len() {
+                self.own_bytes -= front.own_bytes;
                 self.queue.pop_front();
             } else {
                 front.bytes.advance(step);
@@ -138,20 +138,41 @@ impl Output {
 
     fn freeze_tail(&mut self) {
         if self.tail.len() > self.tail_sent {
+            let own_bytes = self.tail.capacity();
             let mut chunk = Bytes::from(std::mem::take(&mut self.tail));
             chunk.advance(self.tail_sent);
-            self.queue_len += chunk.len();
-            self.own_len += chunk.len();
-            self.queue.push_back(Chunk { bytes: chunk, own: true });
+            self.queue_chunk(chunk, own_bytes);
         }
         self.tail.clear();
         self.tail_sent = 0;
+    }
+
+    fn queue_chunk(&mut self, bytes: Bytes, own_bytes: usize) {
+        self.queue_len += bytes.len();
+        self.own_bytes += own_bytes;
+        self.queue.push_back(Chunk { bytes, own_bytes });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A handle keeps the whole block alive, with what was reserved and what is sent already.
+    #[test]
+    fn a_chunk_holds_its_block_until_all_of_it_is_sent() {
+        let mut output = Output::default();
+        output.put(&[0; 5000]);
+        output.put(&[0; 10]);
+        let reserved = output.tail.capacity();
+        assert!(reserved > 5010, "{reserved}");
+        assert_eq!(output.chunks().count(), 1);
+        output.sent(5000);
+        assert_eq!(output.held(), reserved);
+        output.push_common(Bytes::from_static(&[0; 5000]));
+        output.sent(10);
+        assert_eq!((output.len(), output.held()), (5000, 0));
+    }
 
     #[test]
     fn what_is_sent_is_not_kept_for_a_peer_that_is_always_behind() {

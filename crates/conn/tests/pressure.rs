@@ -1,13 +1,12 @@
 //! What all connections together may hold: the soft bound holds back, the hard bound ends the
 //! largest, and what has ended holds nothing.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use conn::{
-    Address, CONNECTION_BYTES, Clock, Common, Conn, Counters, Doorbell, Host, Limits, Memory,
-    Outcome, Protocol, Service,
+    Address, CONNECTION_BYTES, Change, Clock, Common, Conn, Counters, Doorbell, Host, Limits,
+    Memory, Outcome, Protocol, Service,
 };
 
 const KIB: usize = 1 << 10;
@@ -104,6 +103,25 @@ fn beyond_the_hard_bound_the_largest_goes() {
     assert_eq!(room.memory.held(), 0);
 }
 
+/// What an asynchronous send still reads from is there until the driver drops the connection.
+#[test]
+fn what_is_lent_is_charged_until_the_driver_has_it_back() {
+    let room = Room::new(Protocol::Echo, 1 << 20);
+    let mut lending = room.conn(1);
+    lending.receive(&[7; 100 * KIB], room.now);
+    let lent: usize = lending.chunks().map(|bytes| bytes.len()).sum();
+    assert_eq!(lent, 100 * KIB);
+    let mut conns: Vec<Conn> = (2..12).map(|token| room.conn(token)).collect();
+    for (less, conn) in conns.iter_mut().enumerate() {
+        conn.receive(&vec![7; 100 * KIB - less], room.now);
+        lending.woken(room.now);
+    }
+    assert!(lending.wants().is_none() && room.told().contains(&1));
+    let before = room.memory.held();
+    drop(lending);
+    assert!(before - room.memory.held() >= lent, "{before} before, {:?}", room.memory);
+}
+
 /// None of those that were told has run yet: then the one that grows has to go itself.
 #[test]
 fn the_hard_bound_does_not_wait_for_those_that_were_told() {
@@ -142,39 +160,109 @@ fn beyond_the_soft_bound_holders_and_newcomers_wait() {
 #[test]
 fn the_soft_bound_is_not_passed_for_long() {
     let room = Room::new(Protocol::Http, 1 << 20);
+    let admits = |at_ms| room.memory.admits(room.now + Duration::from_millis(at_ms));
     let small = room.unfinished(1, 250 * KIB);
     let mut large = room.unfinished(2, 500 * KIB);
-    assert!(!room.memory.admits(room.now));
-    assert!(!room.memory.admits(room.now + Duration::from_millis(900)));
+    assert!(!admits(0) && !admits(490));
     assert_eq!(room.told(), []);
-    assert!(!room.memory.admits(room.now + Duration::from_millis(1100)));
+    assert!(!admits(510));
     assert_eq!(room.told(), [2]);
     large.woken(room.now);
     assert!(large.wants().is_none());
-    assert!(room.memory.admits(room.now + Duration::from_millis(1200)));
+    assert!(admits(520));
     drop((small, large));
 }
 
-/// The allocator's keeper is told when much is held, and hears once when it is not any more.
+/// Those that come instead of them fill it again: they do not have so much time, or whoever waits
+/// behind all of them is never let in. After a pause everything is as before.
 #[test]
-fn much_memory_is_told_and_its_end_too() {
-    let room = Room::new(Protocol::Http, 1 << 30);
-    let told = Arc::new(AtomicUsize::new(0));
-    let watch = Arc::clone(&told);
-    room.memory.on_growth(move || {
-        watch.fetch_add(1, Relaxed);
-    });
-    for turn in 1..=2 {
-        let little: Vec<Conn> = (0..40).map(|token| room.unfinished(token, 300 * KIB)).collect();
-        assert!(!room.memory.has_grown() && !room.memory.has_shrunk());
-        let much: Vec<Conn> = (40..90).map(|token| room.unfinished(token, 900 * KIB)).collect();
-        assert_eq!(told.load(Relaxed), turn, "{:?}", room.memory);
-        assert!(room.memory.has_grown() && !room.memory.has_shrunk());
-        drop(much);
-        assert!(room.memory.has_shrunk() && !room.memory.has_shrunk());
-        assert!(!room.memory.has_grown(), "the rest is not much");
-        drop(little);
+fn the_soft_bound_that_is_passed_again_and_again_is_passed_shortly() {
+    let room = Room::new(Protocol::Http, 1 << 20);
+    let admits = |at_ms| room.memory.admits(room.now + Duration::from_millis(at_ms));
+    let fill = |token| [room.unfinished(token, 250 * KIB), room.unfinished(token + 1, 500 * KIB)];
+    let give_way = |conns: [Conn; 2]| {
+        let ended = conns.map(|mut conn| {
+            conn.woken(room.now);
+            conn.wants().is_none()
+        });
+        assert_eq!(room.memory.held(), 0);
+        ended
+    };
+    let first = fill(1);
+    assert!(!admits(0) && !admits(510));
+    assert_eq!(room.told(), [2], "three quarters of the bound may stay");
+    assert_eq!(give_way(first), [false, true]);
+    for (token, at_ms) in [(3, 520), (5, 700), (7, 1100)] {
+        let next = fill(token);
+        assert!(!admits(at_ms) && !admits(at_ms + 40));
+        assert_eq!(room.told(), []);
+        assert!(!admits(at_ms + 60));
+        assert_eq!(room.told(), [token + 1], "the largest is enough");
+        assert_eq!(give_way(next), [false, true]);
     }
+    let last = fill(9);
+    assert!(!admits(2000) && !admits(2490));
+    assert_eq!(room.told(), []);
+    assert!(!admits(2510));
+    assert_eq!(room.told(), [10]);
+    give_way(last);
+}
+
+/// As many connections as there may be, each with less than what makes a holder, do not keep
+/// newcomers out; with more than that each of them can be told to go.
+#[test]
+fn a_crowd_that_holds_little_each_cannot_keep_others_out() {
+    const MAX: usize = 1 << 20;
+    let room = Room::new(Protocol::Http, MAX);
+    let crowd = |bytes: usize| -> Vec<Conn> {
+        // What the executables take as the most connections, without another bound.
+        let begin = |token| {
+            let mut conn = room.conn(token);
+            conn.receive(b"GET / HTTP/1.1\r\nHost: a\r\nX: ", room.now);
+            conn.receive(&vec![b'y'; bytes], room.now);
+            conn
+        };
+        (0..(MAX / 2 / CONNECTION_BYTES) as u64).map(begin).collect()
+    };
+    let small = crowd(3 * KIB);
+    assert!(room.memory.admits(room.now), "{:?}", room.memory);
+    drop(small);
+    let large = crowd(12 * KIB);
+    assert!(!room.memory.admits(room.now));
+    assert!(!room.memory.admits(room.now + Duration::from_secs(1)));
+    assert!(room.told().len() > 10);
+    drop(large);
+    assert_eq!(room.memory.held(), 0);
+}
+
+/// The allocator keeps what was given back, so a fall is told; and what comes and goes is none.
+#[test]
+fn a_fall_is_told_once() {
+    const MIB: usize = 1 << 20;
+    let memory = Memory::new(1 << 30);
+    let changes = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&changes);
+    memory.on_change(move |change| noted.lock().expect("notes").push(change));
+    let told = || std::mem::take(&mut *changes.lock().expect("notes"));
+    memory.add(100 * MIB);
+    memory.sub(70 * MIB);
+    assert_eq!(told(), [], "not by three quarters");
+    for step in 0..5 {
+        memory.sub(MIB);
+        memory.add(MIB);
+        memory.sub(MIB);
+        assert_eq!(told(), [], "step {step}");
+    }
+    memory.sub(MIB);
+    assert_eq!(told(), [Change::Fallen]);
+    memory.sub(16 * MIB);
+    assert_eq!(told(), [], "less than three quarters of what was left");
+    memory.sub(4 * MIB);
+    assert_eq!(told(), [Change::Fallen]);
+    memory.sub(4 * MIB);
+    memory.add(7 * MIB);
+    memory.sub(7 * MIB);
+    assert_eq!(told(), [], "too little");
 }
 
 /// Whatever connections have said and however they end, the account is empty in the end.

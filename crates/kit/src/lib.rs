@@ -21,6 +21,7 @@ mod files;
 mod inbox;
 mod listener;
 mod machine;
+mod memory;
 mod model;
 mod peer;
 mod peers;
@@ -71,3 +72,7 @@ pub fn accepts_per_round(served: usize) -> usize {
 
 /// How long a listener is left alone when descriptors have run out and none is given back.
 pub const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long it is left alone when connections hold too much memory: those that must go for it go at
+/// once, and what waits at the listener is let in some fifty at a time.
+pub const TIGHT_PAUSE: Duration = Duration::from_millis(20);

@@ -15,7 +15,9 @@ use slab::Slab;
 
 use crate::inbox::Inbox;
 use crate::peer::{Peer, Readiness, Turn};
-use crate::{Accepted, EXHAUSTED_PAUSE, SCRATCH_BYTES, Timers, Worker, accepts_per_round};
+use crate::{
+    Accepted, EXHAUSTED_PAUSE, SCRATCH_BYTES, TIGHT_PAUSE, Timers, Worker, accepts_per_round,
+};
 
 /// Names a connection of a loop; small numbers, reused after the connection has ended.
 pub type Token = usize;
@@ -98,7 +100,7 @@ impl Peers {
             self.exhausted_until = None;
         }
         if self.exhausted_until.is_none() && !self.worker.service.common.memory.admits(now) {
-            self.exhausted_until = Some(now + EXHAUSTED_PAUSE);
+            self.exhausted_until = Some(now + TIGHT_PAUSE);
         }
         self.has_room()
     }

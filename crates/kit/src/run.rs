@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use conn::{CONNECTION_BYTES, Clock, Common, Counters, Host, Memory, Service};
+use conn::{CONNECTION_BYTES, Change, Clock, Common, Counters, Host, Memory, Service};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
@@ -16,11 +16,10 @@ use crate::args::{self, Setup};
 use crate::describe::Bounds;
 use crate::listener::Waiting;
 use crate::machine::Bound;
+use crate::memory::Watch;
 use crate::stop::WAKE_INTERVAL;
 use crate::usage::Process;
-use crate::{
-    EXHAUSTED_PAUSE, Files, Listener, Model, Slots, Stop, Worker, describe, machine, sys, tls,
-};
+use crate::{Files, Listener, Model, Slots, Stop, Worker, describe, machine, sys, tls};
 
 /// Descriptors that are not connections: standard streams, listener, epoll, eventfd, ring, the
 /// directory of a `/proc` reader, with room to spare.
@@ -29,15 +28,12 @@ const DESCRIPTORS_RESERVED: usize = 64;
 /// After the time to drain: how long cut connections may take to be noticed by their threads.
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// While connections hold much: how often it is looked whether they still do.
-const SHRINK_PAUSE: Duration = Duration::from_secs(1);
-
 /// What can happen to a running server.
 enum Event {
     Signal,
     WorkerEnded(io::Result<()>),
-    /// Connections hold much memory.
-    MemoryGrown,
+    /// Connections hold much more, or much less, than before.
+    Memory(Change),
 }
 
 /// Runs one model until a signal ends it: the whole of a server's `main`.
@@ -61,8 +57,8 @@ fn start(
     serve: fn(Worker) -> io::Result<()>,
 ) -> Result<ExitCode, String> {
     let descriptors = raise_descriptor_limit();
-    sys::limit_malloc(machine::addresses_are_limited());
     let memory = memory_max(setup);
+    sys::limit_malloc(machine::addresses_are_limited(), memory.max);
     let threads = machine::threads_max(memory.max);
     if setup.describe {
         let conns = conns_max(setup, descriptors, 0, memory.max);
@@ -176,37 +172,23 @@ fn spawn_signal_thread(signals: SigSet, sender: Sender<Event>) -> Result<(), Str
 
 fn watch_memory(memory: &Memory, sender: Sender<Event>) {
     // The receiver is gone only when the process is ending anyway.
-    memory.on_growth(move || drop(sender.send(Event::MemoryGrown)));
+    memory.on_change(move |change| drop(sender.send(Event::Memory(change))));
 }
 
-/// The next of `events`. Until then it looks after memory, while connections hold much: what
-/// malloc(3) keeps of it afterwards is given back to the system.
+/// The next thing that happens to the server itself; its memory is looked after meanwhile.
 fn next_event(
-    model: &Model,
-    memory: &Memory,
+    watch: &mut Watch,
     events: &Receiver<Event>,
     wait: Duration,
 ) -> Result<Event, RecvTimeoutError> {
     let until = Instant::now().checked_add(wait);
-    let mut tight = memory.is_tight();
     loop {
         let now = Instant::now();
-        // A loop that is asynchronous can only be rung for by its like, and asks by itself.
-        let enough =
-            tight && if model.place.synchronous { memory.admits(now) } else { !memory.is_tight() };
-        if enough | memory.has_shrunk() {
-            sys::trim_malloc();
-        }
-        tight &= !enough;
-        let pause = match () {
-            () if tight => EXHAUSTED_PAUSE,
-            () if memory.has_grown() => SHRINK_PAUSE,
-            () => Duration::MAX,
-        };
-        let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(now));
-        match events.recv_timeout(left.min(pause)) {
-            Ok(Event::MemoryGrown) => tight |= memory.is_tight(),
-            Err(RecvTimeoutError::Timeout) if until.is_none_or(|until| now < until) => {}
+        let at = watch.look(now).into_iter().chain(until).min();
+        let left = at.map_or(Duration::MAX, |at| at.saturating_duration_since(now));
+        match events.recv_timeout(left) {
+            Ok(Event::Memory(change)) => watch.changed(change, Instant::now()),
+            Err(RecvTimeoutError::Timeout) if until.is_none_or(|at| Instant::now() < at) => {}
             other => return other,
         }
     }
@@ -224,12 +206,13 @@ fn wait_for_end(
     let mut code = ExitCode::SUCCESS;
     let mut cut_at: Option<Instant> = None;
     let mut cut_done = false;
+    let mut watch = Watch::new(memory, model.place.synchronous);
     while running > 0 {
         let wait = cut_at.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
         let waking = stop.requested() && stop.wake();
         let wait = if waking { wait.min(WAKE_INTERVAL) } else { wait };
-        match next_event(model, memory, events, wait) {
-            Ok(Event::MemoryGrown) => {}
+        match next_event(&mut watch, events, wait) {
+            Ok(Event::Memory(_)) => {}
             Ok(Event::Signal) if cut_at.is_none() => {
                 stop.request();
                 cut_at = stop.ends_at();

@@ -70,16 +70,24 @@ const MMAP_BLOCK_BYTES: libc::c_int = 1 << 20;
 
 /// Free memory at the end of a heap, in bytes, beyond which it is given back at once: a few queues
 /// of output, which come and go all the time.
-const TRIM_BYTES: libc::c_int = 4 << 20;
+const TRIM_BYTES_MAX: usize = 4 << 20;
+
+/// The same where there is little memory: malloc's own default.
+const TRIM_BYTES_MIN: usize = 128 << 10;
+
+/// One part in so many of what connections may hold. Malloc makes eight heaps for each core where
+/// threads want them: 16 that keep 4 MiB each would be all that a group of 64 MiB has.
+const TRIM_PARTS: usize = 128;
 
 /// Bounds what malloc(3) maps. `one_heap`: of its heaps too, each of which reserves 64 MiB of
-/// address space; all threads then share one lock.
-pub(crate) fn limit_malloc(one_heap: bool) {
+/// address space; all threads then share one lock. Connections may hold `memory_max` bytes.
+pub(crate) fn limit_malloc(one_heap: bool, memory_max: usize) {
+    let trim = (memory_max / TRIM_PARTS).clamp(TRIM_BYTES_MIN, TRIM_BYTES_MAX);
     // SAFETY: sets numbers of the allocator's, which owns them and takes its own lock.
     unsafe {
         libc::mallopt(libc::M_MMAP_MAX, MMAP_BLOCKS_MAX);
         libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_BLOCK_BYTES);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, trim as libc::c_int);
         if one_heap {
             libc::mallopt(libc::M_ARENA_MAX, 1);
         }

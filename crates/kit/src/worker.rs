@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use conn::{Address, Conn, Service};
 
-use crate::{EXHAUSTED_PAUSE, Files, Listener, Slots, Stop};
+use crate::{Files, Listener, Slots, Stop, TIGHT_PAUSE};
 
 /// Everything that one loop of a model needs. A model takes it apart as it likes.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Worker {
     /// the kernel has accepted before are let in all the same.
     pub fn wait_for_memory(&self) {
         while !self.stop.requested() && !self.service.common.memory.admits(Instant::now()) {
-            self.stop.sleep(EXHAUSTED_PAUSE);
+            self.stop.sleep(TIGHT_PAUSE);
         }
     }
 

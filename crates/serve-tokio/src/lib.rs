@@ -88,7 +88,7 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
         let next = async {
             let slot = slot.await;
             while !worker.service.common.memory.admits(Instant::now()) {
-                tokio::time::sleep(kit::EXHAUSTED_PAUSE).await;
+                tokio::time::sleep(kit::TIGHT_PAUSE).await;
             }
             (slot, listener.accept().await)
         };

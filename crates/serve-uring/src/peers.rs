@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use conn::{Address, Conn, Doorbell, Wants};
 use kit::{
-    ACCEPTS_PER_ROUND, Accepted, Armed, EXHAUSTED_PAUSE, Files, Timers, Worker, accepts_per_round,
+    ACCEPTS_PER_ROUND, Accepted, Armed, EXHAUSTED_PAUSE, Files, TIGHT_PAUSE, Timers, Worker,
+    accepts_per_round,
 };
 use slab::Slab;
 
@@ -172,7 +173,7 @@ impl Peers {
             self.exhausted_until = None;
         }
         if self.exhausted_until.is_none() && !self.worker.service.common.memory.admits(now) {
-            self.exhausted(now);
+            self.exhausted_until = Some(now + TIGHT_PAUSE);
         }
         let few = self.accepted.len() < *ACCEPTS_PER_ROUND.end();
         self.stopping.is_none() && self.has_room() && few && self.exhausted_until.is_none()
