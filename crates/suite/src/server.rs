@@ -125,7 +125,10 @@ impl Server {
         };
         match first_line {
             Ok(line) => server.first_line = line,
-            Err(error) => panic!("no first line on stdout ({error}): {}", server.stderr()),
+            Err(error) => {
+                let ended = server.child.try_wait();
+                panic!("no first line on stdout ({error}); {ended:?}; {}", server.stderr())
+            }
         }
         let address = server.first_line.split(' ').nth(1).and_then(|word| word.parse().ok());
         server.address = address
