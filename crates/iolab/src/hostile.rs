@@ -19,6 +19,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use record::{LoadOutcome, Model};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::bench::discover::{self, Found};
 use crate::bench::server::Server;
@@ -95,6 +96,8 @@ struct Outcome {
     beside: Windows,
     /// The 99th percentile beside the hostile client to that alone.
     ratio: Option<f64>,
+    /// What the server says of itself, if it is not made to keep clients apart.
+    stated: Option<String>,
 }
 
 /// A server that cannot be tried, and why.
@@ -184,7 +187,15 @@ fn try_one(found: &Found, kind: &'static Kind, arguments: &Arguments) -> Result<
     server.stop();
     let (alone, beside) = (windows(&alone), windows(&beside));
     let ratio = beside.p99_us.zip(alone.p99_us).map(|(beside, alone)| beside / alone);
-    Ok(Outcome { model: model.label.clone(), kind: kind.name, alone, beside, ratio })
+    let stated = stated(model);
+    Ok(Outcome { model: model.label.clone(), kind: kind.name, alone, beside, ratio, stated })
+}
+
+/// The sentence of `cannot` in `--describe` that begins with fairness, if there is one.
+fn stated(model: &Model) -> Option<String> {
+    let cannot = model.describe.get("cannot").and_then(Value::as_array).into_iter().flatten();
+    let mut cannot = cannot.filter_map(Value::as_str);
+    cannot.find(|words| words.starts_with("fairness")).map(str::to_owned)
 }
 
 /// The histograms of all windows in one.
@@ -266,6 +277,14 @@ fn conclusion(outcomes: &[Outcome], left: &[Left]) -> String {
         let told = beyond.iter().map(|o| format!("{} beside {} ({})", o.model, o.kind, cell(o)));
         all.push_str(&format!(" Beyond: {}.", told.collect::<Vec<_>>().join(", ")));
     }
+    let mut stated: Vec<_> =
+        beyond.iter().filter_map(|o| Some((&*o.model, o.stated.as_deref()?))).collect();
+    stated.dedup();
+    for (model, words) in stated {
+        all.push_str(&format!(
+            " That is no fault of {model}: it says that it cannot give {words}."
+        ));
+    }
     if beyond.iter().any(|outcome| outcome.ratio.is_none()) {
         all.push_str(
             " A number of replies stands where there were fewer than 1,000, too few for a 99th \
@@ -285,7 +304,8 @@ mod tests {
     fn outcome(model: &str, ratio: Option<f64>) -> Outcome {
         let windows = || Windows { replies: 7, p99_us: None };
         let (alone, beside) = (windows(), windows());
-        Outcome { model: model.to_owned(), kind: "slow-head", alone, beside, ratio }
+        let stated = (model == "c").then(|| "fairness: it is made so".to_owned());
+        Outcome { model: model.to_owned(), kind: "slow-head", alone, beside, ratio, stated }
     }
 
     #[test]
@@ -297,6 +317,8 @@ mod tests {
             told.contains("b beside slow-head (2.50), c beside slow-head (7 replies)"),
             "{told}"
         );
+        let stated = "That is no fault of c: it says that it cannot give fairness: it is made so.";
+        assert!(told.contains(stated), "{told}");
         assert!(told.ends_with("d is not in the table: it is full."), "{told}");
     }
 

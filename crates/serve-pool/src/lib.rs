@@ -31,7 +31,7 @@ pub const MODEL: Model = Model {
     nonblocking_sockets: false,
     workers: Workers::One("its size is --threads, and one queue feeds them all"),
     serves: Serves::Flavour("threads", "a thread each; the others wait in the queue"),
-    cannot: &[],
+    cannot: &["fairness beside a flood: a thread is its client's until that one leaves"],
     flavours: &[Flavour {
         flag: "threads",
         values: Values::Number(1, 10_000),

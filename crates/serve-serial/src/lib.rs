@@ -27,6 +27,7 @@ pub const MODEL: Model = Model {
     serves: Serves::Only(1, "one conversation at a time; the others wait in the backlog"),
     cannot: &[
         "chat between clients: whoever else wants to say something is not connected yet",
+        "fairness beside others: whoever is served is served until the connection ends",
         "push to two clients: a clock ticks for the one that is being served",
     ],
     flavours: &[],

@@ -31,7 +31,7 @@ pub const MODEL: Model = Model {
     nonblocking_sockets: false,
     workers: Workers::One("it has a thread per connection already, on every core"),
     serves: Serves::Threads("duplex", "on"),
-    cannot: &[],
+    cannot: &["fairness beside a flood: the kernel shares the cores among all threads alike"],
     flavours: &[Flavour {
         flag: "duplex",
         values: Values::Words(&["off", "on"]),
