@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use conn::{Address, Clock, Common, Conn, Counters, Host, Limits, Protocol, Service, Totals};
 use rustls::{ServerConfig, SupportedProtocolVersion};
-use support::frames::{BINARY, CONTINUE, PING, TEXT, client, client_part, upgrade};
+use support::frames::{BINARY, CONTINUE, MASK, PING, TEXT, client, client_part, upgrade};
+use support::http2::{block, frame, get, greeting, kind, request, window};
 use support::tls::{Client, VERSIONS, client_config, server_config};
 
 struct Counting;
@@ -125,6 +126,10 @@ fn memory() {
     idle_websockets_own_little(now);
     hostile_websockets_are_bounded(now);
     slow_chat_members_are_bounded(now);
+    announced_lengths_allocate_nothing(now);
+    heads_that_never_end_are_bounded(now);
+    announced_records_allocate_little(now);
+    unread_replies_are_bounded(now);
 }
 
 /// A request for the WebSocket at `path`, and the frames behind it.
@@ -298,6 +303,135 @@ fn idle_http2_connections_own_little(now: Instant) {
     assert!(served <= IDLE_HTTP2_BYTES_MAX, "{served} bytes");
     drop(conn);
     assert_eq!(live_bytes(), before, "all of it is given back");
+}
+
+/// What may be held for something that is announced and has not come, in bytes: a bounded head that
+/// is not whole, in a buffer that may have doubled, and what HTTP/2 keeps at rest.
+const ANNOUNCED_BYTES_MAX: usize = 2 * (16 << 10) + IDLE_HTTP2_BYTES_MAX;
+
+/// The most that a connection holds that is given `pieces`, and whose client reads all.
+fn peak_of(service: &Arc<Service>, pieces: &[&[u8]], now: Instant) -> usize {
+    let before = live_bytes();
+    PEAK_BYTES.store(before, Relaxed);
+    talk(service, pieces, now);
+    (PEAK_BYTES.load(Relaxed) - before) as usize
+}
+
+/// The greeting of a client that allows as much as can be said: SETTINGS_HEADER_TABLE_SIZE,
+/// INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, and the window of the connection.
+fn boundless() -> Vec<u8> {
+    let settings = greeting(&[(1, u32::MAX), (4, (1 << 31) - 1), (5, (1 << 24) - 1)]);
+    [settings, window(0, (1 << 31) - 1 - 65_535)].concat()
+}
+
+fn announced_lengths_allocate_nothing(now: Instant) {
+    let http = service(Protocol::Http, now);
+    let post = |rest: &str| format!("POST /echo HTTP/1.1\r\nHost: a\r\n{rest}").into_bytes();
+    let chunk = |len: &str| post(&format!("Transfer-Encoding: chunked\r\n\r\n{len}\r\n"));
+    let websocket_of = |len: u64| {
+        let frame = [&[0x82, 0xff][..], &len.to_be_bytes(), &MASK].concat();
+        websocket("/ws/echo", &[frame])
+    };
+    // The nine bytes before a frame's payload.
+    let http2_of = |before: &[u8], kind: u8, len: u32| {
+        [&boundless(), before, &len.to_be_bytes()[1..], &[kind, 0, 0, 0, 0, 1]].concat()
+    };
+    let upload = request(1, "POST", "/echo", &[], false);
+    let cases = [
+        ("a body", post("Content-Length: 60000000\r\n\r\n")),
+        ("a chunk", chunk("7fffffff")),
+        ("a chunk of 2^63 - 1", chunk("7fffffffffffffff")),
+        ("a WebSocket frame of 1 MiB", websocket_of(1 << 20)),
+        ("a WebSocket frame of 2^62", websocket_of(1 << 62)),
+        ("a WebSocket frame of 2^63", websocket_of(1 << 63)),
+        ("whatever settings allow", boundless()),
+        ("a DATA frame of 16 KiB", http2_of(&upload, kind::DATA, 1 << 14)),
+        ("a DATA frame of 16 MiB", http2_of(&upload, kind::DATA, (1 << 24) - 1)),
+        ("a HEADERS frame of 16 KiB", http2_of(&[], kind::HEADERS, 1 << 14)),
+        ("a HEADERS frame of 16 MiB", http2_of(&[], kind::HEADERS, (1 << 24) - 1)),
+    ];
+    for (what, announced) in cases {
+        let peak = peak_of(&http, &[&announced, b"x"], now);
+        println!("{peak:>9} bytes at most where {what} is announced");
+        assert!(peak <= ANNOUNCED_BYTES_MAX, "{peak} bytes for {what}");
+    }
+}
+
+fn heads_that_never_end_are_bounded(now: Instant) {
+    let limits = Limits::default();
+    let http = service(Protocol::Http, now);
+    // A literal that is never indexed, whose value of 15,000 bytes is there.
+    let large = [&[0x10, 1, b'x', 0x7f, 0x99, 0x74][..], &[b'y'; 15_000]].concat();
+    let small = block(&[("x", "")]);
+    for (what, payload) in [
+        ("large fields", large),
+        ("small fields", small.repeat(4_000)),
+        ("one field each", small),
+        ("nothing", Vec::new()),
+    ] {
+        let start = frame(kind::HEADERS, 0, 1, &block(&[(":method", "GET")]));
+        let more = frame(kind::CONTINUATION, 0, 1, &payload);
+        let mut pieces = vec![boundless(), start];
+        pieces.resize(1_000, more.repeat((READ_MAX / more.len()).min(100)));
+        let pieces: Vec<_> = pieces.iter().map(Vec::as_slice).collect();
+        let peak = peak_of(&http, &pieces, now);
+        println!("{peak:>9} bytes at most for a head without an end, of {what}");
+        // A read, a frame of it and the fields in it, each in a buffer that may have doubled.
+        let bound = 2 * (READ_MAX + (16 << 10) + limits.head_bytes_max) + IDLE_HTTP2_BYTES_MAX;
+        assert!(peak <= bound, "{peak} bytes for {what}");
+    }
+}
+
+fn announced_records_allocate_little(now: Instant) {
+    let http = secure(Protocol::Http, now, Some(server_config(&[])));
+    // Five bytes of a record of 16 KiB; of one that is longer than there may be.
+    for begun in [&b"\x16\x03\x01\x40\x00abcde"[..], b"\x16\x03\x01\xff\xffabcde"] {
+        let peak = peak_of(&http, &[begun], now);
+        println!("{peak:>9} bytes at most for a TLS handshake that is announced");
+        assert!(peak <= IDLE_TLS_BYTES_MAX, "{peak} bytes");
+    }
+    for version in VERSIONS {
+        drop(established(&http, version, now));
+        let before = live_bytes();
+        let (mut conn, client) = established(&http, version, now);
+        PEAK_BYTES.store(live_bytes(), Relaxed);
+        conn.receive(b"\x17\x03\x03\x40\x00abcde", now);
+        let peak = (PEAK_BYTES.load(Relaxed) - before) as usize;
+        println!("{peak:>9} bytes at most for a TLS record that is announced");
+        assert!(peak <= IDLE_TLS_BYTES_MAX, "{peak} bytes");
+        COUNTED.set(false);
+        drop(client);
+        COUNTED.set(true);
+    }
+}
+
+fn unread_replies_are_bounded(now: Instant) {
+    const STREAMS: u32 = 100;
+    let limits = Limits::default();
+    let http = service(Protocol::Http, now);
+    let path = "/bytes/1000000000";
+    let ask = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
+    let streams = (0..STREAMS).map(|i| get(2 * i + 1, path, &[]));
+    let all = streams.fold(boundless(), |all, head| [all, head].concat());
+    for (what, asked) in [("HTTP/1.1", ask), ("HTTP/2", all)] {
+        let mut conn = Conn::new(&http, Address::alone(), now);
+        let before = live_bytes();
+        PEAK_BYTES.store(before, Relaxed);
+        conn.receive(&asked, now);
+        for ms in 0..1_000 {
+            let now = now + Duration::from_millis(ms);
+            conn.timeout(now);
+            if conn.wants().is_some_and(|wants| wants.turn) {
+                conn.woken(now);
+            }
+        }
+        assert!(conn.wants().is_some_and(|wants| wants.write), "{what}: {conn:?}");
+        let peak = (PEAK_BYTES.load(Relaxed) - before) as usize;
+        println!("{peak:>9} bytes at most for replies over {what} that are not read");
+        // Queues that may have doubled, and what HTTP/2 keeps for each stream.
+        let output = 2 * (limits.output_high_water_bytes + READ_MAX);
+        assert!(peak <= output + STREAMS as usize * (1 << 10), "{peak} bytes, {what}");
+    }
 }
 
 fn requests_allocate_little(now: Instant) {

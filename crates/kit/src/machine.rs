@@ -72,9 +72,13 @@ pub(crate) fn threads_max(memory_max: usize) -> Bound {
 /// malloc(3) keeps, pages that are used in part.
 pub(crate) fn memory_max() -> Bound {
     let total = field("/proc/meminfo", "MemTotal:").map_or(u64::MAX, |kib| kib << 10);
+    memory_bound(total, least_memory_max(group_directories("memory")))
+}
+
+fn memory_bound(total: u64, group: Option<u64>) -> Bound {
     // Others are on the machine too.
     let machine = (total / 2, "half of the machine's memory (MemTotal)");
-    let group = group_memory_max().map(|max| (max, "the memory of the control group"));
+    let group = group.map(|max| (max, "the memory of the control group"));
     let (all, reason) = group.into_iter().chain([machine]).min().unwrap_or(machine);
     Bound { max: connections_share(all), reason }
 }
@@ -84,13 +88,13 @@ fn connections_share(all: u64) -> usize {
     usize::try_from(share).unwrap_or(usize::MAX)
 }
 
-/// The least limit of this process's control group and those above it (version 2, version 1).
-fn group_memory_max() -> Option<u64> {
+/// The least limit of memory of these control groups (version 2, version 1).
+fn least_memory_max(directories: Vec<PathBuf>) -> Option<u64> {
     let limit = |directory: PathBuf| {
         number(&directory.join("memory.max"))
             .or_else(|| number(&directory.join("memory.limit_in_bytes")))
     };
-    group_directories("memory").into_iter().filter_map(limit).min()
+    directories.into_iter().filter_map(limit).min()
 }
 
 /// The process may use only so much address space.
@@ -279,6 +283,63 @@ mod tests {
         let second = directories("0::/x\n", "1 0 0:1 / /sys/fs/cgroup rw - cgroup2 c rw\n", "pids");
         assert_eq!(second, paths(&["/sys/fs/cgroup/x", "/sys/fs/cgroup"]));
         assert_eq!(directories("", "", "pids"), paths(&[]));
+    }
+
+    /// Files of control groups below a directory of the test, which is mounted.
+    fn groups_of(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("a directory");
+        for (file, content) in files {
+            let path = root.path().join(file);
+            fs::create_dir_all(path.parent().expect("its group")).expect("a group");
+            fs::write(path, content).expect("a file");
+        }
+        root
+    }
+
+    #[test]
+    fn the_least_memory_of_the_own_control_group_and_those_above_is_the_limit() {
+        // Version 1 says this where nothing limits: the largest number of whole pages.
+        const UNLIMITED: u64 = 0x7fff_ffff_ffff_f000;
+        let (v1, v2) = ("memory.limit_in_bytes", "memory.max");
+        let huge = UNLIMITED.to_string();
+        let cases: [(&str, [&str; 3], Option<u64>); 9] = [
+            (v2, ["", "max\n", "67108864\n"], Some(64 << 20)),
+            (v2, ["", "33554432\n", "67108864\n"], Some(32 << 20)),
+            (v2, ["16777216\n", "max\n", "max\n"], Some(16 << 20)),
+            (v2, ["", "max\n", "max\n"], None),
+            (v2, ["", "", ""], None),
+            (v1, [&huge, "33554432\n", &huge], Some(32 << 20)),
+            (v1, [&huge, &huge, "67108864\n"], Some(64 << 20)),
+            (v1, [&huge, &huge, &huge], Some(UNLIMITED)),
+            (v1, ["", "", "8388608\n"], Some(8 << 20)),
+        ];
+        for (file, contents, limit) in cases {
+            let names = ["", "a/", "a/b/"].map(|directory| format!("{directory}{file}"));
+            let files = names.iter().map(String::as_str).zip(contents);
+            // "": there is no such file, as in the root of version 2.
+            let files: Vec<_> = files.filter(|(_, content)| !content.is_empty()).collect();
+            let root = groups_of(&files);
+            let point = root.path().display();
+            let (groups, mounts) = if file == v1 {
+                let other = "9 0 0:9 / /nowhere rw - cgroup2 cgroup2 rw\n";
+                let own = format!("1 0 0:1 / {point} rw - cgroup cgroup rw,memory\n");
+                ("4:memory:/a/b\n0::/other\n", [other, &own].concat())
+            } else {
+                ("0::/a/b\n", format!("1 0 0:1 / {point} rw - cgroup2 cgroup2 rw\n"))
+            };
+            let found = least_memory_max(directories(groups, &mounts, "memory"));
+            assert_eq!(found, limit, "{file}: {contents:?}");
+        }
+    }
+
+    #[test]
+    fn a_control_group_without_a_limit_leaves_the_machines() {
+        let machine = memory_bound(1 << 30, None);
+        assert!(machine.reason.contains("MemTotal"), "{machine:?}");
+        assert_eq!(memory_bound(1 << 30, Some(0x7fff_ffff_ffff_f000)), machine);
+        let group = memory_bound(1 << 30, Some(64 << 20));
+        assert_eq!(group.max, 24 << 20);
+        assert!(group.reason.contains("control group"), "{group:?}");
     }
 
     #[test]
