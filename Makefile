@@ -8,19 +8,17 @@ test:
 	cargo build --workspace --locked
 	cargo test --workspace --locked
 
-# Cases for whole connections, for an hour; other ones with SEED=2. A case that fails is cut down and kept.
-SECONDS = 3600
+# Cases for whole connections, for an hour (SECONDS=600: shorter); other ones with SEED=2. A case that fails is cut down and kept.
 fuzz:
-	FUZZ_SECONDS=$(SECONDS) FUZZ_SEED=$(or $(SEED),1) cargo test --profile fuzz --locked -p conn --test fuzz -- --nocapture
+	FUZZ_SECONDS=$(or $(SECONDS),3600) FUZZ_SEED=$(or $(SEED),1) cargo test --profile fuzz --locked -p conn --test fuzz -- --nocapture
 
 # Suites and clients that others wrote, against every server: Autobahn, nghttp, h2load, curl, chromium. MODELS="epoll uring"
 conformance: build
 	scripts/conformance/run $(MODELS)
 
 # Mixed traffic on every model, then: memory, descriptors, counters. SECONDS=60 for a shorter one, which does not judge memory.
-SECONDS = 600
 soak: build
-	target/release/iolab soak --time $(SECONDS)s
+	target/release/iolab soak --time $(or $(SECONDS),600)s
 
 bench-all: build
 	target/release/iolab bench --budget 13m

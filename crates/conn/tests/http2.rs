@@ -429,6 +429,8 @@ fn trailers_that_are_malformed_reset_their_stream() {
         .concat(),
         frame(kind::HEADERS, END_HEADERS | END_STREAM | 8 | 32, 1, &padded),
         // These are the library's.
+        trailers(1, &block(&[(":unknown", "y")])),
+        trailers(1, &block(&[(":", "y")])),
         trailers(1, &block(fields)),
         trailers(1, &block(&[("te", "gzip")])),
         trailers(1, &block(&[("transfer-encoding", "chunked")])),
