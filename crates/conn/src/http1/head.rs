@@ -203,7 +203,7 @@ fn path(target: &str, method: Option<Method>, secure: bool) -> Result<&str, Reje
         Some(_) if target.starts_with('/') => target,
         Some(_) => absolute(target, secure)?,
     };
-    let end = memchr::memchr(b'?', path.as_bytes()).unwrap_or(path.len());
+    let end = path.bytes().position(|byte| byte == b'?').unwrap_or(path.len());
     Ok(&path[..end])
 }
 
