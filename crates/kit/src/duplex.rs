@@ -10,7 +10,8 @@
 //! - The reader blocks in recv(2), and in nothing else while the connection wants input. It never
 //!   writes. What it has told the connection may be work for the writer, so it touches the bell.
 //! - The writer does all the rest: output, file reads, FIN, deadlines, stopping. It never reads.
-//!   Where it has made room for input it wakes the reader.
+//!   Where it has made room for input it wakes the reader. A deadline that input would move is the
+//!   exception: the writer interrupts the reader, which reads once more and then decides.
 //! - The connection is behind one lock, which nobody holds while a system call might block: output
 //!   is taken as counted handles, written, and then reported as sent. Nothing but the writer takes
 //!   from the front of the output, so what was taken is what was sent.
@@ -22,6 +23,7 @@
 //! Man pages: shutdown(2), recv(2), send(2), pthread_cond_timedwait(3).
 
 use std::io::{self, ErrorKind, IoSlice, Read};
+use std::mem;
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -57,27 +59,15 @@ struct Shared {
     reader_waits: bool,
     /// The connection was told that the server is to stop.
     draining: bool,
-    look: Look,
-}
-
-/// What becomes of a deadline that input would move: only the reader may look for that input, or
-/// bytes would change their order.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Look {
-    /// None is due.
-    NotNeeded,
-    /// The reader is to look.
-    Wanted,
-    /// It has looked.
-    Done,
+    /// A deadline is due that input would move: the reader is to look for it.
+    look: bool,
 }
 
 /// Serves the connection to its end: the calling thread reads, a new one writes. Where it cannot be
 /// started, although it was counted, the connection is cut, and others go on.
 pub(crate) fn converse(conversation: Conversation, scratch: &mut [u8]) {
     let Conversation { worker, stream, tracked, bell, conn, .. } = conversation;
-    let look = Look::NotNeeded;
-    let shared = Shared { conn, reader_waits: false, draining: false, look };
+    let shared = Shared { conn, reader_waits: false, draining: false, look: false };
     let duplex = Duplex {
         worker,
         stream: &stream,
@@ -128,20 +118,14 @@ impl Duplex<'_> {
             shared = self.lock();
         }
         drop(shared);
-        self.end();
+        end(self.stream);
         self.bell.touch();
     }
 
     /// What the reader may have been interrupted for. It holds no bytes of the connection's here.
     fn look_round(&self, shared: &mut Shared, scratch: &mut [u8]) {
-        if shared.look == Look::Wanted {
-            shared.look = Look::Done;
-            match receive_now(self.stream, scratch) {
-                Ok(n @ 1..) => shared.conn.receive(&scratch[..n], Instant::now()),
-                Ok(_) => shared.conn.receive_eof(Instant::now()),
-                // EAGAIN: nothing is there. Whatever else it is, the next read will be told.
-                Err(_) => {}
-            }
+        if mem::take(&mut shared.look) {
+            shared.late(self.stream, scratch);
         }
         self.look_for_stop(shared);
     }
@@ -173,12 +157,9 @@ impl Duplex<'_> {
             self.let_read(&mut shared, wants.as_ref());
             let Some(wants) = wants else { break };
             let due = wants.deadline.is_some_and(|at| at <= now);
-            if !due {
-                shared.look = Look::NotNeeded;
-            }
-            if due && shared.look != Look::Done && shared.conn.input_is_late(now) {
+            shared.look = due && shared.conn.input_is_late(now);
+            if shared.look {
                 // It may have come in time, and the reader not have had the processor since.
-                shared.look = Look::Wanted;
                 self.reader.wake();
                 drop(shared);
                 self.bell.wait(WAKE_INTERVAL);
@@ -197,9 +178,7 @@ impl Duplex<'_> {
             } else if wants.write {
                 shared = self.write(shared, &mut chunks);
             } else if wants.shutdown {
-                // A peer that is gone already makes this fail; the reader will tell.
-                let _ = self.stream.shutdown(Shutdown::Write);
-                shared.conn.shutdown_done(now);
+                shared.finish(self.stream, now);
             } else if wants.turn {
                 shared.conn.woken(now);
             } else {
@@ -210,7 +189,7 @@ impl Duplex<'_> {
             }
         }
         drop(shared);
-        self.end();
+        end(self.stream);
     }
 
     /// One send(2), which may block: meanwhile the connection is the reader's.
@@ -266,18 +245,98 @@ impl Duplex<'_> {
         }
     }
 
-    /// Wakes the other thread out of its system call. What was sent is still delivered.
-    fn end(&self) {
-        // ENOTCONN: the peer was faster.
-        let _ = self.stream.shutdown(Shutdown::Both);
-    }
-
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Shared {
+    /// A deadline is due that input would move. Only the reader may look for that input, or bytes
+    /// would change their order. It also decides, and closes, before it unlocks: what comes in
+    /// while a decision waits for the other thread to run would be lost.
+    fn late(&mut self, stream: &TcpStream, scratch: &mut [u8]) {
+        let received = receive_now(stream, scratch);
+        let now = Instant::now();
+        match received {
+            Ok(n @ 1..) => self.conn.receive(&scratch[..n], now),
+            Ok(_) => self.conn.receive_eof(now),
+            // EAGAIN: nothing is there. Whatever else it is, the next read will be told.
+            Err(_) => {}
+        }
+        look_at_output(&mut self.conn, stream, now);
+        self.conn.timeout(now);
+        match self.conn.wants() {
+            Some(wants) if wants.shutdown => self.finish(stream, now),
+            Some(_) => {}
+            None => end(stream),
+        }
+    }
+
+    /// Sends the FIN.
+    fn finish(&mut self, stream: &TcpStream, now: Instant) {
+        // A peer that is gone already makes this fail; the reader will tell.
+        let _ = stream.shutdown(Shutdown::Write);
+        self.conn.shutdown_done(now);
+    }
+}
+
+/// Wakes the other thread out of its system call. What was sent is still delivered.
+fn end(stream: &TcpStream) {
+    // ENOTCONN: the peer was faster.
+    let _ = stream.shutdown(Shutdown::Both);
+}
+
 /// SO_RCVTIMEO, SO_SNDTIMEO, or a signal: nothing has happened to the connection.
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
+    use conn::{Address, Common, Counters, Limits, Memory, Protocol, Service};
+
+    use super::*;
+    use crate::run::clock_since;
+    use crate::usage::Process;
+
+    /// A connection whose idle time is over, its socket, and its peer's.
+    fn idle_too_long() -> (Shared, TcpStream, TcpStream) {
+        let counters = Arc::new(Counters::default());
+        let started = Instant::now();
+        let memory = Arc::new(Memory::new(usize::MAX));
+        let workers = vec![Arc::clone(&counters)];
+        let process = Process { model: "test", workers, started, memory };
+        let common = Common::new(Arc::new(process), clock_since(started));
+        let service = Service::new(Protocol::Http, Limits::default(), counters, common);
+        let long_ago = started.checked_sub(Duration::from_secs(3600)).expect("the clock goes back");
+        let conn = Conn::new(&Arc::new(service), Address::alone(), long_ago);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let peer = TcpStream::connect(listener.local_addr().expect("its address")).expect("a peer");
+        let (stream, _) = listener.accept().expect("the peer");
+        (Shared { conn, reader_waits: false, draining: false, look: true }, stream, peer)
+    }
+
+    #[test]
+    fn what_came_in_time_is_read_before_the_reader_decides() {
+        let (mut shared, stream, mut peer) = idle_too_long();
+        peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("a request");
+        // Blocks until it is there.
+        assert_eq!(stream.peek(&mut [0]).expect("a byte"), 1);
+        shared.late(&stream, &mut [0; 1024]);
+        let wants = shared.conn.wants().expect("it goes on");
+        assert!(wants.write && !wants.shutdown, "{wants:?}");
+    }
+
+    /// Nothing is left for the writer to decide: a request would be lost that comes before it does.
+    #[test]
+    fn where_nothing_came_the_reader_itself_closes() {
+        let (mut shared, stream, mut peer) = idle_too_long();
+        shared.late(&stream, &mut [0; 1024]);
+        assert!(shared.conn.wants().is_none(), "it is over");
+        assert_eq!(peer.read(&mut [0]).expect("an end"), 0, "FIN");
+    }
 }

@@ -136,7 +136,7 @@ fn waiting(model: &Model, setup: &Setup) -> Waiting {
     Waiting::Blocking { send_timeout: write_timeout / 4 }
 }
 
-fn clock_since(started: Instant) -> Clock {
+pub(crate) fn clock_since(started: Instant) -> Clock {
     let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Clock { started, started_unix }
 }
