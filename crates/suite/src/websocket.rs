@@ -86,12 +86,17 @@ impl WebSocket {
     #[track_caller]
     pub fn ask(server: &Server, path: &str) -> WebSocket {
         let mut client = server.connect();
+        client.send(&WebSocket::opening(path));
+        WebSocket { client }
+    }
+
+    /// The opening handshake of a client (RFC 6455 section 4.1).
+    pub fn opening(path: &str) -> Vec<u8> {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: suite\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
         );
-        client.send(request.as_bytes());
-        WebSocket { client }
+        request.into_bytes()
     }
 
     /// Reads the answer to the opening handshake (RFC 6455 section 4.1).

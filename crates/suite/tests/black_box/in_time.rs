@@ -1,17 +1,19 @@
 //! What arrives in time is served, however late the server looks: it was busy with another client,
 //! or did not run at all.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::panic::resume_unwind;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
-use suite::http2::Http2;
-use suite::{Client, GUARD, Opcode, Server, Variant, WebSocket, client_frame, get, until};
+use suite::http2::{Frame, Http2, PREFACE, WINDOW_MAX, flag, hpack, setting};
+use suite::{Client, GUARD, Opcode, Server, Variant, WebSocket, client_frame, get, request, until};
 
-use crate::{Outcome, secure};
+use crate::Outcome;
+use crate::secure::{self, Guarded, Secure};
 
 /// The time-out of every case.
 const LIMIT: Duration = Duration::from_millis(700);
@@ -174,22 +176,31 @@ pub fn while_stopped_over_tls(variant: &Variant) -> Outcome {
     outcome
 }
 
-/// Reads in steps for several write timeouts, as a slow client does; the connection, unless a pause
-/// of this client's own was so long that it may have been cut for it.
-fn reads_slowly(server: &Server, request: &[u8]) -> bool {
-    const STEPS: usize = 30;
+const WRITE_TIMEOUT: Duration = Duration::from_millis(800);
+const WRITE_FLAGS: [&str; 2] = ["--write-timeout", "800ms"];
+
+/// A connection whose window is small: the server's kernel must hold what the client has not read.
+fn narrow(server: &Server) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket(2)");
     // Before it connects: the window that it offers follows from it.
     socket.set_recv_buffer_size(8 << 10).expect("SO_RCVBUF");
     socket.connect(&server.address.into()).expect("connect(2)");
-    let mut stream = TcpStream::from(socket);
+    let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(GUARD)).expect("SO_RCVTIMEO");
-    stream.write_all(request).expect("the request");
+    stream.set_write_timeout(Some(GUARD)).expect("SO_SNDTIMEO");
+    stream
+}
+
+/// Reads in steps for several write timeouts, as a slow client does; true, unless a pause of this
+/// client's own was so long that it may have been cut for it.
+fn reads_slowly(mut stream: impl Read) -> bool {
+    const STEPS: usize = 20;
     let mut step = vec![0; 16 << 10];
     let mut last = Instant::now();
     for number in 0..STEPS {
         let result = stream.read_exact(&mut step);
-        if last.elapsed() > WRITE_TIMEOUT / 2 {
+        let stalled = result.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        if !stalled && last.elapsed() > WRITE_TIMEOUT / 2 {
             return false;
         }
         result.unwrap_or_else(|error| panic!("cut at step {number} of {STEPS}: {error}"));
@@ -199,23 +210,127 @@ fn reads_slowly(server: &Server, request: &[u8]) -> bool {
     true
 }
 
-const WRITE_TIMEOUT: Duration = Duration::from_millis(800);
-
 /// An honest reader is served for as long as it reads, one that reads nothing is cut.
 pub fn slow_reader_is_served(variant: &Variant) -> Outcome {
-    let server = Server::start(variant, &["--write-timeout", "800ms"]);
-    let outcome = often(|| reads_slowly(&server, &get("/bytes/1000000000")));
+    let server = Server::start(variant, &WRITE_FLAGS);
+    let outcome = often(|| {
+        let mut stream = narrow(&server);
+        stream.write_all(&get(MUCH)).expect("the request");
+        reads_slowly(stream)
+    });
     let mut stuck = server.connect();
-    stuck.send(&get("/bytes/1000000000"));
+    stuck.send(&get(MUCH));
     stuck.head();
-    if variant.model.one_at_a_time() {
-        server.serves();
-    } else {
-        until("the client that does not read is cut", || {
-            server.stats()["connections_ended"]["write_timeout"] == 1
-        });
-    }
+    is_cut(variant, &server, 1);
     drop(stuck);
     server.stop();
     outcome
+}
+
+/// More than any kernel holds for a client.
+const MUCH: &str = "/bytes/1000000000";
+
+/// As many clients as `count` says have been cut by now, or will be.
+#[track_caller]
+fn is_cut(variant: &Variant, server: &Server, count: u64) {
+    if variant.model.one_at_a_time() {
+        return server.serves();
+    }
+    until("the client that does not read is cut", || {
+        server.stats()["connections_ended"]["write_timeout"] == count
+    });
+}
+
+/// The same in HTTP/2 with windows that are never full, in a WebSocket whose client sends what it
+/// reads, and under TLS.
+pub fn slow_reader_of_other_protocols(variant: &Variant) -> Outcome {
+    let server = Server::start(variant, &WRITE_FLAGS);
+    let guarded = secure::start(variant, &WRITE_FLAGS);
+    let readers: [&(dyn Fn() -> bool + Sync); 3] =
+        [&|| reads_slowly(asks_over_http2(&server)), &|| echoes_slowly(&server), &|| {
+            reads_slowly(asks_over_tls(&guarded))
+        }];
+    // Beside each other where the model allows it: most of their time is sleep.
+    let outcomes = if variant.model.one_at_a_time() {
+        readers.map(often)
+    } else {
+        thread::scope(|scope| {
+            let threads = readers.map(|reader| scope.spawn(move || often(reader)));
+            threads.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })
+    };
+    let stuck = asks_over_http2(&server);
+    is_cut(variant, &server, 1);
+    drop(stuck);
+    let stuck = narrow(&server);
+    stuck.set_write_timeout(Some(WRITE_TIMEOUT / 4)).expect("SO_SNDTIMEO");
+    send_messages(&stuck);
+    is_cut(variant, &server, 2);
+    drop(stuck);
+    let stuck = asks_over_tls(&guarded);
+    until("the client that does not read is cut", || {
+        stats_over_tls(&guarded).contains("\"write_timeout\":1")
+    });
+    drop(stuck);
+    guarded.server.stop();
+    server.stop();
+    let skipped = |outcome: &Outcome| matches!(outcome, Outcome::Skipped(_));
+    outcomes.into_iter().find(skipped).unwrap_or(Outcome::Passed)
+}
+
+fn asks_over_http2(server: &Server) -> TcpStream {
+    let mut stream = narrow(server);
+    let frames = [
+        Frame::settings(&[(setting::INITIAL_WINDOW_SIZE, WINDOW_MAX)]),
+        Frame::window_update(0, WINDOW_MAX - (1 << 16)),
+        Frame::headers(1, hpack::request("GET", MUCH), true),
+        // For the server's own, which is its first frame.
+        Frame::settings(&[]).with_flags(flag::ACK),
+    ];
+    let frames = frames.map(|frame| frame.bytes()).concat();
+    stream.write_all(&[PREFACE, &Frame::settings(&[]).bytes()].concat()).expect("the preface");
+    // The server's SETTINGS must not be acknowledged before they came.
+    assert_eq!(stream.peek(&mut [0]).expect("the server's preface"), 1);
+    stream.write_all(&frames).expect("the request");
+    stream
+}
+
+fn asks_over_tls(guarded: &Guarded) -> Secure {
+    let stream = narrow(&guarded.server);
+    let mut stream = secure::connect(stream, &guarded.trust, "http/1.1").expect("a handshake");
+    stream.write_all(&get(MUCH)).expect("the request");
+    stream
+}
+
+fn stats_over_tls(guarded: &Guarded) -> String {
+    let stream = narrow(&guarded.server);
+    let mut stream = secure::connect(stream, &guarded.trust, "http/1.1").expect("a handshake");
+    stream.write_all(&request("GET", "/stats", "Connection: close\r\n")).expect("the request");
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).expect("a reply and its end");
+    reply
+}
+
+/// One thread sends as much as the server takes, the other reads what it echoes, slowly.
+fn echoes_slowly(server: &Server) -> bool {
+    let stream = narrow(server);
+    thread::scope(|scope| {
+        scope.spawn(|| send_messages(&stream));
+        let served = reads_slowly(&stream);
+        stream.shutdown(Shutdown::Both).expect("shutdown(2)");
+        served
+    })
+}
+
+/// Messages that are to be echoed, until the server takes no more of them.
+fn send_messages(mut stream: &TcpStream) {
+    // More than the kernels at both ends hold.
+    const MESSAGES: usize = 4_096;
+    stream.write_all(&WebSocket::opening("/ws/echo")).expect("the opening handshake");
+    let message = client_frame(Opcode::Binary, &[7; 60_000]);
+    for _ in 0..MESSAGES {
+        if stream.write_all(&message).is_err() {
+            break;
+        }
+    }
 }

@@ -15,6 +15,7 @@ mod echo;
 mod errors;
 mod exhaustion;
 mod files;
+mod floods;
 mod http2;
 mod in_time;
 mod limits;
@@ -267,6 +268,10 @@ fn limit_cases() -> Vec<Case> {
         in_time::while_stopped_in_other_protocols,
         in_time::while_stopped_over_tls,
         in_time::slow_reader_is_served,
+        in_time::slow_reader_of_other_protocols,
+        floods::websocket_messages,
+        floods::http2_pings,
+        floods::resets,
         accepting::failures_pass,
         accepting::failures_concern_newcomers_only,
         accepting::faults_of_the_server_end_it,
