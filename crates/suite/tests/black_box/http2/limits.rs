@@ -279,8 +279,8 @@ pub fn stalled_streams(variant: &Variant) {
         let state = &c.streams[&stream];
         state.ended || state.reset.is_some()
     };
-    let until_over = |c: &mut Http2, stream| {
-        let begun = Instant::now();
+    // `begun`: before the stream was opened, so that a pause of this client's own is counted too.
+    let until_over = |c: &mut Http2, stream, begun: Instant| {
         while !is_over(c, stream) {
             assert!(begun.elapsed() < GUARD, "it is kept; {}", c.seen());
             // A PING and its answer.
@@ -289,12 +289,14 @@ pub fn stalled_streams(variant: &Variant) {
         assert!(begun.elapsed() >= SOON, "early: {:?}", begun.elapsed());
     };
     c.set(&[(INITIAL_WINDOW_SIZE, 0)]);
+    let begun = Instant::now();
     let stuck = c.get("/bytes/1000");
-    until_over(&mut c, stuck);
+    until_over(&mut c, stuck, begun);
     assert_eq!(c.streams[&stuck].reset, Some(CANCEL), "{}", c.seen());
     c.set(&[(INITIAL_WINDOW_SIZE, 65_535)]);
+    let begun = Instant::now();
     let silent = c.post(&[]);
-    until_over(&mut c, silent);
+    until_over(&mut c, silent, begun);
     assert_eq!(c.head(silent).status, 408);
     c.still_serves();
     drop(c);
