@@ -34,9 +34,9 @@ use conn::{Conn, Wants};
 
 use crate::bell::Bell;
 use crate::blocking::{Conversation, conversation_thread};
-use crate::peer::{look_at_output, write_slices};
+use crate::peer::{late, look_at_output, write_slices};
 use crate::stop::WAKE_INTERVAL;
-use crate::{SLICES_MAX, Tracked, Worker, receive_now, unread};
+use crate::{SLICES_MAX, Tracked, Worker, unread};
 
 /// Longest sleep of a writer without a deadline: any time will do, it then looks and sleeps again.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -255,16 +255,8 @@ impl Shared {
     /// would change their order. It also decides, and closes, before it unlocks: what comes in
     /// while a decision waits for the other thread to run would be lost.
     fn late(&mut self, stream: &TcpStream, scratch: &mut [u8]) {
-        let received = receive_now(stream, scratch);
         let now = Instant::now();
-        match received {
-            Ok(n @ 1..) => self.conn.receive(&scratch[..n], now),
-            Ok(_) => self.conn.receive_eof(now),
-            // EAGAIN: nothing is there. Whatever else it is, the next read will be told.
-            Err(_) => {}
-        }
-        look_at_output(&mut self.conn, stream, now);
-        self.conn.timeout(now);
+        late(&mut self.conn, stream, scratch, now);
         match self.conn.wants() {
             Some(wants) if wants.shutdown => self.finish(stream, now),
             Some(_) => {}

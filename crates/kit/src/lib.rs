@@ -37,11 +37,12 @@ pub use blocking::{Accepting, Conversation, Slot, Slots, conversation_thread};
 pub use files::Files;
 pub use listener::{AcceptError, Accepted, Listener};
 pub use model::{Flavour, Model, Place, Serves, Values, Workers};
-pub use peer::{Peer, Readiness, STEPS_PER_TURN_MAX, Turn, look_at_output};
+pub use peer::{Peer, Readiness, STEPS_PER_TURN_MAX, Turn, late, look_at_output};
 pub use peers::{Peers, Token};
 pub use run::run;
 pub use stop::{Stop, Tracked};
-pub use sys::{receive_now, unread};
+pub(crate) use sys::receive_now;
+pub use sys::unread;
 pub use timers::{Armed, Timers};
 pub use worker::Worker;
 

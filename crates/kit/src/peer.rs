@@ -184,6 +184,21 @@ pub fn look_at_output(conn: &mut Conn, socket: &impl AsFd, now: Instant) {
     }
 }
 
+/// A deadline is due. Bytes may have come in time that the caller has not been told of, so the
+/// kernel is asked before the clock decides. Only where no other thread reads from the socket.
+pub fn late(conn: &mut Conn, socket: &impl AsFd, scratch: &mut [u8], now: Instant) {
+    if conn.input_is_late(now) {
+        match sys::receive_now(socket, scratch) {
+            Ok(0) => conn.receive_eof(Instant::now()),
+            Ok(n) => conn.receive(&scratch[..n], Instant::now()),
+            // EAGAIN: it is late. Whatever else it is, the next read will be told.
+            Err(_) => {}
+        }
+    }
+    look_at_output(conn, socket, now);
+    conn.timeout(now);
+}
+
 /// Writes from the front of the connection's output. Returns the bytes written and those offered.
 pub(crate) fn write_output(stream: &TcpStream, conn: &Conn) -> io::Result<(usize, usize)> {
     let mut slices = [IoSlice::new(&[]); SLICES_MAX];

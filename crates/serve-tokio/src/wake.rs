@@ -63,16 +63,7 @@ impl Alarm {
 }
 
 /// A deadline is due. Other tasks may have kept the thread while bytes came in time, and the
-/// runtime, which learns of them by its own wait, may not know yet: so the kernel is asked.
+/// runtime, which learns of them by its own wait, may not know yet.
 pub(crate) fn late(stream: &TcpStream, conn: &mut Conn, now: Instant) {
-    if conn.input_is_late(now) {
-        SCRATCH.with_borrow_mut(|scratch| match kit::receive_now(stream, scratch) {
-            Ok(0) => conn.receive_eof(Instant::now()),
-            Ok(n) => conn.receive(&scratch[..n], Instant::now()),
-            // EAGAIN: it is late. Whatever else it is, the task's own read will be told.
-            Err(_) => {}
-        });
-    }
-    kit::look_at_output(conn, stream, now);
-    conn.timeout(now);
+    SCRATCH.with_borrow_mut(|scratch| kit::late(conn, stream, scratch, now));
 }
