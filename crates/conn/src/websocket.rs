@@ -182,8 +182,7 @@ impl WebSocket {
     }
 
     /// Takes messages until there are no more, or no room for their answers, or others are to have
-    /// their turn. What is said in the
-    /// chat goes into `said`: frames of one read travel together.
+    /// their turn. What is said in the chat goes into `said`: frames of one read travel together.
     fn take_input(
         &mut self,
         cx: &mut Context,

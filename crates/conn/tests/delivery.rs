@@ -82,6 +82,23 @@ fn who_acknowledges_nothing_is_cut_after_the_whole_time() {
     }
 }
 
+/// All output is with the kernel now. Returns how much that was, in bytes.
+fn flush(conn: &mut Conn, now: Instant) -> usize {
+    let sent = conn.chunks().map(|chunk| chunk.len()).sum::<usize>();
+    conn.sent(sent, now);
+    sent
+}
+
+/// At its next deadline the connection hears that its peer has taken a byte, and that `left` more
+/// than one are not acknowledged. Returns when that was.
+fn takes_one(conn: &mut Conn, left: usize) -> Instant {
+    let now = conn.wants().and_then(|wants| wants.deadline).expect("a deadline");
+    assert!(conn.output_is_late(now));
+    conn.unacknowledged(1 + left, now);
+    conn.timeout(now);
+    now
+}
+
 /// The reply is with the kernel: the idle time, and the wait for the peer's FIN, begin when the
 /// peer has it.
 #[test]
@@ -91,17 +108,13 @@ fn who_still_takes_the_last_bytes_is_neither_idle_nor_late_to_close() {
         let mut conn = Conn::new(&world.service, Address::alone(), world.started);
         conn.receive(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", world.started);
         conn.receive(last, world.started);
-        let sent = conn.chunks().map(|chunk| chunk.len()).sum::<usize>();
-        conn.sent(sent, world.started);
+        flush(&mut conn, world.started);
         if conn.wants().is_some_and(|wants| wants.shutdown) {
             conn.shutdown_done(world.started);
         }
         let mut now = world.started;
         for left in (0..20).rev() {
-            now = conn.wants().and_then(|wants| wants.deadline).expect("a deadline");
-            assert!(conn.output_is_late(now));
-            conn.unacknowledged(1 + left, now);
-            conn.timeout(now);
+            now = takes_one(&mut conn, left);
         }
         for _ in 0..2 {
             assert!(conn.wants().is_some(), "{last:?}");
@@ -123,18 +136,10 @@ fn a_tunnel_whose_peer_still_takes_bytes_is_not_silent() {
     conn.receive(&greeting(&[]), world.started);
     conn.receive(&request(1, "CONNECT", "/ws/echo", &fields, false), world.started);
     conn.receive(&data(1, &client(BINARY, &[b'x'; 1_000]), false), world.started);
-    let flush = |conn: &mut Conn, now| {
-        let sent = conn.chunks().map(|chunk| chunk.len()).sum::<usize>();
-        conn.sent(sent, now);
-        sent
-    };
     flush(&mut conn, world.started);
     let mut now = world.started;
     for left in (0..20).rev() {
-        now = conn.wants().and_then(|wants| wants.deadline).expect("a deadline");
-        assert!(conn.output_is_late(now));
-        conn.unacknowledged(1 + left, now);
-        conn.timeout(now);
+        now = takes_one(&mut conn, left);
         assert_eq!(flush(&mut conn, now), 0, "{left} left");
     }
     assert!(now > world.started + 10 * TIMEOUT);

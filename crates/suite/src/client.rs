@@ -4,6 +4,8 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use crate::GUARD;
 
 /// A connection. Reads are buffered, writes are not.
@@ -163,6 +165,15 @@ impl Client {
     #[track_caller]
     pub fn finish_sending(&mut self) {
         self.stream().shutdown(Shutdown::Write).expect("shutdown(SHUT_WR)");
+    }
+
+    /// Ends the connection by RST.
+    ///
+    /// # Panics
+    /// When the socket does not take the option.
+    #[track_caller]
+    pub fn reset(self) {
+        SockRef::from(self.stream()).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
     }
 
     /// Exactly `len` bytes.

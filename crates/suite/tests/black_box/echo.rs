@@ -4,7 +4,6 @@ use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
 use suite::{Client, Server, Variant, pattern};
 
 /// More than all buffers between two programs on loopback can hold (tcp_wmem and tcp_rmem end at
@@ -153,8 +152,7 @@ pub fn hang_ups_and_resets(variant: &Variant) {
             client.send(b"word");
         }
         if round % 2 == 1 {
-            let linger = Some(Duration::ZERO);
-            SockRef::from(client.stream()).set_linger(linger).expect("SO_LINGER");
+            client.reset();
         }
     }
     let mut client = server.connect();

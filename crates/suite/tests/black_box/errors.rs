@@ -1,9 +1,6 @@
 //! Requests that must be refused, each in its own way, and nobody else notices.
 
-use std::time::Duration;
-
 use nix::sys::signal::Signal;
-use socket2::SockRef;
 use suite::{Client, Server, Variant, get, until};
 
 /// Sends `bytes`; the reply has `status`, announces the close, and the server then closes.
@@ -254,9 +251,7 @@ pub fn unfinished_requests(variant: &Variant) {
         assert!(!told.ends_with(b"0\r\n\r\n"), "half a request got a whole reply: {told:?}");
         let mut client = server.connect();
         client.send(request);
-        let linger = Some(Duration::ZERO);
-        SockRef::from(client.stream()).set_linger(linger).expect("SO_LINGER");
-        drop(client);
+        client.reset();
         server.serves();
     }
     // A whole request with a FIN right behind it is answered.
@@ -289,12 +284,10 @@ pub fn reset_right_behind_bytes(variant: &Variant) {
         }
         // The server finds both when it goes on.
         server.signal(Signal::SIGSTOP);
-        for client in &mut open {
+        for mut client in open {
             client.send(last);
-            let linger = Some(Duration::ZERO);
-            SockRef::from(client.stream()).set_linger(linger).expect("SO_LINGER");
+            client.reset();
         }
-        drop(open);
         server.signal(Signal::SIGCONT);
         until("the connections have ended", || server.stats()["connections_open"] == 1);
     }
