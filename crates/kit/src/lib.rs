@@ -36,6 +36,7 @@ mod worker;
 pub use blocking::{Accepting, Conversation, Slot, Slots, conversation_thread};
 pub use files::Files;
 pub use listener::{AcceptError, Accepted, Listener};
+pub use memory::give_back;
 pub use model::{Flavour, Model, Place, Serves, Values, Workers};
 pub use peer::{Peer, Readiness, STEPS_PER_TURN_MAX, Turn, late, look_at_output};
 pub use peers::{Peers, Token};

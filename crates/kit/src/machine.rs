@@ -26,7 +26,9 @@ const ADDRESSES_PER_THREAD: u64 = 320 << 10;
 
 /// What a thread that has a conversation costs in memory, in bytes: its stack in the kernel and its
 /// entries in the kernel's tables (some 28 KiB), and what it touches of its own stack and of its
-/// receive buffer.
+/// receive buffer. The sum of two measurements, rounded up: what the control group's memory grows
+/// by for each of many connections that were served once, and what VmRSS then grows by when
+/// they have echoed a body larger than that buffer.
 pub(crate) const THREAD_BYTES: usize = 64 << 10;
 
 /// Memory that a server needs without any connection, in bytes: code, heaps, buffers of loops.

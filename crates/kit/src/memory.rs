@@ -4,13 +4,27 @@
 use std::time::{Duration, Instant};
 
 use conn::{Change, Memory};
+use slab::Slab;
 
-use crate::{TIGHT_PAUSE, sys};
+use crate::{TIGHT_PAUSE, Timers, sys};
 
 /// How long after a fall free memory is given back, and how often while there is little: by then
 /// the rest of those that end together have ended. A flood of short connections causes one after
 /// another.
 const TRIM_PAUSE: Duration = Duration::from_millis(500);
+
+/// Places of an empty table that are not worth a new table when the next client comes.
+const PLACES_KEPT: usize = 1024;
+
+/// Gives back the tables of a loop that a crowd has left: they keep room for the most that were
+/// here at once, half a KiB for each. Only where no connection is left, because its place is its
+/// name; without any, no deadline is anyone's either.
+pub fn give_back<T, N: Ord + Copy>(connections: &mut Slab<T>, timers: &mut Timers<N>) {
+    if connections.is_empty() && connections.capacity() > PLACES_KEPT {
+        *connections = Slab::new();
+        *timers = Timers::default();
+    }
+}
 
 /// What is due for the memory of a process.
 #[derive(Debug)]
@@ -59,6 +73,7 @@ impl Watch<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Armed;
 
     #[test]
     fn it_sleeps_until_something_changes_and_asks_while_there_is_little() {
@@ -78,5 +93,33 @@ mod tests {
         let later = now + TIGHT_PAUSE;
         assert_eq!(watch.look(later), Some(now + TRIM_PAUSE), "it has been tight");
         assert_eq!(watch.look(now + TRIM_PAUSE), None);
+    }
+
+    #[test]
+    fn tables_are_given_back_when_a_crowd_has_left() {
+        let (now, mut timers) = (Instant::now(), Timers::default());
+        let mut connections = Slab::new();
+        let places = (0..=PLACES_KEPT).map(|_| connections.insert(Armed::default()));
+        let places: Vec<usize> = places.collect();
+        for &place in &places {
+            timers.arm(place, &mut connections[place], Some(now));
+        }
+        for place in places {
+            assert!(connections.capacity() > PLACES_KEPT, "{place} is open");
+            assert!(timers.earliest().is_some());
+            connections.remove(place);
+            give_back(&mut connections, &mut timers);
+        }
+        assert_eq!(connections.capacity(), 0);
+        assert_eq!(timers.earliest(), None);
+    }
+
+    #[test]
+    fn small_tables_are_kept() {
+        let mut connections = Slab::new();
+        let place = connections.insert(());
+        connections.remove(place);
+        give_back(&mut connections, &mut Timers::<usize>::default());
+        assert!(connections.capacity() > 0);
     }
 }

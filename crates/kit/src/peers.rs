@@ -14,6 +14,7 @@ use conn::{Address, Doorbell};
 use slab::Slab;
 
 use crate::inbox::Inbox;
+use crate::memory::give_back;
 use crate::peer::{Peer, Readiness, Turn};
 use crate::{
     Accepted, EXHAUSTED_PAUSE, SCRATCH_BYTES, TIGHT_PAUSE, Timers, Worker, accepts_per_round,
@@ -229,6 +230,7 @@ impl Peers {
             }
             Turn::Closed => {
                 self.peers.remove(token);
+                give_back(&mut self.peers, &mut self.timers);
                 self.exhausted_until = None;
                 return turn;
             }

@@ -379,6 +379,7 @@ impl Peers {
         let peer = self.peers.remove(token)?;
         self.exhausted_until = None;
         self.take_accepted(now);
+        kit::give_back(&mut self.peers.slab, &mut self.timers);
         Some(OwnedFd::from(peer.stream))
     }
 }

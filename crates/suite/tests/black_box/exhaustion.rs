@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -203,6 +204,42 @@ pub fn memory_is_given_back(variant: &Variant) -> Outcome {
     Outcome::Passed
 }
 
+/// A crowd comes, and leaves without having asked much: the tables that were made for it go too.
+/// They are most of what a connection at rest takes.
+pub fn tables_of_a_crowd_are_given_back(variant: &Variant) -> Outcome {
+    const CLIENTS: usize = 2_500;
+    // All are descriptors of this process: one variant after another.
+    static ONE_CROWD: Mutex<()> = Mutex::new(());
+    let (places, describe) = (variant.model.connections_max(), &variant.model.describe);
+    if describe["place"]["blocking"] == true {
+        return Outcome::Skipped("it has threads and no table of connections".to_owned());
+    }
+    if places < CLIENTS + 100 {
+        return Outcome::Skipped(format!("it holds {places} connections: too few to be seen"));
+    }
+    if let Some(skipped) = too_few_descriptors(CLIENTS) {
+        return skipped;
+    }
+    let _alone = ONE_CROWD.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = Server::start(variant, &["--workers", "1"]);
+    let process = server.process();
+    let visit = |size: usize| {
+        let clients: Vec<_> = (0..size).map(|_| server.connect()).collect();
+        until("all are here", || server.stats()["connections_open"].as_u64() > Some(size as u64));
+        let full = process.memory_kib();
+        drop(clients);
+        until("all have left", || server.stats()["connections_open"].as_u64() == Some(1));
+        full
+    };
+    // What is made once, for all crowds.
+    visit(100);
+    let before = process.memory_kib();
+    let full = visit(CLIENTS);
+    until("most of it is given back", || process.memory_kib() < before.midpoint(full));
+    server.stop();
+    Outcome::Passed
+}
+
 /// What a client of the crowd was told.
 enum Told {
     Served,
@@ -234,7 +271,7 @@ const FILES: usize = 100;
 /// A model that can hold them all holds them; one that has a limit lets the rest wait, and serves
 /// each when another has left.
 pub fn crowd(variant: &Variant) -> Outcome {
-    if let Some(skipped) = too_few_descriptors() {
+    if let Some(skipped) = too_few_descriptors(CROWD) {
         return skipped;
     }
     let server = Server::start(variant, &[]);
@@ -253,7 +290,7 @@ pub fn crowd(variant: &Variant) -> Outcome {
 /// The same beside an open document root: now descriptors pass 1,024 before the places are taken.
 /// To select(2) those are of no use: it turns them away, counts them, and goes on serving.
 pub fn crowd_beside_files(variant: &Variant) -> Outcome {
-    if let Some(skipped) = too_few_descriptors() {
+    if let Some(skipped) = too_few_descriptors(CROWD) {
         return skipped;
     }
     let root = tempfile::tempdir().expect("a temporary directory");
@@ -266,11 +303,11 @@ pub fn crowd_beside_files(variant: &Variant) -> Outcome {
     Outcome::Passed
 }
 
-fn too_few_descriptors() -> Option<Outcome> {
+fn too_few_descriptors(clients: usize) -> Option<Outcome> {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
-    let needed = 2 * CROWD as u64;
+    let needed = 2 * clients as u64;
     let reason =
-        || format!("{CROWD} clients need more descriptors than {limit}; raise `ulimit -n`");
+        || format!("{clients} clients need more descriptors than {limit}; raise `ulimit -n`");
     (limit < needed).then(|| Outcome::Skipped(reason()))
 }
 

@@ -284,6 +284,7 @@ fn limit_cases() -> Vec<Case> {
         exhaustion::second_threads_run_out,
         exhaustion::memory_is_bounded,
         exhaustion::memory_is_given_back,
+        exhaustion::tables_of_a_crowd_are_given_back,
     ]);
     cases
 }
