@@ -17,6 +17,7 @@ mod instrument;
 mod load_command;
 mod report;
 mod responder;
+mod slices;
 mod soak;
 mod statistics;
 mod summary;

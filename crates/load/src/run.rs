@@ -161,6 +161,9 @@ impl Course for InSlices<'_> {
                     cpu_ns += slice.client_cpu_ns;
                     let _ = self.slices.send(slice);
                 }
+                Order::Rest(length) => {
+                    let _ = self.slices.send(engine.rest(length, &self.clocks)?);
+                }
                 Order::Forget => {
                     engine.forget_slices();
                     (duration_ns, cpu_ns) = (0, 0);

@@ -27,14 +27,25 @@ pub struct Slice {
     pub client_cpu_ns: u64,
     /// CPU time of the server's processes, in nanoseconds; `None` where none was named.
     pub server_cpu_ns: Option<u64>,
+    /// Requests that were on their way at once, at most.
+    pub in_flight_max: u64,
     /// Why the server cannot be asked any more, if it cannot.
     pub ended: Option<String>,
+}
+
+impl Slice {
+    /// The mean time of a request with so many on their way (Little's law), in nanoseconds.
+    pub fn round_trip_ns(&self) -> f64 {
+        self.elapsed_ns as f64 * self.in_flight_max as f64 / self.requests.max(1) as f64
+    }
 }
 
 /// What the session's thread is asked for.
 pub(crate) enum Order {
     /// A slice of this length.
     Slice(Duration),
+    /// So long without a request.
+    Rest(Duration),
     /// To forget the slices so far: they were a warm-up.
     Forget,
 }
@@ -75,6 +86,15 @@ impl Session {
     /// What failed in the client; a server that fails is in the slice.
     pub fn slice(&mut self, length: Duration) -> Result<Slice, Error> {
         self.order(Order::Slice(length));
+        self.answer()
+    }
+
+    /// Asks for nothing for so long, and says what CPU time was used meanwhile.
+    ///
+    /// # Errors
+    /// As [`Session::slice`].
+    pub fn rest(&mut self, length: Duration) -> Result<Slice, Error> {
+        self.order(Order::Rest(length));
         self.answer()
     }
 

@@ -53,7 +53,20 @@ impl<C: Codec> Engine<'_, C> {
             elapsed_ns: self.clock() - begin_ns,
             client_cpu_ns: thread_cpu_ns()? - client_ns,
             server_cpu_ns: clocks.read()?.zip(server_ns).map(|(after, before)| after - before),
+            in_flight_max: (self.connections.len() * self.depth) as u64,
             ended: self.is_dead().then(|| self.how_it_died()),
+        })
+    }
+
+    /// Asks for nothing for `length`.
+    pub(crate) fn rest(&mut self, length: Duration, clocks: &Clocks) -> Result<Slice, Error> {
+        let (begin_ns, client_ns, server_ns) = (self.clock(), thread_cpu_ns()?, clocks.read()?);
+        std::thread::sleep(length);
+        Ok(Slice {
+            elapsed_ns: self.clock() - begin_ns,
+            client_cpu_ns: thread_cpu_ns()? - client_ns,
+            server_cpu_ns: clocks.read()?.zip(server_ns).map(|(after, before)| after - before),
+            ..Slice::default()
         })
     }
 
