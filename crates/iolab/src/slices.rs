@@ -48,8 +48,8 @@ const SILENCE: Duration = Duration::from_millis(10);
 const UNASKED_SHARE: f64 = 0.2;
 
 /// Holds processors awake while it exists. A halted virtual processor takes tens of microseconds to
-/// wake, and with few connections that is most of a figure. man: Documentation/power/pm_qos_interface
-/// of the kernel (/dev/cpu_dma_latency).
+/// wake, and with few connections that is most of a figure. The kernel's documentation:
+/// power/pm_qos_interface (/dev/cpu_dma_latency).
 #[derive(Debug)]
 pub struct Awake {
     _held: File,

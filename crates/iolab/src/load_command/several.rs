@@ -1,6 +1,7 @@
 //! `iolab load A B C`: servers that take turns in slices, and are compared with the first.
 
 use std::error::Error;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +18,10 @@ use crate::{statistics, text};
 use super::LoadArguments;
 use super::live::INTERRUPTED;
 
-/// The time is divided into so many epochs, each with connections of its own: enough for an
-/// interval that is not much wider than many would have.
-const EPOCHS: usize = 6;
+/// The time is divided into so many epochs, each with connections of its own. How requests fall
+/// into batches is settled anew with each, and moves a figure by some percent, so that many short
+/// epochs tell more than a few long ones.
+const EPOCHS: usize = 16;
 
 /// Seed of the order in blocks.
 const SEED: u64 = 1;
@@ -49,7 +51,7 @@ pub fn run(arguments: &LoadArguments, live: &Arc<Live>) -> Result<ExitCode, Box<
     let mut random = Random::new(SEED);
     let mut epochs: Vec<Epoch> = Vec::new();
     while epochs.len() < EPOCHS && !live.is_stopped() {
-        eprintln!("epoch {} of {EPOCHS}", epochs.len() + 1);
+        progress(epochs.len() + 1);
         let mut entrants = Vec::new();
         for (plan, processes) in plans.iter().zip(&processes) {
             entrants.push(entrant(plan, processes)?);
@@ -114,6 +116,14 @@ fn processes(arguments: &LoadArguments, plans: usize) -> Result<Vec<Vec<Pid>>, B
     Ok(named)
 }
 
+/// Shows how far we are, on a terminal.
+fn progress(epoch: usize) {
+    if io::stderr().is_terminal() {
+        let end = if epoch == EPOCHS { "\n" } else { "" };
+        eprint!("\repoch {epoch} of {EPOCHS}{end}");
+    }
+}
+
 fn entrant(plan: &Plan, processes: &[Pid]) -> Result<Entrant, load::Error> {
     let ids: Vec<i32> = processes.iter().map(|process| process.as_raw()).collect();
     let session = Session::open(plan.clone(), Clocks::of(&ids)?)?;
@@ -132,7 +142,8 @@ fn told(standings: &[standing::Standing], discarded: u32, awake: bool) -> String
     );
     if discarded > 0 {
         note.push_str(&format!(
-            " {discarded} blocks were discarded: a server answered nothing in its slice, or wrongly."
+            " {discarded} blocks were discarded: a server answered nothing in its slice, or \
+             wrongly."
         ));
     }
     if standings.iter().any(|one| one.blocks > 0 && one.cpu.is_none() && one.rate.is_none())
