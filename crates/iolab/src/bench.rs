@@ -8,6 +8,7 @@ mod budget;
 mod calibrate;
 pub mod cgroup;
 mod conduct;
+pub mod contest;
 pub mod counting;
 pub mod diag;
 pub mod discover;

@@ -8,18 +8,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use load::{Clocks, Session};
-use record::{Preset, Settings, Workload};
+use record::{Preset, Workload};
 
 use crate::failure::{Failure, because};
-use crate::slices::{self, Awake, Entrant, Epoch, standing};
-use crate::statistics::{Finding, Random};
+use crate::slices::{Awake, standing};
+use crate::statistics::Finding;
 use crate::text;
 
+use super::contest::{self, Rules};
 use super::discover::{self, Found};
-use super::server::Server;
-use super::{Arguments, environment, handle_interrupts, interrupted, trial};
-use super::{directories, engine, own_workloads, plan, temporary_place, workload};
+use super::{Arguments, environment, handle_interrupts, interrupted};
+use super::{directories, own_workloads, plan, temporary_place, workload};
 
 /// Workloads where no other are named: what most requests go through, and HTTP/2.
 const WORKLOADS: [&str; 2] = ["http-keepalive", "h2-streams"];
@@ -155,48 +154,11 @@ fn compare(
     root: &Path,
     margin: f64,
 ) -> Result<Compared, Failure> {
-    let mut settings = plan::settings(Preset::Default, SEED);
-    if let [server, client, ..] = environment::cores()[..] {
-        (settings.server_cores, settings.client_cores) = (vec![server], vec![client]);
-    }
-    let mut random = Random::new(SEED);
-    let mut epochs: Vec<Epoch> = Vec::new();
-    let what = || format!("{} {}", new.model.label, workload.name);
-    while epochs.len() < EPOCHS && !interrupted() {
-        let mut servers = Vec::new();
-        let mut entrants = Vec::new();
-        for found in [old, old, new] {
-            let (server, entrant) =
-                started(found, workload, root, &settings).map_err(because(what()))?;
-            servers.push(server);
-            entrants.push(entrant);
-        }
-        let epoch = slices::epoch(&mut entrants, EPOCH, &mut random, &interrupted);
-        epochs.push(epoch.map_err(because(what()))?);
-        drop(entrants);
-        servers.into_iter().for_each(|server| drop(server.stop()));
-    }
+    let rules = Rules { epochs: EPOCHS, epoch: EPOCH, seed: SEED };
+    let epochs = contest::run(&[old, old, new], workload, root, &rules).map_err(Failure)?;
     let labels = ["old", "old again", "new"].map(str::to_owned);
     let standings = standing::standings(&labels, &epochs, margin);
     Ok(Compared { label: new.model.label.clone(), workload: workload.name.clone(), standings })
-}
-
-/// A fresh process, its connections open.
-fn started(
-    found: &Found,
-    workload: &Workload,
-    root: &Path,
-    settings: &Settings,
-) -> Result<(Server, Entrant), String> {
-    let arguments = trial::server_arguments(workload, &found.model, root, 0);
-    let server = Server::start(&found.executable, &arguments, &settings.server_cores)?;
-    let mut plan = engine::plan(server.address, workload, settings).map_err(|e| e.to_string())?;
-    plan.idle_connections = workload.idle_connections;
-    let processes = server.processes();
-    let ids: Vec<i32> = processes.iter().map(|process| process.as_raw()).collect();
-    let clocks = Clocks::of(&ids).map_err(|error| error.to_string())?;
-    let session = Session::open(plan, clocks).map_err(|error| error.to_string())?;
-    Ok((server, Entrant::new(session, processes)))
 }
 
 /// What became dearer, and what could not be told.

@@ -1,0 +1,79 @@
+//! Servers started anew for each epoch, which take turns in slices: see [`crate::slices`].
+
+use std::path::Path;
+use std::time::Duration;
+
+use load::{Clocks, Session};
+use record::{Preset, Settings, Workload};
+
+use crate::slices::{self, Entrant, Epoch};
+use crate::statistics::Random;
+
+use super::discover::Found;
+use super::server::Server;
+use super::{engine, environment, interrupted, plan, trial};
+
+/// How long it goes on, fixed before it begins.
+pub struct Rules {
+    /// Epochs.
+    pub epochs: usize,
+    /// Time of one, after its warm-up.
+    pub epoch: Duration,
+    /// Seed of the order in blocks.
+    pub seed: u64,
+}
+
+/// Lets these servers take turns; the same one may take part several times, as as many processes.
+/// `root`: the document root. Fewer epochs than asked for after Ctrl-C.
+///
+/// # Errors
+/// Which server cannot take part and why, in a sentence.
+pub fn run(
+    servers: &[&Found],
+    workload: &Workload,
+    root: &Path,
+    rules: &Rules,
+) -> Result<Vec<Epoch>, String> {
+    let mut settings = plan::settings(Preset::Default, rules.seed);
+    if let [server, client, ..] = environment::cores()[..] {
+        (settings.server_cores, settings.client_cores) = (vec![server], vec![client]);
+    }
+    let mut random = Random::new(rules.seed);
+    let mut epochs = Vec::new();
+    while epochs.len() < rules.epochs && !interrupted() {
+        let mut processes = Vec::new();
+        let mut entrants = Vec::new();
+        for found in servers {
+            let started = start(found, workload, root, &settings);
+            let (server, entrant) = started.map_err(|why| {
+                format!("serve-{} with {}: {why}", found.model.label, workload.name)
+            })?;
+            processes.push(server);
+            entrants.push(entrant);
+        }
+        let epoch = slices::epoch(&mut entrants, rules.epoch, &mut random, &interrupted);
+        epochs.push(epoch.map_err(|error| format!("{}: {error}", workload.name))?);
+        // The clients leave first: what the server still sends to them must not be cut.
+        drop(entrants);
+        processes.into_iter().for_each(|server| drop(server.stop()));
+    }
+    Ok(epochs)
+}
+
+/// A fresh process, its connections open.
+fn start(
+    found: &Found,
+    workload: &Workload,
+    root: &Path,
+    settings: &Settings,
+) -> Result<(Server, Entrant), String> {
+    let arguments = trial::server_arguments(workload, &found.model, root, 0);
+    let server = Server::start(&found.executable, &arguments, &settings.server_cores)?;
+    let mut plan = engine::plan(server.address, workload, settings).map_err(|e| e.to_string())?;
+    plan.idle_connections = workload.idle_connections;
+    let processes = server.processes();
+    let ids: Vec<i32> = processes.iter().map(|process| process.as_raw()).collect();
+    let clocks = Clocks::of(&ids).map_err(|error| error.to_string())?;
+    let session = Session::open(plan, clocks).map_err(|error| error.to_string())?;
+    Ok((server, Entrant::new(session, processes)))
+}
