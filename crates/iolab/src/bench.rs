@@ -14,7 +14,6 @@ mod engine;
 pub mod environment;
 pub mod exchange;
 mod executable;
-mod floor;
 mod keep;
 pub mod plan;
 mod progress;
@@ -269,7 +268,7 @@ fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
     // Before the servers are asked what they can hold: they inherit the limit.
     let descriptors = environment::raise_descriptor_limit();
     let place = temporary_place(&workloads)?;
-    let servers = find_servers(arguments, place.path())?;
+    let servers = find_servers(arguments)?;
     let cannot = plan::skips(&servers.models, &workloads, descriptors);
     let repeated = match arguments.models.is_empty() {
         true => plan::repeated(&servers.models, &workloads),
@@ -296,7 +295,6 @@ fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
         let reasons: Vec<_> = skips.iter().map(|skip| skip.reason.as_str()).collect();
         return Err(Failure(format!("there is nothing to measure: {}", reasons.join("; "))));
     }
-    let floor = servers.has_floor.then(|| floor::LABEL.to_owned());
     let results = Results {
         schema_version: SCHEMA_VERSION,
         environment,
@@ -304,7 +302,7 @@ fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
         workloads,
         models,
         reference,
-        floor,
+        floor: servers.floor,
         skips,
         schedule,
         trials: Vec::new(),
@@ -331,43 +329,42 @@ struct Servers {
     reference: String,
     /// Those who cannot.
     skips: Vec<Skip>,
-    has_floor: bool,
+    /// Label of the floor.
+    floor: Option<String>,
 }
 
 /// Finds the servers asked for; the floor joins them, whoever they are.
-fn find_servers(arguments: &Arguments, place: &Path) -> Result<Servers, Failure> {
+fn find_servers(arguments: &Arguments) -> Result<Servers, Failure> {
     let places = directories(arguments.servers.as_deref());
-    let is_other = |label: &String| arguments.no_floor || label != floor::LABEL;
-    let wanted: Vec<_> = arguments.models.iter().filter(|name| is_other(name)).cloned().collect();
-    if wanted.is_empty() && !arguments.models.is_empty() {
+    let (mut found, mut skips) = discover::servers(&places, &arguments.models)?;
+    found.retain(|server| arguments.no_floor || !server.is_floor);
+    if found.is_empty() && !arguments.models.is_empty() {
         return Err(Failure(
             "--models: the floor is what models are compared with: name one".into(),
         ));
     }
-    let (mut found, mut skips) = discover::servers(&places, &wanted)?;
-    found.retain(|server| is_other(&server.model.label));
     let reference = found.iter().find(|s| s.model.label == REFERENCE).or(found.first());
     let Some(reference) = reference.map(|server| server.model.label.clone()) else {
         let reasons: Vec<_> =
             skips.iter().map(|skip| format!("{}: {}", skip.model, skip.reason)).collect();
         return Err(Failure(format!("no server can run here ({})", reasons.join("; "))));
     };
-    let mut has_floor = false;
+    let mut floor = None;
     if !arguments.no_floor {
-        match floor::found_in(place) {
+        match discover::floor(&places) {
             Ok(server) => {
+                floor = Some(server.model.label.clone());
                 found.push(server);
-                has_floor = true;
             }
             Err(reason) => {
-                let model = floor::LABEL.to_owned();
+                let model = "floor".to_owned();
                 skips.push(Skip { model, workload: None, reason, by_design: false });
             }
         }
     }
     let models = found.iter().map(|server| server.model.clone()).collect();
     let executables = watched(found);
-    Ok(Servers { models, executables, reference, skips, has_floor })
+    Ok(Servers { models, executables, reference, skips, floor })
 }
 
 /// Label -> executable.
@@ -399,7 +396,7 @@ fn resume(folder: &Path, arguments: &Arguments) -> Result<Run, Failure> {
     let (mut servers, _) = discover::servers(&places, &labels)?;
     let place = temporary_place(&results.workloads)?;
     if results.floor.is_some() {
-        servers.push(floor::found_in(place.path()).map_err(because("the floor cannot be used"))?);
+        servers.push(discover::floor(&places).map_err(because("the floor cannot be used"))?);
     }
     let known = |server: &&Found| results.models.iter().any(|model| is_the_same(server, model));
     if let Some(server) = servers.iter().find(|server| !known(server)) {
@@ -461,8 +458,8 @@ fn new_folder(asked: Option<&Path>) -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-/// A directory for what the run needs and nobody keeps: the document root of the file workloads,
-/// and beside it the link that is the floor's executable. It is removed at the end.
+/// A directory for what the run needs and nobody keeps: the document root of the file workloads.
+/// It is removed at the end.
 fn temporary_place(workloads: &[Workload]) -> Result<TempDir, Failure> {
     let place = tempfile::tempdir().map_err(because("cannot make a temporary directory"))?;
     if workloads.iter().any(workload::is_file) {

@@ -16,7 +16,6 @@ mod hostile;
 mod instrument;
 mod load_command;
 mod report;
-mod responder;
 mod soak;
 mod statistics;
 mod summary;
@@ -66,9 +65,6 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = responder::run_if_called_so() {
-        return code;
-    }
     let done = match Cli::parse().command {
         Command::Load(arguments) => {
             load_command::run(arguments).map_err(|error| Failure(error.to_string()))

@@ -36,7 +36,7 @@ pub struct Run {
     pub executables: BTreeMap<String, Watched>,
     /// Where the result is written.
     pub keeper: Keeper,
-    /// The document root, and the link that is the floor's executable.
+    /// The document root is in it.
     pub place: TempDir,
 }
 

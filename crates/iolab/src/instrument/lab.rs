@@ -1,7 +1,6 @@
 //! How the situations of the checks are made: servers, windows of load, small benches.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,9 +18,6 @@ use crate::bench::plan::{self, Cells};
 use crate::bench::server::Server;
 use crate::bench::{self, directories, discover, environment, scenario, trial, workload};
 use crate::failure::{Failure, because};
-
-/// The servers that this executable is under other names.
-const LINKS: [&str; 2] = ["serve-floor", "serve-faulty"];
 
 /// A server that can be started: what it says of itself, and where it is.
 #[derive(Debug, Clone)]
@@ -60,15 +56,10 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Finds the cores, and links this executable under the names of its servers.
+    /// Finds the cores.
     pub fn new(seed: u64) -> Result<Lab, Failure> {
         environment::raise_descriptor_limit();
         let place = tempfile::tempdir().map_err(because("cannot make a temporary folder"))?;
-        let own = std::env::current_exe().map_err(because("cannot find this executable"))?;
-        for name in LINKS {
-            symlink(&own, place.path().join(name))
-                .map_err(because(format!("cannot link {name}")))?;
-        }
         let mut settings = plan::settings(Preset::Default, seed);
         if let [server, client, ..] = environment::cores()[..] {
             (settings.server_cores, settings.client_cores) = (vec![server], vec![client]);
@@ -99,9 +90,7 @@ impl Lab {
     /// A server by its label, found as `iolab bench` finds it. One that is not built or cannot run
     /// here is a reason to skip.
     pub fn subject(&self, label: &str) -> Result<Subject, Stop> {
-        let own = directories(None);
-        let places: Vec<_> = std::iter::once(self.place.path().to_owned()).chain(own).collect();
-        let (mut found, _) = discover::servers(&places, &[label.to_owned()])
+        let (mut found, _) = discover::servers(&directories(None), &[label.to_owned()])
             .map_err(|failure| Stop::Skip(format!("{failure} (cargo build --release)")))?;
         let server = found.pop().ok_or_else(|| Stop::Wrong(format!("no server {label}")))?;
         Ok(Subject { model: server.model, executable: server.executable })

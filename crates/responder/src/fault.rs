@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// The flags that choose a fault.
 #[derive(Debug, Args)]
-pub(super) struct FaultArguments {
+pub(crate) struct FaultArguments {
     /// What it does wrong, from the first request after --fault-after on.
     #[arg(long, value_enum, default_value_t = Kind::None)]
     fault: Kind,
@@ -21,7 +21,7 @@ pub(super) struct FaultArguments {
 }
 
 impl FaultArguments {
-    pub(super) fn into_fault(self) -> Fault {
+    pub(crate) fn into_fault(self) -> Fault {
         let time = Duration::from_micros(self.fault_us);
         Fault { kind: self.fault, after: self.fault_after, time, met: 0 }
     }
@@ -45,7 +45,7 @@ enum Kind {
 
 /// How the requests of one read are to be treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Treatment {
+pub(crate) enum Treatment {
     /// Answered.
     Right,
     /// Answered with other bytes.
@@ -56,7 +56,7 @@ pub(super) enum Treatment {
 
 /// A fault, and how many requests it has met.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     kind: Kind,
     after: u64,
     time: Duration,
@@ -65,13 +65,13 @@ pub(super) struct Fault {
 
 impl Fault {
     /// A server without a fault.
-    pub(super) fn none() -> Fault {
+    pub(crate) fn none() -> Fault {
         Fault { kind: Kind::None, after: 0, time: Duration::ZERO, met: 0 }
     }
 
     /// So many requests were read: wastes the time that the fault wastes, and says how they are to
     /// be treated. The error ends the process.
-    pub(super) fn meet(&mut self, requests: usize) -> io::Result<Treatment> {
+    pub(crate) fn meet(&mut self, requests: usize) -> io::Result<Treatment> {
         if self.kind == Kind::None {
             return Ok(Treatment::Right);
         }
@@ -103,7 +103,7 @@ fn burn(time: Duration) {
 
 /// The flags as `--describe` lists them, so that `iolab bench` takes them in a label:
 /// `faulty+fault=slow+fault-us=5`.
-pub(super) fn flavours() -> Value {
+pub(crate) fn flavours() -> Value {
     let number = json!({"from": 0, "to": u32::MAX});
     let words: Vec<_> = Kind::value_variants()
         .iter()

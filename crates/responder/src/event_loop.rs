@@ -13,8 +13,8 @@ use nix::sys::socket::{
     send, setsockopt, socket, sockopt,
 };
 
-use super::fault::{Fault, Treatment};
-use super::heads::{Heads, ask_to_close};
+use crate::fault::{Fault, Treatment};
+use crate::heads::{Heads, ask_to_close};
 
 /// One reply: as short as a real one may be.
 const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\r\n\
@@ -66,7 +66,7 @@ enum Turn {
 }
 
 /// The server.
-pub(super) struct EventLoop {
+pub(crate) struct EventLoop {
     epoll: Epoll,
     listener: TcpListener,
     /// Whether the listener is in the epoll set: it is not while all places are taken.
@@ -88,7 +88,7 @@ pub(super) struct EventLoop {
 impl EventLoop {
     /// Listens, and takes SIGTERM and SIGINT as events from now on. Call it before there are other
     /// threads, which would get the signals otherwise.
-    pub(super) fn listen(
+    pub(crate) fn listen(
         address: SocketAddr,
         http: bool,
         admitted: usize,
@@ -119,18 +119,18 @@ impl EventLoop {
     }
 
     /// Where it listens.
-    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
     /// Requests answered (echo: reads) and connections accepted.
-    pub(super) fn counters(&self) -> (u64, u64) {
+    pub(crate) fn counters(&self) -> (u64, u64) {
         (self.requests, self.connections)
     }
 
     /// Serves until SIGTERM or SIGINT. What has not been read by a client then is lost with its
     /// connection: nothing else can be in flight.
-    pub(super) fn run(&mut self) -> io::Result<()> {
+    pub(crate) fn run(&mut self) -> io::Result<()> {
         let mut events = vec![EpollEvent::empty(); EVENTS];
         let mut buffer = vec![0; READ_BYTES];
         loop {

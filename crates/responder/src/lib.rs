@@ -1,10 +1,11 @@
 //! A server that parses nothing, for two purposes: `serve-floor`, the physical line under every
-//! comparison, and `serve-faulty`, whose known faults the instrument must find.
+//! comparison, and `serve-faulty`, whose known faults the instrument must find. Both keep a server
+//! executable's contract (ARCHITECTURE.md), and say in `--describe` by their `role` that they are
+//! no model: what looks for all servers leaves them out.
 //!
-//! `iolab` is this server when it is called by one of these names (argv[0]), and keeps a server
-//! executable's contract (ARCHITECTURE.md). It counts the ends of request heads and sends a canned
-//! reply for each, or sends back what came. What it saves against a real server is the whole
-//! protocol; what it pays is what every server here pays: epoll_wait(2), recv(2), send(2).
+//! It counts the ends of request heads and sends a canned reply for each, or sends back what came.
+//! What it saves against a real server is the whole protocol; what it pays is what every server
+//! here pays: epoll_wait(2), recv(2), send(2).
 //!
 //! Reading order: `heads` (what it looks for), `event_loop` (the server), `fault` (how it may err).
 
@@ -14,13 +15,11 @@ mod heads;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, ValueEnum};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
-
-use crate::bench::environment::raise_descriptor_limit;
 
 use event_loop::EventLoop;
 use fault::{Fault, FaultArguments};
@@ -95,23 +94,17 @@ enum Protocol {
     Http,
 }
 
-/// The names that this executable answers to beside its own.
+/// Which of the two executables runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Name {
+pub enum Name {
+    /// `serve-floor`.
     Floor,
+    /// `serve-faulty`.
     Faulty,
 }
 
 impl Name {
-    /// By the file name in argv[0].
-    fn of(argument: &Path) -> Option<Name> {
-        match argument.file_name()?.to_str()? {
-            "serve-floor" => Some(Name::Floor),
-            "serve-faulty" => Some(Name::Faulty),
-            _ => None,
-        }
-    }
-
+    /// Its name, and what it is for.
     fn text(self) -> &'static str {
         match self {
             Name::Floor => "floor",
@@ -120,9 +113,8 @@ impl Name {
     }
 }
 
-/// Runs as a server if that is what this process was called as; `None` when it was called `iolab`.
-pub fn run_if_called_so() -> Option<ExitCode> {
-    let name = Name::of(Path::new(&std::env::args_os().next()?))?;
+/// Runs one of the two as a process.
+pub fn run(name: Name) -> ExitCode {
     // clap ends the process on --help and on mistakes, with exit codes 0 and 2.
     let (common, fault) = match name {
         Name::Floor => (Floor::parse().common, Fault::none()),
@@ -139,13 +131,19 @@ pub fn run_if_called_so() -> Option<ExitCode> {
     } else {
         refuse(&common).and_then(|()| serve(name, &common, connections_max as usize, fault))
     };
-    Some(done.map_or_else(
+    done.map_or_else(
         |why| {
             eprintln!("serve-{}: {why}", name.text());
             ExitCode::from(2)
         },
         |()| ExitCode::SUCCESS,
-    ))
+    )
+}
+
+/// Raises the soft limit of descriptors to the hard one; the limit in force.
+fn raise_descriptor_limit() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard)
 }
 
 /// What it cannot do it does not pretend to do.
@@ -199,6 +197,7 @@ fn describe(name: Name, common: &Common, connections_max: u64) -> Result<(), Str
     };
     let line = json!({
         "name": name.text(),
+        "role": name.text(),
         "description": description,
         "place": {"blocking": false, "synchronous": true},
         "protocols": ["echo", "http"],
@@ -218,14 +217,6 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-
-    #[test]
-    fn only_its_own_names_make_it_a_server() {
-        assert_eq!(Name::of(Path::new("somewhere/serve-floor")), Some(Name::Floor));
-        assert_eq!(Name::of(Path::new("serve-faulty")), Some(Name::Faulty));
-        assert_eq!(Name::of(Path::new("target/release/iolab")), None);
-        assert_eq!(Name::of(Path::new("serve-floor/iolab")), None);
-    }
 
     #[test]
     fn the_commands_are_well_formed() {

@@ -1,9 +1,8 @@
-//! `iolab` under its other names (serve-floor, serve-faulty), from outside: real sockets, a real
-//! process, and the contract of a server executable.
+//! serve-floor and serve-faulty from outside: real sockets, a real process, and the contract of a
+//! server executable.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -22,8 +21,11 @@ struct Server {
 }
 
 fn command(name: &str, flags: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_iolab"));
-    command.arg0(name).args(flags);
+    let mut command = Command::new(match name {
+        "serve-floor" => env!("CARGO_BIN_EXE_serve-floor"),
+        _ => env!("CARGO_BIN_EXE_serve-faulty"),
+    });
+    command.args(flags);
     command
 }
 
@@ -90,6 +92,7 @@ fn it_describes_itself_and_says_what_it_answers() {
     assert_eq!(text.matches('\n').count(), 1);
     let said: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((said["name"].as_str(), said["paths"][0].as_str()), (Some("floor"), Some("/")));
+    assert_eq!(said["role"], "floor");
     assert!(said["limits"]["connections_max"].as_u64() > Some(0));
     let limited = run("serve-floor", &["--conns-max", "7", "--describe"]);
     let limited: Value = serde_json::from_slice(&limited.stdout).unwrap();

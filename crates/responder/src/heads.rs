@@ -11,24 +11,24 @@ const CLOSE: &[u8] = b"\r\nConnection: close\r\n\r\n";
 
 /// Whether what was read last asks for the connection to be closed. A read that cuts such an end
 /// hides it; requests here are far smaller than what one read takes.
-pub(super) fn ask_to_close(bytes: &[u8]) -> bool {
+pub(crate) fn ask_to_close(bytes: &[u8]) -> bool {
     bytes.ends_with(CLOSE)
 }
 
 /// Looks for the ends of heads.
 #[derive(Debug)]
-pub(super) struct Heads {
+pub(crate) struct Heads {
     finder: Finder<'static>,
 }
 
 impl Heads {
-    pub(super) fn new() -> Heads {
+    pub(crate) fn new() -> Heads {
         Heads { finder: Finder::new(END) }
     }
 
     /// How many heads end in `bytes`. `matched` is how much of an end the stream's bytes before
     /// these had closed with, and is kept up for the next call.
-    pub(super) fn count_ends(&self, matched: &mut usize, bytes: &[u8]) -> usize {
+    pub(crate) fn count_ends(&self, matched: &mut usize, bytes: &[u8]) -> usize {
         let (mut count, mut rest) = (0, bytes);
         // An end that a read has cut is followed byte by byte until it is decided.
         while *matched > 0
