@@ -10,19 +10,18 @@ mod conduct;
 pub mod counting;
 pub mod diag;
 pub mod discover;
-mod engine;
+pub mod engine;
 pub mod environment;
 pub mod exchange;
 mod executable;
 mod keep;
+mod own;
 pub mod plan;
 mod progress;
 pub mod sample;
-pub mod scenario;
 pub mod server;
 pub mod trial;
 mod unavailable;
-pub mod workload;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,10 +31,12 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
 use record::{Model, Preset, Results, SCHEMA_VERSION, Settings, Skip, Workload};
+use scenario::workload;
 use tempfile::TempDir;
 
 use crate::failure::{Failure, because};
-use crate::{report, text};
+use crate::report::{self, RESULTS_FILE};
+use crate::text;
 
 use conduct::Run;
 use discover::Found;
@@ -44,26 +45,8 @@ use keep::{Keeper, Kept};
 use plan::Cells;
 
 pub use discover::{describe, directories, executables};
-pub use keep::{RESULTS_FILE, write_safely};
 pub use progress::remaining;
 pub use server::run_briefly;
-
-/// Names of all workloads that come with iolab.
-pub fn workload_names() -> Vec<String> {
-    workload::BUILT_IN.iter().map(|scenario| scenario.name.to_owned()).collect()
-}
-
-/// Whether a workload that comes with iolab runs only when it is asked for by name.
-#[cfg(test)]
-pub fn runs_by_name_only(name: &str) -> bool {
-    workload::ON_DEMAND.contains(&name)
-}
-
-/// All workloads that come with iolab, for tests of what is made of their results.
-#[cfg(test)]
-pub fn built_in_workloads() -> Result<Vec<Workload>, Failure> {
-    workload::all()
-}
 
 /// The reference model, if it takes part: what most servers on Linux use today.
 const REFERENCE: &str = "epoll";
@@ -85,7 +68,7 @@ pub fn interrupted() -> bool {
 /// Arguments of `iolab bench`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-#[command(after_long_help = format!("{EXAMPLES}\n{}", scenario::keys_help()))]
+#[command(after_long_help = format!("{EXAMPLES}\n{}", own::keys_help()))]
 pub struct Arguments {
     /// How much time to take: quick (a minute, not for ranking), default (a quarter of an hour for
     /// all that comes with iolab), thorough (more than an hour).
@@ -167,7 +150,7 @@ impl From<PresetName> for Preset {
 /// Runs the subcommand.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.list {
-        return text::print(&list(&own_workloads(arguments)?)?);
+        return text::print(&list(&own::workloads(&arguments.scenario)?)?);
     }
     if let Some(name) = &arguments.show {
         return text::print(show(name)?);
@@ -226,11 +209,6 @@ fn finish(run: &Run) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(code))
 }
 
-/// The workloads of the scenario files given.
-fn own_workloads(arguments: &Arguments) -> Result<Vec<Workload>, Failure> {
-    arguments.scenario.iter().map(|path| scenario::read(path)).collect()
-}
-
 /// Name and description of every workload.
 fn list(own: &[Workload]) -> Result<String, Failure> {
     let all: Vec<_> = workload::all()?.into_iter().chain(own.iter().cloned()).collect();
@@ -256,7 +234,7 @@ fn show(name: &str) -> Result<&'static str, Failure> {
     found.map(|scenario| scenario.text).ok_or_else(|| {
         Failure(format!(
             "--show: no workload that comes with iolab is called {name:?}; there are {}",
-            workload_names().join(", ")
+            workload::names().join(", ")
         ))
     })
 }
@@ -264,7 +242,8 @@ fn show(name: &str) -> Result<&'static str, Failure> {
 /// A new run: finds the servers, plans, reads the environment.
 fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
     let preset = Preset::from(arguments.preset);
-    let workloads = plan::workloads(preset, own_workloads(arguments)?, &arguments.workloads)?;
+    let workloads =
+        plan::workloads(preset, own::workloads(&arguments.scenario)?, &arguments.workloads)?;
     // Before the servers are asked what they can hold: they inherit the limit.
     let descriptors = environment::raise_descriptor_limit();
     let place = temporary_place(&workloads)?;

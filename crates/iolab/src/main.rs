@@ -4,29 +4,20 @@
 //! file lists the subcommands; each has a module of its own.
 
 mod bench;
-mod compare;
 mod doctor;
-mod doubt;
-mod export;
-mod failure;
-#[cfg(test)]
-mod fixture;
-mod grid;
 mod hostile;
 mod instrument;
 mod load_command;
-mod report;
 mod soak;
-mod statistics;
-mod summary;
 mod sys;
-mod text;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use failure::Failure;
+use render::{compare, export, failure, grid, report, text};
+use verdict::{doubt, statistics, summary};
 
 /// Measures the ways in which a server can wait for its clients.
 #[derive(Parser)]

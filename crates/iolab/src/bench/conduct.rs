@@ -225,7 +225,6 @@ mod tests {
     use record::OpenLoop;
 
     use super::*;
-    use crate::fixture;
 
     /// The results of the fixture, its trials made those of an open loop with so many requests
     /// unanswered of 1,000 due.

@@ -11,12 +11,13 @@ use record::{
     Environment, Measured, Model, Outcome, Preset, Results, Role, SCHEMA_VERSION, Settings, Trial,
     Workload,
 };
+use scenario::workload;
 use tempfile::TempDir;
 
 use super::Stop;
 use crate::bench::plan::{self, Cells};
 use crate::bench::server::Server;
-use crate::bench::{self, directories, discover, environment, scenario, trial, workload};
+use crate::bench::{self, directories, discover, environment, trial};
 use crate::failure::{Failure, because};
 
 /// A server that can be started: what it says of itself, and where it is.
@@ -100,7 +101,8 @@ impl Lab {
     pub fn workload(&self, name: &str) -> Result<Workload, Stop> {
         let found = workload::BUILT_IN.iter().find(|scenario| scenario.name == name);
         let scenario = found.ok_or_else(|| Stop::Wrong(format!("there is no workload {name}")))?;
-        Ok(scenario::parse(scenario.name, scenario.name, scenario.text)?)
+        let check = bench::engine::check;
+        Ok(scenario::parse(scenario.name, scenario.name, scenario.text, check)?)
     }
 
     /// One trial, as `iolab bench` makes it: a fresh server, verified, loaded for one window.
