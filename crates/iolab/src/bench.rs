@@ -12,20 +12,18 @@ pub mod contest;
 pub mod counting;
 pub mod diag;
 pub mod discover;
-mod engine;
+pub mod engine;
 pub mod environment;
 pub mod exchange;
 mod executable;
-mod floor;
 mod keep;
+mod own;
 pub mod plan;
 mod progress;
 pub mod sample;
-pub mod scenario;
 pub mod server;
 pub mod trial;
 mod unavailable;
-pub mod workload;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,10 +33,12 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
 use record::{Model, Preset, Results, SCHEMA_VERSION, Settings, Skip, Workload};
+use scenario::workload;
 use tempfile::TempDir;
 
 use crate::failure::{Failure, because};
-use crate::{report, text};
+use crate::report::{self, RESULTS_FILE};
+use crate::text;
 
 use conduct::Run;
 use discover::Found;
@@ -47,26 +47,8 @@ use keep::{Keeper, Kept};
 use plan::Cells;
 
 pub use discover::{describe, directories, executables};
-pub use keep::{RESULTS_FILE, write_safely};
 pub use progress::remaining;
 pub use server::run_briefly;
-
-/// Names of all workloads that come with iolab.
-pub fn workload_names() -> Vec<String> {
-    workload::BUILT_IN.iter().map(|scenario| scenario.name.to_owned()).collect()
-}
-
-/// Whether a workload that comes with iolab runs only when it is asked for by name.
-#[cfg(test)]
-pub fn runs_by_name_only(name: &str) -> bool {
-    workload::ON_DEMAND.contains(&name)
-}
-
-/// All workloads that come with iolab, for tests of what is made of their results.
-#[cfg(test)]
-pub fn built_in_workloads() -> Result<Vec<Workload>, Failure> {
-    workload::all()
-}
 
 /// The reference model, if it takes part: what most servers on Linux use today.
 const REFERENCE: &str = "epoll";
@@ -88,7 +70,7 @@ pub fn interrupted() -> bool {
 /// Arguments of `iolab bench`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-#[command(after_long_help = format!("{EXAMPLES}\n{}", scenario::keys_help()))]
+#[command(after_long_help = format!("{EXAMPLES}\n{}", own::keys_help()))]
 pub struct Arguments {
     /// How much time to take: quick (a minute, not for ranking), default (a quarter of an hour for
     /// all that comes with iolab), thorough (more than an hour).
@@ -180,7 +162,7 @@ impl From<PresetName> for Preset {
 /// Runs the subcommand.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.list {
-        return text::print(&list(&own_workloads(arguments)?)?);
+        return text::print(&list(&own::workloads(&arguments.scenario)?)?);
     }
     if let Some(name) = &arguments.show {
         return text::print(show(name)?);
@@ -242,11 +224,6 @@ fn finish(run: &Run) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(code))
 }
 
-/// The workloads of the scenario files given.
-fn own_workloads(arguments: &Arguments) -> Result<Vec<Workload>, Failure> {
-    arguments.scenario.iter().map(|path| scenario::read(path)).collect()
-}
-
 /// Name and description of every workload.
 fn list(own: &[Workload]) -> Result<String, Failure> {
     let all: Vec<_> = workload::all()?.into_iter().chain(own.iter().cloned()).collect();
@@ -272,7 +249,7 @@ fn show(name: &str) -> Result<&'static str, Failure> {
     found.map(|scenario| scenario.text).ok_or_else(|| {
         Failure(format!(
             "--show: no workload that comes with iolab is called {name:?}; there are {}",
-            workload_names().join(", ")
+            workload::names().join(", ")
         ))
     })
 }
@@ -280,11 +257,12 @@ fn show(name: &str) -> Result<&'static str, Failure> {
 /// A new run: finds the servers, plans, reads the environment.
 fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
     let preset = Preset::from(arguments.preset);
-    let workloads = plan::workloads(preset, own_workloads(arguments)?, &arguments.workloads)?;
+    let workloads =
+        plan::workloads(preset, own::workloads(&arguments.scenario)?, &arguments.workloads)?;
     // Before the servers are asked what they can hold: they inherit the limit.
     let descriptors = environment::raise_descriptor_limit();
     let place = temporary_place(&workloads)?;
-    let servers = find_servers(arguments, place.path())?;
+    let servers = find_servers(arguments)?;
     let cannot = plan::skips(&servers.models, &workloads, descriptors);
     let repeated = match arguments.models.is_empty() {
         true => plan::repeated(&servers.models, &workloads),
@@ -311,7 +289,6 @@ fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
         let reasons: Vec<_> = skips.iter().map(|skip| skip.reason.as_str()).collect();
         return Err(Failure(format!("there is nothing to measure: {}", reasons.join("; "))));
     }
-    let floor = servers.has_floor.then(|| floor::LABEL.to_owned());
     let results = Results {
         schema_version: SCHEMA_VERSION,
         environment,
@@ -319,7 +296,7 @@ fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
         workloads,
         models,
         reference,
-        floor,
+        floor: servers.floor,
         skips,
         schedule,
         trials: Vec::new(),
@@ -346,43 +323,42 @@ struct Servers {
     reference: String,
     /// Those who cannot.
     skips: Vec<Skip>,
-    has_floor: bool,
+    /// Label of the floor.
+    floor: Option<String>,
 }
 
 /// Finds the servers asked for; the floor joins them, whoever they are.
-fn find_servers(arguments: &Arguments, place: &Path) -> Result<Servers, Failure> {
+fn find_servers(arguments: &Arguments) -> Result<Servers, Failure> {
     let places = directories(arguments.servers.as_deref());
-    let is_other = |label: &String| arguments.no_floor || label != floor::LABEL;
-    let wanted: Vec<_> = arguments.models.iter().filter(|name| is_other(name)).cloned().collect();
-    if wanted.is_empty() && !arguments.models.is_empty() {
+    let (mut found, mut skips) = discover::servers(&places, &arguments.models)?;
+    found.retain(|server| arguments.no_floor || !server.is_floor);
+    if found.is_empty() && !arguments.models.is_empty() {
         return Err(Failure(
             "--models: the floor is what models are compared with: name one".into(),
         ));
     }
-    let (mut found, mut skips) = discover::servers(&places, &wanted)?;
-    found.retain(|server| is_other(&server.model.label));
     let reference = found.iter().find(|s| s.model.label == REFERENCE).or(found.first());
     let Some(reference) = reference.map(|server| server.model.label.clone()) else {
         let reasons: Vec<_> =
             skips.iter().map(|skip| format!("{}: {}", skip.model, skip.reason)).collect();
         return Err(Failure(format!("no server can run here ({})", reasons.join("; "))));
     };
-    let mut has_floor = false;
+    let mut floor = None;
     if !arguments.no_floor {
-        match floor::found_in(place) {
+        match discover::floor(&places) {
             Ok(server) => {
+                floor = Some(server.model.label.clone());
                 found.push(server);
-                has_floor = true;
             }
             Err(reason) => {
-                let model = floor::LABEL.to_owned();
+                let model = "floor".to_owned();
                 skips.push(Skip { model, workload: None, reason, by_design: false });
             }
         }
     }
     let models = found.iter().map(|server| server.model.clone()).collect();
     let executables = watched(found);
-    Ok(Servers { models, executables, reference, skips, has_floor })
+    Ok(Servers { models, executables, reference, skips, floor })
 }
 
 /// Label -> executable.
@@ -414,7 +390,7 @@ fn resume(folder: &Path, arguments: &Arguments) -> Result<Run, Failure> {
     let (mut servers, _) = discover::servers(&places, &labels)?;
     let place = temporary_place(&results.workloads)?;
     if results.floor.is_some() {
-        servers.push(floor::found_in(place.path()).map_err(because("the floor cannot be used"))?);
+        servers.push(discover::floor(&places).map_err(because("the floor cannot be used"))?);
     }
     let known = |server: &&Found| results.models.iter().any(|model| is_the_same(server, model));
     if let Some(server) = servers.iter().find(|server| !known(server)) {
@@ -476,8 +452,8 @@ fn new_folder(asked: Option<&Path>) -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-/// A directory for what the run needs and nobody keeps: the document root of the file workloads,
-/// and beside it the link that is the floor's executable. It is removed at the end.
+/// A directory for what the run needs and nobody keeps: the document root of the file workloads.
+/// It is removed at the end.
 fn temporary_place(workloads: &[Workload]) -> Result<TempDir, Failure> {
     let place = tempfile::tempdir().map_err(because("cannot make a temporary directory"))?;
     if workloads.iter().any(workload::is_file) {

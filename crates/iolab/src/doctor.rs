@@ -280,13 +280,14 @@ fn servers(list: Option<&str>) -> Result<Check, Failure> {
 /// How many connections each server can have here, in its own words: what limits them beside
 /// descriptors differs between the models.
 fn connections(list: Option<&str>) -> Result<Check, Failure> {
-    let said = executables(&directories(list))?.into_iter().map(|(name, path)| {
+    let said = executables(&directories(list))?.into_iter().filter_map(|(name, path)| {
         let model = match describe(&path) {
+            Ok(found) if !found.is_model => return None,
             Ok(found) => found.model,
-            Err(why) => return format!("{name}: {why}"),
+            Err(why) => return Some(format!("{name}: {why}")),
         };
         let most = model.connections_max.map_or("unknown".to_owned(), |most| most.to_string());
-        format!("{name} {most}: {}", model.connections_max_reason.unwrap_or_default())
+        Some(format!("{name} {most}: {}", model.connections_max_reason.unwrap_or_default()))
     });
     Ok(Check::new("connections at once", said.collect::<Vec<_>>().join("\n"), None))
 }

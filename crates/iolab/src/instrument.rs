@@ -27,8 +27,9 @@ use std::time::Instant;
 use clap::Args;
 use record::{Check, Instrument, SCHEMA_VERSION, Verdict, Way};
 
-use crate::bench::{self, environment, write_safely};
+use crate::bench::{self, environment};
 use crate::failure::{Failure, because};
+use crate::report::write_safely;
 use crate::text;
 
 use lab::Lab;

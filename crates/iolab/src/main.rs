@@ -4,31 +4,21 @@
 //! file lists the subcommands; each has a module of its own.
 
 mod bench;
-mod compare;
 mod doctor;
-mod doubt;
-mod export;
-mod failure;
-#[cfg(test)]
-mod fixture;
-mod grid;
 mod hostile;
 mod instrument;
 mod load_command;
-mod report;
-mod responder;
 mod slices;
 mod soak;
-mod statistics;
-mod summary;
 mod sys;
-mod text;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use failure::Failure;
+use render::{compare, export, failure, grid, report, text};
+use verdict::{doubt, statistics, summary};
 
 /// Measures the ways in which a server can wait for its clients.
 #[derive(Parser)]
@@ -67,9 +57,6 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = responder::run_if_called_so() {
-        return code;
-    }
     let done = match Cli::parse().command {
         Command::Load(arguments) => {
             load_command::run(arguments).map_err(|error| Failure(error.to_string()))

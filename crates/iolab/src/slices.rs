@@ -23,7 +23,9 @@ use load::{Session, Slice};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::statistics::{BlockRatio, Random, log_ratio, median};
+use record::SplitMix64;
+
+use crate::statistics::{BlockRatio, log_ratio, median};
 
 /// The shortest slice. Shorter ones are more in the same time, and tell better, down to here: below
 /// it the first and the last requests, which find nothing to wait behind, are no longer few.
@@ -151,7 +153,7 @@ pub struct Epoch {
 pub fn epoch(
     entrants: &mut [Entrant],
     time: Duration,
-    random: &mut Random,
+    random: &mut SplitMix64,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<Epoch, load::Error> {
     for entrant in entrants.iter_mut() {
@@ -193,7 +195,7 @@ fn is_whole(slice: &Slice) -> bool {
 fn block(
     entrants: &mut [Entrant],
     length: Duration,
-    random: &mut Random,
+    random: &mut SplitMix64,
 ) -> Result<Vec<Option<Slice>>, load::Error> {
     let mut order: Vec<usize> = (0..entrants.len()).collect();
     random.shuffle(&mut order);
@@ -245,7 +247,7 @@ pub fn ratio(
     entrant: usize,
     reference: usize,
     figure: Figure,
-    random: &mut Random,
+    random: &mut SplitMix64,
 ) -> Option<BlockRatio> {
     let log = |block: &Vec<Option<Slice>>| {
         let of = |at: usize| block[at].as_ref().and_then(figure);

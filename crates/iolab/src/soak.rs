@@ -23,8 +23,9 @@ use clap::Args;
 use tempfile::TempDir;
 
 use crate::bench::discover;
-use crate::bench::{directories, environment, handle_interrupts, interrupted, workload};
+use crate::bench::{directories, environment, handle_interrupts, interrupted};
 use crate::failure::{Failure, because};
+use scenario::workload;
 
 use judge::Growth;
 use subject::Subject;

@@ -114,9 +114,11 @@ fn a_run_measures_writes_and_renders() {
 }
 
 /// The floor joins whoever is measured, in what it can answer, and is not what others are compared
-/// with.
+/// with. It is another crate's executable: `cargo build --workspace` puts it beside iolab.
 #[test]
 fn the_floor_joins_every_run() {
+    let floor = Path::new(env!("CARGO_BIN_EXE_iolab")).with_file_name("serve-floor");
+    assert!(floor.is_file(), "{} is missing: cargo build --workspace", floor.display());
     let place = TempDir::new().unwrap();
     let models = ["--models", "example", "--workloads", "echo-64,file-100k"];
     assert_eq!(bench(place.path(), &models).status.code(), Some(0));
@@ -132,10 +134,28 @@ fn the_floor_joins_every_run() {
     assert_eq!(skip.workload.as_deref(), Some("file-100k"));
     assert!(skip.reason.contains("does not answer"), "{skip:?}");
 
-    // Its executable is gone with the run; going on makes it again.
     cut(place.path(), 1);
     assert_eq!(resume(place.path()).status.code(), Some(0));
     assert!(written(place.path()).is_complete());
+}
+
+#[test]
+fn a_run_goes_on_without_the_floor_and_says_so() {
+    let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    // An iolab that has no server beside it.
+    let alone = place.path().join("iolab");
+    std::fs::hard_link(env!("CARGO_BIN_EXE_iolab"), &alone).unwrap();
+    let output = Command::new(alone)
+        .args([
+            "bench", "--preset", "quick", "--rounds", "1", "--out", "out", "--models", "example",
+        ])
+        .args(["--workloads", "echo-64", "--servers", servers().to_str().unwrap()])
+        .current_dir(place.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    assert!(told(&output).contains("SKIP floor: no server here says"), "{}", told(&output));
+    assert_eq!(written(place.path()).floor, None);
 }
 
 /// A scenario of the user's own: read from a file, run beside or instead of the others, and in the

@@ -9,9 +9,7 @@
 //! Or the clock does: that is an *open loop*, whose due times are made here, [`DueTimes`], and kept
 //! in `open_loop`.
 
-use record::Arrivals;
-
-use crate::SplitMix64;
+use record::{Arrivals, SplitMix64};
 
 /// A closed loop: every free place in a connection's pipeline is filled at once, until the budget
 /// of requests (if there is one) is spent.

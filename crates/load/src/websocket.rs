@@ -5,12 +5,12 @@ use std::ops::Range;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use record::SplitMix64;
 use sha1::{Digest, Sha1};
 
 use crate::codec::{Codec, Step, Wrong, unasked};
 use crate::http1::read_response;
 use crate::payload::{Mirror, Ready, describe_difference, filler, stamps};
-use crate::random::SplitMix64;
 use crate::{Plan, Protocol};
 
 /// What a server appends to the client's key before it hashes it (RFC 6455, section 1.3).

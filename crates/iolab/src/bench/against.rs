@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use record::{Preset, Workload};
+use scenario::workload;
 
 use crate::failure::{Failure, because};
 use crate::slices::{Awake, standing};
@@ -18,7 +19,7 @@ use crate::text;
 use super::contest::{self, Rules};
 use super::discover::{self, Found};
 use super::{Arguments, environment, handle_interrupts, interrupted};
-use super::{directories, own_workloads, plan, temporary_place, workload};
+use super::{directories, own, plan, temporary_place};
 
 /// Workloads where no other are named: what most requests go through, and HTTP/2.
 const WORKLOADS: [&str; 2] = ["http-keepalive", "h2-streams"];
@@ -56,7 +57,7 @@ pub fn run(commit: &str, arguments: &Arguments) -> Result<ExitCode, Failure> {
         ([], []) => WORKLOADS.map(str::to_owned).to_vec(),
         (names, _) => names.to_vec(),
     };
-    let workloads = plan::workloads(Preset::Default, own_workloads(arguments)?, &names)?;
+    let workloads = plan::workloads(Preset::Default, own::workloads(&arguments.scenario)?, &names)?;
     if let Some(open) = workloads.iter().find(|workload| workload.rate_per_s.is_some()) {
         return Err(Failure(format!(
             "--against: {} has a fixed rate, and slices are of closed loops: name others with \

@@ -86,7 +86,6 @@ mod tests {
 
     use super::super::{plan, workload};
     use super::*;
-    use crate::fixture;
 
     fn with_cells<T>(work: impl FnOnce(Cells) -> T) -> T {
         let models = [fixture::model("epoll"), fixture::model("poll")];

@@ -36,7 +36,7 @@ pub struct Run {
     pub executables: BTreeMap<String, Watched>,
     /// Where the result is written.
     pub keeper: Keeper,
-    /// The document root, and the link that is the floor's executable.
+    /// The document root is in it.
     pub place: TempDir,
 }
 
@@ -225,7 +225,6 @@ mod tests {
     use record::OpenLoop;
 
     use super::*;
-    use crate::fixture;
 
     /// The results of the fixture, its trials made those of an open loop with so many requests
     /// unanswered of 1,000 due.

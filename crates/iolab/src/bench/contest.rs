@@ -7,7 +7,7 @@ use load::{Clocks, Session};
 use record::{Preset, Settings, Workload};
 
 use crate::slices::{self, Entrant, Epoch};
-use crate::statistics::Random;
+use record::SplitMix64;
 
 use super::discover::Found;
 use super::server::Server;
@@ -38,7 +38,7 @@ pub fn run(
     if let [server, client, ..] = environment::cores()[..] {
         (settings.server_cores, settings.client_cores) = (vec![server], vec![client]);
     }
-    let mut random = Random::new(rules.seed);
+    let mut random = SplitMix64::new(rules.seed);
     let mut epochs = Vec::new();
     while epochs.len() < rules.epochs && !interrupted() {
         let mut processes = Vec::new();

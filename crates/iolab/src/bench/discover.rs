@@ -26,6 +26,10 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 const READING_ORDER: [&str; 10] =
     ["serial", "threads", "pool", "busy", "select", "poll", "epoll", "sigio", "tokio", "uring"];
 
+/// The role of the floor: a responder that parses nothing and sends canned replies. It is no
+/// competitor but the physical line: what this machine's sockets cost when the server does nothing.
+const FLOOR: &str = "floor";
+
 /// Flavours that take part beside their models when no models are named, and the protocol under
 /// which they differ from them: the price of a second thread for each connection shows where both
 /// directions flow on their own.
@@ -46,6 +50,9 @@ struct Description {
     unavailable: Option<String>,
     #[serde(default)]
     build: Option<String>,
+    /// What it is for, where it is no model.
+    #[serde(default)]
+    role: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -108,6 +115,11 @@ pub struct Found {
     pub model: Model,
     /// Why it cannot run here, in its own words.
     pub unavailable: Option<String>,
+    /// Whether it is a model, and takes part where no models are named; a server with another role
+    /// is there for a purpose of its own.
+    pub is_model: bool,
+    /// Whether it is the floor.
+    pub is_floor: bool,
     flavours: Vec<Flavour>,
 }
 
@@ -188,7 +200,9 @@ fn describe_flavour(path: &Path, flags: &[String]) -> Result<Found, String> {
         executable: Some(identity),
     };
     let (unavailable, flavours) = (description.unavailable, description.flavours);
-    Ok(Found { executable: path.to_owned(), model, unavailable, flavours })
+    let is_floor = description.role.as_deref() == Some(FLOOR);
+    let is_model = description.role.is_none();
+    Ok(Found { executable: path.to_owned(), model, unavailable, is_model, is_floor, flavours })
 }
 
 /// Finds the servers asked for (`epoll`, `epoll+trigger=edge`), or all. Servers that cannot take
@@ -199,7 +213,8 @@ pub fn servers(
     wanted: &[String],
 ) -> Result<(Vec<Found>, Vec<Skip>), Failure> {
     let executables = executables(directories)?;
-    if executables.is_empty() {
+    let all = if wanted.is_empty() { everything(&executables) } else { Default::default() };
+    if executables.is_empty() || wanted.is_empty() && all.0.is_empty() && all.1.is_empty() {
         let places: Vec<_> = directories.iter().map(|d| d.display().to_string()).collect();
         return Err(Failure(format!(
             "no executable named serve-NAME in {}; build the servers (cargo build --release) or \
@@ -208,7 +223,7 @@ pub fn servers(
         )));
     }
     if wanted.is_empty() {
-        return Ok(everything(&executables));
+        return Ok(all);
     }
     let mut found: Vec<Found> = Vec::new();
     for label in wanted {
@@ -220,11 +235,26 @@ pub fn servers(
     Ok((found, Vec::new()))
 }
 
+/// The floor, by its own word. The error is the reason why there is none, for a table.
+pub fn floor(directories: &[PathBuf]) -> Result<Found, String> {
+    let executables = executables(directories).map_err(|failure| failure.0)?;
+    let mut said = executables.iter().filter_map(|(name, path)| Some((name, describe(path).ok()?)));
+    let (name, mut server) = said.find(|(_, server)| server.is_floor).ok_or(
+        "no server here says that it is the floor; serve-floor is (cargo build --release)",
+    )?;
+    if let Some(reason) = server.unavailable {
+        return Err(reason);
+    }
+    server.model.label.clone_from(name);
+    Ok(server)
+}
+
 fn everything(executables: &BTreeMap<String, PathBuf>) -> (Vec<Found>, Vec<Skip>) {
     let (mut found, mut skips) = (Vec::new(), Vec::new());
     for (name, path) in executables {
         let skip = |reason| Skip { model: name.clone(), workload: None, reason, by_design: false };
         match describe(path) {
+            Ok(Found { is_model: false, .. }) => {}
             Ok(Found { unavailable: Some(reason), .. }) | Err(reason) => skips.push(skip(reason)),
             Ok(mut server) => {
                 server.model.label = name.clone();
@@ -354,6 +384,29 @@ mod tests {
         assert!(reasons["nameless"].contains("name"));
         assert_eq!(reasons["ring"], "not permitted");
         assert!(failure(dir.path(), "ring").contains("not permitted"));
+    }
+
+    /// By the server's word, and not by its name.
+    #[test]
+    fn what_is_no_model_takes_part_only_where_it_is_asked_for() {
+        let role = |role| format!(r#"echo '{{"name":"x","protocols":["echo"],"role":"{role}"}}'"#);
+        let (line, faulty) = (role("floor"), role("faulty"));
+        let files =
+            [("serve-good", 0o755, GOOD), ("serve-a", 0o755, &line), ("serve-b", 0o755, &faulty)];
+        let dir = directory(&files);
+        let places = [dir.path().to_owned()];
+        let labels = |wanted: &[String]| {
+            let (found, skips) = servers(&places, wanted).unwrap();
+            assert!(skips.is_empty());
+            found.into_iter().map(|server| server.model.label).collect::<Vec<_>>()
+        };
+        assert_eq!(labels(&[]), ["good"]);
+        assert_eq!(labels(&["b".to_owned()]), ["b"]);
+        assert_eq!(floor(&places).unwrap().model.label, "a");
+        let none = directory(&[("serve-b", 0o755, &faulty)]);
+        let places = [none.path().to_owned()];
+        assert!(floor(&places).unwrap_err().contains("serve-floor"));
+        assert!(servers(&places, &[]).unwrap_err().0.contains("--servers"));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use record::Workload;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::workload::{FILE_BYTES, FILE_NAME, TEXT, TEXT_BYTES, WS_ECHO, pattern};
+use scenario::workload::{FILE_BYTES, FILE_NAME, TEXT, TEXT_BYTES, WS_ECHO, pattern};
 
 use wire::Wire;
 
@@ -452,7 +452,7 @@ mod tests {
             let (stream, _) = listener.accept().unwrap();
             std::io::copy(&mut &stream, &mut &stream).unwrap()
         });
-        let large = Workload { payload_bytes: 16 << 20, ..crate::fixture::small_workload(None) };
+        let large = Workload { payload_bytes: 16 << 20, ..fixture::small_workload(None) };
         assert!(verify(address, &large).is_ok());
         assert_eq!(peer.join().unwrap(), 16 << 20);
     }
@@ -487,7 +487,7 @@ mod tests {
 
     #[test]
     fn a_reply_under_tls_is_verified_like_any_other() {
-        let workload = Workload { tls: true, ..crate::fixture::small_workload(Some("/")) };
+        let workload = Workload { tls: true, ..fixture::small_workload(Some("/")) };
         let good = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\nHello, world!";
         verify(https("http/1.1", good), &workload).unwrap();
         let held = open_idle(https("http/1.1", good), 1, &workload).unwrap();

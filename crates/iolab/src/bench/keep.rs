@@ -1,16 +1,13 @@
 //! What was measured is not lost: the result file is written after every round, and where that
 //! fails the run goes on, and the file is written somewhere else at the end.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{SigSet, Signal};
 use record::Results;
 
 use crate::failure::{Failure, because};
-
-/// Name of the raw data in a result folder.
-pub const RESULTS_FILE: &str = "results.json";
+use crate::report::{RESULTS_FILE, write_safely};
 
 /// What the name of a folder made in need starts with.
 const ELSEWHERE_PREFIX: &str = "iolab-results-";
@@ -92,21 +89,6 @@ fn write_into(folder: &Path, results: &Results) -> Result<(), Failure> {
     std::fs::create_dir_all(folder)
         .map_err(because(format!("cannot make the result folder {}", folder.display())))?;
     write_safely(&folder.join(RESULTS_FILE), text.as_bytes())
-}
-
-/// Writes a file whole or not at all: to a file beside it first, so that a full disk or a kill in
-/// the middle leaves the last complete one.
-pub fn write_safely(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || {
-        let mut file = tempfile::Builder::new()
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)
-    };
-    write().map(drop).map_err(because(format!("cannot write {}", path.display())))
 }
 
 /// A write beyond RLIMIT_FSIZE kills the process unless the signal is held back; then write(2) says

@@ -1,10 +1,9 @@
 //! What will be measured, in what order: presets and randomised complete blocks.
 
-use record::{Model, Preset, Role, Settings, Skip, Slot, Workload};
+use record::{Model, Preset, Role, Settings, Skip, Slot, SplitMix64, Workload};
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::statistics::Random;
 
 use super::discover::BESIDE;
 use super::workload;
@@ -54,8 +53,8 @@ pub fn settings(preset: Preset, seed: u64) -> Settings {
 /// The settings of one trial. Its seed belongs to its round, so that in an open loop requests fall
 /// due at the same times for every model of a round, and at other times in the next round.
 pub fn settings_of_trial(settings: &Settings, slot: &Slot) -> Settings {
-    let mut random = Random::new(settings.seed ^ u64::from(slot.round));
-    let mut settings = Settings { seed: random.next(), ..settings.clone() };
+    let mut random = SplitMix64::new(settings.seed ^ u64::from(slot.round));
+    let mut settings = Settings { seed: random.next_u64(), ..settings.clone() };
     if slot.role == Role::Counting {
         settings.window_s = settings.window_s.min(COUNTING_WINDOW_S);
         settings.warm_up_s = settings.warm_up_s.min(WARM_UP_MIN_S);
@@ -261,7 +260,7 @@ impl<'a> Cells<'a> {
 /// The counting passes come last: what is timed does not wait for them, and a run that is
 /// interrupted has its times first. The round of a counting trial only tells the passes apart.
 pub fn schedule(cells: Cells, settings: &Settings) -> Vec<Slot> {
-    let mut random = Random::new(settings.seed);
+    let mut random = SplitMix64::new(settings.seed);
     let mut slots: Vec<Slot> = Vec::new();
     let mut append = |round: u32, roles: fn(bool) -> &'static [Role]| {
         let mut blocks: Vec<_> = cells.workloads.iter().map(|workload| &workload.name).collect();
@@ -343,7 +342,6 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::fixture;
 
     fn plan(settings: &Settings) -> Vec<Slot> {
         let models = [fixture::model("epoll"), fixture::model("poll"), fixture::model("select")];

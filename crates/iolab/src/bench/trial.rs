@@ -192,7 +192,6 @@ pub fn server_arguments(
 mod tests {
     use super::*;
     use crate::bench::{cgroup, environment};
-    use crate::fixture;
 
     /// A trial of the example server, which has a thread for each connection.
     fn trial(fault: &str, workload: &Workload, role: Role) -> Result<Measured, String> {

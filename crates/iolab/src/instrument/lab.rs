@@ -1,7 +1,6 @@
 //! How the situations of the checks are made: servers, windows of load, small benches.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,16 +11,14 @@ use record::{
     Environment, Measured, Model, Outcome, Preset, Results, Role, SCHEMA_VERSION, Settings, Trial,
     Workload,
 };
+use scenario::workload;
 use tempfile::TempDir;
 
 use super::Stop;
 use crate::bench::plan::{self, Cells};
 use crate::bench::server::Server;
-use crate::bench::{self, directories, discover, environment, scenario, trial, workload};
+use crate::bench::{self, directories, discover, environment, trial};
 use crate::failure::{Failure, because};
-
-/// The servers that this executable is under other names.
-const LINKS: [&str; 2] = ["serve-floor", "serve-faulty"];
 
 /// A server that can be started: what it says of itself, and where it is.
 #[derive(Debug, Clone)]
@@ -60,15 +57,10 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Finds the cores, and links this executable under the names of its servers.
+    /// Finds the cores.
     pub fn new(seed: u64) -> Result<Lab, Failure> {
         environment::raise_descriptor_limit();
         let place = tempfile::tempdir().map_err(because("cannot make a temporary folder"))?;
-        let own = std::env::current_exe().map_err(because("cannot find this executable"))?;
-        for name in LINKS {
-            symlink(&own, place.path().join(name))
-                .map_err(because(format!("cannot link {name}")))?;
-        }
         let mut settings = plan::settings(Preset::Default, seed);
         if let [server, client, ..] = environment::cores()[..] {
             (settings.server_cores, settings.client_cores) = (vec![server], vec![client]);
@@ -99,9 +91,7 @@ impl Lab {
     /// A server by its label, found as `iolab bench` finds it. One that is not built or cannot run
     /// here is a reason to skip.
     pub fn subject(&self, label: &str) -> Result<Subject, Stop> {
-        let own = directories(None);
-        let places: Vec<_> = std::iter::once(self.place.path().to_owned()).chain(own).collect();
-        let (mut found, _) = discover::servers(&places, &[label.to_owned()])
+        let (mut found, _) = discover::servers(&directories(None), &[label.to_owned()])
             .map_err(|failure| Stop::Skip(format!("{failure} (cargo build --release)")))?;
         let server = found.pop().ok_or_else(|| Stop::Wrong(format!("no server {label}")))?;
         Ok(Subject { model: server.model, executable: server.executable })
@@ -111,7 +101,8 @@ impl Lab {
     pub fn workload(&self, name: &str) -> Result<Workload, Stop> {
         let found = workload::BUILT_IN.iter().find(|scenario| scenario.name == name);
         let scenario = found.ok_or_else(|| Stop::Wrong(format!("there is no workload {name}")))?;
-        Ok(scenario::parse(scenario.name, scenario.name, scenario.text)?)
+        let check = bench::engine::check;
+        Ok(scenario::parse(scenario.name, scenario.name, scenario.text, check)?)
     }
 
     /// One trial, as `iolab bench` makes it: a fresh server, verified, loaded for one window.

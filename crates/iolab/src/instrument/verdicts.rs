@@ -1,13 +1,13 @@
 //! Trials, rounds, verdicts, percentiles: whether the instrument calls different what is different,
 //! and nothing else.
 
-use record::{Results, Role, Workload};
+use record::{Results, Role, SplitMix64, Workload};
 
 use super::lab::{Lab, SHORT, Subject, Times, go_on};
 use super::loops::{figures_of, measured, open};
 use super::{Seen, Stop, Trap};
 use crate::doubt::Doubt;
-use crate::statistics::{Contrast, Match, Random, Verdict, estimate, median, verdicts};
+use crate::statistics::{Contrast, Match, Verdict, estimate, median, verdicts};
 use crate::summary::summarise;
 use crate::text::figure;
 
@@ -333,14 +333,14 @@ fn comparisons(lab: &mut Lab) -> Result<Seen, Stop> {
     const ROUNDS: usize = 10;
     const NOISE: f64 = 0.05;
     const SHARE_MAX: f64 = 0.065;
-    let mut random = Random::new(lab.seed());
+    let mut random = SplitMix64::new(lab.seed());
     let (mut naive, mut family) = (0, 0);
     for run in 0..RUNS {
         if run % 100 == 0 {
             go_on()?;
         }
         // Per round: the reference, its second run, and the models.
-        let draw = |random: &mut Random| (0..ROUNDS).map(|_| NOISE * normal(random)).collect();
+        let draw = |random: &mut SplitMix64| (0..ROUNDS).map(|_| NOISE * normal(random)).collect();
         let reference: Vec<f64> = draw(&mut random);
         let second: Vec<f64> = draw(&mut random);
         let models: Vec<Vec<f64>> = (0..MODELS).map(|_| draw(&mut random)).collect();
@@ -372,10 +372,10 @@ fn comparisons(lab: &mut Lab) -> Result<Seen, Stop> {
 }
 
 /// A normal deviate (Box and Muller, 1958).
-fn normal(random: &mut Random) -> f64 {
+fn normal(random: &mut SplitMix64) -> f64 {
     /// 53 bits: what a double holds.
     const SCALE: f64 = 1.0 / (1_u64 << 53) as f64;
-    let mut uniform = || ((random.next() >> 11) as f64 + 0.5) * SCALE;
+    let mut uniform = || ((random.next_u64() >> 11) as f64 + 0.5) * SCALE;
     let (u, v) = (uniform(), uniform());
     (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
 }

@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use crate::bench::sample;
 use crate::slices::{self, Entrant, Epoch, standing};
-use crate::statistics::Random;
 use crate::{statistics, text};
+use record::SplitMix64;
 
 use super::LoadArguments;
 use super::live::INTERRUPTED;
@@ -48,7 +48,7 @@ pub fn run(arguments: &LoadArguments, live: &Arc<Live>) -> Result<ExitCode, Box<
     let processes = processes(arguments, plans.len())?;
     let awake = arguments.awake()?;
     let time = arguments.duration().unwrap_or(DURATION) / EPOCHS as u32;
-    let mut random = Random::new(SEED);
+    let mut random = SplitMix64::new(SEED);
     let mut epochs: Vec<Epoch> = Vec::new();
     while epochs.len() < EPOCHS && !live.is_stopped() {
         progress(epochs.len() + 1);

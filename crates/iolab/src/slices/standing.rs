@@ -3,7 +3,9 @@
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use crate::statistics::{BlockRatio, Finding, Random};
+use record::SplitMix64;
+
+use crate::statistics::{BlockRatio, Finding};
 use crate::text;
 
 use super::{
@@ -103,7 +105,7 @@ impl Told {
 
 /// Of all entrants, in their order; the first is the reference. `margin`: see [`MARGIN`].
 pub fn standings(labels: &[String], epochs: &[Epoch], margin: f64) -> Vec<Standing> {
-    let mut random = Random::new(SEED);
+    let mut random = SplitMix64::new(SEED);
     let mut told = |at: usize, figure| {
         let ratio = (at > 0).then(|| ratio(epochs, at, 0, figure, &mut random)).flatten();
         ratio.map(|ratio| Told::of(ratio, margin))

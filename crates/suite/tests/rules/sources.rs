@@ -201,6 +201,32 @@ fn core_does_no_io_and_reads_no_clock() {
     nobody_breaks("conn: bytes in, bytes out, a clock passed in", &broken);
 }
 
+#[test]
+fn what_judges_and_renders_opens_no_socket() {
+    let mut broken = Vec::new();
+    for source in sources().iter().filter(|source| !source.is_test()) {
+        let banned: &[&[&str]] = match source.package().as_str() {
+            "record" | "verdict" => &[
+                &["net"],
+                &["thread"],
+                &["fs"],
+                &["process"],
+                &["SystemTime"],
+                &["Instant"],
+                &["println"],
+            ],
+            "scenario" | "render" => &[&["net"], &["thread"], &["Command"], &["Instant"]],
+            _ => continue,
+        };
+        for words in banned {
+            let places = source.occurrences(words);
+            broken
+                .extend(places.iter().map(|&l| format!("{}: {}", source.place(l), words.concat())));
+        }
+    }
+    nobody_breaks("what a result says is a function of its file", &broken);
+}
+
 /// Uses of tokio other than of its module `io`, which without the features for more (a test of the
 /// dependencies) has traits alone.
 fn beyond_tokio_io(source: &Source) -> Vec<String> {

@@ -1,0 +1,312 @@
+//! `iolab report`: everything that is rendered from a result file, and from nothing else.
+
+mod listing;
+mod plot;
+mod table;
+mod template;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use record::{Instrument, Outcome, Results, Role, Trial};
+
+use crate::failure::{Failure, because};
+use crate::summary::summarise;
+use crate::text;
+
+use plot::Plot;
+use template::Context;
+
+/// Name of the raw data in a result folder.
+pub const RESULTS_FILE: &str = "results.json";
+
+/// Name of the rendered report.
+const REPORT_FILE: &str = "REPORT.md";
+
+/// Name, beside a result file, of what `iolab check-instrument` wrote: the report tells of it too.
+pub const INSTRUMENT_FILE: &str = "instrument.json";
+
+/// Exit code of `--check` when a file is stale.
+const EXIT_STALE: u8 = 1;
+
+/// Arguments of `iolab report`.
+#[derive(Args)]
+pub struct Arguments {
+    /// A result folder, or the results.json in it.
+    results: PathBuf,
+    /// Write the report to this file, and the plots beside the result file. Without it, the tables
+    /// are printed.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Render this template instead of the built-in one.
+    #[arg(long, value_name = "FILE", requires = "output")]
+    template: Option<PathBuf>,
+    /// Also render the regions of this file: what stands between `<!-- rendered: TEMPLATE -->` and
+    /// `<!-- end rendered -->` is replaced by what the template says.
+    #[arg(long, value_name = "FILE", requires = "output")]
+    fill: Option<PathBuf>,
+    /// Write nothing: say whether the report and the plots are up to date (exit code 0) or not (1).
+    #[arg(long, requires = "output")]
+    check: bool,
+}
+
+/// Runs the subcommand.
+pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let results = read(&arguments.results)?;
+    let Some(output) = &arguments.output else {
+        return measured_or_failure(&results, text::print(&terminal(&results))?);
+    };
+    let template = match &arguments.template {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(because(format!("cannot read {}", path.display())))?,
+        None => template::REPORT.to_owned(),
+    };
+    let folder = folder_of(&arguments.results);
+    let files = rendered(&results, &folder, output, &template, arguments.fill.as_deref())?;
+    if arguments.check {
+        return check(&files);
+    }
+    write(&files)?;
+    let printed = text::print(&format!(
+        "wrote {}: {} files with its plots\n",
+        output.display(),
+        files.len()
+    ))?;
+    measured_or_failure(&results, printed)
+}
+
+/// `done` if these results hold a measurement; else a failure, which is told.
+pub fn measured_or_failure(results: &Results, done: ExitCode) -> Result<ExitCode, Failure> {
+    let is_missing = |missing: &Unmeasured| missing.pairs == missing.of;
+    let Some(missing) = unmeasured(results).filter(is_missing) else { return Ok(done) };
+    eprintln!("iolab: {missing}");
+    Ok(ExitCode::FAILURE)
+}
+
+/// Pairs of model and workload of which nothing was measured.
+pub struct Unmeasured {
+    pairs: usize,
+    /// Those that were tried.
+    of: usize,
+    /// What stood in the way of the first.
+    first: String,
+}
+
+impl fmt::Display for Unmeasured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Unmeasured { pairs, of, first } = self;
+        match pairs == of {
+            true => write!(f, "nothing was measured at all: {first}"),
+            false => write!(
+                f,
+                "nothing was measured of {pairs} of {of} pairs of model and workload, the first: \
+                 {first}"
+            ),
+        }
+    }
+}
+
+/// What was tried and not measured; `None` if there is nothing.
+pub fn unmeasured(results: &Results) -> Option<Unmeasured> {
+    let answered = |trial: &Trial| match &trial.outcome {
+        Outcome::Measured(measured) => measured.load.requests > 0,
+        Outcome::Failed { .. } => false,
+    };
+    let mut cells: BTreeMap<_, (bool, Option<&Trial>)> = BTreeMap::new();
+    for trial in results.trials.iter().filter(|trial| trial.slot.role == Role::Timed) {
+        let (measured, first) = cells.entry((&trial.slot.workload, &trial.slot.model)).or_default();
+        *measured |= answered(trial);
+        first.get_or_insert(trial);
+    }
+    let (of, mut missing) = (cells.len(), cells.values().filter(|(measured, _)| !measured));
+    let pairs = missing.clone().count();
+    let first = match missing.next().and_then(|(_, first)| *first) {
+        None if of == 0 => "no trial was made".to_owned(),
+        None => return None,
+        Some(Trial { slot, outcome, .. }) => {
+            let reason = match outcome {
+                Outcome::Failed { reason } => reason.as_str(),
+                Outcome::Measured(_) => "no request was answered",
+            };
+            format!("{} with {}: {reason}", slot.model, slot.workload)
+        }
+    };
+    Some(Unmeasured { pairs, of, first })
+}
+
+/// Reads a result file, or the one in a folder.
+pub fn read(path: &Path) -> Result<Results, Failure> {
+    let path = if path.is_dir() { path.join(RESULTS_FILE) } else { path.to_owned() };
+    let text = std::fs::read_to_string(&path)
+        .map_err(because(format!("cannot read {}", path.display())))?;
+    Results::from_json(&text).map_err(because(path.display()))
+}
+
+/// Reads the file about the instrument in a folder; `None` when there is none.
+fn read_instrument(folder: &Path) -> Result<Option<Instrument>, Failure> {
+    let path = folder.join(INSTRUMENT_FILE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Instrument::from_json(&text).map(Some).map_err(because(path.display())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(because(format!("cannot read {}", path.display()))(error)),
+    }
+}
+
+/// The tables for a terminal.
+pub fn terminal(results: &Results) -> String {
+    table::terminal(results, &summarise(results))
+}
+
+/// The tables in Markdown, without the report around them.
+pub fn markdown(results: &Results) -> String {
+    table::markdown(results, &summarise(results))
+}
+
+/// Writes the report and the plots into a result folder.
+pub fn write_folder(results: &Results, folder: &Path) -> Result<(), Failure> {
+    write(&rendered(results, folder, &folder.join(REPORT_FILE), template::REPORT, None)?)
+}
+
+/// The folder that a result file is in, where the file was named; a folder itself.
+pub fn folder_of(results: &Path) -> PathBuf {
+    match results.is_dir() {
+        true => results.to_owned(),
+        false => results.parent().unwrap_or(Path::new("")).to_owned(),
+    }
+}
+
+/// The report, the file whose regions are filled, and the plots: name and text of each.
+fn rendered(
+    results: &Results,
+    folder: &Path,
+    output: &Path,
+    template: &str,
+    fill: Option<&Path>,
+) -> Result<Vec<(PathBuf, String)>, Failure> {
+    let summary = summarise(results);
+    let plots = plot::all(results, &summary).map_err(Failure)?;
+    let instrument = read_instrument(folder)?;
+    let render =
+        |place: &Path, render: fn(&str, &Context) -> Result<String, Failure>, text: &str| {
+            let prefix = link_prefix(folder, place);
+            let (plots, summary) = (&plots, &summary);
+            let (sources, instrument) = (checkout(), instrument.as_ref());
+            let plots_prefix = &prefix;
+            let context = Context { results, summary, plots, plots_prefix, sources, instrument };
+            Ok::<_, Failure>((place.to_owned(), render(text, &context)?))
+        };
+    let mut files = vec![render(output, template::render, template)?];
+    if let Some(path) = fill {
+        let text = std::fs::read_to_string(path)
+            .map_err(because(format!("cannot read {}", path.display())))?;
+        files.push(render(path, template::fill, &text)?);
+    }
+    let plot_file = |plot: Plot| (folder.join(format!("{}.svg", plot.name)), plot.svg);
+    files.extend(plots.into_iter().map(plot_file));
+    Ok(files)
+}
+
+/// How the report links to files in `folder`: relative to the report's own place if the folder is
+/// at or below it, else as it was given.
+fn link_prefix(folder: &Path, output: &Path) -> String {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let place = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (folder, place) = (absolute(folder), absolute(place));
+    match folder.strip_prefix(&place).unwrap_or(&folder) {
+        same if same.as_os_str().is_empty() => String::new(),
+        below => format!("{}/", below.display()),
+    }
+}
+
+/// The top of the checkout that we are in: where listings come from.
+fn checkout() -> Option<PathBuf> {
+    let here = std::env::current_dir().ok()?;
+    let top = |place: &&Path| place.join("Cargo.lock").is_file() && place.join("crates").is_dir();
+    here.ancestors().find(top).map(Path::to_owned)
+}
+
+fn write(files: &[(PathBuf, String)]) -> Result<(), Failure> {
+    files.iter().try_for_each(|(path, text)| write_safely(path, text.as_bytes()))
+}
+
+/// Writes a file whole or not at all: to a file beside it first, so that a full disk or a kill in
+/// the middle leaves the last complete one.
+pub fn write_safely(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || {
+        let mut file = tempfile::Builder::new()
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)
+    };
+    write().map(drop).map_err(because(format!("cannot write {}", path.display())))
+}
+
+fn check(files: &[(PathBuf, String)]) -> Result<ExitCode, Failure> {
+    let stale = |(path, text): &&(PathBuf, String)| {
+        std::fs::read_to_string(path).is_ok_and(|present| present == *text).then_some(()).is_none()
+    };
+    let stale: Vec<_> = files.iter().filter(stale).map(|(p, _)| p.display().to_string()).collect();
+    if stale.is_empty() {
+        return text::print("up to date\n");
+    }
+    eprintln!("iolab: stale: {}; render again (make report)", stale.join(", "));
+    Ok(ExitCode::from(EXIT_STALE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_relative_where_they_can_be() {
+        assert_eq!(link_prefix(Path::new("results/a"), Path::new("REPORT.md")), "results/a/");
+        assert_eq!(link_prefix(Path::new("results/a"), Path::new("results/a/REPORT.md")), "");
+        assert_eq!(link_prefix(Path::new("/r/a"), Path::new("/x/REPORT.md")), "/r/a/");
+    }
+
+    #[test]
+    fn a_changed_report_is_stale() {
+        let folder = tempfile::tempdir().unwrap();
+        let results = fixture::results();
+        let output = folder.path().join("REPORT.md");
+        let files =
+            rendered(&results, folder.path(), &output, "{{env cores}} cores\n", None).unwrap();
+        assert!(files.len() > 4);
+        assert_eq!(check(&files), Ok(ExitCode::from(EXIT_STALE)));
+        write(&files).unwrap();
+        assert_eq!(check(&files), Ok(ExitCode::SUCCESS));
+        std::fs::write(&output, "3 cores\n").unwrap();
+        assert_eq!(check(&files), Ok(ExitCode::from(EXIT_STALE)));
+    }
+
+    #[test]
+    fn the_file_about_the_instrument_may_be_missing_and_not_broken() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(read_instrument(folder.path()), Ok(None));
+        let path = folder.path().join(INSTRUMENT_FILE);
+        std::fs::write(&path, r#"{"schema_version": 99}"#).unwrap();
+        let why = read_instrument(folder.path()).unwrap_err().0;
+        assert!(why.contains("instrument.json: its schema_version is 99"), "{why}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_gets_one_sentence() {
+        let folder = tempfile::tempdir().unwrap();
+        let sentence = |text: &str| {
+            std::fs::write(folder.path().join(RESULTS_FILE), text).unwrap();
+            read(folder.path()).unwrap_err().0
+        };
+        assert!(sentence("{").contains("not a complete result file"));
+        assert!(sentence(r#"{"schema_version": 99}"#).contains("schema_version is 99"));
+        let whole = fixture::results().to_json().unwrap();
+        assert!(sentence(&whole[..whole.len() / 2]).contains("not a complete result file"));
+        assert!(read(Path::new("/no/such")).unwrap_err().0.contains("/no/such"));
+    }
+}

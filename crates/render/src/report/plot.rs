@@ -1,0 +1,191 @@
+//! Plots, as SVG, drawn from a result file. Every model has one colour and one marker in all of
+//! them; intervals are drawn; each file fits light and dark pages and says in words what it shows.
+
+mod bars;
+mod calls;
+mod colour;
+mod data;
+mod gauges;
+mod lines;
+mod page;
+mod panels;
+mod protocols;
+mod scale;
+
+use record::Results;
+
+use crate::summary::Summary;
+
+/// A plot: the name of its file without `.svg`, and its text.
+pub struct Plot {
+    /// For instance `rate-http-keepalive`.
+    pub name: String,
+    /// The title, for readers who do not see it.
+    pub title: String,
+    /// The SVG document.
+    pub svg: String,
+}
+
+/// All plots that the result has data for.
+pub fn all(results: &Results, summary: &Summary) -> Result<Vec<Plot>, String> {
+    let mut plots = Vec::new();
+    for workload in &summary.workloads {
+        plots.extend(bars::rate(results, workload)?);
+        plots.extend(bars::cpu(results, workload)?);
+        plots.extend(calls::plot(workload)?);
+    }
+    plots.extend(lines::by_idle(results, summary)?);
+    plots.extend(panels::all(results, summary)?);
+    plots.extend(protocols::cpu(results, summary)?);
+    plots.extend(bars::memory(results)?);
+    plots.extend(lines::memory(results)?);
+    plots.extend(protocols::memory(results)?);
+    plots.extend(gauges::plot(results)?);
+    Ok(plots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::summary::summarise;
+
+    fn drawn(results: &Results) -> Vec<Plot> {
+        all(results, &summarise(results)).unwrap()
+    }
+
+    fn named<'a>(plots: &'a [Plot], name: &str) -> &'a str {
+        &plots.iter().find(|plot| plot.name == name).unwrap().svg
+    }
+
+    #[test]
+    fn a_rich_result_has_every_plot_and_a_plain_one_the_plain_ones() {
+        let names = |plots: Vec<Plot>| plots.into_iter().map(|p| p.name).collect::<Vec<_>>();
+        assert_eq!(
+            names(drawn(&fixture::rich())),
+            [
+                "rate-http-keepalive",
+                "cpu-http-keepalive",
+                "calls-http-keepalive",
+                "rate-idle-10000",
+                "cpu-idle-10000",
+                "rate-idle-1000",
+                "cpu-idle-1000",
+                "cpu-rate-10000",
+                "cpu-rate-20000",
+                "cpu-rate-40000",
+                "cpu-by-idle",
+                "latency-by-rate",
+                "memory",
+                "memory-by-connections",
+                "gauges",
+            ]
+        );
+        assert_eq!(
+            names(drawn(&fixture::results())),
+            [
+                "rate-http-keepalive",
+                "cpu-http-keepalive",
+                "rate-idle-10000",
+                "cpu-idle-10000",
+                "cpu-by-idle",
+                "memory",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_plot_is_whole_and_follows_the_theme() {
+        for plot in drawn(&fixture::rich()).into_iter().chain(drawn(&fixture::protocols())) {
+            let svg = &plot.svg;
+            assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+            assert!(svg.contains("@media (prefers-color-scheme: dark)"), "{}", plot.name);
+            assert!(svg.contains("<title id=\"title\">"), "{}", plot.name);
+            let told = svg.split("<desc id=\"desc\">").nth(1).unwrap();
+            let told = told.split("</desc>").next().unwrap();
+            assert!(plot.name == "gauges" || told.contains("epoll: "), "{}: {told}", plot.name);
+            assert!(told.contains(|c: char| c.is_ascii_digit()), "{}: {told}", plot.name);
+        }
+    }
+
+    /// Text at README width: 900 units on 830 pixels leave 12 of 13.
+    #[test]
+    fn no_text_is_too_small_to_read() {
+        for plot in drawn(&fixture::rich()).into_iter().chain(drawn(&fixture::protocols())) {
+            for rest in plot.svg.split("font-size=\"").skip(1) {
+                let size: f64 = rest.split('"').next().unwrap().parse().unwrap();
+                assert!(size * 830.0 / f64::from(page::WIDTH) >= 12.0, "{}: {size}", plot.name);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_to_draw_is_no_plot() {
+        let mut results = fixture::rich();
+        results.trials.clear();
+        results.gauges.clear();
+        assert!(drawn(&results).is_empty());
+    }
+
+    #[test]
+    fn a_bound_is_hatched_and_says_so() {
+        let plots = drawn(&fixture::results());
+        let rate = named(&plots, "rate-http-keepalive");
+        assert!(rate.contains(">= ") || rate.contains("&gt;= "), "{rate}");
+        assert!(rate.contains("hatched"), "{rate}");
+        // threads, whose client was the limit, is drawn in lines of its colour.
+        let threads = "stroke=\"#9A5B13\"";
+        assert!(rate.matches(threads).count() > 5, "{rate}");
+        assert!(!named(&plots, "cpu-http-keepalive").contains(threads));
+    }
+
+    #[test]
+    fn intervals_are_drawn() {
+        let whiskers = |results: &Results| {
+            let plots = drawn(results);
+            let rate = named(&plots, "rate-http-keepalive");
+            rate.matches("stroke=\"#2D333B\" stroke-width=\"2\"").count()
+        };
+        let mut results = fixture::results();
+        // Three lines to a whisker, six models.
+        assert_eq!(whiskers(&results), 18);
+        results.trials.retain(|trial| trial.slot.round <= 2);
+        assert_eq!(whiskers(&results), 0, "two rounds have no interval");
+    }
+
+    #[test]
+    fn the_floor_is_a_dashed_line_and_no_competitor() {
+        let plots = drawn(&fixture::rich());
+        let cpu = named(&plots, "cpu-http-keepalive");
+        assert!(cpu.contains("server that parses nothing"), "{cpu}");
+        assert!(!cpu.contains("\nfloor\n"), "{cpu}");
+        let plain = drawn(&fixture::results());
+        assert!(!named(&plain, "cpu-http-keepalive").contains("parses nothing"));
+    }
+
+    #[test]
+    fn a_line_of_latency_stops_at_the_knee() {
+        let plots = drawn(&fixture::rich());
+        let panels = named(&plots, "latency-by-rate");
+        assert!(panels.contains("40k: answers 75 %"), "{panels}");
+        assert!(panels.contains("pale: epoll"), "{panels}");
+        // A client that fell behind at once leaves a panel that says so, and no line.
+        let mut results = fixture::rich();
+        for trial in results.trials.iter_mut().filter(|trial| trial.slot.model == "threads") {
+            if let record::Outcome::Measured(measured) = &mut trial.outcome
+                && let Some(open) = &mut measured.load.open_loop
+            {
+                open.invalid = Some("late".into());
+            }
+        }
+        let plots = drawn(&results);
+        assert!(named(&plots, "latency-by-rate").contains("10k: client too slow"));
+    }
+
+    #[test]
+    fn the_idle_axis_needs_two_places() {
+        let mut results = fixture::rich();
+        results.workloads.retain(|w| w.name != "http-keepalive" && w.name != "idle-1000");
+        let plots = drawn(&results);
+        assert!(plots.iter().all(|plot| plot.name != "cpu-by-idle"));
+    }
+}

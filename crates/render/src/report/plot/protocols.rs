@@ -1,0 +1,209 @@
+//! What protocols cost: a band for each protocol, in it a marker for each model on a logarithmic
+//! axis, with the interval over the rounds. Two plots: server CPU per request, and memory of idle
+//! connections.
+
+use record::Results;
+
+use crate::statistics::Estimate;
+use crate::summary::{IDLE_CONNECTIONS, Summary, idle_prices, steps};
+use crate::text::{figure, thousands};
+
+use super::Plot;
+use super::colour::{GRID, Ink, TEXT, of_model};
+use super::data;
+use super::page::{self, Drawn, Page, SMALL_PX, Side, TEXT_PX, WIDTH, tick, width_of};
+use super::scale::Scale;
+
+/// Room for the names of protocols.
+const LEFT: i32 = 130;
+/// Where the axis ends.
+const RIGHT: i32 = WIDTH - 24;
+/// Below the title.
+const KEY: i32 = 52;
+/// Height of a line of the key.
+const KEY_LINE: i32 = 22;
+/// Height of one model in a band: markers of two models do not touch.
+const MODEL: i32 = 13;
+/// Space between two bands.
+const GAP: i32 = 12;
+/// Room for the axis.
+const AXIS: i32 = 54;
+/// How far beyond the values the axis goes.
+const MARGIN: f64 = 1.25;
+
+/// One model: what stands in the key, and its figure in each band.
+struct Series {
+    name: String,
+    ink: Ink,
+    marker: usize,
+    values: Vec<Option<Estimate>>,
+}
+
+/// Server CPU per request by protocol; `None` where no two protocols were measured.
+pub fn cpu(results: &Results, summary: &Summary) -> Result<Option<Plot>, String> {
+    let steps = steps(summary);
+    let bands: Vec<&str> = steps.iter().map(|(step, _)| step.name).collect();
+    let value = |model: &str, band: usize| {
+        let cell = data::cell(summary, &steps.get(band)?.1.workload.name, model)?;
+        let figures = cell.state.as_ref().ok().filter(|figures| figures.stuck().is_none())?;
+        Some(figures.server_us)
+    };
+    let all = series(results, bands.len(), &value);
+    let axis = "microseconds of server CPU per request (in a chat, per delivery)";
+    draw("cpu-by-protocol", "server CPU per request by protocol", axis, &bands, &all)
+}
+
+/// Memory of idle connections by protocol, both parts together.
+pub fn memory(results: &Results) -> Result<Option<Plot>, String> {
+    let mut bands: Vec<&str> = Vec::new();
+    for price in results.models.iter().flat_map(|model| idle_prices(results, &model.label)) {
+        if !bands.contains(&price.protocol) {
+            bands.push(price.protocol);
+        }
+    }
+    let value = |model: &str, band: usize| {
+        let prices = idle_prices(results, model);
+        let price = prices.iter().find(|price| Some(&price.protocol) == bands.get(band))?;
+        let (own, kernel) = price.mib();
+        Some(Estimate { median: own + kernel, deviation: 0.0, interval: None })
+    };
+    let all = series(results, bands.len(), &value);
+    let axis = format!(
+        "MiB for {} idle connections, {}",
+        thousands(IDLE_CONNECTIONS),
+        if data::kernel_is_counted(results) {
+            "the kernel's part included"
+        } else {
+            "without sockets"
+        }
+    );
+    let title = "server memory of idle connections by protocol";
+    draw("memory-by-protocol", title, &axis, &bands, &all)
+}
+
+fn series(
+    results: &Results,
+    bands: usize,
+    value: &dyn Fn(&str, usize) -> Option<Estimate>,
+) -> Vec<Series> {
+    let one = |(marker, model): (usize, &record::Model)| {
+        let values: Vec<_> = (0..bands).map(|band| value(&model.label, band)).collect();
+        let (name, ink) = (model.label.clone(), of_model(results, &model.label));
+        values.iter().any(Option::is_some).then_some(Series { name, ink, marker, values })
+    };
+    results.models.iter().enumerate().filter_map(one).collect()
+}
+
+fn draw(
+    name: &str,
+    title: &str,
+    axis: &str,
+    bands: &[&str],
+    all: &[Series],
+) -> Result<Option<Plot>, String> {
+    let estimates = || all.iter().flat_map(|series| series.values.iter().flatten());
+    let ends = |e: &Estimate| {
+        let interval = e.interval.map(|interval| [interval.low, interval.high]);
+        std::iter::once(e.median).chain(interval.into_iter().flatten())
+    };
+    let x = Scale::logarithmic(estimates().flat_map(ends), MARGIN, (LEFT, RIGHT));
+    let Some(x) = x.filter(|_| bands.len() > 1) else { return Ok(None) };
+    let key = key(all);
+    let top = KEY + KEY_LINE * key.iter().map(|(line, ..)| line + 1).max().unwrap_or(0);
+    let band = MODEL * all.len() as i32 + GAP;
+    let bottom = top + band * bands.len() as i32;
+    let told: Vec<String> = bands.iter().enumerate().map(|(i, b)| told(i, b, all)).collect();
+    let told = format!("{axis}. {}", told.join(" "));
+    let drawing = |page: &Page| {
+        for (line, left, series) in &key {
+            let at = (*left, KEY + KEY_LINE * line);
+            page.marker(series.marker, at, series.ink)?;
+            page.text(&series.name, (at.0 + 11, at.1), Side::Right, TEXT_PX, TEXT)?;
+        }
+        page.ticks_below(&x, &x.ticks(60), (top, bottom), &tick)?;
+        page.text(axis, ((LEFT + RIGHT) / 2, bottom + 36), Side::Middle, SMALL_PX, TEXT)?;
+        for (i, name) in bands.iter().enumerate() {
+            let upper = top + band * i as i32;
+            page.line(vec![(LEFT, upper), (RIGHT, upper)], GRID, 1)?;
+            page.text(name, (LEFT - 9, upper + band / 2), Side::Left, TEXT_PX, TEXT)?;
+            draw_band(page, &x, i, upper + GAP / 2, all)?;
+        }
+        page.axes((LEFT, top), (RIGHT, bottom))
+    };
+    page::plot(name, title, &told, bottom + AXIS, drawing).map(Some)
+}
+
+fn draw_band(page: &Page, x: &Scale, band: usize, top: i32, all: &[Series]) -> Drawn {
+    for (i, series) in all.iter().enumerate() {
+        let Some(Some(value)) = series.values.get(band) else { continue };
+        let y = top + MODEL * i as i32 + MODEL / 2;
+        if let Some(interval) = value.interval {
+            page.line(vec![(x.at(interval.low), y), (x.at(interval.high), y)], series.ink, 2)?;
+        }
+        page.marker(series.marker, (x.at(value.median), y), series.ink)?;
+    }
+    Ok(())
+}
+
+/// The key below the title: line, place in it, and whose.
+fn key(all: &[Series]) -> Vec<(i32, i32, &Series)> {
+    let (mut line, mut left) = (0, 24);
+    let mut places = Vec::new();
+    for series in all {
+        let width = 11 + width_of(&series.name, TEXT_PX) + 28;
+        if left + width > WIDTH {
+            (line, left) = (line + 1, 24);
+        }
+        places.push((line, left, series));
+        left += width;
+    }
+    places
+}
+
+fn told(band: usize, name: &str, all: &[Series]) -> String {
+    let one = |series: &Series| {
+        let value = series.values.get(band).copied().flatten()?;
+        Some(format!("{}: {}", series.name, figure(value.median)))
+    };
+    let all: Vec<String> = all.iter().filter_map(one).collect();
+    format!("{name}: {}.", all.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::summary::summarise;
+
+    #[test]
+    fn protocols_have_a_band_each_and_models_a_marker() {
+        let results = fixture::protocols();
+        let plot = cpu(&results, &summarise(&results)).unwrap().unwrap();
+        for words in ["TCP echo: threads: 15.1", "HTTP/2 x 32: ", "epoll: 2.52", "TLS full: "] {
+            assert!(plot.svg.contains(words), "{words}: {}", plot.svg);
+        }
+        let plot = memory(&results).unwrap().unwrap();
+        assert!(plot.svg.contains("MiB for 10,000 idle connections, the kernel's part included"));
+        assert!(plot.svg.contains("HTTP/1.1, TLS: threads: 137"), "{}", plot.svg);
+    }
+
+    #[test]
+    fn one_protocol_alone_is_no_comparison() {
+        let results = fixture::rich();
+        assert!(cpu(&results, &summarise(&results)).unwrap().is_none());
+        assert!(memory(&results).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_long_key_goes_on_in_the_next_line() {
+        let one = |i: usize| Series {
+            name: format!("a-model-with-a-long-name-{i}"),
+            ink: TEXT,
+            marker: i,
+            values: Vec::new(),
+        };
+        let all: Vec<Series> = (0..9).map(one).collect();
+        let key = key(&all);
+        assert!(key.iter().all(|(_, left, _)| *left < WIDTH - 100));
+        assert_eq!(key.last().unwrap().0, 2);
+    }
+}

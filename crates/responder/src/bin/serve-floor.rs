@@ -1,0 +1,5 @@
+//! `serve-floor`: see the library's text.
+
+fn main() -> std::process::ExitCode {
+    responder::run(responder::Name::Floor)
+}

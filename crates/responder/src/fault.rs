@@ -1,0 +1,146 @@
+//! The known faults of `serve-faulty`, one at a time.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+/// The flags that choose a fault.
+#[derive(Debug, Args)]
+pub(crate) struct FaultArguments {
+    /// What it does wrong, from the first request after --fault-after on.
+    #[arg(long, value_enum, default_value_t = Kind::None)]
+    fault: Kind,
+    /// Requests that are answered faultlessly first.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    fault_after: u64,
+    /// How long it stalls, or how much each request costs on top (slow), in microseconds.
+    #[arg(long, value_name = "US", default_value_t = 0)]
+    fault_us: u64,
+}
+
+impl FaultArguments {
+    pub(crate) fn into_fault(self) -> Fault {
+        let time = Duration::from_micros(self.fault_us);
+        Fault { kind: self.fault, after: self.fault_after, time, met: 0 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// None: as fast as serve-floor, since it is the same loop.
+    None,
+    /// Answers nobody for --fault-us, once.
+    Stall,
+    /// Burns --fault-us of CPU time for each request.
+    Slow,
+    /// Answers with other bytes, as many as the right ones.
+    Wrong,
+    /// Closes the connection instead of answering.
+    Close,
+    /// Ends the process without its last line.
+    Die,
+}
+
+/// How the requests of one read are to be treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Treatment {
+    /// Answered.
+    Right,
+    /// Answered with other bytes.
+    Wrong,
+    /// Not answered: the connection is closed.
+    Close,
+}
+
+/// A fault, and how many requests it has met.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    kind: Kind,
+    after: u64,
+    time: Duration,
+    met: u64,
+}
+
+impl Fault {
+    /// A server without a fault.
+    pub(crate) fn none() -> Fault {
+        Fault { kind: Kind::None, after: 0, time: Duration::ZERO, met: 0 }
+    }
+
+    /// So many requests were read: wastes the time that the fault wastes, and says how they are to
+    /// be treated. The error ends the process.
+    pub(crate) fn meet(&mut self, requests: usize) -> io::Result<Treatment> {
+        if self.kind == Kind::None {
+            return Ok(Treatment::Right);
+        }
+        let before = self.met;
+        self.met += requests as u64;
+        if self.met <= self.after {
+            return Ok(Treatment::Right);
+        }
+        match self.kind {
+            Kind::None => {}
+            Kind::Stall if before <= self.after => std::thread::sleep(self.time),
+            Kind::Stall => {}
+            Kind::Slow => burn(self.time * requests as u32),
+            Kind::Wrong => return Ok(Treatment::Wrong),
+            Kind::Close => return Ok(Treatment::Close),
+            Kind::Die => return Err(io::Error::other("it ends here, as --fault die wants it")),
+        }
+        Ok(Treatment::Right)
+    }
+}
+
+/// Uses the CPU for so long.
+fn burn(time: Duration) {
+    let begin = Instant::now();
+    while begin.elapsed() < time {
+        std::hint::spin_loop();
+    }
+}
+
+/// The flags as `--describe` lists them, so that `iolab bench` takes them in a label:
+/// `faulty+fault=slow+fault-us=5`.
+pub(crate) fn flavours() -> Value {
+    let number = json!({"from": 0, "to": u32::MAX});
+    let words: Vec<_> = Kind::value_variants()
+        .iter()
+        .filter_map(|kind| Some(kind.to_possible_value()?.get_name().to_owned()))
+        .collect();
+    json!([
+        {"flag": "fault", "values": words, "default": "none", "help": "What it does wrong"},
+        {"flag": "fault-after", "values": number, "default": "0", "help": "Requests before that"},
+        {"flag": "fault-us", "values": number, "default": "0", "help": "Time wasted"},
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(kind: Kind) -> Fault {
+        FaultArguments { fault: kind, fault_after: 2, fault_us: 1 }.into_fault()
+    }
+
+    #[test]
+    fn a_fault_begins_after_the_requests_that_it_was_told() {
+        let mut wrong = fault(Kind::Wrong);
+        assert_eq!(wrong.meet(2).unwrap(), Treatment::Right);
+        assert_eq!(wrong.meet(1).unwrap(), Treatment::Wrong);
+        let mut close = fault(Kind::Close);
+        assert_eq!(close.meet(3).unwrap(), Treatment::Close);
+        let mut die = fault(Kind::Die);
+        assert_eq!(die.meet(1).unwrap(), Treatment::Right);
+        assert!(die.meet(2).is_err());
+    }
+
+    #[test]
+    fn what_wastes_time_answers_rightly() {
+        for kind in [Kind::None, Kind::Stall, Kind::Slow] {
+            let mut fault = fault(kind);
+            assert!((0..5).all(|_| fault.meet(1).unwrap() == Treatment::Right), "{kind:?}");
+        }
+    }
+}

@@ -1,0 +1,736 @@
+//! From raw trials to what is printed: one cell per workload and model, with verdict and doubts.
+//! Pure functions of a result file.
+//!
+//! Families (see [`crate::statistics`]): each workload and figure (requests per second, server CPU
+//! per request, CPU of both sides per request) has two. All models against the reference, for
+//! "more" and "less"; all pairs of models, for the ranks. In each the chance of one or more false
+//! calls is at most 5 %. The floor model is in neither: it is no competitor.
+
+mod judge;
+mod measure;
+mod protocols;
+#[cfg(test)]
+mod simulation;
+mod weigh;
+
+use std::collections::BTreeMap;
+
+use record::{Measured, Model, Outcome, Results, Role, Trial, Workload};
+
+use crate::doubt::Doubt;
+use crate::statistics::{Estimate, Verdict, estimate, log_ratio, median, paired_ratio};
+
+pub use judge::{Arena, Noise, ROUNDS_MIN, is_judged, reach};
+pub use measure::{
+    Figure, KERNEL_STACK_KIB, Rounds, is_plain, merged, quantile_us, rounds, trials,
+};
+pub use protocols::{IDLE_CONNECTIONS, IdlePrice, idle_prices, name_of, prices, steps};
+
+/// From this share of its window on, a side counts as busy. The rest is the price of sleeping and
+/// waking between batches, which a saturated side still pays.
+pub const BUSY: f64 = 0.90;
+
+/// A server keeps an offered rate if it answers this share of the requests due inside the window.
+/// The rest is on its way when the window ends: at a latency of 2 ms, 1 % of a window of 0.2 s.
+pub const KEPT_MIN: f64 = 0.98;
+
+/// An idle server above this share of a core does not sleep. Those that sleep stay below 2 %; one
+/// that spins may get less than the whole core when others want it too.
+const SPINS_MIN: f64 = 0.50;
+
+/// Everything that the renderers need.
+#[derive(Debug)]
+pub struct Summary {
+    /// One per workload, in the order of the file.
+    pub workloads: Vec<WorkloadSummary>,
+    /// What connections of plain HTTP/1.1 cost while nothing happens, per model label.
+    pub costs: BTreeMap<String, Cost>,
+    /// What weakens the run as a whole.
+    pub doubts: Vec<Doubt>,
+}
+
+/// One workload: a table.
+#[derive(Debug)]
+pub struct WorkloadSummary {
+    /// The workload.
+    pub workload: Workload,
+    /// Label of the reference model.
+    pub reference: String,
+    /// One per competing model, in the order of the file.
+    pub cells: Vec<Cell>,
+    /// The model that parses nothing: the physical line below the table, never ranked. `None` when
+    /// it did not take part.
+    pub floor: Option<Cell>,
+    /// Noise of the rate, and whether it may be ranked.
+    pub rate_noise: Noise,
+    /// The same for server CPU per request.
+    pub cpu_noise: Noise,
+    /// The same for the CPU of both sides per request.
+    pub sum_noise: Noise,
+}
+
+impl WorkloadSummary {
+    /// Whether requests fall due by the clock and not by the server's answers.
+    pub fn is_open(&self) -> bool {
+        self.workload.rate_per_s.is_some()
+    }
+}
+
+/// One model under one workload.
+#[derive(Debug)]
+pub struct Cell {
+    /// Label of the model.
+    pub model: String,
+    /// What was measured, or why nothing was.
+    pub state: Result<Box<Figures>, String>,
+}
+
+/// Who was the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// The server was busy, the client was not: the rate is the server's capacity.
+    Server,
+    /// The client was busy, the server was not, or the rate is the floor's: the server could do
+    /// more.
+    Client,
+    /// Both were busy.
+    Both,
+    /// Neither: the rate shows waiting.
+    Latency,
+    /// The schedule: an open loop that the server kept up with.
+    Offered,
+}
+
+impl Limit {
+    /// As it is printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Limit::Server => "server-bound",
+            Limit::Client => "client-bound",
+            Limit::Both => "both-bound",
+            Limit::Latency => "latency-bound",
+            Limit::Offered => "offered",
+        }
+    }
+}
+
+/// The figures of one cell, over its rounds.
+#[derive(Debug)]
+pub struct Figures {
+    /// Requests per second.
+    pub rate: Estimate,
+    /// Server CPU per request, in microseconds.
+    pub server_us: Estimate,
+    /// Client CPU per request, in microseconds.
+    pub client_us: Estimate,
+    /// CPU of both sides per request, in microseconds.
+    pub sum_us: Estimate,
+    /// Context switches of the server per request.
+    pub switches: f64,
+    /// Those of them that were waits: voluntary.
+    pub voluntary: f64,
+    /// Those of them that were preemptions: involuntary.
+    pub involuntary: f64,
+    /// Time that the server's threads were runnable and waited for a core, per request, in
+    /// microseconds.
+    pub run_queue_us: f64,
+    /// System calls per request, from the counting passes; `None` when nothing was counted.
+    pub calls: Option<CallsPerRequest>,
+    /// Memory per active connection.
+    pub active_memory: Option<Memory>,
+    /// Median latency of all rounds merged, in microseconds. In a closed loop that is mostly
+    /// queueing.
+    pub p50_us: f64,
+    /// 99th percentile of all rounds merged; `None` with too few samples.
+    pub p99_us: Option<f64>,
+    /// Rounds that are left out, because their client was stopped or fell behind.
+    pub invalid_rounds: u32,
+    /// What an open loop adds; `None` in a closed one.
+    pub open: Option<OpenFigures>,
+    /// What a fan-out adds; `None` elsewhere.
+    pub fan_out: Option<FanOutFigures>,
+    /// What TLS adds; `None` without it.
+    pub tls: Option<TlsFigures>,
+    /// Share of its cores that the server used.
+    pub server_busy: f64,
+    /// Share of its core that the client used.
+    pub client_busy: f64,
+    /// Who was the limit.
+    pub limit: Limit,
+    /// Rate relative to the reference, paired by round.
+    pub rate_ratio: Option<Estimate>,
+    /// Server CPU per request relative to the reference, paired by round.
+    pub cpu_ratio: Option<Estimate>,
+    /// CPU of both sides per request relative to the reference, paired by round.
+    pub sum_ratio: Option<Estimate>,
+    /// Rate relative to the floor model, paired by round.
+    pub floor_rate_ratio: Option<Estimate>,
+    /// Server CPU per request relative to the floor model, paired by round.
+    pub floor_cpu_ratio: Option<Estimate>,
+    /// Whether the rate differs from the reference's; `None` for the reference itself and where it
+    /// cannot be judged.
+    pub rate_verdict: Option<Verdict>,
+    /// The same for server CPU per request.
+    pub cpu_verdict: Option<Verdict>,
+    /// The same for the CPU of both sides per request.
+    pub sum_verdict: Option<Verdict>,
+    /// Best and worst place by rate that the intervals leave open; `None` = not ranked.
+    pub rank: Option<(usize, usize)>,
+    /// The same by server CPU per request, the least first.
+    pub cpu_rank: Option<(usize, usize)>,
+    /// The same by the CPU of both sides per request.
+    pub sum_rank: Option<(usize, usize)>,
+    /// The first thing that went wrong in any round, in words.
+    pub first_error: Option<String>,
+    /// What weakens these figures.
+    pub doubts: Vec<Doubt>,
+}
+
+impl Figures {
+    /// Connections that completed nothing, and of how many; `None` when all made progress.
+    pub fn stuck(&self) -> Option<(u32, u32)> {
+        self.doubts.iter().find_map(|doubt| match doubt {
+            Doubt::WithoutProgress(stuck, of) => Some((*stuck, *of)),
+            _ => None,
+        })
+    }
+}
+
+/// System calls of the server per request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CallsPerRequest {
+    /// Of every name.
+    pub total: f64,
+    /// By name, the most frequent first. Not all names are followed, so the sum may be below
+    /// `total`.
+    pub by_name: Vec<(String, f64)>,
+    /// Operations handed to io_uring rings.
+    pub ring_operations: f64,
+    /// The same by operation, the most frequent first.
+    pub ring_by_name: Vec<(String, f64)>,
+}
+
+/// What an open loop adds, over its valid rounds; percentiles come from their merged histograms,
+/// timed from the moment when a request was due.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenFigures {
+    /// Requests that fell due per second.
+    pub offered_per_s: f64,
+    /// Share of the requests due that were answered inside the window. What is answered only
+    /// afterwards, when nothing new falls due, does not show that a server keeps the rate.
+    pub answered_share: f64,
+    /// Requests due that were not answered even when the run had ended.
+    pub unanswered: u64,
+    /// Median latency, in microseconds.
+    pub p50_us: Option<f64>,
+    /// 99th percentile, in microseconds; `None` with fewer than ten samples beyond it.
+    pub p99_us: Option<f64>,
+    /// 99.9th percentile, in microseconds; `None` with fewer than ten samples beyond it.
+    pub p999_us: Option<f64>,
+    /// 99th percentile of what the client itself was late by, in microseconds.
+    pub send_lag_p99_us: Option<f64>,
+    /// 99th percentile timed from the send, as "coordinated omission" has it, in microseconds.
+    pub from_send_p99_us: Option<f64>,
+    /// Rounds behind these figures.
+    pub valid_rounds: u32,
+    /// Rounds in which the client fell behind its schedule: left out of all figures.
+    pub invalid_rounds: u32,
+}
+
+/// What a fan-out adds: percentiles come from the merged histograms of its rounds and are those of
+/// a delivery, from the send of the message to its last byte at one of the listeners.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FanOutFigures {
+    /// Connections in the room, the speaker's among them.
+    pub members: u32,
+    /// Messages per second that everybody heard.
+    pub messages_per_s: f64,
+    /// Median latency of a delivery, in microseconds.
+    pub p50_us: Option<f64>,
+    /// 99th percentile, in microseconds; `None` with fewer than ten samples beyond it.
+    pub p99_us: Option<f64>,
+    /// 99.9th percentile, in microseconds; `None` with fewer than ten samples beyond it.
+    pub p999_us: Option<f64>,
+}
+
+/// What TLS adds. Rates are medians of the rounds; with keep-alive connections both are zero, since
+/// the handshakes are over before the window begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlsFigures {
+    /// Protocol version that was agreed on.
+    pub version: String,
+    /// Cipher suite that was agreed on.
+    pub cipher_suite: String,
+    /// Application protocol that was agreed on (ALPN), if any.
+    pub alpn: Option<String>,
+    /// Handshakes per second with a certificate and a signature.
+    pub full_per_s: f64,
+    /// Handshakes per second that resumed a session.
+    pub resumed_per_s: f64,
+    /// Median time of a handshake, from connect(2), in microseconds.
+    pub p50_us: Option<f64>,
+    /// 99th percentile, in microseconds; `None` with fewer than ten samples beyond it.
+    pub p99_us: Option<f64>,
+}
+
+impl TlsFigures {
+    /// Share of the handshakes that resumed a session; `None` without a handshake in the window.
+    pub fn resumed_share(&self) -> Option<f64> {
+        let all = self.full_per_s + self.resumed_per_s;
+        (all > 0.0).then(|| self.resumed_per_s / all)
+    }
+}
+
+/// Memory per connection, in KiB.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Memory {
+    /// The process's own: proportional set size.
+    pub user_kib: f64,
+    /// Page tables.
+    pub page_tables_kib: f64,
+    /// Kernel stacks of threads.
+    pub kernel_stacks_kib: f64,
+    /// All kernel memory charged to the server's cgroup: page tables and stacks, and sockets, their
+    /// buffers and epoll items besides. `None` where no cgroup could be made.
+    pub kernel_kib: Option<f64>,
+}
+
+impl Memory {
+    /// The kernel's part; without a cgroup only page tables and stacks are seen, a lower bound.
+    pub fn kernel_part_kib(&self) -> f64 {
+        self.kernel_kib.unwrap_or(self.page_tables_kib + self.kernel_stacks_kib)
+    }
+}
+
+/// What connections cost a model while nothing happens.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Cost {
+    /// Connections behind the memory figures.
+    pub connections: u32,
+    /// Pss and page tables per connection, in KiB.
+    pub own_kib: f64,
+    /// Kernel stacks of threads per connection, in KiB.
+    pub kernel_stacks_kib: f64,
+    /// Memory per idle connection, by part.
+    pub memory: Memory,
+    /// CPU with connections open and no traffic, as a share of one core.
+    pub idle_busy: f64,
+    /// Sleeps that ended, per second, with connections open and no traffic.
+    pub wake_ups_per_s: f64,
+}
+
+/// Summarises a result file.
+pub fn summarise(results: &Results) -> Summary {
+    let costs: BTreeMap<String, Cost> = results
+        .models
+        .iter()
+        .filter_map(|model| Some((model.label.clone(), measure::cost(results, &model.label)?)))
+        .collect();
+    let one = |workload| summarise_workload(results, workload, &costs);
+    let workloads: Vec<_> = results.workloads.iter().map(one).collect();
+    let doubts = weigh::of_run(results, &workloads);
+    Summary { workloads, costs, doubts }
+}
+
+/// What the cells of one workload are summarised from.
+struct Scene<'a> {
+    results: &'a Results,
+    workload: &'a Workload,
+    reference: Rounds<'a>,
+    floor: Rounds<'a>,
+    costs: &'a BTreeMap<String, Cost>,
+}
+
+fn summarise_workload(
+    results: &Results,
+    workload: &Workload,
+    costs: &BTreeMap<String, Cost>,
+) -> WorkloadSummary {
+    let timed = |model: &str| rounds(trials(results, &workload.name, model, Role::Timed));
+    let floor = results.floor.as_deref();
+    let scene = Scene {
+        results,
+        workload,
+        reference: timed(&results.reference),
+        floor: floor.map(timed).unwrap_or_default(),
+        costs,
+    };
+    let cell = |model: &Model| Cell {
+        model: model.label.clone(),
+        state: figures(&scene, &model.label).map(Box::new),
+    };
+    let wanted = |model: &&Model| {
+        !results.skips.iter().any(|skip| {
+            skip.by_design
+                && skip.model == model.label
+                && skip.workload.as_ref() == Some(&workload.name)
+        })
+    };
+    let (floors, models): (Vec<_>, Vec<_>) =
+        results.models.iter().filter(wanted).partition(|model| Some(model.label.as_str()) == floor);
+    let noise = |figure| judge::noise(results, workload, figure);
+    let mut summary = WorkloadSummary {
+        workload: workload.clone(),
+        reference: results.reference.clone(),
+        cells: models.into_iter().map(cell).collect(),
+        floor: floors.into_iter().map(cell).next(),
+        rate_noise: noise(Figure::Rate),
+        cpu_noise: noise(Figure::Server),
+        sum_noise: noise(Figure::Sum),
+    };
+    judge::judge(results, &mut summary);
+    summary
+}
+
+/// The ratio of a figure to another cell's, over the rounds that have both.
+fn ratio(rounds: &Rounds, reference: &Rounds, figure: Figure) -> Option<Estimate> {
+    let log = |(round, measured): (&u32, &&Measured)| {
+        log_ratio(figure.of(measured)?, figure.of(reference.get(round)?)?)
+    };
+    paired_ratio(&rounds.iter().filter_map(log).collect::<Vec<_>>())
+}
+
+fn figures(scene: &Scene, model: &str) -> Result<Figures, String> {
+    let (results, name) = (scene.results, &scene.workload.name);
+    let all: Vec<_> = trials(results, name, model, Role::Timed).collect();
+    let measured = rounds(all.iter().copied());
+    let values = |figure: &dyn Fn(&Measured) -> Option<f64>| -> Vec<f64> {
+        measured.values().filter_map(|m| figure(m)).collect()
+    };
+    let over = |figure: &dyn Fn(&Measured) -> Option<f64>| estimate(&values(figure));
+    let (Some(rate), Some(server_us), Some(client_us), Some(sum_us)) = (
+        over(&|m| Figure::Rate.of(m)),
+        over(&|m| Figure::Server.of(m)),
+        over(&|m| measure::per_request(m, m.load.client_cpu_us)),
+        over(&|m| Figure::Sum.of(m)),
+    ) else {
+        return Err(why_nothing(scene, model, &all));
+    };
+    let latency = measure::merged(measured.values().map(|m| m.load.latency.histogram.as_str()));
+    let middle = |figure: &dyn Fn(&Measured) -> Option<f64>| median(&values(figure)).unwrap_or(0.0);
+    let invalid = all.iter().filter_map(|t| measure::invalid(measure::measured(t)?)).count() as u32;
+    let against = |other: &Rounds, figure| ratio(&measured, other, figure);
+    let mut figures = Figures {
+        rate,
+        server_us,
+        client_us,
+        sum_us,
+        switches: middle(&|m| measure::switches(m).map(|(a, b)| a + b)),
+        voluntary: middle(&|m| Some(measure::switches(m)?.0)),
+        involuntary: middle(&|m| Some(measure::switches(m)?.1)),
+        run_queue_us: middle(&|m| measure::per_request(m, m.server.run_queue_delay_us)),
+        calls: measure::calls(trials(results, name, model, Role::Counting)),
+        active_memory: measure::active_memory(&measured),
+        p50_us: latency.as_ref().map_or(0.0, |h| h.value_at_quantile(0.5) as f64 / 1_000.0),
+        p99_us: latency.as_ref().and_then(|h| measure::quantile_us(h, 0.99)),
+        open: measure::open_figures(&measured, invalid),
+        invalid_rounds: invalid,
+        fan_out: measure::fan_out(&measured),
+        tls: measure::tls(&measured),
+        server_busy: middle(&|m| Some(measure::server_share(results, m))),
+        client_busy: middle(&|m| Some(measure::client_share(m))),
+        limit: Limit::Latency,
+        rate_ratio: against(&scene.reference, Figure::Rate),
+        cpu_ratio: against(&scene.reference, Figure::Server),
+        sum_ratio: against(&scene.reference, Figure::Sum),
+        floor_rate_ratio: against(&scene.floor, Figure::Rate),
+        floor_cpu_ratio: against(&scene.floor, Figure::Server),
+        rate_verdict: None,
+        cpu_verdict: None,
+        sum_verdict: None,
+        rank: None,
+        cpu_rank: None,
+        sum_rank: None,
+        first_error: measured
+            .values()
+            .find_map(|m| m.load.first_error.clone().or_else(|| m.load.ended_early.clone())),
+        doubts: Vec::new(),
+    };
+    let spins = scene.costs.get(model).map(|cost| cost.idle_busy).filter(|&b| b >= SPINS_MIN);
+    figures.limit = limit(&figures, spins.is_some());
+    figures.doubts = weigh::of_cell(scene, &figures, &measured, all.len() as u32, spins);
+    Ok(figures)
+}
+
+/// Busy polling is always busy, so its share says nothing: if the client is not busy either, the
+/// server's sweep is what everybody waits for.
+fn limit(figures: &Figures, spins: bool) -> Limit {
+    if figures.open.is_some() {
+        return match figures.server_busy >= BUSY {
+            true => Limit::Server,
+            false => Limit::Offered,
+        };
+    }
+    match (figures.server_busy >= BUSY, figures.client_busy >= BUSY) {
+        (true, true) if spins => Limit::Client,
+        (true, true) => Limit::Both,
+        (true, false) => Limit::Server,
+        (false, true) => Limit::Client,
+        (false, false) => Limit::Latency,
+    }
+}
+
+fn why_nothing(scene: &Scene, model: &str, all: &[&Trial]) -> String {
+    let skipped = scene.results.skips.iter().find(|skip| {
+        let here = |name: &String| *name == scene.workload.name;
+        skip.model == model && skip.workload.as_ref().is_none_or(here)
+    });
+    if let Some(skip) = skipped {
+        return skip.reason.clone();
+    }
+    let failed = all.iter().find_map(|trial| match &trial.outcome {
+        Outcome::Failed { reason } => Some(reason.clone()),
+        Outcome::Measured(measured) => {
+            measure::invalid(measured).map(|why| format!("every round was invalid: {why}"))
+        }
+    });
+    match (failed, all.len()) {
+        (Some(reason), _) => reason,
+        (None, 0) => "the run was interrupted before its turn".into(),
+        (None, rounds) => format!("no request was completed in {rounds} rounds"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use record::Preset;
+
+    fn cell<'a>(summary: &'a Summary, workload: &str, model: &str) -> &'a Cell {
+        let workload = summary.workloads.iter().find(|w| w.workload.name == workload).unwrap();
+        workload.cells.iter().find(|cell| cell.model == model).unwrap()
+    }
+
+    fn figures<'a>(summary: &'a Summary, model: &str) -> &'a Figures {
+        cell(summary, "http-keepalive", model).state.as_ref().unwrap()
+    }
+
+    #[test]
+    fn a_steady_difference_is_ranked_and_a_small_one_is_a_tie() {
+        let summary = summarise(&fixture::results());
+        let ranks = ["select", "epoll", "busy", "poll"].map(|m| figures(&summary, m).rank);
+        // select is 1 % faster than epoll: a tie; busy 5 % and poll 10 % slower: clear.
+        assert_eq!(ranks, [Some((1, 2)), Some((1, 2)), Some((3, 3)), Some((4, 4))]);
+        let ratio = figures(&summary, "poll").rate_ratio.unwrap();
+        assert!((ratio.median - 0.9).abs() < 1e-3, "{ratio:?}");
+    }
+
+    #[test]
+    fn what_is_not_the_servers_rate_has_no_rank() {
+        let summary = summarise(&fixture::results());
+        let threads = figures(&summary, "threads");
+        assert_eq!((threads.limit, threads.rank), (Limit::Client, None));
+        assert!(threads.doubts.iter().any(|d| matches!(d, Doubt::ClientBound(_))));
+        let serial = figures(&summary, "serial");
+        assert_eq!(serial.rank, None);
+        assert!(serial.doubts.contains(&Doubt::WithoutProgress(63, 64)));
+        assert_eq!(figures(&summary, "poll").limit, Limit::Server);
+    }
+
+    #[test]
+    fn per_request_figures_are_amounts_over_requests() {
+        let summary = summarise(&fixture::results());
+        let epoll = figures(&summary, "epoll");
+        // 98 % of a second for 100,000 requests in odd rounds and 80,000 in even ones.
+        assert!((epoll.server_us.median - (9.8 + 12.25) / 2.0).abs() < 0.01);
+        assert!((epoll.switches - 0.1).abs() < 1e-3);
+        assert!((epoll.rate.median - 90_000.0).abs() < 1.0);
+    }
+
+    #[test]
+    fn busy_polling_is_told_by_its_idle_cpu() {
+        let summary = summarise(&fixture::results());
+        assert!(summary.costs["busy"].idle_busy > 0.99);
+        assert!(figures(&summary, "busy").doubts.iter().any(|d| matches!(d, Doubt::Spins(_))));
+        assert!(!figures(&summary, "epoll").doubts.iter().any(|d| matches!(d, Doubt::Spins(_))));
+    }
+
+    #[test]
+    fn memory_per_connection_is_the_slope() {
+        let summary = summarise(&fixture::results());
+        assert!((summary.costs["threads"].own_kib - 20.0).abs() < 1e-9);
+        assert!((summary.costs["epoll"].own_kib - 1.0).abs() < 1e-9);
+        assert!(!summary.costs.contains_key("serial"));
+    }
+
+    #[test]
+    fn an_empty_cell_says_why() {
+        let mut results = fixture::results();
+        let why = |results: &Results, model: &str| {
+            let summary = summarise(results);
+            cell(&summary, "idle-10000", model).state.as_ref().unwrap_err().clone()
+        };
+        assert!(why(&results, "select").contains("FD_SETSIZE"));
+        assert!(why(&results, "serial").contains("answered 1"));
+        results.trials.clear();
+        assert!(why(&results, "epoll").contains("interrupted"));
+    }
+
+    #[test]
+    fn a_reference_that_differs_from_itself_refuses_the_ranking() {
+        let mut results = fixture::results();
+        for trial in results.trials.iter_mut().filter(|t| t.slot.role == Role::Sentinel) {
+            if let Outcome::Measured(measured) = &mut trial.outcome {
+                measured.load.requests_per_s *= 0.9;
+            }
+        }
+        let summary = summarise(&results);
+        assert!(summary.workloads[0].rate_noise.refused.as_ref().unwrap().contains("unsteady"));
+        assert!(summary.workloads[0].cells.iter().flat_map(|c| &c.state).all(|f| f.rank.is_none()));
+    }
+
+    #[test]
+    fn few_rounds_and_the_quick_preset_are_not_ranked() {
+        let mut results = fixture::results();
+        results.settings.preset = Preset::Quick;
+        assert!(summarise(&results).workloads[0].rate_noise.refused.is_some());
+        let mut results = fixture::results();
+        results.trials.retain(|trial| trial.slot.round <= 3);
+        assert!(
+            summarise(&results).workloads[0]
+                .rate_noise
+                .refused
+                .as_ref()
+                .unwrap()
+                .contains("3 rounds")
+        );
+    }
+
+    #[test]
+    fn the_floor_is_no_competitor_and_its_rate_is_the_ceiling() {
+        let mut results = fixture::with_floor(fixture::results());
+        let busy_client = |results: &mut Results| {
+            for trial in results.trials.iter_mut().filter(|t| t.slot.model == "epoll") {
+                if let Outcome::Measured(measured) = &mut trial.outcome {
+                    measured.load.client_cpu_us = 950_000;
+                }
+            }
+        };
+        let summary = summarise(&results);
+        assert!(summary.workloads[0].cells.iter().all(|cell| cell.model != "floor"));
+        let floor = summary.workloads[0].floor.as_ref().unwrap().state.as_ref().unwrap();
+        assert_eq!((floor.limit, floor.rank), (Limit::Client, None));
+        assert!(summary.workloads[1].floor.as_ref().unwrap().state.is_err());
+        let epoll = figures(&summary, "epoll");
+        assert!((epoll.floor_cpu_ratio.unwrap().median - 11.025 / 7.0).abs() < 0.02);
+        assert_eq!((epoll.limit, epoll.rank), (Limit::Server, Some((1, 2))));
+        // Both sides busy, at 98 % of the floor's rate: both were the limit, and the rate is the
+        // machine's as much as the server's. Without a floor nobody can tell.
+        let at_ceiling = |results: &Results| {
+            let summary = summarise(results);
+            let epoll = figures(&summary, "epoll");
+            assert_eq!(epoll.limit, Limit::Both);
+            epoll.doubts.iter().any(|doubt| matches!(doubt, Doubt::AtCeiling(_)))
+        };
+        busy_client(&mut results);
+        assert!(at_ceiling(&results));
+        results.floor = None;
+        assert!(!at_ceiling(&results));
+    }
+
+    #[test]
+    fn who_beats_the_floor_gets_a_doubt() {
+        let mut results = fixture::with_floor(fixture::results());
+        let beaten = |results: &Results| {
+            let summary = summarise(results);
+            let doubts = &figures(&summary, "epoll").doubts;
+            doubts.iter().any(|doubt| matches!(doubt, Doubt::BeatsFloor(..)))
+        };
+        assert!(!beaten(&results));
+        for trial in results.trials.iter_mut().filter(|t| t.slot.model == "floor") {
+            if let Outcome::Measured(measured) = &mut trial.outcome {
+                measured.load.requests_per_s *= 0.9;
+            }
+        }
+        assert!(beaten(&results));
+    }
+
+    #[test]
+    fn calls_are_per_request_of_the_counting_pass() {
+        let summary = summarise(&fixture::with_counts(fixture::results()));
+        let calls = figures(&summary, "epoll").calls.clone().unwrap();
+        assert!((calls.total - 2.0401).abs() < 1e-9);
+        let wanted = [("recvfrom", 1.0), ("sendto", 1.0), ("epoll_wait", 0.04), ("mmap", 0.0001)];
+        assert_eq!(calls.by_name, wanted.map(|(name, share)| (name.to_owned(), share)));
+        assert_eq!(figures(&summary, "poll").calls, None);
+        // Times of a counting pass are not used.
+        assert!((figures(&summary, "epoll").rate.median - 90_000.0).abs() < 1.0);
+        assert!(!summary.doubts.contains(&Doubt::NotCounted));
+        assert!(summarise(&fixture::results()).doubts.contains(&Doubt::NotCounted));
+    }
+
+    #[test]
+    fn open_loops_merge_their_valid_rounds_and_rank_by_cpu() {
+        let summary = summarise(&fixture::open_loop());
+        let of = |model: &str| cell(&summary, "open-2k", model).state.as_ref().unwrap();
+        let (epoll, poll, busy) = (of("epoll"), of("poll"), of("busy"));
+        let open = epoll.open.as_ref().unwrap();
+        // One round of six took 900 us: that is the 99th percentile of all requests, although the
+        // mean of the rounds' percentiles would say 233 us.
+        assert!((open.p50_us.unwrap() - 100.0).abs() < 0.2);
+        assert!((open.p99_us.unwrap() - 900.0).abs() < 1.0);
+        assert!((open.send_lag_p99_us.unwrap() - 5.0).abs() < 0.1);
+        assert_eq!((epoll.limit, epoll.rank, epoll.cpu_rank), (Limit::Offered, None, Some((1, 1))));
+        // Its client fell behind in one round, which counts for nothing and spoils the cell.
+        let open = poll.open.as_ref().unwrap();
+        assert_eq!((open.valid_rounds, open.invalid_rounds, poll.cpu_rank), (5, 1, None));
+        assert!(poll.doubts.contains(&Doubt::ClientBehind(1, 6)));
+        assert!((poll.cpu_ratio.unwrap().median - 1.3).abs() < 1e-3);
+        assert!(!poll.doubts.iter().any(|doubt| matches!(doubt, Doubt::FailedRounds(_))));
+        let overload = busy.doubts.iter().any(|doubt| matches!(doubt, Doubt::Overload(_)));
+        assert!(overload && busy.cpu_rank.is_none());
+    }
+
+    #[test]
+    fn a_cell_without_a_valid_round_is_empty_and_says_why() {
+        let mut results = fixture::open_loop();
+        for trial in results.trials.iter_mut().filter(|t| t.slot.model == "poll") {
+            if let Outcome::Measured(measured) = &mut trial.outcome {
+                let open = measured.load.open_loop.as_mut().unwrap();
+                open.invalid = Some("12 % of the requests were sent late".into());
+            }
+        }
+        let summary = summarise(&results);
+        let why = cell(&summary, "open-2k", "poll").state.as_ref().unwrap_err();
+        assert!(why.contains("every round was invalid: 12 %"), "{why}");
+    }
+
+    #[test]
+    fn too_many_models_for_the_rounds_are_not_ranked() {
+        let mut results = fixture::results();
+        let poll: Vec<Trial> =
+            results.trials.iter().filter(|t| t.slot.model == "poll").cloned().collect();
+        // Sixteen models under 6 rounds: 120 pairs, and 2 x 4^-6 x 120 = 0.059 > 0.05.
+        for i in 0..13 {
+            let label = format!("poll{i}");
+            results.models.push(Model { label: label.clone(), ..fixture::model("poll") });
+            for trial in &poll {
+                let mut trial = trial.clone();
+                trial.slot.model = label.clone();
+                results.trials.push(trial);
+            }
+        }
+        let summary = summarise(&results);
+        let noise = &summary.workloads[0].rate_noise;
+        let why = noise.refused.as_deref().unwrap();
+        assert!(why.contains("6 rounds cannot separate 17 models at 95 % (7 can)"), "{why}");
+        assert!(summary.doubts.iter().any(|doubt| matches!(doubt, Doubt::TooFewRounds(_))));
+    }
+
+    #[test]
+    fn a_machine_that_drifts_is_told() {
+        let mut results = fixture::results();
+        let gauge = |round, echo_one_thread_us| record::Gauge {
+            round,
+            null_syscall_ns: 100.0,
+            echo_one_thread_us,
+        };
+        results.gauges = vec![gauge(1, 8.0), gauge(2, 8.5)];
+        let drifts = |results: &Results| {
+            summarise(results).doubts.iter().any(|doubt| matches!(doubt, Doubt::GaugeDrift(_)))
+        };
+        assert!(!drifts(&results));
+        results.gauges.push(gauge(3, 9.2));
+        assert!(drifts(&results));
+    }
+}

@@ -1,0 +1,227 @@
+//! Which doubts a cell, or a whole run, deserves.
+
+use record::{Gauge, Measured, Results, Role};
+
+use super::measure::{Rounds, measured, whole_life_switches};
+use super::{BUSY, Figures, KEPT_MIN, Limit, Scene, WorkloadSummary};
+use crate::doubt::Doubt;
+use crate::statistics::{Estimate, median};
+
+/// Above these shares the matching doubt is raised.
+const SPREAD_MAX: f64 = 0.10;
+const LITTLE_MAX: f64 = 0.05;
+const STEAL_MAX: f64 = 0.02;
+const RUN_QUEUE_MAX: f64 = 0.05;
+/// /proc/stat counts whole ticks, and charges a tick to whom it meets: less than this is not seen.
+const OTHER_LOAD_MAX: f64 = 0.10;
+/// The first connections have no session to resume yet.
+const OTHER_HANDSHAKES_MAX: f64 = 0.01;
+/// A send lag of a fifth of the latency moves the percentile in its second digit.
+const SEND_LAG_MAX: f64 = 0.20;
+/// What operations without any server cost may move by so much from round to round.
+const DRIFT_MAX: f64 = 0.10;
+/// The floor does less than any model, so a lead over it that is larger than noise needs a reason.
+const FLOOR_MARGIN: f64 = 0.03;
+/// A rate within this share of the floor's is what client and machine can reach at most.
+const CEILING: f64 = 0.05;
+
+/// The doubts about one cell. `tried` counts its rounds, failed and invalid ones included; `spins`
+/// is the share of a core that it burns when idle, if it does.
+pub fn of_cell(
+    scene: &Scene,
+    figures: &Figures,
+    rounds: &Rounds,
+    tried: u32,
+    spins: Option<f64>,
+) -> Vec<Doubt> {
+    let mut doubts = failures(scene, figures, rounds, tried);
+    doubts.extend(limits(figures, spins));
+    doubts.extend(of_open_loop(figures));
+    doubts.extend(of_tls(scene, figures));
+    doubts.extend(of_machine(scene, figures, rounds));
+    doubts
+}
+
+fn failures(scene: &Scene, figures: &Figures, rounds: &Rounds, tried: u32) -> Vec<Doubt> {
+    let all = || rounds.values();
+    let count = |raised: &dyn Fn(&Measured) -> bool| all().filter(|m| raised(m)).count() as u32;
+    let mut doubts = Vec::new();
+    let mut add = |amount: u64, doubt: Doubt| doubts.extend((amount > 0).then_some(doubt));
+    let errors = all().map(|m| m.load.errors).sum();
+    add(errors, Doubt::Errors(errors));
+    let early = count(&|m| m.load.ended_early.is_some());
+    add(early.into(), Doubt::EndedEarly(early));
+    // Between two requests that fall due, a connection of an open loop has nothing to complete.
+    let stuck = match figures.open {
+        Some(_) => 0,
+        None => all().map(|m| m.load.connections_without_progress).max().unwrap_or(0),
+    };
+    add(stuck.into(), Doubt::WithoutProgress(stuck, scene.workload.connections));
+    let overdue = all().map(|m| m.load.at_end.overdue).sum();
+    add(overdue, Doubt::StoppedAnswering(overdue));
+    let invalid = figures.invalid_rounds;
+    // An open loop has its own words for it.
+    if figures.open.is_none() {
+        add(invalid.into(), Doubt::ClientStopped(invalid, tried));
+    }
+    let failed = tried.saturating_sub(rounds.len() as u32 + invalid);
+    add(failed.into(), Doubt::FailedRounds(failed));
+    let lost = all().map(|m| m.idle_connections_lost).max().unwrap_or(0);
+    add(lost.into(), Doubt::IdleLost(lost));
+    let bad = count(&|m| m.exit.code != Some(0) || m.exit.counters.is_none());
+    add(bad.into(), Doubt::BadEnd(bad));
+    let bounded = count(&|m| m.server.threads_changed > 0 && whole_life_switches(m).is_none());
+    add(bounded.into(), Doubt::SwitchesLowerBound(bounded));
+    let unlike = |m: &Measured| {
+        m.server
+            .congestion_control
+            .as_ref()
+            .is_some_and(|server| *server != m.load.congestion_control)
+    };
+    let unlike = count(&unlike);
+    add(unlike.into(), Doubt::OtherCongestionControl(unlike));
+    doubts
+}
+
+fn limits(figures: &Figures, spins: Option<f64>) -> Vec<Doubt> {
+    let (server, client) = (figures.server_busy, figures.client_busy);
+    let clearly = |ratio: Option<Estimate>, low: f64, high: f64| {
+        ratio.and_then(|r| r.interval).is_some_and(|i| i.low > high || i.high < low)
+    };
+    let faster = clearly(figures.floor_rate_ratio, 0.0, 1.0 + FLOOR_MARGIN);
+    let cheaper = clearly(figures.floor_cpu_ratio, 1.0 / (1.0 + FLOOR_MARGIN), f64::INFINITY);
+    let ratio = |ratio: Option<Estimate>| ratio.map_or(1.0, |r| r.median);
+    let ceiling = figures.open.is_none() && ratio(figures.floor_rate_ratio) >= 1.0 - CEILING;
+    let at_ceiling = ceiling && !faster && figures.floor_rate_ratio.is_some();
+    let beaten = Doubt::BeatsFloor(ratio(figures.floor_rate_ratio), ratio(figures.floor_cpu_ratio));
+    [
+        (figures.limit == Limit::Client).then_some(Doubt::ClientBound(client)),
+        (figures.limit == Limit::Latency).then_some(Doubt::LatencyBound(server, client)),
+        spins.map(Doubt::Spins),
+        (faster || cheaper).then_some(beaten),
+        at_ceiling.then_some(Doubt::AtCeiling(ratio(figures.floor_rate_ratio))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn of_open_loop(figures: &Figures) -> Vec<Doubt> {
+    let Some(open) = &figures.open else { return Vec::new() };
+    let rounds = open.valid_rounds + open.invalid_rounds;
+    let lag = open.send_lag_p99_us.zip(open.p99_us);
+    let lag = lag.filter(|(lag, p99)| lag > &(SEND_LAG_MAX * p99)).map(|(lag, _)| lag);
+    [
+        (open.invalid_rounds > 0).then_some(Doubt::ClientBehind(open.invalid_rounds, rounds)),
+        (open.answered_share < KEPT_MIN).then_some(Doubt::Overload(open.answered_share)),
+        lag.map(Doubt::SendLag),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// A server may refuse to resume a session, and one that resumes unasked saves what is measured.
+fn of_tls(scene: &Scene, figures: &Figures) -> Option<Doubt> {
+    let resumed = figures.tls.as_ref()?.resumed_share()?;
+    let other = if scene.workload.tls_resume { 1.0 - resumed } else { resumed };
+    let counts = scene.workload.connect_per_request && other > OTHER_HANDSHAKES_MAX;
+    counts.then_some(Doubt::OtherHandshakes(other))
+}
+
+fn of_machine(scene: &Scene, figures: &Figures, rounds: &Rounds) -> Vec<Doubt> {
+    let middle = |figure: &dyn Fn(&Measured) -> f64| {
+        median(&rounds.values().map(|m| figure(m)).collect::<Vec<_>>()).unwrap_or(0.0)
+    };
+    let mut doubts = Vec::new();
+    let mut add = |raised: bool, doubt: Doubt| doubts.extend(raised.then_some(doubt));
+    let spread = figures.rate.deviation / figures.rate.median;
+    add(spread > SPREAD_MAX, Doubt::Spread(spread));
+    let little = middle(&little);
+    // With stuck connections, which wait for ever, the law cannot hold inside a window; in an open
+    // loop a request's time begins before it is on its way.
+    let holds = figures.open.is_some()
+        || rounds.values().any(|m| m.load.connections_without_progress > 0)
+        || (little - 1.0).abs() <= LITTLE_MAX;
+    add(!holds, Doubt::LittlesLaw(little));
+    let queue = middle(&|m| m.server.run_queue_delay_us as f64 / 1e6 / m.load.duration_s);
+    add(queue > RUN_QUEUE_MAX && figures.server_busy < BUSY, Doubt::RunQueue(queue));
+    let cores = f64::from(scene.results.environment.cores.max(1));
+    let steal = middle(&|m| m.machine.steal_s / m.load.duration_s / cores);
+    add(steal > STEAL_MAX, Doubt::Steal(steal));
+    let other = middle(&|m| {
+        let ours = (m.server.cpu_us + m.load.client_cpu_us) as f64 / 1e6;
+        (m.machine.busy_s - ours) / m.load.duration_s / cores
+    });
+    add(other > OTHER_LOAD_MAX, Doubt::OtherLoad(other));
+    doubts
+}
+
+/// Little's law, L = lambda x W (Operations Research 9, 1961): rate x mean latency over the
+/// requests on their way, each of the three measured on its own. 1 when they belong to the same
+/// system.
+fn little(measured: &Measured) -> f64 {
+    let load = &measured.load;
+    load.requests_per_s * load.latency.mean_us / 1e6 / load.mean_in_flight.max(1e-9)
+}
+
+/// The doubts about a whole run.
+pub fn of_run(results: &Results, workloads: &[WorkloadSummary]) -> Vec<Doubt> {
+    let mut doubts = Vec::new();
+    let drift = |cost: fn(&Gauge) -> f64| {
+        let costs: Vec<f64> = results.gauges.iter().map(cost).filter(|cost| *cost > 0.0).collect();
+        let most = costs.iter().copied().fold(0.0, f64::max);
+        let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
+        if costs.is_empty() { 0.0 } else { most / least - 1.0 }
+    };
+    let drift = drift(|g| g.null_syscall_ns).max(drift(|g| g.echo_one_thread_us));
+    doubts.extend((drift > DRIFT_MAX).then_some(Doubt::GaugeDrift(drift)));
+    let counted = |trial: &record::Trial| {
+        trial.slot.role == Role::Counting && measured(trial).is_some_and(|m| m.calls.is_some())
+    };
+    if !results.trials.iter().any(counted) {
+        doubts.push(Doubt::NotCounted);
+    }
+    let few = |w: &&WorkloadSummary| {
+        [&w.rate_noise, &w.cpu_noise, &w.sum_noise].iter().any(|noise| noise.inseparable)
+    };
+    let few = workloads.iter().filter(few).count() as u32;
+    doubts.extend((few > 0).then_some(Doubt::TooFewRounds(few)));
+    doubts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::summary::summarise;
+
+    /// The queue M/M/1 in closed form: with arrivals of 800 a second and a service of 1 ms, L =
+    /// rho / (1 - rho) = 4 and W = 1 / (mu - lambda) = 5 ms.
+    #[test]
+    fn littles_law_holds_for_a_queue_with_a_known_answer() {
+        let mut measured = fixture::measured(800, 1.0, 0.1);
+        (measured.load.mean_in_flight, measured.load.latency.mean_us) = (4.0, 5_000.0);
+        assert!((little(&measured) - 1.0).abs() < 1e-12);
+        // Timed from the send instead of the arrival, the wait of 4 ms is missing.
+        measured.load.latency.mean_us = 1_000.0;
+        assert!((little(&measured) - 0.2).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_client_that_miscounts_is_told_by_littles_law() {
+        let doubted = |in_flight: f64| {
+            let mut results = fixture::results();
+            for trial in &mut results.trials {
+                if let record::Outcome::Measured(measured) = &mut trial.outcome {
+                    measured.load.mean_in_flight = in_flight;
+                }
+            }
+            let summary = summarise(&results);
+            let poll = summary.workloads[0].cells.iter().find(|cell| cell.model == "poll");
+            let doubts = &poll.unwrap().state.as_ref().unwrap().doubts;
+            doubts.iter().any(|doubt| matches!(doubt, Doubt::LittlesLaw(_)))
+        };
+        // 64 connections with one request each: 4 % off is the border of a window, 8 % is not.
+        assert!(!doubted(64.0) && !doubted(61.5) && doubted(59.0));
+    }
+}
