@@ -502,6 +502,7 @@ impl Conn {
     pub fn wants(&self) -> Option<Wants> {
         let limits = &self.service.limits;
         let room = self.output.len() < self.service.output_high_water_bytes();
+        let flushed = self.is_flushed();
         let (read, file) = match self.phase {
             Phase::Closed => return None,
             Phase::Open => {
@@ -518,9 +519,9 @@ impl Conn {
         };
         Some(Wants {
             read,
-            write: !self.is_flushed(),
+            write: !flushed,
             shutdown: self.phase == Phase::HalfClosing,
-            turn: self.phase == Phase::Open && self.is_flushed() && self.state.is_put_off(),
+            turn: self.phase == Phase::Open && flushed && self.state.is_put_off(),
             file,
             deadline: self.deadlines.earliest(),
         })
@@ -670,24 +671,31 @@ impl Conn {
         }
     }
 
-    /// Says what the connection holds, and ends it where it must make room for others.
+    /// Says what the connection holds, and ends it where it must make room for others. Inlined: a
+    /// plain request comes by twice, and has nothing to say.
+    #[inline(always)]
     fn account(&mut self) {
         let tls = self.tls.as_ref().map_or(0, |tls| tls.held());
         let own = self.output.held() + self.stash.capacity();
         self.share.set(tls + own + self.state.held(), &self.address);
         if self.share.is_told_to_end() {
-            self.close(Outcome::Exhausted);
-            if std::mem::take(&mut self.lends) {
-                let lent = self.tls.as_ref().map_or(&self.output, |tls| tls.sealed());
-                self.share.lend(lent.held());
-            }
-            // At once: its driver may have others to look after before it drops the connection.
-            self.state = State::Echo(Echo);
-            self.stash = Vec::new();
-            self.output = Output::default();
-            self.tls = None;
-            self.share.set(0, &self.address);
+            self.make_room();
         }
+    }
+
+    #[cold]
+    fn make_room(&mut self) {
+        self.close(Outcome::Exhausted);
+        if std::mem::take(&mut self.lends) {
+            let lent = self.tls.as_ref().map_or(&self.output, |tls| tls.sealed());
+            self.share.lend(lent.held());
+        }
+        // At once: its driver may have others to look after before it drops the connection.
+        self.state = State::Echo(Echo);
+        self.stash = Vec::new();
+        self.output = Output::default();
+        self.tls = None;
+        self.share.set(0, &self.address);
     }
 
     /// When to look next what the peer has acknowledged, or to give it up.

@@ -63,7 +63,23 @@ pub(crate) struct Request<'a> {
     pub(crate) path: &'a str,
     /// Length of the body; `None`: not said beforehand.
     pub(crate) length: Option<u64>,
-    pub(crate) conditions: Conditions<'a>,
+    /// Few requests have any, and each is moved several times before it is answered.
+    pub(crate) conditions: Option<Box<Conditions<'a>>>,
+}
+
+impl<'a> Request<'a> {
+    /// Its conditions, or none.
+    fn conditions(&self) -> &Conditions<'a> {
+        static NONE: Conditions = Conditions {
+            if_match: Vec::new(),
+            if_none_match: Vec::new(),
+            if_modified_since: None,
+            if_unmodified_since: None,
+            if_range: None,
+            range: None,
+        };
+        self.conditions.as_deref().unwrap_or(&NONE)
+    }
 }
 
 /// What part of a file is wanted, and on what conditions (RFC 9110 sections 13 and 14): the values
@@ -79,9 +95,31 @@ pub(crate) struct Conditions<'a> {
     pub(crate) range: Option<&'a [u8]>,
 }
 
+/// Notes a field if it is one of those; names are compared as RFC 9110 section 5.1 has it.
+pub(crate) fn note_condition<'a>(
+    conditions: &mut Option<Box<Conditions<'a>>>,
+    name: &str,
+    value: &'a [u8],
+) {
+    let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
+    let all = Option::<Box<Conditions>>::get_or_insert_default;
+    // By length first: most fields of most requests are none of these.
+    match name.len() {
+        5 if is("range") => note_once(&mut all(conditions).range, value),
+        8 if is("if-match") => all(conditions).if_match.push(value),
+        8 if is("if-range") => note_once(&mut all(conditions).if_range, value),
+        13 if is("if-none-match") => all(conditions).if_none_match.push(value),
+        17 if is("if-modified-since") => note_once(&mut all(conditions).if_modified_since, value),
+        19 if is("if-unmodified-since") => {
+            note_once(&mut all(conditions).if_unmodified_since, value)
+        }
+        _ => {}
+    }
+}
+
 /// Notes a field that is no list. Given twice, it says nothing: RFC 9110 section 13.1.3 has such a
 /// date ignored, and an empty value is one that is ignored wherever this is used.
-pub(crate) fn note_once<'a>(noted: &mut Option<&'a [u8]>, value: &'a [u8]) {
+fn note_once<'a>(noted: &mut Option<&'a [u8]>, value: &'a [u8]) {
     *noted = Some(if noted.is_some() { b"" } else { value });
 }
 
@@ -204,8 +242,8 @@ pub(crate) fn reads_body(request: &Request) -> bool {
 /// `/name/rest` as (name, rest).
 fn split(path: &str) -> (&str, Option<&str>) {
     let path = path.strip_prefix('/').unwrap_or(path);
-    match path.split_once('/') {
-        Some((name, rest)) => (name, Some(rest)),
+    match path.bytes().position(|byte| byte == b'/') {
+        Some(end) => (&path[..end], Some(&path[end + 1..])),
         None => (path, None),
     }
 }
@@ -264,7 +302,7 @@ impl<W: Writer> Route<'_, W> {
 
     /// A representation without a tag or a date, if the request's conditions let it pass.
     fn untagged(&mut self, reply: impl FnOnce(&mut Self) -> Reply) -> Reply {
-        let Some(status) = untagged(&self.request.conditions) else { return reply(self) };
+        let Some(status) = untagged(self.request.conditions()) else { return reply(self) };
         self.out.begin(status);
         if !status.starts_with("304") {
             self.out.length(Some(0));
@@ -460,15 +498,16 @@ const HOST_BYTES: [bool; 256] = {
 /// `host [ ":" port ]` (RFC 9110 section 7.2): a name, an IPv4 address, or an IPv6 address in
 /// brackets.
 pub(crate) fn is_authority(value: &[u8]) -> bool {
-    let is_address = value.first() == Some(&b'[');
-    let name = &value[usize::from(is_address)..];
-    let fits = |&byte: &u8| HOST_BYTES[usize::from(byte)] || is_address && byte == b':';
-    let (host, port) = name.split_at(name.iter().take_while(|byte| fits(byte)).count());
-    let port = if is_address { port.strip_prefix(b"]") } else { Some(port) };
-    let is_port = match port {
-        Some([]) => true,
-        Some([b':', digits @ ..]) => digits.iter().all(u8::is_ascii_digit),
-        _ => false,
+    let is_host_byte = |byte: &u8| HOST_BYTES[usize::from(*byte)];
+    // Most have no colon, or one with at most five digits behind it.
+    let digits = value.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let host = match value.split_at(value.len() - digits) {
+        ([host @ .., b':'], _) => host,
+        _ => value,
     };
-    is_port && !host.is_empty()
+    if let [b'[', address @ .., b']'] = host {
+        return !address.is_empty()
+            && address.iter().all(|byte| is_host_byte(byte) || *byte == b':');
+    }
+    !host.is_empty() && host.iter().all(is_host_byte)
 }

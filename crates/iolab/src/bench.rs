@@ -3,6 +3,7 @@
 //! Phases: find the servers, plan (complete blocks in random order), read the environment, run the
 //! trials one by one, write the result folder, print the tables. See method.md for the rules.
 
+pub mod against;
 mod budget;
 mod calibrate;
 pub mod cgroup;
@@ -86,6 +87,15 @@ pub struct Arguments {
     /// names (its own name is the file's without .toml). Can be given several times.
     #[arg(long, value_name = "FILE")]
     scenario: Vec<PathBuf>,
+    /// Compare the servers with those of another commit: build these under target/, let both take
+    /// turns in slices, and say what became dearer. Exit code 1 if anything did.
+    #[arg(long, value_name = "GITREF")]
+    #[arg(conflicts_with_all = ["preset", "rounds", "seed", "out", "resume", "budget", "list"])]
+    against: Option<String>,
+    /// With --against: a difference of CPU per request that does not matter.
+    #[arg(long, value_name = "PERCENT", default_value = "2%", requires = "against")]
+    #[arg(value_parser = against::margin)]
+    margin: f64,
     /// Print the workloads with their descriptions, and measure nothing.
     #[arg(long)]
     list: bool,
@@ -128,6 +138,7 @@ Examples:
   iolab bench --budget 5m                        what can be ranked in five minutes
   iolab bench --show http-keepalive > mine.toml  a workload of your own: edit it, then
   iolab bench --scenario mine.toml
+  iolab bench --against HEAD~1 --models epoll    what the last commit made dearer
 ";
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -154,6 +165,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     if let Some(name) = &arguments.show {
         return text::print(show(name)?);
+    }
+    if let Some(commit) = &arguments.against {
+        return against::run(commit, arguments);
     }
     let mut run = match &arguments.resume {
         Some(folder) => resume(folder, arguments)?,

@@ -5,6 +5,7 @@ mod find_rate;
 mod hgrm;
 mod live;
 mod search;
+mod several;
 mod shortfall;
 mod table;
 
@@ -40,14 +41,17 @@ struct Output<'a> {
 /// Bad input, unreachable servers, and files that cannot be written, in one sentence; `main` exits
 /// with code 2. What was measured is printed before.
 pub fn run(arguments: LoadArguments) -> Result<ExitCode, Box<dyn Error>> {
+    let live = Arc::new(Live::default());
+    live::stop_on_interrupt(&live)?;
+    if arguments.is_for_several() {
+        return several::run(&arguments, &live);
+    }
     let plan = arguments.plan()?;
     let ignored = plan.target.protocol == Protocol::Http && plan.method != Method::Post;
     if ignored && arguments.has_payload() {
         let method = plan.method.as_str();
         eprintln!("iolab: note: a {method} carries no payload; --payload is for echo and for POST");
     }
-    let live = Arc::new(Live::default());
-    live::stop_on_interrupt(&live)?;
     if let Some(budget) = arguments.budget() {
         return find_rate::run(&arguments, &plan, budget, &live);
     }
@@ -81,7 +85,7 @@ fn measure(
     plan: &Plan,
     live: &Arc<Live>,
 ) -> Result<(LoadOutcome, Option<ServerSample>), Box<dyn Error>> {
-    let server = arguments.pid.map(Process::new).transpose()?;
+    let server = arguments.pid.first().copied().map(Process::new).transpose()?;
     let _display = Display::start(live, !arguments.json);
     let Some(server) = server else { return Ok((load::run_live(plan, &mut Silent, live)?, None)) };
     let mut borders = Borders::new(&server);

@@ -8,6 +8,7 @@ mod doctor;
 mod hostile;
 mod instrument;
 mod load_command;
+mod slices;
 mod soak;
 mod sys;
 

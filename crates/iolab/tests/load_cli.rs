@@ -61,6 +61,43 @@ fn a_clean_run_is_a_table_or_json_and_exit_0() -> Test {
     Ok(())
 }
 
+/// Which of them costs more is not asked here, only that all take turns and are told of.
+#[test]
+fn several_servers_take_turns() -> Test {
+    let urls = [echo(false)?, echo(false)?].map(|address| format!("tcp://{address}"));
+    let this = std::process::id().to_string();
+    let pids = format!("{this},{this}");
+    let arguments = [&urls[0], &urls[1], "-c", "2", "-d", "300ms"];
+    let output = load(&[&arguments[..], &["--pid", &pids, "--json"]].concat())?;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let servers = value["servers"].as_array().ok_or("a list")?;
+    let labels: Vec<_> = servers.iter().map(|server| server["label"].as_str()).collect();
+    assert_eq!(labels, [Some(&urls[0][6..]), Some("again (control)"), Some(&urls[1][6..])]);
+    for server in servers {
+        assert!(server["blocks"].as_u64() > Some(0) && server["server_us"].as_f64() > Some(0.0));
+    }
+
+    let output = load(&arguments)?;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let text = String::from_utf8(output.stdout)?;
+    assert!(
+        text.contains(&format!("Compared with {}:\n{}: ", &urls[0][6..], &urls[1][6..])),
+        "{text}"
+    );
+    assert!(!text.contains("server us"), "no process was named: {text}");
+
+    let options =
+        [&["--pid", &this][..], &["-n", "5"], &["--rate", "5"], &["--threads", "2", "-d", "1s"]];
+    for options in options {
+        let output = load(&[&[&*urls[0], &urls[1]], options].concat())?;
+        assert_eq!(output.status.code(), Some(2), "{options:?} {output:?}");
+        let told = String::from_utf8(output.stderr)?;
+        assert!(told.starts_with("iolab: ") && told.lines().count() == 1, "{told}");
+    }
+    Ok(())
+}
+
 #[test]
 fn errors_are_named_and_exit_1() -> Test {
     let url = format!("tcp://{}", echo(true)?);

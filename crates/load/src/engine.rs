@@ -24,6 +24,7 @@ mod fan_out;
 mod lives;
 mod open;
 mod phases;
+mod slices;
 mod stops;
 
 pub(crate) use open::ExactTimers;

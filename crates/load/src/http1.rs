@@ -343,9 +343,21 @@ fn has_token(list: &[u8], token: &[u8]) -> bool {
 pub(crate) struct Reader {
     response: ResponseReader,
     close: bool,
-    /// The server has ended a connection on which nothing was asked, in words ([`Http::unasked`]).
+    /// A reply has been complete.
+    answered: bool,
+    /// The server has ended an idle connection in words, unasked or across a request.
     ended: bool,
     body: Body,
+}
+
+impl Reader {
+    /// Whether a reply says that the connection was idle for too long, and crossed the request that
+    /// it seems to answer: RFC 9112, section 9.5, has that sent again. On a connection that has
+    /// answered nothing yet no idle time has passed: there 408 is a reply like others, or a server
+    /// that says nothing else would seem to be right.
+    fn is_crossed(&self, head: &Head) -> bool {
+        self.answered && head.close && head.status == 408
+    }
 }
 
 /// HTTP/1.1 requests of one kind.
@@ -427,6 +439,7 @@ impl Codec for Http {
         Reader {
             response: ResponseReader::new(),
             close: false,
+            answered: false,
             ended: false,
             body: Body::default(),
         }
@@ -458,6 +471,10 @@ impl Codec for Http {
             consumed += used;
             match event {
                 Event::More => return Ok(Step::More),
+                Event::Head(head) if head.status != self.status && reader.is_crossed(&head) => {
+                    reader.ended = true;
+                    return Ok(Step::More);
+                }
                 Event::Head(head) if head.status != self.status => {
                     let status = self.status;
                     return Err(Wrong(format!("status {}, expected {status}", head.status)));
@@ -468,6 +485,7 @@ impl Codec for Http {
                 }
                 Event::End => {
                     self.conclude(reader)?;
+                    reader.answered = true;
                     return Ok(Step::Reply { number, consumed, last: reader.close });
                 }
             }

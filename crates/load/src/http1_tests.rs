@@ -162,8 +162,33 @@ fn only_408_may_come_unasked_and_ends_the_connection() {
         let mut reader = codec.reader();
         assert!(codec.incoming(0, &mut reader, 7..7, wrong.as_bytes()).is_err(), "{wrong}");
     }
-    // Where something was asked, it is a reply like others, and not the one that was promised.
+    // Where the first request was asked, it is a reply like others, not the one that was promised.
     assert!(judge(&mut codec(Expected::Any), end.as_bytes(), end.len()).is_err());
+}
+
+#[test]
+fn a_408_that_closes_an_answered_connection_crossed_the_request() {
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let second = |text: &str, piece: usize| {
+        let mut codec = codec(Expected::Any);
+        let mut reader = codec.reader();
+        let first = codec.incoming(0, &mut reader, 0..2, ok.as_bytes())?;
+        assert!(matches!(first, Step::Reply { number: 0, last: false, .. }), "{first:?}");
+        for piece in text.as_bytes().chunks(piece) {
+            assert_eq!(codec.incoming(0, &mut reader, 1..2, piece)?, Step::More);
+            if codec.refused_from(&reader).is_some() {
+                return Ok(true);
+            }
+        }
+        Ok::<_, Wrong>(false)
+    };
+    let end = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbye";
+    for piece in [1, 7, end.len()] {
+        assert_eq!(second(end, piece), Ok(true), "in pieces of {piece}");
+    }
+    for wrong in [end.replace("408", "503"), end.replace("close", "keep-alive")] {
+        assert!(second(&wrong, wrong.len()).is_err(), "{wrong}");
+    }
 }
 
 #[test]

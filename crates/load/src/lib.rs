@@ -18,7 +18,8 @@
 //! and its socket), `codec` (what a protocol must answer), `http1`, `http2`, `websocket` and `echo`
 //! (four answers), `schedule` (who decides when the next request is sent), `open_loop` (when it is
 //! the clock), `engine::fan_out` (when one speaks and all others listen), `dialogue` (connections
-//! apart from the load: the probe, and those that stay silent).
+//! apart from the load: the probe, and those that stay silent), `session` (load in slices, for
+//! servers that take turns).
 #![forbid(unsafe_code)]
 
 #[cfg(not(target_os = "linux"))]
@@ -26,6 +27,7 @@ compile_error!("the load generator is an epoll loop: it builds on Linux only");
 
 mod codec;
 mod connection;
+mod cpu;
 mod dialogue;
 mod echo;
 mod engine;
@@ -47,14 +49,17 @@ mod plan;
 mod probe;
 mod run;
 mod schedule;
+mod session;
 mod socket;
 mod tally;
 mod tls;
 mod websocket;
 
+pub use cpu::Clocks;
 pub use error::Error;
 pub use live::{Live, Progress, Stage};
 pub use observer::{Observer, Silent};
 pub use plan::{ExpectedBody, Length, Method, Pace, Plan, Protocol, Target};
 pub use run::{run, run_live};
+pub use session::{Session, Slice};
 pub use tls::tls_config;

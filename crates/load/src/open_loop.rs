@@ -145,6 +145,8 @@ pub(crate) struct OpenLoop {
     counted_from_ns: u64,
     /// Whether the window goes on.
     open: bool,
+    /// Windows begun.
+    windows: u64,
     /// The client stood still: what falls due from the first of these times to the second is late
     /// by that, unless nothing waits any more before then.
     delayed_ns: Option<(u64, u64)>,
@@ -178,6 +180,7 @@ impl OpenLoop {
             free_since_ns: 0,
             counted_from_ns: u64::MAX,
             open: false,
+            windows: 0,
             delayed_ns: None,
             each: 1,
             counts: Counts::new()?,
@@ -194,11 +197,13 @@ impl OpenLoop {
         self.begin(self.seed ^ WARM_UP_SALT, now_ns, u64::MAX, u64::MAX);
     }
 
-    /// The window begins: the same due times each time, until `end_ns` or `requests` of them.
+    /// A window begins: until `end_ns`, or until so many `requests` were due. The first, the second
+    /// and so on each have due times of their own, the same for every server.
     pub(crate) fn start_window(&mut self, now_ns: u64, end_ns: u64, requests: u64) {
         self.counted_from_ns = now_ns;
         self.open = true;
-        self.begin(self.seed, now_ns, end_ns, requests);
+        self.begin(self.seed.wrapping_add(self.windows), now_ns, end_ns, requests);
+        self.windows += 1;
     }
 
     fn begin(&mut self, seed: u64, now_ns: u64, end_ns: u64, requests: u64) {
@@ -364,22 +369,23 @@ impl OpenLoop {
         due_ns >= self.counted_from_ns
     }
 
-    /// The run is over at `now_ns`, with these still unanswered: all that was due becomes a sample.
-    pub(crate) fn finish(
-        mut self,
-        unanswered: impl Iterator<Item = Pending>,
-        now_ns: u64,
-    ) -> Counts {
+    /// The window is closed at `now_ns`, with these still unanswered: all that was due becomes a
+    /// sample.
+    pub(crate) fn close(&mut self, unanswered: impl Iterator<Item = Pending>, now_ns: u64) {
         let from_ns = self.counted_from_ns;
         let mut due_ns: Vec<_> = std::mem::take(&mut self.lost_due_ns);
         due_ns.extend(unanswered.map(|pending| pending.due_ns).filter(|&due_ns| due_ns >= from_ns));
         while let Some(ready) = self.take(self.end_ns) {
             due_ns.extend((0..self.each).map(|_| ready.due_ns));
         }
-        self.counts.unanswered = due_ns.len() as u64;
+        self.counts.unanswered += due_ns.len() as u64;
         for due_ns in due_ns {
             self.counts.latency.record(now_ns.saturating_sub(due_ns));
         }
+    }
+
+    /// What was counted, in all windows.
+    pub(crate) fn into_counts(self) -> Counts {
         self.counts
     }
 }

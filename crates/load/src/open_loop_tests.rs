@@ -40,7 +40,8 @@ fn latency_counts_from_the_due_time_and_lag_from_the_free_connection() -> Result
     let second = send(&mut open, 5_000, 5_100).ok_or(Error::Plan("nothing is due".into()))?;
     assert!(open.answered(second, 6_000));
     open.end_window(6_000);
-    let counts = open.finish(std::iter::empty(), 6_000);
+    open.close(std::iter::empty(), 6_000);
+    let counts = open.into_counts();
     assert_eq!((counts.due, counts.sent, counts.unanswered), (2, 2, 0));
     let ends = |latencies: &Latencies| (latencies.quantile_ns(0.0), latencies.quantile_ns(1.0));
     // Above 2,048 ns the histogram's steps are 2 ns wide; it gives a step's lower end for its
@@ -58,7 +59,8 @@ fn a_dead_server_leaves_ages() -> Result<(), Error> {
     // The window ends at 11,000: 1,000 to 10,000 were due in it, one was sent.
     let waited_ns = open.end_window(11_000);
     assert_eq!(waited_ns, (1..=9).map(|k| k * 1_000).sum::<u64>());
-    let counts = open.finish(on_its_way.into_iter(), 21_000);
+    open.close(on_its_way.into_iter(), 21_000);
+    let counts = open.into_counts();
     assert_eq!((counts.due, counts.sent, counts.unanswered), (10, 1, 10));
     assert_eq!(counts.latency.quantile_ns(0.0) / 10, 1_100);
     assert_eq!(counts.latency.quantile_ns(1.0) / 20, 1_000);
@@ -78,7 +80,8 @@ fn a_request_that_lost_its_connection_keeps_its_due_time() -> Result<(), Error> 
     assert_eq!((again.due_ns, again.sent_ns, waited_ns), (1_000, 4_300, 300));
     open.lost(again);
     open.end_window(5_000);
-    let counts = open.finish(std::iter::empty(), 5_000);
+    open.close(std::iter::empty(), 5_000);
+    let counts = open.into_counts();
     // It was sent twice and counted once, lost, and the other one was never sent.
     assert_eq!((counts.due, counts.sent, counts.unanswered), (2, 1, 2));
     Ok(())
@@ -94,7 +97,8 @@ fn the_warm_up_does_not_count() -> Result<(), Error> {
     assert!(!open.is_due(10_499), "what the warm-up left unsent is forgotten");
     assert!(!open.answered(warm, 11_000));
     open.end_window(12_000);
-    let counts = open.finish(std::iter::empty(), 12_000);
+    open.close(std::iter::empty(), 12_000);
+    let counts = open.into_counts();
     assert_eq!((counts.due, counts.unanswered), (2, 2));
     Ok(())
 }
@@ -125,7 +129,8 @@ fn what_fell_due_in_a_stop_is_marked_until_the_client_has_caught_up() -> Result<
     open.stopped(5_500, 7_500);
     while send(&mut open, 0, 20_500).is_some() {}
     open.end_window(20_500);
-    let counts = open.finish(std::iter::empty(), 20_500);
+    open.close(std::iter::empty(), 20_500);
+    let counts = open.into_counts();
     assert_eq!((counts.due, counts.delayed), (20, 3 + 4));
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! From a plan to an outcome: limits, probe, silent connections, engine threads, sum.
 
+use std::sync::mpsc::{Receiver, Sender};
+
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
@@ -8,6 +10,7 @@ use nix::errno::Errno;
 use record::{ClientStops, FanOut, Latency, LoadOutcome, OpenLoop, TlsOutcome};
 
 use crate::codec::Codec;
+use crate::cpu::Clocks;
 use crate::echo::Echo;
 use crate::engine::{AtEnd, Engine, ExactTimers, Share, Stops, Window};
 use crate::gate::Gate;
@@ -15,6 +18,7 @@ use crate::http1::Http;
 use crate::http2::Http2;
 use crate::idle::Idle;
 use crate::open_loop::{self, Counts};
+use crate::session::{Order, Slice};
 use crate::socket::Sockets;
 use crate::tally::Tally;
 use crate::tls::Agreed;
@@ -49,34 +53,125 @@ pub fn run_live(
     observer: &mut dyn Observer,
     live: &Live,
 ) -> Result<LoadOutcome, Error> {
+    begin(plan, live, InWindow { observer })
+}
+
+/// Carries out a plan in slices, as they are ordered; see [`crate::Session`]. The first answer says
+/// that the connections are open.
+pub(crate) fn sliced(
+    plan: &Plan,
+    live: &Live,
+    clocks: Clocks,
+    orders: &Receiver<Order>,
+    slices: &Sender<Slice>,
+) -> Result<LoadOutcome, Error> {
+    let plan = Plan { threads: 1, ..plan.clone() };
+    begin(&plan, live, InSlices { clocks, orders, slices })
+}
+
+/// What is done with the connections of a plan.
+trait Course {
+    fn run<C: Codec>(
+        self,
+        plan: &Plan,
+        sockets: &Sockets,
+        live: &Live,
+        codec: impl Fn() -> C + Sync,
+    ) -> Result<LoadOutcome, Error>;
+}
+
+/// Asks the server once, and goes on with the codec of its protocol.
+fn begin(plan: &Plan, live: &Live, course: impl Course) -> Result<LoadOutcome, Error> {
     plan.check()?;
     allow_descriptors(plan)?;
     live.enter(Stage::Connecting);
     let plan = &probe::reached(plan)?;
-    let sockets = Sockets::new(plan)?;
+    let sockets = &Sockets::new(plan)?;
     match plan.target.protocol {
         Protocol::Echo => {
             let codec = || Echo::new(plan.payload_bytes, plan.depth());
-            probe::verify(plan, &sockets, &mut codec())?;
-            measure(plan, &sockets, codec, observer, live)
+            probe::verify(plan, sockets, &mut codec())?;
+            course.run(plan, sockets, live, codec)
         }
         Protocol::WebSocket => {
             let codec = || WebSocket::new(plan);
-            probe::verify(plan, &sockets, &mut codec())?;
-            measure(plan, &sockets, codec, observer, live)
+            probe::verify(plan, sockets, &mut codec())?;
+            course.run(plan, sockets, live, codec)
         }
         Protocol::Http if plan.http2 => {
             let make = |expected| Http2::new(plan, expected);
-            let expected = probe::expected_body(plan, &sockets, make, Http2::learnt)?;
-            let codec = || Http2::new(plan, expected.clone());
-            measure(plan, &sockets, codec, observer, live)
+            let expected = probe::expected_body(plan, sockets, make, Http2::learnt)?;
+            course.run(plan, sockets, live, || Http2::new(plan, expected.clone()))
         }
         Protocol::Http => {
             let make = |expected| Http::new(plan, expected);
-            let expected = probe::expected_body(plan, &sockets, make, Http::learnt)?;
-            let codec = || Http::new(plan, expected.clone());
-            measure(plan, &sockets, codec, observer, live)
+            let expected = probe::expected_body(plan, sockets, make, Http::learnt)?;
+            course.run(plan, sockets, live, || Http::new(plan, expected.clone()))
         }
+    }
+}
+
+/// One window, all threads at once.
+struct InWindow<'o> {
+    observer: &'o mut dyn Observer,
+}
+
+impl Course for InWindow<'_> {
+    fn run<C: Codec>(
+        self,
+        plan: &Plan,
+        sockets: &Sockets,
+        live: &Live,
+        codec: impl Fn() -> C + Sync,
+    ) -> Result<LoadOutcome, Error> {
+        measure(plan, sockets, codec, self.observer, live)
+    }
+}
+
+/// Slices, as they are ordered.
+struct InSlices<'o> {
+    clocks: Clocks,
+    orders: &'o Receiver<Order>,
+    slices: &'o Sender<Slice>,
+}
+
+impl Course for InSlices<'_> {
+    fn run<C: Codec>(
+        self,
+        plan: &Plan,
+        sockets: &Sockets,
+        live: &Live,
+        codec: impl Fn() -> C + Sync,
+    ) -> Result<LoadOutcome, Error> {
+        let idle = Idle::open(plan, sockets, live, &mut codec())?;
+        let gate = Gate::new(1);
+        let crew = Crew { plan, sockets, gate: &gate, live };
+        let _pinned = Pinned::to(plan.core)?;
+        let _timers = ExactTimers::for_pace(plan.pace)?;
+        let mut engine = Engine::new(crew.share(0), codec(), None)?;
+        engine.open_all()?;
+        let (mut duration_ns, mut cpu_ns) = (0, 0);
+        // The caller is gone where an answer is not taken: then no order comes either.
+        let _ = self.slices.send(Slice::default());
+        while let Ok(order) = self.orders.recv() {
+            match order {
+                Order::Slice(length) => {
+                    let slice = engine.slice(length, &self.clocks)?;
+                    duration_ns += slice.elapsed_ns;
+                    cpu_ns += slice.client_cpu_ns;
+                    let _ = self.slices.send(slice);
+                }
+                Order::Rest(length) => {
+                    let _ = self.slices.send(engine.rest(length, &self.clocks)?);
+                }
+                Order::Forget => {
+                    engine.forget_slices();
+                    (duration_ns, cpu_ns) = (0, 0);
+                }
+            }
+        }
+        let window = engine.finish_slices(duration_ns, cpu_ns);
+        sum_up(plan, sockets, &idle, vec![window], codec().verification())
     }
 }
 

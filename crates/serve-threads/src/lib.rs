@@ -31,7 +31,10 @@ pub const MODEL: Model = Model {
     nonblocking_sockets: false,
     workers: Workers::One("it has a thread per connection already, on every core"),
     serves: Serves::Threads("duplex", "on"),
-    cannot: &["fairness beside a flood: the kernel shares the cores among all threads alike"],
+    cannot: &[
+        "fairness beside a flood: the kernel shares the cores among all threads alike",
+        "more clients than it can have threads: the others wait in the kernel's accept queue",
+    ],
     flavours: &[Flavour {
         flag: "duplex",
         values: Values::Words(&["off", "on"]),

@@ -4,9 +4,11 @@
 //! on the median. Ratios are taken within a round, which takes out whatever slowed the machine down
 //! for the whole round, and on the log scale, where twice and half are equally far from one.
 
+mod blocks;
 mod bootstrap;
 mod family;
 
+pub use blocks::{BlockRatio, EPOCHS_MIN, Finding};
 pub use bootstrap::{Interval, Unpaired, interval_of_median, unpaired_ratio};
 pub use family::{
     Contrast, Match, Verdict, rounds_needed, separable, separable_unpaired, tied_ranks, verdicts,

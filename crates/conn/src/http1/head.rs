@@ -13,7 +13,7 @@ use std::str;
 use super::body::is_token_byte;
 use super::reject::Reject;
 use crate::Limits;
-use crate::routes::{Conditions, Method, Request, expects_continue, is_authority, note_once};
+use crate::routes::{Conditions, Method, Request, expects_continue, is_authority, note_condition};
 
 /// Most fields in one head. A browser sends about 15; Apache's LimitRequestFields is 100.
 pub(super) const FIELDS_MAX: usize = 100;
@@ -46,7 +46,7 @@ struct Fields<'a> {
     expect_continue: bool,
     /// Something is expected that is not known here.
     expects_more: bool,
-    conditions: Conditions<'a>,
+    conditions: Option<Box<Conditions<'a>>>,
 }
 
 /// Parses the head at the front of `input`. `Ok(None)`: more bytes are needed. `secure`: it came
@@ -238,7 +238,6 @@ pub(super) fn split_absolute(target: &str) -> Option<(&str, &str)> {
 
 fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Result<(), Reject> {
     let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
-    let conditions = &mut fields.conditions;
     // By length first: most fields of most requests are none of these.
     match name.len() {
         4 if is("host") => {
@@ -251,15 +250,11 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
                 return Err(Reject::Malformed("the Host field is not one host"));
             }
         }
-        5 if is("range") => note_once(&mut conditions.range, value),
         6 if is("expect") => match expects_continue(value) {
             Some(expects) => fields.expect_continue |= expects,
             None => fields.expects_more = true,
         },
-        8 if is("if-match") => conditions.if_match.push(value),
-        8 if is("if-range") => note_once(&mut conditions.if_range, value),
         10 if is("connection") => note_connection(fields, value),
-        13 if is("if-none-match") => conditions.if_none_match.push(value),
         14 if is("content-length") => {
             if fields.content_length.is_some() {
                 return Err(Reject::Malformed("there are two Content-Length fields"));
@@ -272,9 +267,7 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
             }
             fields.transfer_encoding = Some(value);
         }
-        17 if is("if-modified-since") => note_once(&mut conditions.if_modified_since, value),
-        19 if is("if-unmodified-since") => note_once(&mut conditions.if_unmodified_since, value),
-        _ => {}
+        _ => note_condition(&mut fields.conditions, name, value),
     }
     Ok(())
 }

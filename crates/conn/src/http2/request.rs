@@ -8,7 +8,7 @@
 use http::request::Parts;
 
 use crate::Limits;
-use crate::routes::{Conditions, Method, Request, expects_continue, is_authority, note_once};
+use crate::routes::{Conditions, Method, Request, expects_continue, is_authority, note_condition};
 
 /// Why a request is answered with an error: status and sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ struct Fields<'a> {
     host: Option<&'a [u8]>,
     content_length: Option<u64>,
     expect_continue: bool,
-    conditions: Conditions<'a>,
+    conditions: Option<Box<Conditions<'a>>>,
 }
 
 /// Checks a head; `ended`: no body follows.
@@ -91,7 +91,6 @@ fn path<'a>(parts: &'a Parts, method: Method, limits: &Limits) -> Result<&'a str
 }
 
 fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Result<(), Refusal> {
-    let conditions = &mut fields.conditions;
     match name {
         "host" => {
             let second = fields.host.replace(value).is_some();
@@ -112,13 +111,7 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
             let unknown = Refusal("417 Expectation Failed", sentence);
             fields.expect_continue |= expects_continue(value).ok_or(unknown)?;
         }
-        "range" => note_once(&mut conditions.range, value),
-        "if-match" => conditions.if_match.push(value),
-        "if-range" => note_once(&mut conditions.if_range, value),
-        "if-none-match" => conditions.if_none_match.push(value),
-        "if-modified-since" => note_once(&mut conditions.if_modified_since, value),
-        "if-unmodified-since" => note_once(&mut conditions.if_unmodified_since, value),
-        _ => {}
+        _ => note_condition(&mut fields.conditions, name, value),
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ pub(super) enum Selection {
 
 /// Decides by the precedence of RFC 9110 section 13.2.2.
 pub(super) fn select(request: &Request, file: &FileEntry) -> Selection {
-    let conditions = &request.conditions;
+    let conditions = request.conditions();
     let as_it_should_be = match (&conditions.if_match[..], conditions.if_unmodified_since) {
         ([], None) => true,
         ([], Some(since)) => modified_since(since, file) != Some(true),

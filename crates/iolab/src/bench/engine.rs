@@ -42,7 +42,11 @@ pub fn check(workload: &Workload) -> Result<(), String> {
     plan(address, workload, &settings).and_then(|plan| plan.check()).map_err(|e| e.to_string())
 }
 
-fn plan(
+/// The load generator's plan for a workload.
+///
+/// # Errors
+/// What is wrong with it, in a sentence.
+pub fn plan(
     address: SocketAddr,
     workload: &Workload,
     settings: &Settings,

@@ -152,7 +152,18 @@ fn idle_sample(
 }
 
 fn arguments(setting: &Setting) -> Vec<String> {
-    let workload = setting.workload;
+    let sampled = if setting.idle_sample { setting.workload.idle_sample_connections } else { 0 };
+    server_arguments(setting.workload, setting.model, setting.root, sampled)
+}
+
+/// The flags that a server is started with for a workload. `sampled`: silent connections of the
+/// idle sample.
+pub fn server_arguments(
+    workload: &Workload,
+    model: &Model,
+    root: &Path,
+    sampled: u32,
+) -> Vec<String> {
     let mut arguments = Vec::new();
     let mut push = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
     push("--listen", "127.0.0.1:0".into());
@@ -162,9 +173,8 @@ fn arguments(setting: &Setting) -> Vec<String> {
     push("--idle-timeout", IDLE_TIMEOUT.into());
     push("--drain-timeout", DRAIN_TIMEOUT.into());
     if workload.path.as_ref().is_some_and(|path| path.starts_with("/files/")) {
-        push("--root", setting.root.display().to_string());
+        push("--root", root.display().to_string());
     }
-    let sampled = if setting.idle_sample { workload.idle_sample_connections } else { 0 };
     let connections = workload.connections + workload.idle_connections.max(sampled);
     if connections > MANY_CONNECTIONS {
         push("--conns-max", (connections + CONNECTIONS_SPARE).to_string());
@@ -174,7 +184,7 @@ fn arguments(setting: &Setting) -> Vec<String> {
         // no chain of trust.
         arguments.push("--tls".to_owned());
     }
-    arguments.extend(setting.model.arguments.iter().cloned());
+    arguments.extend(model.arguments.iter().cloned());
     arguments
 }
 

@@ -10,13 +10,17 @@ use humantime::parse_duration;
 use load::{ExpectedBody, Length, Method, Pace, Plan};
 use record::Arrivals;
 
+use crate::slices::Awake;
+
 /// Send load to a server, verify every reply, and tell how it went.
 #[derive(Debug, Args)]
 #[command(long_about = LONG_ABOUT, after_long_help = EXAMPLES)]
 pub struct LoadArguments {
     /// tcp://HOST:PORT for an echo server, http:// or https://HOST:PORT/PATH for HTTP, ws:// or
-    /// wss://HOST:PORT/PATH for a WebSocket whose messages come back.
-    url: String,
+    /// wss://HOST:PORT/PATH for a WebSocket whose messages come back. Several: they take turns, and
+    /// are compared with the first.
+    #[arg(required = true, value_name = "URL")]
+    urls: Vec<String>,
     /// Connections that carry load.
     #[arg(short, long, value_name = "N", default_value_t = 64)]
     connections: u32,
@@ -74,9 +78,15 @@ pub struct LoadArguments {
     /// Run the client on this core (its second thread on the next one, and so on).
     #[arg(long, value_name = "CORE")]
     core: Option<usize>,
-    /// The server's process: also tell what it and its children used inside the window.
+    /// The server's process: also tell what it and its children used inside the window. With
+    /// several URLs one for each, in their order, with commas between them.
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
-    pub(super) pid: Option<i32>,
+    #[arg(value_delimiter = ',')]
+    pub(super) pid: Vec<i32>,
+    /// With several URLs: whether the processors are held awake (as root). One that sleeps takes
+    /// tens of microseconds to wake, and with few connections that is most of a figure.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = AwakeName::Auto)]
+    awake: AwakeName,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(super) json: bool,
@@ -165,6 +175,17 @@ enum BodyName {
     Any,
 }
 
+/// Whether the processors are held awake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum AwakeName {
+    /// Where that is allowed.
+    Auto,
+    /// Or nothing is measured.
+    On,
+    /// They may sleep, as on a machine that is left alone.
+    Off,
+}
+
 /// The latency that a rate must keep to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Budget {
@@ -196,9 +217,55 @@ impl LoadArguments {
         Pace::Open { rate_per_s, arrivals, seed: self.pace.seed.unwrap_or(1) }
     }
 
+    /// Whether several servers are to be compared.
+    pub(super) fn is_for_several(&self) -> bool {
+        self.urls.len() > 1
+    }
+
+    /// How long the servers take turns, if that was said.
+    pub(super) fn duration(&self) -> Option<Duration> {
+        self.duration
+    }
+
+    /// Holds the processors awake, if that was asked for and is allowed.
+    pub(super) fn awake(&self) -> Result<Option<Awake>, String> {
+        match self.awake {
+            AwakeName::Off => Ok(None),
+            AwakeName::On => Awake::hold().map(Some),
+            AwakeName::Auto => Ok(Awake::hold().ok()),
+        }
+    }
+
+    /// What the arguments mean for each of several servers.
+    pub(super) fn plans(&self) -> Result<Vec<Plan>, Box<dyn Error>> {
+        let asked = [
+            (self.requests.is_some(), "--requests"),
+            (self.pace.rate.is_some(), "--rate"),
+            (self.pace.find_rate, "--find-rate"),
+            (self.hgrm.is_some(), "--hgrm"),
+            (self.warmup.is_some(), "--warmup"),
+            (self.threads > 1, "--threads"),
+        ];
+        if let Some((_, option)) = asked.into_iter().find(|(asked, _)| *asked) {
+            return Err(format!(
+                "{option} is for one server: several take turns in slices of a closed loop, each \
+                 with one thread (run iolab load once for each URL, or leave {option} out)"
+            )
+            .into());
+        }
+        self.urls.iter().map(|url| self.plan_for(url)).collect()
+    }
+
     /// What the arguments mean.
     pub(super) fn plan(&self) -> Result<Plan, Box<dyn Error>> {
-        let mut plan = Plan::new(&self.url)?;
+        if self.pid.len() > 1 {
+            return Err("--pid names several processes for one server: name its first one".into());
+        }
+        self.plan_for(&self.urls[0])
+    }
+
+    fn plan_for(&self, url: &str) -> Result<Plan, Box<dyn Error>> {
+        let mut plan = Plan::new(url)?;
         let find_rate = self.pace.find_rate;
         plan.connections = self.connections;
         plan.length = match self.requests {
@@ -299,6 +366,12 @@ STREAMING (--streaming, echo). Messages flow both ways without waiting: MB/s is 
 HTTP/2 (--http2 --streams 32). Each connection keeps so many streams open: whenever some have \
 ended, as many requests go out together. Replies may come in any order.
 
+SEVERAL SERVERS (A B C). All are loaded in turn, in slices of some milliseconds, so that what \
+slows the machine down meets them alike; ratios are formed between slices that lie side by side. \
+So servers are told apart to a percent or two in seconds, on a machine that is not quiet either. \
+The first URL is the reference; it takes part twice, and the second time shows how far two equal \
+servers lie apart here. --duration is the time of all of them together.
+
 TLS (https://, wss://). 1.3 or 1.2, as agreed. The certificate is not verified, for servers under \
 test sign their own; signatures are. The handshake is over before the first request, so it is in \
 no latency, unless each request has a connection of its own: --reconnect measures handshakes, \
@@ -330,6 +403,7 @@ Examples:
   iolab load http://127.0.0.1:8080/ --rate 20000            latency at 20,000 requests/s
   iolab load http://127.0.0.1:8080/ --find-rate --p99 5ms   the highest rate with p99 <= 5 ms
   iolab load http://127.0.0.1:8080/ --pid $(pidof nginx)    who uses how much CPU per request
+  iolab load http://127.0.0.1:8080/ http://127.0.0.1:8081/ --pid 71,72   which of two costs less
   iolab load http://127.0.0.1:8080/bytes/100000 -c 8 -d 2s  a large body, every byte compared
   iolab load http://127.0.0.1:8080/ --reconnect             a new connection for each request
   iolab load tcp://127.0.0.1:7000 --payload 1024 --json     echo, and JSON for a script

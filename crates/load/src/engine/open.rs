@@ -191,8 +191,9 @@ impl<C: Codec> Engine<'_, C> {
 
     /// The run is over: all that was due in the window is counted.
     pub(super) fn finish_open(&mut self) -> Option<Counts> {
-        let open = self.open.take()?;
+        let mut open = self.open.take()?;
         let pending = self.connections.iter().flat_map(|connection| connection.awaited.iter());
-        Some(open.finish(pending, self.now_ns))
+        open.close(pending, self.now_ns);
+        Some(open.into_counts())
     }
 }

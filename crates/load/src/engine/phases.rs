@@ -80,7 +80,7 @@ impl<C: Codec> Engine<'_, C> {
 
     /// How many of the plan's connections have completed nothing. Without a clock that says when
     /// something falls due, or a number of requests that may be used up by others, all are asked.
-    fn without_progress(&self) -> u32 {
+    pub(super) fn without_progress(&self) -> u32 {
         let (own, aside) = self.connections.split_at(self.share.connections as usize);
         let all = self.open.is_none() && self.window_end_ns() != u64::MAX;
         let starved = |one: &&Connection<C::Reader>| {
@@ -164,7 +164,7 @@ impl<C: Codec> Engine<'_, C> {
     }
 
     /// Ends all connections in good order, as far as their send buffers have room.
-    fn take_leave(&mut self) {
+    pub(super) fn take_leave(&mut self) {
         for connection in &mut self.connections {
             if matches!(connection.phase, Phase::Open | Phase::Leaving) {
                 connection.say_farewell(&mut self.codec, &mut self.tally.bytes_sent);
@@ -289,16 +289,9 @@ impl<C: Codec> Engine<'_, C> {
                 return Ok(Some(format!("stopped {seconds:.1} s into the window")));
             }
             if self.is_dead() {
-                let address = self.share.sockets.address();
                 let seconds = (self.now_ns - self.phase_started_ns) as f64 / 1e9;
-                let how = match self.failing_since_ns {
-                    Some(_) => "died: connections failed",
-                    None => "turns connections away: it closed what it had just accepted",
-                };
-                return Ok(Some(format!(
-                    "the server at {address} {how} for the last second, given up {seconds:.1} s \
-                     into the window"
-                )));
+                let how = self.how_it_died();
+                return Ok(Some(format!("{how}, given up {seconds:.1} s into the window")));
             }
             // In an open loop long pauses may be planned; each request has its own time limit.
             let silent_ns = 2 * self.timeout_ns() + SECOND_NS;
@@ -310,6 +303,16 @@ impl<C: Codec> Engine<'_, C> {
             self.turn(end_ns)?;
         }
         Ok(None)
+    }
+
+    /// What is said of a server that is dead.
+    pub(super) fn how_it_died(&self) -> String {
+        let address = self.share.sockets.address();
+        let how = match self.failing_since_ns {
+            Some(_) => "died: connections failed",
+            None => "turns connections away: it closed what it had just accepted",
+        };
+        format!("the server at {address} {how} for the last second")
     }
 
     /// Whether requests are on their way, or will be sent.

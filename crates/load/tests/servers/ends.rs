@@ -69,6 +69,45 @@ fn status_408_on_an_idle_connection_is_an_end() -> Test {
     Ok(())
 }
 
+/// Answers `first` requests of each connection, and the next one by a 408 that closes.
+fn late_after(first: usize, mut stream: TcpStream) -> io::Result<()> {
+    let late = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbye";
+    let mut buffer = [0; 4096];
+    for _ in 0..first {
+        if stream.read(&mut buffer)? == 0 {
+            return Ok(());
+        }
+        stream.write_all(&ok(b"ok"))?;
+    }
+    match stream.read(&mut buffer)? {
+        0 => Ok(()),
+        _ => stream.write_all(late),
+    }
+}
+
+#[test]
+fn status_408_that_crosses_a_request_is_an_end() -> Test {
+    let address = server(|_, stream| late_after(3, stream))?;
+    for pace in [open(1_000.0), Pace::Closed] {
+        let outcome = run(&Plan { pace, ..plan("http", address, "/", 40)? }, &mut Silent)?;
+        assert_exact(&outcome, 40);
+        assert!(outcome.closed_by_server > 0, "{outcome:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_server_that_answers_nothing_but_408_is_at_fault() -> Test {
+    // The probes are answered, or there would be no load.
+    let address = server(|number, stream| late_after(usize::from(number < 3), stream))?;
+    let length = Length::Window(Duration::from_millis(200));
+    let outcome = run(&Plan { length, ..plan("http", address, "/", 40)? }, &mut Silent)?;
+    let kinds = &outcome.errors_by_kind;
+    assert!(outcome.requests == 0 && kinds.wrong > 0 && kinds.closed == 0, "{outcome:?}");
+    assert_eq!(outcome.closed_by_server, 0, "{outcome:?}");
+    Ok(())
+}
+
 #[test]
 fn new_requests_go_on_a_new_connection_while_the_old_one_ends() -> Test {
     // The first connection under load answers nothing for stream 3 and says that it takes no more

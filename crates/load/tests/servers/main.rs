@@ -4,6 +4,7 @@
 mod ends;
 mod plain;
 mod rooms;
+mod sessions;
 mod stalls;
 mod streams;
 mod support;

@@ -1,0 +1,161 @@
+//! `iolab load A B C`: servers that take turns in slices, and are compared with the first.
+
+use std::error::Error;
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use load::{Clocks, Live, Plan, Session};
+use nix::unistd::Pid;
+use record::SplitMix64;
+use serde::Serialize;
+
+use crate::bench::sample;
+use crate::slices::{self, Entrant, Epoch, standing};
+use crate::{statistics, text};
+
+use super::LoadArguments;
+use super::live::INTERRUPTED;
+
+/// The time is divided into so many epochs, each with connections of its own. How requests fall
+/// into batches is settled anew with each, and moves a figure by some percent, so that many short
+/// epochs tell more than a few long ones.
+const EPOCHS: usize = 16;
+
+/// Seed of the order in blocks.
+const SEED: u64 = 1;
+
+/// What is added to the name of the first server's second set of connections.
+const CONTROL: &str = "again (control)";
+
+/// Everything that was found, as JSON.
+#[derive(Serialize)]
+struct Output<'a> {
+    servers: &'a [standing::Standing],
+    epochs: usize,
+    discarded_blocks: u32,
+    /// The processors were held awake.
+    awake: bool,
+}
+
+/// Lets the servers take turns, and prints how they stand to the first.
+///
+/// # Errors
+/// Bad input, and servers that cannot be reached, in one sentence.
+pub fn run(arguments: &LoadArguments, live: &Arc<Live>) -> Result<ExitCode, Box<dyn Error>> {
+    let plans = plans(arguments)?;
+    let processes = processes(arguments, plans.len())?;
+    let awake = arguments.awake()?;
+    let time = arguments.duration().unwrap_or(DURATION) / EPOCHS as u32;
+    let mut random = SplitMix64::new(SEED);
+    let mut epochs: Vec<Epoch> = Vec::new();
+    while epochs.len() < EPOCHS && !live.is_stopped() {
+        progress(epochs.len() + 1);
+        let mut entrants = Vec::new();
+        for (plan, processes) in plans.iter().zip(&processes) {
+            entrants.push(entrant(plan, processes)?);
+        }
+        epochs.push(slices::epoch(&mut entrants, time, &mut random, &|| live.is_stopped())?);
+    }
+    let name = |plan: &Plan| plan.target.authority.clone() + &plan.target.path;
+    let mut labels: Vec<String> = plans.iter().map(name).collect();
+    labels[1] = CONTROL.to_owned();
+    let standings = standing::standings(&labels, &epochs, standing::MARGIN);
+    let discarded = epochs.iter().map(|epoch| epoch.discarded).sum();
+    super::tell(&match arguments.json {
+        true => serde_json::to_string(&Output {
+            servers: &standings,
+            epochs: epochs.len(),
+            discarded_blocks: discarded,
+            awake: awake.is_some(),
+        })?,
+        false => told(&standings, discarded, awake.is_some()),
+    })?;
+    let measured = standings.iter().all(|one| one.ended.is_none() && one.blocks > 0);
+    if !measured {
+        eprintln!("iolab: not every server was measured to the end");
+    }
+    Ok(match (live.is_stopped(), measured) {
+        (true, _) => ExitCode::from(INTERRUPTED),
+        (_, false) => ExitCode::FAILURE,
+        (_, true) => ExitCode::SUCCESS,
+    })
+}
+
+/// As long as a single run.
+const DURATION: Duration = Duration::from_secs(10);
+
+/// Each server's plan, the first one twice.
+fn plans(arguments: &LoadArguments) -> Result<Vec<Plan>, Box<dyn Error>> {
+    let mut plans = arguments.plans()?;
+    plans.insert(1, plans[0].clone());
+    for plan in &plans {
+        plan.check()?;
+    }
+    Ok(plans)
+}
+
+/// The processes of each server; none where they were not named.
+fn processes(arguments: &LoadArguments, plans: usize) -> Result<Vec<Vec<Pid>>, Box<dyn Error>> {
+    let mut named: Vec<Vec<Pid>> =
+        arguments.pid.iter().map(|&pid| sample::process_tree(Pid::from_raw(pid))).collect();
+    if named.is_empty() {
+        return Ok(vec![Vec::new(); plans]);
+    }
+    if named.len() + 1 != plans {
+        return Err(format!(
+            "--pid names {} processes for {} servers: name one for each, in their order, with \
+             commas between them",
+            named.len(),
+            plans - 1
+        )
+        .into());
+    }
+    named.insert(1, named[0].clone());
+    Ok(named)
+}
+
+/// Shows how far we are, on a terminal.
+fn progress(epoch: usize) {
+    if io::stderr().is_terminal() {
+        let end = if epoch == EPOCHS { "\n" } else { "" };
+        eprint!("\repoch {epoch} of {EPOCHS}{end}");
+    }
+}
+
+fn entrant(plan: &Plan, processes: &[Pid]) -> Result<Entrant, load::Error> {
+    let ids: Vec<i32> = processes.iter().map(|process| process.as_raw()).collect();
+    let session = Session::open(plan.clone(), Clocks::of(&ids)?)?;
+    Ok(Entrant::new(session, processes.to_vec()))
+}
+
+/// The table, what has to be said about it, and the answer.
+fn told(standings: &[standing::Standing], discarded: u32, awake: bool) -> String {
+    let blocks = standings.iter().map(|one| one.blocks).max().unwrap_or(0);
+    let power = if awake { "held awake" } else { "free to sleep" };
+    let mut note = format!(
+        "CPU time of server and client for each request, and their ratios to those of the first \
+         server: medians over {blocks} blocks in {EPOCHS} epochs; processors {power}. \"equal\" \
+         is within {:.0} %, \"~\" is undecided. Below, 95 % intervals.",
+        100.0 * standing::MARGIN
+    );
+    if discarded > 0 {
+        note.push_str(&format!(
+            " {discarded} blocks were discarded: a server answered nothing in its slice, or \
+             wrongly."
+        ));
+    }
+    if standings.iter().any(|one| one.blocks > 0 && one.cpu.is_none() && one.rate.is_none())
+        && blocks < statistics::EPOCHS_MIN
+    {
+        note.push_str(" The time was too short: give a longer --duration.");
+    }
+    format!(
+        "{}\n{}\n\n{}",
+        standing::table(standings),
+        text::wrap(&note, 0),
+        standing::answer(&standings[..1].iter().chain(&standings[2..]).collect::<Vec<_>>())
+            .trim_end()
+    )
+}

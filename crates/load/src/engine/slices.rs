@@ -1,0 +1,136 @@
+//! The other course of a run: the connections stay open, and carry load for a slice at a time.
+//!
+//! A slice begins and ends with nothing on its way, so what both sides spend in it belongs to the
+//! requests of that slice. No wait in a closed loop has a timeout here either: a slice ends with
+//! the first event after its time, or with the next heartbeat.
+
+use std::time::Duration;
+
+use super::{Engine, SWEEP_NS, Window, nanoseconds, open, thread_cpu_ns};
+use crate::codec::Codec;
+use crate::connection::Phase;
+use crate::cpu::Clocks;
+use crate::engine::AtEnd;
+use crate::schedule::ClosedLoop;
+use crate::session::Slice;
+use crate::{Error, Stage};
+
+impl<C: Codec> Engine<'_, C> {
+    /// Opens the connections, unless each request has one of its own.
+    pub(crate) fn open_all(&mut self) -> Result<(), Error> {
+        match self.share.plan.reconnect {
+            true => Ok(()),
+            false => self.ramp_up(),
+        }
+    }
+
+    /// Asks for `length`, then waits for what is on its way. `clocks`: those of the server.
+    pub(crate) fn slice(&mut self, length: Duration, clocks: &Clocks) -> Result<Slice, Error> {
+        let before = (self.tally.requests, self.tally.errors_sum());
+        let (client_ns, server_ns) = (thread_cpu_ns()?, clocks.read()?);
+        let begin_ns = self.clock();
+        self.phase_started_ns = begin_ns;
+        self.last_reply_ns = begin_ns;
+        self.begin_watch()?;
+        self.measuring = true;
+        let end_ns = begin_ns + nanoseconds(length);
+        match &mut self.open {
+            Some(open) => open.start_window(begin_ns, end_ns, u64::MAX),
+            None => self.schedule = ClosedLoop::endless(),
+        }
+        self.kick();
+        let by_the_clock = self.open.is_some();
+        while self.now_ns < end_ns && !self.is_dead() && !self.stopped {
+            self.turn(if by_the_clock { end_ns } else { u64::MAX })?;
+        }
+        self.schedule = ClosedLoop::stopped();
+        self.end_open_window(self.now_ns);
+        self.settle()?;
+        self.measuring = false;
+        Ok(Slice {
+            requests: self.tally.requests - before.0,
+            errors: self.tally.errors_sum() - before.1,
+            elapsed_ns: self.clock() - begin_ns,
+            client_cpu_ns: thread_cpu_ns()? - client_ns,
+            server_cpu_ns: clocks.read()?.zip(server_ns).map(|(after, before)| after - before),
+            in_flight_max: (self.connections.len() * self.depth) as u64,
+            ended: self.is_dead().then(|| self.how_it_died()),
+        })
+    }
+
+    /// Asks for nothing for `length`.
+    pub(crate) fn rest(&mut self, length: Duration, clocks: &Clocks) -> Result<Slice, Error> {
+        let (begin_ns, client_ns, server_ns) = (self.clock(), thread_cpu_ns()?, clocks.read()?);
+        std::thread::sleep(length);
+        Ok(Slice {
+            elapsed_ns: self.clock() - begin_ns,
+            client_cpu_ns: thread_cpu_ns()? - client_ns,
+            server_cpu_ns: clocks.read()?.zip(server_ns).map(|(after, before)| after - before),
+            ..Slice::default()
+        })
+    }
+
+    /// Waits until nothing is on its way: no request, and no connection that begins or ends.
+    fn settle(&mut self) -> Result<(), Error> {
+        let limit_ns = match self.open {
+            // What fell due and was not sent waits for a connection, as after a window.
+            Some(_) => open::DRAIN_NS,
+            None => self.timeout_ns() + SWEEP_NS,
+        };
+        self.drain(limit_ns, limit_ns)?;
+        let end_ns = self.now_ns + limit_ns;
+        while self.has_passage() && self.now_ns < end_ns && !self.is_dead() && !self.stopped {
+            self.turn(end_ns)?;
+        }
+        if let Some(open) = &mut self.open {
+            let pending = self.connections.iter().flat_map(|connection| connection.awaited.iter());
+            open.close(pending, self.now_ns);
+        }
+        Ok(())
+    }
+
+    /// Whether a connection is between open and closed. Only where each request has its own: a
+    /// server may end any other whenever it likes.
+    fn has_passage(&self) -> bool {
+        let passes = |phase| matches!(phase, Phase::Connecting | Phase::Opening | Phase::Closing);
+        let mut phases = self.connections.iter().map(|connection| connection.phase);
+        self.share.plan.reconnect && phases.any(passes)
+    }
+
+    /// The slices so far were a warm-up: the counters begin anew.
+    pub(crate) fn forget_slices(&mut self) {
+        self.clock();
+        self.errors_in_warmup = self.tally.errors_sum();
+        self.tally.start(self.now_ns);
+        self.waited_ns = 0;
+        for connection in &mut self.connections {
+            connection.completed = 0;
+            connection.window_from = connection.awaited.first();
+        }
+        self.enter(Stage::Measuring);
+    }
+
+    /// All slices are over, `duration_ns` together. Ends all connections in good order.
+    pub(crate) fn finish_slices(mut self, duration_ns: u64, cpu_ns: u64) -> Window {
+        let mean_in_flight = self.tally.mean_in_flight(self.now_ns, duration_ns);
+        let without_progress = self.without_progress();
+        let busy_share = 1.0 - self.waited_ns as f64 / duration_ns.max(1) as f64;
+        let open = self.open.take().map(|open| (open.into_counts(), busy_share.max(0.0)));
+        self.enter(Stage::Ending);
+        self.take_leave();
+        Window {
+            duration_ns,
+            cpu_ns,
+            mean_in_flight,
+            without_progress,
+            at_end: AtEnd::default(),
+            coarse_waits: self.coarse.is_some(),
+            stops: std::mem::take(&mut self.watch.stops),
+            errors_in_warmup: self.errors_in_warmup,
+            ended_early: None,
+            open,
+            agreed: self.agreed,
+            tally: self.tally,
+        }
+    }
+}
