@@ -28,6 +28,8 @@ pub(crate) enum Deadline {
     WriteStall,
     /// The peer must close after our FIN.
     Linger,
+    /// Input behind our FIN is read again.
+    Discard,
     /// The server is stopping, and will not wait longer.
     Drain,
 }
@@ -53,6 +55,7 @@ const ALL: [Deadline; COUNT] = [
     Deadline::Handshake,
     Deadline::WriteStall,
     Deadline::Linger,
+    Deadline::Discard,
     Deadline::Drain,
 ];
 

@@ -77,6 +77,13 @@ fn stash_is_full(stash: &[u8], limits: &Limits) -> bool {
     stash.len() >= limits.head_bytes_max.max(websocket::INPUT_KEPT_MAX)
 }
 
+/// Bytes that are read behind our FIN before there is a pause: as much as one read brings.
+const DISCARDED_AT_ONCE_MAX: usize = 64 << 10;
+
+/// The pause. With the above it makes 6 MB/s, so that in a linger time of a second the rest of an
+/// upload that was refused mostly fits, and a flood takes less than a hundredth of a core.
+const DISCARD_PAUSE: Duration = Duration::from_millis(10);
+
 /// What a connection waits for: the driver's whole knowledge of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wants {
@@ -154,6 +161,8 @@ pub struct Conn {
     /// Bytes that lay in the socket when the server was told to stop, and have not come in yet;
     /// `None`: it was not told.
     unread: Option<usize>,
+    /// Bytes that came behind our FIN since the last pause.
+    discarded: usize,
     /// They have come in: what follows them is not answered any more.
     draining: bool,
     /// Bytes of the input that came before that, or with the last of it, and that the protocol has
@@ -236,6 +245,7 @@ impl Conn {
             eof: false,
             lends: false,
             unread: None,
+            discarded: 0,
             draining: false,
             promised: usize::MAX,
         };
@@ -249,6 +259,9 @@ impl Conn {
     /// Bytes arrived. All of them are taken: the slice may be reused as soon as this returns.
     pub fn receive(&mut self, bytes: &[u8], now: Instant) {
         self.service.counters.received(bytes.len());
+        if self.phase == Phase::Lingering {
+            return self.discard(bytes.len(), now);
+        }
         if self.phase != Phase::Open || bytes.is_empty() {
             return;
         }
@@ -267,6 +280,16 @@ impl Conn {
             self.begin_draining(now);
         }
         self.settle(now);
+    }
+
+    /// Input behind our FIN. A peer that floods is slowed down, so that others do not pay for what
+    /// is thrown away; what an honest one had on its way is read all the same.
+    fn discard(&mut self, n: usize, now: Instant) {
+        self.discarded += n;
+        if self.discarded >= DISCARDED_AT_ONCE_MAX {
+            self.discarded = 0;
+            self.deadlines.set(Deadline::Discard, now + DISCARD_PAUSE, now);
+        }
     }
 
     /// Bytes for the protocol.
@@ -383,6 +406,8 @@ impl Conn {
             Deadline::Idle => self.idle_over(now),
             Deadline::WriteStall => self.close(Outcome::WriteTimeout),
             Deadline::Linger => self.close(self.outcome),
+            // It is read again, now that nothing is set any more.
+            Deadline::Discard => {}
             Deadline::Drain => self.close(Outcome::DrainTimeout),
             Deadline::Handshake => self.close(Outcome::HandshakeFailed),
             Deadline::Head | Deadline::Body => self.request_timed_out(now),
@@ -515,7 +540,7 @@ impl Conn {
                 (reads && !self.share.is_held_back(), file)
             }
             Phase::Flushing { .. } | Phase::HalfClosing => (false, None),
-            Phase::Lingering => (true, None),
+            Phase::Lingering => (!self.deadlines.is_set(Deadline::Discard), None),
         };
         Some(Wants {
             read,

@@ -285,6 +285,35 @@ fn a_close_with_more_input_behind_it_lingers() {
     }
 }
 
+/// What is thrown away costs the other connections: a peer that floods behind our FIN is read in
+/// portions, with a pause after each, and goes when its time is up.
+#[test]
+fn a_flood_behind_a_refusal_is_read_slowly() {
+    let world = world(limits());
+    let mut driver = Driver::new(&world, Habits::default());
+    driver.arrive(b"GET / HTTP/1.1\r\n\r\n");
+    assert!(driver.fin_sent() && driver.ended().is_none());
+    let begin = driver.now();
+    let mut passed = 0;
+    while driver.ended().is_none() {
+        driver.arrive(&[b'x'; 8 << 10].repeat(16));
+        passed += 1;
+        driver.pass(Duration::from_millis(1));
+        assert!(passed < 10_000, "it never ends");
+    }
+    let taken = world.totals().bytes_received as f64;
+    let seconds = (driver.now() - begin).as_secs_f64();
+    assert!(driver.unread() > 0 && taken / seconds < 14e6, "{taken} bytes in {seconds} s");
+
+    // What an honest peer had on its way is read at once, and its FIN seen behind it.
+    let mut driver = Driver::new(&world, Habits::default());
+    driver.arrive(b"GET / HTTP/1.1\r\n\r\n");
+    driver.arrive(&[b'x'; 60 << 10]);
+    assert_eq!(driver.unread(), 0);
+    driver.arrive_eof();
+    assert!(driver.ended().is_some());
+}
+
 #[test]
 fn replies_are_in_the_order_of_requests() {
     for seed in 0..SEEDS / 4 {

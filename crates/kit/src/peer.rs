@@ -9,12 +9,16 @@ use std::time::Instant;
 use conn::{Address, Conn, Wants};
 
 use crate::timers::Armed;
-use crate::{Files, SLICES_MAX, Worker, sys, unread};
+use crate::{Files, SCRATCH_BYTES, SLICES_MAX, Worker, sys, unread};
 
 /// Steps (a read, a write, a file read) that one connection may take before others have their turn.
 /// A request costs two, a reply from a file three. A peer that floods keeps its turn for as long as
 /// one full read and a few writes take.
 pub const STEPS_PER_TURN_MAX: usize = 4;
+
+/// Bytes that one connection may move before others have their turn, its last step finished: as
+/// many as one read can bring. They take the kernel longer than dozens of small requests do.
+pub const BYTES_PER_TURN_MAX: usize = SCRATCH_BYTES;
 
 /// What a wait primitive said about a socket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,6 +57,8 @@ pub struct Peer {
     failed: bool,
     /// Another connection has something for it.
     rung: bool,
+    /// Bytes read and written in this turn.
+    moved: usize,
     pub(crate) armed: Armed,
     pub(crate) queued: bool,
 }
@@ -68,6 +74,7 @@ impl Peer {
             peer_closed: false,
             failed: false,
             rung: false,
+            moved: 0,
             armed: Armed::default(),
             queued: false,
         }
@@ -98,8 +105,12 @@ impl Peer {
         if std::mem::take(&mut self.rung) {
             self.conn.woken(now);
         }
+        self.moved = 0;
         // ANCHOR: turn
         for _ in 0..STEPS_PER_TURN_MAX {
+            if self.moved >= BYTES_PER_TURN_MAX {
+                break;
+            }
             let Some(wants) = self.conn.wants() else { return Turn::Closed };
             if wants.deadline.is_some_and(|at| at <= now) {
                 if self.conn.input_is_late(now) {
@@ -149,6 +160,7 @@ impl Peer {
                 // A short read has emptied a stream socket (epoll(7)), unless the peer's FIN is
                 // queued behind the bytes: then only another read brings the end of file.
                 self.readable = n == scratch.len() || self.peer_closed;
+                self.moved += n;
                 self.conn.receive(&scratch[..n], now);
             }
             Err(error) => match error.kind() {
@@ -165,6 +177,7 @@ impl Peer {
             Ok((n, wanted)) => {
                 // A short write has filled the send buffer: another try could only say EAGAIN.
                 self.writable = n == wanted;
+                self.moved += n;
                 self.conn.sent(n, now);
             }
             Err(error) => match error.kind() {

@@ -22,8 +22,8 @@ use std::time::Instant;
 
 use conn::{Address, Conn, Doorbell, Wants};
 use kit::{
-    AcceptError, Accepted, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Values,
-    Worker, Workers,
+    AcceptError, Accepted, BYTES_PER_TURN_MAX, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX,
+    STEPS_PER_TURN_MAX, Serves, Values, Worker, Workers,
 };
 use runtime::{give_way, read_file, runtime, start_reader, stop_signal};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -53,6 +53,9 @@ pub const MODEL: Model = Model {
     }],
     unavailable: Model::ALWAYS,
 };
+
+/// A turn is over after so many steps, or after so many bytes: kit's bounds, in one count.
+const BYTES_PER_STEP: usize = BYTES_PER_TURN_MAX / STEPS_PER_TURN_MAX;
 
 /// The right to have one connection; given back when dropped.
 type Slot = Result<OwnedSemaphorePermit, AcquireError>;
@@ -192,7 +195,7 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
             }
         }
         // The runtime's own bound counts calls; one call may bring many requests.
-        if steps >= kit::STEPS_PER_TURN_MAX {
+        if steps >= STEPS_PER_TURN_MAX {
             steps = 0;
             tokio::task::yield_now().await;
         }
@@ -202,7 +205,7 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
 }
 
 /// Waits until bytes can move in a direction that is wanted, and moves some. `steps` counts those
-/// that did not have to wait.
+/// that did not have to wait; one that moves many bytes is as long as several.
 async fn step(stream: &mut TcpStream, conn: &mut Conn, wants: Wants, steps: &mut usize) {
     let moved = std::future::poll_fn(|cx| {
         let mut moved = Poll::Pending;
@@ -212,28 +215,42 @@ async fn step(stream: &mut TcpStream, conn: &mut Conn, wants: Wants, steps: &mut
         if wants.read && moved.is_pending() {
             moved = read(Pin::new(stream), cx, conn);
         }
-        *steps = if moved.is_ready() { *steps + 1 } else { 0 };
+        *steps = match &moved {
+            Poll::Ready(bytes) => *steps + 1 + bytes.as_ref().unwrap_or(&0) / BYTES_PER_STEP,
+            Poll::Pending => 0,
+        };
         moved
     });
-    moved.await.unwrap_or_else(|_| conn.abort());
+    if moved.await.is_err() {
+        conn.abort();
+    }
 }
 
-fn read(stream: Pin<&mut TcpStream>, cx: &mut Context, conn: &mut Conn) -> Poll<io::Result<()>> {
+/// What reads and writes come to: how many bytes they moved.
+type Moved = Poll<io::Result<usize>>;
+
+fn read(stream: Pin<&mut TcpStream>, cx: &mut Context, conn: &mut Conn) -> Moved {
     SCRATCH.with_borrow_mut(|scratch| {
         let mut buffer = ReadBuf::new(scratch);
-        stream.poll_read(cx, &mut buffer).map_ok(|()| match buffer.filled() {
-            [] => conn.receive_eof(Instant::now()),
-            bytes => conn.receive(bytes, Instant::now()),
+        stream.poll_read(cx, &mut buffer).map_ok(|()| {
+            match buffer.filled() {
+                [] => conn.receive_eof(Instant::now()),
+                bytes => conn.receive(bytes, Instant::now()),
+            }
+            buffer.filled().len()
         })
     })
 }
 
-fn write(stream: Pin<&mut TcpStream>, cx: &mut Context, conn: &mut Conn) -> Poll<io::Result<()>> {
+fn write(stream: Pin<&mut TcpStream>, cx: &mut Context, conn: &mut Conn) -> Moved {
     let mut slices = [IoSlice::new(&[]); SLICES_MAX];
     let filled = conn.slices(&mut slices);
     let sent = match &slices[..filled] {
         [one] => stream.poll_write(cx, one),
         many => stream.poll_write_vectored(cx, many),
     };
-    sent.map_ok(|n| conn.sent(n, Instant::now()))
+    sent.map_ok(|n| {
+        conn.sent(n, Instant::now());
+        n
+    })
 }
