@@ -38,9 +38,7 @@ pub use files::Files;
 pub use listener::{AcceptError, Accepted, Listener};
 pub use memory::give_back;
 pub use model::{Flavour, Model, Place, Serves, Values, Workers};
-pub use peer::{
-    BYTES_PER_TURN_MAX, Peer, Readiness, STEPS_PER_TURN_MAX, Turn, late, look_at_output,
-};
+pub use peer::{Peer, Readiness, STEPS_PER_TURN_MAX, Turn, late, look_at_output, steps};
 pub use peers::{Peers, Token};
 pub use run::run;
 pub use stop::{Stop, Tracked};

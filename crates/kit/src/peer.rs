@@ -18,7 +18,12 @@ pub const STEPS_PER_TURN_MAX: usize = 4;
 
 /// Bytes that one connection may move before others have their turn, its last step finished: as
 /// many as one read can bring. They take the kernel longer than dozens of small requests do.
-pub const BYTES_PER_TURN_MAX: usize = SCRATCH_BYTES;
+const BYTES_PER_TURN_MAX: usize = SCRATCH_BYTES;
+
+/// The steps that moving so many bytes is counted as, where steps are all that is counted.
+pub fn steps(bytes: usize) -> usize {
+    1 + bytes / (BYTES_PER_TURN_MAX / STEPS_PER_TURN_MAX)
+}
 
 /// What a wait primitive said about a socket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,6 +1,5 @@
 //! The CPU time of the processes that serve, read from outside.
 
-use nix::errno::Errno;
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
@@ -10,33 +9,41 @@ use crate::Error;
 /// their threads, those that have ended too, to the nanosecond and up to this moment.
 #[derive(Debug, Clone)]
 pub struct Clocks {
-    clocks: Vec<ClockId>,
+    /// Each with what it last said: that of a process that has ended stands still.
+    clocks: Vec<(ClockId, u64)>,
 }
 
 impl Clocks {
-    /// Those of `processes`, each a process's id. None: the server's CPU time is not known.
+    /// Those of `processes`, each a process's id: the server's own first, then those that it has
+    /// started, of which some may have ended. None: the server's CPU time is not known.
     ///
     /// # Errors
-    /// [`Error::Plan`] where a process is not there.
+    /// [`Error::Plan`] where the first process is not there.
     pub fn of(processes: &[i32]) -> Result<Clocks, Error> {
-        let clock = |&process: &i32| {
-            clock_getcpuclockid(Pid::from_raw(process)).map_err(|errno| {
-                Error::Plan(format!(
-                    "the CPU time of process {process} cannot be read ({errno}): give the id of a \
-                     server that runs on this machine"
-                ))
-            })
-        };
-        Ok(Clocks { clocks: processes.iter().map(clock).collect::<Result<_, _>>()? })
+        let mut clocks = Vec::new();
+        for (at, &process) in processes.iter().enumerate() {
+            match clock_getcpuclockid(Pid::from_raw(process)) {
+                Ok(clock) => clocks.push((clock, 0)),
+                Err(errno) if at == 0 => {
+                    return Err(Error::Plan(format!(
+                        "the CPU time of process {process} cannot be read ({errno}): give the id \
+                         of a server that runs on this machine"
+                    )));
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(Clocks { clocks })
     }
 
     /// The sum, in nanoseconds; `None` where no process was named.
-    pub(crate) fn read(&self) -> Result<Option<u64>, Error> {
-        let read = |clock: &ClockId| {
-            let time = clock_gettime(*clock).map_err(Error::system::<Errno>("clock_gettime"))?;
-            Ok(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
-        };
-        let all = self.clocks.iter().map(read).collect::<Result<Vec<u64>, Error>>()?;
-        Ok((!all.is_empty()).then(|| all.into_iter().sum()))
+    pub(crate) fn read(&mut self) -> Option<u64> {
+        for (clock, last_ns) in &mut self.clocks {
+            // It fails where the process has ended, and only there.
+            if let Ok(time) = clock_gettime(*clock) {
+                *last_ns = time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64;
+            }
+        }
+        (!self.clocks.is_empty()).then(|| self.clocks.iter().map(|(_, last_ns)| last_ns).sum())
     }
 }

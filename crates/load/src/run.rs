@@ -137,7 +137,7 @@ struct InSlices<'o> {
 
 impl Course for InSlices<'_> {
     fn run<C: Codec>(
-        self,
+        mut self,
         plan: &Plan,
         sockets: &Sockets,
         live: &Live,
@@ -156,13 +156,13 @@ impl Course for InSlices<'_> {
         while let Ok(order) = self.orders.recv() {
             match order {
                 Order::Slice(length) => {
-                    let slice = engine.slice(length, &self.clocks)?;
+                    let slice = engine.slice(length, &mut self.clocks)?;
                     duration_ns += slice.elapsed_ns;
                     cpu_ns += slice.client_cpu_ns;
                     let _ = self.slices.send(slice);
                 }
                 Order::Rest(length) => {
-                    let _ = self.slices.send(engine.rest(length, &self.clocks)?);
+                    let _ = self.slices.send(engine.rest(length, &mut self.clocks)?);
                 }
                 Order::Forget => {
                     engine.forget_slices();

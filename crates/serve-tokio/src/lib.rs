@@ -22,8 +22,8 @@ use std::time::Instant;
 
 use conn::{Address, Conn, Doorbell, Wants};
 use kit::{
-    AcceptError, Accepted, BYTES_PER_TURN_MAX, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX,
-    STEPS_PER_TURN_MAX, Serves, Values, Worker, Workers,
+    AcceptError, Accepted, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, STEPS_PER_TURN_MAX,
+    Serves, Values, Worker, Workers,
 };
 use runtime::{give_way, read_file, runtime, start_reader, stop_signal};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -53,9 +53,6 @@ pub const MODEL: Model = Model {
     }],
     unavailable: Model::ALWAYS,
 };
-
-/// A turn is over after so many steps, or after so many bytes: kit's bounds, in one count.
-const BYTES_PER_STEP: usize = BYTES_PER_TURN_MAX / STEPS_PER_TURN_MAX;
 
 /// The right to have one connection; given back when dropped.
 type Slot = Result<OwnedSemaphorePermit, AcquireError>;
@@ -216,17 +213,14 @@ async fn step(stream: &mut TcpStream, conn: &mut Conn, wants: Wants, steps: &mut
             moved = read(Pin::new(stream), cx, conn);
         }
         *steps = match &moved {
-            Poll::Ready(bytes) => *steps + 1 + bytes.as_ref().unwrap_or(&0) / BYTES_PER_STEP,
+            Poll::Ready(bytes) => *steps + kit::steps(*bytes.as_ref().unwrap_or(&0)),
             Poll::Pending => 0,
         };
         moved
     });
-    if moved.await.is_err() {
-        conn.abort();
-    }
+    moved.await.map_or_else(|_| conn.abort(), drop);
 }
 
-/// What reads and writes come to: how many bytes they moved.
 type Moved = Poll<io::Result<usize>>;
 
 fn read(stream: Pin<&mut TcpStream>, cx: &mut Context, conn: &mut Conn) -> Moved {

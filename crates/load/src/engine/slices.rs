@@ -25,9 +25,9 @@ impl<C: Codec> Engine<'_, C> {
     }
 
     /// Asks for `length`, then waits for what is on its way. `clocks`: those of the server.
-    pub(crate) fn slice(&mut self, length: Duration, clocks: &Clocks) -> Result<Slice, Error> {
+    pub(crate) fn slice(&mut self, length: Duration, clocks: &mut Clocks) -> Result<Slice, Error> {
         let before = (self.tally.requests, self.tally.errors_sum());
-        let (client_ns, server_ns) = (thread_cpu_ns()?, clocks.read()?);
+        let (client_ns, server_ns) = (thread_cpu_ns()?, clocks.read());
         let begin_ns = self.clock();
         self.phase_started_ns = begin_ns;
         self.last_reply_ns = begin_ns;
@@ -52,20 +52,20 @@ impl<C: Codec> Engine<'_, C> {
             errors: self.tally.errors_sum() - before.1,
             elapsed_ns: self.clock() - begin_ns,
             client_cpu_ns: thread_cpu_ns()? - client_ns,
-            server_cpu_ns: clocks.read()?.zip(server_ns).map(|(after, before)| after - before),
+            server_cpu_ns: clocks.read().zip(server_ns).map(|(after, before)| after - before),
             in_flight_max: (self.connections.len() * self.depth) as u64,
             ended: self.is_dead().then(|| self.how_it_died()),
         })
     }
 
     /// Asks for nothing for `length`.
-    pub(crate) fn rest(&mut self, length: Duration, clocks: &Clocks) -> Result<Slice, Error> {
-        let (begin_ns, client_ns, server_ns) = (self.clock(), thread_cpu_ns()?, clocks.read()?);
+    pub(crate) fn rest(&mut self, length: Duration, clocks: &mut Clocks) -> Result<Slice, Error> {
+        let (begin_ns, client_ns, server_ns) = (self.clock(), thread_cpu_ns()?, clocks.read());
         std::thread::sleep(length);
         Ok(Slice {
             elapsed_ns: self.clock() - begin_ns,
             client_cpu_ns: thread_cpu_ns()? - client_ns,
-            server_cpu_ns: clocks.read()?.zip(server_ns).map(|(after, before)| after - before),
+            server_cpu_ns: clocks.read().zip(server_ns).map(|(after, before)| after - before),
             ..Slice::default()
         })
     }

@@ -120,6 +120,8 @@ fn a_server_s_cpu_time_is_read_at_both_borders() -> Test {
     let slice = session.slice(SLICE)?;
     let cpu_ns = slice.server_cpu_ns.ok_or("a process was named")?;
     assert!(cpu_ns >= slice.client_cpu_ns && slice.client_cpu_ns > 0, "{slice:?}");
+    // Another that has ended is left out.
+    assert!(Clocks::of(&[this, 4_194_305]).is_ok());
     // The kernel gives no process a larger number than 4,194,304 (proc(5), pid_max).
     let nobody = Clocks::of(&[4_194_305]).err().ok_or("no such process")?;
     assert!(nobody.to_string().contains("process 4194305 cannot be read"), "{nobody}");
