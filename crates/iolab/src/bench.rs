@@ -5,25 +5,12 @@
 
 pub mod against;
 mod budget;
-mod calibrate;
-pub mod cgroup;
 mod conduct;
 pub mod contest;
-pub mod counting;
-pub mod diag;
-pub mod discover;
-pub mod engine;
-pub mod environment;
-pub mod exchange;
-mod executable;
 mod keep;
-mod own;
+pub mod own;
 pub mod plan;
 mod progress;
-pub mod sample;
-pub mod server;
-pub mod trial;
-mod unavailable;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -41,13 +28,16 @@ use crate::report::{self, RESULTS_FILE};
 use crate::text;
 
 use conduct::Run;
-use discover::Found;
-use executable::Watched;
 use keep::{Keeper, Kept};
 use plan::Cells;
+use rig::discover::Found;
+use rig::executable::Watched;
 
 pub use discover::{describe, directories, executables};
 pub use progress::remaining;
+pub use rig::{
+    cgroup, counting, diag, discover, engine, environment, exchange, sample, server, trial,
+};
 pub use server::run_briefly;
 
 /// The reference model, if it takes part: what most servers on Linux use today.

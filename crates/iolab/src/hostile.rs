@@ -26,7 +26,9 @@ use crate::bench::server::Server;
 use crate::bench::{directories, environment};
 use crate::failure::{Failure, because};
 use crate::summary::{merged, quantile_us};
-use crate::{sys, text};
+use rig::sys;
+
+use crate::text;
 
 use kinds::{KINDS, Kind};
 

@@ -10,7 +10,6 @@ mod instrument;
 mod load_command;
 mod slices;
 mod soak;
-mod sys;
 
 use std::process::ExitCode;
 

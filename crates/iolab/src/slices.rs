@@ -78,6 +78,8 @@ impl Awake {
 pub struct Entrant {
     session: Session,
     processes: Vec<Pid>,
+    /// It uses its core while nothing is asked.
+    restless: bool,
     /// It is stopped outside of its slices.
     stopped: bool,
     /// Why it takes part no more.
@@ -85,9 +87,10 @@ pub struct Entrant {
 }
 
 impl Entrant {
-    /// With these connections, which are open, and these processes (none: nothing is known).
+    /// With these connections, which are open, and these processes, which may be stopped outside of
+    /// their slices (none: it was started by others).
     pub fn new(session: Session, processes: Vec<Pid>) -> Entrant {
-        Entrant { session, processes, stopped: false, ended: None }
+        Entrant { session, processes, restless: false, stopped: false, ended: None }
     }
 
     fn signal(&self, signal: Signal) {
@@ -119,7 +122,8 @@ impl Entrant {
         let before = Instant::now();
         let used = self.session.rest(SILENCE)?.server_cpu_ns;
         let share = used.map(|used| used as f64 / before.elapsed().as_nanos() as f64);
-        self.stopped = share.is_some_and(|share| share > UNASKED_SHARE);
+        self.restless = share.is_some_and(|share| share > UNASKED_SHARE);
+        self.stopped = self.restless && !self.processes.is_empty();
         if self.stopped {
             self.signal(Signal::SIGSTOP);
         }
@@ -144,6 +148,9 @@ pub struct Epoch {
     pub discarded: u32,
     /// Why an entrant ended, by entrant.
     pub ended: Vec<Option<String>>,
+    /// By entrant: it used its core unasked and could not be stopped, so that the others were
+    /// measured beside it.
+    pub disturbs: Vec<bool>,
 }
 
 /// Lets the entrants take turns for `time`, or until `interrupted`.
@@ -176,6 +183,7 @@ pub fn epoch(
             break;
         }
     }
+    epoch.disturbs = entrants.iter().map(|one| one.restless && !one.stopped).collect();
     epoch.ended = entrants.iter().map(|entrant| entrant.ended.clone()).collect();
     Ok(epoch)
 }

@@ -9,6 +9,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use record::{Preset, Workload};
+use rig::discover::{self, Found, directories};
+use rig::environment;
 use scenario::workload;
 
 use crate::failure::{Failure, because};
@@ -17,9 +19,7 @@ use crate::statistics::Finding;
 use crate::text;
 
 use super::contest::{self, Rules};
-use super::discover::{self, Found};
-use super::{Arguments, environment, handle_interrupts, interrupted};
-use super::{directories, own, plan, temporary_place};
+use super::{Arguments, handle_interrupts, interrupted, own, plan, temporary_place};
 
 /// Workloads where no other are named: what most requests go through, and HTTP/2.
 const WORKLOADS: [&str; 2] = ["http-keepalive", "h2-streams"];

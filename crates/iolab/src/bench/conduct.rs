@@ -10,10 +10,11 @@ use tempfile::TempDir;
 
 use crate::text::thousands;
 
-use super::executable::Watched;
 use super::keep::Keeper;
 use super::progress::Progress;
-use super::{INTERRUPTED, calibrate, plan, trial, workload};
+use super::{INTERRUPTED, plan, trial, workload};
+use rig::calibrate;
+use rig::executable::Watched;
 
 /// A cell that failed so often is not tried again: every failure may cost its whole time limit.
 const FAILURES_MAX: usize = 2;

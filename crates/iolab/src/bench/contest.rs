@@ -4,14 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use load::{Clocks, Session};
-use record::{Preset, Settings, Workload};
+use record::{Preset, Settings, SplitMix64, Workload};
+use rig::discover::Found;
+use rig::server::Server;
+use rig::{engine, environment, trial};
 
 use crate::slices::{self, Entrant, Epoch};
-use record::SplitMix64;
 
-use super::discover::Found;
-use super::server::Server;
-use super::{engine, environment, interrupted, plan, trial};
+use super::{interrupted, plan};
 
 /// How long it goes on, fixed before it begins.
 pub struct Rules {

@@ -1,13 +1,14 @@
 //! Workloads of the user's own: their files, and the help on what may stand in them.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use record::Workload;
+use record::{Preset, Workload};
 
 use crate::failure::Failure;
 use crate::text;
 
-use super::engine::check;
+use super::engine;
 
 /// The keys of a scenario file, in the words of the result file that they become.
 pub fn keys_help() -> String {
@@ -27,6 +28,21 @@ pub fn keys_help() -> String {
 
 /// Width of the column of keys: the longest is `idle_sample_connections`.
 const KEY_COLUMNS: usize = 23;
+
+/// Port of an address that is never connected to: the discard service (RFC 863).
+const DISCARD_PORT: u16 = 9;
+
+/// Whether the load generator can do what this workload asks for; nothing is sent.
+///
+/// # Errors
+/// One sentence: what cannot be, and what to write instead.
+pub fn check(workload: &Workload) -> Result<(), String> {
+    let address = SocketAddr::from(([127, 0, 0, 1], DISCARD_PORT));
+    let settings = super::plan::settings(Preset::Default, 0);
+    engine::plan(address, workload, &settings)
+        .and_then(|plan| plan.check())
+        .map_err(|e| e.to_string())
+}
 
 /// The workloads of these scenario files.
 pub fn workloads(files: &[PathBuf]) -> Result<Vec<Workload>, Failure> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::bench::environment::sysctl;
 use crate::bench::run_briefly;
-use crate::sys;
+use rig::sys;
 
 use super::{Check, Verdict};
 

@@ -101,7 +101,7 @@ impl Lab {
     pub fn workload(&self, name: &str) -> Result<Workload, Stop> {
         let found = workload::BUILT_IN.iter().find(|scenario| scenario.name == name);
         let scenario = found.ok_or_else(|| Stop::Wrong(format!("there is no workload {name}")))?;
-        let check = bench::engine::check;
+        let check = bench::own::check;
         Ok(scenario::parse(scenario.name, scenario.name, scenario.text, check)?)
     }
 

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use load::{Clocks, Live, Plan, Session};
 use nix::unistd::Pid;
+use record::SplitMix64;
+use rig::sample;
 use serde::Serialize;
 
-use crate::bench::sample;
 use crate::slices::{self, Entrant, Epoch, standing};
 use crate::{statistics, text};
-use record::SplitMix64;
 
 use super::LoadArguments;
 use super::live::INTERRUPTED;
@@ -72,6 +72,14 @@ pub fn run(arguments: &LoadArguments, live: &Arc<Live>) -> Result<ExitCode, Box<
         })?,
         false => told(&standings, discarded, awake.is_some()),
     })?;
+    for (at, label) in labels.iter().enumerate() {
+        if at != 1 && epochs.iter().any(|epoch| epoch.disturbs.get(at) == Some(&true)) {
+            eprintln!(
+                "iolab: note: {label} uses its core while it is not asked, and takes it from the \
+                 others: compare it with one other at a time, each on a core of its own"
+            );
+        }
+    }
     let measured = standings.iter().all(|one| one.ended.is_none() && one.blocks > 0);
     if !measured {
         eprintln!("iolab: not every server was measured to the end");
@@ -127,7 +135,8 @@ fn progress(epoch: usize) {
 fn entrant(plan: &Plan, processes: &[Pid]) -> Result<Entrant, load::Error> {
     let ids: Vec<i32> = processes.iter().map(|process| process.as_raw()).collect();
     let session = Session::open(plan.clone(), Clocks::of(&ids)?)?;
-    Ok(Entrant::new(session, processes.to_vec()))
+    // Who runs them did not ask for them to be stopped, whatever they do between their slices.
+    Ok(Entrant::new(session, Vec::new()))
 }
 
 /// The table, what has to be said about it, and the answer.

@@ -211,6 +211,7 @@ mod tests {
             blocks: (0..20).map(block).collect(),
             discarded: 0,
             ended: vec![None, None],
+            ..Epoch::default()
         };
         (0..4).map(epoch).collect()
     }

@@ -84,6 +84,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("verdict", &["record"]),
     ("render", &["record", "scenario", "verdict"]),
     ("load", &["record"]),
+    ("rig", &["load", "record", "scenario"]),
     ("responder", &["features"]),
 ];
 

@@ -19,7 +19,7 @@ const MODEL_LINES_MAX: usize = 250;
 
 /// Crates that may have `unsafe`, in one file each; all others in none.
 const UNSAFE_CRATES: &[&str] =
-    &["benches", "iolab", "kit", "load", "serve-poll", "serve-select", "serve-uring"];
+    &["benches", "kit", "load", "rig", "serve-poll", "serve-select", "serve-uring"];
 
 /// One file of Rust.
 struct Source {

@@ -191,12 +191,12 @@ pub fn server_arguments(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::{cgroup, environment};
+    use crate::{cgroup, environment};
 
     /// A trial of the example server, which has a thread for each connection.
     fn trial(fault: &str, workload: &Workload, role: Role) -> Result<Measured, String> {
         environment::raise_descriptor_limit();
-        let executable = crate::bench::server::example();
+        let executable = crate::server::example();
         let arguments = vec!["--fault".to_owned(), fault.to_owned()];
         let settings = Settings {
             warm_up_s: 0.02,

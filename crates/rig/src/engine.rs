@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use record::{LoadOutcome, Preset, Settings, Workload};
+use record::{LoadOutcome, Settings, Workload};
 
 /// A request without a reply for so long is an error. Longer than any window, so that a server that
 /// serves one client after the other shows as "connections without progress", not as errors.
@@ -27,19 +27,6 @@ pub fn run(
         sched_setaffinity(this_thread, &cores).map_err(|e| format!("cannot unpin: {e}"))?;
     }
     outcome
-}
-
-/// Port of an address that is never connected to: the discard service (RFC 863).
-const DISCARD_PORT: u16 = 9;
-
-/// Whether the load generator can do what this workload asks for; nothing is sent.
-///
-/// # Errors
-/// One sentence: what cannot be, and what to write instead.
-pub fn check(workload: &Workload) -> Result<(), String> {
-    let address = SocketAddr::from(([127, 0, 0, 1], DISCARD_PORT));
-    let settings = super::plan::settings(Preset::Default, 0);
-    plan(address, workload, &settings).and_then(|plan| plan.check()).map_err(|e| e.to_string())
 }
 
 /// The load generator's plan for a workload.
@@ -91,13 +78,17 @@ pub fn plan(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::{plan::settings, workload};
+    use scenario::workload;
+
+    fn settings(seed: u64) -> Settings {
+        Settings { seed, ..fixture::no_trials().settings }
+    }
 
     fn plan_of(name: &str) -> load::Plan {
         let all = workload::all().unwrap();
         let workload = all.iter().find(|workload| workload.name == name).unwrap();
-        let address = SocketAddr::from(([127, 0, 0, 1], DISCARD_PORT));
-        plan(address, workload, &settings(Preset::Default, 5)).unwrap()
+        let address = SocketAddr::from(([127, 0, 0, 1], 9));
+        plan(address, workload, &settings(5)).unwrap()
     }
 
     #[test]
@@ -125,8 +116,8 @@ mod tests {
         let mut workload = workload::all().unwrap().swap_remove(4);
         (workload.post, workload.path) = (true, Some("/echo".into()));
         workload.payload_bytes = 1_000;
-        let address = SocketAddr::from(([127, 0, 0, 1], DISCARD_PORT));
-        let plan = plan(address, &workload, &settings(Preset::Quick, 1)).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], 9));
+        let plan = plan(address, &workload, &settings(1)).unwrap();
         assert_eq!((plan.method, plan.payload_bytes), (load::Method::Post, 1_000));
     }
 }

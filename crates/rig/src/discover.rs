@@ -10,8 +10,6 @@ use record::{Model, Skip};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::failure::{Failure, because};
-
 use super::executable::{self, Watched};
 use super::server::{run_briefly, tail};
 
@@ -146,11 +144,12 @@ pub fn directories(list: Option<&str>) -> Vec<PathBuf> {
 }
 
 /// Executables named `serve-NAME` in `directories`; the first of a name wins, as in PATH.
-pub fn executables(directories: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>, Failure> {
+pub fn executables(directories: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>, String> {
     let mut found = BTreeMap::new();
     for directory in directories {
-        let entries = std::fs::read_dir(directory)
-            .map_err(because(format!("cannot look for servers in {}", directory.display())))?;
+        let entries = std::fs::read_dir(directory).map_err(|error| {
+            format!("cannot look for servers in {}: {error}", directory.display())
+        })?;
         for entry in entries.flatten() {
             let path = entry.path();
             let name =
@@ -211,16 +210,16 @@ fn describe_flavour(path: &Path, flags: &[String]) -> Result<Found, String> {
 pub fn servers(
     directories: &[PathBuf],
     wanted: &[String],
-) -> Result<(Vec<Found>, Vec<Skip>), Failure> {
+) -> Result<(Vec<Found>, Vec<Skip>), String> {
     let executables = executables(directories)?;
     let all = if wanted.is_empty() { everything(&executables) } else { Default::default() };
     if executables.is_empty() || wanted.is_empty() && all.0.is_empty() && all.1.is_empty() {
         let places: Vec<_> = directories.iter().map(|d| d.display().to_string()).collect();
-        return Err(Failure(format!(
+        return Err(format!(
             "no executable named serve-NAME in {}; build the servers (cargo build --release) or \
              name their directory with --servers",
             places.join(", ")
-        )));
+        ));
     }
     if wanted.is_empty() {
         return Ok(all);
@@ -228,7 +227,7 @@ pub fn servers(
     let mut found: Vec<Found> = Vec::new();
     for label in wanted {
         if found.iter().any(|server| server.model.label == *label) {
-            return Err(Failure(format!("--models: {label} is named twice")));
+            return Err(format!("--models: {label} is named twice"));
         }
         found.push(by_label(&executables, label)?);
     }
@@ -237,7 +236,7 @@ pub fn servers(
 
 /// The floor, by its own word. The error is the reason why there is none, for a table.
 pub fn floor(directories: &[PathBuf]) -> Result<Found, String> {
-    let executables = executables(directories).map_err(|failure| failure.0)?;
+    let executables = executables(directories)?;
     let mut said = executables.iter().filter_map(|(name, path)| Some((name, describe(path).ok()?)));
     let (name, mut server) = said.find(|(_, server)| server.is_floor).ok_or(
         "no server here says that it is the floor; serve-floor is (cargo build --release)",
@@ -284,37 +283,37 @@ fn beside(server: &Found) -> impl Iterator<Item = &'static str> {
 }
 
 /// One server by its label: `NAME[+FLAG=VALUE]...`.
-fn by_label(executables: &BTreeMap<String, PathBuf>, label: &str) -> Result<Found, Failure> {
+fn by_label(executables: &BTreeMap<String, PathBuf>, label: &str) -> Result<Found, String> {
     let mut parts = label.split('+');
     let name = parts.next().unwrap_or_default();
     let Some(path) = executables.get(name) else {
         let known: Vec<_> = executables.keys().map(String::as_str).collect();
-        return Err(Failure(format!(
+        return Err(format!(
             "--models: no server serve-{name} was found; there are {}",
             known.join(", ")
-        )));
+        ));
     };
-    let unusable = || because(format!("--models: {} cannot be used", path.display()));
-    let mut server = describe(path).map_err(unusable())?;
+    let unusable = |why| format!("--models: {} cannot be used: {why}", path.display());
+    let mut server = describe(path).map_err(unusable)?;
     if let Some(reason) = &server.unavailable {
-        return Err(Failure(format!("--models: serve-{name} cannot run here: {reason}")));
+        return Err(format!("--models: serve-{name} cannot run here: {reason}"));
     }
     let mut flags = Vec::new();
     for part in parts {
         let (flag, value) = part
             .split_once('=')
-            .ok_or_else(|| Failure(format!("--models: {part:?} in {label:?} is not FLAG=VALUE")))?;
+            .ok_or_else(|| format!("--models: {part:?} in {label:?} is not FLAG=VALUE"))?;
         if !server.flavours.iter().any(|flavour| flavour.takes(flag, value)) {
             let known: Vec<_> = server.flavours.iter().map(Flavour::usage).collect();
-            return Err(Failure(format!(
+            return Err(format!(
                 "--models: serve-{name} has no flavour {part:?}; it has: {}",
                 if known.is_empty() { "none".to_owned() } else { known.join(", ") }
-            )));
+            ));
         }
         flags.extend([format!("--{flag}"), value.to_owned()]);
     }
     if !flags.is_empty() {
-        server = describe_flavour(path, &flags).map_err(unusable())?;
+        server = describe_flavour(path, &flags).map_err(unusable)?;
     }
     server.model.label = label.to_owned();
     Ok(server)
@@ -340,7 +339,7 @@ mod tests {
         {"flag":"pool","values":{"from":1,"to":300}}]}'"#;
 
     fn failure(directory: &Path, label: &str) -> String {
-        servers(&[directory.to_owned()], &[label.to_owned()]).unwrap_err().0
+        servers(&[directory.to_owned()], &[label.to_owned()]).unwrap_err()
     }
 
     #[test]
@@ -406,7 +405,7 @@ mod tests {
         let none = directory(&[("serve-b", 0o755, &faulty)]);
         let places = [none.path().to_owned()];
         assert!(floor(&places).unwrap_err().contains("serve-floor"));
-        assert!(servers(&places, &[]).unwrap_err().0.contains("--servers"));
+        assert!(servers(&places, &[]).unwrap_err().contains("--servers"));
     }
 
     #[test]

@@ -377,12 +377,12 @@ pub fn tail(text: &str) -> &str {
     text.lines().rev().find(|line| !line.trim().is_empty()).map_or("it said nothing", str::trim)
 }
 
-/// The server of the tests (examples/serve-example.rs), which cargo builds beside them.
+/// The server of the tests, which is an example of iolab.
 #[cfg(test)]
 pub fn example() -> std::path::PathBuf {
     let test = std::env::current_exe().unwrap();
     let example = test.parent().unwrap().parent().unwrap().join("examples/serve-example");
-    assert!(example.is_file(), "{} is missing: cargo build --examples", example.display());
+    assert!(example.is_file(), "{} is missing: cargo build -p iolab --examples", example.display());
     example
 }
 

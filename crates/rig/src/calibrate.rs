@@ -11,7 +11,6 @@ use nix::unistd::Pid;
 use record::{Calibration, Gauge};
 use socket2::SockRef;
 
-use crate::statistics::median;
 use crate::sys;
 
 /// The congestion control of every socket that is measured here; see `exchange`.
@@ -97,7 +96,7 @@ fn batches_of(
             batches.push(begin.elapsed().as_nanos() as f64 / f64::from(count));
         }
     }
-    Ok(median(&batches).unwrap_or(0.0))
+    Ok(middle(batches))
 }
 
 /// Two ends of one loopback connection, with the options of every socket that is measured here.
@@ -152,6 +151,12 @@ fn round_trip_us(cores: (Option<u32>, Option<u32>)) -> std::io::Result<f64> {
     })
 }
 
+/// The middle of so many values that which of the two middle ones it is does not matter.
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 fn time_us(mut round_trip: impl FnMut() -> std::io::Result<()>) -> std::io::Result<f64> {
     let mut times = Vec::with_capacity(ROUND_TRIPS);
     for _ in 0..ROUND_TRIPS {
@@ -159,7 +164,7 @@ fn time_us(mut round_trip: impl FnMut() -> std::io::Result<()>) -> std::io::Resu
         round_trip()?;
         times.push(begin.elapsed().as_nanos() as f64 / 1_000.0);
     }
-    Ok(median(&times).unwrap_or(0.0))
+    Ok(middle(times))
 }
 
 /// Pins the calling thread; a machine that refuses gets the unpinned figure.
