@@ -77,12 +77,13 @@ fn stash_is_full(stash: &[u8], limits: &Limits) -> bool {
     stash.len() >= limits.head_bytes_max.max(websocket::INPUT_KEPT_MAX)
 }
 
-/// Bytes that are read behind our FIN before there is a pause: as much as one read brings.
-const DISCARDED_AT_ONCE_MAX: usize = 64 << 10;
+/// Bytes that are read behind our FIN before there is a pause: as much as two reads bring, which is
+/// more than most peers have on their way.
+const DISCARDED_AT_ONCE_MAX: usize = 128 << 10;
 
 /// The pause. With the above it makes 6 MB/s, so that in a linger time of a second the rest of an
 /// upload that was refused mostly fits, and a flood takes less than a hundredth of a core.
-const DISCARD_PAUSE: Duration = Duration::from_millis(10);
+const DISCARD_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a connection waits for: the driver's whole knowledge of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
