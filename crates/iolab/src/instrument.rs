@@ -17,6 +17,7 @@ mod loops;
 mod process;
 mod quiet;
 mod sockets;
+mod turns;
 mod verdicts;
 
 use std::collections::BTreeMap;
@@ -151,6 +152,7 @@ fn traps() -> Vec<&'static Trap> {
     let all = [
         loops::TRAPS,
         process::TRAPS,
+        turns::TRAPS,
         verdicts::TRAPS,
         billing::TRAPS,
         costs::TRAPS,

@@ -15,14 +15,14 @@ pub(crate) struct FaultArguments {
     /// Requests that are answered faultlessly first.
     #[arg(long, value_name = "N", default_value_t = 0)]
     fault_after: u64,
-    /// How long it stalls, or how much each request costs on top (slow), in microseconds.
-    #[arg(long, value_name = "US", default_value_t = 0)]
-    fault_us: u64,
+    /// How long it stalls, or how much each request costs on top (slow), in nanoseconds.
+    #[arg(long, value_name = "NS", default_value_t = 0)]
+    fault_ns: u64,
 }
 
 impl FaultArguments {
     pub(crate) fn into_fault(self) -> Fault {
-        let time = Duration::from_micros(self.fault_us);
+        let time = Duration::from_nanos(self.fault_ns);
         Fault { kind: self.fault, after: self.fault_after, time, met: 0 }
     }
 }
@@ -31,9 +31,9 @@ impl FaultArguments {
 enum Kind {
     /// None: as fast as serve-floor, since it is the same loop.
     None,
-    /// Answers nobody for --fault-us, once.
+    /// Answers nobody for --fault-ns, once.
     Stall,
-    /// Burns --fault-us of CPU time for each request.
+    /// Burns --fault-ns of CPU time for each request.
     Slow,
     /// Answers with other bytes, as many as the right ones.
     Wrong,
@@ -102,7 +102,7 @@ fn burn(time: Duration) {
 }
 
 /// The flags as `--describe` lists them, so that `iolab bench` takes them in a label:
-/// `faulty+fault=slow+fault-us=5`.
+/// `faulty+fault=slow+fault-ns=5000`.
 pub(crate) fn flavours() -> Value {
     let number = json!({"from": 0, "to": u32::MAX});
     let words: Vec<_> = Kind::value_variants()
@@ -112,7 +112,7 @@ pub(crate) fn flavours() -> Value {
     json!([
         {"flag": "fault", "values": words, "default": "none", "help": "What it does wrong"},
         {"flag": "fault-after", "values": number, "default": "0", "help": "Requests before that"},
-        {"flag": "fault-us", "values": number, "default": "0", "help": "Time wasted"},
+        {"flag": "fault-ns", "values": number, "default": "0", "help": "Time wasted"},
     ])
 }
 
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     fn fault(kind: Kind) -> Fault {
-        FaultArguments { fault: kind, fault_after: 2, fault_us: 1 }.into_fault()
+        FaultArguments { fault: kind, fault_after: 2, fault_ns: 1_000 }.into_fault()
     }
 
     #[test]

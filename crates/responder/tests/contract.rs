@@ -169,7 +169,7 @@ fn faults_are_what_they_are_called() {
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     for slow in [["--fault", "slow"], ["--fault", "stall"]] {
-        assert_eq!(faulty(&[&slow[..], &["--fault-us", "1000"]].concat()).ask(), REPLY);
+        assert_eq!(faulty(&[&slow[..], &["--fault-ns", "1000000"]].concat()).ask(), REPLY);
     }
     let mut die = faulty(&["--fault", "die"]);
     let mut stream = die.connect();

@@ -108,7 +108,7 @@ fn limit(lab: &mut Lab) -> Result<Seen, Stop> {
     // A connection per request costs the client half as much again as the server, so that there is
     // room for a dearer server below it.
     let workload = lab.workload("http-connect")?;
-    let (cheap, dear) = (lab.subject("floor")?, lab.subject("faulty+fault=slow+fault-us=8")?);
+    let (cheap, dear) = (lab.subject("floor")?, lab.subject("faulty+fault=slow+fault-ns=8000")?);
     let seen = pair(lab, [&cheap, &dear], &workload, ROUNDS)?;
     let rate_ratio = ratio(seen.rates[1], seen.rates[0])?;
     let cpu_ratio = ratio(seen.server_us[1], seen.server_us[0])?;

@@ -11,6 +11,7 @@ use record::{
     Environment, Measured, Model, Outcome, Preset, Results, Role, SCHEMA_VERSION, Settings, Trial,
     Workload,
 };
+use rig::discover::Found;
 use scenario::workload;
 use tempfile::TempDir;
 
@@ -52,8 +53,6 @@ pub const SHORT: Times = Times { warm_up_s: 0.05, window_s: 0.2 };
 pub struct Lab {
     place: TempDir,
     settings: Settings,
-    /// Trials of identical servers, made once for all checks that look at them.
-    identical: Option<Vec<Results>>,
 }
 
 impl Lab {
@@ -65,7 +64,7 @@ impl Lab {
         if let [server, client, ..] = environment::cores()[..] {
             (settings.server_cores, settings.client_cores) = (vec![server], vec![client]);
         }
-        Ok(Lab { place, settings, identical: None })
+        Ok(Lab { place, settings })
     }
 
     /// A temporary folder.
@@ -90,10 +89,15 @@ impl Lab {
 
     /// A server by its label, found as `iolab bench` finds it. One that is not built or cannot run
     /// here is a reason to skip.
-    pub fn subject(&self, label: &str) -> Result<Subject, Stop> {
+    pub fn found(&self, label: &str) -> Result<Found, Stop> {
         let (mut found, _) = discover::servers(&directories(None), &[label.to_owned()])
             .map_err(|failure| Stop::Skip(format!("{failure} (cargo build --release)")))?;
-        let server = found.pop().ok_or_else(|| Stop::Wrong(format!("no server {label}")))?;
+        found.pop().ok_or_else(|| Stop::Wrong(format!("no server {label}")))
+    }
+
+    /// The same, for trials.
+    pub fn subject(&self, label: &str) -> Result<Subject, Stop> {
+        let server = self.found(label)?;
         Ok(Subject { model: server.model, executable: server.executable })
     }
 
@@ -209,17 +213,6 @@ impl Lab {
         plan.length = load::Length::Window(Duration::from_secs_f64(times.window_s));
         plan.core = self.client_core().map(|core| core as usize);
         Ok(plan)
-    }
-
-    /// Benches of identical servers, made on first use. See [`super::verdicts`].
-    pub fn identical(
-        &mut self,
-        make: impl FnOnce(&Lab) -> Result<Vec<Results>, Stop>,
-    ) -> Result<&[Results], Stop> {
-        if self.identical.is_none() {
-            self.identical = Some(make(self)?);
-        }
-        Ok(self.identical.as_deref().unwrap_or_default())
     }
 }
 

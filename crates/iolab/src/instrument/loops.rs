@@ -195,12 +195,12 @@ fn little(lab: &mut Lab) -> Result<Seen, Stop> {
 
 fn omission(lab: &mut Lab) -> Result<Seen, Stop> {
     const RATE_PER_S: u32 = 2_000;
-    const STALL_US: u32 = 1_400_000;
+    const STALL_NS: u32 = 1_400_000_000;
     const FACTOR_MIN: f64 = 50.0;
     let times = Times { warm_up_s: 0.2, window_s: 4.0 };
     // One second into the window.
     let after = f64::from(RATE_PER_S) * (times.warm_up_s + 1.0);
-    let label = format!("faulty+fault=stall+fault-after={after:.0}+fault-us={STALL_US}");
+    let label = format!("faulty+fault=stall+fault-after={after:.0}+fault-ns={STALL_NS}");
     let subject = lab.subject(&label)?;
     let workload =
         Workload { connections: 16, ..open(lab.workload("http-keepalive")?, RATE_PER_S) };

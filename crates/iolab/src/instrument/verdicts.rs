@@ -23,15 +23,6 @@ pub const TRAPS: &[Trap] = &[
         check: identical_servers,
     },
     Trap {
-        name: "round-order",
-        rule: 3,
-        claim: "One server, measured in two blocks one after the other, differs from itself by \
-                more than in interleaved rounds.",
-        expected: "interleaved: medians of the two halves within 5 % (requests/s)",
-        takes_s: 1.0,
-        check: round_order,
-    },
-    Trap {
         name: "verdict-slow",
         rule: 10,
         claim: "A server that needs 10 us of CPU per request more than the reference, which is \
@@ -85,7 +76,7 @@ const SMALL_US: u32 = 1;
 const IDENTICAL_US: u32 = 4;
 
 fn slowed(lab: &Lab, us: u32) -> Result<Subject, Stop> {
-    lab.subject(&format!("faulty+fault=slow+fault-us={us}"))
+    lab.subject(&format!("faulty+fault=slow+fault-ns={}", 1_000 * us))
 }
 
 fn slower(lab: &mut Lab) -> Result<Seen, Stop> {
@@ -183,7 +174,7 @@ fn identical(lab: &Lab) -> Result<Vec<Results>, Stop> {
 
 fn identical_servers(lab: &mut Lab) -> Result<Seen, Stop> {
     const SHARE_MIN: f64 = 0.95;
-    let benches = lab.identical(identical)?;
+    let benches = &identical(lab)?;
     let (mut alike, mut worst, mut floors) = (0, 1.0_f64, Vec::new());
     for results in benches {
         let summary = summarise(results);
@@ -213,56 +204,14 @@ fn identical_servers(lab: &mut Lab) -> Result<Seen, Stop> {
     .right("verdicts with the noise floor", format!("a tie in {alike} of {of} benches")))
 }
 
-fn round_order(lab: &mut Lab) -> Result<Seen, Stop> {
-    const INTERLEAVED_MAX: f64 = 0.05;
-    /// Windows of one block: what somebody takes who measures A, then B.
-    const BLOCK: usize = 6;
-    let benches = lab.identical(identical)?;
-    let rates: Vec<f64> = benches
-        .iter()
-        .flat_map(|results| results.trials.iter())
-        .filter_map(|trial| match &trial.outcome {
-            // A window that the machine slept through has no rate.
-            record::Outcome::Measured(m) => Some(m.load.requests_per_s).filter(|&r| r > 0.0),
-            record::Outcome::Failed { .. } => None,
-        })
-        .collect();
-    let apart = |a: &[f64], b: &[f64]| match (median(a), median(b)) {
-        (Some(a), Some(b)) => (a.max(b) / a.min(b)) - 1.0,
-        _ => 0.0,
-    };
-    let blocks: Vec<f64> =
-        rates.chunks_exact(2 * BLOCK).map(|c| apart(&c[..BLOCK], &c[BLOCK..])).collect();
-    let every_other = |first: usize| rates.iter().skip(first).step_by(2).copied();
-    let (even, odd): (Vec<f64>, Vec<f64>) = (every_other(0).collect(), every_other(1).collect());
-    let interleaved = apart(&even, &odd);
-    let worst = blocks.iter().copied().fold(0.0, f64::max);
-    let percent = |share: f64| format!("{:.1} %", share * 100.0);
-    Ok(Seen::new(
-        interleaved <= INTERLEAVED_MAX,
-        format!(
-            "{} interleaved; {} in the worst of {} pairs of blocks ({} in the median)",
-            percent(interleaved),
-            percent(worst),
-            blocks.len(),
-            percent(median(&blocks).unwrap_or(0.0))
-        ),
-    )
-    .figure("interleaved_share", interleaved)
-    .figure("blocks_worst_share", worst)
-    .figure("blocks_median_share", median(&blocks).unwrap_or(0.0))
-    .wrong("six windows, then six windows", format!("up to {} apart", percent(worst)))
-    .right("windows interleaved", format!("{} apart", percent(interleaved))))
-}
-
 /// Eight rounds at a known rate, in one of which the server stalls for a moment.
 fn percentiles(lab: &mut Lab) -> Result<Seen, Stop> {
     const ROUNDS: usize = 8;
     const RATE_PER_S: u32 = 5_000;
-    const STALL_US: u32 = 60_000;
+    const STALL_NS: u32 = 60_000_000;
     let times = Times { warm_up_s: 0.1, window_s: 0.4 };
     let after = f64::from(RATE_PER_S) * (times.warm_up_s + times.window_s / 2.0);
-    let label = format!("faulty+fault=stall+fault-after={after:.0}+fault-us={STALL_US}");
+    let label = format!("faulty+fault=stall+fault-after={after:.0}+fault-ns={STALL_NS}");
     let (good, stalls) = (lab.subject("floor")?, lab.subject(&label)?.called("floor"));
     let workload = open(lab.workload("http-keepalive")?, RATE_PER_S);
     let mut results = lab.bench(std::slice::from_ref(&good), &workload, 1, times, lab.seed())?;

@@ -10,7 +10,7 @@ pub const NOT_TRIED: &str = "(not tried in this run)";
 const KNOWN: [&str; 22] = [
     "verify-wrong-bytes",
     "fresh-process",
-    "round-order",
+    "slices",
     "who-is-the-limit",
     "floor-ceiling",
     "coordinated-omission",
