@@ -255,7 +255,6 @@ pub fn ratio(
     entrant: usize,
     reference: usize,
     figure: Figure,
-    random: &mut SplitMix64,
 ) -> Option<BlockRatio> {
     let log = |block: &Vec<Option<Slice>>| {
         let of = |at: usize| block[at].as_ref().and_then(figure);
@@ -263,5 +262,5 @@ pub fn ratio(
     };
     let logs: Vec<Vec<f64>> =
         epochs.iter().map(|epoch| epoch.blocks.iter().filter_map(log).collect()).collect();
-    BlockRatio::of(&logs, random)
+    BlockRatio::of(&logs)
 }

@@ -21,7 +21,7 @@ use super::live::INTERRUPTED;
 /// The time is divided into so many epochs, each with connections of its own. How requests fall
 /// into batches is settled anew with each, and moves a figure by some percent, so that many short
 /// epochs tell more than a few long ones.
-const EPOCHS: usize = 16;
+const EPOCHS: usize = 18;
 
 /// Seed of the order in blocks.
 const SEED: u64 = 1;
@@ -146,7 +146,7 @@ fn told(standings: &[standing::Standing], discarded: u32, awake: bool) -> String
     let mut note = format!(
         "CPU time of server and client for each request, and their ratios to those of the first \
          server: medians over {blocks} blocks in {EPOCHS} epochs; processors {power}. \"equal\" \
-         is within {:.0} %, \"~\" is undecided. Below, 95 % intervals.",
+         is within {:.0} %, \"~\" is undecided. Below, 99 % intervals.",
         100.0 * standing::MARGIN
     );
     if discarded > 0 {
