@@ -187,8 +187,8 @@ mod tests {
 
     use super::*;
 
-    /// Epochs of two servers: so many nanoseconds of CPU time for each of 100 requests, of the second
-    /// 20 more or less by turns.
+    /// Epochs of two servers: so many nanoseconds of CPU time for each of 100 requests, for the
+    /// second 20 more or less by turns.
     fn epochs(cpu_ns: [u64; 2]) -> Vec<Epoch> {
         let slice = |cpu_ns: u64, wobble: u64| {
             let server_cpu_ns = Some(100 * (cpu_ns + wobble));

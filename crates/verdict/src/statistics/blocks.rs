@@ -4,13 +4,15 @@
 //! what slowed the machine down for longer than a block. Blocks of one epoch share their processes:
 //! where the allocator put things, how connections fell into hash tables. So an interval over the
 //! blocks of one epoch promises too much, and epochs, each with processes started anew, are what is
-//! counted. The estimate is the trimmed mean of the epochs' medians, and its interval that of Yuen's
-//! t (Biometrika 61, 1974): a sixth of the epochs from each end is left out, and takes the value of
-//! its neighbour in the variance. An epoch in which something else had the machine would otherwise
-//! make the interval as wide as it is far off. The epochs' spread has the noise of their blocks in it already: to resample blocks within
-//! the epochs too, as a hierarchical bootstrap may, counts that twice, and made intervals twice as
-//! wide as the estimates' own spread (Davison and Hinkley, Bootstrap Methods and their Application,
-//! 1997, section 3.8, have only the upper level drawn with replacement for this reason).
+//! counted.
+//!
+//! The estimate is the trimmed mean of the epochs' medians, and its interval that of Yuen's t
+//! (Biometrika 61, 1974): a sixth of the epochs is left out at each end, and takes the value of its
+//! neighbour in the variance. An epoch in which something else had the machine would otherwise make
+//! the interval as wide as it is far off. The epochs' spread has the noise of their blocks in it
+//! already. To resample blocks within the epochs too, as a hierarchical bootstrap may, counts that
+//! noise twice: it made intervals twice as wide as the estimates' own spread (Davison and Hinkley,
+//! Bootstrap Methods and their Application, 1997, section 3.8, weigh both ways of resampling).
 //!
 //! A ratio is called more or less where its 99 % interval leaves 1 out: a table has dozens of
 //! ratios, and at 95 % one of twenty would be called different by chance. "Not shown to differ" is
