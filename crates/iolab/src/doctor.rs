@@ -13,6 +13,7 @@ use crate::bench::environment::{cores, sysctl};
 use crate::bench::{cgroup, counting, describe, directories, executables};
 use crate::failure::{Failure, because};
 use crate::grid;
+use crate::slices::Awake;
 use crate::text;
 
 /// Descriptors beside the idle connections: 64 active ones, and room.
@@ -93,6 +94,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         kernel_memory(),
         switches(),
         cores_and_pinning(),
+        sleep(),
         congestion_control(),
         ports(),
         backlog(),
@@ -122,6 +124,23 @@ fn table(checks: &[Check]) -> String {
     }
     grid::fit(&mut table, text::columns());
     table.to_string().lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// Whether servers that take turns can be measured with the processors held awake.
+fn sleep() -> Check {
+    let held = Awake::hold();
+    let found = match &held {
+        Ok(_) => "/dev/cpu_dma_latency can be held at 0: no processor halts while servers take \
+                  turns (load A B, bench --against)"
+            .to_owned(),
+        Err(why) => why.clone(),
+    };
+    let trouble = held.is_err().then_some((
+        Verdict::Limited,
+        "with few connections a figure is mostly the time that a halted processor takes to wake; \
+         run as root, or compare with --awake off on both machines",
+    ));
+    Check::new("sleep", found, trouble)
 }
 
 fn descriptors() -> Check {

@@ -68,7 +68,7 @@ impl Awake {
             Ok(file)
         };
         write().map(|held| Awake { _held: held }).map_err(|error: std::io::Error| {
-            format!("the processors may sleep: {path} cannot be written ({error}); run as root")
+            format!("the processors may sleep: {path} cannot be written ({error})")
         })
     }
 }

@@ -475,3 +475,23 @@ fn the_committed_report_is_up_to_date() {
     );
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// Nothing is built and nothing is measured.
+#[test]
+fn a_commit_that_is_not_there_is_told_in_a_sentence() {
+    let place = TempDir::new().unwrap();
+    let servers = servers();
+    let against = |more: &[&str]| {
+        let arguments = ["bench", "--servers", servers.to_str().unwrap(), "--models", "example"];
+        iolab(place.path(), &[&arguments[..], more].concat())
+    };
+    let output = against(&["--against", "no-such-commit"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let words = told(&output);
+    assert!(words.starts_with("iolab: --against: \"no-such-commit\" is no commit"), "{words}");
+    assert_eq!(words.lines().count(), 1, "{words}");
+    let output = against(&["--against", "HEAD", "--workloads", "rate-5000"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(told(&output).contains("has a fixed rate"), "{output:?}");
+    assert_eq!(against(&["--margin", "2%"]).status.code(), Some(2));
+}

@@ -21,10 +21,15 @@ fn load(arguments: &[&str]) -> std::io::Result<Output> {
 
 /// An echo server that spoils every byte from its second connection on if told to.
 fn echo(spoil: bool) -> std::io::Result<SocketAddr> {
+    echo_for(usize::MAX, spoil)
+}
+
+/// The same, which listens no more after so many connections.
+fn echo_for(connections: usize, spoil: bool) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     std::thread::spawn(move || {
-        for (number, stream) in listener.incoming().enumerate() {
+        for (number, stream) in listener.incoming().take(connections).enumerate() {
             let Ok(mut stream) = stream else { continue };
             std::thread::spawn(move || {
                 let mut buffer = [0; 4096];
@@ -95,6 +100,19 @@ fn several_servers_take_turns() -> Test {
         let told = String::from_utf8(output.stderr)?;
         assert!(told.starts_with("iolab: ") && told.lines().count() == 1, "{told}");
     }
+    Ok(())
+}
+
+#[test]
+fn what_was_measured_before_a_server_left_is_told() -> Test {
+    // In each epoch a probe and two connections: the sixth finds nothing.
+    let urls = [echo(false)?, echo_for(5 * 3, false)?].map(|address| format!("tcp://{address}"));
+    let output = load(&[&urls[0], &urls[1], "-c", "2", "-d", "300ms"])?;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told = String::from_utf8(output.stderr)?;
+    assert!(told.contains("iolab: the figures are of 5 epochs: nothing answers at"), "{told}");
+    let text = String::from_utf8(output.stdout)?;
+    assert!(text.contains(&format!("Compared with {}:", &urls[0][6..])), "{text}");
     Ok(())
 }
 

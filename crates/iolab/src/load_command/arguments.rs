@@ -231,7 +231,9 @@ impl LoadArguments {
     pub(super) fn awake(&self) -> Result<Option<Awake>, String> {
         match self.awake {
             AwakeName::Off => Ok(None),
-            AwakeName::On => Awake::hold().map(Some),
+            AwakeName::On => Awake::hold()
+                .map(Some)
+                .map_err(|why| format!("--awake on: {why}; run as root, or leave it out")),
             AwakeName::Auto => Ok(Awake::hold().ok()),
         }
     }

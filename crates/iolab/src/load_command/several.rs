@@ -52,11 +52,15 @@ pub fn run(arguments: &LoadArguments, live: &Arc<Live>) -> Result<ExitCode, Box<
     let mut epochs: Vec<Epoch> = Vec::new();
     while epochs.len() < EPOCHS && !live.is_stopped() {
         progress(epochs.len() + 1);
-        let mut entrants = Vec::new();
-        for (plan, processes) in plans.iter().zip(&processes) {
-            entrants.push(entrant(plan, processes)?);
+        match one_epoch(&plans, &processes, time, &mut random, live) {
+            Ok(epoch) => epochs.push(epoch),
+            Err(error) if epochs.is_empty() => return Err(error.into()),
+            // What was measured is told all the same.
+            Err(error) => {
+                eprintln!("iolab: the figures are of {} epochs: {error}", epochs.len());
+                break;
+            }
         }
-        epochs.push(slices::epoch(&mut entrants, time, &mut random, &|| live.is_stopped())?);
     }
     let name = |plan: &Plan| plan.target.authority.clone() + &plan.target.path;
     let mut labels: Vec<String> = plans.iter().map(name).collect();
@@ -80,7 +84,8 @@ pub fn run(arguments: &LoadArguments, live: &Arc<Live>) -> Result<ExitCode, Box<
             );
         }
     }
-    let measured = standings.iter().all(|one| one.ended.is_none() && one.blocks > 0);
+    let whole = epochs.len() == EPOCHS || live.is_stopped();
+    let measured = whole && standings.iter().all(|one| one.ended.is_none() && one.blocks > 0);
     if !measured {
         eprintln!("iolab: not every server was measured to the end");
     }
@@ -130,6 +135,19 @@ fn progress(epoch: usize) {
         let end = if epoch == EPOCHS { "\n" } else { "" };
         eprint!("\repoch {epoch} of {EPOCHS}{end}");
     }
+}
+
+/// Opens connections to all, and lets them take turns.
+fn one_epoch(
+    plans: &[Plan],
+    processes: &[Vec<Pid>],
+    time: Duration,
+    random: &mut SplitMix64,
+    live: &Live,
+) -> Result<Epoch, load::Error> {
+    let entrants = plans.iter().zip(processes).map(|(plan, processes)| entrant(plan, processes));
+    let mut entrants = entrants.collect::<Result<Vec<_>, _>>()?;
+    slices::epoch(&mut entrants, time, random, &|| live.is_stopped())
 }
 
 fn entrant(plan: &Plan, processes: &[Pid]) -> Result<Entrant, load::Error> {
