@@ -124,7 +124,35 @@ impl Course for InWindow<'_> {
         live: &Live,
         codec: impl Fn() -> C + Sync,
     ) -> Result<LoadOutcome, Error> {
-        measure(plan, sockets, codec, self.observer, live)
+        let idle = Idle::open(plan, sockets, live, &mut codec())?;
+        let gate = Gate::new(plan.threads as usize);
+        let crew = Crew { plan, sockets, gate: &gate, live };
+        let (crew, make) = (&crew, &codec);
+        let windows = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..plan.threads)
+                .map(|thread| scope.spawn(move || crew.work(thread, make(), None)))
+                .collect();
+            let first = crew.work(0, make(), Some(self.observer));
+            let joined = others.into_iter().map(|thread| {
+                let gone = Err(Error::Internal("a thread of this run panicked".to_owned()));
+                thread.join().unwrap_or(gone)
+            });
+            std::iter::once(first).chain(joined).collect::<Vec<_>>()
+        });
+        // Of several errors the one that is not "another thread gave up" is the cause.
+        let (windows, errors): (Vec<_>, Vec<_>) = windows.into_iter().partition(Result::is_ok);
+        if let Some(Err(error)) =
+            errors.into_iter().min_by_key(|error| matches!(error, Err(Error::Internal(_))))
+        {
+            return Err(error);
+        }
+        sum_up(
+            plan,
+            sockets,
+            &idle,
+            windows.into_iter().flatten().collect(),
+            codec().verification(),
+        )
     }
 }
 
@@ -173,39 +201,6 @@ impl Course for InSlices<'_> {
         let window = engine.finish_slices(duration_ns, cpu_ns);
         sum_up(plan, sockets, &idle, vec![window], codec().verification())
     }
-}
-
-/// Opens the silent connections, lets the threads run, and sums up.
-fn measure<C: Codec>(
-    plan: &Plan,
-    sockets: &Sockets,
-    codec: impl Fn() -> C + Sync,
-    observer: &mut dyn Observer,
-    live: &Live,
-) -> Result<LoadOutcome, Error> {
-    let idle = Idle::open(plan, sockets, live, &mut codec())?;
-    let gate = Gate::new(plan.threads as usize);
-    let crew = Crew { plan, sockets, gate: &gate, live };
-    let (crew, make) = (&crew, &codec);
-    let windows = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..plan.threads)
-            .map(|thread| scope.spawn(move || crew.work(thread, make(), None)))
-            .collect();
-        let first = crew.work(0, make(), Some(observer));
-        let joined = others.into_iter().map(|thread| {
-            let gone = Err(Error::Internal("a thread of this run panicked".to_owned()));
-            thread.join().unwrap_or(gone)
-        });
-        std::iter::once(first).chain(joined).collect::<Vec<_>>()
-    });
-    // Of several errors the one that is not "another thread gave up" is the cause.
-    let (windows, errors): (Vec<_>, Vec<_>) = windows.into_iter().partition(Result::is_ok);
-    if let Some(Err(error)) =
-        errors.into_iter().min_by_key(|error| matches!(error, Err(Error::Internal(_))))
-    {
-        return Err(error);
-    }
-    sum_up(plan, sockets, &idle, windows.into_iter().flatten().collect(), codec().verification())
 }
 
 /// What the engine threads have in common.

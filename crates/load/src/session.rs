@@ -4,7 +4,6 @@
 //! A session has a thread of its own, which sleeps between its slices. So many servers can be alive
 //! at once, each with its own open and warm connections, and the caller says whose turn it is.
 
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -56,7 +55,6 @@ pub struct Session {
     orders: Option<Sender<Order>>,
     slices: Receiver<Slice>,
     thread: Option<JoinHandle<Result<LoadOutcome, Error>>>,
-    live: Arc<Live>,
 }
 
 impl Session {
@@ -68,13 +66,11 @@ impl Session {
     pub fn open(plan: Plan, clocks: Clocks) -> Result<Session, Error> {
         let (orders, received) = mpsc::channel();
         let (results, slices) = mpsc::channel();
-        let live = Arc::new(Live::default());
-        let seen = Arc::clone(&live);
         let thread = std::thread::Builder::new()
             .name("session".to_owned())
-            .spawn(move || run::sliced(&plan, &seen, clocks, &received, &results))
+            .spawn(move || run::sliced(&plan, &Live::default(), clocks, &received, &results))
             .map_err(Error::system("starting a thread"))?;
-        let mut session = Session { orders: Some(orders), slices, thread: Some(thread), live };
+        let mut session = Session { orders: Some(orders), slices, thread: Some(thread) };
         // The first answer says that the connections are open.
         session.answer()?;
         Ok(session)
@@ -101,11 +97,6 @@ impl Session {
     /// The slices so far were a warm-up: the outcome will not have them.
     pub fn forget(&mut self) {
         self.order(Order::Forget);
-    }
-
-    /// Ends a slice that is going on, from another thread; the session answers no more after it.
-    pub fn live(&self) -> Arc<Live> {
-        Arc::clone(&self.live)
     }
 
     /// Closes the connections. The outcome is that of one run whose window is all slices together.

@@ -242,11 +242,8 @@ impl<C: Codec> Engine<'_, C> {
         Ok(())
     }
 
-    /// Sets the counters to zero and lets the load begin, or go on.
-    pub(super) fn start_window(&mut self) {
-        self.clock();
-        self.phase_started_ns = self.now_ns;
-        self.last_reply_ns = self.now_ns;
+    /// Sets the counters to zero: what follows is measured.
+    pub(super) fn count_anew(&mut self) {
         self.errors_in_warmup = self.tally.errors_sum();
         self.tally.start(self.now_ns);
         self.enter(Stage::Measuring);
@@ -255,6 +252,14 @@ impl<C: Codec> Engine<'_, C> {
             connection.window_from = connection.awaited.first();
         }
         self.waited_ns = 0;
+    }
+
+    /// Sets the counters to zero and lets the load begin, or go on.
+    pub(super) fn start_window(&mut self) {
+        self.clock();
+        self.phase_started_ns = self.now_ns;
+        self.last_reply_ns = self.now_ns;
+        self.count_anew();
         self.measuring = true;
         let (end_ns, budget) = (self.window_end_ns(), self.share.requests);
         let counted = end_ns == u64::MAX;

@@ -100,14 +100,7 @@ impl<C: Codec> Engine<'_, C> {
     /// The slices so far were a warm-up: the counters begin anew.
     pub(crate) fn forget_slices(&mut self) {
         self.clock();
-        self.errors_in_warmup = self.tally.errors_sum();
-        self.tally.start(self.now_ns);
-        self.waited_ns = 0;
-        for connection in &mut self.connections {
-            connection.completed = 0;
-            connection.window_from = connection.awaited.first();
-        }
-        self.enter(Stage::Measuring);
+        self.count_anew();
     }
 
     /// All slices are over, `duration_ns` together. Ends all connections in good order.

@@ -123,8 +123,8 @@ fn a_server_s_cpu_time_is_read_at_both_borders() -> Test {
     // Another that has ended is left out.
     assert!(Clocks::of(&[this, 4_194_305]).is_ok());
     // The kernel gives no process a larger number than 4,194,304 (proc(5), pid_max).
-    let nobody = Clocks::of(&[4_194_305]).err().ok_or("no such process")?;
-    assert!(nobody.to_string().contains("process 4194305 cannot be read"), "{nobody}");
+    let missing = Clocks::of(&[4_194_305]).err().ok_or("no such process")?;
+    assert!(missing.to_string().contains("process 4194305 cannot be read"), "{missing}");
     Ok(())
 }
 
