@@ -19,10 +19,9 @@ use std::fs::File;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use load::{Session, Slice};
+use load::{Clocks, Plan, Session, Slice};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-
 use record::SplitMix64;
 
 use crate::statistics::{BlockRatio, log_ratio, median};
@@ -58,8 +57,8 @@ pub struct Awake {
 }
 
 impl Awake {
-    /// Asks the kernel for a wake-up latency of 0. The error is one sentence: why not, and what to
-    /// do.
+    /// Asks the kernel for a wake-up latency of 0. The error says why not; what to do is for the
+    /// caller to say.
     pub fn hold() -> Result<Awake, String> {
         let path = "/dev/cpu_dma_latency";
         let write = || {
@@ -77,6 +76,7 @@ impl Awake {
 #[derive(Debug)]
 pub struct Entrant {
     session: Session,
+    /// What may be stopped.
     processes: Vec<Pid>,
     /// It uses its core while nothing is asked.
     restless: bool,
@@ -87,10 +87,16 @@ pub struct Entrant {
 }
 
 impl Entrant {
-    /// With these connections, which are open, and these processes, which may be stopped outside of
-    /// their slices (none: it was started by others).
-    pub fn new(session: Session, processes: Vec<Pid>) -> Entrant {
-        Entrant { session, processes, restless: false, stopped: false, ended: None }
+    /// Opens the connections of `plan`. `processes`: those of the server, the first one its own;
+    /// none: its CPU time is not known. Only one that is `ours` is ever stopped.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn open(plan: Plan, processes: &[Pid], ours: bool) -> Result<Entrant, load::Error> {
+        let ids: Vec<i32> = processes.iter().map(|process| process.as_raw()).collect();
+        let session = Session::open(plan, Clocks::of(&ids)?)?;
+        let processes = if ours { processes.to_vec() } else { Vec::new() };
+        Ok(Entrant { session, processes, restless: false, stopped: false, ended: None })
     }
 
     fn signal(&self, signal: Signal) {

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use load::{Clocks, Session};
 use record::{Preset, Settings, SplitMix64, Workload};
 use rig::discover::Found;
 use rig::server::Server;
@@ -72,8 +71,6 @@ fn start(
     let mut plan = engine::plan(server.address, workload, settings).map_err(|e| e.to_string())?;
     plan.idle_connections = workload.idle_connections;
     let processes = server.processes();
-    let ids: Vec<i32> = processes.iter().map(|process| process.as_raw()).collect();
-    let clocks = Clocks::of(&ids).map_err(|error| error.to_string())?;
-    let session = Session::open(plan, clocks).map_err(|error| error.to_string())?;
-    Ok((server, Entrant::new(session, processes)))
+    let entrant = Entrant::open(plan, &processes, true).map_err(|error| error.to_string())?;
+    Ok((server, entrant))
 }

@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use load::{Clocks, Live, Plan, Session};
+use load::{Live, Plan};
 use nix::unistd::Pid;
 use record::SplitMix64;
 use rig::sample;
 use serde::Serialize;
 
 use crate::slices::{self, Entrant, Epoch, standing};
-use crate::{statistics, text};
+use crate::text;
 
 use super::LoadArguments;
 use super::live::INTERRUPTED;
@@ -74,7 +74,7 @@ pub fn run(arguments: &LoadArguments, live: &Arc<Live>) -> Result<ExitCode, Box<
             discarded_blocks: discarded,
             awake: awake.is_some(),
         })?,
-        false => told(&standings, discarded, awake.is_some()),
+        false => told(&standings, epochs.len(), discarded, awake.is_some()),
     })?;
     for (at, label) in labels.iter().enumerate() {
         if at != 1 && epochs.iter().any(|epoch| epoch.disturbs.get(at) == Some(&true)) {
@@ -145,25 +145,20 @@ fn one_epoch(
     random: &mut SplitMix64,
     live: &Live,
 ) -> Result<Epoch, load::Error> {
-    let entrants = plans.iter().zip(processes).map(|(plan, processes)| entrant(plan, processes));
-    let mut entrants = entrants.collect::<Result<Vec<_>, _>>()?;
+    // The user did not ask for their servers to be stopped.
+    let open =
+        |(plan, processes): (&Plan, &Vec<Pid>)| Entrant::open(plan.clone(), processes, false);
+    let mut entrants = plans.iter().zip(processes).map(open).collect::<Result<Vec<_>, _>>()?;
     slices::epoch(&mut entrants, time, random, &|| live.is_stopped())
 }
 
-fn entrant(plan: &Plan, processes: &[Pid]) -> Result<Entrant, load::Error> {
-    let ids: Vec<i32> = processes.iter().map(|process| process.as_raw()).collect();
-    let session = Session::open(plan.clone(), Clocks::of(&ids)?)?;
-    // Who runs them did not ask for them to be stopped, whatever they do between their slices.
-    Ok(Entrant::new(session, Vec::new()))
-}
-
 /// The table, what has to be said about it, and the answer.
-fn told(standings: &[standing::Standing], discarded: u32, awake: bool) -> String {
+fn told(standings: &[standing::Standing], epochs: usize, discarded: u32, awake: bool) -> String {
     let blocks = standings.iter().map(|one| one.blocks).max().unwrap_or(0);
     let power = if awake { "held awake" } else { "free to sleep" };
     let mut note = format!(
         "CPU time of server and client for each request, and their ratios to those of the first \
-         server: medians over {blocks} blocks in {EPOCHS} epochs; processors {power}. \"equal\" \
+         server: medians over {blocks} blocks in {epochs} epochs; processors {power}. \"equal\" \
          is within {:.0} %, \"~\" is undecided. Below, 99 % intervals.",
         100.0 * standing::MARGIN
     );
@@ -173,9 +168,7 @@ fn told(standings: &[standing::Standing], discarded: u32, awake: bool) -> String
              wrongly."
         ));
     }
-    if standings.iter().any(|one| one.blocks > 0 && one.cpu.is_none() && one.rate.is_none())
-        && blocks < statistics::EPOCHS_MIN
-    {
+    if standings.iter().skip(1).any(|one| one.rate.is_none()) {
         note.push_str(" The time was too short: give a longer --duration.");
     }
     format!(

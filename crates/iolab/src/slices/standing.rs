@@ -1,7 +1,7 @@
 //! What slices say of each server: figures, ratios to the reference, and the sentence that answers.
 
 use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::statistics::{BlockRatio, Finding};
 use crate::text;
@@ -53,7 +53,8 @@ pub struct Told {
     /// Its upper end.
     pub high: f64,
     /// `more`, `less`, `equal`, or `~`.
-    pub finding: &'static str,
+    #[serde(serialize_with = "as_word")]
+    pub finding: Finding,
     /// The median of each epoch: how far they lie apart is what the interval is made of.
     pub epochs: Vec<f64>,
 }
@@ -64,13 +65,13 @@ impl Told {
             ratio: ratio.ratio,
             low: ratio.interval.low,
             high: ratio.interval.high,
-            finding: ratio.finding(margin).word(),
+            finding: ratio.finding(margin),
             epochs: ratio.epochs,
         }
     }
 
     fn cell(&self) -> String {
-        format!("{:.3} {}", self.ratio, self.finding)
+        format!("{:.3} {}", self.ratio, self.finding.word())
     }
 
     /// `13 % more CPU per request (11-15 %)`, or what else was found.
@@ -80,22 +81,29 @@ impl Told {
         let (low, high) = (one.min(other), one.max(other));
         let times = self.ratio >= TIMES_MIN;
         match self.finding {
-            "equal" => format!("as much {what} (within {high:.1} %)"),
-            "~" => format!("{:.2} to {:.2} times as much {what}: undecided", self.low, self.high),
+            Finding::Equal => format!("as much {what} (within {high:.1} %)"),
+            Finding::Unknown => {
+                format!("{:.2} to {:.2} times as much {what}: undecided", self.low, self.high)
+            }
             _ if times => {
                 let Told { ratio, low, high, .. } = self;
                 format!("{ratio:.2} times as much {what} ({low:.2}-{high:.2})")
             }
-            word => {
-                format!("{:.0} % {word} {what} ({low:.1}-{high:.1} %)", percent(self.ratio))
+            Finding::More | Finding::Less => {
+                let (part, word) = (percent(self.ratio), self.finding.word());
+                format!("{part:.0} % {word} {what} ({low:.1}-{high:.1} %)")
             }
         }
     }
 
     /// Whether this was found.
     pub fn is(&self, finding: Finding) -> bool {
-        self.finding == finding.word()
+        self.finding == finding
     }
+}
+
+fn as_word<S: Serializer>(finding: &Finding, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(finding.word())
 }
 
 /// Of all entrants, in their order; the first is the reference. `margin`: see [`MARGIN`].

@@ -11,7 +11,7 @@
 //! neighbour in the variance. An epoch in which something else had the machine would otherwise make
 //! the interval as wide as it is far off. The epochs' spread has the noise of their blocks in it
 //! already. To resample blocks within the epochs too, as a hierarchical bootstrap may, counts that
-//! noise twice: it made intervals twice as wide as the estimates' own spread (Davison and Hinkley,
+//! noise twice, and its intervals are wider than the estimates' own spread (Davison and Hinkley,
 //! Bootstrap Methods and their Application, 1997, section 3.8, weigh both ways of resampling).
 //!
 //! A ratio is called more or less where its 99 % interval leaves 1 out: a table has dozens of
@@ -64,8 +64,6 @@ pub struct BlockRatio {
     pub inner: Interval,
     /// The median of each epoch.
     pub epochs: Vec<f64>,
-    /// Blocks of all epochs.
-    pub blocks: usize,
 }
 
 /// What is said of a ratio.
@@ -112,7 +110,6 @@ impl BlockRatio {
             interval: within(wide),
             inner: within(narrow),
             epochs: medians.iter().map(|median| median.exp()).collect(),
-            blocks: epochs.iter().map(Vec::len).sum(),
         })
     }
 
@@ -247,7 +244,6 @@ mod tests {
             interval: Interval { low: ratio - half, high: ratio + half },
             inner: Interval { low: ratio - half / 2.0, high: ratio + half / 2.0 },
             epochs: Vec::new(),
-            blocks: 0,
         };
         assert_eq!(ratio(1.02, 0.01).finding(0.03), Finding::More);
         assert_eq!(ratio(1.01, 0.02).finding(0.03), Finding::Equal);
