@@ -19,7 +19,8 @@ use crate::statistics::Finding;
 use crate::text;
 
 use super::contest::{self, Rules};
-use super::{Arguments, handle_interrupts, interrupted, own, plan, temporary_place};
+use super::{Arguments, EXIT_INTERRUPTED, handle_interrupts, interrupted};
+use super::{own, plan, temporary_place};
 
 /// Workloads where no other are named: what most requests go through, and HTTP/2.
 const WORKLOADS: [&str; 2] = ["http-keepalive", "h2-streams"];
@@ -67,7 +68,8 @@ pub fn run(commit: &str, arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     let descriptors = environment::raise_descriptor_limit();
     let places = directories(arguments.servers.as_deref());
-    let (found, _) = discover::servers(&places, &arguments.models)?;
+    let (found, unable) = discover::servers(&places, &arguments.models)?;
+    unable.iter().for_each(|skip| eprintln!("SKIP {}: {}", skip.model, skip.reason));
     handle_interrupts()?;
     let old = built(commit, &found)?;
     let place = temporary_place(&workloads)?;
@@ -76,7 +78,7 @@ pub fn run(commit: &str, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let (mut compared, mut failed) = (Vec::new(), false);
     for new in &found {
         let Some(old) = old_of(&old, new) else {
-            eprintln!("{}: there was none at {commit}", new.model.label);
+            eprintln!("SKIP {}: there was none at {commit}", new.model.label);
             continue;
         };
         for workload in &workloads {
@@ -85,10 +87,15 @@ pub fn run(commit: &str, arguments: &Arguments) -> Result<ExitCode, Failure> {
                 std::slice::from_ref(workload),
                 descriptors,
             );
-            if interrupted() || !skips.is_empty() {
+            if interrupted() {
+                break;
+            }
+            let name = format!("{} {}", new.model.label, workload.name);
+            if let Some(skip) = skips.first() {
+                eprintln!("SKIP {name}: {}", skip.reason);
                 continue;
             }
-            eprintln!("{} {}", new.model.label, workload.name);
+            eprintln!("{name}");
             match compare(&old, new, workload, &root, arguments.margin) {
                 Ok(one) => compared.push(one),
                 // The others are compared all the same.
@@ -99,8 +106,15 @@ pub fn run(commit: &str, arguments: &Arguments) -> Result<ExitCode, Failure> {
             }
         }
     }
+    if compared.is_empty() && !interrupted() {
+        return Err(Failure("--against: nothing was compared, for the reasons above".to_owned()));
+    }
     let dearer = tell(commit, &compared, arguments.margin)?;
-    Ok(if dearer || failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(match (interrupted(), dearer || failed) {
+        (true, _) => ExitCode::from(EXIT_INTERRUPTED),
+        (_, true) => ExitCode::FAILURE,
+        (_, false) => ExitCode::SUCCESS,
+    })
 }
 
 /// The directory with the servers of `commit`, built if they are not there yet.
@@ -193,7 +207,7 @@ fn tell(commit: &str, compared: &[Compared], margin: f64) -> Result<bool, Failur
         sentences.push(format!("Cheaper: {}.", names(&cheaper)));
     }
     let equal = of(Finding::Equal).len();
-    sentences.push(format!("Equal within {:.1} %: {equal} of {}.", 100.0 * margin, compared.len()));
+    sentences.push(format!("Equal within {percent}: {equal} of {}.", compared.len()));
     let open: Vec<_> = compared
         .iter()
         .filter(|one| one.ratio().is_none_or(|told| told.is(Finding::Unknown)))
@@ -229,7 +243,7 @@ impl Compared {
             us(0),
             us(2),
             told.ratio,
-            format!("{:.3}-{:.3} {}", told.low, told.high, told.finding),
+            format!("{:.3}-{:.3} {}", told.low, told.high, told.finding.word()),
             control.map_or("-".to_owned(), |control| format!("{:.3}", control.ratio)),
         )
     }
