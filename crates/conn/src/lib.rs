@@ -81,8 +81,8 @@ fn stash_is_full(stash: &[u8], limits: &Limits) -> bool {
 /// more than most peers have on their way.
 const DISCARDED_AT_ONCE_MAX: usize = 128 << 10;
 
-/// The pause. With the above it makes 6 MB/s, so that in a linger time of a second the rest of an
-/// upload that was refused mostly fits, and a flood takes less than a hundredth of a core.
+/// The pause. With the above it makes 6 MB/s: in a linger time of a second there is room for what
+/// an upload that was refused had on its way, and a flood costs two reads in each pause.
 const DISCARD_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a connection waits for: the driver's whole knowledge of the protocol.

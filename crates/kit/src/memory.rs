@@ -16,9 +16,9 @@ const TRIM_PAUSE: Duration = Duration::from_millis(500);
 /// Places of an empty table that are not worth a new table when the next client comes.
 const PLACES_KEPT: usize = 1024;
 
-/// Gives back the tables of a loop that a crowd has left: they keep room for the most that were
-/// here at once, half a KiB for each. Only where no connection is left, because its place is its
-/// name; without any, no deadline is anyone's either.
+/// Gives back the tables of a loop when many connections have ended: they keep room for the most
+/// that were open at once, half a KiB for each. Only where no connection is left, because its place
+/// is its name; without any, no deadline is anyone's either.
 pub fn give_back<T, N: Ord + Copy>(connections: &mut Slab<T>, timers: &mut Timers<N>) {
     if connections.is_empty() && connections.capacity() > PLACES_KEPT {
         *connections = Slab::new();

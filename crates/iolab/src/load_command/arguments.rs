@@ -369,8 +369,8 @@ HTTP/2 (--http2 --streams 32). Each connection keeps so many streams open: whene
 ended, as many requests go out together. Replies may come in any order.
 
 SEVERAL SERVERS (A B C). All are loaded in turn, in slices of some milliseconds, so that what \
-slows the machine down meets them alike; ratios are formed between slices that lie side by side. \
-So servers are told apart to a percent or two in seconds, on a machine that is not quiet either. \
+slows the machine down meets them alike; ratios are formed between slices that lie side by side, \
+and each is printed with its interval. \
 The first URL is the reference; it takes part twice, and the second time shows how far two equal \
 servers lie apart here. --duration is the time of all of them together.
 

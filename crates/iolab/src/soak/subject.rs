@@ -24,9 +24,9 @@ const FLAGS: [&str; 6] =
     ["--listen", "127.0.0.1:0", "--idle-timeout", "24h", "--drain-timeout", "5s"];
 
 /// Threads that a pool is told to have: hardly more than the clients of a turn keep busy at once.
-/// What a thread touches first (its stack, its buffer) stays with it, and of the 300 of the default
-/// some have not served every kind of client after half an hour: that is no leak, and looks like
-/// one.
+/// What a thread touches first (its stack, its buffer) stays with it. With many threads some serve
+/// a kind of client for the first time after minutes, and memory grows: that is no leak, and looks
+/// like one.
 const POOL_THREADS: &str = "80";
 
 /// A server has so long to see that its clients have left. A guard: it is told by their FINs.
