@@ -123,6 +123,21 @@ impl Entrant {
         Ok(Some(slice))
     }
 
+    /// One that leaves requests unanswered takes part no more: each of its slices would last as
+    /// long as the time limit of a request.
+    fn look_at(&mut self, slice: &Option<Slice>) {
+        if let Some(slice) = slice
+            && slice.errors > 0
+            && self.ended.is_none()
+        {
+            self.ended = Some(format!(
+                "{} of the requests in its first slices were answered wrongly or not at all; ask \
+                 with fewer connections if it serves fewer at once",
+                slice.errors
+            ));
+        }
+    }
+
     /// Stops it, if it uses its core while nothing is asked.
     fn look_whether_it_rests(&mut self) -> Result<(), load::Error> {
         let before = Instant::now();
@@ -176,6 +191,7 @@ pub fn epoch(
     for _ in 0..WARM_UP_BLOCKS {
         let block = block(entrants, length, random)?;
         length = block.iter().flatten().map(length_for).fold(SLICE_MIN, Duration::max);
+        entrants.iter_mut().zip(&block).for_each(|(entrant, slice)| entrant.look_at(slice));
     }
     entrants.iter_mut().for_each(|entrant| entrant.session.forget());
     let (begun, mut epoch) = (Instant::now(), Epoch::default());

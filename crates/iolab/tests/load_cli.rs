@@ -116,6 +116,28 @@ fn what_was_measured_before_a_server_left_is_told() -> Test {
     Ok(())
 }
 
+/// Its second connection waits for the end of the first, which does not come.
+#[test]
+fn a_server_with_one_client_at_a_time_does_not_hold_up_the_others() -> Test {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let one = format!("tcp://{}", listener.local_addr()?);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = stream.read(&mut buffer)
+                && stream.write_all(&buffer[..count]).is_ok()
+            {}
+        }
+    });
+    let other = format!("tcp://{}", echo(false)?);
+    let output = load(&[&other, &one, "-c", "2", "-d", "300ms", "--timeout", "300ms"])?;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8(output.stdout)?;
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("ask with fewer connections if it serves fewer at once"), "{text}");
+    Ok(())
+}
+
 #[test]
 fn errors_are_named_and_exit_1() -> Test {
     let url = format!("tcp://{}", echo(true)?);

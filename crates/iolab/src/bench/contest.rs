@@ -37,6 +37,9 @@ pub fn run(
     if let [server, client, ..] = environment::cores()[..] {
         (settings.server_cores, settings.client_cores) = (vec![server], vec![client]);
     }
+    // As many connections as the one with the fewest serves at once: the others would wait in vain.
+    let most = servers.iter().map(|found| found.connections_max()).min().unwrap_or(u32::MAX);
+    let workload = &Workload { connections: workload.connections.min(most), ..workload.clone() };
     let mut random = SplitMix64::new(rules.seed);
     let mut epochs = Vec::new();
     while epochs.len() < rules.epochs && !interrupted() {
@@ -51,7 +54,13 @@ pub fn run(
             entrants.push(entrant);
         }
         let epoch = slices::epoch(&mut entrants, rules.epoch, &mut random, &interrupted);
-        epochs.push(epoch.map_err(|error| format!("{}: {error}", workload.name))?);
+        let epoch = epoch.map_err(|error| format!("{}: {error}", workload.name))?;
+        let ended =
+            servers.iter().zip(&epoch.ended).find_map(|(found, why)| Some((found, why.as_ref()?)));
+        if let Some((found, why)) = ended {
+            return Err(format!("serve-{} with {}: {why}", found.model.label, workload.name));
+        }
+        epochs.push(epoch);
         // The clients leave first: what the server still sends to them must not be cut.
         drop(entrants);
         processes.into_iter().for_each(|server| drop(server.stop()));

@@ -53,7 +53,13 @@ pub fn run(arguments: &LoadArguments, live: &Arc<Live>) -> Result<ExitCode, Box<
     while epochs.len() < EPOCHS && !live.is_stopped() {
         progress(epochs.len() + 1);
         match one_epoch(&plans, &processes, time, &mut random, live) {
-            Ok(epoch) => epochs.push(epoch),
+            Ok(epoch) => {
+                let ended = epoch.ended.iter().any(Option::is_some);
+                epochs.push(epoch);
+                if ended {
+                    break;
+                }
+            }
             Err(error) if epochs.is_empty() => return Err(error.into()),
             // What was measured is told all the same.
             Err(error) => {
