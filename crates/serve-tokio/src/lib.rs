@@ -25,7 +25,7 @@ use kit::{
     AcceptError, Accepted, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, STEPS_PER_TURN_MAX,
     Serves, Values, Worker, Workers,
 };
-use runtime::{give_way, read_file, runtime, start_reader, stop_signal};
+use runtime::{Newcomers, read_file, replied, runtime, start_reader, stop_signal};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
@@ -82,7 +82,7 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
     let mut stop_signal = stop_signal(&worker.stop)?;
     let (stop, stopping) = watch::channel(false);
     let slots = Arc::new(Semaphore::new(worker.conns_max));
-    let mut accepted_in_a_row = 0;
+    let mut newcomers = Newcomers::new();
     loop {
         let slot = Arc::clone(&slots).acquire_owned();
         let next = async {
@@ -90,16 +90,15 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
             while !worker.service.common.memory.admits(Instant::now()) {
                 tokio::time::sleep(kit::TIGHT_PAUSE).await;
             }
-            (slot, listener.accept().await)
+            (slot, newcomers.accept(&listener).await)
         };
         tokio::select! {
             biased;
             _ = &mut stop_signal => break,
             (slot, accepted) = next => match accepted {
-                Ok((stream, _)) => {
+                Ok(stream) => {
                     spawn(stream, &worker, &stopping, slot);
-                    let open = worker.conns_max - slots.available_permits();
-                    give_way(&mut accepted_in_a_row, open).await;
+                    newcomers.give_way().await;
                 }
                 Err(error) => match worker.listener.accept_error(error)? {
                     AcceptError::Passing => {}
@@ -244,6 +243,7 @@ fn write(stream: Pin<&mut TcpStream>, cx: &mut Context, conn: &mut Conn) -> Move
         many => stream.poll_write_vectored(cx, many),
     };
     sent.map_ok(|n| {
+        replied();
         conn.sent(n, Instant::now());
         n
     })

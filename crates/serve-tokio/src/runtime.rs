@@ -1,6 +1,7 @@
 //! The runtime, and the threads beside its loop. One that cannot be started must not cost a
 //! connection, so those that are needed are started at once and kept.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use conn::FileRead;
 use kit::{Stop, Worker};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
@@ -51,12 +53,95 @@ pub(crate) async fn read_file(worker: &Arc<Worker>, part: FileRead) -> io::Resul
     tokio::task::spawn_blocking(move || worker.files.read(&part)).await?
 }
 
-/// Lets those who are connected have their turn after some newcomers. How many of the `open` ones
-/// are busy the runtime does not tell: so it may be as many as there are.
-pub(crate) async fn give_way(accepted: &mut usize, open: usize) {
-    *accepted += 1;
-    if *accepted >= kit::accepts_per_round(open) {
-        *accepted = 0;
-        tokio::task::yield_now().await;
+/// The clients that wait at the listener, taken some at a time so that those who are connected have
+/// their turn in between.
+pub(crate) struct Newcomers {
+    /// That may still be taken in this round.
+    left: usize,
+}
+
+impl Newcomers {
+    pub(crate) fn new() -> Newcomers {
+        Newcomers { left: kit::accepts_per_round(0) }
+    }
+
+    /// The next one. Where none waits a round is over, and a burst that comes later begins small.
+    pub(crate) async fn accept(&mut self, listener: &TcpListener) -> io::Result<TcpStream> {
+        let accepted = std::future::poll_fn(|cx| {
+            let accepted = listener.poll_accept(cx);
+            if accepted.is_pending() {
+                *self = Newcomers::new();
+            }
+            accepted
+        });
+        accepted.await.map(|(stream, _)| stream)
+    }
+
+    /// One was taken. After the last of a round the runtime asks the kernel who is ready and runs
+    /// them; the next round is as long as that one. Those who are connected are no measure of it:
+    /// the newcomers would be among them, and a round would grow while it lasts.
+    pub(crate) async fn give_way(&mut self) {
+        self.left -= 1;
+        if self.left == 0 {
+            REPLIES.set(0);
+            tokio::task::yield_now().await;
+            self.left = kit::accepts_per_round(REPLIES.get());
+        }
+    }
+}
+
+thread_local! {
+    /// Writes of the tasks on this thread. None where newcomers are taken on a thread of its own
+    /// (`multi-thread`), on which they hold up nobody.
+    static REPLIES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A task has sent something.
+pub(crate) fn replied() {
+    REPLIES.set(REPLIES.get().wrapping_add(1));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use super::*;
+
+    /// Clients that wait at once: they fit into the backlog of a listener of tokio, which is 128.
+    const WAITING: usize = 120;
+
+    /// Takes clients that all wait by then, while a task that always has something to do sends
+    /// `replies` at each of its turns. Returns the most that were taken between two turns.
+    fn most_in_a_row(replies: usize) -> usize {
+        let runtime = Builder::new_current_thread().enable_io().build().unwrap();
+        let (in_a_row, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (taken, most_taken) = (Arc::clone(&in_a_row), Arc::clone(&most));
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let connect = |_| std::net::TcpStream::connect(address).unwrap();
+            let _clients: Vec<_> = (0..WAITING).map(connect).collect();
+            tokio::spawn(async move {
+                loop {
+                    most_taken.fetch_max(taken.swap(0, SeqCst), SeqCst);
+                    (0..replies).for_each(|_| replied());
+                    tokio::task::yield_now().await;
+                }
+            });
+            let mut newcomers = Newcomers::new();
+            for _ in 0..WAITING {
+                newcomers.accept(&listener).await.unwrap();
+                in_a_row.fetch_add(1, SeqCst);
+                newcomers.give_way().await;
+            }
+        });
+        most.load(SeqCst)
+    }
+
+    #[test]
+    fn those_who_are_connected_have_a_turn_after_as_many_newcomers_as_were_served() {
+        assert_eq!(most_in_a_row(0), 4, "a round does not grow by its own newcomers");
+        assert_eq!(most_in_a_row(20), 20);
+        assert_eq!(most_in_a_row(1_000), 64);
     }
 }
