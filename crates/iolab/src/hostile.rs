@@ -2,8 +2,12 @@
 //!
 //! Windows of an honest closed loop alone and beside the hostile client take turns on one server,
 //! so that what the machine does meanwhile meets both. The hostile client runs on the core of the
-//! honest one, at the lowest priority: what it costs the honest one there is little, and what it
-//! costs the server is what is asked for.
+//! honest one, at the lowest priority. What it costs there, and what it costs that the kernel works
+//! for it, is told apart by a third kind of window, the control: the hostile client's connections
+//! go to a second process of the same server, on the same core and at the lowest priority too.
+//! That process does all that the first one would do for them, and the two share their processors
+//! and nothing else: what the honest client's 99th percentile is beyond the control is the price
+//! of being served by one loop, or one pool, together.
 
 mod kinds;
 
@@ -42,7 +46,7 @@ const WARM_UP: Duration = Duration::from_millis(50);
 const FACTOR_MAX: f64 = 2.0;
 
 /// Models in one table: with the names of the hostile clients that fits 80 columns.
-const MODELS_PER_TABLE: usize = 6;
+const MODELS_PER_TABLE: usize = 4;
 
 /// Arguments of `iolab hostile`.
 #[derive(Args)]
@@ -57,10 +61,10 @@ pub struct Arguments {
     /// Print the hostile clients, and measure nothing.
     #[arg(long)]
     list: bool,
-    /// Pairs of windows (alone, beside) for each server and hostile client.
+    /// Windows (alone, beside, control) of each kind for each server and hostile client.
     #[arg(long, value_name = "N", default_value_t = 7)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pairs: u32,
+    rounds: u32,
     /// Length of one window.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[arg(default_value = "200ms")]
@@ -76,11 +80,11 @@ pub struct Arguments {
 /// Shown below the flags.
 const EXAMPLES: &str = "\
 Examples:
-  iolab hostile                                        all servers, all hostile clients: 10 minutes
-  iolab hostile --models epoll,tokio --kinds pipeline-flood --pairs 20
+  iolab hostile                                        all servers, all hostile clients: 15 minutes
+  iolab hostile --models epoll,tokio --kinds pipeline-flood --rounds 20
 ";
 
-/// The honest client's windows of one kind, all pairs together.
+/// The honest client's windows of one kind, all rounds together.
 #[derive(Debug, Serialize)]
 struct Windows {
     /// Replies, complete and verified.
@@ -96,8 +100,12 @@ struct Outcome {
     kind: &'static str,
     alone: Windows,
     beside: Windows,
+    /// Beside a hostile client of another process.
+    control: Windows,
     /// The 99th percentile beside the hostile client to that alone.
     ratio: Option<f64>,
+    /// The 99th percentile of the control to that alone.
+    control_ratio: Option<f64>,
     /// What the server says of itself, if it is not made to keep clients apart.
     stated: Option<String>,
 }
@@ -161,7 +169,7 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Kind>, Failure> {
     names.iter().map(find).collect()
 }
 
-/// All pairs of windows of one server and one hostile client, on a fresh process.
+/// All windows of one server and one hostile client, on a fresh process.
 fn try_one(found: &Found, kind: &'static Kind, arguments: &Arguments) -> Result<Outcome, Failure> {
     let model = &found.model;
     let cores = environment::cores();
@@ -169,8 +177,12 @@ fn try_one(found: &Found, kind: &'static Kind, arguments: &Arguments) -> Result<
         [server, client, ..] => (vec![server], Some(client)),
         _ => (Vec::new(), None),
     };
-    let server = Server::start(&found.executable, &model.arguments, &server_cores)
-        .map_err(|why| Failure(format!("serve-{}: {why}", model.name)))?;
+    let start = || {
+        Server::start(&found.executable, &model.arguments, &server_cores)
+            .map_err(|why| Failure(format!("serve-{}: {why}", model.name)))
+    };
+    let server = start()?;
+    let other = at_lowest_priority(start)?;
     let mut plan = Plan::new(&format!("http://{}/", server.address))
         .map_err(because("cannot make the honest load"))?;
     plan.connections = HONEST_CONNECTIONS;
@@ -181,16 +193,37 @@ fn try_one(found: &Found, kind: &'static Kind, arguments: &Arguments) -> Result<
         let what = format!("the honest client of {} beside {}", model.label, kind.name);
         load::run(&plan, &mut Silent).map_err(because(what))
     };
-    let (mut alone, mut beside) = (Vec::new(), Vec::new());
-    for _ in 0..arguments.pairs {
+    let (mut alone, mut beside, mut control) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..arguments.rounds {
         alone.push(honest()?);
         beside.push(with_company(kind, server.address, client_core, honest)?);
+        control.push(with_company(kind, other.address, client_core, honest)?);
     }
     server.stop();
-    let (alone, beside) = (windows(&alone), windows(&beside));
-    let ratio = beside.p99_us.zip(alone.p99_us).map(|(beside, alone)| beside / alone);
-    let stated = stated(model);
-    Ok(Outcome { model: model.label.clone(), kind: kind.name, alone, beside, ratio, stated })
+    other.stop();
+    let [alone, beside, control] = [alone, beside, control].map(|loads| windows(&loads));
+    let to_alone = |of: &Windows| of.p99_us.zip(alone.p99_us).map(|(of, alone)| of / alone);
+    Ok(Outcome {
+        model: model.label.clone(),
+        kind: kind.name,
+        ratio: to_alone(&beside),
+        control_ratio: to_alone(&control),
+        alone,
+        beside,
+        control,
+        stated: stated(model),
+    })
+}
+
+/// Runs `start` on a thread of the lowest priority, which a process that it starts inherits.
+fn at_lowest_priority<T: Send>(start: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let starter = scope.spawn(move || {
+            sys::lower_priority();
+            start()
+        });
+        starter.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// The sentence of `cannot` in `--describe` that begins with fairness, if there is one.
@@ -242,7 +275,7 @@ fn with_company<T>(
 fn table(outcomes: &[Outcome], kinds: &[&Kind], labels: &[&str]) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
-    let header = std::iter::once("p99 beside : alone").chain(labels.iter().copied());
+    let header = std::iter::once("p99 : alone").chain(labels.iter().copied());
     table.set_header(header);
     for kind in kinds {
         let cell = |label: &&str| {
@@ -257,12 +290,20 @@ fn table(outcomes: &[Outcome], kinds: &[&Kind], labels: &[&str]) -> String {
     format!("{table}\n")
 }
 
-/// The ratio, or what there is in its place.
+/// The ratio, or what there is in its place; in brackets that of the control.
 fn cell(outcome: &Outcome) -> String {
-    match outcome.ratio {
+    let told = |ratio: Option<f64>, windows: &Windows| match ratio {
         Some(ratio) => text::figure(ratio),
-        None => format!("{} replies", outcome.beside.replies),
-    }
+        None => format!("{} replies", windows.replies),
+    };
+    let control = told(outcome.control_ratio, &outcome.control);
+    format!("{} ({control})", told(outcome.ratio, &outcome.beside))
+}
+
+/// Beyond the bound, and beyond it also when measured by the control.
+fn is_the_servers(outcome: &Outcome) -> bool {
+    let times = outcome.ratio.zip(outcome.control_ratio).map(|(ratio, control)| ratio / control);
+    times.is_none_or(|times| times > FACTOR_MAX)
 }
 
 /// What was found, in a few sentences.
@@ -275,10 +316,25 @@ fn conclusion(outcomes: &[Outcome], left: &[Left]) -> String {
         outcomes.len() - beyond.len(),
         outcomes.len()
     );
-    if !beyond.is_empty() {
-        let told = beyond.iter().map(|o| format!("{} beside {} ({})", o.model, o.kind, cell(o)));
-        all.push_str(&format!(" Beyond: {}.", told.collect::<Vec<_>>().join(", ")));
+    let (servers, shared): (Vec<_>, Vec<_>) = beyond.iter().partition(|o| is_the_servers(o));
+    let told = |those: &[&&Outcome]| {
+        let told = those.iter().map(|o| format!("{} beside {}: {}", o.model, o.kind, cell(o)));
+        told.collect::<Vec<_>>().join(", ")
+    };
+    if !servers.is_empty() {
+        all.push_str(&format!(" Beyond: {}.", told(&servers)));
     }
+    if !shared.is_empty() {
+        all.push_str(&format!(
+            " Beyond too, but within {FACTOR_MAX:.0} times of the control, so that most of it is \
+             the processors' that all share: {}.",
+            told(&shared)
+        ));
+    }
+    all.push_str(
+        " In brackets stands the control: the same hostile client at a second process of the same \
+         server on the same core, at the lowest priority.",
+    );
     let mut stated: Vec<_> =
         beyond.iter().filter_map(|o| Some((&*o.model, o.stated.as_deref()?))).collect();
     stated.dedup();
@@ -290,7 +346,7 @@ fn conclusion(outcomes: &[Outcome], left: &[Left]) -> String {
     if beyond.iter().any(|outcome| outcome.ratio.is_none()) {
         all.push_str(
             " A number of replies stands where there were fewer than 1,000, too few for a 99th \
-             percentile: try more --pairs or a longer --window.",
+             percentile: try more --rounds or a longer --window.",
         );
     }
     for (model, why) in left {
@@ -305,20 +361,31 @@ mod tests {
 
     fn outcome(model: &str, ratio: Option<f64>) -> Outcome {
         let windows = || Windows { replies: 7, p99_us: None };
-        let (alone, beside) = (windows(), windows());
-        let stated = (model == "c").then(|| "fairness: it is made so".to_owned());
-        Outcome { model: model.to_owned(), kind: "slow-head", alone, beside, ratio, stated }
+        Outcome {
+            model: model.to_owned(),
+            kind: "slow-head",
+            alone: windows(),
+            beside: windows(),
+            control: windows(),
+            ratio,
+            control_ratio: Some(2.0),
+            stated: (model == "c").then(|| "fairness: it is made so".to_owned()),
+        }
     }
 
     #[test]
     fn the_conclusion_counts_and_names() {
-        let outcomes = [outcome("a", Some(1.5)), outcome("b", Some(2.5)), outcome("c", None)];
+        let of = |model, ratio| outcome(model, Some(ratio));
+        let outcomes = [of("a", 1.5), of("b", 4.5), outcome("c", None), of("e", 3.5)];
         let told = conclusion(&outcomes, &[("d".to_owned(), "it is full".to_owned())]);
-        assert!(told.contains("in 1 of 3 cases"), "{told}");
+        assert!(told.contains("in 1 of 4 cases"), "{told}");
         assert!(
-            told.contains("b beside slow-head (2.50), c beside slow-head (7 replies)"),
+            told.contains(
+                "Beyond: b beside slow-head: 4.50 (2.00), c beside slow-head: 7 replies (2.00)."
+            ),
             "{told}"
         );
+        assert!(told.contains("all share: e beside slow-head: 3.50 (2.00)."), "{told}");
         let stated = "That is no fault of c: it says that it cannot give fairness: it is made so.";
         assert!(told.contains(stated), "{told}");
         assert!(told.ends_with("d is not in the table: it is full."), "{told}");
