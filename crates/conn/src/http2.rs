@@ -99,8 +99,8 @@ pub(crate) struct Http2 {
     requests: u64,
     /// There may be a WebSocket among the streams.
     tunnels: bool,
-    /// The peer is still taking what it was sent: the next look at the clock is to know.
-    takes: bool,
+    /// A deadline is due, and whether the peer is still taking what it was sent.
+    takes: Option<bool>,
     /// The peer was told to go (GOAWAY).
     leaving: bool,
     /// How the connection ends once the library has flushed, if that is decided.
@@ -161,7 +161,7 @@ impl Http2 {
             answer: None,
             requests: 0,
             tunnels: false,
-            takes: false,
+            takes: None,
             leaving: false,
             ending: None,
             busy: false,
@@ -187,14 +187,16 @@ impl Http2 {
         self.put_off
     }
 
-    /// There may be a WebSocket among its streams.
-    pub(crate) fn has_tunnels(&self) -> bool {
-        self.tunnels
+    /// Something waits that a peer which still takes what it was sent cannot be late with: there
+    /// may be a WebSocket among the streams, or its windows have no room.
+    pub(crate) fn awaits_peer(&self) -> bool {
+        let windows = || self.streams.iter().any(|(_, stream)| stream.awaits_window());
+        self.tunnels || self.stalled_until.is_some() || windows()
     }
 
-    /// Whether the peer is still taking what it was sent, before the clock is looked at.
-    pub(crate) fn peer_takes(&mut self, takes: bool) {
-        self.takes = takes;
+    /// A deadline is due; `takes`: the peer is still taking what it was sent.
+    pub(crate) fn time_is_up(&mut self, takes: bool) {
+        self.takes = Some(takes);
     }
 
     /// Bytes of memory that it takes.
@@ -574,14 +576,20 @@ impl Http2 {
 
     /// What is due by the clock.
     fn expire(&mut self, cx: &mut Context) {
-        if self.stalled_until.is_some_and(|until| until <= cx.now) {
-            self.leave_at_once(Reason::NO_ERROR, Outcome::WriteTimeout);
+        let takes = self.takes.take();
+        if let (Some(takes), Some(until)) = (takes, self.stalled_until)
+            && until <= cx.now
+        {
+            // It begins anew, if something still waits.
+            self.stalled_until = None;
+            if !takes {
+                self.leave_at_once(Reason::NO_ERROR, Outcome::WriteTimeout);
+            }
         }
         let due = |(key, stream): (usize, &Stream)| {
             stream.deadline().is_some_and(|at| at <= cx.now).then_some(key)
         };
         let due: Vec<usize> = self.streams.iter().filter_map(due).collect();
-        let takes = std::mem::take(&mut self.takes);
         for key in due {
             let turn = self.streams[key].timed_out(cx, takes);
             self.after_turn(cx, key, turn);
@@ -641,6 +649,8 @@ impl Http2 {
             self.stalled_until = None;
         }
         match stream.or(self.stalled_until) {
+            // Of a window: it is set, and the driver is to ask the kernel first.
+            Some(at) if at <= cx.now => {}
             Some(at) => cx.deadlines.set(Deadline::Reply, at, cx.now),
             None => cx.deadlines.clear(Deadline::Reply),
         }

@@ -377,9 +377,10 @@ impl Conn {
     /// ask the kernel, and to tell by [`Conn::unacknowledged`] before it calls [`Conn::timeout`].
     pub fn output_is_late(&self, now: Instant) -> bool {
         let due = |deadline| self.deadlines.is_due(deadline, now);
-        // The idle time of a WebSocket over HTTP/2 is one of the streams' deadlines.
-        let tunnels = matches!(&self.state, State::Http2(http2) if http2.has_tunnels());
-        tunnels && due(Deadline::Reply) || Deadline::OF_OUTPUT.into_iter().any(due)
+        // One deadline stands for all that the streams of HTTP/2 wait for: windows, and the idle
+        // time of a WebSocket, too.
+        let streams = || matches!(&self.state, State::Http2(http2) if http2.awaits_peer());
+        due(Deadline::Reply) && streams() || Deadline::OF_OUTPUT.into_iter().any(due)
     }
 
     /// `n` bytes are with the kernel that the peer has not acknowledged: SIOCOUTQ (tcp(7)).
@@ -414,7 +415,7 @@ impl Conn {
             Deadline::Head | Deadline::Body => self.request_timed_out(now),
             Deadline::Reply | Deadline::Push => {
                 if let State::Http2(http2) = &mut self.state {
-                    http2.peer_takes(goes_on);
+                    http2.time_is_up(goes_on);
                 }
                 self.due(due, now);
             }

@@ -152,3 +152,73 @@ fn a_tunnel_whose_peer_still_takes_bytes_is_not_silent() {
     }
     assert!(said > 0, "it asks now");
 }
+
+/// A stream of HTTP/2 waits for the peer's window, and all that the windows had room for is with
+/// the kernel.
+fn waits_for_a_window() -> (Conn, Instant, usize) {
+    let world = World::new(Protocol::Http, limits(), &[]);
+    let mut conn = Conn::new(&world.service, Address::alone(), world.started);
+    conn.receive(&greeting(&[]), world.started);
+    conn.receive(&request(1, "GET", "/bytes/9000000", &[], true), world.started);
+    let mut sent = 0;
+    while conn.wants().is_some_and(|wants| wants.write) {
+        sent += flush(&mut conn, world.started);
+    }
+    (conn, world.started, sent)
+}
+
+/// RST_STREAM with CANCEL on stream 1 (RFC 9113 section 6.4).
+const CANCELLED: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08";
+
+fn output(conn: &mut Conn) -> Vec<u8> {
+    conn.chunks().flat_map(|chunk| chunk.to_vec()).collect()
+}
+
+#[test]
+fn who_takes_what_a_window_let_through_is_not_late_with_the_next() {
+    let (mut conn, started, sent) = waits_for_a_window();
+    let mut now = started;
+    for taken in 1..20 {
+        now = takes_one(&mut conn, sent - 1 - taken);
+        assert_eq!(output(&mut conn), b"", "cut after {taken} bytes");
+    }
+    assert!(now >= started + TIMEOUT * 19, "{:?}", now - started);
+    // A frame that says nothing of windows is no progress, and no word about the clock either.
+    let after = now + TIMEOUT;
+    conn.receive(b"\0\0\x08\x06\x01\0\0\0\0pingpong", after);
+    assert_eq!(output(&mut conn), b"", "the kernel was not asked");
+    assert!(conn.output_is_late(after));
+    conn.unacknowledged(sent - 19, after);
+    conn.timeout(after);
+    assert_eq!(output(&mut conn), CANCELLED, "it takes nothing any more");
+}
+
+#[test]
+fn who_takes_nothing_of_what_a_window_let_through_is_cut_after_the_whole_time() {
+    let (mut conn, started, sent) = waits_for_a_window();
+    let at = conn.wants().and_then(|wants| wants.deadline).expect("a deadline");
+    assert_eq!(at, started + TIMEOUT);
+    assert!(conn.output_is_late(at));
+    conn.unacknowledged(sent, at);
+    conn.timeout(at);
+    assert_eq!(output(&mut conn), CANCELLED);
+}
+
+/// All of it lies in the peer's socket: nothing of that tells whether it is read.
+#[test]
+fn who_has_taken_all_has_the_whole_time_for_its_next_window() {
+    let (mut conn, started, _) = waits_for_a_window();
+    conn.unacknowledged(0, started);
+    let mut now = started;
+    for _ in 0..2 {
+        assert_eq!(output(&mut conn), b"");
+        now = conn.wants().and_then(|wants| wants.deadline).expect("a deadline");
+        conn.unacknowledged(0, now);
+        conn.timeout(now);
+        if !output(&mut conn).is_empty() {
+            break;
+        }
+    }
+    assert_eq!(output(&mut conn), CANCELLED);
+    assert_eq!(now, started + TIMEOUT);
+}

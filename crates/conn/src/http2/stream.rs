@@ -204,14 +204,24 @@ impl Stream {
         Some(FileRead { len: part.len.min(self.file_room), ..part })
     }
 
-    /// [`Stream::deadline`] has come; `takes`: the peer is still taking what it was sent.
-    pub(super) fn timed_out(&mut self, cx: &crate::Context, takes: bool) -> Turn {
+    /// The peer's windows have no room for what is ready to be sent.
+    pub(super) fn awaits_window(&self) -> bool {
+        self.window_until.is_some()
+    }
+
+    /// [`Stream::deadline`] has come; `takes`: the peer is still taking what it was sent, and
+    /// before it has that it cannot be late with room for more; `None`: that is not known yet.
+    pub(super) fn timed_out(&mut self, cx: &crate::Context, takes: Option<bool>) -> Turn {
         let (service, now) = (cx.service, cx.now);
         if self.window_until.is_some_and(|until| until <= now) {
-            return self.cancel();
+            match takes {
+                Some(false) => return self.cancel(),
+                Some(true) => self.window_until = Some(now + service.limits.write_timeout()),
+                None => {}
+            }
         }
         if let Some(tunnel) = &mut self.tunnel {
-            tunnel.timed_out(cx, takes);
+            tunnel.timed_out(cx, takes == Some(true));
             return Turn::Again;
         }
         if let Reply::Delayed { until, due, .. } = &mut self.reply
