@@ -222,14 +222,26 @@ pub struct Quiet {
     pub wake_ups: u64,
 }
 
-/// Lets `wait` pass, and says what the server used meanwhile.
-pub fn quiet(server: &dyn Subject, wait: impl FnOnce()) -> Quiet {
-    let switches = || threads(&server.processes());
-    let before = switches();
-    let cpu_before = cpu_times(&server.processes());
-    wait();
-    let cpu_us = cpu_us_between(&cpu_before, &cpu_times(&server.processes()));
-    Quiet { cpu_us, wake_ups: difference(&before, &switches()).voluntary_switches }
+/// A silence that has begun.
+pub struct Silence<'a> {
+    server: &'a dyn Subject,
+    threads: Threads,
+    cpu: CpuTimes,
+}
+
+impl<'a> Silence<'a> {
+    /// It begins now.
+    pub fn begin(server: &'a dyn Subject) -> Silence<'a> {
+        let threads = threads(&server.processes());
+        Silence { server, threads, cpu: cpu_times(&server.processes()) }
+    }
+
+    /// What the server has used until now.
+    pub fn end(&self) -> Quiet {
+        let cpu_us = cpu_us_between(&self.cpu, &cpu_times(&self.server.processes()));
+        let threads = threads(&self.server.processes());
+        Quiet { cpu_us, wake_ups: difference(&self.threads, &threads).voluntary_switches }
+    }
 }
 
 /// Samples the server at the borders of the measured window.
