@@ -46,7 +46,7 @@ struct Output<'a> {
 pub fn run(arguments: &LoadArguments, live: &Arc<Live>) -> Result<ExitCode, Box<dyn Error>> {
     let plans = plans(arguments)?;
     let processes = processes(arguments, plans.len())?;
-    let awake = arguments.awake()?;
+    let awake = arguments.awake.hold()?;
     let time = arguments.duration().unwrap_or(DURATION) / EPOCHS as u32;
     let mut random = SplitMix64::new(SEED);
     let mut epochs: Vec<Epoch> = Vec::new();
