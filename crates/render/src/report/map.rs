@@ -103,6 +103,7 @@ pub fn markdown(summary: &Summary, by: By) -> Option<String> {
     let grid = grid(summary, by)?;
     let cell = |best: &Option<Best>| match best {
         None => "-".to_owned(),
+        Some(best) if best.best.is_empty() => "*undecided*".to_owned(),
         Some(best) if best.undecided.is_empty() => best.best.join(", "),
         Some(best) => format!("{} *or {}*", best.best.join(", "), best.undecided.join(", ")),
     };

@@ -62,7 +62,7 @@ pub struct Pairs {
 /// The models that are best by a figure, as far as that could be told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Best {
-    /// The best, and those that are as good within the margin.
+    /// The best, and those that are as good within the margin. Empty where nothing was decided.
     pub best: Vec<String>,
     /// Those of which it could not be told whether they are as good.
     pub undecided: Vec<String>,
@@ -119,6 +119,10 @@ impl Pairs {
                 Finding::Equal | Finding::More | Finding::Less => {}
             }
         }
+        // One that is not shown to be better than any other is no best.
+        if best.undecided.len() + 1 == self.labels.len() {
+            best.undecided.splice(0..0, std::mem::take(&mut best.best));
+        }
         Some(best)
     }
 }
@@ -173,7 +177,7 @@ mod tests {
         let best = Best { best: names(&["poll"]), undecided: Vec::new() };
         assert_eq!(sure.best(Figure::Rate), Some(best));
         let unsure = pairs(&figures, 0.1);
-        let best = Best { best: names(&["epoll"]), undecided: names(&["poll", "uring"]) };
+        let best = Best { best: Vec::new(), undecided: names(&["epoll", "poll", "uring"]) };
         assert_eq!(unsure.best(Figure::Server), Some(best));
         assert_eq!(pairs(&figures[..1], 0.001).best(Figure::Server), None);
     }

@@ -92,6 +92,9 @@ fn of_map(points: &[Point]) -> String {
 
 /// `threads, serial +1, ?epoll`: the best, how many others are as good, who may be.
 fn cell(best: &Best) -> String {
+    if best.best.is_empty() {
+        return "undecided".to_owned();
+    }
     let mut told = best.best.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
     if best.best.len() > NAMED_MAX {
         told += &format!(" +{}", best.best.len() - NAMED_MAX);
@@ -104,6 +107,9 @@ fn cell(best: &Best) -> String {
 }
 
 fn names(best: &Best) -> String {
+    if best.best.is_empty() {
+        return "undecided".to_owned();
+    }
     let told = list(&best.best);
     match best.undecided.is_empty() {
         true => told,
