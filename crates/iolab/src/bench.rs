@@ -83,6 +83,7 @@ pub struct Arguments {
     /// turns in slices, and say what became dearer. Exit code 1 if anything did.
     #[arg(long, value_name = "GITREF")]
     #[arg(conflicts_with_all = ["preset", "rounds", "seed", "out", "resume", "budget", "list"])]
+    #[arg(conflicts_with = "full")]
     against: Option<String>,
     /// With --against: a difference of CPU per request that does not matter.
     #[arg(long, value_name = "PERCENT", default_value = "2%", requires = "against")]

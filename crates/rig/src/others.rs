@@ -6,6 +6,8 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::sample::TICKS_PER_S;
+
 /// How long the machine is looked at: twenty ticks of the clocks in /proc/PID/stat.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -14,9 +16,6 @@ const SHARE_MIN: f64 = 0.1;
 
 /// Processes that are named.
 const NAMED_MAX: usize = 3;
-
-/// USER_HZ: the unit of CPU times in /proc, the same on every Linux that this builds for.
-const TICKS_PER_S: f64 = 100.0;
 
 /// Looks at the machine for a fifth of a second. `None` when it is quiet; else a sentence that
 /// names the processes that use it most.

@@ -194,14 +194,15 @@ fn difference(start: &Threads, end: &Threads) -> ServerSample {
     sample
 }
 
+/// USER_HZ: the unit of CPU times in /proc, the same on every Linux that this builds for.
+pub(crate) const TICKS_PER_S: f64 = 100.0;
+
 /// Busy and stolen time of all cores since boot, in seconds.
 pub fn machine() -> Option<MachineSample> {
     parse_machine(&fs::read_to_string("/proc/stat").ok()?)
 }
 
 fn parse_machine(stat: &str) -> Option<MachineSample> {
-    /// USER_HZ: the unit of /proc/stat, the same on every Linux that this builds for.
-    const TICKS_PER_S: f64 = 100.0;
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let ticks: Vec<f64> = line.split_whitespace().filter_map(|t| t.parse().ok()).collect();
     // user nice system idle iowait irq softirq steal

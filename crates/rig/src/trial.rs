@@ -26,7 +26,7 @@ const CONNECTIONS_SPARE: u32 = 64;
 
 /// Time from the first error that a dying server causes to its end: its threads, memory and sockets
 /// are taken apart in between. Spent only where something went wrong.
-pub(crate) const DYING_TIME: Duration = Duration::from_millis(200);
+const DYING_TIME: Duration = Duration::from_millis(200);
 
 /// What a trial needs to know.
 pub struct Setting<'a> {
@@ -52,10 +52,15 @@ pub fn run(setting: &Setting) -> Result<Measured, String> {
     match measure(setting, &server) {
         Ok(seen) => finish(server, seen),
         // A server that has ended is the cause of whatever the client complains about.
-        Err(reason) => Err(match server.obituary(DYING_TIME) {
-            Some(obituary) => format!("{reason}; {obituary}"),
-            None => reason,
-        }),
+        Err(reason) => Err(with_obituary(&mut server, reason)),
+    }
+}
+
+/// A reason, and how the server ended if it has: then that is the cause.
+pub(crate) fn with_obituary(server: &mut Server, reason: String) -> String {
+    match server.obituary(DYING_TIME) {
+        Some(obituary) => format!("{reason}; {obituary}"),
+        None => reason,
     }
 }
 

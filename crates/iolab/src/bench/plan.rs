@@ -71,7 +71,7 @@ pub fn takes_idle_sample(round: u32, workload: &Workload, settings: &Settings) -
     workload.idle_sample_connections > 0 && round <= settings.idle_sample_rounds
 }
 
-/// A workload is measured in every so-manieth round: in all, or in fewer because an epoch of it
+/// A workload is measured in every round, or in every second or fourth one because an epoch of it
 /// takes long.
 fn period(workload: &Workload) -> u32 {
     match workload.rate_per_s {

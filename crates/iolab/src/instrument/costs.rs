@@ -13,8 +13,8 @@ use super::lab::{Lab, Times, cpu_of, go_on};
 use super::{Seen, Stop, Trap, quiet, ratio};
 use crate::bench::{counting, environment};
 use crate::load_command::Display;
-use crate::slices::standing::{self, MARGIN, Standing, Told};
-use crate::statistics::{Finding, median};
+use crate::slices::standing::{self, Standing, Told};
+use crate::statistics::{Finding, MARGIN, median};
 use crate::text::{figure, thousands};
 
 /// The checks of this file.

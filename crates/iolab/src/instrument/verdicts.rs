@@ -8,9 +8,9 @@ use rig::discover::Found;
 
 use super::lab::{Lab, go_on};
 use super::{Seen, Stop, Trap};
-use crate::slices::standing::{self, MARGIN, Standing, Told};
+use crate::slices::standing::{self, Standing, Told};
 use crate::slices::{self, Awake, Epoch};
-use crate::statistics::{BlockRatio, Finding, log_ratio, median};
+use crate::statistics::{BlockRatio, Finding, MARGIN, log_ratio, median};
 
 /// The checks of this file.
 pub const TRAPS: &[Trap] = &[

@@ -11,7 +11,7 @@ use crate::hold::{Holder, Opening};
 use crate::sample::{self, Silence};
 use crate::server::Server;
 use crate::slices::{Processes, SILENCE, UNASKED_SHARE};
-use crate::trial::{DYING_TIME, server_arguments};
+use crate::trial::{self, server_arguments};
 use crate::{diag, exchange};
 
 use super::{Setting, doubled, sampled};
@@ -84,12 +84,9 @@ impl Running {
         holder.keep(kept).map(|held| held.lost)
     }
 
-    /// A reason, and how the server ended if it has: then that is the cause.
+    /// [`trial::with_obituary`] of its server.
     pub(super) fn with_obituary(&mut self, reason: String) -> String {
-        match self.server.obituary(DYING_TIME) {
-            Some(obituary) => format!("{reason}; {obituary}"),
-            None => reason,
-        }
+        trial::with_obituary(&mut self.server, reason)
     }
 }
 
@@ -189,12 +186,7 @@ fn start(
     let verified = match exchange::verify(server.address, workload) {
         Ok(verified) => verified,
         // A server that has ended is the cause of whatever the client complains about.
-        Err(reason) => {
-            return Err(match server.obituary(DYING_TIME) {
-                Some(obituary) => format!("{reason}; {obituary}"),
-                None => reason,
-            });
-        }
+        Err(reason) => return Err(trial::with_obituary(&mut server, reason)),
     };
     let client = verified.local_addr().ok();
     let congestion_control =
