@@ -103,8 +103,8 @@ fn as_word<S: Serializer>(finding: &Finding, serializer: S) -> Result<S::Ok, S::
     serializer.serialize_str(finding.word())
 }
 
-/// Of all entrants, in their order; the first is the reference. `margin`: a difference that does not
-/// matter ([`crate::statistics::MARGIN`]).
+/// Of all entrants, in their order; the first is the reference. `margin`: a difference that does
+/// not matter ([`crate::statistics::MARGIN`]).
 pub fn standings(labels: &[String], epochs: &[Epoch], margin: f64) -> Vec<Standing> {
     let told = |at: usize, figure| {
         let ratio = (at > 0).then(|| ratio(epochs, at, 0, figure)).flatten();
