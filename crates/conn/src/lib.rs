@@ -560,6 +560,12 @@ impl Conn {
         self.state.is_between_requests() && self.stash.is_empty() && self.is_flushed()
     }
 
+    /// True when all that is left is to read what the peer still sends, and to drop it. It gets no
+    /// reply for that, so it can wait for those who do.
+    pub fn is_lingering(&self) -> bool {
+        self.phase == Phase::Lingering
+    }
+
     /// How the connection ended; meaningful once [`Conn::wants`] is `None`.
     pub fn outcome(&self) -> Outcome {
         self.outcome
