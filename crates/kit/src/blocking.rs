@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use conn::{Address, Conn, Doorbell, Wants};
 
 use crate::bell::Bell;
-use crate::peer::{look_at_output, write_output};
-use crate::{Accepted, Stop, Tracked, Worker, duplex, receive_now, unread};
+use crate::{
+    Accepted, Stop, Tracked, Worker, duplex, look_at_output, receive_now, unread, write_output,
+};
 
 /// SO_RCVTIMEO may stay longer than it should be by one part in this many. The idle deadline of
 /// every request is the same time away, less the moments since it was set, so this saves a

@@ -34,9 +34,8 @@ use conn::{Conn, Wants};
 
 use crate::bell::Bell;
 use crate::blocking::{Conversation, conversation_thread};
-use crate::peer::{late, look_at_output, write_slices};
 use crate::stop::WAKE_INTERVAL;
-use crate::{SLICES_MAX, Tracked, Worker, unread};
+use crate::{SLICES_MAX, Tracked, Worker, late, look_at_output, unread, write_slices};
 
 /// Longest sleep of a writer without a deadline: any time will do, it then looks and sleeps again.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
