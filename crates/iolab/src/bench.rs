@@ -23,6 +23,7 @@ use record::{Model, Preset, Results, SCHEMA_VERSION, Settings, Skip, Workload};
 use scenario::workload;
 use tempfile::TempDir;
 
+use crate::awake::When;
 use crate::failure::{Failure, because};
 use crate::report::{self, RESULTS_FILE};
 use crate::text;
@@ -36,7 +37,7 @@ use rig::executable::Watched;
 pub use discover::{describe, directories, executables};
 pub use progress::remaining;
 pub use rig::{
-    cgroup, counting, diag, discover, engine, environment, exchange, sample, server, trial,
+    cgroup, counting, diag, discover, engine, environment, others, sample, server, trial,
 };
 pub use server::run_briefly;
 
@@ -62,8 +63,8 @@ pub fn interrupted() -> bool {
 #[command(after_help = EXAMPLES)]
 #[command(after_long_help = format!("{EXAMPLES}\n{}", own::keys_help()))]
 pub struct Arguments {
-    /// How much time to take: quick (a minute, not for ranking), default (a quarter of an hour for
-    /// all that comes with iolab), thorough (more than an hour).
+    /// How much time to take: quick (a minute, some workloads, wide intervals), default (a quarter
+    /// of an hour for all that comes with iolab), thorough (most of an hour).
     #[arg(long, value_enum, default_value = "default")]
     preset: PresetName,
     /// Servers to measure, by name, with flavours if wanted: epoll,epoll+trigger=edge. All by
@@ -82,6 +83,7 @@ pub struct Arguments {
     /// turns in slices, and say what became dearer. Exit code 1 if anything did.
     #[arg(long, value_name = "GITREF")]
     #[arg(conflicts_with_all = ["preset", "rounds", "seed", "out", "resume", "budget", "list"])]
+    #[arg(conflicts_with = "full")]
     against: Option<String>,
     /// With --against: a difference of CPU per request that does not matter.
     #[arg(long, value_name = "PERCENT", default_value = "2%", requires = "against")]
@@ -102,21 +104,29 @@ pub struct Arguments {
     /// Seed of the random order; from the clock by default. Stored in the result.
     #[arg(long)]
     seed: Option<u64>,
-    /// Rounds, instead of the preset's number.
+    /// Rounds, instead of the preset's number: in each, every workload is measured once, with
+    /// processes started anew. Fewer than three decide nothing.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// Time that the run may take (5m, 90s, 1h): as many rounds as fit, with shorter windows where
-    /// they would be too few to rank.
+    /// Time that the run may take (5m, 90s, 1h): as many rounds as fit.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[arg(conflicts_with = "rounds")]
     budget: Option<Duration>,
+    /// Whether the processors are held awake (as root). One that sleeps takes tens of microseconds
+    /// to wake, and with few connections that is most of a figure. Runs of both kinds are not
+    /// compared.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
+    awake: When,
+    /// Print the tables of all workloads too, with what each request cost in system calls.
+    #[arg(long)]
+    full: bool,
     /// Folder for the result; results/<date>-<host> by default.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with an interrupted run: its folder. Models, workloads and order are taken from there.
     #[arg(long, value_name = "DIR")]
     #[arg(conflicts_with_all = ["models", "workloads", "scenario", "no_floor", "seed", "rounds"])]
-    #[arg(conflicts_with_all = ["budget", "out"])]
+    #[arg(conflicts_with_all = ["budget", "out", "awake"])]
     resume: Option<PathBuf>,
 }
 
@@ -168,12 +178,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     run.keeper.begin(&run.results)?;
     announce(&run);
     let measured = run.measure();
-    let code = finish(&run)?;
+    let code = finish(&run, arguments.full)?;
     measured.map(|()| code).map_err(Failure)
 }
 
 /// Writes and prints what was measured. Nothing that fails here keeps the rest from being done.
-fn finish(run: &Run) -> Result<ExitCode, Failure> {
+fn finish(run: &Run, full: bool) -> Result<ExitCode, Failure> {
     let kept = run.keeper.finish(&run.results);
     let folder = match &kept {
         Kept::InFolder => Some(run.keeper.folder()),
@@ -181,10 +191,9 @@ fn finish(run: &Run) -> Result<ExitCode, Failure> {
         Kept::Nowhere(_) => None,
     };
     let rendered = folder.map_or(Ok(()), |folder| report::write_folder(&run.results, folder));
-    let printed = text::print(&report::terminal(&run.results));
-    if let Some(folder) = folder {
-        eprintln!("\nwritten to {}", folder.display());
-    }
+    let tables = if full { report::terminal(&run.results, true) + "\n" } else { String::new() };
+    let end = report::terminal_end(&run.results, folder);
+    let printed = text::print(&format!("{tables}{end}"));
     if INTERRUPTED.load(Ordering::SeqCst) && !run.results.is_complete() {
         let folder = folder.unwrap_or(run.keeper.folder());
         eprintln!("interrupted; go on with: iolab bench --resume {}", folder.display());
@@ -197,8 +206,8 @@ fn finish(run: &Run) -> Result<ExitCode, Failure> {
         }
         Kept::Nowhere(failure) => {
             return Err(Failure(format!(
-                "{failure}, nor anywhere else: the tables above are all that is left; make room, \
-                 or set TMPDIR to a directory that can be written"
+                "{failure}, nor anywhere else: what is printed above is all that is left; \
+                 make room, or set TMPDIR to a directory that can be written"
             )));
         }
     }
@@ -270,6 +279,7 @@ fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
     if environment.counting_unavailable.is_some() {
         settings.counting_rounds = 0;
     }
+    settings.awake = arguments.awake.hold()?.is_some();
     let (models, reference) = (servers.models, servers.reference);
     let cells =
         Cells { models: &models, workloads: &workloads, skips: &skips, reference: &reference };
@@ -290,7 +300,6 @@ fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
         skips,
         schedule,
         trials: Vec::new(),
-        gauges: Vec::new(),
     };
     let keeper = Keeper::new(new_folder(arguments.out.as_deref())?);
     Ok(Run { results, executables: servers.executables, keeper, place })
@@ -301,8 +310,8 @@ fn rounds(arguments: &Arguments, cells: Cells, preset: Settings) -> Result<Setti
     let Some(budget) = arguments.budget else {
         return Ok(Settings { rounds: arguments.rounds.unwrap_or(preset.rounds), ..preset });
     };
-    let chosen = budget::fit(cells, preset.clone(), budget.as_secs_f64())?;
-    eprintln!("{}", budget::explain(&chosen, &preset, budget::total_s(cells, &chosen)));
+    let chosen = budget::fit(cells, preset, budget.as_secs_f64())?;
+    eprintln!("{}", budget::explain(&chosen, budget::total_s(cells, &chosen)));
     Ok(chosen)
 }
 
@@ -368,10 +377,12 @@ fn is_the_same(server: &Found, of_run: &Model) -> bool {
 
 /// An interrupted run: everything is in its file except where the servers are.
 fn resume(folder: &Path, arguments: &Arguments) -> Result<Run, Failure> {
-    let results = report::read(folder)?;
+    let mut results = report::read(folder)?;
     if results.is_complete() {
         return Err(Failure(format!("{} is complete: nothing to resume", folder.display())));
     }
+    let Results { schedule, trials, workloads, .. } = &mut results;
+    trials.truncate(plan::whole_epochs(schedule, trials.len(), workloads));
     environment::raise_descriptor_limit();
     let is_floor = |model: &&Model| results.floor.as_ref() == Some(&model.label);
     let others = results.models.iter().filter(|model| !is_floor(model));
@@ -402,19 +413,23 @@ fn announce(run: &Run) {
     if let Some(reason) = &results.environment.counting_unavailable {
         eprintln!("SKIP counting pass: {reason}");
     }
-    let expected: f64 = run.expected_s()[results.trials.len()..].iter().sum();
-    eprintln!(
-        "{} models x {} workloads, {} rounds, {} trials, seed {}, {}",
-        results.models.len(),
-        results.workloads.len(),
-        results.settings.rounds,
-        results.schedule.len(),
-        results.settings.seed,
-        progress::remaining(expected),
-    );
-    if results.settings.preset == Preset::Quick {
-        eprintln!("quick: a first look, not for ranking");
+    if let Some(busy) = others::busy() {
+        eprintln!(
+            "iolab: note: {busy}; intervals will be wider, and what is doubtful will be told"
+        );
     }
+    let (settings, floor) = (&results.settings, usize::from(results.floor.is_some()));
+    let expected_s: f64 = run.expected_s()[results.trials.len()..].iter().sum();
+    eprintln!(
+        "{} models{}, {} workloads, {} rounds, processors {}, seed {}, {}",
+        results.models.len() - floor,
+        if floor > 0 { " and the floor" } else { "" },
+        results.workloads.len(),
+        settings.rounds,
+        if settings.awake { "held awake" } else { "free to sleep" },
+        settings.seed,
+        progress::remaining(expected_s),
+    );
 }
 
 /// Makes the folder of a run: the one asked for, or `results/<date>-<host>`, numbered from the

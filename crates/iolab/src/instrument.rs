@@ -10,14 +10,11 @@
 //! with its verdicts. Reading order: `lab` (how a situation is made), then one file per theme.
 
 mod agreement;
-mod billing;
 mod costs;
 mod lab;
 mod loops;
-mod process;
 mod quiet;
 mod sockets;
-mod turns;
 mod verdicts;
 
 use std::collections::BTreeMap;
@@ -76,6 +73,8 @@ struct Trap {
     rule: u32,
     claim: &'static str,
     expected: &'static str,
+    /// What an instrument has that does not pass.
+    fails_if: &'static str,
     /// About how long it takes, in seconds.
     takes_s: f64,
     check: fn(&mut Lab) -> Result<Seen, Stop>,
@@ -132,6 +131,12 @@ impl From<String> for Stop {
     }
 }
 
+impl From<load::Error> for Stop {
+    fn from(error: load::Error) -> Stop {
+        Stop::Wrong(error.to_string())
+    }
+}
+
 impl From<Failure> for Stop {
     fn from(failure: Failure) -> Stop {
         Stop::Wrong(failure.0)
@@ -149,16 +154,7 @@ fn ratio(figure: f64, other: f64) -> Result<f64, Stop> {
 
 /// All checks, in the order in which they are told: by rule.
 fn traps() -> Vec<&'static Trap> {
-    let all = [
-        loops::TRAPS,
-        process::TRAPS,
-        turns::TRAPS,
-        verdicts::TRAPS,
-        billing::TRAPS,
-        costs::TRAPS,
-        sockets::TRAPS,
-        agreement::TRAPS,
-    ];
+    let all = [loops::TRAPS, verdicts::TRAPS, costs::TRAPS, sockets::TRAPS, agreement::TRAPS];
     let mut traps: Vec<_> = all.into_iter().flatten().collect();
     traps.sort_by_key(|trap| trap.rule);
     traps
@@ -242,6 +238,7 @@ fn try_one(trap: &Trap, lab: &mut Lab) -> Option<Check> {
         rule: trap.rule,
         claim: trap.claim.to_owned(),
         expected: trap.expected.to_owned(),
+        fails_if: trap.fails_if.to_owned(),
         measured: String::new(),
         figures: BTreeMap::new(),
         wrong: None,
@@ -291,7 +288,8 @@ fn line(head: &str, text: &str) -> String {
 
 fn listed(trap: &Trap) -> String {
     let head = format!("{} (rule {})\n", trap.name, trap.rule);
-    head + &line("  claim", trap.claim) + &line("  expected", trap.expected)
+    let head = head + &line("  claim", trap.claim) + &line("  expected", trap.expected);
+    head + &line("  fails if", trap.fails_if)
 }
 
 /// A check for people.
@@ -305,6 +303,7 @@ fn told(check: &Check) -> String {
     let mut text = format!("{verdict:5}  {} (rule {})\n", check.name, check.rule);
     text += &line("  claim", &check.claim);
     text += &line("  expected", &check.expected);
+    text += &line("  fails if", &check.fails_if);
     match &check.verdict {
         Verdict::Skipped(why) => text += &line("  why not", why),
         Verdict::CannotTell(why) => {

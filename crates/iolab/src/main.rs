@@ -3,6 +3,7 @@
 //! It knows servers only as executables named `serve-NAME` and talks to them over sockets. This
 //! file lists the subcommands; each has a module of its own.
 
+mod awake;
 mod bench;
 mod doctor;
 mod hostile;
@@ -17,7 +18,7 @@ use clap::{Parser, Subcommand};
 
 use failure::Failure;
 use render::{compare, export, failure, grid, report, text};
-use verdict::{doubt, statistics, summary};
+use verdict::{statistics, summary};
 
 /// Measures the ways in which a server can wait for its clients.
 #[derive(Parser)]

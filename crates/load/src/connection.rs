@@ -231,7 +231,8 @@ impl<R> Connection<R> {
         tls: Option<Session>,
     ) {
         self.phase = Phase::Connecting;
-        self.begun_from = self.awaited.end();
+        // A request with a connection of its own is there before its socket.
+        self.begun_from = self.awaited.first();
         self.socket = Some(socket);
         self.ready = tls.is_none() && codec.is_open(&self.reader);
         self.tls = tls;

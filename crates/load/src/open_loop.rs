@@ -215,6 +215,13 @@ impl OpenLoop {
         self.advance();
     }
 
+    /// What was counted so far was a warm-up's.
+    pub(crate) fn forget(&mut self) -> Result<(), Error> {
+        self.lost_due_ns.clear();
+        self.counts = Counts::new()?;
+        Ok(())
+    }
+
     /// Nothing falls due any more, and what waits is forgotten.
     pub(crate) fn stop(&mut self) {
         self.next_ns = u64::MAX;

@@ -178,7 +178,7 @@ impl Course for InSlices<'_> {
         let _timers = ExactTimers::for_pace(plan.pace)?;
         let mut engine = Engine::new(crew.share(0), codec(), None)?;
         engine.open_all()?;
-        let (mut duration_ns, mut cpu_ns) = (0, 0);
+        let (mut duration_ns, mut cpu_ns, mut concluded) = (0, 0, None);
         // The caller is gone where an answer is not taken: then no order comes either.
         let _ = self.slices.send(Slice::default());
         while let Ok(order) = self.orders.recv() {
@@ -193,12 +193,17 @@ impl Course for InSlices<'_> {
                     let _ = self.slices.send(engine.rest(length, &mut self.clocks)?);
                 }
                 Order::Forget => {
-                    engine.forget_slices();
+                    engine.forget_slices()?;
                     (duration_ns, cpu_ns) = (0, 0);
                 }
+                Order::Conclude => concluded = Some(engine.conclude_slices(duration_ns, cpu_ns)?),
             }
         }
-        let window = engine.finish_slices(duration_ns, cpu_ns);
+        let window = match concluded {
+            Some(window) => window,
+            None => engine.conclude_slices(duration_ns, cpu_ns)?,
+        };
+        engine.end_slices();
         sum_up(plan, sockets, &idle, vec![window], codec().verification())
     }
 }

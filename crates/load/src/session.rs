@@ -47,6 +47,8 @@ pub(crate) enum Order {
     Rest(Duration),
     /// To forget the slices so far: they were a warm-up.
     Forget,
+    /// To make the outcome of the slices so far: those that follow are in none.
+    Conclude,
 }
 
 /// The connections to one server. Dropped, it closes them.
@@ -97,6 +99,26 @@ impl Session {
     /// The slices so far were a warm-up: the outcome will not have them.
     pub fn forget(&mut self) {
         self.order(Order::Forget);
+    }
+
+    /// The outcome will have the slices so far, and none that follow. In a closed loop only: what
+    /// falls due by the clock ends with its counts.
+    pub fn conclude(&mut self) {
+        self.order(Order::Conclude);
+    }
+
+    /// A slice of each of two sessions with one server, both at once.
+    ///
+    /// # Errors
+    /// As [`Session::slice`].
+    pub fn slice_both(
+        &mut self,
+        other: &mut Session,
+        length: Duration,
+    ) -> Result<[Slice; 2], Error> {
+        self.order(Order::Slice(length));
+        other.order(Order::Slice(length));
+        Ok([self.answer()?, other.answer()?])
     }
 
     /// Closes the connections. The outcome is that of one run whose window is all slices together.

@@ -31,6 +31,9 @@ pub struct Check {
     pub claim: String,
     /// The bounds that decide, in words and figures: `corrected p99 >= 50 x uncorrected`.
     pub expected: String,
+    /// What an instrument has that does not pass, in one sentence.
+    #[serde(default)]
+    pub fails_if: String,
     /// What was seen, in words and figures.
     pub measured: String,
     /// The figures behind the words, by name; names end in their unit.

@@ -18,10 +18,10 @@ pub use load::{
 };
 pub use random::SplitMix64;
 pub use results::{
-    Executable, Gauge, Model, ParseError, Preset, Results, Role, SCHEMA_VERSION, Settings, Skip,
-    Slot, Workload, instrument_schema, schema,
+    Executable, Model, ParseError, Preset, Results, Role, SCHEMA_VERSION, Settings, Skip, Slot,
+    Workload, instrument_schema, schema,
 };
 pub use trial::{
-    Calls, IdleSample, MachineSample, Measured, MemorySample, Outcome, ServerExit, ServerSample,
-    Trial,
+    Calls, Doubled, IdleSample, MachineSample, Measured, MemorySample, Outcome, ServerExit,
+    ServerSample, Slices, Trial,
 };

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{Arrivals, Environment, Instrument, Trial};
 
 /// Version of the file format. Raised when an older reader would misread a newer file.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// A result file (`results.json`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,7 +25,8 @@ pub struct Results {
     pub workloads: Vec<Workload>,
     /// The models, in the order in which they are shown.
     pub models: Vec<Model>,
-    /// Label of the reference model: every ratio is to this one, and it runs twice a round.
+    /// Label of the reference model: every ratio is to this one, and in each epoch two processes of
+    /// it take part.
     pub reference: String,
     /// Label of the model that parses nothing and sends canned replies: the physical line, not a
     /// competitor. `None` when it did not take part.
@@ -36,20 +37,6 @@ pub struct Results {
     pub schedule: Vec<Slot>,
     /// Every trial done. Shorter than `schedule` when the run was interrupted.
     pub trials: Vec<Trial>,
-    /// What the machine itself cost at the start of each round: its drift, apart from any server.
-    pub gauges: Vec<Gauge>,
-}
-
-/// Costs of operations in which no server takes part, measured before the first trial of a round.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Gauge {
-    /// The round.
-    pub round: u32,
-    /// One system call that does nothing, in nanoseconds.
-    pub null_syscall_ns: f64,
-    /// 64 bytes there and back over loopback TCP, both ends in one thread, nobody woken, in
-    /// microseconds: what the TCP stack costs today.
-    pub echo_one_thread_us: f64,
 }
 
 /// How a run was set up.
@@ -59,11 +46,11 @@ pub struct Settings {
     pub preset: Preset,
     /// Seed of the order of trials and of every resampling.
     pub seed: u64,
-    /// Rounds: each runs every cell once.
+    /// Rounds: each has one epoch of every workload, in which all models take turns.
     pub rounds: u32,
-    /// Load before the window, discarded, in seconds.
+    /// Load before what is measured, discarded, in seconds.
     pub warm_up_s: f64,
-    /// Length of the measured window, in seconds.
+    /// How long each server is loaded in an epoch, all of its slices together, in seconds.
     pub window_s: f64,
     /// Length of the idle sample, in seconds.
     pub idle_sample_s: f64,
@@ -73,6 +60,9 @@ pub struct Settings {
     pub counting_rounds: u32,
     /// Time that the run was to fit into (`--budget`), in seconds.
     pub budget_s: Option<f64>,
+    /// The processors were kept awake (/dev/cpu_dma_latency held at 0), except under workloads with
+    /// `processors_sleep`.
+    pub awake: bool,
     /// Cores that the server is pinned to; empty when nothing is pinned.
     pub server_cores: Vec<u32>,
     /// Cores that the client is pinned to; empty when nothing is pinned.
@@ -130,6 +120,9 @@ pub struct Workload {
     pub idle_connections: u32,
     /// Connections open while CPU and memory are sampled without traffic; 0 = no such sample.
     pub idle_sample_connections: u32,
+    /// The processors may sleep between two requests, as they do on a machine that nothing keeps
+    /// awake.
+    pub processors_sleep: bool,
 }
 
 /// One server under test: an executable and its flags.
@@ -200,12 +193,14 @@ pub struct Slot {
 }
 
 /// What a trial is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// It is timed.
     Timed,
-    /// The second run of the reference model in this round: an A/A comparison.
+    /// The second process of the reference model in this epoch: an A/A comparison.
     Sentinel,
     /// Its system calls are counted, and its times are not used.
     Counting,

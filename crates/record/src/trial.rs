@@ -1,4 +1,4 @@
-//! One trial: a fresh server process, one window of load, and what was seen on both sides.
+//! One trial: a fresh server process, its slices of load, and what was seen on both sides.
 
 use std::collections::BTreeMap;
 
@@ -43,6 +43,12 @@ pub struct Measured {
     pub server: ServerSample,
     /// What the whole machine did inside the window.
     pub machine: MachineSample,
+    /// The slices of the window, one for each block of the epoch. Servers of one epoch are compared
+    /// block by block: the slices at the same place belong together. Empty in a counting pass.
+    pub slices: Slices,
+    /// Slices with twice the client, in blocks of their own, in each of which `doubled.single` is
+    /// the slice with the client as it is.
+    pub doubled: Doubled,
     /// The server with connections open and no traffic; `None` where the workload does not ask.
     pub idle: Option<IdleSample>,
     /// Idle connections that the server closed before the window had ended.
@@ -52,6 +58,28 @@ pub struct Measured {
     /// System calls of the window; only in a counting pass ([`crate::Role::Counting`]), whose times
     /// are not used: a counted call costs more.
     pub calls: Option<Calls>,
+}
+
+/// Slices of load, a column for each figure: one place in all of them is one slice.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Slices {
+    /// Requests that were answered.
+    pub requests: Vec<u64>,
+    /// Time from the first request to the last reply, in nanoseconds.
+    pub elapsed_ns: Vec<u64>,
+    /// CPU time of the server, in nanoseconds.
+    pub server_cpu_ns: Vec<u64>,
+    /// CPU time of the client, in nanoseconds.
+    pub client_cpu_ns: Vec<u64>,
+}
+
+/// Whether more is answered when the client has twice the connections, on two threads.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Doubled {
+    /// With the client of the workload.
+    pub single: Slices,
+    /// With two of them at once.
+    pub double: Slices,
 }
 
 /// System calls of the server inside the window, all threads and processes, by tracepoints

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use record::{
-    Check, Environment, Gauge, Instrument, LoadOutcome, OpenLoop, SCHEMA_VERSION, Verdict, Way,
+    Check, Environment, Instrument, LoadOutcome, OpenLoop, SCHEMA_VERSION, Verdict, Way,
     instrument_schema, schema,
 };
 use serde_json::{Value, json};
@@ -46,6 +46,7 @@ fn instrument() -> Instrument {
             rule: 5,
             claim: "a stall is seen".into(),
             expected: "50 times".into(),
+            fails_if: "the stall is not seen".into(),
             measured: "90 times".into(),
             figures: BTreeMap::from([("corrected_p99_us".into(), 1.4e6)]),
             wrong: Some(Way { how: "timed from the send".into(), figure: "90 us".into() }),
@@ -58,7 +59,6 @@ fn instrument() -> Instrument {
 #[test]
 fn a_written_file_satisfies_its_schema() {
     let mut results = sample::results();
-    results.gauges = vec![Gauge { round: 1, null_syscall_ns: 90.0, echo_one_thread_us: 8.5 }];
     if let record::Outcome::Measured(measured) = &mut results.trials[0].outcome {
         let open_loop = Some(OpenLoop { invalid: Some("late".into()), ..OpenLoop::default() });
         measured.load = LoadOutcome { open_loop, ..measured.load.clone() };

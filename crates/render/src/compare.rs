@@ -1,16 +1,12 @@
 //! `iolab compare`: two runs, or two models of one run, figure by figure.
 //!
-//! Two models of one run share its rounds, so their ratio is paired; two runs share nothing, so it
-//! is the ratio of their medians, each resampled on its own. One family per figure: all workloads
-//! (and models) together, adjusted by Holm.
-//!
-//! What a pair of files cannot show: a machine that was in another state on the other day. Rounds
-//! of one run all share that state, so no interval has it. The gauges do: where the cost of a
-//! round trip without any server moved between the runs, that much is no difference either.
+//! Two models of one run took turns in its blocks, so their ratio is formed block by block. Two
+//! runs have no block in common: what each model was relative to its run's reference, epoch by
+//! epoch, is compared, so that a machine that was slower on the other day is in neither side. What
+//! the reference itself became, such a ratio cannot show, and it is not compared.
 
 mod render;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,13 +15,9 @@ use record::{Environment, Results, Role, Workload};
 
 use crate::failure::Failure;
 use crate::report;
-use crate::statistics::{
-    Contrast, Estimate, Verdict, log_ratio, median, paired_ratio, separable, separable_unpaired,
-    unpaired_ratio, verdicts,
-};
+use crate::statistics::{BlockRatio, Finding};
 use crate::summary::{
-    Arena, Cell, Figure, Rounds, Summary, WorkloadSummary, is_judged, reach, rounds, summarise,
-    trials,
+    Cell, Figure, Summary, WorkloadSummary, is_judged, ratio, rounds, summarise, trials,
 };
 use crate::text;
 
@@ -38,7 +30,7 @@ const EXIT_WORSE: u8 = 1;
 nothing to compare.\n\n\
 Examples:\n  \
 iolab compare results/monday results/tuesday\n  \
-iolab compare results/monday results/tuesday --models epoll --threshold 5%\n  \
+iolab compare results/monday results/tuesday --models uring --threshold 5%\n  \
 iolab compare results/monday --models epoll,uring --format markdown\n  \
 iolab compare old new --format benchstat > runs.txt; benchstat -col /run runs.txt")]
 pub struct Arguments {
@@ -52,7 +44,7 @@ pub struct Arguments {
     /// Workloads to look at. All that both have by default.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     workloads: Vec<String>,
-    /// Smallest difference that counts: 5% or 0.05. The noise of the runs counts besides.
+    /// Smallest difference that counts: 5% or 0.05. It must be beyond chance besides.
     #[arg(long, value_name = "SHARE", default_value = "3%", value_parser = share)]
     threshold: f64,
     /// How it is written.
@@ -86,31 +78,39 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// What a comparison means for who wants it fast and cheap.
+/// What a comparison means for a reader who wants a server fast and cheap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     Better,
     Worse,
-    Alike,
+    /// Shown to be nearer to 1 than the threshold.
+    Equal,
+    /// Neither was shown.
+    Unknown,
 }
 
 impl Change {
-    fn of(verdict: Verdict, figure: Figure) -> Change {
-        match (verdict, figure.more_is_better()) {
-            (Verdict::Alike, _) => Change::Alike,
-            (Verdict::More, true) | (Verdict::Less, false) => Change::Better,
-            (Verdict::Less, true) | (Verdict::More, false) => Change::Worse,
+    /// What a ratio B : A means. A difference counts beyond chance and beyond `threshold`.
+    fn of(ratio: &BlockRatio, figure: Figure, threshold: f64) -> Change {
+        let beyond = ratio.ratio.max(1.0 / ratio.ratio) > 1.0 + threshold;
+        match (ratio.finding(threshold), figure.more_is_better()) {
+            (Finding::More, true) | (Finding::Less, false) if beyond => Change::Better,
+            (Finding::Less, true) | (Finding::More, false) if beyond => Change::Worse,
+            _ if ratio.is_near(threshold) => Change::Equal,
+            _ => Change::Unknown,
         }
     }
 
     fn name(self, figure: Figure) -> &'static str {
-        let cpu = matches!(figure, Figure::Server | Figure::Sum);
-        match (self, cpu) {
-            (Change::Alike, _) => "~",
-            (Change::Better, false) => "faster",
-            (Change::Worse, false) => "slower",
-            (Change::Better, true) => "cheaper",
-            (Change::Worse, true) => "dearer",
+        match (self, figure) {
+            (Change::Unknown, _) => "~",
+            (Change::Equal, _) => "equal",
+            (Change::Better, Figure::Rate | Figure::P99) => "faster",
+            (Change::Worse, Figure::Rate | Figure::P99) => "slower",
+            (Change::Better, Figure::Server | Figure::Sum) => "cheaper",
+            (Change::Worse, Figure::Server | Figure::Sum) => "dearer",
+            (Change::Better, Figure::Memory) => "smaller",
+            (Change::Worse, Figure::Memory) => "larger",
         }
     }
 }
@@ -120,11 +120,10 @@ struct Row {
     workload: String,
     model: String,
     figure: Figure,
+    /// The figure, or what it was relative to the reference where two runs are compared.
     a: f64,
     b: f64,
-    ratio: Estimate,
-    /// The noise floor that it had to pass.
-    threshold: f64,
+    ratio: BlockRatio,
     change: Change,
 }
 
@@ -132,6 +131,8 @@ struct Row {
 struct Comparison {
     /// Names of the two sides.
     sides: [String; 2],
+    /// What A and B are in the rows: figures, or figures relative to a reference.
+    relative_to: Option<String>,
     rows: Vec<Row>,
     /// What differs between the two runs, as (what, A, B).
     differences: Vec<(String, String, String)>,
@@ -158,6 +159,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Some(b) => {
             let b = read(b)?;
             known(&b, arguments)?;
+            comparable(&a, &b)?;
             (two_runs(&a, &b, arguments), render::benchmarks(&[&a, &b], arguments))
         }
         None => (two_models(&a, arguments)?, render::benchmarks(&[&a], arguments)),
@@ -189,57 +191,48 @@ fn known(side: &Side, arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A machine that is kept awake is another machine, and a ratio to another reference another ratio.
+fn comparable(a: &Side, b: &Side) -> Result<(), Failure> {
+    let (of_a, of_b) = (&a.results, &b.results);
+    if of_a.settings.awake != of_b.settings.awake {
+        let (awake, asleep) = if of_a.settings.awake { (a, b) } else { (b, a) };
+        return Err(Failure(format!(
+            "{} was measured with the processors kept awake and {} was not: waking a processor \
+             costs more than a request; measure one of them again with --awake on, or off",
+            awake.name, asleep.name
+        )));
+    }
+    if of_a.reference != of_b.reference {
+        let (a, b) = (&of_a.reference, &of_b.reference);
+        return Err(Failure(format!(
+            "the runs have different references, {a} and {b}, and figures of two runs are \
+             compared relative to theirs; measure one of them again with the models of the other"
+        )));
+    }
+    Ok(())
+}
+
 fn wanted(list: &[String], name: &str) -> bool {
     list.is_empty() || list.iter().any(|wanted| wanted == name)
 }
 
-/// The figures that a workload is compared by.
-fn figures_of(workload: &WorkloadSummary) -> &'static [Figure] {
-    match (workload.is_open(), workload.workload.fan_out) {
-        (true, _) => &[Figure::P99, Figure::Server, Figure::Sum],
+/// The figures that a workload is compared by, as far as any model has them.
+fn figures_of(workload: &WorkloadSummary) -> Vec<Figure> {
+    let all: &[Figure] = match (workload.is_open(), workload.workload.fan_out) {
+        (true, _) => &[Figure::Server, Figure::P99, Figure::Memory],
         // Its latency is that of a delivery, which is what a chat is for.
-        (false, true) => &[Figure::Rate, Figure::P99, Figure::Server, Figure::Sum],
-        (false, false) => &[Figure::Rate, Figure::Server, Figure::Sum],
-    }
-}
-
-/// One comparison before its family is complete: with whether its rounds are enough, even if all
-/// were won, for one call in a family of so many.
-struct Candidate {
-    row: Row,
-    contrast: Contrast,
-    enough: Box<dyn Fn(usize) -> bool>,
-}
-
-/// Verdicts figure by figure: each is a family. Where its rounds are too few to call anything
-/// different, a note says so: `~` would pass for an answer.
-fn judged(candidates: Vec<Candidate>, notes: &mut Vec<String>) -> Vec<Row> {
-    let mut families: BTreeMap<Figure, Vec<Candidate>> = BTreeMap::new();
-    for candidate in candidates {
-        families.entry(candidate.row.figure).or_default().push(candidate);
-    }
-    let mut rows = Vec::new();
-    for (figure, family) in families {
-        let size = family.len();
-        if !family.iter().any(|candidate| (candidate.enough)(size)) {
-            let name = figure.name();
-            notes.push(format!(
-                "{name}: so few rounds cannot show any difference at 95 % in {size} comparisons; \
-                 take more rounds, or compare less at once."
-            ));
-        }
-        let contrasts: Vec<Contrast> = family.iter().map(|one| one.contrast).collect();
-        rows.extend(family.into_iter().zip(verdicts(&contrasts)).map(|(candidate, verdict)| Row {
-            change: Change::of(verdict, figure),
-            ..candidate.row
-        }));
-    }
-    rows
+        (false, true) => &[Figure::Server, Figure::Rate, Figure::P99, Figure::Memory],
+        (false, false) => &[Figure::Server, Figure::Rate, Figure::Memory],
+    };
+    let has = |figure: &&Figure| {
+        let mut cells = workload.cells.iter().filter_map(|cell| cell.state.as_ref().ok());
+        cells.any(|figures| figures.judged(**figure).is_some())
+    };
+    all.iter().filter(has).copied().collect()
 }
 
 fn two_runs(a: &Side, b: &Side, arguments: &Arguments) -> Comparison {
-    let mut notes = Vec::new();
-    let mut candidates = Vec::new();
+    let (mut notes, mut rows) = (Vec::new(), Vec::new());
     for of_a in &a.summary.workloads {
         let name = &of_a.workload.name;
         if !wanted(&arguments.workloads, name) {
@@ -255,13 +248,13 @@ fn two_runs(a: &Side, b: &Side, arguments: &Arguments) -> Comparison {
         }
         for cell in of_a.cells.iter().chain(&of_a.floor) {
             let model = &cell.model;
-            if !wanted(&arguments.models, model) {
+            if !wanted(&arguments.models, model) || *model == of_a.reference {
                 continue;
             }
             let other = of_b.cells.iter().chain(&of_b.floor).find(|c| c.model == *model);
-            for &figure in figures_of(of_a) {
+            for figure in figures_of(of_a) {
                 match unpaired(a, b, of_a, (cell, other), figure, arguments) {
-                    Ok(candidate) => candidates.push(candidate),
+                    Ok(row) => rows.push(row),
                     Err(why) => notes.push(format!("{name}, {model}, {}: {why}.", figure.name())),
                 }
             }
@@ -272,19 +265,25 @@ fn two_runs(a: &Side, b: &Side, arguments: &Arguments) -> Comparison {
             && a.summary.workloads.iter().all(|w| w.workload.name != **name)
     });
     notes.extend(only_b.map(|name| format!("{name}: only in {}.", b.name)));
-    let rows = judged(candidates, &mut notes);
+    let reference = &a.results.reference;
+    if arguments.models.contains(reference) {
+        notes.push(format!("{reference} is the reference of both runs: 1 on either side."));
+    }
+    by_figure(&mut rows);
     let sides = [a.name.clone(), b.name.clone()];
-    Comparison { sides, rows, differences: differences(&a.results, &b.results), notes }
+    let relative_to = Some(reference.clone());
+    let differences = differences(&a.results, &b.results);
+    Comparison { sides, relative_to, rows, differences, notes }
+}
+
+/// All workloads and models of one figure together, in the order in which figures are looked at.
+fn by_figure(rows: &mut [Row]) {
+    rows.sort_by_key(|row| Figure::ALL.iter().position(|figure| *figure == row.figure));
 }
 
 /// The description is for readers; everything else is the load.
 fn same_load(a: &Workload, b: &Workload) -> bool {
     *a == Workload { description: a.description.clone(), ..b.clone() }
-}
-
-fn values(side: &Side, workload: &str, model: &str, figure: Figure) -> Vec<f64> {
-    let rounds = rounds(trials(&side.results, workload, model, Role::Timed));
-    rounds.values().filter_map(|measured| figure.of(measured)).collect()
 }
 
 /// Why a cell cannot be compared by a figure; `None` when it can.
@@ -293,11 +292,16 @@ fn spoilt(cell: &Cell, figure: Figure, open: bool) -> Option<String> {
         Ok(figures) => figures,
         Err(why) => return Some(format!("not measured ({})", why.trim_end_matches('.'))),
     };
-    if figure == Figure::P99 || is_judged(cell, figure, open) {
+    if is_judged(cell, figure, open) {
         return None;
     }
     let sentence = figures.doubts.iter().find(|doubt| doubt.unranks()).or(figures.doubts.first());
     sentence.map(|doubt| doubt.sentence().trim_end_matches('.').to_owned())
+}
+
+/// Fails where a cell cannot be compared by a figure.
+fn fit(side: &Side, cell: &Cell, figure: Figure, open: bool) -> Result<(), String> {
+    spoilt(cell, figure, open).map_or(Ok(()), |why| Err(format!("{}: {why}", side.name)))
 }
 
 fn unpaired(
@@ -307,59 +311,39 @@ fn unpaired(
     (of_a, of_b): (&Cell, Option<&Cell>),
     figure: Figure,
     arguments: &Arguments,
-) -> Result<Candidate, String> {
+) -> Result<Row, String> {
     let of_b = of_b.ok_or_else(|| format!("only in {}", a.name))?;
     let (name, model) = (&workload.workload.name, &of_a.model);
     for (cell, side) in [(of_a, a), (of_b, b)] {
-        if let Some(why) = spoilt(cell, figure, workload.is_open()) {
-            return Err(format!("{}: {why}", side.name));
-        }
+        fit(side, cell, figure, workload.is_open())?;
     }
-    let (values_a, values_b) = (values(a, name, model, figure), values(b, name, model, figure));
-    let ratio = unpaired_ratio(&values_a, &values_b, a.results.settings.seed)
-        .ok_or("a round without the figure")?;
-    let noise = |side: &Side| sentinel_reach(side, name, figure);
-    let threshold =
-        arguments.threshold.max(noise(a)).max(noise(b)).max(gauge_shift(&a.results, &b.results));
-    let contrast = Contrast::unpaired(&values_a, &values_b, &ratio, threshold);
-    let row = Row {
+    let (logs_a, logs_b) = (logs(a, name, model, figure), logs(b, name, model, figure));
+    let ratio = BlockRatio::between(&logs_b, &logs_a).ok_or(TOO_FEW)?;
+    let relative = |side: &Side| {
+        let cell = side.summary.workloads.iter().find(|w| w.workload.name == *name);
+        let mut cells = cell.into_iter().flat_map(|w| w.cells.iter().chain(&w.floor));
+        let figures = cells.find(|cell| cell.model == *model)?.state.as_ref().ok()?;
+        Some(figures.ratio(figure)?.ratio)
+    };
+    Ok(Row {
         workload: name.clone(),
         model: model.clone(),
         figure,
-        a: median(&values_a).unwrap_or(0.0),
-        b: median(&values_b).unwrap_or(0.0),
-        ratio: ratio.ratio,
-        threshold,
-        change: Change::Alike,
-    };
-    let (a, b) = (values_a.len(), values_b.len());
-    Ok(Candidate { row, contrast, enough: Box::new(move |size| separable_unpaired(a, b, size)) })
+        a: relative(a).unwrap_or_default(),
+        b: relative(b).unwrap_or_default(),
+        change: Change::of(&ratio, figure, arguments.threshold),
+        ratio,
+    })
 }
 
-/// How far the reference's second runs are from its first.
-fn sentinel_reach(side: &Side, workload: &str, figure: Figure) -> f64 {
-    let of = |role| rounds(trials(&side.results, workload, &side.results.reference, role));
-    reach(paired_ratio(&log_ratios(&of(Role::Sentinel), &of(Role::Timed), figure)))
-}
+/// Why there is no ratio.
+const TOO_FEW: &str = "too few rounds; measure again with more";
 
-fn log_ratios(a: &Rounds, b: &Rounds, figure: Figure) -> Vec<f64> {
-    let log = |(round, a): (&u32, &&record::Measured)| {
-        log_ratio(figure.of(a)?, figure.of(b.get(round)?)?)
-    };
-    a.iter().filter_map(log).collect()
-}
-
-/// By how much the machine itself moved between two runs: the cost of a round trip in which no
-/// server takes part. 0 where it was not taken.
-fn gauge_shift(a: &Results, b: &Results) -> f64 {
-    let echo = |results: &Results| {
-        let costs: Vec<f64> = results.gauges.iter().map(|g| g.echo_one_thread_us).collect();
-        median(&costs).filter(|cost| *cost > 0.0)
-    };
-    match (echo(a), echo(b)) {
-        (Some(a), Some(b)) => (a / b).max(b / a) - 1.0,
-        _ => 0.0,
-    }
+/// The logarithm of what a model was relative to its run's reference, epoch by epoch.
+fn logs(side: &Side, workload: &str, model: &str, figure: Figure) -> Vec<f64> {
+    let of = |model: &str| rounds(trials(&side.results, workload, model, Role::Timed));
+    let ratio = ratio(&of(model), &of(&side.results.reference), figure);
+    ratio.map_or_else(Vec::new, |ratio| ratio.epochs.iter().map(|epoch| epoch.ln()).collect())
 }
 
 fn two_models(side: &Side, arguments: &Arguments) -> Result<Comparison, Failure> {
@@ -368,21 +352,22 @@ fn two_models(side: &Side, arguments: &Arguments) -> Result<Comparison, Failure>
             "one run: name two of its models (--models epoll,uring), or give a second run".into(),
         ));
     };
-    let (mut notes, mut candidates) = (Vec::new(), Vec::new());
+    let (mut notes, mut rows) = (Vec::new(), Vec::new());
     for workload in &side.summary.workloads {
         let name = &workload.workload.name;
         if !wanted(&arguments.workloads, name) {
             continue;
         }
-        for &figure in figures_of(workload) {
+        for figure in figures_of(workload) {
             match paired(side, workload, (base, other), figure, arguments) {
-                Ok(candidate) => candidates.push(candidate),
+                Ok(row) => rows.push(row),
                 Err(why) => notes.push(format!("{name}, {}: {why}.", figure.name())),
             }
         }
     }
-    let rows = judged(candidates, &mut notes);
-    Ok(Comparison { sides: [base.clone(), other.clone()], rows, differences: Vec::new(), notes })
+    by_figure(&mut rows);
+    let sides = [base.clone(), other.clone()];
+    Ok(Comparison { sides, relative_to: None, rows, differences: Vec::new(), notes })
 }
 
 fn paired(
@@ -391,45 +376,28 @@ fn paired(
     (base, other): (&str, &str),
     figure: Figure,
     arguments: &Arguments,
-) -> Result<Candidate, String> {
+) -> Result<Row, String> {
     let name = &workload.workload.name;
-    let rounds_of = |model: &str| {
+    let of = |model: &str| {
         let mut cells = workload.cells.iter().chain(&workload.floor);
         let cell = cells.find(|cell| cell.model == model).ok_or("not in this run")?;
-        match spoilt(cell, figure, workload.is_open()) {
-            Some(why) => Err(format!("{model}: {why}")),
-            None => Ok(rounds(trials(&side.results, name, model, Role::Timed))),
+        if let Some(why) = spoilt(cell, figure, workload.is_open()) {
+            return Err(format!("{model}: {why}"));
         }
+        let figures = cell.state.as_ref().map_err(String::clone)?;
+        let value = figures.judged(figure).ok_or("not measured")?.value.median;
+        Ok((rounds(trials(&side.results, name, model, Role::Timed)), value))
     };
-    let (a, b) = (rounds_of(base)?, rounds_of(other)?);
-    let ratio = paired_ratio(&log_ratios(&b, &a, figure)).ok_or("no round has both")?;
-    let threshold = arguments.threshold.max(sentinel_reach(side, name, figure));
-    let arena = Arena::new(&side.results, name, figure, threshold);
-    let reference = &side.results.reference;
-    let kind = arena.kind(base == reference || other == reference);
-    // The reference stands second, so that the control is the other run of the same server.
-    let (contrast, turned) = match base == reference || other != reference {
-        true => (arena.contrast(&b, &a, kind), false),
-        false => (arena.contrast(&a, &b, kind), true),
-    };
-    let middle = |rounds: &Rounds| {
-        median(&rounds.values().filter_map(|m| figure.of(m)).collect::<Vec<_>>()).unwrap_or(0.0)
-    };
-    let row = Row {
+    let ((rounds_a, a), (rounds_b, b)) = (of(base)?, of(other)?);
+    let ratio = ratio(&rounds_b, &rounds_a, figure).ok_or(TOO_FEW)?;
+    Ok(Row {
         workload: name.clone(),
         model: format!("{other} : {base}"),
         figure,
-        a: middle(&a),
-        b: middle(&b),
+        a,
+        b,
+        change: Change::of(&ratio, figure, arguments.threshold),
         ratio,
-        threshold,
-        change: Change::Alike,
-    };
-    let rounds = a.keys().filter(|round| b.contains_key(round)).count();
-    Ok(Candidate {
-        row,
-        contrast: if turned { contrast.turned() } else { contrast },
-        enough: Box::new(move |size| separable(rounds, size, kind)),
     })
 }
 
@@ -482,22 +450,13 @@ mod tests {
         Side { name: name.into(), results, summary }
     }
 
-    /// The fixture, with this model's rate (and so its CPU per request) changed.
+    /// The fixture, with so many times the requests of one model in the same CPU time.
     fn changed(model: &str, factor: f64) -> Results {
         let mut results = fixture::results();
-        // Only the rounds that are alike: the fixture's even rounds are 20 % slower for everybody,
-        // which a run compared with another one cannot take out.
-        results.trials.retain(|trial| trial.slot.round % 2 == 1);
-        for trial in results.trials.clone() {
-            for later in [10, 20, 30] {
-                let mut trial = trial.clone();
-                trial.slot.round += later;
-                results.trials.push(trial);
-            }
-        }
         for trial in results.trials.iter_mut().filter(|trial| trial.slot.model == model) {
             if let Outcome::Measured(measured) = &mut trial.outcome {
-                measured.load.requests_per_s *= factor;
+                let requests = &mut measured.slices.requests;
+                requests.iter_mut().for_each(|of| *of = (*of as f64 * factor) as u64);
             }
         }
         results
@@ -512,28 +471,53 @@ mod tests {
     }
 
     #[test]
-    fn a_slower_model_is_found_between_two_runs_and_the_others_are_not() {
+    fn a_dearer_model_is_found_between_two_runs_and_the_others_are_not() {
         let (a, b) = (side("a", changed("poll", 1.0)), side("b", changed("poll", 0.8)));
         let comparison = two_runs(&a, &b, &arguments("compare a b"));
-        assert_eq!(change(&comparison, "poll", Figure::Rate), Change::Worse);
-        assert_eq!(change(&comparison, "epoll", Figure::Rate), Change::Alike);
+        for figure in [Figure::Rate, Figure::Server] {
+            assert_eq!(change(&comparison, "poll", figure), Change::Worse);
+            assert_eq!(change(&comparison, "select", figure), Change::Equal);
+        }
         let back = two_runs(&b, &a, &arguments("compare b a"));
         assert_eq!(change(&back, "poll", Figure::Rate), Change::Better);
         // 20 % is not more than 30 %.
         let lenient = two_runs(&a, &b, &arguments("compare a b --threshold 30%"));
-        assert_eq!(change(&lenient, "poll", Figure::Rate), Change::Alike);
+        assert_eq!(change(&lenient, "poll", Figure::Rate), Change::Equal);
         // A client at its end says nothing of the server's rate, and a note says that.
         let note = comparison.notes.iter().find(|note| note.contains("threads, req/s"));
         assert!(note.unwrap().contains("The client was the limit"), "{note:?}");
+        let all = arguments("compare a b --models epoll");
+        let comparison = two_runs(&a, &b, &all);
+        assert!(comparison.rows.is_empty());
+        assert!(comparison.notes[0].contains("epoll is the reference"), "{:?}", comparison.notes);
     }
 
     #[test]
-    fn what_the_machine_itself_moved_is_no_difference() {
-        let (mut a, mut b) = (changed("poll", 1.0), changed("poll", 0.8));
-        let gauge = |us| record::Gauge { round: 1, null_syscall_ns: 1.0, echo_one_thread_us: us };
-        (a.gauges, b.gauges) = (vec![gauge(8.0)], vec![gauge(10.5)]);
-        let comparison = two_runs(&side("a", a), &side("b", b), &arguments("compare a b"));
-        assert_eq!(change(&comparison, "poll", Figure::Rate), Change::Alike);
+    fn a_machine_that_was_slower_on_the_other_day_is_in_neither_side() {
+        let mut slow = fixture::results();
+        for trial in &mut slow.trials {
+            if let Outcome::Measured(measured) = &mut trial.outcome {
+                measured.slices.server_cpu_ns.iter_mut().for_each(|of| *of *= 2);
+            }
+        }
+        let (a, b) = (side("a", fixture::results()), side("b", slow));
+        let comparison = two_runs(&a, &b, &arguments("compare a b"));
+        assert_eq!(change(&comparison, "poll", Figure::Server), Change::Equal);
+    }
+
+    #[test]
+    fn what_cannot_be_set_side_by_side_is_refused_with_the_remedy() {
+        let mut asleep = fixture::results();
+        asleep.settings.awake = false;
+        let (a, b) = (side("a", fixture::results()), side("b", asleep));
+        let why = comparable(&a, &b).unwrap_err().0;
+        assert!(why.starts_with("a was measured with the processors kept awake and b"), "{why}");
+        assert_eq!(comparable(&b, &a).unwrap_err().0, why);
+        let mut other = fixture::results();
+        other.reference = "poll".into();
+        let why = comparable(&a, &side("b", other)).unwrap_err().0;
+        assert!(why.contains("different references, epoll and poll"), "{why}");
+        assert_eq!(comparable(&a, &a), Ok(()));
     }
 
     #[test]
@@ -555,21 +539,26 @@ mod tests {
     fn open_loops_are_compared_by_their_tail() {
         let one = side("run", fixture::open_loop());
         let comparison = two_models(&one, &arguments("compare run --models epoll,poll")).unwrap();
-        let figures: Vec<Figure> = comparison.rows.iter().map(|row| row.figure).collect();
-        assert_eq!(figures, [Figure::P99], "{:?}", comparison.notes);
+        assert_eq!(comparison.rows.len(), 0);
         assert!(comparison.notes.iter().any(|note| note.contains("fell behind its schedule")));
+        let mut results = fixture::open_loop();
+        results.trials.retain(|trial| trial.slot.round != 3);
+        let one = side("run", results);
+        let comparison = two_models(&one, &arguments("compare run --models epoll,poll")).unwrap();
+        let figures: Vec<Figure> = comparison.rows.iter().map(|row| row.figure).collect();
+        assert_eq!(figures, [Figure::Server, Figure::P99], "{:?}", comparison.notes);
     }
 
     #[test]
     fn rounds_that_can_show_nothing_are_told() {
         let few = |mut results: Results| {
-            results.trials.retain(|trial| trial.slot.round <= 3);
+            results.trials.retain(|trial| trial.slot.round <= 2);
             side("few", results)
         };
         let (a, b) = (few(fixture::results()), few(changed("poll", 0.5)));
         let comparison = two_runs(&a, &b, &arguments("compare a b"));
-        assert!(comparison.rows.iter().all(|row| row.change == Change::Alike));
-        assert!(comparison.notes.iter().any(|note| note.contains("so few rounds")));
+        assert!(comparison.rows.is_empty());
+        assert!(comparison.notes.iter().any(|note| note.contains("too few rounds")));
     }
 
     #[test]

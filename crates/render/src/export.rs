@@ -1,6 +1,7 @@
 //! `iolab export`: a result file in formats that other tools read. `iolab schema`: what the file
 //! itself looks like.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,10 +12,10 @@ use serde_json::{Value, json};
 use crate::doubt::Doubt;
 use crate::failure::{Failure, because};
 use crate::report;
-use crate::statistics::Estimate;
+use crate::statistics::{BlockRatio, Finding};
 use crate::summary::{
-    Cell, FanOutFigures, Figure, Figures, Summary, TlsFigures, WorkloadSummary, rounds, summarise,
-    trials,
+    Cell, FanOutFigures, Figure, Figures, Judged, Summary, TlsFigures, WorkloadSummary, rounds,
+    summarise, trials,
 };
 use crate::text;
 
@@ -37,7 +38,7 @@ enum Format {
     Csv,
     /// The tables of the report.
     Markdown,
-    /// Medians, intervals, ratios and verdicts of every cell.
+    /// Medians, ratios with their intervals, and findings of every cell.
     Json,
     /// Go benchmark lines, one per cell and round, for benchstat.
     Benchstat,
@@ -105,6 +106,7 @@ const COLUMNS: &[Column] = &[
     ("voluntary_switches", |m| m.server.voluntary_switches.to_string()),
     ("involuntary_switches", |m| m.server.involuntary_switches.to_string()),
     ("run_queue_delay_us", |m| m.server.run_queue_delay_us.to_string()),
+    ("slices", |m| m.slices.requests.len().to_string()),
     ("pss_kib", |m| m.server.memory.pss_kib.to_string()),
     ("page_tables_kib", |m| m.server.memory.page_tables_kib.to_string()),
     ("kernel_kib", |m| optional(m.server.memory.kernel_kib)),
@@ -250,12 +252,7 @@ fn as_json(results: &Results, summary: &Summary) -> Value {
     let workload = |workload: &WorkloadSummary| {
         json!({
             "workload": workload.workload.name,
-            "noise": {
-                "requests_per_s": workload.rate_noise.threshold,
-                "server_cpu_us": workload.cpu_noise.threshold,
-                "both_cpu_us": workload.sum_noise.threshold,
-            },
-            "not_ranked": workload.rate_noise.refused,
+            "control": by_figure(&workload.control, &ratio),
             "cells": workload.cells.iter().map(cell).collect::<Vec<_>>(),
             "floor": workload.floor.as_ref().map(cell),
         })
@@ -269,16 +266,38 @@ fn as_json(results: &Results, summary: &Summary) -> Value {
     })
 }
 
+/// The name of a figure as a key, with its unit last.
+fn key(figure: Figure) -> &'static str {
+    match figure {
+        Figure::Rate => "requests_per_s",
+        Figure::Server => "server_cpu_us",
+        Figure::Sum => "both_cpu_us",
+        Figure::P99 => "p99_us",
+        Figure::Memory => "memory_kib",
+    }
+}
+
+fn by_figure<T>(by: &BTreeMap<Figure, T>, show: &dyn Fn(&T) -> Value) -> Value {
+    by.iter().map(|(figure, value)| (key(*figure).to_owned(), show(value))).collect()
+}
+
+fn ratio(ratio: &BlockRatio) -> Value {
+    json!({ "ratio": ratio.ratio, "low": ratio.interval.low, "high": ratio.interval.high })
+}
+
+fn judged(judged: &Judged) -> Value {
+    let value = &judged.value;
+    json!({
+        "median": value.median,
+        "median_absolute_deviation": value.deviation,
+        "to_reference": judged.ratio.as_ref().map(ratio),
+        "to_floor": judged.to_floor.as_ref().map(ratio),
+        "finding": judged.finding.map(Finding::word),
+        "rank": judged.rank.map(|(best, worst)| [best, worst]),
+    })
+}
+
 fn figures_json(figures: &Figures) -> Value {
-    let estimate = |estimate: &Estimate| {
-        json!({
-            "median": estimate.median,
-            "median_absolute_deviation": estimate.deviation,
-            "low": estimate.interval.map(|i| i.low),
-            "high": estimate.interval.map(|i| i.high),
-        })
-    };
-    let rank = |rank: Option<(usize, usize)>| rank.map(|(best, worst)| [best, worst]);
     let doubt = |doubt: &Doubt| {
         let (sentence, figure, remedy) = (doubt.sentence(), doubt.detail(), doubt.remedy());
         json!({ "doubt": sentence, "figure": figure, "remedy": remedy })
@@ -308,19 +327,9 @@ fn figures_json(figures: &Figures) -> Value {
         })
     });
     json!({
-        "requests_per_s": estimate(&figures.rate),
-        "server_cpu_us": estimate(&figures.server_us),
-        "client_cpu_us": estimate(&figures.client_us),
-        "both_cpu_us": estimate(&figures.sum_us),
-        "rate_ratio": figures.rate_ratio.as_ref().map(estimate),
-        "server_cpu_ratio": figures.cpu_ratio.as_ref().map(estimate),
-        "both_cpu_ratio": figures.sum_ratio.as_ref().map(estimate),
-        "rate_verdict": figures.rate_verdict.map(|verdict| verdict.name()),
-        "server_cpu_verdict": figures.cpu_verdict.map(|verdict| verdict.name()),
-        "both_cpu_verdict": figures.sum_verdict.map(|verdict| verdict.name()),
-        "rank": rank(figures.rank),
-        "server_cpu_rank": rank(figures.cpu_rank),
-        "both_cpu_rank": rank(figures.sum_rank),
+        "by": by_figure(&figures.by, &judged),
+        "client_cpu_us": figures.client_us.median,
+        "twice_the_client": figures.doubled.as_ref().map(ratio),
         "limit": figures.limit.name(),
         "voluntary_switches": figures.voluntary,
         "involuntary_switches": figures.involuntary,
@@ -424,14 +433,17 @@ mod tests {
     }
 
     #[test]
-    fn json_tells_medians_verdicts_and_doubts() {
+    fn json_tells_medians_findings_and_doubts() {
         let results = fixture::results();
         let value = as_json(&results, &summarise(&results));
         let cells = value["workloads"][0]["cells"].as_array().unwrap();
         let of = |model: &str| &cells.iter().find(|c| c["model"] == model).unwrap()["figures"];
-        assert_eq!(of("poll")["rate_verdict"], "less");
-        assert_eq!(of("epoll")["rank"], json!([1, 2]));
+        let rate = &of("poll")["by"]["requests_per_s"];
+        assert_eq!((&rate["finding"], &rate["rank"]), (&json!("less"), &json!([4, 4])));
+        assert!((rate["to_reference"]["ratio"].as_f64().unwrap() - 0.9).abs() < 0.001, "{rate}");
+        assert_eq!(of("epoll")["by"]["requests_per_s"]["to_reference"], Value::Null);
+        assert_eq!(value["workloads"][0]["control"]["server_cpu_us"]["ratio"], 1.0);
         assert_eq!(of("threads")["limit"], "client-bound");
-        assert!(of("serial")["doubts"].as_array().unwrap().len() > 1);
+        assert_eq!(of("serial")["doubts"].as_array().unwrap().len(), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! `iolab report`: everything that is rendered from a result file, and from nothing else.
 
 mod listing;
+mod map;
 mod plot;
 mod table;
 mod template;
@@ -27,6 +28,9 @@ pub const RESULTS_FILE: &str = "results.json";
 /// Name of the rendered report.
 const REPORT_FILE: &str = "REPORT.md";
 
+/// Name, beside a result file, of the tables of all workloads.
+const TABLES_FILE: &str = "TABLES.md";
+
 /// Name, beside a result file, of what `iolab check-instrument` wrote: the report tells of it too.
 pub const INSTRUMENT_FILE: &str = "instrument.json";
 
@@ -46,9 +50,13 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", requires = "output")]
     template: Option<PathBuf>,
     /// Also render the regions of this file: what stands between `<!-- rendered: TEMPLATE -->` and
-    /// `<!-- end rendered -->` is replaced by what the template says.
+    /// `<!-- end rendered -->` is replaced by what the template says. A sentence that the result
+    /// does not bear out is then an error.
     #[arg(long, value_name = "FILE", requires = "output")]
     fill: Option<PathBuf>,
+    /// Print what each request cost in detail too: the ledger, and system calls by name.
+    #[arg(long, conflicts_with = "output")]
+    full: bool,
     /// Write nothing: say whether the report and the plots are up to date (exit code 0) or not (1).
     #[arg(long, requires = "output")]
     check: bool,
@@ -58,7 +66,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let results = read(&arguments.results)?;
     let Some(output) = &arguments.output else {
-        return measured_or_failure(&results, text::print(&terminal(&results))?);
+        return measured_or_failure(&results, text::print(&terminal(&results, arguments.full))?);
     };
     let template = match &arguments.template {
         Some(path) => std::fs::read_to_string(path)
@@ -156,9 +164,14 @@ fn read_instrument(folder: &Path) -> Result<Option<Instrument>, Failure> {
     }
 }
 
-/// The tables for a terminal.
-pub fn terminal(results: &Results) -> String {
-    table::terminal(results, &summarise(results))
+/// The tables for a terminal; `full`: with what each request costs in detail.
+pub fn terminal(results: &Results, full: bool) -> String {
+    table::terminal(results, &summarise(results), full)
+}
+
+/// The last screen of a run. `folder`: where the result is, if it could be written.
+pub fn terminal_end(results: &Results, folder: Option<&Path>) -> String {
+    table::end::screen(results, &summarise(results), folder)
 }
 
 /// The tables in Markdown, without the report around them.
@@ -195,8 +208,9 @@ fn rendered(
             let prefix = link_prefix(folder, place);
             let (plots, summary) = (&plots, &summary);
             let (sources, instrument) = (checkout(), instrument.as_ref());
-            let plots_prefix = &prefix;
-            let context = Context { results, summary, plots, plots_prefix, sources, instrument };
+            let (plots_prefix, strict) = (&*prefix, fill.is_some());
+            let context =
+                Context { results, summary, plots, plots_prefix, sources, instrument, strict };
             Ok::<_, Failure>((place.to_owned(), render(text, &context)?))
         };
     let mut files = vec![render(output, template::render, template)?];
@@ -205,6 +219,8 @@ fn rendered(
             .map_err(because(format!("cannot read {}", path.display())))?;
         files.push(render(path, template::fill, &text)?);
     }
+    let tables = format!("# All tables\n\n{}", table::markdown(results, &summary));
+    files.push((folder.join(TABLES_FILE), tables));
     let plot_file = |plot: Plot| (folder.join(format!("{}.svg", plot.name)), plot.svg);
     files.extend(plots.into_iter().map(plot_file));
     Ok(files)
@@ -279,11 +295,27 @@ mod tests {
         let files =
             rendered(&results, folder.path(), &output, "{{env cores}} cores\n", None).unwrap();
         assert!(files.len() > 4);
+        let tables = files.iter().find(|(path, _)| path.ends_with(TABLES_FILE)).unwrap();
+        assert!(tables.1.contains("## idle-10000"), "{}", tables.1);
         assert_eq!(check(&files), Ok(ExitCode::from(EXIT_STALE)));
         write(&files).unwrap();
         assert_eq!(check(&files), Ok(ExitCode::SUCCESS));
         std::fs::write(&output, "3 cores\n").unwrap();
         assert_eq!(check(&files), Ok(ExitCode::from(EXIT_STALE)));
+    }
+
+    #[test]
+    fn a_sentence_that_does_not_hold_stops_the_filling_of_a_file_and_is_told_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let (results, readme) = (fixture::results(), folder.path().join("README.md"));
+        std::fs::write(&readme, "no region").unwrap();
+        let claim = "{{claim http-keepalive poll cpu less epoll}}Poll is cheap.{{end}}";
+        let of = |fill| rendered(&results, folder.path(), &folder.path().join("R.md"), claim, fill);
+        assert!(
+            of(None).unwrap()[0].1.starts_with("(Not so in this run: server CPU us/req of poll")
+        );
+        let why = of(Some(&readme)).unwrap_err().0;
+        assert!(why.contains("line 1: \"Poll is cheap.\" does not hold"), "{why}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Instant;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::eventfd::EventFd;
 use nix::unistd::Pid;
-use record::{Calibration, Gauge};
+use record::Calibration;
 use socket2::SockRef;
 
 use crate::sys;
@@ -17,10 +17,6 @@ use crate::sys;
 const CONGESTION_CONTROL: &[u8] = b"reno";
 /// Bytes of one message.
 const MESSAGE_BYTES: usize = 64;
-/// Echoes timed together by the gauge; 15 batches of them take some 15 ms.
-const ECHOES: u32 = 100;
-/// Null system calls timed together by the gauge; 15 batches of them take some 5 ms.
-const GAUGE_CALLS: u32 = 2_000;
 /// Operations timed together, so that the clock's own cost vanishes.
 const BATCH: u32 = 10_000;
 /// Batches, of which the median is taken.
@@ -33,8 +29,8 @@ pub fn calibrate(server_core: Option<u32>, client_core: Option<u32>) -> Calibrat
     let cores = (server_core, client_core);
     Calibration {
         // What cannot be set up (no descriptor left) reads 0, like every unknown figure here.
-        null_syscall_ns: batches_of(BATCH, null_syscall).unwrap_or(0.0),
-        clock_read_ns: batches_of(BATCH, || {
+        null_syscall_ns: batches_of(null_syscall).unwrap_or(0.0),
+        clock_read_ns: batches_of(|| {
             std::hint::black_box(Instant::now());
             Ok(())
         })
@@ -44,56 +40,22 @@ pub fn calibrate(server_core: Option<u32>, client_core: Option<u32>) -> Calibrat
     }
 }
 
-/// What the machine itself costs now, before a round; takes about 20 ms. `round` is copied. The
-/// calling thread is pinned to `core` meanwhile: there the server will sit.
-///
-/// # Errors
-/// One sentence when there is no descriptor or no loopback.
-pub fn gauge(round: u32, core: Option<u32>) -> Result<Gauge, String> {
-    std::thread::scope(|scope| {
-        let measuring = scope.spawn(|| {
-            pin(core);
-            let null_syscall_ns = batches_of(GAUGE_CALLS, null_syscall)?;
-            Ok(Gauge { round, null_syscall_ns, echo_one_thread_us: echo_one_thread_ns()? / 1e3 })
-        });
-        measuring.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread failed")))
-    })
-    .map_err(|error| format!("the gauge of round {round} cannot be read: {error}"))
-}
-
 fn null_syscall() -> std::io::Result<()> {
     sys::null_syscall();
     Ok(())
 }
 
-/// 64 bytes there and back, both ends in this thread: two sends and two receives, nobody sleeps and
-/// nobody is woken, so that what remains is the TCP stack and four entries into the kernel.
-fn echo_one_thread_ns() -> std::io::Result<f64> {
-    let (mut client, mut server) = connected()?;
-    let mut bytes = [7; MESSAGE_BYTES];
-    batches_of(ECHOES, || {
-        client.write_all(&bytes)?;
-        // A message of 64 bytes on loopback is there when send(2) has returned.
-        server.read_exact(&mut bytes)?;
-        server.write_all(&bytes)?;
-        client.read_exact(&mut bytes)
-    })
-}
-
 /// The median over batches of the time of one operation, in nanoseconds. The first batch is thrown
 /// away: caches and TCP windows fill.
-fn batches_of(
-    count: u32,
-    mut operation: impl FnMut() -> std::io::Result<()>,
-) -> std::io::Result<f64> {
+fn batches_of(mut operation: impl FnMut() -> std::io::Result<()>) -> std::io::Result<f64> {
     let mut batches = Vec::with_capacity(BATCHES);
     for batch in 0..=BATCHES {
         let begin = Instant::now();
-        for _ in 0..count {
+        for _ in 0..BATCH {
             operation()?;
         }
         if batch > 0 {
-            batches.push(begin.elapsed().as_nanos() as f64 / f64::from(count));
+            batches.push(begin.elapsed().as_nanos() as f64 / f64::from(BATCH));
         }
     }
     Ok(middle(batches))
@@ -182,8 +144,5 @@ mod tests {
         let c = super::calibrate(None, None);
         assert!(c.null_syscall_ns > 0.0 && c.clock_read_ns > 0.0, "{c:?}");
         assert!(c.wake_up_us > 0.0 && c.loopback_round_trip_us > 0.0, "{c:?}");
-        let gauge = super::gauge(3, None).unwrap();
-        assert_eq!(gauge.round, 3);
-        assert!(gauge.null_syscall_ns > 0.0 && gauge.echo_one_thread_us > 0.0, "{gauge:?}");
     }
 }

@@ -194,14 +194,15 @@ fn difference(start: &Threads, end: &Threads) -> ServerSample {
     sample
 }
 
+/// USER_HZ: the unit of CPU times in /proc, the same on every Linux that this builds for.
+pub(crate) const TICKS_PER_S: f64 = 100.0;
+
 /// Busy and stolen time of all cores since boot, in seconds.
 pub fn machine() -> Option<MachineSample> {
     parse_machine(&fs::read_to_string("/proc/stat").ok()?)
 }
 
 fn parse_machine(stat: &str) -> Option<MachineSample> {
-    /// USER_HZ: the unit of /proc/stat, the same on every Linux that this builds for.
-    const TICKS_PER_S: f64 = 100.0;
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let ticks: Vec<f64> = line.split_whitespace().filter_map(|t| t.parse().ok()).collect();
     // user nice system idle iowait irq softirq steal
@@ -222,14 +223,26 @@ pub struct Quiet {
     pub wake_ups: u64,
 }
 
-/// Lets `wait` pass, and says what the server used meanwhile.
-pub fn quiet(server: &dyn Subject, wait: impl FnOnce()) -> Quiet {
-    let switches = || threads(&server.processes());
-    let before = switches();
-    let cpu_before = cpu_times(&server.processes());
-    wait();
-    let cpu_us = cpu_us_between(&cpu_before, &cpu_times(&server.processes()));
-    Quiet { cpu_us, wake_ups: difference(&before, &switches()).voluntary_switches }
+/// A silence that has begun.
+pub struct Silence<'a> {
+    server: &'a dyn Subject,
+    threads: Threads,
+    cpu: CpuTimes,
+}
+
+impl<'a> Silence<'a> {
+    /// It begins now.
+    pub fn begin(server: &'a dyn Subject) -> Silence<'a> {
+        let threads = threads(&server.processes());
+        Silence { server, threads, cpu: cpu_times(&server.processes()) }
+    }
+
+    /// What the server has used until now.
+    pub fn end(&self) -> Quiet {
+        let cpu_us = cpu_us_between(&self.cpu, &cpu_times(&self.server.processes()));
+        let threads = threads(&self.server.processes());
+        Quiet { cpu_us, wake_ups: difference(&self.threads, &threads).voluntary_switches }
+    }
 }
 
 /// Samples the server at the borders of the measured window.

@@ -58,6 +58,7 @@ struct Scenario {
     arrivals: Option<Spanned<Arrivals>>,
     idle_connections: Option<Spanned<u32>>,
     idle_sample_connections: Option<Spanned<u32>>,
+    processors_sleep: Option<Spanned<bool>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Deserialize)]
@@ -170,6 +171,7 @@ fn blank(name: &str, scenario: &Scenario) -> Workload {
         arrivals: Arrivals::Poisson,
         idle_connections: 0,
         idle_sample_connections: 0,
+        processors_sleep: false,
     }
 }
 
@@ -214,7 +216,8 @@ impl Draft<'_> {
         }
         self.set(&scenario.arrivals, |w, arrivals| w.arrivals = arrivals)?;
         self.set(&scenario.idle_connections, |w, idle| w.idle_connections = idle)?;
-        self.set(&scenario.idle_sample_connections, |w, idle| w.idle_sample_connections = idle)
+        self.set(&scenario.idle_sample_connections, |w, idle| w.idle_sample_connections = idle)?;
+        self.set(&scenario.processors_sleep, |w, sleep| w.processors_sleep = sleep)
     }
 
     /// Path and length of the reply, which must agree.

@@ -47,14 +47,28 @@ macro_rules! built_in {
 }
 
 /// All of them, in the order in which they are shown.
-pub const BUILT_IN: [BuiltIn; 23] = built_in![
-    "echo-64",
-    "echo-64k",
-    "stream-64",
-    "stream-64k",
+pub const BUILT_IN: [BuiltIn; 33] = built_in![
+    "active-1",
+    "active-1-asleep",
+    "active-8",
     "http-keepalive",
+    "active-512",
+    "active-1-idle-1000",
+    "active-8-idle-1000",
+    "idle-1000",
+    "active-512-idle-1000",
+    "active-1-idle-10000",
+    "active-8-idle-10000",
+    "idle-10000",
+    "active-512-idle-10000",
+    "idle-100",
+    "rate-5000",
+    "rate-20000",
+    "rate-40000",
+    "rate-80000",
     "http-pipelined",
     "http-connect",
+    "file-100k",
     "h2-streams",
     "h2-one",
     "ws-echo",
@@ -63,22 +77,26 @@ pub const BUILT_IN: [BuiltIn; 23] = built_in![
     "tls-resume",
     "https-keepalive",
     "h2-tls-streams",
-    "idle-100",
-    "idle-1000",
-    "idle-10000",
-    "file-100k",
-    "rate-5000",
-    "rate-20000",
-    "rate-40000",
-    "rate-80000",
+    "echo-64",
+    "echo-64k",
+    "stream-64",
+    "stream-64k",
 ];
 
 /// The workloads of the quick preset: one of each kind of answer that takes little time.
-pub const QUICK: [&str; 5] = ["echo-64", "http-keepalive", "h2-streams", "ws-echo", "idle-1000"];
+pub const QUICK: [&str; 5] = ["active-1", "http-keepalive", "idle-1000", "h2-streams", "ws-echo"];
 
 /// Those that run only when they are asked for by name: each is a step between two others, and a
 /// run of everything has its time limit.
-pub const ON_DEMAND: [&str; 4] = ["h2-one", "tls-resume", "https-keepalive", "h2-tls-streams"];
+pub const ON_DEMAND: [&str; 7] = [
+    "idle-100",
+    "h2-one",
+    "tls-resume",
+    "https-keepalive",
+    "h2-tls-streams",
+    "echo-64k",
+    "stream-64",
+];
 
 /// Where WebSockets send back what they hear.
 pub const WS_ECHO: &str = "/ws/echo";
@@ -156,25 +174,40 @@ mod tests {
         assert_eq!(files.count(), BUILT_IN.len(), "every file in scenarios/ is in the set");
     }
 
-    /// The curve "cost against idle connections" is one workload among more and more silent ones,
-    /// and the ladder of rates is one workload at more and more of them.
+    /// The points of the map are one workload with more and more connections, and the ladder of
+    /// rates is that workload at more and more requests a second.
     #[test]
-    fn what_is_drawn_as_one_line_differs_in_one_thing() {
+    fn what_is_drawn_together_differs_in_what_it_is_drawn_by() {
         let all = all().unwrap();
         let base = all.iter().find(|workload| workload.name == "http-keepalive").unwrap();
         let same = |workload: &&Workload| {
-            let mut workload = (*workload).clone();
-            workload.name.clone_from(&base.name);
-            workload.description.clone_from(&base.description);
-            workload.idle_connections = base.idle_connections;
-            workload.idle_sample_connections = base.idle_sample_connections;
-            workload.rate_per_s = base.rate_per_s;
-            workload == *base
+            let (name, description) = (base.name.clone(), base.description.clone());
+            let Workload { connections, idle_connections, idle_sample_connections, .. } = *base;
+            let Workload { rate_per_s, processors_sleep, .. } = *base;
+            let like = Workload {
+                name,
+                description,
+                connections,
+                idle_connections,
+                idle_sample_connections,
+                rate_per_s,
+                processors_sleep,
+                ..(*workload).clone()
+            };
+            like == *base
         };
         let line = |prefix: &'static str| all.iter().filter(move |w| w.name.starts_with(prefix));
+        assert_eq!(line("active-").filter(same).count(), 10);
         assert_eq!(line("idle-").filter(same).count(), 3);
         assert_eq!(line("rate-").filter(same).count(), 4);
         assert!(line("rate-").all(|w| w.name == format!("rate-{}", w.rate_per_s.unwrap())));
         assert!(line("idle-").all(|w| w.name == format!("idle-{}", w.idle_connections)));
+        for workload in line("active-").filter(|workload| !workload.processors_sleep) {
+            let idle = match workload.idle_connections {
+                0 => String::new(),
+                idle => format!("-idle-{idle}"),
+            };
+            assert_eq!(workload.name, format!("active-{}{idle}", workload.connections));
+        }
     }
 }

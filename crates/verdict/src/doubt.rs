@@ -23,12 +23,12 @@ pub enum Doubt {
     BadEnd(u32),
     /// The client was busy: share of the window.
     ClientBound(f64),
+    /// Requests/s with twice the client, relative to those with the client as it is.
+    MoreWithTwice(f64),
     /// Neither side was busy: shares of server and client.
     LatencyBound(f64, f64),
     /// The server burns its core while nothing happens: share of a core.
     Spins(f64),
-    /// Median absolute deviation of the rate, relative to its median.
-    Spread(f64),
     /// Rate x mean latency / requests on their way, which should be 1.
     LittlesLaw(f64),
     /// Server threads waited for a core: share of the window.
@@ -54,12 +54,8 @@ pub enum Doubt {
     BeatsFloor(f64, f64),
     /// Rate relative to that of the model that parses nothing, where it comes near to it.
     AtCeiling(f64),
-    /// Largest cost of an operation without any server over its smallest, in rounds, minus one.
-    GaugeDrift(f64),
     /// No system calls were counted.
     NotCounted,
-    /// Tables whose models cannot be told apart in so few rounds.
-    TooFewRounds(u32),
 }
 
 impl Doubt {
@@ -76,10 +72,16 @@ impl Doubt {
                 | StoppedAnswering(_)
                 | IdleLost(_)
                 | ClientBound(_)
+                | MoreWithTwice(_)
                 | ClientBehind(..)
                 | OtherHandshakes(_)
                 | Overload(_)
         )
+    }
+
+    /// Whether it is the client that was the limit: CPU per request stays the server's own.
+    pub fn is_of_client(self) -> bool {
+        matches!(self, Doubt::ClientBound(_) | Doubt::MoreWithTwice(_))
     }
 
     /// One sentence: what is doubtful.
@@ -100,13 +102,13 @@ impl Doubt {
             Doubt::IdleLost(_) => "The server closed idle connections before the window ended.",
             Doubt::BadEnd(_) => "The server did not end cleanly, with a line of counters.",
             Doubt::ClientBound(_) => "The client was the limit: the server could do more.",
+            Doubt::MoreWithTwice(_) => "Twice the client gets more answers in the same time.",
             Doubt::LatencyBound(..) => {
                 "Neither side was busy: the rate shows waiting (wake-ups, lockstep), not capacity."
             }
             Doubt::Spins(_) => {
                 "It polls without sleeping: its CPU per request is the price of spinning, not work."
             }
-            Doubt::Spread(_) => "The rate varies much from round to round.",
             Doubt::LittlesLaw(_) => {
                 "Rate x mean latency is not the number of requests on their way (Little's law)."
             }
@@ -139,11 +141,7 @@ impl Doubt {
             Doubt::BeatsFloor(..) => {
                 "Better than the server that parses nothing, so that one is no floor here."
             }
-            Doubt::GaugeDrift(_) => {
-                "The machine's own costs moved from round to round, with no server taking part."
-            }
             Doubt::NotCounted => "No system calls were counted.",
-            Doubt::TooFewRounds(_) => "The rounds are too few to tell so many models apart.",
         }
     }
 
@@ -162,10 +160,11 @@ impl Doubt {
             Doubt::ClientStopped(..) => "Repeat on a quieter machine.",
             Doubt::IdleLost(_) => "Look for an idle timeout or a limit in its --describe.",
             Doubt::BadEnd(_) => "Stop it by hand with SIGTERM and look at its exit code.",
-            Doubt::ClientBound(_) => "Compare server CPU per request instead.",
+            Doubt::ClientBound(_) | Doubt::MoreWithTwice(_) => {
+                "Compare server CPU per request instead."
+            }
             Doubt::LatencyBound(..) => "Compare server CPU per request, or use more connections.",
             Doubt::Spins(_) => "Compare its rate and latency, and its CPU when idle.",
-            Doubt::Spread(_) => "Close other programs, or take more rounds (--rounds 20).",
             Doubt::LittlesLaw(_) => "Trust server CPU per request more than the rate.",
             Doubt::RunQueue(_) => {
                 "Expected with more runnable threads than cores; otherwise free the core."
@@ -185,11 +184,7 @@ impl Doubt {
             Doubt::BeatsFloor(..) => {
                 "Look at the ledger: fewer system calls explain it, a noisy round does not."
             }
-            Doubt::GaugeDrift(_) => {
-                "Believe ratios, which are taken within a round, and no absolute figure."
-            }
             Doubt::NotCounted => "Run iolab doctor: it says what counting needs here.",
-            Doubt::TooFewRounds(_) => "Take more rounds (--rounds) or fewer models (--models).",
         }
     }
 
@@ -211,20 +206,19 @@ impl Doubt {
             Doubt::Overload(share) => format!("{:.1} % answered", share * 100.0),
             Doubt::SendLag(us) => format!("p99 {us:.0} us"),
             Doubt::BeatsFloor(rate, cpu) => format!("req/s {rate:.2}, CPU {cpu:.2}"),
-            Doubt::TooFewRounds(tables) => format!("{tables} tables"),
             Doubt::IdleLost(count) => format!("{count} lost"),
             Doubt::LatencyBound(server, client) => {
                 format!("server {}, client {}", percent(server), percent(client))
             }
-            Doubt::Spread(share) => format!("+-{}", percent(share)),
-            Doubt::LittlesLaw(ratio) | Doubt::AtCeiling(ratio) => format!("{ratio:.2}"),
+            Doubt::LittlesLaw(ratio) | Doubt::AtCeiling(ratio) | Doubt::MoreWithTwice(ratio) => {
+                format!("{ratio:.2}")
+            }
             Doubt::ClientBound(share)
             | Doubt::Spins(share)
             | Doubt::RunQueue(share)
             | Doubt::Steal(share)
             | Doubt::OtherLoad(share)
-            | Doubt::OtherHandshakes(share)
-            | Doubt::GaugeDrift(share) => percent(share),
+            | Doubt::OtherHandshakes(share) => percent(share),
             Doubt::NotCounted => String::new(),
         }
     }

@@ -14,7 +14,7 @@ use rig::environment;
 use scenario::workload;
 
 use crate::failure::{Failure, because};
-use crate::slices::{Awake, standing};
+use crate::slices::standing;
 use crate::statistics::Finding;
 use crate::text;
 
@@ -74,7 +74,10 @@ pub fn run(commit: &str, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let old = built(commit, &found)?;
     let place = temporary_place(&workloads)?;
     let root = place.path().join(workload::DOCUMENTS);
-    let _awake = Awake::hold().map_err(|why| eprintln!("iolab: note: {why}"));
+    let awake = arguments.awake.hold()?;
+    if awake.is_none() {
+        eprintln!("iolab: note: the processors may sleep while the servers are compared");
+    }
     let (mut compared, mut failed) = (Vec::new(), false);
     for new in &found {
         let Some(old) = old_of(&old, new) else {

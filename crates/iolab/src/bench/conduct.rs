@@ -1,22 +1,22 @@
-//! The run itself: trial after trial, the file written after every round.
+//! The run itself: epoch after epoch, the file written after every round.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use record::{Measured, Model, Outcome, Results, Role, Slot, Trial, Workload};
+use record::{Model, Outcome, Results, Role, Slot, Trial, Workload};
 use tempfile::TempDir;
 
 use crate::text::thousands;
 
 use super::keep::Keeper;
 use super::progress::Progress;
-use super::{INTERRUPTED, plan, trial, workload};
-use rig::calibrate;
+use super::{interrupted, plan, workload};
+use rig::epoch::{self, Entry, Part, Stop};
 use rig::executable::Watched;
+use rig::trial;
 
-/// A cell that failed so often is not tried again: every failure may cost its whole time limit.
+/// A cell that failed so often is not tried again: every failure costs the others time.
 const FAILURES_MAX: usize = 2;
 
 /// A cell that was overloaded so often is not tried again: it says nothing new, and takes longest.
@@ -49,7 +49,7 @@ impl Run {
     }
 
     /// Runs what is left of the schedule, until it is done or interrupted. The error is a sentence:
-    /// why the rest would be of another server than what was measured so far.
+    /// why the rest cannot be measured, or would be of another server than what was so far.
     pub fn measure(&mut self) -> Result<(), String> {
         let begin = Instant::now();
         let before_s = self.results.trials.last().map_or(0.0, |t| t.started_s + t.took_s);
@@ -57,38 +57,52 @@ impl Run {
         let mut progress = Progress::new(self.expected_s(), first);
         let mut at = first;
         let mut result = Ok(());
-        while at < self.results.schedule.len() && !INTERRUPTED.load(Ordering::SeqCst) {
-            if at == first || is_border(&self.results.schedule, at) {
+        while at < self.results.schedule.len() && !interrupted() {
+            if at > first && is_border(&self.results.schedule, at) {
                 let so_far_s = before_s + begin.elapsed().as_secs_f64();
-                self.begin_round(at, at > first, so_far_s, &mut progress);
+                self.begin_round(at, so_far_s, &mut progress);
             }
-            let slot = self.results.schedule[at].clone();
-            result = self.executables.get_mut(&slot.model).map_or(Ok(()), Watched::look);
+            let Results { schedule, workloads, .. } = &self.results;
+            let end = plan::end_of_epoch(schedule, at, workloads);
+            let slots = schedule[at..end].to_vec();
+            result = self.look_at_executables(&slots);
             if result.is_err() {
                 break;
             }
-            progress.show(at, &slot, self.results.settings.rounds);
+            progress.show(at, &slots, self.results.settings.rounds);
             let started = Instant::now();
-            let outcome = self.outcome_of(&slot);
-            self.results.trials.push(Trial {
-                slot,
-                started_s: before_s + (started - begin).as_secs_f64(),
-                took_s: started.elapsed().as_secs_f64(),
-                outcome,
-            });
-            at += 1;
+            let outcomes = match self.outcomes_of(&slots) {
+                Ok(Some(outcomes)) => outcomes,
+                Ok(None) => break,
+                Err(why) => {
+                    result = Err(why);
+                    break;
+                }
+            };
+            let started_s = before_s + (started - begin).as_secs_f64();
+            // All of an epoch are alive together: each has its share of the time.
+            let took_s = started.elapsed().as_secs_f64() / slots.len() as f64;
+            let trials = slots.into_iter().zip(outcomes).zip(0_u32..);
+            self.results.trials.extend(trials.map(|((slot, outcome), place)| {
+                let started_s = started_s + took_s * f64::from(place);
+                Trial { slot, started_s, took_s, outcome }
+            }));
+            at = end;
         }
         progress.finish();
         result
     }
 
-    /// What is done between two rounds: the file is written, the time left is looked at, and the
-    /// machine's own costs are measured.
-    fn begin_round(&mut self, at: usize, save: bool, so_far_s: f64, progress: &mut Progress) {
-        if save {
-            self.keeper.save(&self.results);
-        }
-        if at > 0 && self.is_over_budget(at, so_far_s, progress) {
+    fn look_at_executables(&mut self, slots: &[Slot]) -> Result<(), String> {
+        let looked =
+            |slot: &Slot| self.executables.get_mut(&slot.model).map_or(Ok(()), Watched::look);
+        slots.iter().try_for_each(looked)
+    }
+
+    /// What is done between two rounds: the file is written, and the time left is looked at.
+    fn begin_round(&mut self, at: usize, so_far_s: f64, progress: &mut Progress) {
+        self.keeper.save(&self.results);
+        if self.is_over_budget(at, so_far_s, progress) {
             let planned = self.results.settings.rounds;
             let Results { schedule, settings, .. } = &mut self.results;
             plan::drop_rounds(schedule, settings, at);
@@ -97,21 +111,6 @@ impl Run {
                 "budget: the machine is slower than expected, so {} rounds of {planned} are made",
                 self.results.settings.rounds
             );
-        }
-        self.read_gauge(at);
-    }
-
-    /// The machine's own costs, before the first trial of a round; a counting pass, whose times are
-    /// not used, needs none. A gauge that cannot be read is told of and missing: the round is not.
-    fn read_gauge(&mut self, at: usize) {
-        let Results { schedule, gauges, settings, .. } = &mut self.results;
-        let Slot { round, role, .. } = schedule[at];
-        if role == Role::Counting || gauges.iter().any(|gauge| gauge.round == round) {
-            return;
-        }
-        match calibrate::gauge(round, settings.server_cores.first().copied()) {
-            Ok(gauge) => gauges.push(gauge),
-            Err(why) => eprintln!("{why}"),
         }
     }
 
@@ -131,55 +130,118 @@ impl Run {
         so_far_s + needed_s * progress.pace(at) > budget_s
     }
 
-    fn outcome_of(&self, slot: &Slot) -> Outcome {
-        let results = &self.results;
-        if let Some(reason) = given_up(results, slot) {
-            return Outcome::Failed { reason };
+    /// What came of these slots: an epoch, or one counting trial. `None` after Ctrl-C: the epoch
+    /// was cut short, and is made again by --resume.
+    fn outcomes_of(&self, slots: &[Slot]) -> Result<Option<Vec<Outcome>>, String> {
+        let given_up: Vec<_> = slots.iter().map(|slot| given_up(&self.results, slot)).collect();
+        let failed =
+            |reason: &Option<String>| reason.clone().map(|reason| Outcome::Failed { reason });
+        if let [slot] = slots
+            && slot.role == Role::Counting
+        {
+            return Ok(Some(vec![failed(&given_up[0]).unwrap_or_else(|| self.counted(slot))]));
         }
-        let model = results.models.iter().find(|m| m.label == slot.model);
-        let workload = results.workloads.iter().find(|w| w.name == slot.workload);
-        let (Some(model), Some(workload), Some(executable)) =
-            (model, workload, self.executables.get(&slot.model))
-        else {
-            let reason = "the schedule names a model or workload that the file does not hold";
-            return Outcome::Failed { reason: reason.into() };
-        };
-        run_trial(
-            slot,
-            model,
-            workload,
-            &executable.path,
-            results,
-            &self.place.path().join(workload::DOCUMENTS),
-        )
-        .map_or_else(|reason| Outcome::Failed { reason }, |m| Outcome::Measured(Box::new(m)))
+        let live: Vec<&Slot> =
+            slots.iter().zip(&given_up).filter(|(_, why)| why.is_none()).map(|one| one.0).collect();
+        let Some(measured) = self.epoch(&live)? else { return Ok(None) };
+        let mut measured = measured.into_iter();
+        let missing = || Outcome::Failed { reason: "nothing came of it".to_owned() };
+        let of = |why| failed(why).or_else(|| measured.next()).unwrap_or_else(missing);
+        Ok(Some(given_up.iter().map(of).collect()))
     }
-}
 
-fn run_trial(
-    slot: &Slot,
-    model: &Model,
-    workload: &Workload,
-    executable: &Path,
-    results: &Results,
-    root: &Path,
-) -> Result<Measured, String> {
-    let idle_sample = plan::takes_idle_sample(slot, workload, &results.settings);
-    // A server that holds fewer is sampled with what it holds: it must not be failed for that.
-    let most = model.connections_max.map_or(u32::MAX, |most| most.try_into().unwrap_or(u32::MAX));
-    let workload = Workload {
-        idle_sample_connections: workload.idle_sample_connections.min(most),
-        ..workload.clone()
-    };
-    trial::run(&trial::Setting {
-        executable,
-        model,
-        workload: &workload,
-        settings: &plan::settings_of_trial(&results.settings, slot),
-        root,
-        idle_sample,
-        role: slot.role,
-    })
+    /// One epoch: the outcomes of these slots, in their order.
+    fn epoch(&self, slots: &[&Slot]) -> Result<Option<Vec<Outcome>>, String> {
+        let Some(first) = slots.first() else { return Ok(Some(Vec::new())) };
+        let mut seats: Vec<(&str, Role)> = Vec::new();
+        let mut names: Vec<&str> = Vec::new();
+        for slot in slots {
+            let seat = (slot.model.as_str(), slot.role);
+            seats.extend((!seats.contains(&seat)).then_some(seat));
+            names.extend((!names.contains(&slot.workload.as_str())).then_some(&*slot.workload));
+        }
+        let entries = seats.iter().map(|(label, _)| {
+            let (model, executable) = self.server(label)?;
+            Ok(Entry { executable, model })
+        });
+        let members: Vec<Entry> = entries.collect::<Result<_, String>>()?;
+        let of_part = |name: &&str| {
+            let workload = self.workload(name)?;
+            let takes_part = |seat: &(&str, Role)| {
+                let is_it =
+                    |slot: &&&Slot| slot.workload == **name && (&*slot.model, slot.role) == *seat;
+                slots.iter().any(|slot| is_it(&slot))
+            };
+            let members = (0..seats.len()).filter(|&at| takes_part(&seats[at])).collect();
+            let settings = &self.results.settings;
+            let idle_sample = plan::takes_idle_sample(first.round, workload, settings);
+            Ok(Part { workload, members, idle_sample, doubled: plan::is_doubled(first.round) })
+        };
+        let workloads: Vec<Part> = names.iter().map(of_part).collect::<Result<_, String>>()?;
+        let settings = plan::settings_of(&self.results.settings, first, workloads[0].workload);
+        let setting = epoch::Setting {
+            seed: settings.seed,
+            settings: &settings,
+            root: &self.place.path().join(workload::DOCUMENTS),
+            interrupted: &interrupted,
+            members,
+            workloads,
+        };
+        let outcomes = match epoch::run(&setting) {
+            Ok(outcomes) => outcomes,
+            Err(Stop::Interrupted(_)) => return Ok(None),
+            Err(Stop::Failed(reason)) => return Err(reason),
+        };
+        let mut cells = BTreeMap::new();
+        for ((name, part), outcomes) in names.iter().zip(&setting.workloads).zip(outcomes) {
+            for (&member, outcome) in part.members.iter().zip(outcomes) {
+                cells.insert((*name, seats[member]), outcome);
+            }
+        }
+        let mut of_slots = Vec::new();
+        for slot in slots {
+            let cell = cells.remove(&(&*slot.workload, (&*slot.model, slot.role)));
+            let missing = || Err("nothing came of it".to_owned());
+            of_slots.push(match cell.unwrap_or_else(missing) {
+                Ok(measured) => Outcome::Measured(Box::new(measured)),
+                Err(reason) => Outcome::Failed { reason },
+            });
+        }
+        Ok(Some(of_slots))
+    }
+
+    /// A trial whose system calls are counted.
+    fn counted(&self, slot: &Slot) -> Outcome {
+        let measured = || {
+            let (model, executable) = self.server(&slot.model)?;
+            let workload = self.workload(&slot.workload)?;
+            trial::run(&trial::Setting {
+                executable,
+                model,
+                workload,
+                settings: &plan::settings_of(&self.results.settings, slot, workload),
+                root: &self.place.path().join(workload::DOCUMENTS),
+            })
+        };
+        match measured() {
+            Ok(measured) => Outcome::Measured(Box::new(measured)),
+            Err(reason) => Outcome::Failed { reason },
+        }
+    }
+
+    fn server(&self, label: &str) -> Result<(&Model, &Path), String> {
+        let model = self.results.models.iter().find(|model| model.label == label);
+        let executable = self.executables.get(label);
+        let unknown = || format!("the schedule names a model {label} that the file does not hold");
+        model.zip(executable).map(|(model, watched)| (model, &*watched.path)).ok_or_else(unknown)
+    }
+
+    fn workload(&self, name: &str) -> Result<&Workload, String> {
+        let workload = self.results.workloads.iter().find(|workload| workload.name == name);
+        workload.ok_or_else(|| {
+            format!("the schedule names a workload {name} that the file does not hold")
+        })
+    }
 }
 
 /// Whether a round or a counting pass begins at this place.

@@ -1,4 +1,4 @@
-//! The progress line: what runs and how long is left. Drawn between trials only, never while
+//! The progress line: what runs and how long is left. Drawn between epochs only, never while
 //! something is being timed, and never by a thread of its own.
 
 use std::io::{IsTerminal, stderr};
@@ -17,7 +17,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// For trials expected to take so many seconds each, of which `done` are done already.
+    /// For slots expected to take so many seconds each, of which `done` are done already.
     pub fn new(expected_s: Vec<f64>, done: usize) -> Progress {
         let bar = stderr().is_terminal().then(|| {
             let target = ProgressDrawTarget::stderr_with_hz(u8::MAX);
@@ -37,19 +37,19 @@ impl Progress {
         }
     }
 
-    /// A trial is about to begin: the `at`-th of all.
-    pub fn show(&mut self, at: usize, slot: &Slot, rounds: u32) {
+    /// An epoch, or a counting trial, is about to begin: these slots, from the `at`-th on.
+    pub fn show(&mut self, at: usize, slots: &[Slot], rounds: u32) {
+        let Some(slot) = slots.first() else { return };
         let left = remaining(self.left_s(at));
         let counting = slot.role == Role::Counting;
-        let (workload, model) = (&slot.workload, &slot.model);
         match &self.bar {
             Some(bar) => {
                 bar.set_position(at as u64);
                 let block = match counting {
-                    true => "counting".to_owned(),
-                    false => format!("round {}/{rounds}", slot.round),
+                    true => format!("counting system calls  {}  {}", slot.workload, slot.model),
+                    false => format!("round {}/{rounds}  {}", slot.round, names(slots)),
                 };
-                bar.set_message(format!("{block}  {workload}  {model}  {left}"));
+                bar.set_message(format!("{block}  {left}"));
                 bar.tick();
             }
             None if self.block_told != Some((counting, slot.round)) => {
@@ -58,7 +58,7 @@ impl Progress {
                     true => "counting system calls".to_owned(),
                     false => format!("round {} of {rounds}", slot.round),
                 };
-                eprintln!("{block}, trial {} of {}, {left}", at + 1, self.expected_s.len());
+                eprintln!("{block}, {left}");
             }
             None => {}
         }
@@ -83,6 +83,17 @@ impl Progress {
     }
 }
 
+/// The workloads of an epoch: the first, and how many share its servers.
+fn names(slots: &[Slot]) -> String {
+    let mut names: Vec<&str> = slots.iter().map(|slot| &*slot.workload).collect();
+    names.dedup();
+    match &names[..] {
+        [only] => (*only).to_owned(),
+        [first, others @ ..] => format!("{first} and {} more", others.len()),
+        [] => String::new(),
+    }
+}
+
 /// Seconds as people say them.
 pub fn remaining(seconds: f64) -> String {
     match seconds.round() as u64 {
@@ -101,6 +112,20 @@ mod tests {
         assert_eq!(remaining(0.2), "nearly done");
         assert_eq!(remaining(42.4), "about 42 s left");
         assert_eq!(remaining(61.0 * 7.0), "about 8 min left");
+    }
+
+    #[test]
+    fn an_epoch_is_named_by_its_workloads() {
+        let slot = |workload: &str| Slot {
+            round: 1,
+            position: 0,
+            workload: workload.to_owned(),
+            model: "epoll".to_owned(),
+            role: Role::Timed,
+        };
+        let slots = ["active-1", "active-1", "active-8", "active-512"].map(slot);
+        assert_eq!(names(&slots), "active-1 and 2 more");
+        assert_eq!(names(&slots[..2]), "active-1");
     }
 
     #[test]

@@ -1,266 +1,267 @@
-//! Other load generators, side by side, against a server that is not saturated.
-//!
-//! All are closed loops, so against a fast server each measures itself. A server that answers after
-//! a fixed time makes both figures the server's: with N connections and D seconds, N / D requests a
-//! second, whoever asks, as long as nobody is busy.
+//! Other load generators near capacity, in turn with this one on the same running server: they are
+//! stopped (SIGSTOP) while it is not their turn, so that what slows the machine down meets both.
 
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::io::{ErrorKind, Read};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use load::Silent;
+use load::Clocks;
+use nix::sys::signal::{Signal, kill};
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
+use record::Workload;
+use rig::discover::Found;
 
-use super::lab::{Lab, Times, go_on, pinned};
-use super::{Seen, Stop, Trap, ratio};
-use crate::bench::run_briefly;
+use super::lab::{Lab, go_on, pinned};
+use super::{Seen, Stop, Trap, quiet};
+use crate::bench::server::Server;
+use crate::slices::Awake;
 use crate::statistics::median;
-use crate::text::{figure, thousands};
 
 /// The checks of this file.
 pub const TRAPS: &[Trap] = &[
     Trap {
         name: "wrk-agreement",
         rule: 5,
-        claim: "wrk and this client say the same of a server that answers after 20 ms.",
-        expected: "requests/s within 2 %, p50 and p99 within 5 % (medians of 5 pairs)",
-        takes_s: 42.0,
-        check: wrk_agreement,
+        claim: "Near the capacity of a server wrk and this client say the same of it, and this one \
+                needs less CPU.",
+        expected: EXPECTED,
+        fails_if: FAILS_IF,
+        takes_s: 40.0,
+        check: |lab| agreement(lab, &WRK),
     },
     Trap {
         name: "h2load-agreement",
         rule: 5,
-        claim: "h2load --h1 and this client say the same of a server that answers after 20 ms.",
-        expected: "requests/s within 2 %, p50 and p99 within 5 % (medians of 5 pairs)",
-        takes_s: 47.0,
-        check: h2load_agreement,
+        claim: "Near the capacity of a server h2load --h1 and this client say the same of it.",
+        expected: EXPECTED,
+        fails_if: FAILS_IF,
+        takes_s: 40.0,
+        check: |lab| agreement(lab, &H2LOAD),
     },
 ];
 
-/// The server's route: an answer after so many milliseconds. Long against what a client adds of its
-/// own, which is not the server's: for h2load about 10 us times the connections that are answered
-/// together, so that 32 of them were 4 % of 5 ms, and 8 are less than half a percent of this.
-const PATH: &str = "/delay/20";
-const CONNECTIONS: u32 = 8;
-const PAIRS: usize = 5;
-const RATE_TOLERANCE: f64 = 0.02;
-const LATENCY_TOLERANCE: f64 = 0.05;
-/// Nearly 200 rounds of all connections: the one that a window cuts off is half a percent of the
-/// rate, and 15 requests lie beyond the 99th percentile.
-const WINDOW_S: u32 = 4;
-/// Time for another tool to end, beyond its window.
-const PATIENCE: Duration = Duration::from_secs(10);
+const EXPECTED: &str = "requests/s and the server's CPU per request within 2 % (medians of 7 \
+                        runs), and the client's CPU per request <= 0.80 x wrk's";
+const FAILS_IF: &str = "more than 2 % of what is done are not counted, or counted twice, or CPU \
+                        time is billed to the wrong side";
 
-/// What a load generator said.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Said {
-    requests_per_s: f64,
-    p50_us: f64,
-    p99_us: f64,
+/// Work for each reply, in microseconds: so much that the server is the limit with either client.
+/// With a reply that costs nothing wrk is, and then the rates are of two clients.
+const PATH: &str = "/work/20";
+
+/// Another load generator: how it is asked, and what it says.
+struct Tool {
+    name: &'static str,
+    package: &'static str,
+    arguments: &'static [&'static str],
+    /// The line that says how many requests were answered, and which of its words does.
+    says: (&'static str, usize),
+    /// What it says where something went wrong.
+    trouble: &'static [&'static str],
 }
 
-fn wrk_agreement(lab: &mut Lab) -> Result<Seen, Stop> {
-    agreement(lab, "wrk", "wrk", &|url, _| {
-        let mut command = Command::new("wrk");
-        command.args(["--threads", "1", "--latency"]);
-        command.args(["--connections", &CONNECTIONS.to_string()]);
-        command.args(["--duration", &format!("{WINDOW_S}s"), url]);
-        parse_wrk(&said_by(command)?)
-    })
+const CONNECTIONS: u32 = 64;
+/// From the start of the other tool to its end, as its argument says it.
+const LIFE: Duration = Duration::from_secs(4);
+
+const WRK: Tool = Tool {
+    name: "wrk",
+    package: "wrk",
+    arguments: &["--threads=1", "--connections=64", "--duration=4s"],
+    says: ("requests in", 0),
+    trouble: &["Non-2xx", "Socket errors"],
+};
+
+const H2LOAD: Tool = Tool {
+    name: "h2load",
+    package: "nghttp2-client",
+    arguments: &["--h1", "--threads=1", "--clients=64", "--duration=4"],
+    says: ("requests: ", 7),
+    trouble: &["process failure"],
+};
+
+/// What one side did in its turns, together.
+#[derive(Debug, Clone, Copy, Default)]
+struct Done {
+    requests: f64,
+    time_s: f64,
+    server_us: f64,
+    client_us: f64,
 }
 
-fn h2load_agreement(lab: &mut Lab) -> Result<Seen, Stop> {
-    agreement(lab, "h2load", "nghttp2-client", &|url, log| {
-        // It adds to a file that is there.
-        let _ = std::fs::remove_file(log);
-        let mut command = Command::new("h2load");
-        command.args(["--h1", "--threads=1", "--warm-up-time=1"]);
-        command.arg(format!("--clients={CONNECTIONS}"));
-        command.arg(format!("--duration={WINDOW_S}"));
-        command.arg(format!("--log-file={}", log.display())).arg(url);
-        let text = said_by(command)?;
-        let log = std::fs::read_to_string(log).map_err(|e| format!("its log: {e}"))?;
-        parse_h2load(&text, &log)
-    })
-}
-
-/// Alternates the other tool and this client on one running server, and compares the medians.
-fn agreement(
-    lab: &Lab,
-    tool: &str,
-    package: &str,
-    run: &dyn Fn(&str, &Path) -> Result<Said, String>,
-) -> Result<Seen, Stop> {
-    if !is_installed(tool) {
-        return Err(Stop::Skip(format!("{tool} is not installed: apt-get install {package}")));
+impl Done {
+    /// Requests/s, and CPU of the server and of the client per request.
+    fn figures(self) -> [f64; 3] {
+        let Done { requests, time_s, server_us, client_us } = self;
+        [requests / time_s, server_us / requests, client_us / requests]
     }
-    let server = lab.start(&lab.subject("epoll")?, "http")?;
-    let url = format!("http://{}{PATH}", server.address);
-    let times = Times { warm_up_s: 0.2, window_s: f64::from(WINDOW_S) };
-    let log = lab.folder().join("h2load.log");
-    let (mut theirs, mut ours) = (Vec::new(), Vec::new());
-    for round in 0..PAIRS {
-        for first in [round % 2 == 0, round % 2 != 0] {
-            go_on()?;
-            if first {
-                let said = pinned(lab.client_core(), || run(&url, &log))?;
-                theirs.push(said.map_err(|why| Stop::Wrong(format!("{tool}: {why}")))?);
-            } else {
-                ours.push(our_own(lab, server.address, times)?);
-            }
+
+    fn to(self, other: Done) -> [f64; 3] {
+        let (ours, theirs) = (self.figures(), other.figures());
+        [0, 1, 2].map(|at| ours[at] / theirs[at])
+    }
+}
+
+fn agreement(lab: &Lab, tool: &Tool) -> Result<Seen, Stop> {
+    const RUNS: usize = 7;
+    let plain = lab.workload("http-keepalive")?;
+    let workload = Workload { connections: CONNECTIONS, path: Some(PATH.to_owned()), ..plain };
+    // Where a processor sleeps between two requests, its waking is most of what is compared.
+    let _awake = Awake::hold().ok();
+    let found = lab.found("epoll")?;
+    let runs = (0..RUNS).map(|_| {
+        let [ours, theirs] = in_turn(lab, &found, &workload, tool)?;
+        Ok::<_, Stop>(ours.to(theirs))
+    });
+    let runs = runs.collect::<Result<Vec<_>, _>>()?;
+    let middle = |at: usize| {
+        median(&runs.iter().map(|ratios| ratios[at]).collect::<Vec<_>>()).unwrap_or(0.0)
+    };
+    let [rate, server, client] = [middle(0), middle(1), middle(2)];
+    let told = format!(
+        "requests/s {rate:.3} x, the server's CPU per request {server:.3} x, the client's \
+         {client:.2} x that of {}",
+        tool.name
+    );
+    Ok(Seen::new(tool.agrees([rate, server, client]), told)
+        .figure("requests_ratio", rate)
+        .figure("server_cpu_ratio", server)
+        .figure("client_cpu_ratio", client))
+}
+
+/// A server, asked by this client and by the other tool in turn.
+fn in_turn(lab: &Lab, found: &Found, workload: &Workload, tool: &Tool) -> Result<[Done; 2], Stop> {
+    /// Short against the drift of a machine; long against the replies of the first and the last
+    /// round trip, of which the clock of one side or the other sees a part only.
+    const TURN: Duration = Duration::from_millis(250);
+    /// The server answers what the other tool asked before it was stopped.
+    const SETTLE: Duration = Duration::from_millis(2);
+    go_on()?;
+    let server = lab.start(found, workload)?;
+    let clocks: Vec<i32> = server.processes().iter().map(|pid| pid.as_raw()).collect();
+    let mut session = lab.session(&server, workload, Clocks::of(&clocks)?)?;
+    session.slice(TURN)?;
+    let (mut ours, mut theirs) = (Done::default(), Done::default());
+    let collected_s = quiet::collected_cpu_s();
+    let mut turn = Turn::begin(&server)?;
+    let url = format!("http://{}{}", server.address, workload.path.as_deref().unwrap_or("/"));
+    let other = Other::start(lab, tool, &url)?;
+    let begun = Instant::now();
+    loop {
+        std::thread::sleep(TURN);
+        if begun.elapsed() + 3 * TURN > LIFE {
+            break;
         }
+        other.signal(Signal::SIGSTOP)?;
+        turn.end(&server, SETTLE, &mut theirs)?;
+        let slice = session.slice(TURN)?;
+        ours.requests += slice.requests as f64;
+        ours.time_s += slice.elapsed_ns as f64 / 1e9;
+        ours.server_us += slice.server_cpu_ns.unwrap_or(0) as f64 / 1e3;
+        ours.client_us += slice.client_cpu_ns as f64 / 1e3;
+        if let Some(why) = slice.ended.or_else(|| (slice.errors > 0).then(|| "errors".into())) {
+            return Err(Stop::Wrong(format!("this client: {why}")));
+        }
+        turn = Turn::begin(&server)?;
+        other.signal(Signal::SIGCONT)?;
     }
-    server.stop();
-    compare(tool, &medians(&ours), &medians(&theirs))
+    theirs.requests = other.requests(tool)?;
+    turn.end(&server, Duration::ZERO, &mut theirs)?;
+    theirs.client_us = (quiet::collected_cpu_s() - collected_s) * 1e6;
+    Ok([ours, theirs])
 }
 
-fn our_own(lab: &Lab, address: std::net::SocketAddr, times: Times) -> Result<Said, Stop> {
-    let mut plan = lab.plan(address, PATH, times)?;
-    plan.connections = CONNECTIONS;
-    let load = load::run(&plan, &mut Silent).map_err(|error| Stop::Wrong(error.to_string()))?;
-    if load.errors > 0 {
-        return Err(Stop::Wrong(format!("{} errors: {:?}", load.errors, load.first_error)));
+/// The other tool's turn.
+struct Turn {
+    begun: Instant,
+    server_ns: u64,
+}
+
+impl Turn {
+    fn begin(server: &Server) -> Result<Turn, Stop> {
+        Ok(Turn { begun: Instant::now(), server_ns: cpu_ns(server)? })
     }
-    let p99_us = load.latency.p99_us.ok_or_else(|| Stop::Wrong("too few requests".into()))?;
-    let (requests_per_s, p50_us) = (load.requests_per_s, load.latency.p50_us);
-    Ok(Said { requests_per_s, p50_us, p99_us })
-}
 
-fn medians(said: &[Said]) -> Said {
-    let of =
-        |pick: fn(&Said) -> f64| median(&said.iter().map(pick).collect::<Vec<_>>()).unwrap_or(0.0);
-    Said {
-        requests_per_s: of(|s| s.requests_per_s),
-        p50_us: of(|s| s.p50_us),
-        p99_us: of(|s| s.p99_us),
-    }
-}
-
-fn compare(tool: &str, ours: &Said, theirs: &Said) -> Result<Seen, Stop> {
-    let rate = ratio(ours.requests_per_s, theirs.requests_per_s)?;
-    let (p50, p99) = (ratio(ours.p50_us, theirs.p50_us)?, ratio(ours.p99_us, theirs.p99_us)?);
-    let within = |ratio: f64, tolerance: f64| (ratio - 1.0).abs() <= tolerance;
-    let told = |said: &Said| {
-        format!(
-            "{} requests/s, p50 {} us, p99 {} us",
-            thousands(said.requests_per_s),
-            figure(said.p50_us),
-            figure(said.p99_us)
-        )
-    };
-    Ok(Seen::new(
-        within(rate, RATE_TOLERANCE)
-            && within(p50, LATENCY_TOLERANCE)
-            && within(p99, LATENCY_TOLERANCE),
-        format!(
-            "here {}; {tool} {}; ratios {rate:.3}, {p50:.3}, {p99:.3}",
-            told(ours),
-            told(theirs)
-        ),
-    )
-    .figure("requests_ratio", rate)
-    .figure("p50_ratio", p50)
-    .figure("p99_ratio", p99))
-}
-
-fn is_installed(tool: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(tool).is_file())
-}
-
-fn said_by(command: Command) -> Result<String, String> {
-    let said = run_briefly(command, Duration::from_secs(u64::from(2 * WINDOW_S)) + PATIENCE)?;
-    match said.code {
-        Some(0) => Ok(said.stdout),
-        _ => Err(format!("it failed: {}{}", said.stdout.trim(), said.stderr.trim())),
+    fn end(&self, server: &Server, settle: Duration, sum: &mut Done) -> Result<(), Stop> {
+        sum.time_s += self.begun.elapsed().as_secs_f64();
+        std::thread::sleep(settle);
+        sum.server_us += (cpu_ns(server)? - self.server_ns) as f64 / 1e3;
+        Ok(())
     }
 }
 
-/// wrk's summary; times carry their unit: `50%    5.07ms`.
-fn parse_wrk(text: &str) -> Result<Said, String> {
-    let after = |word: &str| {
-        let line = text.lines().find(|line| line.trim_start().starts_with(word));
-        line.and_then(|line| line.split_whitespace().nth(1)).ok_or(format!("no {word} in: {text}"))
-    };
-    if text.contains("Non-2xx") || text.contains("Socket errors") {
-        return Err(format!("it saw errors: {text}"));
+/// CPU time of all processes of a server so far.
+fn cpu_ns(server: &Server) -> Result<u64, Stop> {
+    let read = |pid| clock_getcpuclockid(pid).and_then(clock_gettime);
+    let each = server.processes().into_iter().map(|pid| read(pid).map(Duration::from));
+    let sum: Duration = each
+        .sum::<Result<_, _>>()
+        .map_err(|errno| Stop::Wrong(format!("the server's CPU clock: {errno}")))?;
+    Ok(sum.as_nanos() as u64)
+}
+
+/// Another load generator that runs.
+struct Other(Child);
+
+impl Other {
+    fn start(lab: &Lab, tool: &Tool, url: &str) -> Result<Other, Stop> {
+        let mut command = Command::new(tool.name);
+        command.args(tool.arguments).arg(url).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        pinned(lab.client_core(), || command.spawn())?.map(Other).map_err(|error| {
+            let (name, package) = (tool.name, tool.package);
+            match error.kind() {
+                ErrorKind::NotFound => {
+                    Stop::Skip(format!("{name} is not installed: apt-get install {package}"))
+                }
+                _ => Stop::Wrong(format!("{name}: {error}")),
+            }
+        })
     }
-    let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is no number"));
-    let time_us = |text: &str| {
-        let digits = text.trim_end_matches(char::is_alphabetic);
-        let unit_us = match &text[digits.len()..] {
-            "us" => 1.0,
-            "ms" => 1e3,
-            "s" => 1e6,
-            _ => return Err(format!("{text:?} is no time")),
+
+    fn signal(&self, signal: Signal) -> Result<(), Stop> {
+        kill(Pid::from_raw(self.0.id() as i32), signal)
+            .map_err(|errno| Stop::Wrong(format!("the other tool is gone: {errno}")))
+    }
+
+    /// Waits for its end, and says how many requests it counted.
+    fn requests(mut self, tool: &Tool) -> Result<f64, Stop> {
+        let mut said = String::new();
+        let read = |pipe: Option<&mut dyn Read>, said: &mut String| {
+            pipe.map_or(Ok(0), |pipe| pipe.read_to_string(said))
         };
-        number(digits).map(|value: f64| value * unit_us)
-    };
-    Ok(Said {
-        requests_per_s: number(after("Requests/sec:")?)?,
-        p50_us: time_us(after("50%")?)?,
-        p99_us: time_us(after("99%")?)?,
-    })
+        read(self.0.stdout.as_mut().map(|pipe| pipe as _), &mut said)
+            .and_then(|_| read(self.0.stderr.as_mut().map(|pipe| pipe as _), &mut said))
+            .and_then(|_| self.0.wait())
+            .map_err(|error| Stop::Wrong(format!("{}: {error}", tool.name)))?;
+        tool.read(&said).map_err(Stop::Wrong)
+    }
 }
 
-/// h2load's summary (`finished in 1.00s, 6250.00 req/s, ...`) and its log: per request the start in
-/// microseconds, the status, the time taken in microseconds.
-fn parse_h2load(text: &str, log: &str) -> Result<Said, String> {
-    let line = text.lines().find(|line| line.starts_with("finished in"));
-    let rate = line.and_then(|line| line.split(", ").nth(1)?.strip_suffix(" req/s")?.parse().ok());
-    let requests_per_s = rate.ok_or(format!("no req/s in: {text}"))?;
-    let mut times_us = Vec::new();
-    for line in log.lines() {
-        let fields: Vec<_> = line.split('\t').collect();
-        match fields[..] {
-            [_, "200", time] => {
-                times_us.push(time.parse().map_err(|_| format!("{time:?} is no time"))?);
-            }
-            _ => return Err(format!("its log says {line:?}")),
+impl Drop for Other {
+    fn drop(&mut self) {
+        // It may be stopped, and then hears no other signal. Both fail only where it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Tool {
+    /// Whether ratios of requests/s and of both sides' CPU per request are within the bounds.
+    fn agrees(&self, [rate, server, client]: [f64; 3]) -> bool {
+        let near = |ratio: f64| (ratio - 1.0).abs() <= 0.02;
+        near(rate) && near(server) && (self.name != "wrk" || client <= 0.80)
+    }
+
+    /// The number of requests in its summary.
+    fn read(&self, text: &str) -> Result<f64, String> {
+        if self.trouble.iter().any(|trouble| text.contains(trouble)) {
+            return Err(format!("{} saw errors: {text}", self.name));
         }
-    }
-    times_us.sort_unstable_by(f64::total_cmp);
-    // Nearest rank: the smallest value with at least so many below or equal.
-    let rank = |quantile: f64| (quantile * times_us.len() as f64).ceil() as usize;
-    let at = |quantile: f64| times_us.get(rank(quantile).max(1) - 1).copied();
-    let (Some(p50_us), Some(p99_us)) = (at(0.5), at(0.99)) else {
-        return Err("its log is empty".into());
-    };
-    Ok(Said { requests_per_s, p50_us, p99_us })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wrk_is_read() {
-        let text = "Running 1s test @ http://127.0.0.1:1/\n  1 threads and 32 connections\n  \
-                    Thread Stats   Avg      Stdev     Max   +/- Stdev\n    \
-                    Latency     5.20ms  300.00us   8.00ms   90.00%\n  Latency Distribution\n     \
-                    50%    5.07ms\n     75%    5.20ms\n     90%  950.00us\n     99%    1.01s\n  \
-                    6321 requests in 1.01s, 0.90MB read\nRequests/sec:   6258.41\n";
-        let said = parse_wrk(text).unwrap();
-        assert!((said.p50_us - 5_070.0).abs() < 1e-6 && (said.p99_us - 1_010_000.0).abs() < 1e-6);
-        assert_eq!(said.requests_per_s, 6258.41);
-        assert!(parse_wrk(&text.replace("6321", "Socket errors: 1")).is_err());
-        assert!(parse_wrk("unable to connect").is_err());
-    }
-
-    #[test]
-    fn h2load_is_read() {
-        let text = "starting benchmark...\nfinished in 1.00s, 6250.00 req/s, 1.00MB/s\n";
-        let log: String = (1..=200).rev().map(|us| format!("17\t200\t{us}\n")).collect();
-        let said = parse_h2load(text, &log).unwrap();
-        assert_eq!((said.requests_per_s, said.p50_us, said.p99_us), (6250.0, 100.0, 198.0));
-        assert!(parse_h2load(text, "17\t500\t3\n").is_err());
-        assert!(parse_h2load(text, "").is_err());
-    }
-
-    #[test]
-    fn agreement_is_judged_by_its_bounds() {
-        let said = |rate, p99_us| Said { requests_per_s: rate, p50_us: 5_000.0, p99_us };
-        assert!(compare("wrk", &said(1.01, 104.0), &said(1.0, 100.0)).unwrap().holds);
-        assert!(!compare("wrk", &said(1.03, 100.0), &said(1.0, 100.0)).unwrap().holds);
-        assert!(!compare("wrk", &said(1.0, 94.0), &said(1.0, 100.0)).unwrap().holds);
+        let (part, word) = self.says;
+        let line = text.lines().find(|line| line.contains(part));
+        let number = line.and_then(|line| line.split_whitespace().nth(word)?.parse().ok());
+        number.ok_or_else(|| format!("{} did not say how many requests: {text}", self.name))
     }
 }

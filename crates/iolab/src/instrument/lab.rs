@@ -1,43 +1,27 @@
-//! How the situations of the checks are made: servers, windows of load, small benches.
+//! How the situations of the checks are made: servers, windows of load, servers that take turns.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use load::{Clocks, Session, Silent};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
-use record::{
-    Environment, Measured, Model, Outcome, Preset, Results, Role, SCHEMA_VERSION, Settings, Trial,
-    Workload,
-};
+use record::{LoadOutcome, Measured, Preset, Settings, Workload};
 use rig::discover::Found;
 use scenario::workload;
 use tempfile::TempDir;
 
 use super::Stop;
-use crate::bench::plan::{self, Cells};
+use crate::bench::contest::{self, Rules};
+use crate::bench::plan;
 use crate::bench::server::Server;
-use crate::bench::{self, directories, discover, environment, trial};
+use crate::bench::{self, directories, discover, engine, environment, trial};
 use crate::failure::{Failure, because};
+use crate::slices::Epoch;
 
-/// A server that can be started: what it says of itself, and where it is.
-#[derive(Debug, Clone)]
-pub struct Subject {
-    /// As a result file knows it.
-    pub model: Model,
-    executable: PathBuf,
-}
-
-impl Subject {
-    /// The same server under another name, for comparisons with itself.
-    pub fn called(&self, label: &str) -> Subject {
-        let model = Model { label: label.to_owned(), ..self.model.clone() };
-        Subject { model, executable: self.executable.clone() }
-    }
-}
-
-/// Warm-up and window of one trial, in seconds.
+/// Warm-up and window of one load, in seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Times {
     /// Load that is not counted.
@@ -46,7 +30,7 @@ pub struct Times {
     pub window_s: f64,
 }
 
-/// Enough for a comparison of two figures; longer windows buy less than more rounds do.
+/// Enough for figures that are counted rather than timed.
 pub const SHORT: Times = Times { warm_up_s: 0.05, window_s: 0.2 };
 
 /// Where the situations are made.
@@ -90,15 +74,22 @@ impl Lab {
     /// A server by its label, found as `iolab bench` finds it. One that is not built or cannot run
     /// here is a reason to skip.
     pub fn found(&self, label: &str) -> Result<Found, Stop> {
-        let (mut found, _) = discover::servers(&directories(None), &[label.to_owned()])
-            .map_err(|failure| Stop::Skip(format!("{failure} (cargo build --release)")))?;
-        found.pop().ok_or_else(|| Stop::Wrong(format!("no server {label}")))
+        find(&directories(None), label, "cargo build --release")
     }
 
-    /// The same, for trials.
-    pub fn subject(&self, label: &str) -> Result<Subject, Stop> {
-        let server = self.found(label)?;
-        Ok(Subject { model: server.model, executable: server.executable })
+    /// Epochs of servers that take turns, each epoch with fresh processes.
+    pub fn epochs(
+        &self,
+        servers: &[&Found],
+        workload: &Workload,
+        (epochs, epoch): (usize, Duration),
+        run: u64,
+    ) -> Result<Vec<Epoch>, Stop> {
+        go_on()?;
+        let rules = Rules { epochs, epoch, seed: self.seed() + run };
+        let seen = contest::run(servers, workload, self.folder(), &rules)?;
+        go_on()?;
+        Ok(seen)
     }
 
     /// A workload that comes with iolab.
@@ -109,26 +100,42 @@ impl Lab {
         Ok(scenario::parse(scenario.name, scenario.name, scenario.text, check)?)
     }
 
-    /// One trial, as `iolab bench` makes it: a fresh server, verified, loaded for one window.
-    pub fn trial(
+    /// One window of load on a running server.
+    pub fn load(
         &self,
-        subject: &Subject,
+        server: &Server,
         workload: &Workload,
         times: Times,
-    ) -> Result<Measured, Stop> {
+    ) -> Result<LoadOutcome, Stop> {
         let settings = self.timed(times);
-        self.trial_as(subject, workload, &settings, Role::Timed).map_err(Stop::Wrong)
+        engine::run(server.address, workload, &settings, &mut Silent).map_err(Stop::Wrong)
+    }
+
+    /// The same on a fresh server.
+    pub fn window(
+        &self,
+        found: &Found,
+        workload: &Workload,
+        times: Times,
+    ) -> Result<LoadOutcome, Stop> {
+        go_on()?;
+        let server = self.start(found, workload)?;
+        let load = self.load(&server, workload, times)?;
+        server.stop();
+        Ok(load)
     }
 
     /// The same with the system calls counted. Call [`bench::counting::end_pass`] afterwards.
-    pub fn counted(
-        &self,
-        subject: &Subject,
-        workload: &Workload,
-        times: Times,
-    ) -> Result<Measured, Stop> {
-        let settings = self.timed(times);
-        self.trial_as(subject, workload, &settings, Role::Counting).map_err(Stop::Wrong)
+    pub fn counted(&self, found: &Found, workload: &Workload) -> Result<Measured, Stop> {
+        let settings = self.timed(SHORT);
+        let counted = trial::run(&trial::Setting {
+            executable: &found.executable,
+            model: &found.model,
+            workload,
+            settings: &settings,
+            root: self.place.path(),
+        });
+        counted.map_err(Stop::Wrong)
     }
 
     fn timed(&self, times: Times) -> Settings {
@@ -136,73 +143,22 @@ impl Lab {
         Settings { warm_up_s, window_s, ..self.settings.clone() }
     }
 
-    fn trial_as(
-        &self,
-        subject: &Subject,
-        workload: &Workload,
-        settings: &Settings,
-        role: Role,
-    ) -> Result<Measured, String> {
-        trial::run(&trial::Setting {
-            executable: &subject.executable,
-            model: &subject.model,
-            workload,
-            settings,
-            root: self.place.path(),
-            idle_sample: false,
-            role,
-        })
-    }
-
-    /// A small bench: randomised complete blocks, the first subject twice a round as sentinel. The
-    /// result is what a result file holds, for the summary to judge.
-    pub fn bench(
-        &self,
-        subjects: &[Subject],
-        workload: &Workload,
-        rounds: u32,
-        times: Times,
-        seed: u64,
-    ) -> Result<Results, Stop> {
-        let settings = Settings { rounds, seed, counting_rounds: 0, ..self.timed(times) };
-        let models: Vec<_> = subjects.iter().map(|subject| subject.model.clone()).collect();
-        let (workloads, reference) = (vec![workload.clone()], models[0].label.clone());
-        let cells =
-            Cells { models: &models, workloads: &workloads, skips: &[], reference: &reference };
-        let schedule = plan::schedule(cells, &settings);
-        let mut trials = Vec::new();
-        for slot in &schedule {
-            go_on()?;
-            let subject = subjects.iter().find(|subject| subject.model.label == slot.model);
-            let subject = subject.ok_or_else(|| Stop::Wrong("the schedule is not ours".into()))?;
-            let outcome = match self.trial_as(subject, workload, &settings, slot.role) {
-                Ok(measured) => Outcome::Measured(Box::new(measured)),
-                Err(reason) => Outcome::Failed { reason },
-            };
-            trials.push(Trial { slot: slot.clone(), started_s: 0.0, took_s: 0.0, outcome });
-        }
-        Ok(Results {
-            schema_version: SCHEMA_VERSION,
-            environment: Environment::default(),
-            settings,
-            workloads,
-            models,
-            reference,
-            floor: None,
-            skips: Vec::new(),
-            schedule,
-            trials,
-            gauges: Vec::new(),
-        })
-    }
-
-    /// Starts a server that stays for several windows.
-    pub fn start(&self, subject: &Subject, protocol: &str) -> Result<Server, Stop> {
-        let common = ["--listen", "127.0.0.1:0", "--protocol", protocol, "--idle-timeout", "600s"];
-        let mut arguments: Vec<_> = common.map(str::to_owned).to_vec();
-        arguments.extend(subject.model.arguments.iter().cloned());
+    /// Starts a server that stays for several loads.
+    pub fn start(&self, found: &Found, workload: &Workload) -> Result<Server, Stop> {
+        let arguments = trial::server_arguments(workload, &found.model, self.folder(), 0);
         let cores = &self.settings.server_cores;
-        Server::start(&subject.executable, &arguments, cores).map_err(Stop::Wrong)
+        Server::start(&found.executable, &arguments, cores).map_err(Stop::Wrong)
+    }
+
+    /// The connections of a workload, open and warm, for slices.
+    pub fn session(
+        &self,
+        server: &Server,
+        workload: &Workload,
+        clocks: Clocks,
+    ) -> Result<Session, Stop> {
+        Session::open(engine::plan(server.address, workload, &self.settings)?, clocks)
+            .map_err(Stop::from)
     }
 
     /// The plan of one window of load on a running server, from the client's core.
@@ -214,6 +170,12 @@ impl Lab {
         plan.core = self.client_core().map(|core| core as usize);
         Ok(plan)
     }
+}
+
+fn find(places: &[PathBuf], label: &str, remedy: &str) -> Result<Found, Stop> {
+    let (mut found, _) = discover::servers(places, &[label.to_owned()])
+        .map_err(|failure| Stop::Skip(format!("{failure} ({remedy})")))?;
+    found.pop().ok_or_else(|| Stop::Wrong(format!("no server {label}")))
 }
 
 /// Ends a check between two of its windows after Ctrl-C.

@@ -10,7 +10,7 @@ use humantime::parse_duration;
 use load::{ExpectedBody, Length, Method, Pace, Plan};
 use record::Arrivals;
 
-use crate::slices::Awake;
+use crate::awake::When;
 
 /// Send load to a server, verify every reply, and tell how it went.
 #[derive(Debug, Args)]
@@ -85,8 +85,8 @@ pub struct LoadArguments {
     pub(super) pid: Vec<i32>,
     /// With several URLs: whether the processors are held awake (as root). One that sleeps takes
     /// tens of microseconds to wake, and with few connections that is most of a figure.
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t = AwakeName::Auto)]
-    awake: AwakeName,
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
+    pub(super) awake: When,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(super) json: bool,
@@ -175,17 +175,6 @@ enum BodyName {
     Any,
 }
 
-/// Whether the processors are held awake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum AwakeName {
-    /// Where that is allowed.
-    Auto,
-    /// Or nothing is measured.
-    On,
-    /// They may sleep, as on a machine that is left alone.
-    Off,
-}
-
 /// The latency that a rate must keep to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Budget {
@@ -225,17 +214,6 @@ impl LoadArguments {
     /// How long the servers take turns, if that was said.
     pub(super) fn duration(&self) -> Option<Duration> {
         self.duration
-    }
-
-    /// Holds the processors awake, if that was asked for and is allowed.
-    pub(super) fn awake(&self) -> Result<Option<Awake>, String> {
-        match self.awake {
-            AwakeName::Off => Ok(None),
-            AwakeName::On => Awake::hold()
-                .map(Some)
-                .map_err(|why| format!("--awake on: {why}; run as root, or leave it out")),
-            AwakeName::Auto => Ok(Awake::hold().ok()),
-        }
     }
 
     /// What the arguments mean for each of several servers.

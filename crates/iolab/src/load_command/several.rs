@@ -13,6 +13,7 @@ use rig::sample;
 use serde::Serialize;
 
 use crate::slices::{self, Entrant, Epoch, standing};
+use crate::statistics::MARGIN;
 use crate::text;
 
 use super::LoadArguments;
@@ -46,7 +47,7 @@ struct Output<'a> {
 pub fn run(arguments: &LoadArguments, live: &Arc<Live>) -> Result<ExitCode, Box<dyn Error>> {
     let plans = plans(arguments)?;
     let processes = processes(arguments, plans.len())?;
-    let awake = arguments.awake()?;
+    let awake = arguments.awake.hold()?;
     let time = arguments.duration().unwrap_or(DURATION) / EPOCHS as u32;
     let mut random = SplitMix64::new(SEED);
     let mut epochs: Vec<Epoch> = Vec::new();
@@ -71,7 +72,7 @@ pub fn run(arguments: &LoadArguments, live: &Arc<Live>) -> Result<ExitCode, Box<
     let name = |plan: &Plan| plan.target.authority.clone() + &plan.target.path;
     let mut labels: Vec<String> = plans.iter().map(name).collect();
     labels[1] = CONTROL.to_owned();
-    let standings = standing::standings(&labels, &epochs, standing::MARGIN);
+    let standings = standing::standings(&labels, &epochs, MARGIN);
     let discarded = epochs.iter().map(|epoch| epoch.discarded).sum();
     super::tell(&match arguments.json {
         true => serde_json::to_string(&Output {
@@ -166,7 +167,7 @@ fn told(standings: &[standing::Standing], epochs: usize, discarded: u32, awake: 
         "CPU time of server and client for each request, and their ratios to those of the first \
          server: medians over {blocks} blocks in {epochs} epochs; processors {power}. \"equal\" \
          is within {:.0} %, \"~\" is undecided. Below, 99 % intervals.",
-        100.0 * standing::MARGIN
+        100.0 * MARGIN
     );
     if discarded > 0 {
         note.push_str(&format!(

@@ -10,9 +10,6 @@ use super::{
     Epoch, client_share, client_us, ratio, requests_per_s, server_share, server_us, typical,
 };
 
-/// Differences below this are of no consequence: 3 %.
-pub const MARGIN: f64 = 0.03;
-
 /// A side that works for more than this share of the time is a limit of the requests/s; where it is
 /// the client and not the server, they are no figure of the server.
 const SHARE_MAX: f64 = 0.9;
@@ -106,7 +103,8 @@ fn as_word<S: Serializer>(finding: &Finding, serializer: S) -> Result<S::Ok, S::
     serializer.serialize_str(finding.word())
 }
 
-/// Of all entrants, in their order; the first is the reference. `margin`: see [`MARGIN`].
+/// Of all entrants, in their order; the first is the reference. `margin`: a difference that does
+/// not matter ([`crate::statistics::MARGIN`]).
 pub fn standings(labels: &[String], epochs: &[Epoch], margin: f64) -> Vec<Standing> {
     let told = |at: usize, figure| {
         let ratio = (at > 0).then(|| ratio(epochs, at, 0, figure)).flatten();
@@ -194,6 +192,7 @@ mod tests {
     use load::Slice;
 
     use super::*;
+    use crate::statistics::MARGIN;
 
     /// Epochs of two servers: so many nanoseconds of CPU time for each of 100 requests, for the
     /// second 20 more or less by turns.

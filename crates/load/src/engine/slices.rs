@@ -11,8 +11,10 @@ use crate::codec::Codec;
 use crate::connection::Phase;
 use crate::cpu::Clocks;
 use crate::engine::AtEnd;
+use crate::open_loop::OpenLoop;
 use crate::schedule::ClosedLoop;
 use crate::session::Slice;
+use crate::tally::Tally;
 use crate::{Error, Stage};
 
 impl<C: Codec> Engine<'_, C> {
@@ -27,8 +29,8 @@ impl<C: Codec> Engine<'_, C> {
     /// Asks for `length`, then waits for what is on its way. `clocks`: those of the server.
     pub(crate) fn slice(&mut self, length: Duration, clocks: &mut Clocks) -> Result<Slice, Error> {
         let before = (self.tally.requests, self.tally.errors_sum());
-        let (client_ns, server_ns) = (thread_cpu_ns()?, clocks.read());
-        let begin_ns = self.clock();
+        let server_ns = clocks.read();
+        let (client_ns, begin_ns) = (thread_cpu_ns()?, self.clock());
         self.phase_started_ns = begin_ns;
         self.last_reply_ns = begin_ns;
         self.begin_watch()?;
@@ -47,11 +49,12 @@ impl<C: Codec> Engine<'_, C> {
         self.end_open_window(self.now_ns);
         self.settle()?;
         self.measuring = false;
+        let (elapsed_ns, client_cpu_ns) = (self.clock() - begin_ns, thread_cpu_ns()? - client_ns);
         Ok(Slice {
             requests: self.tally.requests - before.0,
             errors: self.tally.errors_sum() - before.1,
-            elapsed_ns: self.clock() - begin_ns,
-            client_cpu_ns: thread_cpu_ns()? - client_ns,
+            elapsed_ns,
+            client_cpu_ns,
             server_cpu_ns: clocks.read().zip(server_ns).map(|(after, before)| after - before),
             in_flight_max: (self.connections.len() * self.depth) as u64,
             ended: self.is_dead().then(|| self.how_it_died()),
@@ -98,20 +101,27 @@ impl<C: Codec> Engine<'_, C> {
     }
 
     /// The slices so far were a warm-up: the counters begin anew.
-    pub(crate) fn forget_slices(&mut self) {
+    pub(crate) fn forget_slices(&mut self) -> Result<(), Error> {
         self.clock();
         self.count_anew();
+        self.open.as_mut().map_or(Ok(()), OpenLoop::forget)
     }
 
-    /// All slices are over, `duration_ns` together. Ends all connections in good order.
-    pub(crate) fn finish_slices(mut self, duration_ns: u64, cpu_ns: u64) -> Window {
+    /// What the slices so far came to, `duration_ns` together.
+    pub(crate) fn conclude_slices(
+        &mut self,
+        duration_ns: u64,
+        cpu_ns: u64,
+    ) -> Result<Window, Error> {
         let mean_in_flight = self.tally.mean_in_flight(self.now_ns, duration_ns);
         let without_progress = self.without_progress();
         let busy_share = 1.0 - self.waited_ns as f64 / duration_ns.max(1) as f64;
         let open = self.open.take().map(|open| (open.into_counts(), busy_share.max(0.0)));
-        self.enter(Stage::Ending);
-        self.take_leave();
-        Window {
+        let errors_in_warmup = self.errors_in_warmup;
+        let fresh = Tally::new()?.carrying(&self.tally);
+        let tally = std::mem::replace(&mut self.tally, fresh);
+        self.count_anew();
+        Ok(Window {
             duration_ns,
             cpu_ns,
             mean_in_flight,
@@ -119,11 +129,17 @@ impl<C: Codec> Engine<'_, C> {
             at_end: AtEnd::default(),
             coarse_waits: self.coarse.is_some(),
             stops: std::mem::take(&mut self.watch.stops),
-            errors_in_warmup: self.errors_in_warmup,
+            errors_in_warmup,
             ended_early: None,
             open,
-            agreed: self.agreed,
-            tally: self.tally,
-        }
+            agreed: self.agreed.clone(),
+            tally,
+        })
+    }
+
+    /// All slices are over. Ends all connections in good order.
+    pub(crate) fn end_slices(mut self) {
+        self.enter(Stage::Ending);
+        self.take_leave();
     }
 }

@@ -73,12 +73,35 @@ fn the_outcome_is_that_of_the_slices_after_the_warm_up() -> Test {
     Ok(())
 }
 
+/// As slow as the loop's own heartbeat, which looks at the counts, and slower.
+const LONG: Duration = Duration::from_millis(150);
+
+#[test]
+fn slices_after_the_conclusion_are_in_no_outcome() -> Test {
+    let (address, answered) = counting()?;
+    let mut session = Session::open(plan("http", address, "/", 1)?, unknown()?)?;
+    let mut second = Session::open(plan("http", address, "/", 1)?, unknown()?)?;
+    let slice = session.slice(LONG)?;
+    session.conclude();
+    let before = answered.load(SeqCst);
+    let [one, other] = session.slice_both(&mut second, LONG)?;
+    assert!(one.requests > 0 && other.requests > 0, "{one:?} {other:?}");
+    assert_eq!(answered.load(SeqCst) - before, one.requests + other.requests);
+    let outcome = session.finish()?;
+    assert_eq!((outcome.requests, outcome.latency.samples), (slice.requests, slice.requests));
+    assert_eq!((outcome.errors, outcome.connections_without_progress), (0, 0));
+    assert_eq!(second.finish()?.requests, other.requests);
+    Ok(())
+}
+
 #[test]
 fn what_falls_due_in_slices_is_all_accounted_for() -> Test {
     let (address, _) = counting()?;
     let pace = Pace::Open { rate_per_s: 4_000.0, arrivals: Arrivals::Constant, seed: 1 };
     let plan = Plan { pace, ..plan("http", address, "/", 1)? };
     let mut session = Session::open(plan, unknown()?)?;
+    session.slice(Duration::from_millis(50))?;
+    session.forget();
     let slices = (0..3).map(|_| session.slice(Duration::from_millis(50)));
     let slices = slices.collect::<Result<Vec<_>, _>>()?;
     let outcome = session.finish()?;

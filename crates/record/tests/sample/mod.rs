@@ -1,9 +1,9 @@
 //! A result file with something in every field, for the tests.
 
 use record::{
-    Arrivals, Calls, Environment, Executable, FanOut, Gauge, IdleSample, LoadOutcome, Measured,
+    Arrivals, Calls, Doubled, Environment, Executable, FanOut, IdleSample, LoadOutcome, Measured,
     Model, Outcome, Preset, Results, Role, SCHEMA_VERSION, ServerExit, ServerSample, Settings,
-    Skip, Slot, TlsOutcome, Trial, Workload,
+    Skip, Slices, Slot, TlsOutcome, Trial, Workload,
 };
 use serde_json::json;
 
@@ -23,6 +23,15 @@ fn load() -> LoadOutcome {
         }),
         fan_out: Some(FanOut { members: 100, messages: 125 }),
         ..LoadOutcome::default()
+    }
+}
+
+fn slices() -> Slices {
+    Slices {
+        requests: vec![500, 501],
+        elapsed_ns: vec![5_000_000, 5_000_001],
+        server_cpu_ns: vec![4_000_000, 4_000_001],
+        client_cpu_ns: vec![3_000_000, 3_000_001],
     }
 }
 
@@ -46,6 +55,8 @@ fn trials() -> Vec<Trial> {
         idle_connections_lost: 0,
         exit: ServerExit { counters: Some(json!({ "requests": 1 })), ..ServerExit::default() },
         calls: Some(Calls { total: 2, ..Calls::default() }),
+        slices: slices(),
+        doubled: Doubled { single: slices(), double: slices() },
     };
     let failed = Outcome::Failed { reason: "ended at once".into() };
     let trial =
@@ -68,6 +79,7 @@ pub fn results() -> Results {
             idle_sample_rounds: 1,
             counting_rounds: 0,
             budget_s: None,
+            awake: true,
             server_cores: vec![0],
             client_cores: vec![1],
         },
@@ -89,6 +101,7 @@ pub fn results() -> Results {
             arrivals: Arrivals::Poisson,
             idle_connections: 0,
             idle_sample_connections: 0,
+            processors_sleep: false,
         }],
         models: vec![Model {
             label: "epoll".into(),
@@ -115,6 +128,5 @@ pub fn results() -> Results {
         }],
         schedule: vec![slot(0), slot(1)],
         trials: trials(),
-        gauges: vec![Gauge { round: 1, ..Gauge::default() }],
     }
 }

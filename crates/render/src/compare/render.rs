@@ -29,7 +29,10 @@ fn people(comparison: &Comparison, markdown: bool) -> String {
         false => wrap(text, indent) + "\n",
     };
     let [a, b] = &comparison.sides;
-    let mut out = paragraph(&format!("A = {a}, B = {b}; ratios are B : A."), 3);
+    let relative = comparison.relative_to.as_ref().map_or(String::new(), |reference| {
+        format!(" Figures of two runs are compared relative to {reference} in each of them.")
+    });
+    let mut out = paragraph(&format!("A = {a}, B = {b}; ratios are B : A.{relative}"), 3);
     for (what, a, b) in &comparison.differences {
         out += &paragraph(&format!("Differs: {what}: {a} -> {b}."), 3);
     }
@@ -37,9 +40,8 @@ fn people(comparison: &Comparison, markdown: bool) -> String {
     out += &table(comparison, markdown);
     out += "\n";
     out.extend(comparison.notes.iter().map(|note| paragraph(note, 3)));
-    let verdicts = "faster, slower, cheaper, dearer: at 95 % over all lines of the same figure at \
-        once (Holm), and by more than the floor, which is the largest of --threshold, the noise of \
-        the runs, and what their machine's own costs moved between them; ~: not shown to differ.";
+    let verdicts = "faster, slower, cheaper, dearer, smaller, larger: beyond chance (99 %) and by \
+        more than --threshold; equal: shown to be nearer to 1 than that; ~: not to be told.";
     out + &paragraph(verdicts, 3)
 }
 
@@ -48,25 +50,24 @@ fn table(comparison: &Comparison, markdown: bool) -> String {
     if markdown {
         table.load_style(presets::ASCII_MARKDOWN);
     }
-    table.set_header(["workload", "model", "figure", "A", "B", "B : A", "95 %", "floor", ""]);
+    table.set_header(["workload", "model", "figure", "A", "B", "B : A", "99 %", ""]);
     for row in &comparison.rows {
         let interval = |i: Interval| format!("{:.3}-{:.3}", i.low, i.high);
         table.add_row([
             row.workload.clone(),
             row.model.clone(),
             row.figure.name().to_owned(),
-            shown(row.figure, row.a),
-            shown(row.figure, row.b),
-            format!("{:.3}", row.ratio.median),
-            row.ratio.interval.map_or("too few rounds".into(), interval),
-            format!("{:.0} %", row.threshold * 100.0),
+            shown(comparison, row.figure, row.a),
+            shown(comparison, row.figure, row.b),
+            format!("{:.3}", row.ratio.ratio),
+            interval(row.ratio.interval),
             row.change.name(row.figure).to_owned(),
         ]);
     }
     if !markdown {
-        return grid::plain(&table, &[3, 4, 5, 6, 7], 1, columns());
+        return grid::plain(&table, &[3, 4, 5, 6], 1, columns());
     }
-    for index in 3..8 {
+    for index in 3..7 {
         if let Some(column) = table.column_mut(index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -74,26 +75,26 @@ fn table(comparison: &Comparison, markdown: bool) -> String {
     table.to_string().lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
-fn shown(of: Figure, value: f64) -> String {
-    if of == Figure::Rate { thousands(value) } else { figure(value) }
+fn shown(comparison: &Comparison, of: Figure, value: f64) -> String {
+    match of {
+        _ if comparison.relative_to.is_some() => format!("{value:.3}"),
+        Figure::Rate => thousands(value),
+        _ => figure(value),
+    }
 }
 
 fn csv(comparison: &Comparison) -> String {
-    let mut out = "workload,model,figure,a,b,ratio,low,high,floor,verdict\n".to_owned();
+    let mut out = "workload,model,figure,a,b,ratio,low,high,verdict\n".to_owned();
     for row in &comparison.rows {
-        let bound = |bound: fn(Interval) -> f64| {
-            row.ratio.interval.map_or(String::new(), |i| bound(i).to_string())
-        };
         out += &export::csv_line(&[
             row.workload.clone(),
             row.model.clone(),
             row.figure.name().to_owned(),
             row.a.to_string(),
             row.b.to_string(),
-            row.ratio.median.to_string(),
-            bound(|i| i.low),
-            bound(|i| i.high),
-            row.threshold.to_string(),
+            row.ratio.ratio.to_string(),
+            row.ratio.interval.low.to_string(),
+            row.ratio.interval.high.to_string(),
             row.change.name(row.figure).to_owned(),
         ]);
     }
@@ -108,10 +109,9 @@ fn as_json(comparison: &Comparison) -> Value {
             "figure": row.figure.name(),
             "a": row.a,
             "b": row.b,
-            "ratio": row.ratio.median,
-            "low": row.ratio.interval.map(|i| i.low),
-            "high": row.ratio.interval.map(|i| i.high),
-            "floor": row.threshold,
+            "ratio": row.ratio.ratio,
+            "low": row.ratio.interval.low,
+            "high": row.ratio.interval.high,
             "verdict": row.change.name(row.figure),
         })
     };
@@ -120,6 +120,7 @@ fn as_json(comparison: &Comparison) -> Value {
     json!({
         "a": comparison.sides[0],
         "b": comparison.sides[1],
+        "relative_to": comparison.relative_to,
         "differences": comparison.differences.iter().map(difference).collect::<Vec<_>>(),
         "notes": comparison.notes,
         "rows": comparison.rows.iter().map(row).collect::<Vec<_>>(),

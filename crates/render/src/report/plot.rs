@@ -5,10 +5,9 @@ mod bars;
 mod calls;
 mod colour;
 mod data;
-mod gauges;
 mod lines;
+mod map;
 mod page;
-mod panels;
 mod protocols;
 mod scale;
 
@@ -34,13 +33,12 @@ pub fn all(results: &Results, summary: &Summary) -> Result<Vec<Plot>, String> {
         plots.extend(bars::cpu(results, workload)?);
         plots.extend(calls::plot(workload)?);
     }
+    plots.extend(map::plot(results, summary)?);
     plots.extend(lines::by_idle(results, summary)?);
-    plots.extend(panels::all(results, summary)?);
+    plots.extend(lines::by_rate(results, summary)?);
     plots.extend(protocols::cpu(results, summary)?);
     plots.extend(bars::memory(results)?);
-    plots.extend(lines::memory(results)?);
     plots.extend(protocols::memory(results)?);
-    plots.extend(gauges::plot(results)?);
     Ok(plots)
 }
 
@@ -73,11 +71,10 @@ mod tests {
                 "cpu-rate-10000",
                 "cpu-rate-20000",
                 "cpu-rate-40000",
+                "map",
                 "cpu-by-idle",
-                "latency-by-rate",
+                "cpu-by-rate",
                 "memory",
-                "memory-by-connections",
-                "gauges",
             ]
         );
         assert_eq!(
@@ -87,6 +84,7 @@ mod tests {
                 "cpu-http-keepalive",
                 "rate-idle-10000",
                 "cpu-idle-10000",
+                "map",
                 "cpu-by-idle",
                 "memory",
             ]
@@ -102,7 +100,7 @@ mod tests {
             assert!(svg.contains("<title id=\"title\">"), "{}", plot.name);
             let told = svg.split("<desc id=\"desc\">").nth(1).unwrap();
             let told = told.split("</desc>").next().unwrap();
-            assert!(plot.name == "gauges" || told.contains("epoll: "), "{}: {told}", plot.name);
+            assert!(told.contains("epoll"), "{}: {told}", plot.name);
             assert!(told.contains(|c: char| c.is_ascii_digit()), "{}: {told}", plot.name);
         }
     }
@@ -122,7 +120,6 @@ mod tests {
     fn nothing_to_draw_is_no_plot() {
         let mut results = fixture::rich();
         results.trials.clear();
-        results.gauges.clear();
         assert!(drawn(&results).is_empty());
     }
 
@@ -146,10 +143,10 @@ mod tests {
             rate.matches("stroke=\"#2D333B\" stroke-width=\"2\"").count()
         };
         let mut results = fixture::results();
-        // Three lines to a whisker, six models.
-        assert_eq!(whiskers(&results), 18);
+        // Three lines to a whisker, and all but the reference have one.
+        assert_eq!(whiskers(&results), 15);
         results.trials.retain(|trial| trial.slot.round <= 2);
-        assert_eq!(whiskers(&results), 0, "two rounds have no interval");
+        assert_eq!(whiskers(&results), 0, "two epochs have no interval");
     }
 
     #[test]
@@ -163,22 +160,11 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_latency_stops_at_the_knee() {
+    fn a_line_of_rates_stops_where_the_server_falls_behind_and_goes_on_to_its_capacity() {
         let plots = drawn(&fixture::rich());
-        let panels = named(&plots, "latency-by-rate");
-        assert!(panels.contains("40k: answers 75 %"), "{panels}");
-        assert!(panels.contains("pale: epoll"), "{panels}");
-        // A client that fell behind at once leaves a panel that says so, and no line.
-        let mut results = fixture::rich();
-        for trial in results.trials.iter_mut().filter(|trial| trial.slot.model == "threads") {
-            if let record::Outcome::Measured(measured) = &mut trial.outcome
-                && let Some(open) = &mut measured.load.open_loop
-            {
-                open.invalid = Some("late".into());
-            }
-        }
-        let plots = drawn(&results);
-        assert!(named(&plots, "latency-by-rate").contains("10k: client too slow"));
+        let svg = named(&plots, "cpu-by-rate");
+        assert!(svg.contains("poll: 11.0 at 10,000, 11.0 at 20,000; capacity: "), "{svg}");
+        assert!(svg.contains("poll (to 20,000)"), "{svg}");
     }
 
     #[test]

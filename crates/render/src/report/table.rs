@@ -1,31 +1,32 @@
-//! Tables: for a terminal (at most 100 columns) and, with the same cells, for REPORT.md.
+//! Tables: for a terminal (at most 100 columns) and, with the same cells, for REPORT.md and
+//! TABLES.md.
 //!
-//! A workload has two: the verdict (rates, ranks, who was the limit) and the ledger (what a request
-//! costs). An open loop has one, as its rate is given and its latencies mean something.
+//! A workload's table has at most eight columns: CPU per request first, its ratio to the reference
+//! with what was found, requests/s, memory. Its title says what was found. What a request costs in
+//! detail (the ledger, system calls) is for those who ask for all of it.
 
+pub mod doubts;
+pub mod end;
+pub mod found;
 pub mod protocols;
 
 use comfy_table::{CellAlignment, Table, presets};
-use record::{Preset, Results};
+use record::Results;
 
-use crate::doubt::Doubt;
 use crate::grid;
-use crate::statistics::{Estimate, Verdict};
-use crate::summary::{Cell, Cost, Figures, Memory, Noise, OpenFigures, Summary, WorkloadSummary};
+use crate::statistics::{BlockRatio, Finding};
+use crate::summary::{Cell, Cost, Figure, Figures, Summary, WorkloadSummary, is_judged};
 use crate::text::{columns, figure, thousands, wrap};
 
 /// What the columns mean: printed once under the tables.
-pub const LEGEND: &str = "rank: places that the rounds leave open (2-4 is a tie), by req/s, by \
-srv us and by sum us. req/s: replies complete and verified, median of the rounds; >= where the \
-client was the limit. A ratio to the reference is the median of the per-round ratios; `more`, \
-`less`: different at 95 % over all models of the table at once (Holm) and by more than the noise; \
-`~`: not shown to differ. srv, cli, sum: CPU microseconds per request of server, client and both. \
-csw: context switches of the server per request, voluntary (it waited) and involuntary \
-(preempted). queue: time that its threads were runnable without a core, per request. sat. \
-p50/p99: at saturation, so mostly queueing and not \"the latency\". KiB/conn: memory per active \
-connection, the process's own + the kernel's, what the first requests fault in included. In a \
-chat each delivery counts as a request. Open loops: latency from the moment when a request was \
-due; lag: what the client itself was late by.";
+pub const LEGEND: &str = "CPU us/req: CPU time of the server for each request, in microseconds, \
+median of the epochs. A ratio to the reference is formed between slices of the same block; in \
+brackets where it lies with 99 % confidence. `more`, `less`: not 1, by that interval; `equal`: \
+nearer to 1 than 3 %, by two one-sided tests; `~`: this run cannot tell. The line `again` is a \
+second process of the reference: what it differs by is no difference. The floor parses nothing \
+and sends canned replies. MiB: the process's own memory and its threads' kernel stacks, with \
+all connections open. In a chat each delivery counts as a request. At a fixed rate latency counts \
+from the moment when a request was due.";
 
 /// How a table is drawn.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,20 +37,22 @@ pub enum Style {
     Markdown,
 }
 
-/// Everything for a terminal: per workload noise, verdict, ledger and notes; then costs when idle,
-/// doubts, legend.
-pub fn terminal(results: &Results, summary: &Summary) -> String {
+/// Everything for a terminal: per workload what was found, its table and what is doubtful; then
+/// what protocols and idle connections cost. `full`: with what each request costs in detail.
+pub fn terminal(results: &Results, summary: &Summary, full: bool) -> String {
     let style = Style::Terminal;
     let mut out = String::new();
     for workload in &summary.workloads {
         let heading = format!("{}: {}", workload.workload.name, workload.workload.description);
         out += &format!("\n{}\n", wrap(&heading, 2));
-        out += &measured(workload, summary, style);
-        out += &part("deliveries", &protocols::deliveries(workload, summary, style));
-        out += &part("handshakes", &protocols::handshakes(workload, summary, style));
-        out += &part("ledger", &ledger(workload, style));
-        out += &part("system calls per request", &calls(workload, style));
-        out += &notes(results, summary, workload, style);
+        out += &measured(workload, style);
+        out += &part("deliveries", &protocols::deliveries(workload, style));
+        out += &part("handshakes", &protocols::handshakes(workload, style));
+        if full {
+            out += &part("what a request costs", &ledger(workload, style));
+            out += &part("system calls per request", &calls(workload, style));
+        }
+        out += &notes(results, workload, style, full);
     }
     let prices = protocols::cpu(results, summary, style);
     out += &part("price of each protocol: server CPU us per request", &prices);
@@ -59,14 +62,7 @@ pub fn terminal(results: &Results, summary: &Summary) -> String {
     let idle = protocols::idle(results, style);
     out += &part("10,000 idle connections: MiB of the process + the kernel", &idle);
     out += &format!("\n{}\n", wrap(LEGEND, 0));
-    let doubts = Marks::of(summary).legend();
-    if !doubts.is_empty() {
-        out += "\nDoubts:\n";
-        out.extend(doubts.iter().map(|doubt| wrap(doubt, 3) + "\n"));
-    }
-    if results.settings.preset == Preset::Quick {
-        out += "\nThis was a quick look: not for ranking.\n";
-    }
+    out.extend(doubts::of_run(summary).iter().map(|doubt| format!("\n{}\n", wrap(doubt, 0))));
     if !results.is_complete() {
         let (done, planned) = (results.trials.len(), results.schedule.len());
         out += &format!("\nInterrupted: {done} of {planned} trials were done.\n");
@@ -82,14 +78,14 @@ pub fn markdown(results: &Results, summary: &Summary) -> String {
         let title = (&workload.workload.name, &workload.workload.description);
         out += &format!("## {}\n\n{}\n\n", title.0, title.1);
         let tables = [
-            measured(workload, summary, style),
-            protocols::deliveries(workload, summary, style),
-            protocols::handshakes(workload, summary, style),
+            measured(workload, style),
+            protocols::deliveries(workload, style),
+            protocols::handshakes(workload, style),
             ledger(workload, style),
             calls(workload, style),
         ];
         out.extend(tables.iter().filter(|table| !table.is_empty()).map(|t| format!("{t}\n")));
-        out += &format!("{}\n", notes(results, summary, workload, style));
+        out += &format!("{}\n", notes(results, workload, style, true));
     }
     let parts = [
         ("price of each protocol", protocols::cpu(results, summary, style)),
@@ -100,8 +96,8 @@ pub fn markdown(results: &Results, summary: &Summary) -> String {
     for (title, table) in parts.into_iter().filter(|(_, table)| !table.is_empty()) {
         out += &format!("## {title}\n\n{table}\n");
     }
-    out += &format!("{LEGEND}\n\n");
-    out.extend(Marks::of(summary).legend().iter().map(|line| format!("- {line}\n")));
+    out += &format!("{LEGEND}\n");
+    out.extend(doubts::of_run(summary).iter().map(|line| format!("\n{line}\n")));
     out
 }
 
@@ -110,192 +106,159 @@ fn part(heading: &str, table: &str) -> String {
     if table.is_empty() { String::new() } else { format!("\n{heading}\n{table}") }
 }
 
-/// The noise floor, and below it the table of one workload, without its notes.
-pub fn measured(workload: &WorkloadSummary, summary: &Summary, style: Style) -> String {
+/// What was found, and below it the table of one workload, without its notes.
+pub fn measured(workload: &WorkloadSummary, style: Style) -> String {
     if workload.cells.iter().all(|cell| cell.state.is_err()) {
         return String::new();
     }
-    let marks = Marks::of(summary);
     let table = match workload.is_open() {
-        true => open(workload, &marks, style),
-        false => verdict(workload, &marks, style),
+        true => open(workload, style),
+        false => closed(workload, style),
     };
-    let above = noise(workload).into_iter().chain(refusals(workload));
-    let above: String = match style {
-        Style::Terminal => above.map(|line| wrap(&line, 3) + "\n").collect(),
-        Style::Markdown => above.collect::<Vec<_>>().join(" ") + "\n\n",
-    };
-    let floor = floor(workload).map(|line| match style {
-        Style::Terminal => wrap(&line, 3) + "\n",
-        Style::Markdown => format!("\n{line}\n"),
+    let found = found::sentence(workload);
+    let found = found.map_or(String::new(), |found| match style {
+        Style::Terminal => wrap(&found, 2) + "\n",
+        Style::Markdown => format!("{found}\n\n"),
     });
-    above + &table + &floor.unwrap_or_default()
+    found + &table
 }
 
-/// The figures that a workload is judged by, with their names.
-fn noises(workload: &WorkloadSummary) -> Vec<(&'static str, &Noise)> {
-    let cpu = [("server CPU", &workload.cpu_noise), ("CPU of both sides", &workload.sum_noise)];
-    let rate = (!workload.is_open()).then_some(("req/s", &workload.rate_noise));
-    rate.into_iter().chain(cpu).collect()
-}
-
-/// How much the reference differs from itself: less is no difference.
-fn noise(workload: &WorkloadSummary) -> Option<String> {
-    let one = |(name, noise): (&str, &Noise)| {
-        let sentinel = noise.sentinel?;
-        let interval = sentinel.interval.map_or("too few rounds".to_owned(), between);
-        let least = noise.threshold * 100.0;
-        Some(format!("{name} {:.2} ({interval}; floor {least:.0} %)", sentinel.median))
-    };
-    let all: Vec<String> = noises(workload).into_iter().filter_map(one).collect();
-    let reference = &workload.reference;
-    (!all.is_empty()).then(|| format!("Noise: {reference} against itself: {}.", all.join(", ")))
-}
-
-/// Why there are no ranks, by figure; one sentence when all have the same reason.
-fn refusals(workload: &WorkloadSummary) -> Vec<String> {
-    let mut reasons: Vec<(Vec<&str>, &str)> = Vec::new();
-    let noises = noises(workload);
-    for (name, noise) in &noises {
-        let Some(why) = noise.refused.as_deref() else { continue };
-        match reasons.iter_mut().find(|(_, known)| *known == why) {
-            Some((names, _)) => names.push(name),
-            None => reasons.push((vec![name], why)),
-        }
-    }
-    let sentence = |(names, why): (Vec<&str>, &str)| match names.len() == noises.len() {
-        true => format!("Not ranked: {why}."),
-        false => format!("Not ranked by {}: {why}.", names.join(" and ")),
-    };
-    reasons.into_iter().map(sentence).collect()
-}
-
-/// The line of the model that parses nothing.
-fn floor(workload: &WorkloadSummary) -> Option<String> {
-    let cell = workload.floor.as_ref()?;
-    let said = match &cell.state {
-        Ok(figures) => format!(
-            "{} req/s, srv {} us, cli {} us, sum {} us ({})",
-            thousands(figures.rate.median),
-            figure(figures.server_us.median),
-            figure(figures.client_us.median),
-            figure(figures.sum_us.median),
-            figures.limit.name(),
-        ),
-        Err(why) => format!("not measured: {}", without_stop(why)),
-    };
-    Some(format!("Floor: {} parses nothing and sends canned replies: {said}.", cell.model))
-}
-
-fn verdict(workload: &WorkloadSummary, marks: &Marks, style: Style) -> String {
+/// The table of a closed loop.
+fn closed(workload: &WorkloadSummary, style: Style) -> String {
     let mut table = new_table(style);
     let to = format!(": {}", workload.reference);
-    table.set_header([
-        "rank", "model", "req/s", &to, "rank", "srv us", &to, "rank", "sum us", "limit",
-    ]);
-    for (cell, figures) in measured_cells(workload) {
-        let bound = figures.doubts.iter().any(|d| matches!(d, Doubt::ClientBound(_)));
-        let rate = thousands(figures.rate.median);
+    table.set_header(["model", "CPU us/req", &to, "req/s", &to, "MiB", "limit"]);
+    for (cell, figures) in measured_cells(workload).chain(floor(workload)) {
+        let limited = figures.doubts.iter().any(|doubt| doubt.is_of_client());
+        let rate = thousands(figures.rate().median);
         table.add_row([
-            rank(figures.rank),
             cell.model.clone(),
-            if bound { format!(">= {rate}") } else { rate },
-            judged(figures.rate_ratio, figures.rate_verdict),
-            rank(figures.cpu_rank),
-            figure(figures.server_us.median),
-            judged(figures.cpu_ratio, figures.cpu_verdict),
-            rank(figures.sum_rank),
-            figure(figures.sum_us.median),
-            format!("{} {}", figures.limit.name(), marks.of_cell(figures)).trim().to_owned(),
+            figure(figures.server_us().median),
+            with_interval(workload, cell, figures, Figure::Server),
+            if limited { format!(">= {rate}") } else { rate },
+            in_a_word(workload, cell, figures, Figure::Rate),
+            figures.judged(Figure::Memory).map_or("-".into(), |memory| mib(memory.value.median)),
+            figures.limit.name().to_owned(),
         ]);
     }
-    finish(table, &[2, 5, 8], style)
+    if let Some(row) = again(workload) {
+        let [name, cpu, rate] = row;
+        let none = String::new;
+        table.add_row([name, none(), cpu, none(), rate, none(), none()]);
+    }
+    finish(table, &[1, 3, 5], style)
 }
 
 /// The table of an open loop.
-fn open(workload: &WorkloadSummary, marks: &Marks, style: Style) -> String {
+fn open(workload: &WorkloadSummary, style: Style) -> String {
     let mut table = new_table(style);
     let to = format!(": {}", workload.reference);
     table.set_header([
-        "rank",
         "model",
-        "offered/s",
+        "CPU us/req",
+        &to,
         "answered",
         "p50 us",
         "p99 us",
-        "p99.9 us",
-        "lag p99",
-        "srv us",
         &to,
-        "unans.",
-        "rounds",
-        "",
+        "client late us",
     ]);
     let or_none = |value: Option<f64>| value.map_or("-".to_owned(), short);
-    for (cell, figures) in measured_cells(workload) {
+    for (cell, figures) in measured_cells(workload).chain(floor(workload)) {
         let Some(open) = &figures.open else { continue };
         table.add_row([
-            rank(figures.cpu_rank),
             cell.model.clone(),
-            thousands(open.offered_per_s),
+            figure(figures.server_us().median),
+            with_interval(workload, cell, figures, Figure::Server),
             format!("{:.1} %", open.answered_share * 100.0),
             or_none(open.p50_us),
             or_none(open.p99_us),
-            or_none(open.p999_us),
+            in_a_word(workload, cell, figures, Figure::P99),
             or_none(open.send_lag_p99_us),
-            figure(figures.server_us.median),
-            judged(figures.cpu_ratio, figures.cpu_verdict),
-            thousands(open.unanswered as f64),
-            rounds(open),
-            marks.of_cell(figures),
         ]);
     }
-    finish(table, &[2, 3, 4, 5, 6, 7, 8, 10], style)
+    if let Some([name, cpu, _]) = again(workload) {
+        let none = String::new;
+        let p99 = workload.control.get(&Figure::P99).map_or(none(), |r| format!("{:.2}", r.ratio));
+        table.add_row([name, none(), cpu, none(), none(), none(), p99, none()]);
+    }
+    finish(table, &[1, 3, 4, 5, 7], style)
 }
 
-/// Valid rounds, of how many if some were not.
-fn rounds(open: &OpenFigures) -> String {
-    match open.invalid_rounds {
-        0 => open.valid_rounds.to_string(),
-        behind => format!("{} of {}", open.valid_rounds, open.valid_rounds + behind),
+/// The model that parses nothing, if it was measured.
+fn floor(workload: &WorkloadSummary) -> Option<(&Cell, &Figures)> {
+    let cell = workload.floor.as_ref()?;
+    Some((cell, cell.state.as_deref().ok()?))
+}
+
+/// The second process of the reference, relative to its first: CPU and requests/s.
+fn again(workload: &WorkloadSummary) -> Option<[String; 3]> {
+    let cpu = workload.control.get(&Figure::Server)?;
+    let rate = workload.control.get(&Figure::Rate);
+    Some([
+        format!("{} again", workload.reference),
+        format!("{:.2} ({})", cpu.ratio, between(cpu)),
+        rate.filter(|_| !workload.is_open()).map_or(String::new(), |r| format!("{:.2}", r.ratio)),
+    ])
+}
+
+/// `0.87 less (0.85-0.89)`: the ratio to the reference, what was found, and its interval.
+fn with_interval(workload: &WorkloadSummary, cell: &Cell, figures: &Figures, of: Figure) -> String {
+    let word = in_a_word(workload, cell, figures, of);
+    match figures.ratio(of) {
+        Some(ratio) => format!("{word} ({})", between(ratio)),
+        None => word,
     }
+}
+
+/// `0.87 less`: the ratio to the reference, and what was found if it is judged.
+fn in_a_word(workload: &WorkloadSummary, cell: &Cell, figures: &Figures, of: Figure) -> String {
+    let Some(ratio) = figures.ratio(of) else {
+        let is_reference = cell.model == workload.reference;
+        return if is_reference { "1" } else { "-" }.to_owned();
+    };
+    let judged = is_judged(cell, of, workload.is_open());
+    let finding = figures.judged(of).and_then(|judged| judged.finding).filter(|_| judged);
+    let word = finding.map_or("", Finding::word);
+    format!("{} {word}", times(ratio.ratio)).trim_end().to_owned()
+}
+
+/// Two decimals, or three significant digits where it is large.
+fn times(ratio: f64) -> String {
+    if ratio < 9.995 { format!("{ratio:.2}") } else { figure(ratio) }
+}
+
+fn between(ratio: &BlockRatio) -> String {
+    format!("{}-{}", times(ratio.interval.low), times(ratio.interval.high))
 }
 
 /// What a request costs, by part.
 pub fn ledger(workload: &WorkloadSummary, style: Style) -> String {
     let mut table = new_table(style);
-    let mut header = vec!["model", "srv us", "cli us", "sum us", ": floor", "csw vol", "invol"];
-    header.extend(["queue us", "KiB/conn"]);
-    header.extend((!workload.is_open()).then_some("sat. p50/p99 us"));
-    table.set_header(header);
-    let floor = workload.floor.iter().filter_map(|cell| Some((cell, cell.state.as_deref().ok()?)));
+    let header = ["model", "client us", "both us", ": floor", "waits", "preempted", "queued us"];
+    table.set_header(header.into_iter().chain(["p50/p99 us"]));
     let mut empty = true;
-    for (cell, figures) in measured_cells(workload).chain(floor) {
-        let least = figures.doubts.iter().any(|d| matches!(d, Doubt::SwitchesLowerBound(_)));
-        let least = if least { ">=" } else { "" };
-        let mut row = vec![
+    for (cell, figures) in measured_cells(workload).chain(floor(workload)) {
+        let least = if doubts::has_lower_bound(figures) { ">=" } else { "" };
+        let p99 = figures.p99_us.map_or("-".into(), short);
+        table.add_row([
             cell.model.clone(),
-            figure(figures.server_us.median),
             figure(figures.client_us.median),
-            figure(figures.sum_us.median),
-            figures.floor_cpu_ratio.map_or("n/a".into(), |r| format!("{:.2}", r.median)),
+            figure(figures.sum_us().median),
+            figures.to_floor(Figure::Server).map_or("-".into(), |r| times(r.ratio)),
             format!("{least}{}", figure(figures.voluntary)),
             format!("{least}{}", figure(figures.involuntary)),
             figure(figures.run_queue_us),
-            figures.active_memory.as_ref().map_or("n/a".into(), memory),
-        ];
-        let p99 = figures.p99_us.map_or("-".into(), short);
-        row.extend((!workload.is_open()).then(|| format!("{}/{p99}", short(figures.p50_us))));
-        table.add_row(row);
+            format!("{}/{p99}", short(figures.p50_us)),
+        ]);
         empty = false;
     }
-    if empty { String::new() } else { finish(table, &[1, 2, 3, 4, 5, 6, 7, 8, 9], style) }
+    if empty { String::new() } else { finish(table, &[1, 2, 3, 4, 5, 6, 7], style) }
 }
 
-/// The process's part + the kernel's; `>=` where only a part of the latter is seen.
-fn memory(memory: &Memory) -> String {
-    let least = if memory.kernel_kib.is_none() { ">=" } else { "" };
-    format!("{}+{least}{}", short(memory.user_kib), short(memory.kernel_part_kib()))
+/// KiB as MiB.
+fn mib(kib: f64) -> String {
+    figure(kib / 1024.0)
 }
 
 /// System calls and ring operations per request, by name; nothing where none were counted.
@@ -307,9 +270,8 @@ pub fn calls(workload: &WorkloadSummary, style: Style) -> String {
         let names = names.iter().filter(|(_, share)| *share >= 0.005);
         names.map(|(name, share)| format!("{name} {share:.2}")).collect::<Vec<_>>().join(" ")
     };
-    let floor = workload.floor.iter().filter_map(|cell| Some((cell, cell.state.as_deref().ok()?)));
     let mut empty = true;
-    for (cell, figures) in measured_cells(workload).chain(floor) {
+    for (cell, figures) in measured_cells(workload).chain(floor(workload)) {
         let Some(calls) = &figures.calls else { continue };
         let ring = calls.ring_operations > 0.0;
         table.add_row([
@@ -324,46 +286,9 @@ pub fn calls(workload: &WorkloadSummary, style: Style) -> String {
     if empty { String::new() } else { finish(table, &[1, 3], style) }
 }
 
-/// Ratios to the reference with their intervals: what the verdicts rest on.
-pub fn ratios(workload: &WorkloadSummary, reference: &str, style: Style) -> String {
-    let mut table = new_table(style);
-    let (rate, cpu) = (format!("req/s : {reference}"), format!("server CPU/req : {reference}"));
-    let sum = format!("CPU of both : {reference}");
-    table.set_header(["model", &rate, "95 %", "", &cpu, "95 %", "", &sum, "95 %", ""]);
-    for (cell, figures) in measured_cells(workload) {
-        let mut cells = vec![cell.model.clone()];
-        cells.extend(ratio_cells(figures.rate_ratio, figures.rate_verdict));
-        cells.extend(ratio_cells(figures.cpu_ratio, figures.cpu_verdict));
-        cells.extend(ratio_cells(figures.sum_ratio, figures.sum_verdict));
-        table.add_row(cells);
-    }
-    finish(table, &[1, 2, 4, 5, 7, 8], style)
-}
-
-fn ratio_cells(ratio: Option<Estimate>, verdict: Option<Verdict>) -> [String; 3] {
-    let Some(ratio) = ratio else { return ["-".into(), "-".into(), String::new()] };
-    let verdict = verdict.map_or("", Verdict::name);
-    [format!("{:.2}", ratio.median), ratio.interval.map_or("-".into(), between), verdict.to_owned()]
-}
-
-/// A ratio and what it came to, short: `0.90 less`.
-fn judged(ratio: Option<Estimate>, verdict: Option<Verdict>) -> String {
-    let [ratio, _, verdict] = ratio_cells(ratio, verdict);
-    format!("{ratio} {verdict}").trim_end().to_owned()
-}
-
-fn between(interval: crate::statistics::Interval) -> String {
-    format!("{:.2}-{:.2}", interval.low, interval.high)
-}
-
-/// What goes under a workload's tables: cells without figures, what is not available, figures of
-/// the doubts.
-pub fn notes(
-    results: &Results,
-    summary: &Summary,
-    workload: &WorkloadSummary,
-    style: Style,
-) -> String {
+/// What goes under a workload's tables: cells without figures, what is not available, and what is
+/// doubtful, in words.
+pub fn notes(results: &Results, workload: &WorkloadSummary, style: Style, full: bool) -> String {
     let mut lines = Vec::new();
     for cell in &workload.cells {
         match &cell.state {
@@ -375,10 +300,12 @@ pub fn notes(
         }
     }
     for skip in results.skips.iter().filter(|skip| skip.workload.is_none()) {
-        lines.push(format!("SKIP {}: {}.", skip.model, without_stop(&skip.reason)));
+        lines.push(format!("{}: cannot run here: {}.", skip.model, without_stop(&skip.reason)));
     }
-    lines.extend(unavailable(results, workload));
-    lines.extend(Marks::of(summary).details(workload));
+    if full {
+        lines.extend(unavailable(results, workload));
+    }
+    lines.extend(doubts::of_workload(workload));
     let line = |line: String| match style {
         Style::Terminal => wrap(&line, 3) + "\n",
         Style::Markdown => format!("- {line}\n"),
@@ -395,13 +322,6 @@ fn unavailable(results: &Results, workload: &WorkloadSummary) -> Vec<String> {
         let why = environment.counting_unavailable.as_deref();
         let why = why.unwrap_or("the run has no counting pass of this workload");
         lines.push(format!("System calls: n/a: {}.", without_stop(why)));
-    }
-    let unseen = |f: &Figures| f.active_memory.is_some_and(|m| m.kernel_kib.is_none());
-    if figures().any(unseen) {
-        let why = environment.kernel_memory_unavailable.as_deref();
-        let why = why.unwrap_or("the run did not take it");
-        let seen = "page tables and kernel stacks only, sockets n/a";
-        lines.push(format!("Kernel memory: {seen}: {}.", without_stop(why)));
     }
     lines
 }
@@ -440,9 +360,9 @@ fn cost_row(model: &str, cost: &Cost) -> [String; 8] {
     [
         model.to_owned(),
         thousands(f64::from(cost.connections)),
-        figure(memory.user_kib),
-        figure(memory.page_tables_kib),
-        figure(memory.kernel_stacks_kib),
+        figure(memory.user_kib.max(0.0)),
+        figure(memory.page_tables_kib.max(0.0)),
+        figure(memory.kernel_stacks_kib.max(0.0)),
         memory.kernel_kib.map_or("n/a".into(), figure),
         format!("{:.1}", cost.idle_busy * 100.0),
         figure(cost.wake_ups_per_s),
@@ -454,17 +374,19 @@ fn measured_cells(workload: &WorkloadSummary) -> impl Iterator<Item = (&Cell, &F
     sorted(workload).into_iter().filter_map(|cell| Some((cell, cell.state.as_deref().ok()?)))
 }
 
-/// Ranked cells first, by rate; then the others, by rate. Open loops by server CPU per request.
+/// Those whose CPU per request is judged first, the cheapest at the top; then the others.
 fn sorted(workload: &WorkloadSummary) -> Vec<&Cell> {
     let mut cells: Vec<&Cell> = workload.cells.iter().collect();
     let key = |cell: &Cell| match &cell.state {
-        Ok(figures) if workload.is_open() => (figures.cpu_rank.is_none(), figures.server_us.median),
-        Ok(figures) => (figures.rank.is_none(), -figures.rate.median),
+        Ok(figures) => {
+            let ratio = figures.ratio(Figure::Server).map_or(1.0, |ratio| ratio.ratio);
+            (!is_judged(cell, Figure::Server, workload.is_open()), ratio)
+        }
         Err(_) => (true, f64::INFINITY),
     };
-    cells.sort_by(|a, b| {
-        let ((a_last, a_rate), (b_last, b_rate)) = (key(a), key(b));
-        a_last.cmp(&b_last).then(a_rate.total_cmp(&b_rate))
+    cells.sort_by(|one, other| {
+        let ((one_last, one), (other_last, other)) = (key(one), key(other));
+        one_last.cmp(&other_last).then(one.total_cmp(&other))
     });
     cells
 }
@@ -501,82 +423,9 @@ fn without_stop(sentence: &str) -> &str {
     sentence.trim_end_matches('.')
 }
 
-fn rank(rank: Option<(usize, usize)>) -> String {
-    match rank {
-        None => "-".into(),
-        Some((best, worst)) if best == worst => best.to_string(),
-        Some((best, worst)) => format!("{best}-{worst}"),
-    }
-}
-
 /// Three significant digits in little room: `0.41`, `12`, `1,234`.
 fn short(value: f64) -> String {
     if value.abs() >= 9.95 { thousands(value) } else { format!("{value:.1}") }
-}
-
-/// Letters of the doubts: one per kind, the same in all tables, in the order of appearance.
-pub struct Marks {
-    kinds: Vec<Doubt>,
-    of_run: Vec<Doubt>,
-}
-
-impl Marks {
-    /// The letters of all doubts of a result.
-    pub fn of(summary: &Summary) -> Marks {
-        let mut kinds: Vec<Doubt> = Vec::new();
-        for cell in summary.workloads.iter().flat_map(sorted) {
-            for doubt in cell.state.iter().flat_map(|figures| &figures.doubts) {
-                if !kinds.iter().any(|kind| same_kind(*kind, *doubt)) {
-                    kinds.push(*doubt);
-                }
-            }
-        }
-        Marks { kinds, of_run: summary.doubts.clone() }
-    }
-
-    fn lettered(&self) -> impl Iterator<Item = (char, Doubt)> {
-        (b'a'..).map(char::from).zip(self.kinds.iter().copied())
-    }
-
-    fn of_cell(&self, figures: &Figures) -> String {
-        let has = |kind| figures.doubts.iter().any(|doubt| same_kind(kind, *doubt));
-        self.lettered().filter(|(_, kind)| has(*kind)).map(|(letter, _)| letter).collect()
-    }
-
-    /// The figures behind the letters of one table.
-    fn details(&self, workload: &WorkloadSummary) -> Vec<String> {
-        let of_cell = |kind: Doubt, cell: &Cell| {
-            let doubts = &cell.state.as_ref().ok()?.doubts;
-            let doubt = doubts.iter().find(|doubt| same_kind(kind, **doubt))?;
-            Some(format!("{} {}", cell.model, doubt.detail()).trim().to_owned())
-        };
-        let line = |(letter, kind): (char, Doubt)| {
-            let cells = sorted(workload).into_iter().filter_map(|cell| of_cell(kind, cell));
-            (letter, cells.collect::<Vec<_>>().join("; "))
-        };
-        self.lettered()
-            .map(line)
-            .filter(|(_, cells)| !cells.is_empty())
-            .map(|(letter, cells)| format!("{letter}: {cells}"))
-            .collect()
-    }
-
-    /// What weakens the run as a whole; then what the letters mean and what to do. One line each.
-    pub fn legend(&self) -> Vec<String> {
-        let of_run = self.of_run.iter().map(|doubt| {
-            let detail = Some(doubt.detail()).filter(|detail| !detail.is_empty());
-            let detail = detail.map_or(String::new(), |detail| format!(" ({detail})"));
-            format!("The whole run{detail}: {} {}", doubt.sentence(), doubt.remedy())
-        });
-        let lettered = self
-            .lettered()
-            .map(|(letter, kind)| format!("{letter}: {} {}", kind.sentence(), kind.remedy()));
-        of_run.chain(lettered).collect()
-    }
-}
-
-fn same_kind(a: Doubt, b: Doubt) -> bool {
-    std::mem::discriminant(&a) == std::mem::discriminant(&b)
 }
 
 #[cfg(test)]
@@ -584,6 +433,15 @@ mod tests {
     use super::*;
     use crate::summary::summarise;
     use crate::text::COLUMNS_MAX;
+
+    fn text_of(results: &Results) -> String {
+        terminal(results, &summarise(results), true)
+    }
+
+    fn row(text: &str, model: &str) -> String {
+        let is_it = |line: &&str| line.split_whitespace().next() == Some(model);
+        text.lines().find(is_it).unwrap_or_default().to_owned()
+    }
 
     #[test]
     fn no_line_is_wider_than_a_terminal() {
@@ -594,83 +452,68 @@ mod tests {
                 measured.load.requests_per_s *= 10.0;
             }
         }
-        let text = terminal(&results, &summarise(&results));
-        for line in text.lines() {
-            assert!(line.chars().count() <= COLUMNS_MAX, "{line}");
+        for text in [text_of(&results), text_of(&fixture::rich()), text_of(&fixture::open_loop())] {
+            for line in text.lines() {
+                assert!(line.chars().count() <= COLUMNS_MAX, "{line}");
+            }
         }
     }
 
     #[test]
     fn the_table_says_what_there_is_to_know() {
-        let results = fixture::results();
-        let text = terminal(&results, &summarise(&results));
-        let row = |model: &str| {
-            let mut rows = text.lines().filter(|line| !line.starts_with("Noise"));
-            let row = rows.find(|line| line.split_whitespace().nth(1) == Some(model));
-            row.unwrap_or_default().to_owned()
-        };
-        assert!(row("epoll").starts_with("1-2 "), "{text}");
-        assert!(row("poll").contains("server-bound"), "{text}");
-        assert!(row("threads").contains(">= 63,000"), "{text}");
-        assert!(text.contains("SKIP uring: io_uring is not permitted."), "{text}");
+        let text = text_of(&fixture::results());
+        assert!(text.contains("poll costs more CPU than epoll"), "{text}");
+        assert!(row(&text, "poll").contains("1.11 more (1.11-1.11)"), "{text}");
+        assert!(row(&text, "poll").contains("0.90 less"), "{text}");
+        assert!(text.contains(">= 63,000"), "{text}");
+        assert!(text.contains("uring: cannot run here: io_uring is not permitted."), "{text}");
         assert!(text.contains("select: not measured: holds 1000"), "{text}");
-        assert!(text.contains("serial 63 of 64"), "{text}");
-        assert!(text.contains("Noise: epoll against itself: req/s 1.00 (1.00-1.00; floor 3 %)"));
-        // The noise is known before a figure is seen.
-        assert!(text.find("Noise:").unwrap() < text.find("90,000").unwrap());
+        assert!(text.contains("serial (63 of 64): Connections completed nothing"), "{text}");
+        assert!(text.contains("epoll again"), "{text}");
     }
 
     #[test]
-    fn an_interrupted_or_quick_run_says_so() {
+    fn an_interrupted_run_says_so() {
         let mut results = fixture::results();
         results.trials.truncate(5);
-        results.settings.preset = Preset::Quick;
-        let text = terminal(&results, &summarise(&results));
-        assert!(text.contains("Interrupted: 5 of 78 trials") && text.contains("not for ranking"));
+        assert!(text_of(&results).contains("Interrupted: 5 of 78 trials"));
     }
 
     #[test]
-    fn markdown_has_the_same_cells() {
+    fn markdown_has_the_same_cells_in_at_most_eight_columns() {
+        for results in [fixture::results(), fixture::open_loop(), fixture::rich()] {
+            let summary = summarise(&results);
+            let text = markdown(&results, &summary);
+            for line in text.lines().filter(|line| line.starts_with('|')) {
+                assert!(line.matches('|').count() <= 9 || line.contains("TCP echo"), "{line}");
+            }
+        }
         let results = fixture::results();
-        let summary = summarise(&results);
-        let table = measured(&summary.workloads[0], &summary, Style::Markdown);
-        let rows: Vec<&str> = table.lines().skip_while(|line| !line.starts_with('|')).collect();
-        assert!(rows.iter().all(|line| line.ends_with('|')), "{table}");
-        assert!(rows.len() == 2 + 6 && table.starts_with("Noise: epoll"), "{table}");
-        let ratios = ratios(&summary.workloads[0], "epoll", Style::Markdown);
-        assert!(ratios.contains("less"), "{ratios}");
-        assert!(costs(&summary, Style::Markdown).contains("| threads"));
+        let table = measured(&summarise(&results).workloads[0], Style::Markdown);
+        let rows = table.lines().filter(|line| line.starts_with('|')).count();
+        assert_eq!(rows, 2 + 6 + 1, "{table}");
+        assert!(costs(&summarise(&results), Style::Markdown).contains("| threads"));
     }
 
     #[test]
-    fn the_ledger_tells_calls_floor_and_what_is_not_available() {
+    fn the_details_come_when_they_are_asked_for() {
         let mut results = fixture::with_counts(fixture::with_floor(fixture::results()));
-        results.environment.kernel_memory_unavailable = Some("no cgroup can be made".into());
-        let text = terminal(&results, &summarise(&results));
+        let text = text_of(&results);
         assert!(text.contains("recvfrom 1.00 sendto 1.00 epoll_wait 0.04"), "{text}");
         assert!(!text.contains("mmap"), "{text}");
-        assert!(text.contains("Floor: floor parses nothing and sends canned replies: 91,800"));
-        assert!(text.contains("sockets n/a: no cgroup can be made."), "{text}");
-        assert!(text.lines().all(|line| line.chars().count() <= COLUMNS_MAX), "{text}");
+        assert!(row(&text, "floor").contains("7.00"), "{text}");
+        let short = terminal(&results, &summarise(&results), false);
+        assert!(!short.contains("recvfrom") && short.contains("poll costs more"), "{short}");
         results.environment.counting_unavailable = Some("no tracepoints".into());
         results.trials.retain(|trial| trial.slot.role != record::Role::Counting);
-        let text = terminal(&results, &summarise(&results));
-        assert!(text.contains("System calls: n/a: no tracepoints."), "{text}");
+        assert!(text_of(&results).contains("System calls: n/a: no tracepoints."));
     }
 
     #[test]
     fn an_open_loop_has_a_table_of_its_own() {
-        let results = fixture::open_loop();
-        let text = terminal(&results, &summarise(&results));
-        let row = |model: &str| {
-            let mut rows = text.lines().filter(|line| !line.starts_with("Noise"));
-            rows.find(|line| line.split_whitespace().nth(1) == Some(model)).unwrap().to_owned()
-        };
-        assert!(row("poll").contains("5 of 6") && row("busy").contains("90.0 %"), "{text}");
-        assert!(row("epoll").contains("2,000") && row("epoll").contains("900"), "{text}");
-        assert!(!text.contains("sat. p50/p99 us"), "{text}");
-        assert!(text.lines().all(|line| line.chars().count() <= COLUMNS_MAX), "{text}");
-        let markdown = markdown(&results, &summarise(&results));
-        assert!(markdown.contains("| offered/s |"), "{markdown}");
+        let text = text_of(&fixture::open_loop());
+        assert!(row(&text, "busy").contains("90.0 %") && row(&text, "epoll").contains("900"));
+        assert!(row(&text, "poll").contains("1.30 (1.30-1.30)"), "not judged: {text}");
+        assert!(text.contains("poll (1 of 6 rounds): The client fell behind"), "{text}");
     }
 }

@@ -1,12 +1,13 @@
 //! REPORT.md from its template: `{{marker argument ...}}` is replaced by what the result file says.
 //! No figure stands in the template itself.
 //!
-//! Markers: `table W`, `ledger W`, `calls W`, `notes W`, `ratios W`, `deliveries W`,
-//! `handshakes W`, `plot NAME`, `costs`, `prices`, `price-ratios`, `idle-prices`,
-//! `value W MODEL FIELD`, `legend`, `doubts`, `env [FIELD]`, `describe MODEL`, `count WHAT`,
+//! Markers: `table W`, `ledger W`, `calls W`, `notes W`, `deliveries W`, `handshakes W`, `tables`,
+//! `map FIGURE`, `claim ...` (see [`claims`]), `plot NAME`, `costs`, `prices`, `price-ratios`,
+//! `idle-prices`, `legend`, `doubts`, `env [FIELD]`, `count WHAT`,
 //! `include PATH ANCHOR`, `instrument [NAME FIELD]`, `instrument-rule N`, `instrument-place`.
 
 mod checks;
+mod claims;
 
 use std::path::{Path, PathBuf};
 
@@ -16,9 +17,17 @@ use crate::failure::Failure;
 use crate::summary::{Summary, WorkloadSummary};
 use crate::text::{figure, thousands};
 
+use super::TABLES_FILE;
 use super::listing;
+use super::map::{self, By};
 use super::plot::Plot;
-use super::table::{self, Marks, Style, protocols};
+use super::table::{self, Style, doubts, protocols};
+use claims::Answer;
+
+const MARKDOWN: Style = Style::Markdown;
+
+/// What stands where a run has no data.
+const NOT_MEASURED: &str = "Not measured in this run.";
 
 /// The template that REPORT.md is rendered from.
 pub const REPORT: &str = include_str!("../../report/REPORT.template.md");
@@ -37,6 +46,9 @@ pub struct Context<'a> {
     pub sources: Option<PathBuf>,
     /// What `iolab check-instrument` found; `None` without its file.
     pub instrument: Option<&'a Instrument>,
+    /// A sentence that does not hold is an error. Else, on a reader's own machine, what the data
+    /// say stands in its place.
+    pub strict: bool,
 }
 
 /// Replaces every marker. An unknown or wrong one is an error that names its line.
@@ -47,12 +59,34 @@ pub fn render(template: &str, context: &Context) -> Result<String, Failure> {
         let line = template[..template.len() - rest.len() + begin].matches('\n').count() + 1;
         let failed = |why: String| Failure(format!("report template, line {line}: {why}"));
         let end = rest[begin..].find("}}").ok_or_else(|| failed("{{ without }}".into()))? + begin;
+        let (marker, behind) = (&rest[begin + 2..end], &rest[end + 2..]);
         out += &rest[..begin];
-        out += replacement(&rest[begin + 2..end], context).map_err(failed)?.trim_end();
-        rest = &rest[end + 2..];
+        rest = behind;
+        let Some(claim) = marker.trim().strip_prefix("claim ") else {
+            out += replacement(marker, context).map_err(failed)?.trim_end();
+            continue;
+        };
+        let sentence_end =
+            behind.find(CLAIM_END).ok_or_else(|| failed("claim without end".into()))?;
+        let words: Vec<&str> = claim.split_whitespace().collect();
+        let instead = match claims::ask(&words, context.summary).map_err(failed)? {
+            // The sentence is a template as well, and its end is nothing.
+            Answer::Holds => continue,
+            Answer::NotMeasured => NOT_MEASURED.to_owned(),
+            Answer::Fails(why) if context.strict => {
+                let sentence = behind[..sentence_end].trim();
+                return Err(failed(format!("{sentence:?} does not hold: {why}")));
+            }
+            Answer::Fails(why) => format!("(Not so in this run: {why}.)"),
+        };
+        out += &instead;
+        rest = &behind[sentence_end + CLAIM_END.len()..];
     }
     Ok(out + rest)
 }
+
+/// Ends the sentence of a claim.
+const CLAIM_END: &str = "{{end}}";
 
 /// Opens a region of a file that is rendered in place; its template follows, up to `-->`.
 const REGION: &str = "<!-- rendered:";
@@ -83,33 +117,29 @@ fn replacement(marker: &str, context: &Context) -> Result<String, String> {
     let of_workload = |name: &str, show: &dyn Fn(&WorkloadSummary) -> String| {
         known_workload(name)?;
         let workload = summary.workloads.iter().find(|w| w.workload.name == name);
-        Ok(workload.map_or_else(|| "Not measured in this run.".to_owned(), show))
+        Ok(workload.map_or_else(|| NOT_MEASURED.to_owned(), show))
     };
     match words[..] {
-        ["table", name] => of_workload(name, &|w| table::measured(w, summary, Style::Markdown)),
-        ["notes", name] => {
-            of_workload(name, &|w| table::notes(results, summary, w, Style::Markdown))
+        ["table", name] => of_workload(name, &|w| table::measured(w, MARKDOWN)),
+        ["notes", name] => of_workload(name, &|w| table::notes(results, w, MARKDOWN, false)),
+        ["ledger", name] => of_workload(name, &|w| table::ledger(w, MARKDOWN)),
+        ["calls", name] => of_workload(name, &|w| table::calls(w, MARKDOWN)),
+        ["deliveries", name] => of_workload(name, &|w| protocols::deliveries(w, MARKDOWN)),
+        ["handshakes", name] => of_workload(name, &|w| protocols::handshakes(w, MARKDOWN)),
+        ["prices"] => Ok(measured(protocols::cpu(results, summary, MARKDOWN))),
+        ["price-ratios"] => Ok(measured(protocols::ratios(results, summary, MARKDOWN))),
+        ["idle-prices"] => Ok(measured(protocols::idle(results, MARKDOWN))),
+        ["map", by] => {
+            let by = By::named(by).ok_or_else(|| format!("there is no map by {by:?}"))?;
+            Ok(map::markdown(summary, by).unwrap_or_else(|| NOT_MEASURED.to_owned()))
         }
-        ["ledger", name] => of_workload(name, &|w| table::ledger(w, Style::Markdown)),
-        ["calls", name] => of_workload(name, &|w| table::calls(w, Style::Markdown)),
-        ["ratios", name] => {
-            of_workload(name, &|w| table::ratios(w, &results.reference, Style::Markdown))
-        }
-        ["deliveries", name] => {
-            of_workload(name, &|w| protocols::deliveries(w, summary, Style::Markdown))
-        }
-        ["handshakes", name] => {
-            of_workload(name, &|w| protocols::handshakes(w, summary, Style::Markdown))
-        }
-        ["prices"] => Ok(measured(protocols::cpu(results, summary, Style::Markdown))),
-        ["price-ratios"] => Ok(measured(protocols::ratios(results, summary, Style::Markdown))),
-        ["idle-prices"] => Ok(measured(protocols::idle(results, Style::Markdown))),
+        ["end"] => Ok(String::new()),
+        ["tables"] => Ok(format!("[{TABLES_FILE}]({}{TABLES_FILE})", context.plots_prefix)),
         ["plot", name] => Ok(plot(name, context)),
-        ["value", workload, model, field] => value(summary, workload, model, field),
-        ["costs"] => Ok(table::costs(summary, Style::Markdown)),
+        ["costs"] => Ok(table::costs(summary, MARKDOWN)),
         ["legend"] => Ok(table::LEGEND.to_owned()),
         ["doubts"] => {
-            Ok(Marks::of(summary).legend().iter().map(|line| format!("- {line}\n")).collect())
+            Ok(doubts::of_run(summary).iter().map(|line| format!("- {line}\n")).collect())
         }
         ["env"] => {
             Ok(environment(results).iter().map(|(n, v)| format!("| {n} | {v} |\n")).collect())
@@ -118,10 +148,6 @@ fn replacement(marker: &str, context: &Context) -> Result<String, String> {
             let fields = environment(results);
             let found = fields.iter().find(|(name, _)| *name == field.replace('-', " "));
             found.map(|(_, value)| value.clone()).ok_or_else(|| format!("no env field {field:?}"))
-        }
-        ["describe", model] => {
-            let found = results.models.iter().find(|m| m.label == model);
-            Ok(found.map_or_else(|| "Not measured in this run.".into(), |m| m.description.clone()))
         }
         ["count", what] => count(results, summary, what),
         ["instrument"] => Ok(checks::all(context.instrument)),
@@ -138,7 +164,7 @@ fn replacement(marker: &str, context: &Context) -> Result<String, String> {
 
 /// A table over several workloads is empty where none of them were run.
 fn measured(table: String) -> String {
-    if table.is_empty() { "Not measured in this run.".to_owned() } else { table }
+    if table.is_empty() { NOT_MEASURED.to_owned() } else { table }
 }
 
 /// A workload that no iolab knows is a slip in the template; one that was not run is not.
@@ -155,36 +181,6 @@ fn plot(name: &str, context: &Context) -> String {
         Some(plot) => format!("![{}]({}{name}.svg)", plot.title, context.plots_prefix),
         None => format!("(No data for the plot {name} in this run.)"),
     }
-}
-
-fn value(summary: &Summary, workload: &str, model: &str, field: &str) -> Result<String, String> {
-    known_workload(workload)?;
-    let cell = summary
-        .workloads
-        .iter()
-        .find(|w| w.workload.name == workload)
-        .and_then(|w| w.cells.iter().find(|cell| cell.model == model))
-        .and_then(|cell| cell.state.as_ref().ok());
-    let cost = summary.costs.get(model);
-    let ratio = |r: Option<crate::statistics::Estimate>| r.map(|r| format!("{:.2}", r.median));
-    let shown = match field {
-        "rate" => cell.map(|f| thousands(f.rate.median)),
-        "server_us" => cell.map(|f| figure(f.server_us.median)),
-        "client_us" => cell.map(|f| figure(f.client_us.median)),
-        "sum_us" => cell.map(|f| figure(f.sum_us.median)),
-        "switches" => cell.map(|f| figure(f.switches)),
-        "calls" => cell.and_then(|f| f.calls.as_ref()).map(|calls| figure(calls.total)),
-        "p50_us" => cell.map(|f| figure(f.p50_us)),
-        "p99_us" => cell.and_then(|f| f.p99_us).map(figure),
-        "rate_ratio" => cell.and_then(|f| ratio(f.rate_ratio)),
-        "cpu_ratio" => cell.and_then(|f| ratio(f.cpu_ratio)),
-        "user_kib" => cost.map(|c| figure(c.memory.user_kib)),
-        "kernel_kib" => cost.map(|c| figure(c.memory.kernel_part_kib())),
-        "memory_kib" => cost.map(|c| figure(c.memory.user_kib + c.memory.kernel_part_kib())),
-        "idle_percent" => cost.map(|c| format!("{:.1}", c.idle_busy * 100.0)),
-        _ => return Err(format!("no value is called {field:?}")),
-    };
-    Ok(shown.unwrap_or_else(|| "(not measured)".into()))
 }
 
 /// How many there are of something, over the whole file.
@@ -264,9 +260,10 @@ mod tests {
         let plots = super::super::plot::all(&results, &summary).unwrap();
         let sources = sources.map(Path::to_owned);
         let (results, summary, plots) = (&results, &summary, &plots[..]);
-        let (plots_prefix, instrument) = ("x/", None);
-        render(template, &Context { results, summary, plots, plots_prefix, sources, instrument })
-            .map_err(|failure| failure.0)
+        let (plots_prefix, instrument, strict) = ("x/", None, template != REPORT);
+        let context =
+            Context { results, summary, plots, plots_prefix, sources, instrument, strict };
+        render(template, &context).map_err(|failure| failure.0)
     }
 
     #[test]
@@ -274,8 +271,10 @@ mod tests {
         let results = fixture::results();
         let summary = summarise(&results);
         let (results, summary) = (&results, &summary);
-        let (plots_prefix, sources, instrument) = ("", None, None);
-        let context = Context { results, summary, plots: &[], plots_prefix, sources, instrument };
+        let (plots_prefix, sources, instrument, strict) = ("", None, None, true);
+        let plots = &[];
+        let context =
+            Context { results, summary, plots, plots_prefix, sources, instrument, strict };
         let text = "a <!-- rendered: {{env cores}} cores --> old <!-- end rendered --> b";
         let once = fill(text, &context).unwrap();
         let wanted = "<!-- rendered: {{env cores}} cores -->\n\n2 cores\n\n<!-- end rendered -->";
@@ -289,24 +288,45 @@ mod tests {
         assert_eq!(rendered("a {{env cores}} b", None).unwrap(), "a 2 b");
         assert!(rendered("{{table http-keepalive}}", None).unwrap().contains("| poll "));
         assert!(rendered("{{notes idle-10000}}", None).unwrap().contains("FD_SETSIZE"));
-        assert!(rendered("{{ratios http-keepalive}}", None).unwrap().contains("0.90"));
-        assert_eq!(rendered("{{value http-keepalive poll rate_ratio}}", None).unwrap(), "0.90");
-        assert_eq!(rendered("{{value http-keepalive none rate}}", None).unwrap(), "(not measured)");
         let plot = rendered("{{plot rate-http-keepalive}}", None).unwrap();
         assert_eq!(plot, "![requests per second: http-keepalive](x/rate-http-keepalive.svg)");
-        assert!(rendered("{{table file-100k}}", None).unwrap().contains("Not measured"));
+        assert_eq!(rendered("{{tables}}", None).unwrap(), "[TABLES.md](x/TABLES.md)");
         assert_eq!(rendered("{{instrument send-lag wrong}}", None).unwrap(), checks::NOT_TRIED);
     }
 
-    /// In the fixture the machine's speed alternates, a doubt about each cell; unranked are serial
-    /// (which starves) and threads (whose client was the limit, in both workloads).
+    /// Unranked are serial (which starves) and threads (whose client was the limit, in both
+    /// workloads); busy spins.
     #[test]
     fn what_is_counted_is_counted_over_the_whole_file() {
         let results = fixture::results();
         let trials = results.trials.len().to_string();
         assert_eq!(rendered("{{count trials}}", None).unwrap(), trials);
         let count = |what: &str| rendered(&format!("{{{{count {what}}}}}"), None).unwrap();
-        assert_eq!(["cells", "doubtful", "unranked"].map(count), ["10", "10", "3"]);
+        assert_eq!(["cells", "doubtful", "unranked"].map(count), ["10", "5", "3"]);
+    }
+
+    #[test]
+    fn a_sentence_that_compares_is_held_against_the_data() {
+        let claim =
+            |of: &str| rendered(&format!("a\n{{{{claim {of}}}}}It is so.{{{{end}}}} b"), None);
+        assert_eq!(claim("http-keepalive poll cpu more epoll").unwrap(), "a\nIt is so. b");
+        assert_eq!(claim("http-keepalive epoll rate more poll").unwrap(), "a\nIt is so. b");
+        assert_eq!(claim("http-keepalive select cpu equal epoll").unwrap(), "a\nIt is so. b");
+        for absent in ["idle-1000 poll cpu more epoll", "http-keepalive uring cpu less epoll"] {
+            assert_eq!(claim(absent).unwrap(), format!("a\n{NOT_MEASURED} b"));
+        }
+        let why = claim("http-keepalive poll cpu less epoll").unwrap_err();
+        let wanted =
+            "line 2: \"It is so.\" does not hold: server CPU us/req of poll : epoll is 1.11";
+        assert!(why.contains(wanted), "{why}");
+        // threads' client was the limit: its rate is not the server's.
+        let why = claim("http-keepalive threads rate less epoll").unwrap_err();
+        assert!(why.contains("not judged"), "{why}");
+        for slip in ["http-keepalive poll cpu", "x poll cpu more epoll"] {
+            assert!(claim(slip).unwrap_err().contains("line 2"));
+        }
+        assert!(claim("http-keepalive poll cpu above epoll").unwrap_err().contains("above"));
+        assert!(rendered("{{claim http-keepalive poll cpu more epoll}}", None).is_err());
     }
 
     #[test]
@@ -316,9 +336,9 @@ mod tests {
             ("{{table nothing}}", "no workload is called"),
             ("{{env colour}}", "colour"),
             ("{{count sheep}}", "sheep"),
+            ("{{map beauty}}", "beauty"),
             ("{{instrument-rule five}}", "five"),
             ("{{instrument send-lags wrong}}", "send-lags"),
-            ("{{value http-keepalive poll speed}}", "speed"),
             ("{{env", "without"),
         ] {
             let error = rendered(template, None).unwrap_err();
@@ -341,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_tells_of_every_rule_and_of_every_closed_workload() {
+    fn the_report_tells_of_every_rule_and_where_all_tables_are() {
         for rule in 1..=13 {
             assert!(REPORT.contains(&format!("### Rule {rule}: ")), "rule {rule}");
             // What rule 12 asks for is counted in the result itself.
@@ -351,13 +371,8 @@ mod tests {
             };
             assert!(REPORT.contains(&example), "rule {rule}");
         }
-        for name in scenario::workload::names() {
-            let tables = ["table", "deliveries"].map(|kind| format!("{{{{{kind} {name}}}}}"));
-            let told = tables.iter().any(|table| REPORT.contains(table));
-            // What runs by name only is asked for by the reader: the report says how.
-            let by_name = scenario::workload::ON_DEMAND.contains(&&*name) && REPORT.contains(&name);
-            assert!(told || by_name || name.starts_with("rate-"), "{name}");
-        }
+        // The tables of all workloads are in a file of their own, and the report says where.
+        assert!(REPORT.contains("{{tables}}"));
     }
 
     #[test]

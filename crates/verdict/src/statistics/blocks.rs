@@ -62,7 +62,7 @@ pub struct BlockRatio {
     pub interval: Interval,
     /// The same with 90 %: what equality is judged by.
     pub inner: Interval,
-    /// The median of each epoch.
+    /// The median of each epoch; none where two runs were set beside each other.
     pub epochs: Vec<f64>,
 }
 
@@ -99,34 +99,64 @@ impl BlockRatio {
         if medians.len() < EPOCHS_MIN {
             return None;
         }
-        let (centre, error, kept) = trimmed(&medians);
-        let (wide, narrow) = STUDENT[(kept - 2).min(STUDENT.len() - 1)];
+        let Trimmed { centre, error, kept } = trimmed(&medians);
+        let epochs = medians.iter().map(|median| median.exp()).collect();
+        Some(BlockRatio { epochs, ..BlockRatio::around(centre, error, kept - 1) })
+    }
+
+    /// What a run came to, to what another run came to that had other epochs: from the logarithms
+    /// of both runs' epochs. The degrees of freedom are Welch's (Biometrika 34, 1947). `None` where
+    /// either has fewer than [`EPOCHS_MIN`].
+    pub fn between(one: &[f64], other: &[f64]) -> Option<BlockRatio> {
+        if one.len().min(other.len()) < EPOCHS_MIN {
+            return None;
+        }
+        let (one, other) = (trimmed(one), trimmed(other));
+        let variance = one.error.powi(2) + other.error.powi(2);
+        let part = |of: &Trimmed| of.error.powi(4) / (of.kept - 1) as f64;
+        let parts = part(&one) + part(&other);
+        // Without any spread every number of degrees gives the same interval.
+        let freedom = if parts > 0.0 { (variance.powi(2) / parts) as usize } else { 1 };
+        Some(BlockRatio::around(one.centre - other.centre, variance.sqrt(), freedom))
+    }
+
+    fn around(centre: f64, error: f64, freedom: usize) -> BlockRatio {
+        let (wide, narrow) = STUDENT[freedom.clamp(1, STUDENT.len()) - 1];
         let within = |quantile: f64| Interval {
             low: (centre - quantile * error).exp(),
             high: (centre + quantile * error).exp(),
         };
-        Some(BlockRatio {
-            ratio: centre.exp(),
-            interval: within(wide),
-            inner: within(narrow),
-            epochs: medians.iter().map(|median| median.exp()).collect(),
-        })
+        let (ratio, epochs) = (centre.exp(), Vec::new());
+        BlockRatio { ratio, interval: within(wide), inner: within(narrow), epochs }
+    }
+
+    /// Whether the ratio is shown to be nearer to 1 than `margin`. It may be shown to differ all
+    /// the same, by what does not matter.
+    pub fn is_near(&self, margin: f64) -> bool {
+        self.inner.low > 1.0 / (1.0 + margin) && self.inner.high < 1.0 + margin
     }
 
     /// What is to be said, where a difference of less than `margin` (0.03: 3 %) does not matter.
     pub fn finding(&self, margin: f64) -> Finding {
-        let near = self.inner.low > 1.0 / (1.0 + margin) && self.inner.high < 1.0 + margin;
         match (self.interval.low > 1.0, self.interval.high < 1.0) {
             (true, _) => Finding::More,
             (_, true) => Finding::Less,
-            _ if near => Finding::Equal,
+            _ if self.is_near(margin) => Finding::Equal,
             _ => Finding::Unknown,
         }
     }
 }
 
-/// The trimmed mean, its standard error, and how many values it is the mean of.
-fn trimmed(values: &[f64]) -> (f64, f64, usize) {
+/// A trimmed mean.
+struct Trimmed {
+    centre: f64,
+    /// Its standard error.
+    error: f64,
+    /// How many values it is the mean of.
+    kept: usize,
+}
+
+fn trimmed(values: &[f64]) -> Trimmed {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let (count, cut) = (sorted.len(), sorted.len() / TRIMMED_PARTS);
@@ -136,7 +166,7 @@ fn trimmed(values: &[f64]) -> (f64, f64, usize) {
     let drawn_in: Vec<f64> = sorted.iter().map(|value| value.clamp(low, high)).collect();
     let middle = mean(&drawn_in);
     let squares: f64 = drawn_in.iter().map(|value| (value - middle).powi(2)).sum();
-    (centre, (squares / (kept * (kept - 1)) as f64).sqrt(), kept)
+    Trimmed { centre, error: (squares / (kept * (kept - 1)) as f64).sqrt(), kept }
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -214,6 +244,18 @@ mod tests {
             // 99 % of 1,000, give or take three standard deviations of that number.
             assert!((980..=999).contains(&held), "{epochs} epochs: {held} of {RUNS}");
         }
+    }
+
+    /// Welch's t with whole samples, worked out by hand for {0, 2, 4} and {1, 1, 4}: a difference
+    /// of 0, a standard error of sqrt(4/3 + 1), and 3.9 degrees of freedom, so t of 3.
+    #[test]
+    fn two_runs_are_set_beside_each_other_as_welch_does() {
+        let ratio = BlockRatio::between(&[0.0, 2.0, 4.0], &[1.0, 1.0, 4.0]).unwrap();
+        assert!((ratio.ratio - 1.0).abs() < 1e-12);
+        assert!((ratio.interval.high.ln() - 5.841 * (7.0_f64 / 3.0).sqrt()).abs() < 1e-9);
+        assert_eq!(BlockRatio::between(&[0.0; 3], &[0.0; 2]), None);
+        let apart = BlockRatio::between(&[0.1; 3], &[0.0; 3]).unwrap();
+        assert_eq!(apart.finding(0.03), Finding::More);
     }
 
     #[test]

@@ -1,76 +1,36 @@
-//! Verdicts and ranks of one workload: the families of comparisons, and when they are refused.
+//! Verdicts and ranks of one workload: every model against the reference, and all pairs.
 
-use record::{Measured, Preset, Results, Role, Workload};
+use record::{Measured, Results, Role};
 
 use super::measure::{Figure, Rounds, rounds, trials};
-use super::{Cell, Figures, WorkloadSummary, ratio};
+use super::{Cell, WorkloadSummary};
 use crate::doubt::Doubt;
-use crate::statistics::{
-    Contrast, Estimate, Match, Verdict, differs, log_ratio, rounds_needed, separable, tied_ranks,
-    verdicts,
-};
+use crate::statistics::{BlockRatio, Finding, MARGIN, log_ratio, tied_ranks};
 
-/// Smallest difference that is ever called one: placement and alignment alone move figures by that.
-pub const THRESHOLD_MIN: f64 = 0.03;
+/// Fewest models of a column that are given places: one alone is first of nothing.
+const RANKED_MIN: usize = 2;
 
-/// Fewest rounds that are ranked: with fewer, the bootstrap interval is the range of a few values.
-pub const ROUNDS_MIN: u32 = 6;
-
-/// The noise of one figure in one workload.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Noise {
-    /// The A/A comparison: ratio of the reference's second run in a round to its first.
-    pub sentinel: Option<Estimate>,
-    /// The smallest difference that is called one: 3 %, or the reach of the sentinel's interval.
-    pub threshold: f64,
-    /// Why nothing is ranked by this figure; `None` when the ranks stand.
-    pub refused: Option<String>,
-    /// The reason is that so few rounds cannot tell so many models apart.
-    pub inseparable: bool,
+/// What one cell cost or did relative to another, over the epochs that have both: slice by slice,
+/// or for a figure that only a whole epoch has, epoch by epoch.
+pub fn ratio(one: &Rounds, other: &Rounds, figure: Figure) -> Option<BlockRatio> {
+    let logs = |(round, one): (&u32, &&Measured)| {
+        let other = other.get(round)?;
+        let blocks = figure.of_slices(one).into_iter().zip(figure.of_slices(other));
+        let logs: Vec<f64> = blocks.filter_map(|(one, other)| log_ratio(one?, other?)).collect();
+        match logs.is_empty() {
+            true => Some(vec![log_ratio(figure.of(one)?, figure.of(other)?)?]),
+            false => Some(logs),
+        }
+    };
+    BlockRatio::of(&one.iter().filter_map(logs).collect::<Vec<_>>())
 }
 
-/// How far an interval reaches from 1, as a ratio above it: 0.9-1.02 reaches 0.11.
-pub fn reach(sentinel: Option<Estimate>) -> f64 {
-    let interval = sentinel.and_then(|sentinel| sentinel.interval);
-    interval.map_or(0.0, |i| (i.high - 1.0).max(1.0 / i.low - 1.0))
-}
-
-/// The noise of a figure, and whether it allows a ranking.
-pub fn noise(results: &Results, workload: &Workload, figure: Figure) -> Noise {
-    let of = |role| rounds(trials(results, &workload.name, &results.reference, role));
-    let timed = of(Role::Timed);
-    let sentinel = ratio(&of(Role::Sentinel), &timed, figure);
-    let refused = refused(results, timed.len(), sentinel);
-    Noise { sentinel, threshold: reach(sentinel).max(THRESHOLD_MIN), refused, inseparable: false }
-}
-
-fn refused(results: &Results, rounds: usize, sentinel: Option<Estimate>) -> Option<String> {
-    if results.settings.preset == Preset::Quick || rounds < ROUNDS_MIN as usize {
-        return Some(format!("{rounds} rounds are not for ranking (at least {ROUNDS_MIN} are)"));
-    }
-    let sentinel = sentinel?;
-    differs(&sentinel, THRESHOLD_MIN).then(|| {
-        format!(
-            "the reference differs from itself ({:.2} times): the machine was too unsteady to rank",
-            sentinel.median
-        )
-    })
-}
-
-/// Fills in verdicts and ranks.
-pub fn judge(results: &Results, summary: &mut WorkloadSummary) {
-    for figure in [Figure::Rate, Figure::Server, Figure::Sum] {
-        against_reference(results, summary, figure);
-        rank(results, summary, figure);
-    }
-}
-
-fn noise_of(summary: &mut WorkloadSummary, figure: Figure) -> &mut Noise {
-    match figure {
-        Figure::Rate => &mut summary.rate_noise,
-        Figure::Server => &mut summary.cpu_noise,
-        Figure::Sum | Figure::P99 => &mut summary.sum_noise,
-    }
+/// What one cell cost or did relative to another that was measured in epochs of its own.
+pub fn ratio_of_epochs(one: &Rounds, other: &Rounds, figure: Figure) -> Option<BlockRatio> {
+    let log = |(round, one): (&u32, &&Measured)| {
+        Some(vec![log_ratio(figure.of(one)?, figure.of(other.get(round)?)?)?])
+    };
+    BlockRatio::of(&one.iter().filter_map(log).collect::<Vec<_>>())
 }
 
 /// Whether a cell may be judged by a figure. The rate of a server with failures, or of a client at
@@ -80,155 +40,155 @@ pub fn is_judged(cell: &Cell, figure: Figure, open: bool) -> bool {
     let Ok(figures) = &cell.state else { return false };
     let spoilt = |doubt: &Doubt| match figure {
         Figure::Rate => doubt.unranks(),
-        _ => {
-            (doubt.unranks() && !matches!(doubt, Doubt::ClientBound(_)))
-                || matches!(doubt, Doubt::Spins(_))
+        Figure::Server | Figure::Sum => {
+            (doubt.unranks() && !doubt.is_of_client()) || matches!(doubt, Doubt::Spins(_))
         }
+        Figure::P99 | Figure::Memory => doubt.unranks() && !doubt.is_of_client(),
     };
     let of_schedule = open && figure == Figure::Rate;
-    !of_schedule && !figures.doubts.iter().any(spoilt)
+    let measured = figures.by.contains_key(&figure);
+    measured && !of_schedule && !figures.doubts.iter().any(spoilt)
 }
 
-/// The reference's two runs of each round: what others are compared beside.
-pub struct Arena<'a> {
-    reference: Rounds<'a>,
-    second: Rounds<'a>,
-    figure: Figure,
-    threshold: f64,
+/// All pairs of the models that are judged by one figure.
+#[derive(Debug, Default)]
+pub struct Pairs {
+    /// The models.
+    pub labels: Vec<String>,
+    /// `ratios[i][j]`: model i to model j. `None` for a model and itself, and with too few epochs.
+    pub ratios: Vec<Vec<Option<BlockRatio>>>,
 }
 
-impl<'a> Arena<'a> {
-    /// Of one workload and figure; `threshold` is the noise floor.
-    pub fn new(results: &'a Results, workload: &str, figure: Figure, threshold: f64) -> Arena<'a> {
-        let of = |role| rounds(trials(results, workload, &results.reference, role));
-        Arena { reference: of(Role::Timed), second: of(Role::Sentinel), figure, threshold }
-    }
-
-    /// What else ran in the rounds of a comparison.
-    pub fn kind(&self, has_reference: bool) -> Match {
-        match (self.second.is_empty(), has_reference) {
-            (true, _) => Match::Two,
-            (false, true) => Match::WithReference,
-            (false, false) => Match::BesideReference,
-        }
-    }
-
-    /// `a` against `b`, in the rounds that have both and, if there is a second run of the
-    /// reference at all, that too. Where one is the reference, it is `b`.
-    pub fn contrast(&self, a: &Rounds, b: &Rounds, kind: Match) -> Contrast {
-        let log = |a: &Measured, b: &Measured| log_ratio(self.figure.of(a)?, self.figure.of(b)?);
-        let control = |round: &u32| log(self.second.get(round)?, self.reference.get(round)?);
-        let pair = |(round, a): (&u32, &&Measured)| {
-            let control = if kind == Match::Two { 0.0 } else { control(round)? };
-            Some((log(a, b.get(round)?)?, control))
-        };
-        let rounds: Vec<(f64, f64)> = a.iter().filter_map(pair).collect();
-        Contrast::paired(&rounds, kind, self.threshold)
-    }
+/// The models that are best by a figure, as far as that could be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Best {
+    /// The best, and those that are as good within the margin. Empty where nothing was decided.
+    pub best: Vec<String>,
+    /// Those of which it could not be told whether they are as good.
+    pub undecided: Vec<String>,
 }
 
-/// Those who compete in one workload and figure.
-struct Field<'a> {
-    arena: Arena<'a>,
-    labels: Vec<String>,
-    competitors: Vec<Rounds<'a>>,
-}
-
-impl<'a> Field<'a> {
-    fn new(results: &'a Results, summary: &WorkloadSummary, figure: Figure, of: &Noise) -> Self {
-        let name = &summary.workload.name;
+impl Pairs {
+    fn of(results: &Results, summary: &WorkloadSummary, figure: Figure) -> Pairs {
         let judged = |cell: &&Cell| is_judged(cell, figure, summary.is_open());
         let labels: Vec<String> =
             summary.cells.iter().filter(judged).map(|cell| cell.model.clone()).collect();
+        let name = &summary.workload.name;
         let timed = |label: &String| rounds(trials(results, name, label, Role::Timed));
-        Field {
-            arena: Arena::new(results, name, figure, of.threshold),
-            competitors: labels.iter().map(timed).collect(),
-            labels,
-        }
-    }
-}
-
-fn figures_of<'a>(summary: &'a mut WorkloadSummary, label: &str) -> Option<&'a mut Figures> {
-    let cell = summary.cells.iter_mut().find(|cell| cell.model == label)?;
-    cell.state.as_mut().ok().map(|figures| &mut **figures)
-}
-
-/// All models against the reference.
-fn against_reference(results: &Results, summary: &mut WorkloadSummary, figure: Figure) {
-    let noise = noise_of(summary, figure).clone();
-    let field = Field::new(results, summary, figure, &noise);
-    let others =
-        || field.labels.iter().zip(&field.competitors).filter(|(l, _)| **l != results.reference);
-    let (arena, kind) = (&field.arena, field.arena.kind(true));
-    let family: Vec<Contrast> =
-        others().map(|(_, rounds)| arena.contrast(rounds, &arena.reference, kind)).collect();
-    for ((label, _), verdict) in others().zip(verdicts(&family)) {
-        if let Some(figures) = figures_of(summary, label) {
-            let place = match figure {
-                Figure::Rate => &mut figures.rate_verdict,
-                Figure::Server => &mut figures.cpu_verdict,
-                Figure::Sum | Figure::P99 => &mut figures.sum_verdict,
-            };
-            *place = Some(verdict);
-        }
-    }
-}
-
-/// All pairs, for the ranks.
-fn rank(results: &Results, summary: &mut WorkloadSummary, figure: Figure) {
-    let noise = noise_of(summary, figure).clone();
-    if noise.refused.is_some() {
-        return;
-    }
-    let field = Field::new(results, summary, figure, &noise);
-    let models = field.labels.len();
-    let pairs: Vec<(usize, usize)> =
-        (0..models).flat_map(|i| (i + 1..models).map(move |j| (i, j))).collect();
-    if let Some(why) = too_few(&field, pairs.len()) {
-        let noise = noise_of(summary, figure);
-        (noise.refused, noise.inseparable) = (Some(why), true);
-        return;
-    }
-    let is_reference = |i: usize| field.labels[i] == results.reference;
-    let contrast = |&(i, j): &(usize, usize)| {
-        let kind = field.arena.kind(is_reference(i) || is_reference(j));
-        let (one, other) = match is_reference(i) {
-            true => (j, i),
-            false => (i, j),
+        let rounds: Vec<Rounds> = labels.iter().map(timed).collect();
+        let row = |at: usize| {
+            let of = |other: usize| (at != other).then(|| (&rounds[at], &rounds[other]));
+            let ratios =
+                (0..labels.len()).map(|other| of(other).and_then(|(a, b)| ratio(a, b, figure)));
+            ratios.collect()
         };
-        field.arena.contrast(&field.competitors[one], &field.competitors[other], kind)
-    };
-    let calls = verdicts(&pairs.iter().map(contrast).collect::<Vec<_>>());
-    let mut better = vec![vec![false; models]; models];
-    for (&(i, j), verdict) in pairs.iter().zip(calls) {
-        // A comparison with the reference is that of the other one to it.
-        let (one, other) = if is_reference(i) { (j, i) } else { (i, j) };
-        match (verdict, figure.more_is_better()) {
-            (Verdict::Alike, _) => {}
-            (Verdict::More, true) | (Verdict::Less, false) => better[one][other] = true,
-            (Verdict::Less, true) | (Verdict::More, false) => better[other][one] = true,
-        }
+        Pairs { ratios: (0..labels.len()).map(row).collect(), labels }
     }
-    for (label, place) in field.labels.iter().zip(tied_ranks(&better)) {
-        if let Some(figures) = figures_of(summary, label) {
-            let rank = match figure {
-                Figure::Rate => &mut figures.rank,
-                Figure::Server => &mut figures.cpu_rank,
-                Figure::Sum | Figure::P99 => &mut figures.sum_rank,
-            };
-            *rank = Some(place);
+
+    fn finding(&self, one: usize, other: usize) -> Finding {
+        let ratio = self.ratios[one][other].as_ref();
+        ratio.map_or(Finding::Unknown, |ratio| ratio.finding(MARGIN))
+    }
+
+    /// The places that the findings leave open; `None` where too few compete.
+    fn places(&self, figure: Figure) -> Option<Vec<(usize, usize)>> {
+        let better = if figure.more_is_better() { Finding::More } else { Finding::Less };
+        let all = 0..self.labels.len();
+        let row = |one| all.clone().map(|other| self.finding(one, other) == better).collect();
+        let table: Vec<Vec<bool>> = all.clone().map(row).collect();
+        (all.len() >= RANKED_MIN).then(|| tied_ranks(&table))
+    }
+
+    /// Who is best; `None` where too few compete. The first is the one with the best estimate: the
+    /// one that most others are worse than.
+    pub fn best(&self, figure: Figure) -> Option<Best> {
+        let all = 0..self.labels.len();
+        let better = |ratio: &BlockRatio| (ratio.ratio > 1.0) == figure.more_is_better();
+        let won =
+            |one: usize| self.ratios[one].iter().flatten().filter(|ratio| better(ratio)).count();
+        let first = all.clone().max_by_key(|&one| won(one)).filter(|_| all.len() >= RANKED_MIN)?;
+        let mut best = Best { best: vec![self.labels[first].clone()], ..Best::default() };
+        for other in all.filter(|&other| other != first) {
+            let label = self.labels[other].clone();
+            let ratio = self.ratios[other][first].as_ref();
+            // Shown to be worse, and shown to be worse by less than matters: as good.
+            let near = ratio.is_some_and(|ratio| ratio.is_near(MARGIN));
+            match self.finding(other, first) {
+                _ if near => best.best.push(label),
+                Finding::Unknown => best.undecided.push(label),
+                Finding::Equal | Finding::More | Finding::Less => {}
+            }
         }
+        // One that is not shown to be better than any other is no best.
+        if best.undecided.len() + 1 == self.labels.len() {
+            best.undecided.splice(0..0, std::mem::take(&mut best.best));
+        }
+        Some(best)
     }
 }
 
-/// Why so many models cannot be told apart in so few rounds, if they cannot: even where one wins
-/// every round, chance would do that too often in so large a family.
-fn too_few(field: &Field, pairs: usize) -> Option<String> {
-    let rounds = field.arena.reference.len();
-    let kind = field.arena.kind(field.labels.len() <= 2);
-    (pairs > 0 && !separable(rounds, pairs, kind)).then(|| {
-        let (models, needed) = (field.labels.len(), rounds_needed(pairs, kind));
-        format!("{rounds} rounds cannot separate {models} models at 95 % ({needed} can)")
-    })
+/// Fills in pairs, verdicts and ranks.
+pub fn judge(results: &Results, summary: &mut WorkloadSummary) {
+    for figure in Figure::ALL {
+        let pairs = Pairs::of(results, summary, figure);
+        let reference = pairs.labels.iter().position(|label| *label == results.reference);
+        let places = pairs.places(figure);
+        for (at, label) in pairs.labels.iter().enumerate() {
+            let cell = summary.cells.iter_mut().find(|cell| cell.model == *label);
+            let figures = cell.and_then(|cell| cell.state.as_mut().ok());
+            let Some(of) = figures.and_then(|figures| figures.by.get_mut(&figure)) else {
+                continue;
+            };
+            let other = reference.filter(|&other| other != at);
+            of.finding = other.map(|other| pairs.finding(at, other));
+            of.rank = places.as_ref().map(|places| places[at]);
+        }
+        summary.pairs.insert(figure, pairs);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table of models whose figure is known to a tenth of a percent, or to a tenth.
+    fn pairs(figures: &[(&str, f64)], half: f64) -> Pairs {
+        let ratio = |one: f64, other: f64| {
+            let log = (one / other).ln();
+            BlockRatio::of(&[vec![log - half], vec![log], vec![log + half]])
+        };
+        let row = |(at, one): (usize, &(&str, f64))| {
+            let others = figures.iter().enumerate();
+            others.map(|(to, other)| (to != at).then(|| ratio(one.1, other.1)).flatten()).collect()
+        };
+        Pairs {
+            labels: figures.iter().map(|(label, _)| (*label).to_owned()).collect(),
+            ratios: figures.iter().enumerate().map(row).collect(),
+        }
+    }
+
+    #[test]
+    fn best_is_the_first_and_whatever_is_as_good_and_what_is_not_told_is_undecided() {
+        let figures = [("poll", 1.2), ("epoll", 1.0), ("uring", 1.01)];
+        let sure = pairs(&figures, 0.001);
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let best = Best { best: names(&["epoll", "uring"]), undecided: Vec::new() };
+        assert_eq!(sure.best(Figure::Server), Some(best));
+        let best = Best { best: names(&["poll"]), undecided: Vec::new() };
+        assert_eq!(sure.best(Figure::Rate), Some(best));
+        let unsure = pairs(&figures, 0.1);
+        let best = Best { best: Vec::new(), undecided: names(&["epoll", "poll", "uring"]) };
+        assert_eq!(unsure.best(Figure::Server), Some(best));
+        assert_eq!(pairs(&figures[..1], 0.001).best(Figure::Server), None);
+    }
+
+    #[test]
+    fn places_are_shared_by_those_that_were_not_told_apart() {
+        let figures = [("poll", 1.2), ("epoll", 1.0), ("uring", 1.3)];
+        let places = |half, figure| pairs(&figures, half).places(figure);
+        assert_eq!(places(0.001, Figure::Server), Some(vec![(2, 2), (1, 1), (3, 3)]));
+        assert_eq!(places(0.001, Figure::Rate), Some(vec![(2, 2), (3, 3), (1, 1)]));
+        assert_eq!(places(0.1, Figure::Server), Some(vec![(1, 3), (1, 3), (1, 3)]));
+        assert_eq!(pairs(&figures[..1], 0.001).places(Figure::Server), None);
+    }
 }

@@ -8,11 +8,12 @@ use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use record::{
-    Calls, IdleSample, Measured, MemorySample, Outcome, Results, Role, TlsOutcome, Trial, Workload,
+    Calls, IdleSample, Measured, MemorySample, Outcome, Results, Role, Slices, TlsOutcome, Trial,
+    Workload,
 };
 
 use super::{CallsPerRequest, Cost, FanOutFigures, Memory, OpenFigures, TlsFigures};
-use crate::statistics::median;
+use crate::statistics::{BlockRatio, log_ratio, median};
 
 /// A percentile is printed with at least so many samples beyond it.
 const SAMPLES_BEYOND_MIN: f64 = 10.0;
@@ -33,9 +34,36 @@ pub enum Figure {
     /// 99th percentile of latency in an open loop, or of a delivery in a fan-out, in microseconds.
     /// Less is better.
     P99,
+    /// Memory of the server with all connections open, its own and its threads' kernel stacks, in
+    /// KiB. Less is better.
+    Memory,
 }
 
 impl Figure {
+    /// All, in the order in which they are looked at.
+    pub const ALL: [Figure; 5] =
+        [Figure::Server, Figure::Rate, Figure::Memory, Figure::P99, Figure::Sum];
+
+    /// The figure of each slice; none where only a whole epoch has it.
+    pub fn of_slices(self, measured: &Measured) -> Vec<Option<f64>> {
+        let slices = &measured.slices;
+        let of = |at: usize| {
+            let requests = slices.requests[at] as f64;
+            let (server, client) = (slices.server_cpu_ns.get(at)?, slices.client_cpu_ns.get(at)?);
+            let of = match self {
+                Figure::Rate => requests * 1e9 / *slices.elapsed_ns.get(at)? as f64,
+                Figure::Server => *server as f64 / 1e3 / requests,
+                Figure::Sum => (server + client) as f64 / 1e3 / requests,
+                Figure::P99 | Figure::Memory => return None,
+            };
+            (requests > 0.0).then_some(of)
+        };
+        match self {
+            Figure::P99 | Figure::Memory => Vec::new(),
+            _ => (0..slices.requests.len()).map(of).collect(),
+        }
+    }
+
     /// The figure of one trial; `None` when nothing was answered.
     pub fn of(self, measured: &Measured) -> Option<f64> {
         let load = &measured.load;
@@ -47,6 +75,12 @@ impl Figure {
                 // In a closed loop of requests it is queueing, and no figure of its own.
                 load.open_loop.is_some() || load.fan_out.is_some()
             }),
+            Figure::Memory => {
+                let memory = &measured.server.memory;
+                let own_kib = (memory.pss_kib + memory.page_tables_kib) as f64;
+                (memory.pss_kib > 0)
+                    .then_some(own_kib + f64::from(memory.threads) * KERNEL_STACK_KIB)
+            }
         }
     }
 
@@ -62,6 +96,7 @@ impl Figure {
             Figure::Server => "server CPU us/req",
             Figure::Sum => "server + client CPU us/req",
             Figure::P99 => "p99 us",
+            Figure::Memory => "memory KiB",
         }
     }
 }
@@ -226,6 +261,20 @@ pub fn open_figures(valid: &Rounds, invalid_rounds: u32) -> Option<OpenFigures> 
     })
 }
 
+/// Requests/s with twice the client, relative to those with the client as it is.
+pub fn doubled(rounds: &Rounds) -> Option<BlockRatio> {
+    let rates = |slices: &Slices| -> Vec<f64> {
+        let both = slices.requests.iter().zip(&slices.elapsed_ns);
+        both.map(|(requests, elapsed_ns)| *requests as f64 / *elapsed_ns as f64).collect()
+    };
+    let logs = |measured: &&Measured| -> Vec<f64> {
+        let (single, double) = (rates(&measured.doubled.single), rates(&measured.doubled.double));
+        let blocks = double.into_iter().zip(single);
+        blocks.filter_map(|(double, single)| log_ratio(double, single)).collect()
+    };
+    BlockRatio::of(&rounds.values().map(logs).collect::<Vec<_>>())
+}
+
 /// What `connections` added to a server's memory, per connection.
 fn added(before: &MemorySample, after: &MemorySample, connections: u32) -> Option<Memory> {
     if connections == 0 {
@@ -253,21 +302,6 @@ fn median_memory(samples: &[Memory]) -> Option<Memory> {
         kernel_stacks_kib: of(|memory| memory.kernel_stacks_kib)?,
         kernel_kib: kernel.and_then(|kib| median(&kib)),
     })
-}
-
-/// Memory per active connection: from before the first of them to the end of the window. What idle
-/// connections that are gone again left behind (pages that the allocator keeps) would be found by
-/// the active ones, so rounds with such a sample count only where there is no other.
-pub fn active_memory(rounds: &Rounds) -> Option<Memory> {
-    let left_over = |m: &Measured| {
-        m.idle.is_some_and(|idle| idle.connections > m.load.connections + m.load.idle_connections)
-    };
-    let clean: Rounds =
-        rounds.iter().filter(|(_, m)| !left_over(m)).map(|(round, m)| (*round, *m)).collect();
-    let rounds = if clean.is_empty() { rounds } else { &clean };
-    let sample =
-        |m: &&Measured| added(&m.server.memory_before, &m.server.memory, m.load.connections);
-    median_memory(&rounds.values().filter_map(sample).collect::<Vec<_>>())
 }
 
 /// The idle samples of a model under the workloads that are asked for.
@@ -396,23 +430,6 @@ mod tests {
         assert!((quantile_us(&both, 0.5).unwrap() - 10.0).abs() < 0.1);
         assert!((quantile_us(&both, 0.99).unwrap() - 1_000.0).abs() < 2.0);
         assert_eq!(merged(["no histogram"].into_iter()), None);
-    }
-
-    #[test]
-    fn what_idle_connections_leave_behind_is_no_memory_of_the_active_ones() {
-        let with = |kib: u64, idle: Option<IdleSample>| {
-            let mut one = fixture::measured(1_000, 5.0, 0.5);
-            one.server.memory_before.pss_kib = 1_000;
-            one.server.memory.pss_kib = 1_000 + kib;
-            Measured { idle, ..one }
-        };
-        let (first, later) = (with(64, Some(fixture::idle(1_000, 1, 0.0))), with(640, None));
-        let user = |rounds: &[&Measured]| {
-            let rounds = rounds.iter().zip(1..).map(|(one, round)| (round, *one)).collect();
-            active_memory(&rounds).unwrap().user_kib
-        };
-        assert_eq!(user(&[&first, &later]), 10.0);
-        assert_eq!(user(&[&first]), 1.0);
     }
 
     #[test]

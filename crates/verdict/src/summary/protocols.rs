@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use record::{Results, Role, Workload};
 
+use super::judge::ratio_of_epochs;
 use super::measure::{self, Figure, rounds, trials};
-use super::{Cost, Memory, Summary, WorkloadSummary, ratio};
-use crate::statistics::Estimate;
+use super::{Cost, Memory, Summary, WorkloadSummary};
+use crate::statistics::BlockRatio;
 
 /// Connections for which the price of being idle is told.
 pub const IDLE_CONNECTIONS: f64 = 10_000.0;
@@ -88,14 +89,14 @@ pub fn steps(summary: &Summary) -> Vec<(Step, &WorkloadSummary)> {
 }
 
 /// Server CPU per request of one model under one workload, relative to another.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Price {
     /// The workload with the protocol that is priced.
     pub workload: &'static str,
     /// What it is relative to.
     pub base: &'static str,
-    /// Paired by round.
-    pub ratio: Estimate,
+    /// Paired by round: the two were measured in epochs of their own.
+    pub ratio: BlockRatio,
 }
 
 /// What protocols cost this model, as far as both sides were measured and nobody was left waiting.
@@ -112,7 +113,7 @@ pub fn prices(results: &Results, summary: &Summary, model: &str) -> Vec<Price> {
         if !fair(workload) || !fair(base) {
             return None;
         }
-        let ratio = ratio(&timed(workload), &timed(base), Figure::Server)?;
+        let ratio = ratio_of_epochs(&timed(workload), &timed(base), Figure::Server)?;
         Some(Price { workload, base, ratio })
     };
     PAIRS.into_iter().filter_map(price).collect()
@@ -184,7 +185,7 @@ mod tests {
         let summary = summarise(&results);
         let of = |model: &str, workload: &str| {
             let prices = prices(&results, &summary, model);
-            prices.iter().find(|price| price.workload == workload).map(|price| price.ratio.median)
+            prices.iter().find(|price| price.workload == workload).map(|price| price.ratio.ratio)
         };
         assert!((of("epoll", "ws-echo").unwrap() - 1.1).abs() < 1e-3);
         assert!((of("epoll", "h2-streams").unwrap() - 0.25).abs() < 1e-3);

@@ -1,14 +1,13 @@
 //! Which doubts a cell, or a whole run, deserves.
 
-use record::{Gauge, Measured, Results, Role};
+use record::{Measured, Results, Role};
 
 use super::measure::{Rounds, measured, whole_life_switches};
-use super::{BUSY, Figures, KEPT_MIN, Limit, Scene, WorkloadSummary};
+use super::{BUSY, Figure, Figures, KEPT_MIN, Limit, Scene};
 use crate::doubt::Doubt;
-use crate::statistics::{Estimate, median};
+use crate::statistics::{BlockRatio, MARGIN, median};
 
 /// Above these shares the matching doubt is raised.
-const SPREAD_MAX: f64 = 0.10;
 const LITTLE_MAX: f64 = 0.05;
 const STEAL_MAX: f64 = 0.02;
 const RUN_QUEUE_MAX: f64 = 0.05;
@@ -18,8 +17,6 @@ const OTHER_LOAD_MAX: f64 = 0.10;
 const OTHER_HANDSHAKES_MAX: f64 = 0.01;
 /// A send lag of a fifth of the latency moves the percentile in its second digit.
 const SEND_LAG_MAX: f64 = 0.20;
-/// What operations without any server cost may move by so much from round to round.
-const DRIFT_MAX: f64 = 0.10;
 /// The floor does less than any model, so a lead over it that is larger than noise needs a reason.
 const FLOOR_MARGIN: f64 = 0.03;
 /// A rate within this share of the floor's is what client and machine can reach at most.
@@ -85,21 +82,20 @@ fn failures(scene: &Scene, figures: &Figures, rounds: &Rounds, tried: u32) -> Ve
 
 fn limits(figures: &Figures, spins: Option<f64>) -> Vec<Doubt> {
     let (server, client) = (figures.server_busy, figures.client_busy);
-    let clearly = |ratio: Option<Estimate>, low: f64, high: f64| {
-        ratio.and_then(|r| r.interval).is_some_and(|i| i.low > high || i.high < low)
-    };
-    let faster = clearly(figures.floor_rate_ratio, 0.0, 1.0 + FLOOR_MARGIN);
-    let cheaper = clearly(figures.floor_cpu_ratio, 1.0 / (1.0 + FLOOR_MARGIN), f64::INFINITY);
-    let ratio = |ratio: Option<Estimate>| ratio.map_or(1.0, |r| r.median);
-    let ceiling = figures.open.is_none() && ratio(figures.floor_rate_ratio) >= 1.0 - CEILING;
-    let at_ceiling = ceiling && !faster && figures.floor_rate_ratio.is_some();
-    let beaten = Doubt::BeatsFloor(ratio(figures.floor_rate_ratio), ratio(figures.floor_cpu_ratio));
+    let (rate, cpu) = (figures.to_floor(Figure::Rate), figures.to_floor(Figure::Server));
+    let faster = rate.is_some_and(|ratio| ratio.interval.low > 1.0 + FLOOR_MARGIN);
+    let cheaper = cpu.is_some_and(|ratio| ratio.interval.high < 1.0 / (1.0 + FLOOR_MARGIN));
+    let ratio = |ratio: Option<&BlockRatio>| ratio.map_or(1.0, |ratio| ratio.ratio);
+    let at_ceiling = figures.open.is_none() && !faster && rate.is_some();
+    let at_ceiling = at_ceiling && ratio(rate) >= 1.0 - CEILING;
+    let more = figures.doubled.as_ref().filter(|ratio| ratio.interval.low > 1.0 + MARGIN);
     [
         (figures.limit == Limit::Client).then_some(Doubt::ClientBound(client)),
         (figures.limit == Limit::Latency).then_some(Doubt::LatencyBound(server, client)),
         spins.map(Doubt::Spins),
-        (faster || cheaper).then_some(beaten),
-        at_ceiling.then_some(Doubt::AtCeiling(ratio(figures.floor_rate_ratio))),
+        more.map(|ratio| Doubt::MoreWithTwice(ratio.ratio)),
+        (faster || cheaper).then(|| Doubt::BeatsFloor(ratio(rate), ratio(cpu))),
+        at_ceiling.then(|| Doubt::AtCeiling(ratio(rate))),
     ]
     .into_iter()
     .flatten()
@@ -135,8 +131,6 @@ fn of_machine(scene: &Scene, figures: &Figures, rounds: &Rounds) -> Vec<Doubt> {
     };
     let mut doubts = Vec::new();
     let mut add = |raised: bool, doubt: Doubt| doubts.extend(raised.then_some(doubt));
-    let spread = figures.rate.deviation / figures.rate.median;
-    add(spread > SPREAD_MAX, Doubt::Spread(spread));
     let little = middle(&little);
     // With stuck connections, which wait for ever, the law cannot hold inside a window; in an open
     // loop a request's time begins before it is on its way.
@@ -166,28 +160,12 @@ fn little(measured: &Measured) -> f64 {
 }
 
 /// The doubts about a whole run.
-pub fn of_run(results: &Results, workloads: &[WorkloadSummary]) -> Vec<Doubt> {
-    let mut doubts = Vec::new();
-    let drift = |cost: fn(&Gauge) -> f64| {
-        let costs: Vec<f64> = results.gauges.iter().map(cost).filter(|cost| *cost > 0.0).collect();
-        let most = costs.iter().copied().fold(0.0, f64::max);
-        let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
-        if costs.is_empty() { 0.0 } else { most / least - 1.0 }
-    };
-    let drift = drift(|g| g.null_syscall_ns).max(drift(|g| g.echo_one_thread_us));
-    doubts.extend((drift > DRIFT_MAX).then_some(Doubt::GaugeDrift(drift)));
+pub fn of_run(results: &Results) -> Vec<Doubt> {
     let counted = |trial: &record::Trial| {
         trial.slot.role == Role::Counting && measured(trial).is_some_and(|m| m.calls.is_some())
     };
-    if !results.trials.iter().any(counted) {
-        doubts.push(Doubt::NotCounted);
-    }
-    let few = |w: &&WorkloadSummary| {
-        [&w.rate_noise, &w.cpu_noise, &w.sum_noise].iter().any(|noise| noise.inseparable)
-    };
-    let few = workloads.iter().filter(few).count() as u32;
-    doubts.extend((few > 0).then_some(Doubt::TooFewRounds(few)));
-    doubts
+    let none = !results.trials.iter().any(counted);
+    none.then_some(Doubt::NotCounted).into_iter().collect()
 }
 
 #[cfg(test)]

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use record::Results;
 
-use crate::doubt::Doubt;
 use crate::statistics::Interval;
-use crate::summary::{Cell, Figures, WorkloadSummary};
+use crate::summary::{Cell, Figure, Figures, WorkloadSummary};
 use crate::text::{figure, thousands};
 
 use super::Plot;
@@ -78,15 +77,15 @@ pub fn rate(results: &Results, workload: &WorkloadSummary) -> Result<Option<Plot
         Some(Bar {
             name: cell.model.clone(),
             ink: of_model(results, &cell.model),
-            parts: vec![figures.rate.median],
-            intervals: figures.rate.interval.into_iter().collect(),
+            parts: vec![figures.rate().median],
+            intervals: data::interval(figures, Figure::Rate).into_iter().collect(),
             bound,
-            label: format!("{least}{}{served}", thousands(figures.rate.median)),
+            label: format!("{least}{}{served}", thousands(figures.rate().median)),
         })
     };
     let floor = floor(workload).map(|figures| {
         let least = if client_bound(figures) { ">= " } else { "" };
-        let rate = figures.rate.median;
+        let rate = figures.rate().median;
         (rate, format!("no parsing at all: {least}{}", thousands(rate)))
     });
     let bars = workload.cells.iter().filter_map(bar).collect::<Vec<_>>();
@@ -103,19 +102,24 @@ pub fn cpu(results: &Results, workload: &WorkloadSummary) -> Result<Option<Plot>
     let name = &workload.workload.name;
     let bar = |cell: &Cell| {
         let figures = cell.state.as_ref().ok()?;
-        let (server, client, sum) = (figures.server_us, figures.client_us, figures.sum_us);
-        let (first, second) = (server.median, client.median);
+        let (first, sum) = (figures.server_us().median, figures.sum_us().median);
+        let intervals = [Figure::Server, Figure::Sum].map(|of| data::interval(figures, of));
         Some(Bar {
             name: cell.model.clone(),
             ink: of_model(results, &cell.model),
-            parts: vec![first, (sum.median - first).max(0.0)],
-            intervals: [server, sum].iter().filter_map(|e| e.interval).collect(),
+            parts: vec![first, (sum - first).max(0.0)],
+            intervals: intervals.into_iter().flatten().collect(),
             bound: false,
-            label: format!("{} + {} = {}", figure(first), figure(second), figure(sum.median)),
+            label: format!(
+                "{} + {} = {}",
+                figure(first),
+                figure(figures.client_us.median),
+                figure(sum)
+            ),
         })
     };
     let floor = floor(workload).map(|figures| {
-        let server = figures.server_us.median;
+        let server = figures.server_us().median;
         (server, format!("server that parses nothing: {}", figure(server)))
     });
     let bars = workload.cells.iter().filter_map(bar).collect::<Vec<_>>();
@@ -133,7 +137,7 @@ pub fn memory(results: &Results) -> Result<Option<Plot>, String> {
     let counts: BTreeSet<u32> = grown.iter().map(|(_, growth)| growth.connections).collect();
     let bar = |(model, growth): &(&str, data::Growth)| {
         let each = |kib: f64| (kib / f64::from(growth.connections)).max(0.0);
-        let (user, kernel) = (each(growth.user.median), each(growth.kernel.median));
+        let (user, kernel) = (each(growth.user_kib), each(growth.kernel_kib));
         // Models that hold different numbers say theirs each.
         let open = match counts.len() {
             1 => String::new(),
@@ -145,7 +149,10 @@ pub fn memory(results: &Results) -> Result<Option<Plot>, String> {
             parts: vec![user, kernel],
             intervals: Vec::new(),
             bound: false,
-            label: format!("{} + {}{open}", figure(user), figure(kernel)),
+            label: match user + kernel > 0.0 {
+                true => format!("{} + {}{open}", figure(user), figure(kernel)),
+                false => format!("below what can be told{open}"),
+            },
         }
     };
     let bars: Vec<_> = grown.iter().map(bar).collect();
@@ -161,7 +168,7 @@ pub fn memory(results: &Results) -> Result<Option<Plot>, String> {
 }
 
 /// What the kernel's part of the memory is, on this machine.
-pub fn kernel_part(results: &Results) -> &'static str {
+fn kernel_part(results: &Results) -> &'static str {
     match data::kernel_is_counted(results) {
         true => "the kernel's memory for it",
         false => "page tables and kernel stacks",
@@ -169,7 +176,7 @@ pub fn kernel_part(results: &Results) -> &'static str {
 }
 
 fn client_bound(figures: &Figures) -> bool {
-    figures.doubts.iter().any(|doubt| matches!(doubt, Doubt::ClientBound(_)))
+    figures.doubts.iter().any(|doubt| doubt.is_of_client())
 }
 
 fn floor(workload: &WorkloadSummary) -> Option<&Figures> {

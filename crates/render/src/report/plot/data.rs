@@ -4,99 +4,110 @@ use std::collections::BTreeSet;
 
 use record::{IdleSample, MemorySample, Outcome, Results, Role, Trial, Workload};
 
-use crate::statistics::{Estimate, estimate};
-use crate::summary::{self, Cell, KEPT_MIN, KERNEL_STACK_KIB, Summary, WorkloadSummary, trials};
+use crate::statistics::{Interval, median};
+use crate::summary::{
+    self, Cell, Figure, Figures, KEPT_MIN, KERNEL_STACK_KIB, Summary, WorkloadSummary,
+};
+
+/// A figure in a plot, and how far it may be off.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Value {
+    /// The figure.
+    pub at: f64,
+    /// See [`interval`].
+    pub interval: Option<Interval>,
+}
+
+impl Value {
+    /// A figure of a cell.
+    pub fn of(figures: &Figures, figure: Figure) -> Value {
+        let at = figures.judged(figure).map_or(0.0, |judged| judged.value.median);
+        Value { at, interval: interval(figures, figure) }
+    }
+
+    /// The figure and the ends of its interval.
+    pub fn heights(&self) -> impl Iterator<Item = f64> + use<> {
+        let ends = self.interval.map(|interval| [interval.low, interval.high]);
+        std::iter::once(self.at).chain(ends.into_iter().flatten())
+    }
+}
+
+/// How far a figure may be off in the comparison with the reference: the interval of its ratio, in
+/// the figure's own unit. `None` for the reference itself. What slowed the machine down for all of
+/// them is not in it.
+pub fn interval(figures: &Figures, figure: Figure) -> Option<Interval> {
+    let judged = figures.judged(figure)?;
+    let ratio = judged.ratio.as_ref()?;
+    let unit = judged.value.median / ratio.ratio;
+    Some(Interval { low: ratio.interval.low * unit, high: ratio.interval.high * unit })
+}
 
 /// All cells of a workload, the floor's last.
 pub fn cells(workload: &WorkloadSummary) -> impl Iterator<Item = &Cell> {
     workload.cells.iter().chain(&workload.floor)
 }
 
-/// The cell of a model under a workload.
-pub fn cell<'a>(summary: &'a Summary, workload: &str, model: &str) -> Option<&'a Cell> {
+/// What was measured of a model under a workload.
+pub fn figures<'a>(summary: &'a Summary, workload: &str, model: &str) -> Option<&'a Figures> {
     let workload = summary.workloads.iter().find(|w| w.workload.name == workload)?;
-    cells(workload).find(|cell| cell.model == model)
+    cells(workload).find(|cell| cell.model == model)?.state.as_deref().ok()
+}
+
+/// What a workload is, but for its name, its samples, and what `of` takes out of it.
+fn rest(workload: &Workload, of: &dyn Fn(&mut Workload)) -> Workload {
+    let mut rest = workload.clone();
+    (rest.name, rest.description, rest.idle_sample_connections) = Default::default();
+    of(&mut rest);
+    rest
+}
+
+/// The most workloads that are alike but for what `of` takes out of them; of as many, the first.
+fn family<'a>(
+    workloads: impl Iterator<Item = &'a Workload>,
+    of: &dyn Fn(&mut Workload),
+) -> Vec<&'a Workload> {
+    let mut families: Vec<(Workload, Vec<&Workload>)> = Vec::new();
+    for workload in workloads {
+        let key = rest(workload, of);
+        match families.iter_mut().find(|(other, _)| *other == key) {
+            Some((_, family)) => family.push(workload),
+            None => families.push((key, vec![workload])),
+        }
+    }
+    let largest = families.into_iter().rev().max_by_key(|(_, family)| family.len());
+    largest.map(|(_, family)| family).unwrap_or_default()
 }
 
 /// The workloads that differ in nothing but their idle connections, fewest first: `GET /` over
 /// keep-alive connections in a closed loop, one request at a time.
 pub fn idle_axis(results: &Results) -> Vec<&Workload> {
     let plain = |w: &&Workload| {
-        w.protocol == "http"
-            && !w.tls
-            && w.path.as_deref() == Some("/")
-            && !w.post
-            && !w.connect_per_request
-            && w.pipelining == 1
-            && w.rate_per_s.is_none()
+        let one = w.protocol == "http" && !w.tls && !w.post && w.pipelining == 1;
+        let steady = !w.connect_per_request && w.rate_per_s.is_none() && !w.processors_sleep;
+        one && steady && w.path.as_deref() == Some("/")
     };
-    let plain: Vec<_> = results.workloads.iter().filter(plain).collect();
-    let Some(first) = plain.iter().find(|w| w.idle_connections > 0) else { return Vec::new() };
-    let active = first.connections;
-    let mut axis: Vec<_> = plain.into_iter().filter(|w| w.connections == active).collect();
+    let plain = results.workloads.iter().filter(plain);
+    let mut axis = family(plain, &|workload| workload.idle_connections = 0);
     axis.sort_by_key(|w| w.idle_connections);
-    axis.dedup_by_key(|w| w.idle_connections);
     axis
 }
 
-/// Families of open loops that differ in their rate only, slowest first, in the file's order.
-pub fn rate_axes(results: &Results) -> Vec<Vec<&Workload>> {
-    let rest = |w: &Workload| Workload {
-        name: String::new(),
-        description: String::new(),
-        rate_per_s: None,
-        idle_sample_connections: 0,
-        ..w.clone()
-    };
-    let mut families: Vec<(Workload, Vec<&Workload>)> = Vec::new();
-    for workload in results.workloads.iter().filter(|w| w.rate_per_s.is_some()) {
-        let key = rest(workload);
-        match families.iter_mut().find(|(other, _)| *other == key) {
-            Some((_, family)) => family.push(workload),
-            None => families.push((key, vec![workload])),
-        }
-    }
-    let mut axes: Vec<Vec<&Workload>> = families.into_iter().map(|(_, family)| family).collect();
-    axes.iter_mut().for_each(|axis| axis.sort_by_key(|w| w.rate_per_s));
-    axes.retain(|axis| axis.len() > 1);
-    axes
+/// The open loops that differ in their rate only, slowest first, and the closed loop that they
+/// would be without one.
+pub fn rate_axis(results: &Results) -> (Vec<&Workload>, Option<&Workload>) {
+    let without = |workload: &mut Workload| workload.rate_per_s = None;
+    let open = results.workloads.iter().filter(|w| w.rate_per_s.is_some());
+    let mut axis = family(open, &without);
+    axis.sort_by_key(|w| w.rate_per_s);
+    let key = axis.first().map(|first| rest(first, &without));
+    let closed = |w: &&Workload| w.rate_per_s.is_none() && Some(rest(w, &without)) == key;
+    let closed = results.workloads.iter().find(closed);
+    (axis, closed)
 }
 
-/// What one offered rate did to a model.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum AtRate {
-    /// It kept the rate: median and, with enough samples, 99th percentile, in microseconds.
-    Kept {
-        /// The median.
-        p50_us: f64,
-        /// The 99th percentile.
-        p99_us: Option<f64>,
-    },
-    /// It answered this share in time: beyond the knee a latency grows with the window's length,
-    /// and is no property of the server.
-    Behind(f64),
-    /// The client fell behind its own schedule in every round: nothing is known.
-    ClientBehind,
-}
-
-/// A model under one open loop; `None` when it was not measured.
-pub fn at_rate(
-    results: &Results,
-    summary: &Summary,
-    workload: &str,
-    model: &str,
-) -> Option<AtRate> {
-    let figures = cell(summary, workload, model)?.state.as_ref().ok();
-    let Some(open) = figures.and_then(|figures| figures.open.as_ref()) else {
-        let tried = trials(results, workload, model, Role::Timed).any(
-            |trial| matches!(&trial.outcome, Outcome::Measured(m) if m.load.open_loop.is_some()),
-        );
-        return tried.then_some(AtRate::ClientBehind);
-    };
-    if open.answered_share < KEPT_MIN {
-        return Some(AtRate::Behind(open.answered_share));
-    }
-    Some(AtRate::Kept { p50_us: open.p50_us?, p99_us: open.p99_us })
+/// Whether a server answered what fell due: beyond that a figure is one of the test's length.
+pub fn keeps(figures: &Figures) -> bool {
+    figures.open.as_ref().is_some_and(|open| open.answered_share >= KEPT_MIN)
 }
 
 /// What a model's memory grew by while connections were opened.
@@ -104,10 +115,10 @@ pub fn at_rate(
 pub struct Growth {
     /// Connections open.
     pub connections: u32,
-    /// Its own pages (proportional set size), in KiB.
-    pub user: Estimate,
-    /// The kernel's memory for it, in KiB.
-    pub kernel: Estimate,
+    /// Its own pages (proportional set size).
+    pub user_kib: f64,
+    /// The kernel's memory for it.
+    pub kernel_kib: f64,
 }
 
 /// Whether the kernel's part was read from cgroups, rather than put together from what /proc shows.
@@ -126,14 +137,14 @@ pub fn growth(results: &Results, model: &str) -> Vec<Growth> {
         let these = || samples().map(|(_, s)| s).filter(|s| s.connections == connections);
         let over = |figure: &dyn Fn(MemorySample) -> f64| {
             let grown = |s: &IdleSample| figure(s.memory) - figure(s.memory_before);
-            estimate(&these().map(grown).collect::<Vec<_>>())
+            median(&these().map(grown).collect::<Vec<_>>())
         };
-        let user = over(&|m| m.pss_kib as f64)?;
-        let kernel = over(&|m| match m.kernel_kib.filter(|_| counted) {
+        let user_kib = over(&|m| m.pss_kib as f64)?;
+        let kernel_kib = over(&|m| match m.kernel_kib.filter(|_| counted) {
             Some(kib) => kib as f64,
             None => m.page_tables_kib as f64 + f64::from(m.threads) * KERNEL_STACK_KIB,
         })?;
-        Some(Growth { connections, user, kernel })
+        Some(Growth { connections, user_kib, kernel_kib })
     };
     counts.into_iter().filter(|&count| count > 0).filter_map(at).collect()
 }
@@ -156,7 +167,6 @@ fn idle_samples(results: &Results) -> impl Iterator<Item = (&str, &IdleSample)> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
 
     #[test]
     fn the_idle_axis_begins_without_idle_connections() {
@@ -165,58 +175,16 @@ mod tests {
         assert_eq!(names, ["http-keepalive", "idle-1000", "idle-10000"]);
         let mut without = results.clone();
         without.workloads.retain(|w| w.idle_connections == 0);
-        assert!(idle_axis(&without).is_empty());
+        assert_eq!(idle_axis(&without).len(), 1);
     }
 
     #[test]
     fn a_family_of_rates_is_one_axis() {
         let results = fixture::rich();
-        let axes = rate_axes(&results);
-        assert_eq!(axes.len(), 1);
-        let rates: Vec<_> = axes[0].iter().filter_map(|w| w.rate_per_s).collect();
+        let (axis, closed) = rate_axis(&results);
+        let rates: Vec<_> = axis.iter().filter_map(|w| w.rate_per_s).collect();
         assert_eq!(rates, [10_000, 20_000, 40_000]);
-    }
-
-    #[test]
-    fn percentiles_come_from_merged_histograms() {
-        // In round 6 alone 3 % are slow: 5 ms. Of all six rounds together that is less than 1 %, so
-        // the merged 99th percentile is 100 us; the mean of the six would be near a millisecond.
-        let mut results = fixture::rich();
-        fixture::slow_replies(&mut results, ("rate-10000", "epoll", 6), 0.03, 5_000);
-        match at_rate(&results, &summarise(&results), "rate-10000", "epoll") {
-            Some(AtRate::Kept { p50_us, p99_us: Some(p99_us) }) => {
-                assert!((p50_us - 100.0).abs() < 1.0, "{p50_us}");
-                assert!((p99_us - 100.0).abs() < 1.0, "{p99_us}");
-            }
-            other => panic!("epoll keeps 10,000/s: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn behind_is_told_from_a_client_behind() {
-        let mut results = fixture::rich();
-        let at =
-            |results: &Results, workload| at_rate(results, &summarise(results), workload, "poll");
-        let behind = at(&results, "rate-40000");
-        assert!(matches!(behind, Some(AtRate::Behind(share)) if (share - 0.75).abs() < 1e-9));
-        assert_eq!(at(&results, "http-keepalive"), None);
-        // What is answered after the window comes too late.
-        for trial in &mut results.trials {
-            if let Outcome::Measured(measured) = &mut trial.outcome
-                && let Some(open) = &mut measured.load.open_loop
-            {
-                open.unanswered = 0;
-            }
-        }
-        assert!(matches!(at(&results, "rate-40000"), Some(AtRate::Behind(_))));
-        for trial in &mut results.trials {
-            if let Outcome::Measured(measured) = &mut trial.outcome
-                && let Some(open) = &mut measured.load.open_loop
-            {
-                open.invalid = Some("late".into());
-            }
-        }
-        assert_eq!(at(&results, "rate-40000"), Some(AtRate::ClientBehind));
+        assert_eq!(closed.unwrap().name, "http-keepalive");
     }
 
     #[test]
@@ -225,9 +193,9 @@ mod tests {
         let threads = growth(&results, "threads");
         let counts: Vec<_> = threads.iter().map(|g| g.connections).collect();
         assert_eq!(counts, [1_000, 10_000]);
-        assert_eq!(threads[1].user.median, 200_000.0);
+        assert_eq!(threads[1].user_kib, 200_000.0);
         assert!(kernel_is_counted(&results));
-        assert_eq!(threads[1].kernel.median, 30_000.0);
+        assert_eq!(threads[1].kernel_kib, 30_000.0);
         // One sample without a cgroup, and all are put together from /proc.
         let mut results = results;
         let sample = results.trials.iter_mut().find_map(|trial| match &mut trial.outcome {
@@ -236,6 +204,6 @@ mod tests {
         });
         sample.unwrap().memory.kernel_kib = None;
         assert!(!kernel_is_counted(&results));
-        assert_eq!(growth(&results, "threads")[1].kernel.median, 0.0);
+        assert_eq!(growth(&results, "threads")[1].kernel_kib, 0.0);
     }
 }

@@ -3,14 +3,12 @@
 
 use record::Results;
 
-use crate::statistics::Estimate;
-use crate::summary::Summary;
+use crate::summary::{Figure, Summary};
 use crate::text::{figure, thousands};
 
 use super::Plot;
-use super::bars::kernel_part;
 use super::colour::{Ink, TEXT, of_model};
-use super::data;
+use super::data::{self, Value};
 use super::page::{self, Drawn, Page, Point, SMALL_PX, Side, TEXT_PX, WIDTH, tick, width_of};
 use super::scale::{Scale, spread};
 
@@ -25,7 +23,7 @@ const LEFT: i32 = 84;
 /// Room for the names at the lines' ends.
 const NAMES: i32 = 160;
 /// Names are at least so far apart.
-pub const NAME_GAP: i32 = 18;
+const NAME_GAP: i32 = 18;
 
 /// One model's line.
 struct Line {
@@ -34,21 +32,30 @@ struct Line {
     marker: usize,
     /// The floor: no competitor.
     dashed: bool,
-    points: Vec<(f64, Estimate)>,
+    points: Vec<(f64, Value)>,
+    /// A place beside the line, which it does not lead to: the capacity.
+    beside: Option<(f64, Value)>,
 }
 
 impl Line {
-    fn of(results: &Results, model: &str, points: Vec<(f64, Estimate)>) -> Option<Line> {
+    fn of(results: &Results, model: &str, points: Vec<(f64, Value)>) -> Option<Line> {
         let marker = results.models.iter().position(|m| m.label == model)?;
         let (name, ink) = (model.to_owned(), of_model(results, model));
         let dashed = results.floor.as_deref() == Some(model);
-        (!points.is_empty()).then_some(Line { name, ink, marker, dashed, points })
+        let line = Line { name, ink, marker, dashed, points, beside: None };
+        (!line.points.is_empty()).then_some(line)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &(f64, Value)> {
+        self.points.iter().chain(&self.beside)
     }
 
     fn told(&self) -> String {
-        let point = |(x, y): &(f64, Estimate)| format!("{} at {}", figure(y.median), thousands(*x));
+        let point = |(x, y): &(f64, Value)| format!("{} at {}", figure(y.at), thousands(*x));
         let points: Vec<String> = self.points.iter().map(point).collect();
-        format!("{}: {}.", self.name, points.join(", "))
+        let beside = self.beside.as_ref();
+        let beside = beside.map_or(String::new(), |one| format!("; capacity: {}", point(one)));
+        format!("{}: {}{beside}.", self.name, points.join(", "))
     }
 }
 
@@ -60,144 +67,101 @@ pub fn by_idle(results: &Results, summary: &Summary) -> Result<Option<Plot>, Str
     }
     let line = |model: &record::Model| {
         let point = |workload: &&record::Workload| {
-            let cell = data::cell(summary, &workload.name, &model.label)?;
-            let figures = cell.state.as_ref().ok().filter(|figures| figures.stuck().is_none())?;
-            let open = workload.idle_connections + workload.connections;
-            Some((f64::from(open), figures.server_us))
+            let figures = data::figures(summary, &workload.name, &model.label)?;
+            let open = f64::from(workload.idle_connections + workload.connections);
+            figures.stuck().is_none().then(|| (open, Value::of(figures, Figure::Server)))
         };
         Line::of(results, &model.label, axis.iter().filter_map(point).collect())
     };
     let lines: Vec<Line> = results.models.iter().filter_map(line).collect();
     let active = axis.first().map_or(0, |w| w.connections);
-    let open: Vec<f64> =
+    let ticks: Vec<f64> =
         axis.iter().map(|w| f64::from(w.idle_connections + w.connections)).collect();
-    let plane = Plane {
-        corners: ((LEFT, TOP), (WIDTH - NAMES, HEIGHT - AXIS)),
-        x_axis: format!("connections open, of which {active} are active"),
-        y_axis: "microseconds of server CPU per request".into(),
-        heading: None,
-        open: &open,
-    };
+    let x_axis = format!("connections open, of which {active} are active");
+    let plane = Plane { x_axis: &x_axis, note: floor_note(results, &lines), ticks: &ticks };
     let title = "server CPU per request among idle connections";
-    one_plane("cpu-by-idle", title, results, &plane, &lines)
+    plane.plot("cpu-by-idle", title, &lines)
 }
 
-/// Growth of a server's memory against connections: its own pages, and the kernel's part.
-pub fn memory(results: &Results) -> Result<Option<Plot>, String> {
-    let lines = |part: &dyn Fn(&data::Growth) -> Estimate| -> Vec<Line> {
-        let line = |model: &record::Model| {
-            let grown = data::growth(results, &model.label);
-            // A logarithmic axis has no place for what did not grow.
-            let points = grown.iter().map(|g| (f64::from(g.connections), part(g)));
-            let points = points.filter(|(_, e)| e.median > 0.0).collect();
-            Line::of(results, &model.label, points)
-        };
-        results.models.iter().filter_map(line).collect()
-    };
-    let (user, kernel) = (lines(&|g| g.user), lines(&|g| g.kernel));
-    let mut open: Vec<f64> =
-        user.iter().chain(&kernel).flat_map(|l| &l.points).map(|p| p.0).collect();
-    open.sort_by(f64::total_cmp);
-    open.dedup();
-    if open.len() < 2 {
+/// Server CPU per request at the rates that a server keeps, and beside it at its capacity: a loop
+/// that is woken for one request has no other to share the price with. Needs two rates.
+pub fn by_rate(results: &Results, summary: &Summary) -> Result<Option<Plot>, String> {
+    let (axis, closed) = data::rate_axis(results);
+    if axis.len() < 2 {
         return Ok(None);
     }
-    let plane = |(left, right): (i32, i32), heading: &'static str, y_axis: &str| Plane {
-        corners: ((left, TOP + 26), (right, HEIGHT - AXIS)),
-        x_axis: "connections open and silent".into(),
-        y_axis: y_axis.into(),
-        heading: Some(heading),
-        open: &open,
+    let line = |model: &record::Model| {
+        let point = |workload: &&record::Workload| {
+            let figures = data::figures(summary, &workload.name, &model.label)?;
+            let value = || Value::of(figures, Figure::Server);
+            data::keeps(figures).then(|| Some((f64::from(workload.rate_per_s?), value())))?
+        };
+        let mut line = Line::of(results, &model.label, axis.iter().filter_map(point).collect())?;
+        let capacity = closed.and_then(|w| data::figures(summary, &w.name, &model.label));
+        let capacity = capacity.filter(|figures| figures.stuck().is_none());
+        line.beside = capacity.map(|f| (f.rate().median, Value::of(f, Figure::Server)));
+        Some(line)
     };
-    let middle = (WIDTH + LEFT) / 2;
-    let planes = [
-        (plane((LEFT, middle - NAMES), "its own pages", "KiB grown since the start"), user),
-        (plane((middle + 24, WIDTH - NAMES), kernel_part(results), ""), kernel),
-    ];
-    let values = planes.iter().flat_map(|(_, lines)| heights(lines));
-    let pixels = (HEIGHT - AXIS, TOP + 26);
-    let Some(y) = Scale::logarithmic(values, MARGIN, pixels) else { return Ok(None) };
-    let told = |(plane, lines): &(Plane, Vec<Line>)| {
-        let lines: Vec<_> = lines.iter().map(Line::told).collect();
-        format!("{}, KiB: {}", plane.heading.unwrap_or_default(), lines.join(" "))
-    };
-    let told: Vec<String> = planes.iter().map(told).collect();
-    let title = "server memory against connections";
-    let draw = |page: &Page| {
-        planes.iter().try_for_each(|(plane, lines)| draw_plane(page, plane, &y, lines))
-    };
-    page::plot("memory-by-connections", title, &told.join(" "), HEIGHT, draw).map(Some)
+    let lines: Vec<Line> = results.models.iter().filter_map(line).collect();
+    let ticks: Vec<f64> = axis.iter().filter_map(|w| w.rate_per_s).map(f64::from).collect();
+    let note = closed.map(|_| "dotted: to the capacity, in a closed loop".to_owned());
+    let plane = Plane { x_axis: "requests per second", note, ticks: &ticks };
+    plane.plot("cpu-by-rate", "server CPU per request at fixed rates, and at capacity", &lines)
 }
+
+fn floor_note(results: &Results, lines: &[Line]) -> Option<String> {
+    let floor = results.floor.as_deref()?;
+    let drawn = lines.iter().any(|line| line.name == floor);
+    drawn.then(|| format!("{floor} parses nothing: the physical line"))
+}
+
+/// A logarithmic plane of microseconds of CPU, and what stands around it.
+struct Plane<'a> {
+    x_axis: &'a str,
+    /// In the corner: what a reader must know.
+    note: Option<String>,
+    /// Where something was measured: the ticks of the axis below.
+    ticks: &'a [f64],
+}
+
+/// Corners of the plane.
+const UPPER: Point = (LEFT, TOP);
+const LOWER: Point = (WIDTH - NAMES, HEIGHT - AXIS);
 
 /// How far beyond the values a logarithmic axis goes.
 const MARGIN: f64 = 1.3;
 
-/// A logarithmic plane and what stands around it.
-struct Plane<'a> {
-    /// Upper left and lower right corner.
-    corners: (Point, Point),
-    x_axis: String,
-    y_axis: String,
-    heading: Option<&'static str>,
-    /// Where something was measured: the ticks of the axis below.
-    open: &'a [f64],
-}
+impl Plane<'_> {
+    /// `None` when there is nothing to draw.
+    fn plot(&self, name: &str, title: &str, lines: &[Line]) -> Result<Option<Plot>, String> {
+        let all = || lines.iter().flat_map(Line::all);
+        let heights = all().flat_map(|(_, value)| value.heights());
+        let y = Scale::logarithmic(heights, MARGIN, (LOWER.1, UPPER.1));
+        let places = all().map(|(x, _)| *x).chain(self.ticks.iter().copied());
+        let x = Scale::logarithmic(places, 1.15, (UPPER.0, LOWER.0));
+        let (Some(x), Some(y)) = (x, y) else { return Ok(None) };
+        let told: Vec<String> = lines.iter().map(Line::told).collect();
+        let told = format!("{Y_AXIS} ({}). {}", self.x_axis, told.join(" "));
+        page::plot(name, title, &told, HEIGHT, |page| self.draw(page, &x, &y, lines)).map(Some)
+    }
 
-/// Medians and the ends of intervals.
-fn heights(lines: &[Line]) -> impl Iterator<Item = f64> {
-    lines.iter().flat_map(|line| &line.points).flat_map(|(_, e)| {
-        let ends = e.interval.map(|interval| [interval.low, interval.high]);
-        std::iter::once(e.median).chain(ends.into_iter().flatten())
-    })
-}
-
-fn one_plane(
-    name: &str,
-    title: &str,
-    results: &Results,
-    plane: &Plane,
-    lines: &[Line],
-) -> Result<Option<Plot>, String> {
-    let ((_, top), (_, bottom)) = plane.corners;
-    let Some(y) = Scale::logarithmic(heights(lines), MARGIN, (bottom, top)) else {
-        return Ok(None);
-    };
-    let told: Vec<String> = lines.iter().map(Line::told).collect();
-    let told = format!("{} ({}). {}", plane.y_axis, plane.x_axis, told.join(" "));
-    let floor = results.floor.as_deref();
-    let draw = |page: &Page| {
-        draw_plane(page, plane, &y, lines)?;
-        match floor {
-            Some(floor) if lines.iter().any(|line| line.name == floor) => {
-                let note = format!("{floor} parses nothing: the physical line");
-                page.text(&note, (WIDTH - 16, 22), Side::Left, SMALL_PX, TEXT)
-            }
-            _ => Ok(()),
+    fn draw(&self, page: &Page, x: &Scale, y: &Scale, lines: &[Line]) -> Drawn {
+        let ((left, top), (right, bottom)) = (UPPER, LOWER);
+        page.ticks_below(x, &labelled(x, self.ticks), (top, bottom), &thousands)?;
+        page.ticks_left(y, (left, right), Some(&tick))?;
+        page.axes((left, top), (right, bottom))?;
+        page.text(self.x_axis, ((left + right) / 2, bottom + 38), Side::Middle, SMALL_PX, TEXT)?;
+        page.upright(Y_AXIS, (left - 66, (top + bottom) / 2))?;
+        if let Some(note) = &self.note {
+            page.text(note, (WIDTH - 16, 22), Side::Left, SMALL_PX, TEXT)?;
         }
-    };
-    page::plot(name, title, &told, HEIGHT, draw).map(Some)
+        lines.iter().try_for_each(|line| draw_line(page, x, y, line))?;
+        draw_names(page, x, y, lines)
+    }
 }
 
-fn draw_plane(page: &Page, plane: &Plane, y: &Scale, lines: &[Line]) -> Drawn {
-    let ((left, top), (right, bottom)) = plane.corners;
-    let Some(x) = Scale::logarithmic(plane.open.iter().copied(), 1.15, (left, right)) else {
-        return Ok(());
-    };
-    let labelled = labelled(&x, plane.open);
-    page.ticks_below(&x, &labelled, (top, bottom), &thousands)?;
-    let label: &dyn Fn(f64) -> String = &tick;
-    page.ticks_left(y, (left, right), (!plane.y_axis.is_empty()).then_some(label))?;
-    page.axes((left, top), (right, bottom))?;
-    page.text(&plane.x_axis, ((left + right) / 2, bottom + 38), Side::Middle, SMALL_PX, TEXT)?;
-    page.upright(&plane.y_axis, (left - 66, (top + bottom) / 2))?;
-    if let Some(heading) = plane.heading {
-        page.text(heading, (left, top - 16), Side::Right, TEXT_PX, TEXT)?;
-    }
-    for line in lines {
-        draw_line(page, &x, y, line)?;
-    }
-    draw_names(page, &x, y, lines, plane.corners)
-}
+/// What stands along the upright axis.
+const Y_AXIS: &str = "microseconds of server CPU per request";
 
 /// The places whose labels fit, from the right: the largest is always there.
 fn labelled(x: &Scale, open: &[f64]) -> Vec<f64> {
@@ -215,44 +179,45 @@ fn labelled(x: &Scale, open: &[f64]) -> Vec<f64> {
 
 fn draw_line(page: &Page, x: &Scale, y: &Scale, line: &Line) -> Drawn {
     let at = |(open, value): (f64, f64)| (x.at(open), y.at(value));
-    let points: Vec<Point> = line.points.iter().map(|(open, e)| at((*open, e.median))).collect();
+    let points: Vec<Point> = line.points.iter().map(|(open, v)| at((*open, v.at))).collect();
     for pair in points.windows(2) {
         match line.dashed {
             true => page.dashed(pair[0], pair[1], line.ink)?,
             false => page.line(pair.to_vec(), line.ink, 2)?,
         }
     }
-    for (open, interval) in line.points.iter().filter_map(|(x, e)| Some((*x, e.interval?))) {
+    let beside = line.beside.as_ref().map(|(rate, v)| at((*rate, v.at)));
+    if let (Some(last), Some(beside)) = (points.last(), beside) {
+        page.dotted(*last, beside, line.ink)?;
+    }
+    for (open, interval) in line.all().filter_map(|(x, v)| Some((*x, v.interval?))) {
         page.line(vec![at((open, interval.low)), at((open, interval.high))], line.ink, 2)?;
     }
-    points.into_iter().try_for_each(|point| page.marker(line.marker, point, line.ink))
+    points.into_iter().chain(beside).try_for_each(|at| page.marker(line.marker, at, line.ink))
 }
 
 /// Names with their markers on the right, each beside the end of its line, moved apart where they
 /// would collide. A line that ends early says where.
-fn draw_names(
-    page: &Page,
-    x: &Scale,
-    y: &Scale,
-    lines: &[Line],
-    ((_, top), (right, bottom)): (Point, Point),
-) -> Drawn {
+fn draw_names(page: &Page, x: &Scale, y: &Scale, lines: &[Line]) -> Drawn {
+    let ((_, top), (right, bottom)) = (UPPER, LOWER);
     let last = lines.iter().filter_map(|line| line.points.last()).map(|point| point.0);
     let last = last.fold(0.0, f64::max);
-    let ends: Vec<(f64, Point)> = lines
-        .iter()
-        .filter_map(|line| line.points.last())
-        .map(|(open, e)| (*open, (x.at(*open), y.at(e.median))))
-        .collect();
-    let wanted: Vec<i32> = ends.iter().map(|(_, end)| end.1).collect();
+    let end = |line: &Line| {
+        let (open, value) = line.all().last()?;
+        Some((x.at(*open), y.at(value.at)))
+    };
+    let ends: Vec<Point> = lines.iter().filter_map(end).collect();
+    let wanted: Vec<i32> = ends.iter().map(|end| end.1).collect();
     let places = spread(&wanted, NAME_GAP, (top + 4, bottom - 4));
-    for ((line, (open, end)), place) in lines.iter().zip(&ends).zip(places) {
+    for ((line, end), place) in lines.iter().zip(&ends).zip(places) {
         let mut name = line.name.clone();
-        if *open < last {
-            name += &format!(" (to {})", thousands(*open));
-        } else {
-            // A thin line leads to a name that had to move.
-            let leader = vec![(end.0 + 8, end.1), (right + 2, end.1), (right + 12, place)];
+        let to = line.points.last().map_or(0.0, |point| point.0);
+        if to < last {
+            name += &format!(" (to {})", thousands(to));
+        }
+        // A thin line leads to a name that stands elsewhere.
+        let leader = vec![(end.0 + 8, end.1), (right + 2, end.1), (right + 12, place)];
+        if to >= last || line.beside.is_some() {
             page.line(leader, line.ink, 1)?;
         }
         page.marker(line.marker, (right + 20, place), line.ink)?;

@@ -142,6 +142,11 @@ impl Page<'_> {
         Ok(self.0.draw(&DashedPathElement::new([from, to], 6, 5, style))?)
     }
 
+    /// A dotted line: where nothing was measured between two places.
+    pub fn dotted(&self, from: Point, to: Point, ink: Ink) -> Drawn {
+        Ok(self.0.draw(&DashedPathElement::new([from, to], 2, 4, ink.light.stroke_width(1)))?)
+    }
+
     /// A box between two corners.
     pub fn area(&self, from: Point, to: Point, ink: Ink, opacity: f64) -> Drawn {
         let style = ink.light.mix(opacity).filled();

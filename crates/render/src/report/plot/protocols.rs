@@ -4,13 +4,12 @@
 
 use record::Results;
 
-use crate::statistics::Estimate;
-use crate::summary::{IDLE_CONNECTIONS, Summary, idle_prices, steps};
+use crate::summary::{Figure, IDLE_CONNECTIONS, Summary, idle_prices, steps};
 use crate::text::{figure, thousands};
 
 use super::Plot;
 use super::colour::{GRID, Ink, TEXT, of_model};
-use super::data;
+use super::data::{self, Value};
 use super::page::{self, Drawn, Page, SMALL_PX, Side, TEXT_PX, WIDTH, tick, width_of};
 use super::scale::Scale;
 
@@ -36,7 +35,7 @@ struct Series {
     name: String,
     ink: Ink,
     marker: usize,
-    values: Vec<Option<Estimate>>,
+    values: Vec<Option<Value>>,
 }
 
 /// Server CPU per request by protocol; `None` where no two protocols were measured.
@@ -44,9 +43,8 @@ pub fn cpu(results: &Results, summary: &Summary) -> Result<Option<Plot>, String>
     let steps = steps(summary);
     let bands: Vec<&str> = steps.iter().map(|(step, _)| step.name).collect();
     let value = |model: &str, band: usize| {
-        let cell = data::cell(summary, &steps.get(band)?.1.workload.name, model)?;
-        let figures = cell.state.as_ref().ok().filter(|figures| figures.stuck().is_none())?;
-        Some(figures.server_us)
+        let figures = data::figures(summary, &steps.get(band)?.1.workload.name, model)?;
+        figures.stuck().is_none().then(|| Value::of(figures, Figure::Server))
     };
     let all = series(results, bands.len(), &value);
     let axis = "microseconds of server CPU per request (in a chat, per delivery)";
@@ -65,7 +63,7 @@ pub fn memory(results: &Results) -> Result<Option<Plot>, String> {
         let prices = idle_prices(results, model);
         let price = prices.iter().find(|price| Some(&price.protocol) == bands.get(band))?;
         let (own, kernel) = price.mib();
-        Some(Estimate { median: own + kernel, deviation: 0.0, interval: None })
+        Some(Value { at: own + kernel, interval: None })
     };
     let all = series(results, bands.len(), &value);
     let axis = format!(
@@ -84,7 +82,7 @@ pub fn memory(results: &Results) -> Result<Option<Plot>, String> {
 fn series(
     results: &Results,
     bands: usize,
-    value: &dyn Fn(&str, usize) -> Option<Estimate>,
+    value: &dyn Fn(&str, usize) -> Option<Value>,
 ) -> Vec<Series> {
     let one = |(marker, model): (usize, &record::Model)| {
         let values: Vec<_> = (0..bands).map(|band| value(&model.label, band)).collect();
@@ -101,12 +99,8 @@ fn draw(
     bands: &[&str],
     all: &[Series],
 ) -> Result<Option<Plot>, String> {
-    let estimates = || all.iter().flat_map(|series| series.values.iter().flatten());
-    let ends = |e: &Estimate| {
-        let interval = e.interval.map(|interval| [interval.low, interval.high]);
-        std::iter::once(e.median).chain(interval.into_iter().flatten())
-    };
-    let x = Scale::logarithmic(estimates().flat_map(ends), MARGIN, (LEFT, RIGHT));
+    let values = || all.iter().flat_map(|series| series.values.iter().flatten());
+    let x = Scale::logarithmic(values().flat_map(Value::heights), MARGIN, (LEFT, RIGHT));
     let Some(x) = x.filter(|_| bands.len() > 1) else { return Ok(None) };
     let key = key(all);
     let top = KEY + KEY_LINE * key.iter().map(|(line, ..)| line + 1).max().unwrap_or(0);
@@ -140,7 +134,7 @@ fn draw_band(page: &Page, x: &Scale, band: usize, top: i32, all: &[Series]) -> D
         if let Some(interval) = value.interval {
             page.line(vec![(x.at(interval.low), y), (x.at(interval.high), y)], series.ink, 2)?;
         }
-        page.marker(series.marker, (x.at(value.median), y), series.ink)?;
+        page.marker(series.marker, (x.at(value.at), y), series.ink)?;
     }
     Ok(())
 }
@@ -163,7 +157,7 @@ fn key(all: &[Series]) -> Vec<(i32, i32, &Series)> {
 fn told(band: usize, name: &str, all: &[Series]) -> String {
     let one = |series: &Series| {
         let value = series.values.get(band).copied().flatten()?;
-        Some(format!("{}: {}", series.name, figure(value.median)))
+        Some(format!("{}: {}", series.name, figure(value.at)))
     };
     let all: Vec<String> = all.iter().filter_map(one).collect();
     format!("{name}: {}.", all.join(", "))

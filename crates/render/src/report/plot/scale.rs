@@ -28,8 +28,8 @@ impl Scale {
         Scale { low: 0.0, high, logarithmic: false, from: pixels.0, to: pixels.1 }
     }
 
-    /// An axis over this range.
-    pub fn linear(low: f64, high: f64, pixels: (i32, i32)) -> Scale {
+    #[cfg(test)]
+    fn linear(low: f64, high: f64, pixels: (i32, i32)) -> Scale {
         Scale { low, high, logarithmic: false, from: pixels.0, to: pixels.1 }
     }
 
@@ -55,11 +55,6 @@ impl Scale {
             false => (value - self.low) / (self.high - self.low),
         };
         self.from + (share.clamp(0.0, 1.0) * f64::from(self.to - self.from)).round() as i32
-    }
-
-    /// The same axis elsewhere.
-    pub fn moved(&self, by: i32) -> Scale {
-        Scale { from: self.from + by, to: self.to + by, ..*self }
     }
 
     /// Round values whose labels are at least `gap` pixels apart.

@@ -3,13 +3,13 @@
 
 use record::Results;
 
-use crate::statistics::Estimate;
+use crate::statistics::BlockRatio;
 use crate::summary::{
     Figures, IdlePrice, Summary, WorkloadSummary, idle_prices, name_of, prices, steps,
 };
 use crate::text::{figure, thousands};
 
-use super::{Marks, Style, between, finish, measured_cells, new_table, short};
+use super::{Style, between, finish, measured_cells, new_table, short, times};
 
 /// How many workloads make a table of prices: one alone has nothing beside it.
 const STEPS_MIN: usize = 2;
@@ -40,7 +40,7 @@ pub fn cpu(results: &Results, summary: &Summary, style: Style) -> String {
     for model in labels {
         let one = |workload: &WorkloadSummary| match cell(workload, model) {
             // What starves others is told in its own table, and is no price.
-            Some(figures) if figures.stuck().is_none() => figure(figures.server_us.median),
+            Some(figures) if figures.stuck().is_none() => figure(figures.server_us().median),
             _ => "-".to_owned(),
         };
         let row = steps.iter().map(|(_, workload)| one(workload));
@@ -49,8 +49,8 @@ pub fn cpu(results: &Results, summary: &Summary, style: Style) -> String {
     finish(table, &(1..=steps.len()).collect::<Vec<_>>(), style)
 }
 
-/// Server CPU per request relative to the workload without the protocol, paired by round: a line
-/// for each pair, so that a dozen models stand beside each other. Intervals where there is room.
+/// Server CPU per request relative to the workload without the protocol, paired by round: a column
+/// for each pair.
 pub fn ratios(results: &Results, summary: &Summary, style: Style) -> String {
     let all = |model: &str| prices(results, summary, model);
     let mut pairs: Vec<(&str, &str)> = Vec::new();
@@ -59,34 +59,25 @@ pub fn ratios(results: &Results, summary: &Summary, style: Style) -> String {
             pairs.push((price.workload, price.base));
         }
     }
-    let labels = models(results, |model| !all(model).is_empty());
     if pairs.is_empty() {
         return String::new();
     }
     let mut table = new_table(style);
-    table.set_header(std::iter::once("").chain(labels.iter().copied()));
-    for (workload, base) in pairs {
-        let of = |model: &&str| {
-            let prices = all(model);
-            let price = prices.iter().find(|p| p.workload == workload && p.base == base);
-            match (price, style) {
-                (None, _) => "-".to_owned(),
-                (Some(price), Style::Terminal) => format!("{:.2}", price.ratio.median),
-                (Some(price), Style::Markdown) => ratio(price.ratio),
-            }
+    let head = pairs.iter().map(|(one, base)| format!("{} : {}", name_of(one), name_of(base)));
+    table.set_header(std::iter::once("model".to_owned()).chain(head));
+    for model in models(results, |model| !all(model).is_empty()) {
+        let prices = all(model);
+        let of = |(workload, base): &(&str, &str)| {
+            let price = prices.iter().find(|p| p.workload == *workload && p.base == *base);
+            price.map_or("-".to_owned(), |price| ratio(&price.ratio))
         };
-        let name = match style {
-            Style::Terminal => format!("{} : {}", name_of(workload), name_of(base)),
-            Style::Markdown => format!("`{workload}` : `{base}`"),
-        };
-        table.add_row(std::iter::once(name).chain(labels.iter().map(of)));
+        table.add_row(std::iter::once(model.to_owned()).chain(pairs.iter().map(of)));
     }
-    finish(table, &(1..=labels.len()).collect::<Vec<_>>(), style)
+    finish(table, &(1..=pairs.len()).collect::<Vec<_>>(), style)
 }
 
-fn ratio(ratio: Estimate) -> String {
-    let interval = ratio.interval.map_or(String::new(), |i| format!(" ({})", between(i)));
-    format!("{:.2}{interval}", ratio.median)
+fn ratio(ratio: &BlockRatio) -> String {
+    format!("{} ({})", times(ratio.ratio), between(ratio))
 }
 
 /// Memory of 10,000 idle connections by protocol, in MiB: own + kernel.
@@ -122,12 +113,11 @@ pub fn idle(results: &Results, style: Style) -> String {
 fn mib(price: &IdlePrice) -> String {
     let (own, kernel) = price.mib();
     let least = if price.cost.memory.kernel_kib.is_none() { ">=" } else { "" };
-    format!("{}+{least}{}", short(own), short(kernel))
+    format!("{}+{least}{}", short(own.max(0.0)), short(kernel.max(0.0)))
 }
 
 /// Deliveries of a fan-out; nothing for other workloads.
-pub fn deliveries(workload: &WorkloadSummary, summary: &Summary, style: Style) -> String {
-    let marks = Marks::of(summary);
+pub fn deliveries(workload: &WorkloadSummary, style: Style) -> String {
     let mut table = new_table(style);
     table.set_header([
         "model",
@@ -137,8 +127,7 @@ pub fn deliveries(workload: &WorkloadSummary, summary: &Summary, style: Style) -
         "p50 us",
         "p99 us",
         "p99.9 us",
-        "srv us/delivery",
-        "",
+        "CPU us/delivery",
     ]);
     let or_none = |value: Option<f64>| value.map_or("-".to_owned(), short);
     let mut empty = true;
@@ -148,12 +137,11 @@ pub fn deliveries(workload: &WorkloadSummary, summary: &Summary, style: Style) -
             cell.model.clone(),
             thousands(f64::from(chat.members)),
             thousands(chat.messages_per_s),
-            thousands(figures.rate.median),
+            thousands(figures.rate().median),
             or_none(chat.p50_us),
             or_none(chat.p99_us),
             or_none(chat.p999_us),
-            figure(figures.server_us.median),
-            marks.of_cell(figures),
+            figure(figures.server_us().median),
         ]);
         empty = false;
     }
@@ -161,10 +149,9 @@ pub fn deliveries(workload: &WorkloadSummary, summary: &Summary, style: Style) -
 }
 
 /// Handshakes of TLS; nothing without.
-pub fn handshakes(workload: &WorkloadSummary, summary: &Summary, style: Style) -> String {
-    let marks = Marks::of(summary);
+pub fn handshakes(workload: &WorkloadSummary, style: Style) -> String {
     let mut table = new_table(style);
-    let header = ["model", "full/s", "resumed/s", "p50 us", "p99 us", "srv us", "agreed on", ""];
+    let header = ["model", "full/s", "resumed/s", "p50 us", "p99 us", "CPU us", "agreed on"];
     table.set_header(header);
     let or_none = |value: Option<f64>| value.map_or("-".to_owned(), short);
     let mut empty = true;
@@ -180,9 +167,8 @@ pub fn handshakes(workload: &WorkloadSummary, summary: &Summary, style: Style) -
             thousands(tls.resumed_per_s),
             or_none(tls.p50_us),
             or_none(tls.p99_us),
-            figure(figures.server_us.median),
+            figure(figures.server_us().median),
             agreed.join(" "),
-            marks.of_cell(figures),
         ]);
         empty = false;
     }
@@ -211,10 +197,8 @@ mod tests {
         // What would repeat its model is no cell and has no figure.
         assert_eq!(row(&table, "threads+duplex=on")[1..3], ["-", "-"], "{table}");
         let table = ratios(&results, &summary, Style::Markdown);
-        let streams = row(&table, "`h2-streams` : `http-keepalive`");
-        assert_eq!(streams.last(), Some(&"0.25 (0.25-0.25)"), "{table}");
-        let table = ratios(&results, &summary, Style::Terminal);
-        assert!(table.contains("WebSocket : TCP echo"), "{table}");
+        assert!(row(&table, "epoll").contains(&"0.25 (0.25-0.25)"), "{table}");
+        assert!(table.contains("HTTP/2 x 32 : HTTP/1.1"), "{table}");
         assert!(
             cpu(&fixture::results(), &summarise(&fixture::results()), Style::Markdown).is_empty()
         );
@@ -236,25 +220,25 @@ mod tests {
         let of = |name: &str| {
             summary.workloads.iter().find(|workload| workload.workload.name == name).unwrap()
         };
-        let chat = deliveries(of("ws-chat"), &summary, Style::Markdown);
+        let chat = deliveries(of("ws-chat"), Style::Markdown);
         assert_eq!(row(&chat, "epoll")[1], "100", "{chat}");
-        assert!(deliveries(of("ws-echo"), &summary, Style::Markdown).is_empty());
-        let tls = handshakes(of("tls-handshake"), &summary, Style::Markdown);
+        assert!(deliveries(of("ws-echo"), Style::Markdown).is_empty());
+        let tls = handshakes(of("tls-handshake"), Style::Markdown);
         assert!(row(&tls, "epoll").contains(&"800"), "{tls}");
         assert!(tls.contains("TLSv1.3 TLS13_AES_256_GCM_SHA384 http/1.1"), "{tls}");
-        assert!(handshakes(of("ws-echo"), &summary, Style::Markdown).is_empty());
+        assert!(handshakes(of("ws-echo"), Style::Markdown).is_empty());
     }
 
     #[test]
     fn all_of_it_fits_a_terminal() {
         let results = fixture::protocols();
-        let text = super::super::terminal(&results, &summarise(&results));
+        let text = super::super::terminal(&results, &summarise(&results), true);
         assert!(text.contains("price of each protocol"), "{text}");
         assert!(text.contains("deliveries") && text.contains("handshakes"), "{text}");
         for line in text.lines() {
             assert!(line.chars().count() <= COLUMNS_MAX, "{line}");
         }
-        // The flavour is in the tables of its protocol only, and nobody is told why.
+        // The flavour is in the tables of its protocol only, and no line says why.
         assert!(!text.contains("differs from its model"), "{text}");
         assert!(text.contains("serial: not measured: holds 1 connection at once"), "{text}");
     }

@@ -7,28 +7,23 @@ use record::{Check, Instrument, Verdict, Way};
 pub const NOT_TRIED: &str = "(not tried in this run)";
 
 /// The checks that iolab knows: a name beside these is a slip in the template.
-const KNOWN: [&str; 22] = [
+const KNOWN: [&str; 17] = [
     "verify-wrong-bytes",
-    "fresh-process",
+    "starved-connections",
     "slices",
     "who-is-the-limit",
-    "floor-ceiling",
+    "littles-law",
     "coordinated-omission",
     "send-lag",
-    "ledger-sum",
-    "counting-cost",
+    "wrk-agreement",
+    "h2load-agreement",
+    "two-clocks",
     "idle-axis",
     "same-sockets",
     "mechanism-proof",
+    "aa-tables",
+    "simulated-verdicts",
     "percentile-merge",
-    "multiple-comparisons",
-    "aa-sentinel",
-    "starved-connections",
-    "verdict-slow",
-    "verdict-fast",
-    "littles-law",
-    "wrk-agreement",
-    "h2load-agreement",
     "progress-cost",
 ];
 
@@ -49,6 +44,7 @@ pub fn field(instrument: Option<&Instrument>, name: &str, field: &str) -> Result
         "right-how" => of_way(|check| &check.right, |way| &way.how),
         "measured" => text(|check| &check.measured),
         "expected" => text(|check| &check.expected),
+        "fails-if" => text(|check| &check.fails_if),
         "claim" => text(|check| &check.claim),
         "verdict" => Some(found.map(|check| verdict(&check.verdict))),
         _ => None,
@@ -80,11 +76,14 @@ pub fn of_rule(instrument: Option<&Instrument>, rule: u32) -> String {
 pub fn all(instrument: Option<&Instrument>) -> String {
     let row = |check: &Check| {
         let rule = check.rule.to_string();
-        let cells = [&rule, &check.name, &check.expected, &check.measured];
-        line(&[cells[0], cells[1], cells[2], cells[3], &verdict(&check.verdict)])
+        let Check { name, expected, fails_if, measured, .. } = check;
+        line(&[&rule, name, expected, fails_if, measured, &verdict(&check.verdict)])
     };
     let checks = instrument.into_iter().flat_map(|instrument| &instrument.checks);
-    table(&["rule", "check", "expected", "seen", "verdict"], checks.map(row).collect())
+    table(
+        &["rule", "check", "expected", "would fail with", "seen", "verdict"],
+        checks.map(row).collect(),
+    )
 }
 
 /// Where and when the instrument was tested.

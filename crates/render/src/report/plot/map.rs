@@ -1,0 +1,190 @@
+//! The map as one picture: which model, when. A panel each for CPU, memory and latency; in each
+//! cell the best and those as good, in their colours, and in grey what could not be decided.
+
+use record::Results;
+
+use crate::report::map::{By, Grid, grid};
+use crate::summary::{Best, Summary};
+
+use super::Plot;
+use super::colour::{GRID, Ink, MUTED, TEXT, of_model};
+use super::page::{self, Drawn, Page, SMALL_PX, Side, TEXT_PX, WIDTH, width_of};
+
+/// Room for the heads of rows.
+const LEFT: i32 = 110;
+/// Where the last column ends.
+const RIGHT: i32 = WIDTH - 16;
+/// Below the title and the key.
+const TOP: i32 = 70;
+/// Height of a panel's title with the heads of its columns.
+const HEAD: i32 = 52;
+/// Height of a line of names.
+const LINE: i32 = 21;
+/// Above and below the names in a cell.
+const PADDING: i32 = 8;
+/// Between two panels.
+const GAP: i32 = 22;
+/// Between two names of a line.
+const BETWEEN: i32 = 12;
+/// From a marker to its name.
+const BESIDE: i32 = 11;
+
+/// One name in a cell.
+struct Name {
+    text: String,
+    ink: Ink,
+    /// The model's marker; none where it is undecided.
+    marker: Option<usize>,
+    /// Its line in the cell, and its distance from the cell's left edge.
+    line: i32,
+    left: i32,
+}
+
+/// A panel with its names laid out.
+struct Panel {
+    grid: Grid,
+    /// Width of a column.
+    width: i32,
+    /// The cells of each row, and the lines that the row needs.
+    rows: Vec<(Vec<Vec<Name>>, i32)>,
+}
+
+/// `None` where no map was measured.
+pub fn plot(results: &Results, summary: &Summary) -> Result<Option<Plot>, String> {
+    let all = [By::Cpu, By::Memory, By::Latency];
+    let grids = all.into_iter().filter_map(|by| grid(summary, by));
+    let panels: Vec<Panel> = grids.map(|grid| Panel::of(results, grid)).collect();
+    // One cell is no map.
+    if panels.iter().all(|panel| panel.grid.rows.len() * panel.grid.columns.len() < 2) {
+        return Ok(None);
+    }
+    let told: Vec<String> = panels.iter().map(|panel| told(&panel.grid)).collect();
+    let bottom = TOP + panels.iter().map(|panel| panel.height() + GAP).sum::<i32>();
+    let draw = |page: &Page| {
+        let key = "in each cell the best, and those within the margin of it; grey: not decided";
+        page.text(key, (16, 48), Side::Right, SMALL_PX, TEXT)?;
+        let mut top = TOP;
+        panels.iter().try_for_each(|panel| {
+            panel.draw(page, top)?;
+            top += panel.height() + GAP;
+            Ok(())
+        })
+    };
+    page::plot("map", "which model, when", &told.join(" "), bottom, draw).map(Some)
+}
+
+impl Panel {
+    fn of(results: &Results, grid: Grid) -> Panel {
+        let width = (RIGHT - LEFT) / grid.columns.len().max(1) as i32;
+        let row = |(_, bests): &(String, Vec<Option<Best>>)| {
+            let cells: Vec<_> = bests.iter().map(|best| names(results, best, width)).collect();
+            let lines = cells.iter().flatten().map(|name| name.line + 1).max().unwrap_or(1);
+            (cells, lines)
+        };
+        let rows = grid.rows.iter().map(row).collect();
+        Panel { grid, width, rows }
+    }
+
+    fn height(&self) -> i32 {
+        HEAD + self.rows.iter().map(|(_, lines)| lines * LINE + 2 * PADDING).sum::<i32>()
+    }
+
+    fn draw(&self, page: &Page, top: i32) -> Drawn {
+        page.text(self.grid.title, (16, top + 10), Side::Right, TEXT_PX, TEXT)?;
+        page.text(self.grid.columns_name, (RIGHT, top + 10), Side::Left, SMALL_PX, TEXT)?;
+        for (at, head) in self.grid.columns.iter().enumerate() {
+            let middle = LEFT + self.width * at as i32 + self.width / 2;
+            page.text(head, (middle, top + 36), Side::Middle, SMALL_PX, TEXT)?;
+        }
+        let mut upper = top + HEAD;
+        for ((cells, lines), (head, _)) in self.rows.iter().zip(&self.grid.rows) {
+            let lower = upper + lines * LINE + 2 * PADDING;
+            page.text(head, (LEFT - 10, (upper + lower) / 2), Side::Left, SMALL_PX, TEXT)?;
+            page.line(vec![(LEFT, upper), (RIGHT, upper)], GRID, 1)?;
+            for (at, cell) in cells.iter().enumerate() {
+                let left = LEFT + self.width * at as i32;
+                page.line(vec![(left, upper), (left, lower)], GRID, 1)?;
+                cell.iter().try_for_each(|name| draw_name(page, name, (left, upper)))?;
+            }
+            upper = lower;
+        }
+        page.line(vec![(LEFT, upper), (RIGHT, upper)], GRID, 1)
+    }
+}
+
+fn draw_name(page: &Page, name: &Name, (left, upper): (i32, i32)) -> Drawn {
+    let y = upper + PADDING + name.line * LINE + LINE / 2;
+    let left = left + name.left;
+    match name.marker {
+        Some(marker) => {
+            page.marker(marker, (left, y), name.ink)?;
+            page.text(&name.text, (left + BESIDE, y), Side::Right, TEXT_PX, name.ink)
+        }
+        None => page.text(&name.text, (left - 5, y), Side::Right, SMALL_PX, name.ink),
+    }
+}
+
+/// The names of a cell, in lines that fit its width.
+fn names(results: &Results, best: &Option<Best>, width: i32) -> Vec<Name> {
+    let none = Best::default();
+    let best = best.as_ref().unwrap_or(&none);
+    let named = best.best.iter().map(|model| {
+        let marker = results.models.iter().position(|of| of.label == *model);
+        (model.clone(), of_model(results, model), marker)
+    });
+    let undecided = best.undecided.iter().map(|model| (model.clone(), MUTED, None));
+    let (mut line, mut left) = (0, BETWEEN);
+    let mut place = |(text, ink, marker): (String, Ink, Option<usize>)| {
+        let size = BESIDE + width_of(&text, TEXT_PX) + BETWEEN;
+        if left > BETWEEN && left + size > width {
+            (line, left) = (line + 1, BETWEEN);
+        }
+        let name = Name { text, ink, marker, line, left };
+        left += size;
+        name
+    };
+    named.chain(undecided).map(&mut place).collect()
+}
+
+fn told(grid: &Grid) -> String {
+    let cell = |(column, best): (&String, &Option<Best>)| {
+        let best = best.as_ref()?;
+        let undecided = match best.undecided.is_empty() {
+            true => String::new(),
+            false => format!(" (undecided: {})", best.undecided.join(", ")),
+        };
+        Some(format!("{column}: {}{undecided}", best.best.join(", ")))
+    };
+    let row = |(head, row): &(String, Vec<Option<Best>>)| {
+        let cells: Vec<String> = grid.columns.iter().zip(row).filter_map(cell).collect();
+        format!("{head}, {}: {}.", grid.columns_name, cells.join("; "))
+    };
+    let rows: Vec<String> = grid.rows.iter().map(row).collect();
+    format!("{}: {}", grid.title, rows.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::summary::summarise;
+
+    #[test]
+    fn the_picture_names_the_best_and_what_is_undecided_is_grey() {
+        let results = fixture::map();
+        let svg = plot(&results, &summarise(&results)).unwrap().unwrap().svg;
+        assert!(svg.contains("1: threads; 8: epoll, uring; "), "{svg}");
+        assert!(svg.contains("epoll, poll (undecided: uring)"), "{svg}");
+        assert!(svg.contains("fill=\"#68707A\""), "{svg}");
+        assert!(plot(&fixture::no_trials(), &summarise(&fixture::no_trials())).unwrap().is_none());
+    }
+
+    #[test]
+    fn names_stay_in_their_cell() {
+        let mut results = fixture::results();
+        let best: Vec<String> = (0..9).map(|i| format!("a-model-{i}")).collect();
+        results.models = best.iter().map(|name| fixture::model(name)).collect();
+        let all = names(&results, &Some(Best { best, undecided: Vec::new() }), 190);
+        assert!(all.iter().all(|n| n.left + BESIDE + width_of(&n.text, TEXT_PX) <= 190));
+        assert_eq!(all.last().unwrap().line, 8);
+    }
+}

@@ -1,0 +1,84 @@
+//! What a table found, in a sentence made from its verdicts.
+
+use crate::statistics::{Finding, MARGIN};
+use crate::summary::{Figure, Figures, WorkloadSummary, is_judged};
+
+/// What is said of a group of models, for one and for several.
+const WORDS: [(&str, &str); 3] = [
+    ("costs less CPU than", "cost less CPU than"),
+    ("costs as much as", "cost as much as"),
+    ("costs more CPU than", "cost more CPU than"),
+];
+
+/// What the CPU per request came to; `None` where nothing was judged.
+pub fn sentence(workload: &WorkloadSummary) -> Option<String> {
+    let [less, equal, more, unknown] = groups(workload);
+    let reference = &workload.reference;
+    let group = |(names, (one, several)): (&Vec<&str>, (&str, &str))| {
+        let verb = if names.len() == 1 { one } else { several };
+        (!names.is_empty()).then(|| format!("{} {verb} {reference}", list(names)))
+    };
+    let groups = [&less, &equal, &more].into_iter().zip(WORDS);
+    let mut parts: Vec<String> = groups.filter_map(group).collect();
+    if !unknown.is_empty() {
+        parts.push(format!("of {} this run cannot tell", list(&unknown)));
+    }
+    (!parts.is_empty()).then(|| parts.join("; ") + ".")
+}
+
+/// The models that were judged: those that cost less than the reference, as much within the margin,
+/// more, and those that could not be told.
+fn groups(workload: &WorkloadSummary) -> [Vec<&str>; 4] {
+    let mut groups: [Vec<&str>; 4] = Default::default();
+    let judged = |cell: &&crate::summary::Cell| is_judged(cell, Figure::Server, workload.is_open());
+    for cell in workload.cells.iter().filter(judged) {
+        let Ok(figures) = &cell.state else { continue };
+        if let Some(group) = group_of(figures) {
+            groups[group].push(&cell.model);
+        }
+    }
+    groups
+}
+
+fn group_of(figures: &Figures) -> Option<usize> {
+    let judged = figures.judged(Figure::Server)?;
+    let near = judged.ratio.as_ref().is_some_and(|ratio| ratio.is_near(MARGIN));
+    Some(match judged.finding? {
+        // Shown to differ, by what does not matter.
+        _ if near => 1,
+        Finding::Less => 0,
+        Finding::Equal => 1,
+        Finding::More => 2,
+        Finding::Unknown => 3,
+    })
+}
+
+/// `a`, `a and b`, `a, b and c`.
+pub fn list(names: &[impl AsRef<str>]) -> String {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    match &names[..] {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::summary::summarise;
+
+    #[test]
+    fn a_sentence_names_every_model_that_was_judged() {
+        let summary = summarise(&fixture::results());
+        let told = sentence(&summary.workloads[0]).unwrap();
+        // serial leaves connections without progress, and busy spins: neither is judged.
+        let wanted = "threads costs less CPU than epoll; select costs as much as epoll; poll costs \
+                      more CPU than epoll.";
+        assert_eq!(told, wanted);
+        let mut results = fixture::results();
+        results.trials.retain(|trial| trial.slot.round <= 2);
+        let told = sentence(&summarise(&results).workloads[0]).unwrap();
+        assert_eq!(told, "of threads, select and poll this run cannot tell.");
+    }
+}

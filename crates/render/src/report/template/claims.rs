@@ -1,0 +1,63 @@
+//! Sentences that compare, bound to their data: `{{claim WORKLOAD MODEL FIGURE RELATION OTHER}}` up
+//! to `{{end}}`. FIGURE: `cpu`, `rate`, `memory` or `p99`. RELATION: `more`, `less` (beyond chance
+//! and beyond the margin) or `equal` (shown to be within the margin).
+
+use crate::statistics::{BlockRatio, Finding, MARGIN};
+use crate::summary::{Figure, Summary};
+
+/// What the data say of a claim.
+pub enum Answer {
+    /// It holds.
+    Holds,
+    /// The workload or one of the models was not measured.
+    NotMeasured,
+    /// It does not hold; what the data say.
+    Fails(String),
+}
+
+/// Asks the data. `words`: what stands behind `claim`.
+pub fn ask(words: &[&str], summary: &Summary) -> Result<Answer, String> {
+    let [workload, model, figure, relation, other] = *words else {
+        return Err("a claim is: claim WORKLOAD MODEL FIGURE RELATION OTHER".into());
+    };
+    super::known_workload(workload)?;
+    let of = match figure {
+        "cpu" => Figure::Server,
+        "rate" => Figure::Rate,
+        "memory" => Figure::Memory,
+        "p99" => Figure::P99,
+        _ => return Err(format!("no figure is called {figure:?}")),
+    };
+    let holds: fn(&BlockRatio) -> bool = match relation {
+        "more" => |ratio| ratio.finding(MARGIN) == Finding::More && !ratio.is_near(MARGIN),
+        "less" => |ratio| ratio.finding(MARGIN) == Finding::Less && !ratio.is_near(MARGIN),
+        "equal" => |ratio| ratio.is_near(MARGIN),
+        _ => return Err(format!("no relation is called {relation:?}")),
+    };
+    let Some(workload) = summary.workloads.iter().find(|w| w.workload.name == workload) else {
+        return Ok(Answer::NotMeasured);
+    };
+    let measured = |label: &str| {
+        let mut cells = workload.cells.iter();
+        cells.any(|cell| cell.model == label && cell.state.is_ok())
+    };
+    if !measured(model) || !measured(other) {
+        return Ok(Answer::NotMeasured);
+    }
+    let pairs = workload.pairs.get(&of);
+    let ratio = pairs.and_then(|pairs| {
+        let at = |label: &str| pairs.labels.iter().position(|of| of == label);
+        pairs.ratios[at(model)?][at(other)?].as_ref()
+    });
+    Ok(match ratio {
+        Some(ratio) if holds(ratio) => Answer::Holds,
+        Some(ratio) => Answer::Fails(format!(
+            "{} of {model} : {other} is {:.2} ({:.2}-{:.2})",
+            of.name(),
+            ratio.ratio,
+            ratio.interval.low,
+            ratio.interval.high
+        )),
+        None => Answer::Fails(format!("{} of {model} and {other} is not judged", of.name())),
+    })
+}
