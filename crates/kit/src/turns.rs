@@ -112,7 +112,7 @@ mod tests {
         let steps: Vec<_> = (0..20).map(|_| turn(&mut turns, 100, true)).collect();
         assert_eq!(steps, [[4; 4].as_slice(), &[1; 16]].concat());
         turns.wait();
-        assert!(turns.is_bulk(), "one pause does not make a flood honest");
+        assert!(turns.is_bulk(), "one wait is not enough to leave bulk");
         turns.wait();
         assert_eq!(turn(&mut turns, 100, false), 4);
     }
