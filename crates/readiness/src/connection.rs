@@ -95,7 +95,7 @@ impl Connection {
         list: &impl InterestList,
     ) -> TurnEnd {
         if std::mem::take(&mut self.woken) {
-            self.conn.woken(now);
+            self.conn.resume(now);
         }
         // ANCHOR: turn
         while !self.turns.is_over() {
@@ -120,7 +120,7 @@ impl Connection {
                 self.conn.shutdown_done(now);
             } else if wants.turn {
                 // A step like others, so that other connections come between two parts of the work.
-                self.conn.woken(now);
+                self.conn.resume(now);
             } else if wants.read && self.readable {
                 now = self.read(now, scratch, list);
             } else if self.failed && !wants.read && !wants.write {

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conn::{Address, Doorbell};
+use conn::{Address, Wake};
 use kit::{
     Accepted, EXHAUSTED_PAUSE, SCRATCH_BYTES, TIGHT_PAUSE, Timers, Worker, accepts_per_round,
     give_back,
@@ -187,7 +187,7 @@ impl Connections {
                     let entry = self.table.vacant_entry();
                     let token = entry.key() + FIRST_CONNECTION;
                     list.add(token, stream.as_fd())?;
-                    let wake_ups = Arc::clone(&self.wake_ups) as Arc<dyn Doorbell>;
+                    let wake_ups = Arc::clone(&self.wake_ups) as Arc<dyn Wake>;
                     let address = Address::new(wake_ups, token as u64);
                     let new = Connection::new(stream, &self.worker, address, now);
                     let connection = entry.insert(new);

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use conn::Doorbell;
+use conn::Wake;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::Token;
@@ -88,9 +88,9 @@ impl WakeUps {
     }
 }
 
-impl Doorbell for WakeUps {
-    fn ring(&self, token: u64) {
-        // ANCHOR: ring
+impl Wake for WakeUps {
+    fn wake(&self, token: u64) {
+        // ANCHOR: wake
         let token = token as Token;
         {
             let mut pending = self.lock();
@@ -109,7 +109,7 @@ impl Doorbell for WakeUps {
             // EAGAIN: it is readable already.
             let _ = self.event.write(1);
         }
-        // ANCHOR_END: ring
+        // ANCHOR_END: wake
     }
 }
 
@@ -142,13 +142,13 @@ mod tests {
     #[test]
     fn a_loop_that_is_awake_costs_no_system_call() {
         let wake_ups = WakeUps::new().expect("eventfd");
-        wake_ups.ring(3);
+        wake_ups.wake(3);
         assert!(!is_readable(&wake_ups, PollTimeout::ZERO), "written, though the loop is awake");
         assert!(!wake_ups.may_sleep(), "a wake-up is pending");
         assert_eq!(collected(&wake_ups), [3]);
         assert!(wake_ups.may_sleep());
         assert!(collected(&wake_ups).is_empty(), "a wait that ended for another reason");
-        wake_ups.ring(3);
+        wake_ups.wake(3);
         assert!(!is_readable(&wake_ups, PollTimeout::ZERO), "awake again since it collected");
         assert_eq!(collected(&wake_ups), [3]);
     }
@@ -158,12 +158,12 @@ mod tests {
         let wake_ups = WakeUps::new().expect("eventfd");
         assert!(wake_ups.may_sleep());
         for token in [5, 2, 5, 2, 9] {
-            wake_ups.ring(token);
+            wake_ups.wake(token);
         }
         assert!(is_readable(&wake_ups, PollTimeout::ZERO));
         assert_eq!(wake_ups.event.read(), Ok(1), "one write for five wake-ups");
         assert_eq!(collected(&wake_ups), [5, 2, 9], "once each, in the order of their first");
-        wake_ups.ring(2);
+        wake_ups.wake(2);
         assert_eq!(collected(&wake_ups), [2], "and again after it was collected");
     }
 
@@ -172,13 +172,13 @@ mod tests {
         let wake_ups = WakeUps::new().expect("eventfd");
         wake_ups.reset();
         assert!(wake_ups.may_sleep());
-        wake_ups.ring(0);
+        wake_ups.wake(0);
         assert!(is_readable(&wake_ups, PollTimeout::ZERO));
         wake_ups.reset();
         assert!(!is_readable(&wake_ups, PollTimeout::ZERO));
         assert_eq!(collected(&wake_ups), [0]);
         assert!(wake_ups.may_sleep());
-        wake_ups.ring(0);
+        wake_ups.wake(0);
         assert!(is_readable(&wake_ups, PollTimeout::ZERO));
     }
 
@@ -197,7 +197,7 @@ mod tests {
                     while !seen[token].swap(false, SeqCst) {
                         thread::yield_now();
                     }
-                    wake_ups.ring(token as u64);
+                    wake_ups.wake(token as u64);
                 }
             })
         });
