@@ -13,16 +13,14 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 mod args;
-mod bell;
-mod blocking;
 mod describe;
-mod duplex;
 mod files;
 mod listener;
 mod machine;
 mod memory;
 mod model;
 mod run;
+mod slots;
 mod socket;
 mod stop;
 mod sys;
@@ -32,16 +30,15 @@ mod turns;
 mod usage;
 mod worker;
 
-pub use blocking::{Accepting, Conversation, Slot, Slots, conversation_thread};
 pub use files::Files;
 pub use listener::{AcceptError, Accepted, Listener};
 pub use memory::give_back;
 pub use model::{Flavour, Model, Place, Serves, Values, Workers};
 pub use run::run;
+pub use slots::{Slot, Slots};
 pub use socket::{late, look_at_output, write_output, write_slices};
-pub use stop::{Stop, Tracked};
-pub(crate) use sys::receive_now;
-pub use sys::unread;
+pub use stop::{Stop, Tracked, WAKE_INTERVAL};
+pub use sys::{receive_now, unread};
 pub use timers::{Armed, Timers};
 pub use turns::{STEPS_PER_TURN_MAX, Turns, bulk_per_round, steps};
 pub use worker::Worker;
@@ -50,10 +47,6 @@ pub use worker::Worker;
 /// then take a whole default TCP receive window's worth of small requests; only the part that is
 /// filled is ever touched, so the size itself costs nothing.
 pub const SCRATCH_BYTES: usize = 64 << 10;
-
-/// Size of a receive buffer where every connection has a thread, in bytes: it counts once per
-/// connection there, so it is kept to a few pages.
-pub const THREAD_SCRATCH_BYTES: usize = 16 << 10;
 
 /// Chunks of output that one writev(2) or sendmsg(2) may carry; more wait for the next. A reply is
 /// one or two.

@@ -20,8 +20,8 @@ const MAPPINGS_PER_THREAD: u64 = 4;
 /// malloc(3) maps by itself for large blocks ([`crate::sys::MMAP_BLOCKS_MAX`] of them).
 const MAPPINGS_SHARE_PARTS: u64 = 8;
 
-/// Address space of one thread: [`crate::blocking::STACK_BYTES`], the signal stack, guard pages,
-/// and the receive buffer. Counted in /proc/PID/status: 273 KiB.
+/// Address space of one thread: its stack (256 KiB, in the crate `conversation`), the signal stack,
+/// guard pages, and the receive buffer. Counted in /proc/PID/status: 273 KiB.
 const ADDRESSES_PER_THREAD: u64 = 320 << 10;
 
 /// What a thread that has a conversation costs in memory, in bytes: its stack in the kernel and its
