@@ -2,7 +2,8 @@
 
 use crate::SCRATCH_BYTES;
 
-/// Steps (a read, a write, a file read) of one turn. A request costs two, a reply from a file three.
+/// Steps (a read, a write, a file read) of one turn. A request costs two, a reply from a file
+/// three.
 pub const STEPS_PER_TURN_MAX: usize = 4;
 
 /// Bytes that make a step of their own: as many as one read can bring are a turn. They take the
@@ -20,9 +21,9 @@ const USED_UP_MAX: u32 = 4;
 /// The count ends here: a client that floods and stops is as others when it has waited twice.
 const USED_UP_END: u32 = 2 * USED_UP_MAX;
 
-/// Rounds in which all that are bulk have had a turn, where others run too. With one of a hundred
-/// in each, a loop would look at the sockets a hundred times as often, and a wait costs the more the
-/// more of them are ready.
+/// Iterations in which all that are bulk have had a turn, where others run too. With one of a
+/// hundred in each, a loop would wait a hundred times as often, and a wait costs more when more
+/// sockets are ready.
 const BULK_ROUNDS: usize = 16;
 
 /// How many of `all` that are bulk run in a round in which others run too.
