@@ -94,7 +94,7 @@ impl Peer {
     /// Reads, lets the connection work, writes: until nothing is ready or the steps are used up.
     pub(crate) fn turn(&mut self, mut now: Instant, scratch: &mut [u8], files: &Files) -> Turn {
         if std::mem::take(&mut self.rung) {
-            self.conn.woken(now);
+            self.conn.resume(now);
         }
         // ANCHOR: turn
         while !self.turns.is_over() {
@@ -119,7 +119,7 @@ impl Peer {
                 self.conn.shutdown_done(now);
             } else if wants.turn {
                 // A step like others, so that they come between two rounds of these.
-                self.conn.woken(now);
+                self.conn.resume(now);
             } else if wants.read && self.readable {
                 now = self.read(now, scratch);
             } else if self.failed && !wants.read && !wants.write {

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conn::{Address, Doorbell};
+use conn::{Address, Wake};
 use slab::Slab;
 
 use crate::inbox::Inbox;
@@ -135,7 +135,7 @@ impl Peers {
                 Accepted::Peer(stream) => {
                     let entry = self.peers.vacant_entry();
                     let token = entry.key();
-                    let bell = Arc::clone(&self.inbox) as Arc<dyn Doorbell>;
+                    let bell = Arc::clone(&self.inbox) as Arc<dyn Wake>;
                     let address = Address::new(bell, token as u64);
                     let peer = entry.insert(Peer::new(stream, &self.worker, address, now));
                     if let Some(at) = self.stopping {
