@@ -65,7 +65,6 @@ impl<'w> Conversation<'w> {
     /// Serves the connection to its end. It gets a second thread when it joins a chat. `scratch` is
     /// the thread's receive buffer.
     pub fn run(mut self, scratch: &mut [u8]) {
-        // ANCHOR: conversation
         while let Some(next) = self.next() {
             match next {
                 Next::Clock => self.late(scratch),
@@ -89,7 +88,6 @@ impl<'w> Conversation<'w> {
                 }
             }
         }
-        // ANCHOR_END: conversation
     }
 
     /// Serves the connection to its end on two threads: this one reads, a new one writes, for which
