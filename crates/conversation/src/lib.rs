@@ -18,8 +18,8 @@
 //! call [`Conversation::run`].
 //!
 //! One thread is enough while only the peer and the clock can give the connection something to do:
-//! recv(2) waits for both. It is not enough after the connection has joined a chat, because no other
-//! thread can end a recv(2) with a message for it. Then, and not before, the conversation gets a
+//! recv(2) waits for both. It is not enough after the connection has joined a chat, because no
+//! other thread can end a recv(2) with a message for it. Then, and not before, the conversation gets a
 //! second thread ([`duplex`]): the first only reads from there on, the second writes and can be
 //! woken.
 //!

@@ -26,8 +26,8 @@ impl Slots {
         Arc::new(Slots { stop: Arc::clone(stop), free: AtomicUsize::new(all), all })
     }
 
-    /// Waits for a free slot. This goes on while the server stops, because clients may still wait in
-    /// the accept queue. `None` when the time to drain is over.
+    /// Waits for a free slot. This goes on while the server stops, because clients may still wait
+    /// in the accept queue. `None` when the time to drain is over.
     pub fn acquire(self: &Arc<Slots>) -> Option<Slot> {
         let mut monitor = self.stop.lock_monitor();
         loop {

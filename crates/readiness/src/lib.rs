@@ -15,8 +15,8 @@
 //! ```
 //!
 //! A turn ([`connection`]) is a few steps: a read, a write, or a file read. What the kernel is
-//! asked for each socket is an [`InterestList`], which the model implements: bitmaps, an array, or a
-//! list inside the kernel.
+//! asked for each socket is an [`InterestList`], which the model implements: bitmaps, an array, or
+//! a list inside the kernel.
 //!
 //! What can be forgotten, and what happens then:
 //! - A connection that has used up its turn and could go on is *unfinished*. The next wait must not

@@ -7,8 +7,8 @@
 //!
 //! There are two ways to be told (`--trigger`), and they ask different things of the program:
 //! - level-triggered (the default): a wait reports a socket as long as it is ready. What the
-//!   program leaves unread is reported again. It must turn off interest that it has no use for, such
-//!   as interest in writing while it has nothing to write, or every wait returns at once.
+//!   program leaves unread is reported again. It must turn off interest that it has no use for,
+//!   such as interest in writing while it has nothing to write, or every wait returns at once.
 //! - edge-triggered: a wait reports a socket once, when something arrives. What the program leaves
 //!   unread is not reported again. It must read until the socket is empty (`read_again`), and must
 //!   remember by itself what it has not finished (`prepare_to_wait`: then the wait does not sleep).
