@@ -5,12 +5,12 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conn::{Address, Clock, Common, Conn, Counters, Host, Limits, Protocol, Service};
+use conn::{Address, Clock, Common, Conn, Counters, Limits, Program, Protocol, Service};
 use rustls::ServerConfig;
 
 struct Silent;
 
-impl Host for Silent {
+impl Program for Silent {
     fn burn(&self, _duration: Duration) {}
 
     fn stats_json(&self) -> String {

@@ -26,15 +26,14 @@
 //! the only `Result` in a model is a system call's. The answer of [`Conn::wants`] may change after
 //! every call above and at no other time.
 
+mod chat;
 mod counters;
 mod deadlines;
 mod delivery;
-mod doorbell;
 mod echo;
 mod files;
 mod http1;
 mod http2;
-mod hub;
 mod limits;
 mod memory;
 mod origin;
@@ -42,6 +41,7 @@ mod output;
 mod routes;
 mod service;
 mod tls;
+mod wake;
 mod websocket;
 
 use std::fmt;
@@ -51,22 +51,22 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+pub use chat::Chat;
 pub use counters::{Counters, Outcome, Totals};
 use deadlines::{Deadline, Deadlines};
 use delivery::Delivery;
-pub use doorbell::{Address, Doorbell};
 use echo::Echo;
 pub use files::{FileId, FileTable, FileTableBuilder};
 use http1::Http1;
 use http2::Http2;
-pub use hub::Hub;
 pub use limits::Limits;
 use memory::Share;
-pub use memory::{CONNECTION_BYTES, Change, Memory};
+pub use memory::{CONNECTION_BYTES, Memory, MemoryChange};
 pub use origin::check_origin;
 use output::Output;
-pub use service::{Clock, Common, Host, Protocol, Service};
+pub use service::{Clock, Common, Program, Protocol, Service};
 use tls::Tls;
+pub use wake::{Address, Wake};
 use websocket::WebSocket;
 
 /// Input that a protocol may leave unprocessed (behind a delayed reply, or while the peer does not
@@ -95,7 +95,7 @@ pub struct Wants {
     /// Send FIN (shutdown(2) with `SHUT_WR`), then call [`Conn::shutdown_done`].
     pub shutdown: bool,
     /// Input is left that others need not wait for: let them have their turn, then call
-    /// [`Conn::woken`]. Never together with `write`, because [`Conn::sent`] goes on by itself.
+    /// [`Conn::resume`]. Never together with `write`, because [`Conn::sent`] goes on by itself.
     pub turn: bool,
     /// Read this part of a file, then call [`Conn::file_read`]. Stays the same until answered.
     pub file: Option<FileRead>,
@@ -466,7 +466,7 @@ impl Conn {
     }
 
     /// Its bell was rung: another connection has something for this one. For nothing is harmless.
-    pub fn woken(&mut self, now: Instant) {
+    pub fn resume(&mut self, now: Instant) {
         if self.phase == Phase::Open {
             self.advance_stash(now);
         }
@@ -558,6 +558,12 @@ impl Conn {
     /// the server stops.
     pub fn is_idle(&self) -> bool {
         self.state.is_between_requests() && self.stash.is_empty() && self.is_flushed()
+    }
+
+    /// True when all that is left is to read what the peer still sends, and to drop it. It gets no
+    /// reply for that, so it can wait for those who do.
+    pub fn is_lingering(&self) -> bool {
+        self.phase == Phase::Lingering
     }
 
     /// How the connection ended; meaningful once [`Conn::wants`] is `None`.

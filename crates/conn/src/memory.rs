@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::{Address, Doorbell};
+use crate::{Address, Wake};
 
 /// What an open connection is charged at least: its own state, its place in the driver's tables,
 /// and what the kernel keeps for an idle socket. More than each takes of the control group's
@@ -54,11 +54,11 @@ const FALL_BYTES: usize = 8 << 20;
 
 /// What is told of the account when it changes by much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum MemoryChange {
     /// The soft bound is passed: [`Memory::admits`] is to be asked until it is kept again.
-    Tight,
+    SoftLimitPassed,
     /// Little is held of what was held before.
-    Fallen,
+    MuchFreed,
 }
 
 /// The account of all connections of a process.
@@ -72,7 +72,7 @@ pub struct Memory {
     /// The most that was held since the last fall.
     peak: AtomicUsize,
     holders: Mutex<Holders>,
-    on_change: OnceLock<Box<dyn Fn(Change) + Send + Sync>>,
+    on_change: OnceLock<Box<dyn Fn(MemoryChange) + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -93,7 +93,7 @@ struct Holder {
     /// It is not read, and to be rung for when that changes.
     paused: AtomicBool,
     /// Not a handle of its own: a blocking model counts those, to know who may ring.
-    bell: Option<Weak<dyn Doorbell>>,
+    bell: Option<Weak<dyn Wake>>,
     token: u64,
 }
 
@@ -121,19 +121,19 @@ impl Memory {
         }
     }
 
-    /// Calls `watch` after every [`Change`], on the thread that caused it. To be called once.
-    pub fn on_change(&self, watch: impl Fn(Change) + Send + Sync + 'static) {
+    /// Calls `watch` after every [`MemoryChange`], on the thread that caused it. To be called once.
+    pub fn on_change(&self, watch: impl Fn(MemoryChange) + Send + Sync + 'static) {
         let _ = self.on_change.set(Box::new(watch));
     }
 
-    fn tell(&self, change: Change) {
+    fn tell(&self, change: MemoryChange) {
         if let Some(watch) = self.on_change.get() {
             watch(change);
         }
     }
 
     /// More is held than the soft bound allows.
-    pub fn is_tight(&self) -> bool {
+    pub fn is_above_soft_limit(&self) -> bool {
         self.tight.load(SeqCst)
     }
 
@@ -183,7 +183,7 @@ impl Memory {
             self.peak.fetch_max(held, SeqCst);
         }
         if held > self.soft_max() && !self.tight.swap(true, SeqCst) {
-            self.tell(Change::Tight);
+            self.tell(MemoryChange::SoftLimitPassed);
             if self.held() <= self.soft_max() {
                 // Given back meanwhile, by somebody who saw no bound passed.
                 self.loosen();
@@ -203,7 +203,7 @@ impl Memory {
             && peak - held > FALL_BYTES
             && self.peak.compare_exchange(peak, held, SeqCst, SeqCst).is_ok()
         {
-            self.tell(Change::Fallen);
+            self.tell(MemoryChange::MuchFreed);
         }
         if held <= self.soft_max() && self.tight.load(SeqCst) {
             self.loosen();
@@ -231,7 +231,7 @@ impl Memory {
         let paused: Vec<_> = paused.cloned().collect();
         // No bell is rung under the lock: what it does is not known here.
         drop(holders);
-        paused.iter().for_each(|holder| holder.ring());
+        paused.iter().for_each(|holder| holder.wake());
     }
 
     /// Marks the largest connections until the others hold no more than `max` bytes. They are to be
@@ -278,9 +278,9 @@ impl Holder {
         self.bytes.load(SeqCst)
     }
 
-    fn ring(&self) {
+    fn wake(&self) {
         if let Some(bell) = self.bell.as_ref().and_then(Weak::upgrade) {
-            bell.ring(self.token);
+            bell.wake(self.token);
         }
     }
 

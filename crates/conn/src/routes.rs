@@ -335,13 +335,13 @@ impl<W: Writer> Route<'_, W> {
             return self.text("400 Bad Request", "/work/US wants microseconds within limits");
         };
         self.untagged(|route| {
-            route.service.common.host.burn(Duration::from_micros(micros));
+            route.service.common.program.burn(Duration::from_micros(micros));
             route.text("200 OK", &format!("worked for {micros} us\n"))
         })
     }
 
     fn stats(&mut self) -> Reply {
-        let json = self.service.common.host.stats_json();
+        let json = self.service.common.program.stats_json();
         put_body(self.out, "200 OK", "application/json", json.as_bytes(), self.head_only());
         Reply::Complete
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use bytes::Bytes;
 use http::HeaderValue;
 
-use crate::{Counters, FileTable, Hub, Limits, Memory};
+use crate::{Chat, Counters, FileTable, Limits, Memory};
 
 /// Which protocol the listener speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum Protocol {
 }
 
 /// What the core asks of the program around it.
-pub trait Host: Send + Sync {
+pub trait Program: Send + Sync {
     /// Burns CPU on the calling thread for `duration` (`/work/US`).
     fn burn(&self, duration: Duration);
     /// The server's own counters as one JSON object (`/stats`).
@@ -43,11 +43,11 @@ pub struct Common {
     /// The files under `/files/`; `None` without a document root.
     pub files: Option<Arc<FileTable>>,
     /// What the core asks of the program around it.
-    pub host: Arc<dyn Host>,
+    pub program: Arc<dyn Program>,
     /// The time at start.
     pub clock: Clock,
     /// Who is in the chat.
-    pub hub: Arc<Hub>,
+    pub chat: Arc<Chat>,
     /// `Some`: every connection begins with a TLS handshake.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Origins whose pages may open a WebSocket, besides the server's own; `*` is any
@@ -60,12 +60,12 @@ pub struct Common {
 impl Common {
     /// The least that there must be: no files, no TLS, no foreign origins, an empty chat, and no
     /// bound on memory.
-    pub fn new(host: Arc<dyn Host>, clock: Clock) -> Common {
+    pub fn new(program: Arc<dyn Program>, clock: Clock) -> Common {
         Common {
             files: None,
-            host,
+            program,
             clock,
-            hub: Arc::default(),
+            chat: Arc::default(),
             tls: None,
             origins_allowed: Arc::default(),
             memory: Arc::new(Memory::new(usize::MAX)),
@@ -132,7 +132,11 @@ impl Service {
     /// Output of one connection, in bytes, above which no more is read or produced.
     pub(crate) fn output_high_water_bytes(&self) -> usize {
         let high_water = self.limits.output_high_water_bytes;
-        if self.common.memory.is_tight() { high_water.min(TIGHT_OUTPUT_BYTES) } else { high_water }
+        if self.common.memory.is_above_soft_limit() {
+            high_water.min(TIGHT_OUTPUT_BYTES)
+        } else {
+            high_water
+        }
     }
 
     /// Appends the date of `now` as an IMF-fixdate.

@@ -2,7 +2,7 @@
 //! stream of HTTP/2 (RFC 8441).
 //!
 //! Frames are taken apart in [`reader`] and put together in [`frame`]; what is said in the chat
-//! goes through the hub. Nothing is allocated while no message is under way, and a peer that does
+//! goes through the chat. Nothing is allocated while no message is under way, and a peer that does
 //! not read is not read either: its messages wait outside, in the socket.
 
 mod frame;
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use reader::{Event, Payload, Reader};
 use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
-use crate::hub::{Dropped, Membership};
+use crate::chat::{Dropped, Membership};
 use crate::{Close, Context, Deadline, Outcome, Progress, Service, Then, origin};
 
 /// What a WebSocket is for.
@@ -123,7 +123,7 @@ impl WebSocket {
                 Task::Clock(Ticker { opened: cx.now, period, next: 1 })
             }
             Route::Chat => Task::Chat {
-                membership: Membership::join(&cx.service.common.hub, cx.address),
+                membership: Membership::join(&cx.service.common.chat, cx.address),
                 mail_left: false,
             },
         };

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use conn::{Address, Doorbell, Limits, Outcome, Protocol};
+use conn::{Address, Limits, Outcome, Protocol, Wake};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use support::driver::{Driver, Habits};
@@ -27,8 +27,8 @@ struct Recorder {
     rung: Mutex<Vec<u64>>,
 }
 
-impl Doorbell for Recorder {
-    fn ring(&self, token: u64) {
+impl Wake for Recorder {
+    fn wake(&self, token: u64) {
         self.rung.lock().unwrap_or_else(PoisonError::into_inner).push(token);
     }
 }
@@ -66,7 +66,7 @@ impl Room {
     }
 
     fn enter_with(&self, token: u64, habits: Habits) -> Guest {
-        let bell = Arc::clone(&self.bell) as Arc<dyn Doorbell>;
+        let bell = Arc::clone(&self.bell) as Arc<dyn Wake>;
         let mut driver = Driver::at(&self.world, habits, Address::new(bell, token));
         driver.arrive(&upgrade(("/ws/chat", "")).expect("a path"));
         assert_eq!(driver.take_output(), ACCEPTED);

@@ -121,7 +121,7 @@ fn a_chat_between_two_streams() {
         talk.send(&data(1, &client(TEXT, b"hello"), false));
         // What the model does when the bell was rung.
         let now = talk.driver.now();
-        talk.driver.conn.woken(now);
+        talk.driver.conn.resume(now);
         talk.driver.run();
         talk.hear();
         assert_eq!((talk.body(1), talk.body(3)), (String::new(), server(&[(TEXT, b"hello")])));

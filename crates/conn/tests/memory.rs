@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use conn::{Address, Clock, Common, Conn, Counters, Host, Limits, Protocol, Service, Totals};
+use conn::{Address, Clock, Common, Conn, Counters, Limits, Program, Protocol, Service, Totals};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use support::frames::{BINARY, CONTINUE, MASK, PING, TEXT, client, client_part, upgrade};
 use support::http2::{block, frame, get, greeting, kind, request, window};
@@ -78,7 +78,7 @@ const READ_MAX: usize = 64 << 10;
 
 struct Silent;
 
-impl Host for Silent {
+impl Program for Silent {
     fn burn(&self, _duration: Duration) {}
 
     fn stats_json(&self) -> String {
@@ -219,10 +219,10 @@ fn slow_chat_members_are_bounded(now: Instant) {
     for _ in 0..100 {
         speaker.receive(&said, now);
         while speaker.wants().is_some_and(|wants| wants.turn) {
-            speaker.woken(now);
+            speaker.resume(now);
         }
         // They are woken, and read nothing.
-        slow.iter_mut().for_each(|member| member.woken(now));
+        slow.iter_mut().for_each(|member| member.resume(now));
     }
     let peak = (PEAK_BYTES.load(Relaxed) - before) as usize;
     let after = (live_bytes() - before) as usize;
@@ -422,7 +422,7 @@ fn unread_replies_are_bounded(now: Instant) {
             let now = now + Duration::from_millis(ms);
             conn.timeout(now);
             if conn.wants().is_some_and(|wants| wants.turn) {
-                conn.woken(now);
+                conn.resume(now);
             }
         }
         assert!(conn.wants().is_some_and(|wants| wants.write), "{what}: {conn:?}");

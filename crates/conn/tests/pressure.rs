@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use conn::{
-    Address, CONNECTION_BYTES, Change, Clock, Common, Conn, Counters, Doorbell, Host, Limits,
-    Memory, Outcome, Protocol, Service,
+    Address, CONNECTION_BYTES, Clock, Common, Conn, Counters, Limits, Memory, MemoryChange,
+    Outcome, Program, Protocol, Service, Wake,
 };
 
 const KIB: usize = 1 << 10;
@@ -18,7 +18,7 @@ const UPGRADE: &[u8] = b"GET /ws/echo HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\
 
 struct Silent;
 
-impl Host for Silent {
+impl Program for Silent {
     fn burn(&self, _duration: Duration) {}
 
     fn stats_json(&self) -> String {
@@ -33,8 +33,8 @@ struct Notes {
     ended: Mutex<Vec<u64>>,
 }
 
-impl Doorbell for Notes {
-    fn ring(&self, token: u64) {
+impl Wake for Notes {
+    fn wake(&self, token: u64) {
         self.rung.lock().expect("notes").push(token);
     }
 
@@ -63,7 +63,7 @@ impl Room {
     }
 
     fn conn(&self, token: u64) -> Conn {
-        let bell = Arc::clone(&self.notes) as Arc<dyn Doorbell>;
+        let bell = Arc::clone(&self.notes) as Arc<dyn Wake>;
         Conn::new(&self.service, Address::new(bell, token), self.now)
     }
 
@@ -94,7 +94,7 @@ fn beyond_the_hard_bound_the_largest_goes() {
     let growing = room.unfinished(4, 400 * KIB);
     assert_eq!(room.told(), [2], "the largest, and no other");
     for conn in [&mut small, &mut large, &mut other] {
-        conn.woken(room.now);
+        conn.resume(room.now);
     }
     assert!(large.wants().is_none() && small.wants().is_some() && other.wants().is_some());
     assert_eq!(large.outcome(), Outcome::Exhausted);
@@ -114,7 +114,7 @@ fn what_is_lent_is_charged_until_the_driver_has_it_back() {
     let mut conns: Vec<Conn> = (2..12).map(|token| room.conn(token)).collect();
     for (less, conn) in conns.iter_mut().enumerate() {
         conn.receive(&vec![7; 100 * KIB - less], room.now);
-        lending.woken(room.now);
+        lending.resume(room.now);
     }
     assert!(lending.wants().is_none() && room.told().contains(&1));
     let before = room.memory.held();
@@ -150,7 +150,7 @@ fn beyond_the_soft_bound_holders_and_newcomers_wait() {
     drop(large);
     assert!(room.memory.admits(room.now));
     assert_eq!(*room.notes.rung.lock().expect("notes"), [1], "who waits is rung for");
-    held_back.woken(room.now);
+    held_back.resume(room.now);
     assert!(held_back.wants().is_some_and(|wants| wants.read));
     drop((held_back, last, plain));
     assert_eq!(room.memory.held(), 0);
@@ -167,7 +167,7 @@ fn the_soft_bound_is_not_passed_for_long() {
     assert_eq!(room.told(), []);
     assert!(!admits(510));
     assert_eq!(room.told(), [2]);
-    large.woken(room.now);
+    large.resume(room.now);
     assert!(large.wants().is_none());
     assert!(admits(520));
     drop((small, large));
@@ -182,7 +182,7 @@ fn the_soft_bound_that_is_passed_again_and_again_is_passed_shortly() {
     let fill = |token| [room.unfinished(token, 250 * KIB), room.unfinished(token + 1, 500 * KIB)];
     let give_way = |conns: [Conn; 2]| {
         let ended = conns.map(|mut conn| {
-            conn.woken(room.now);
+            conn.resume(room.now);
             conn.wants().is_none()
         });
         assert_eq!(room.memory.held(), 0);
@@ -254,11 +254,11 @@ fn a_fall_is_told_once() {
         assert_eq!(told(), [], "step {step}");
     }
     memory.sub(MIB);
-    assert_eq!(told(), [Change::Fallen]);
+    assert_eq!(told(), [MemoryChange::MuchFreed]);
     memory.sub(16 * MIB);
     assert_eq!(told(), [], "less than three quarters of what was left");
     memory.sub(4 * MIB);
-    assert_eq!(told(), [Change::Fallen]);
+    assert_eq!(told(), [MemoryChange::MuchFreed]);
     memory.sub(4 * MIB);
     memory.add(7 * MIB);
     memory.sub(7 * MIB);
@@ -293,7 +293,7 @@ fn what_has_ended_holds_nothing() {
             let chosen = next(conns.len());
             let conn = &mut conns[chosen];
             match next(6) {
-                0 => conn.woken(room.now),
+                0 => conn.resume(room.now),
                 1 => conn.receive_eof(room.now),
                 2 => {
                     let n = conn.chunks().next().map_or(0, |bytes| bytes.len());

@@ -216,7 +216,7 @@ fn afterlife(driver: &mut Driver, outcome: Outcome) {
     conn.shutdown_done(now);
     conn.file_read(bytes::Bytes::from_static(b"late"), now);
     conn.file_failed(now);
-    conn.woken(now);
+    conn.resume(now);
     conn.drain(0, now);
     conn.abort();
     assert!(conn.wants().is_none());

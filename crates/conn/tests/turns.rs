@@ -22,7 +22,7 @@ fn next_event(conn: &mut Conn, now: std::time::Instant) -> Option<Vec<u8>> {
     let output: Vec<u8> = conn.chunks().flat_map(|chunk| chunk.to_vec()).collect();
     match (wants.write, wants.turn) {
         (true, _) => conn.sent(output.len(), now),
-        (false, true) => conn.woken(now),
+        (false, true) => conn.resume(now),
         (false, false) => return None,
     }
     Some(output)

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use conn::Doorbell;
+use conn::Wake;
 
 /// Wakes the writer of one conversation.
 #[derive(Debug, Default)]
@@ -70,8 +70,8 @@ impl Bell {
     }
 }
 
-impl Doorbell for Bell {
-    fn ring(&self, _token: u64) {
+impl Wake for Bell {
+    fn wake(&self, _token: u64) {
         // Set before the writer is woken, so that it finds it.
         if !self.rung.swap(true, SeqCst) {
             self.touch();
@@ -80,7 +80,7 @@ impl Doorbell for Bell {
 
     /// Its threads may be blocked in recv(2) or send(2).
     fn interrupt(&self, token: u64) {
-        self.ring(token);
+        self.wake(token);
         if let Some(stream) = &self.stream {
             // ENOTCONN: it has ended by itself.
             let _ = stream.shutdown(Shutdown::Both);
@@ -106,8 +106,8 @@ mod tests {
         bell.wait(GUARD);
         assert!(begun.elapsed() < GUARD);
         assert!(!bell.take_rung(), "touched, and not rung");
-        bell.ring(0);
-        bell.ring(0);
+        bell.wake(0);
+        bell.wake(0);
         bell.wait(GUARD);
         assert!(begun.elapsed() < GUARD);
         assert!(bell.take_rung());
@@ -128,14 +128,14 @@ mod tests {
             thread::spawn(move || {
                 let begun = Instant::now();
                 if side == 0 {
-                    bells[1].ring(0);
+                    bells[1].wake(0);
                 }
                 for _ in 0..ROUNDS {
                     while !bells[side].take_rung() {
                         bells[side].wait(GUARD);
                         assert!(begun.elapsed() < GUARD, "asleep");
                     }
-                    bells[1 - side].ring(0);
+                    bells[1 - side].wake(0);
                 }
             })
         });

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use conn::{Address, Conn, Doorbell, Wants};
+use conn::{Address, Conn, Wake, Wants};
 
 use crate::bell::Bell;
 use crate::peer::{look_at_output, write_output};
@@ -48,7 +48,7 @@ impl<'w> Conversation<'w> {
         let bell = Arc::new(Bell::of(&stream));
         let tracked = worker.stop.track(Some((&stream, &bell)));
         let now = Instant::now();
-        let address = Address::new(Arc::clone(&bell) as Arc<dyn Doorbell>, 0);
+        let address = Address::new(Arc::clone(&bell) as Arc<dyn Wake>, 0);
         let conn = worker.conn(address, now);
         let bell_handles = Arc::strong_count(&bell);
         Conversation {
@@ -103,7 +103,7 @@ impl<'w> Conversation<'w> {
             }
             if self.bell.take_rung() {
                 // Two streams of this very connection may talk to each other (RFC 8441).
-                self.conn.woken(self.now);
+                self.conn.resume(self.now);
             }
             let Some(wants) = self.conn.wants() else { return false };
             if wants.deadline.is_some_and(|at| at <= self.now) {
@@ -121,7 +121,7 @@ impl<'w> Conversation<'w> {
                 self.conn.shutdown_done(self.now);
             } else if wants.turn {
                 // The others have threads of their own.
-                self.conn.woken(self.now);
+                self.conn.resume(self.now);
             } else if wants.read {
                 self.read(&wants, scratch);
             } else {

@@ -148,7 +148,7 @@ impl Duplex<'_> {
         loop {
             let now = Instant::now();
             if self.bell.take_rung() {
-                shared.conn.woken(now);
+                shared.conn.resume(now);
             }
             if shared.reader_waits {
                 self.look_for_stop(&mut shared);
@@ -180,7 +180,7 @@ impl Duplex<'_> {
             } else if wants.shutdown {
                 shared.finish(self.stream, now);
             } else if wants.turn {
-                shared.conn.woken(now);
+                shared.conn.resume(now);
             } else {
                 drop(shared);
                 let until = wants.deadline.map(|at| at.saturating_duration_since(now));

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use conn::Doorbell;
+use conn::Wake;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::Token;
@@ -86,8 +86,8 @@ impl Inbox {
     }
 }
 
-impl Doorbell for Inbox {
-    fn ring(&self, token: u64) {
+impl Wake for Inbox {
+    fn wake(&self, token: u64) {
         // ANCHOR: ring
         let token = token as Token;
         {
@@ -140,13 +140,13 @@ mod tests {
     #[test]
     fn a_loop_that_is_awake_costs_no_system_call() {
         let inbox = Inbox::new().expect("eventfd");
-        inbox.ring(3);
+        inbox.wake(3);
         assert!(!is_readable(&inbox, PollTimeout::ZERO), "written, though nobody sleeps");
         assert!(!inbox.may_sleep(), "somebody was rung for");
         assert_eq!(collected(&inbox), [3]);
         assert!(inbox.may_sleep());
         assert!(collected(&inbox).is_empty(), "a wait that ended for another reason");
-        inbox.ring(3);
+        inbox.wake(3);
         assert!(!is_readable(&inbox, PollTimeout::ZERO), "awake again since it collected");
         assert_eq!(collected(&inbox), [3]);
     }
@@ -156,12 +156,12 @@ mod tests {
         let inbox = Inbox::new().expect("eventfd");
         assert!(inbox.may_sleep());
         for token in [5, 2, 5, 2, 9] {
-            inbox.ring(token);
+            inbox.wake(token);
         }
         assert!(is_readable(&inbox, PollTimeout::ZERO));
         assert_eq!(inbox.event.read(), Ok(1), "one write for five rings");
         assert_eq!(collected(&inbox), [5, 2, 9], "once each, in the order of their first");
-        inbox.ring(2);
+        inbox.wake(2);
         assert_eq!(collected(&inbox), [2], "and again after it was collected");
     }
 
@@ -170,13 +170,13 @@ mod tests {
         let inbox = Inbox::new().expect("eventfd");
         inbox.silence();
         assert!(inbox.may_sleep());
-        inbox.ring(0);
+        inbox.wake(0);
         assert!(is_readable(&inbox, PollTimeout::ZERO));
         inbox.silence();
         assert!(!is_readable(&inbox, PollTimeout::ZERO));
         assert_eq!(collected(&inbox), [0]);
         assert!(inbox.may_sleep());
-        inbox.ring(0);
+        inbox.wake(0);
         assert!(is_readable(&inbox, PollTimeout::ZERO));
     }
 
@@ -195,7 +195,7 @@ mod tests {
                     while !heard[token].swap(false, SeqCst) {
                         thread::yield_now();
                     }
-                    inbox.ring(token as u64);
+                    inbox.wake(token as u64);
                 }
             })
         });

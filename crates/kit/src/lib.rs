@@ -30,6 +30,7 @@ mod stop;
 mod sys;
 mod timers;
 mod tls;
+mod turns;
 mod usage;
 mod worker;
 
@@ -38,13 +39,14 @@ pub use files::Files;
 pub use listener::{AcceptError, Accepted, Listener};
 pub use memory::give_back;
 pub use model::{Flavour, Model, Place, Serves, Values, Workers};
-pub use peer::{Peer, Readiness, STEPS_PER_TURN_MAX, Turn, late, look_at_output, steps};
+pub use peer::{Peer, Readiness, Turn, late, look_at_output};
 pub use peers::{Peers, Token};
 pub use run::run;
 pub use stop::{Stop, Tracked};
 pub(crate) use sys::receive_now;
 pub use sys::unread;
 pub use timers::{Armed, Timers};
+pub use turns::{STEPS_PER_TURN_MAX, steps};
 pub use worker::Worker;
 
 /// Size of a receive buffer, in bytes: one per thread, shared by all its connections. One read may

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use conn::{Change, Memory};
+use conn::{Memory, MemoryChange};
 use slab::Slab;
 
 use crate::{TIGHT_PAUSE, Timers, sys};
@@ -43,17 +43,21 @@ impl Watch<'_> {
     }
 
     /// The account has changed by much.
-    pub(crate) fn changed(&mut self, change: Change, now: Instant) {
+    pub(crate) fn changed(&mut self, change: MemoryChange, now: Instant) {
         match change {
-            Change::Tight => self.tight = true,
-            Change::Fallen => self.trim_later(now),
+            MemoryChange::SoftLimitPassed => self.tight = true,
+            MemoryChange::MuchFreed => self.trim_later(now),
         }
     }
 
     /// Does what is due, and says when to call again.
     pub(crate) fn look(&mut self, now: Instant) -> Option<Instant> {
         if self.tight {
-            let admits = if self.asks { self.memory.admits(now) } else { !self.memory.is_tight() };
+            let admits = if self.asks {
+                self.memory.admits(now)
+            } else {
+                !self.memory.is_above_soft_limit()
+            };
             self.tight = !admits;
             self.trim_later(now);
         }
@@ -81,13 +85,13 @@ mod tests {
         let mut watch = Watch::new(&memory, true);
         let now = Instant::now();
         assert_eq!(watch.look(now), None);
-        watch.changed(Change::Fallen, now);
+        watch.changed(MemoryChange::MuchFreed, now);
         assert_eq!(watch.look(now), Some(now + TRIM_PAUSE));
-        watch.changed(Change::Fallen, now + TRIM_PAUSE / 2);
+        watch.changed(MemoryChange::MuchFreed, now + TRIM_PAUSE / 2);
         assert_eq!(watch.look(now + TRIM_PAUSE / 2), Some(now + TRIM_PAUSE), "not put off");
         assert_eq!(watch.look(now + TRIM_PAUSE), None);
         memory.add(900);
-        watch.changed(Change::Tight, now);
+        watch.changed(MemoryChange::SoftLimitPassed, now);
         assert_eq!(watch.look(now), Some(now + TIGHT_PAUSE));
         memory.sub(900);
         let later = now + TIGHT_PAUSE;

@@ -9,21 +9,8 @@ use std::time::Instant;
 use conn::{Address, Conn, Wants};
 
 use crate::timers::Armed;
-use crate::{Files, SCRATCH_BYTES, SLICES_MAX, Worker, sys, unread};
-
-/// Steps (a read, a write, a file read) that one connection may take before others have their turn.
-/// A request costs two, a reply from a file three. A peer that floods keeps its turn for as long as
-/// one full read and a few writes take.
-pub const STEPS_PER_TURN_MAX: usize = 4;
-
-/// Bytes that one connection may move before others have their turn, its last step finished: as
-/// many as one read can bring. They take the kernel longer than dozens of small requests do.
-const BYTES_PER_TURN_MAX: usize = SCRATCH_BYTES;
-
-/// The steps that moving so many bytes is counted as, where steps are all that is counted.
-pub fn steps(bytes: usize) -> usize {
-    1 + bytes / (BYTES_PER_TURN_MAX / STEPS_PER_TURN_MAX)
-}
+use crate::turns::Turns;
+use crate::{Files, SLICES_MAX, Worker, sys, unread};
 
 /// What a wait primitive said about a socket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -62,8 +49,7 @@ pub struct Peer {
     failed: bool,
     /// Another connection has something for it.
     rung: bool,
-    /// Bytes read and written in this turn.
-    moved: usize,
+    turns: Turns,
     pub(crate) armed: Armed,
     pub(crate) queued: bool,
 }
@@ -79,7 +65,7 @@ impl Peer {
             peer_closed: false,
             failed: false,
             rung: false,
-            moved: 0,
+            turns: Turns::default(),
             armed: Armed::default(),
             queued: false,
         }
@@ -108,14 +94,10 @@ impl Peer {
     /// Reads, lets the connection work, writes: until nothing is ready or the steps are used up.
     pub(crate) fn turn(&mut self, mut now: Instant, scratch: &mut [u8], files: &Files) -> Turn {
         if std::mem::take(&mut self.rung) {
-            self.conn.woken(now);
+            self.conn.resume(now);
         }
-        self.moved = 0;
         // ANCHOR: turn
-        for _ in 0..STEPS_PER_TURN_MAX {
-            if self.moved >= BYTES_PER_TURN_MAX {
-                break;
-            }
+        while !self.turns.is_over() {
             let Some(wants) = self.conn.wants() else { return Turn::Closed };
             if wants.deadline.is_some_and(|at| at <= now) {
                 if self.conn.input_is_late(now) {
@@ -137,18 +119,26 @@ impl Peer {
                 self.conn.shutdown_done(now);
             } else if wants.turn {
                 // A step like others, so that they come between two rounds of these.
-                self.conn.woken(now);
+                self.conn.resume(now);
             } else if wants.read && self.readable {
                 now = self.read(now, scratch);
             } else if self.failed && !wants.read && !wants.write {
                 // ERR and HUP cannot be muted: a connection that wants nothing now would spin.
                 self.conn.abort();
             } else {
+                self.turns.wait();
                 return Turn::Waits(wants);
             }
+            self.turns.step();
         }
         // ANCHOR_END: turn
+        self.turns.use_up();
         self.conn.wants().map_or(Turn::Closed, Turn::More)
+    }
+
+    /// Its turns come after those of others.
+    pub(crate) fn is_bulk(&self) -> bool {
+        self.turns.is_bulk() || self.conn.is_lingering()
     }
 
     /// One recv(2). Returns the time of what was read: others may have taken long in this round,
@@ -165,7 +155,7 @@ impl Peer {
                 // A short read has emptied a stream socket (epoll(7)), unless the peer's FIN is
                 // queued behind the bytes: then only another read brings the end of file.
                 self.readable = n == scratch.len() || self.peer_closed;
-                self.moved += n;
+                self.turns.moved(n);
                 self.conn.receive(&scratch[..n], now);
             }
             Err(error) => match error.kind() {
@@ -182,7 +172,7 @@ impl Peer {
             Ok((n, wanted)) => {
                 // A short write has filled the send buffer: another try could only say EAGAIN.
                 self.writable = n == wanted;
-                self.moved += n;
+                self.turns.moved(n);
                 self.conn.sent(n, now);
             }
             Err(error) => match error.kind() {

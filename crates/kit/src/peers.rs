@@ -10,12 +10,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conn::{Address, Doorbell};
+use conn::{Address, Wake};
 use slab::Slab;
 
 use crate::inbox::Inbox;
 use crate::memory::give_back;
 use crate::peer::{Peer, Readiness, Turn};
+use crate::turns::bulk_per_round;
 use crate::{
     Accepted, EXHAUSTED_PAUSE, SCRATCH_BYTES, TIGHT_PAUSE, Timers, Worker, accepts_per_round,
 };
@@ -33,8 +34,7 @@ pub struct Peers {
     /// Who was rung for, while they are noted.
     rung: Vec<Token>,
     timers: Timers<Token>,
-    /// Who may run in the next round, in the order of their events.
-    runnable: VecDeque<Token>,
+    runnable: Runnable,
     /// Who may still run in this one.
     running: VecDeque<Token>,
     scratch: Box<[u8]>,
@@ -65,7 +65,7 @@ impl Peers {
             inbox: Arc::new(Inbox::new()?),
             rung: Vec::new(),
             timers: Timers::default(),
-            runnable: VecDeque::new(),
+            runnable: Runnable::default(),
             running: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             accepts_left: accepts_per_round(0),
@@ -135,12 +135,12 @@ impl Peers {
                 Accepted::Peer(stream) => {
                     let entry = self.peers.vacant_entry();
                     let token = entry.key();
-                    let bell = Arc::clone(&self.inbox) as Arc<dyn Doorbell>;
+                    let bell = Arc::clone(&self.inbox) as Arc<dyn Wake>;
                     let address = Address::new(bell, token as u64);
                     let peer = entry.insert(Peer::new(stream, &self.worker, address, now));
                     if let Some(at) = self.stopping {
                         peer.drain(at);
-                        enqueue(&mut self.runnable, peer, token);
+                        self.runnable.add(peer, token);
                     }
                     let deadline = peer.deadline();
                     self.timers.arm(token, &mut peer.armed, deadline);
@@ -159,7 +159,7 @@ impl Peers {
     pub fn ready(&mut self, token: Token, readiness: Readiness) {
         if let Some(peer) = self.peers.get_mut(token) {
             peer.ready(readiness);
-            enqueue(&mut self.runnable, peer, token);
+            self.runnable.add(peer, token);
         }
     }
 
@@ -167,7 +167,7 @@ impl Peers {
     pub fn all_ready(&mut self, readiness: Readiness) {
         for (token, peer) in &mut self.peers {
             peer.ready(readiness);
-            enqueue(&mut self.runnable, peer, token);
+            self.runnable.add(peer, token);
         }
     }
 
@@ -193,18 +193,18 @@ impl Peers {
             // The place may be empty, or another's by now, who then is woken for nothing.
             if let Some(peer) = self.peers.get_mut(token) {
                 peer.rung();
-                enqueue(&mut self.runnable, peer, token);
+                self.runnable.add(peer, token);
             }
         }
         while let Some((at, token)) = self.timers.pop_due(now) {
             if let Some(peer) = self.peers.get_mut(token)
                 && Timers::<Token>::fired(&mut peer.armed, at)
             {
-                enqueue(&mut self.runnable, peer, token);
+                self.runnable.add(peer, token);
             }
         }
         // Who asks for another turn during the round gets it in the next one.
-        std::mem::swap(&mut self.runnable, &mut self.running);
+        self.runnable.take_round(&mut self.running);
     }
 
     /// The next connection of this round.
@@ -226,7 +226,7 @@ impl Peers {
             Turn::Waits(wants) => self.timers.arm(token, &mut peer.armed, wants.deadline),
             Turn::More(wants) => {
                 self.timers.arm(token, &mut peer.armed, wants.deadline);
-                enqueue(&mut self.runnable, peer, token);
+                self.runnable.add(peer, token);
             }
             Turn::Closed => {
                 self.peers.remove(token);
@@ -265,7 +265,7 @@ impl Peers {
             self.stopping = Some(at);
             for (token, peer) in &mut self.peers {
                 peer.drain(at);
-                enqueue(&mut self.runnable, peer, token);
+                self.runnable.add(peer, token);
             }
         }
     }
@@ -277,9 +277,78 @@ impl Peers {
     }
 }
 
-fn enqueue(runnable: &mut VecDeque<Token>, peer: &mut Peer, token: Token) {
-    if !peer.queued {
-        peer.queued = true;
-        runnable.push_back(token);
+/// Who may run in the next round, in the order of their events.
+#[derive(Debug, Default)]
+struct Runnable {
+    others: VecDeque<Token>,
+    bulk: VecDeque<Token>,
+}
+
+impl Runnable {
+    fn is_empty(&self) -> bool {
+        self.others.is_empty() && self.bulk.is_empty()
+    }
+
+    /// Adds a connection, unless it is in.
+    fn add(&mut self, peer: &mut Peer, token: Token) {
+        if !std::mem::replace(&mut peer.queued, true) {
+            self.push(token, peer.is_bulk());
+        }
+    }
+
+    fn push(&mut self, token: Token, bulk: bool) {
+        if bulk { &mut self.bulk } else { &mut self.others }.push_back(token);
+    }
+
+    /// Moves those of one round to `running`, which is empty. Where others run, few of the bulk
+    /// do: what the others ask for next is looked for before all of these have had their turn.
+    fn take_round(&mut self, running: &mut VecDeque<Token>) {
+        std::mem::swap(&mut self.others, running);
+        let all = self.bulk.len();
+        let n = if running.is_empty() { all } else { bulk_per_round(all) };
+        running.extend(self.bulk.drain(..n));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The next round: who is in it runs, and can go on.
+    fn round(runnable: &mut Runnable, is_bulk: impl Fn(Token) -> bool) -> Vec<Token> {
+        let mut running = VecDeque::new();
+        runnable.take_round(&mut running);
+        running.iter().for_each(|&token| runnable.push(token, is_bulk(token)));
+        running.into()
+    }
+
+    #[test]
+    fn two_floods_share_the_rounds_of_another() {
+        let mut runnable = Runnable::default();
+        (0..3).for_each(|token| runnable.push(token, token > 0));
+        let rounds: Vec<_> = (0..4).map(|_| round(&mut runnable, |token| token > 0)).collect();
+        assert_eq!(rounds, [[0, 1], [0, 2], [0, 1], [0, 2]]);
+    }
+
+    #[test]
+    fn all_of_a_hundred_floods_have_their_turn_within_some_rounds_of_another() {
+        let mut runnable = Runnable::default();
+        (0..101).for_each(|token| runnable.push(token, token > 0));
+        let mut turns = [0; 101];
+        for _ in 0..16 {
+            let running = round(&mut runnable, |token| token > 0);
+            assert!(running.len() <= 1 + 7, "{running:?}");
+            running.iter().for_each(|&token| turns[token] += 1);
+        }
+        assert!(turns.iter().all(|&turns| turns > 0), "{turns:?}");
+    }
+
+    #[test]
+    fn where_no_other_runs_all_do() {
+        let mut runnable = Runnable::default();
+        (0..5).for_each(|token| runnable.push(token, true));
+        assert_eq!(round(&mut runnable, |_| true).len(), 5);
+        assert!(!runnable.is_empty());
+        assert_eq!(round(&mut runnable, |_| true).len(), 5);
     }
 }

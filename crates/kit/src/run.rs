@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use conn::{CONNECTION_BYTES, Change, Clock, Common, Counters, Host, Memory, Service};
+use conn::{CONNECTION_BYTES, Clock, Common, Counters, Memory, MemoryChange, Program, Service};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
@@ -33,7 +33,7 @@ enum Event {
     Signal,
     WorkerEnded(io::Result<()>),
     /// Connections hold much more, or much less, than before.
-    Memory(Change),
+    Memory(MemoryChange),
 }
 
 /// Runs one model until a signal ends it: the whole of a server's `main`.
@@ -99,7 +99,7 @@ fn start(
         tls,
         origins_allowed: setup.origins_allowed.clone().into(),
         memory: Arc::clone(&process.memory),
-        ..Common::new(Arc::clone(&process) as Arc<dyn Host>, clock_since(started))
+        ..Common::new(Arc::clone(&process) as Arc<dyn Program>, clock_since(started))
     };
     for (listener, counters) in listeners.into_iter().zip(&counters) {
         let (limits, counters) = (setup.limits.clone(), Arc::clone(counters));

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conn::{Counters, Host, Memory, Totals};
+use conn::{Counters, Memory, Program, Totals};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use nix::time::{ClockId, clock_gettime};
@@ -68,7 +68,7 @@ fn memory_peak_kib() -> Option<i64> {
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-impl Host for Process {
+impl Program for Process {
     /// Measures by the thread's CPU clock, so that a preempted thread uses as much CPU as asked.
     fn burn(&self, duration: Duration) {
         let cpu = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from);

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use conn::{Address, Conn, Doorbell, Wants};
+use conn::{Address, Conn, Wake, Wants};
 use kit::{
     AcceptError, Accepted, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, STEPS_PER_TURN_MAX,
     Serves, Values, Worker, Workers,
@@ -149,7 +149,7 @@ fn spawn(stream: TcpStream, worker: &Arc<Worker>, stop: &watch::Receiver<bool>, 
 async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::Receiver<bool>) {
     let mut now = Instant::now();
     let bell = Arc::new(Bell::default());
-    let mut conn = worker.conn(Address::new(Arc::clone(&bell) as Arc<dyn Doorbell>, 0), now);
+    let mut conn = worker.conn(Address::new(Arc::clone(&bell) as Arc<dyn Wake>, 0), now);
     let mut alarm = Alarm::new(now);
     let (mut draining, mut steps) = (false, 0);
     // ANCHOR: wait
@@ -163,7 +163,7 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
             conn.drain(kit::unread(&stream), at);
         }
         if bell.take_rung() {
-            conn.woken(now);
+            conn.resume(now);
         }
         let Some(wants) = conn.wants() else { return };
         if wants.deadline.is_some_and(|at| at <= now) {
@@ -179,7 +179,7 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
             conn.shutdown_done(now);
         } else if wants.turn {
             steps += 1;
-            conn.woken(now);
+            conn.resume(now);
         } else {
             alarm.set(wants.deadline);
             tokio::select! {

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use conn::{Conn, Doorbell};
+use conn::{Conn, Wake};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -24,8 +24,8 @@ impl Bell {
     }
 }
 
-impl Doorbell for Bell {
-    fn ring(&self, _token: u64) {
+impl Wake for Bell {
+    fn wake(&self, _token: u64) {
         if !self.rung.swap(true, SeqCst) {
             self.notify.notify_one();
         }

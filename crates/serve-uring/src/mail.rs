@@ -18,7 +18,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use conn::Doorbell;
+use conn::Wake;
 use io_uring::IoUring;
 
 thread_local! {
@@ -67,8 +67,8 @@ impl Bell {
     }
 }
 
-impl Doorbell for Bell {
-    fn ring(&self, token: u64) {
+impl Wake for Bell {
+    fn wake(&self, token: u64) {
         OUTBOX.with_borrow_mut(|outbox| {
             if outbox.known.insert((self.ring.as_raw_fd(), token)) {
                 outbox.letters.push(self.letter(token));
@@ -106,9 +106,9 @@ mod tests {
     fn one_letter_for_any_number_of_rings() {
         let (ours, theirs) = (bell(), bell());
         for _ in 0..3 {
-            ours.ring(1);
-            theirs.ring(1);
-            theirs.ring(2);
+            ours.wake(1);
+            theirs.wake(1);
+            theirs.wake(2);
         }
         let letters = collect();
         let names = |bell: &Bell| -> Vec<u64> {
@@ -116,7 +116,7 @@ mod tests {
         };
         assert_eq!((names(&ours), names(&theirs)), (vec![1], vec![1, 2]));
         assert!(collect().is_empty());
-        ours.ring(1);
+        ours.wake(1);
         assert_eq!(collect().len(), 1, "rung again after it was collected");
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use conn::{Address, Conn, Doorbell, Wants};
+use conn::{Address, Conn, Wake, Wants};
 use kit::{
     ACCEPTS_PER_ROUND, Accepted, Armed, EXHAUSTED_PAUSE, Files, TIGHT_PAUSE, Timers, Worker,
     accepts_per_round,
@@ -243,7 +243,7 @@ impl Peers {
     fn insert(&mut self, socket: OwnedFd, now: Instant) {
         let token = self.peers.next_token();
         // The name under which a message comes in is the one that other loops are given.
-        let bell = Arc::clone(&self.bell) as Arc<dyn Doorbell>;
+        let bell = Arc::clone(&self.bell) as Arc<dyn Wake>;
         let address = Address::new(bell, pack(Op::Rung, token));
         self.peers.insert(Peer {
             conn: self.worker.conn(address, now),
@@ -300,7 +300,7 @@ impl Peers {
     /// Somebody has something for a connection.
     pub(crate) fn woken(&mut self, token: Token, now: Instant) {
         if let Some(peer) = self.completed(token) {
-            peer.conn.woken(now);
+            peer.conn.resume(now);
         }
     }
 

@@ -116,7 +116,7 @@ impl Driver {
 
     /// Its bell was rung.
     pub fn woken(&mut self) {
-        self.conn.woken(self.now);
+        self.conn.resume(self.now);
         self.run();
     }
 
@@ -222,7 +222,7 @@ impl Driver {
             self.fin_sent = true;
             self.conn.shutdown_done(self.now);
         } else if wants.turn {
-            self.conn.woken(self.now);
+            self.conn.resume(self.now);
         } else if readable {
             self.read();
         } else {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conn::{Clock, Common, Counters, FileTableBuilder, Host, Limits, Protocol, Service, Totals};
+use conn::{Clock, Common, Counters, FileTableBuilder, Limits, Program, Protocol, Service, Totals};
 use rustls::ServerConfig;
 
 /// Sun, 06 Nov 1994 08:49:37 GMT: the example of RFC 9110 section 5.6.7, and the date of every
@@ -13,7 +13,7 @@ pub const STARTED_UNIX_S: u64 = 784_111_777;
 /// Does no work and counts nothing.
 struct FakeHost;
 
-impl Host for FakeHost {
+impl Program for FakeHost {
     fn burn(&self, _duration: Duration) {}
 
     fn stats_json(&self) -> String {

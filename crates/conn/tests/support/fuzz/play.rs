@@ -197,7 +197,7 @@ impl Player {
             }
             Event::Deadline => self.pass_to_deadline(),
             Event::Early => self.early(),
-            Event::Woken => self.conn.woken(self.now),
+            Event::Woken => self.conn.resume(self.now),
             Event::Drain => self.conn.drain(self.unread.len(), self.now),
             Event::Eof => {
                 self.eof = true;
@@ -312,7 +312,7 @@ impl Player {
                 self.fin_sent = true;
                 self.conn.shutdown_done(self.now);
             } else if wants.turn {
-                self.conn.woken(self.now);
+                self.conn.resume(self.now);
             } else if !self.read() {
                 return;
             }
@@ -419,7 +419,7 @@ impl Player {
         self.conn.shutdown_done(later);
         self.conn.file_read(Bytes::from_static(b"late"), later);
         self.conn.file_failed(later);
-        self.conn.woken(later);
+        self.conn.resume(later);
         self.conn.drain(0, later);
         self.conn.abort();
         assert!(self.conn.wants().is_none(), "closed, and then open again");

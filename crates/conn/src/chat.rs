@@ -17,7 +17,7 @@ use crate::output::Output;
 
 /// The members of the chat, over all workers.
 #[derive(Debug, Default)]
-pub struct Hub {
+pub struct Chat {
     /// Read while something is said, so several may speak at once; written by who comes and goes.
     members: RwLock<Slab<Arc<Member>>>,
 }
@@ -42,7 +42,7 @@ struct Mailbox {
 /// One member's place in the room. Leaves it when dropped.
 #[derive(Debug)]
 pub(crate) struct Membership {
-    hub: Arc<Hub>,
+    chat: Arc<Chat>,
     /// Place in the room; somebody else's once this member was dropped from it.
     key: usize,
     member: Arc<Member>,
@@ -54,10 +54,10 @@ pub(crate) struct Dropped;
 
 impl Membership {
     /// Comes in; `address` is rung when there is mail.
-    pub(crate) fn join(hub: &Arc<Hub>, address: &Address) -> Membership {
+    pub(crate) fn join(chat: &Arc<Chat>, address: &Address) -> Membership {
         let member = Arc::new(Member { address: address.clone(), mailbox: Mutex::default() });
-        let key = hub.write().insert(Arc::clone(&member));
-        Membership { hub: Arc::clone(hub), key, member }
+        let key = chat.write().insert(Arc::clone(&member));
+        Membership { chat: Arc::clone(chat), key, member }
     }
 
     /// Sends `frames` to all others. Returns how many members were dropped for it, because with it
@@ -66,7 +66,7 @@ impl Membership {
         // Nobody is rung while a lock is held: what a bell does is not known here.
         let mut rung = Vec::new();
         let mut dropped = Vec::new();
-        for (_, member) in self.hub.read().iter() {
+        for (_, member) in self.chat.read().iter() {
             if Arc::ptr_eq(member, &self.member) {
                 continue;
             }
@@ -78,11 +78,11 @@ impl Membership {
             }
         }
         if !dropped.is_empty() {
-            let mut members = self.hub.write();
+            let mut members = self.chat.write();
             members.retain(|_, member| !dropped.iter().any(|out| Arc::ptr_eq(out, member)));
         }
         for member in rung.iter().chain(&dropped) {
-            member.address.ring();
+            member.address.wake();
         }
         dropped.len() as u64
     }
@@ -112,7 +112,7 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let mut members = self.hub.write();
+        let mut members = self.chat.write();
         if members.get(self.key).is_some_and(|member| Arc::ptr_eq(member, &self.member)) {
             members.remove(self.key);
         }
@@ -153,7 +153,7 @@ impl Member {
     }
 }
 
-impl Hub {
+impl Chat {
     fn read(&self) -> RwLockReadGuard<'_, Slab<Arc<Member>>> {
         self.members.read().unwrap_or_else(PoisonError::into_inner)
     }
