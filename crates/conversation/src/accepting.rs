@@ -20,9 +20,9 @@ impl<'w> Accepting<'w> {
     }
 
     /// Waits until there is memory for another connection. Then says whether to call accept(2)
-    /// again. While the server stops it does not block: it returns the
-    /// clients that were in the accept queue by then, and EAGAIN after the last of them. False when
-    /// the time to drain is over.
+    /// again. While the server stops it does not block: it returns the clients that were in the
+    /// accept queue by then, and EAGAIN after the last of them. False when the time to drain is
+    /// over.
     ///
     /// # Errors
     /// What fcntl(2) says.

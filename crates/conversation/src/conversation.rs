@@ -14,8 +14,8 @@ use crate::wake_up::WakeUp;
 
 /// SO_RCVTIMEO may stay longer than it should be by one part in this many. The idle deadline of
 /// every request is the same time away, less the moments since it was set, so this saves a
-/// setsockopt(2) per request, and a timeout of 30 s then comes at most a second late. A shorter one
-/// is harmless: recv(2) returns with nothing due, once, and it is set anew.
+/// setsockopt(2) per request, and a timeout of 30 s then comes at most a second late. A shorter
+/// one is harmless: recv(2) returns with nothing due, once, and it is set anew.
 const RECV_TIMEOUT_SLACK_PARTS: u32 = 32;
 
 /// What the connection needs next. Each is one call, and each call may sleep.
@@ -62,8 +62,8 @@ impl<'w> Conversation<'w> {
         Conversation { worker, stream, tracked, wake_up, conn, now, draining, recv_timeout }
     }
 
-    /// Serves the connection to its end. It gets a second thread when it joins a chat. `scratch` is
-    /// the thread's receive buffer.
+    /// Serves the connection to its end. It gets a second thread when it joins a chat. `scratch`
+    /// is the thread's receive buffer.
     pub fn run(mut self, scratch: &mut [u8]) {
         while let Some(next) = self.next() {
             match next {
@@ -90,8 +90,8 @@ impl<'w> Conversation<'w> {
         }
     }
 
-    /// Serves the connection to its end on two threads: this one reads, a new one writes, for which
-    /// `second` is the slot.
+    /// Serves the connection to its end on two threads: this one reads, a new one writes, for
+    /// which `second` is the slot.
     pub fn run_duplex(self, scratch: &mut [u8], second: Slot) {
         if self.recv_timeout.is_some() {
             // The clock is for the writer to watch now. Fails only for a duration of zero.

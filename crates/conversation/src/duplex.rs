@@ -10,9 +10,10 @@
 //! - The reader blocks in recv(2), and in nothing else while the connection wants input. It never
 //!   writes. What it has told the connection may be work for the writer, so it then touches the
 //!   wake-up.
-//! - The writer does everything else: output, file reads, FIN, deadlines, stopping. It never reads.
-//!   After it has made room for input it wakes the reader. There is one exception: a deadline that
-//!   input would move. The writer then interrupts the reader, which reads once more and decides.
+//! - The writer does everything else: output, file reads, FIN, deadlines, stopping. It never
+//!   reads. After it has made room for input it wakes the reader. There is one exception: a
+//!   deadline that input would move. The writer then interrupts the reader, which reads once more
+//!   and decides.
 //! - The connection is behind one lock, which is never held during a system call that may block:
 //!   output is taken as counted handles, written, and then reported as sent. Only the writer takes
 //!   from the front of the output, so what was taken is what was sent.
@@ -65,8 +66,8 @@ struct Shared {
     look: bool,
 }
 
-/// Serves the connection to its end: the calling thread reads, a new one writes. Where it cannot be
-/// started, although it was counted, the connection is cut, and others go on.
+/// Serves the connection to its end: the calling thread reads, a new one writes. Where it cannot
+/// be started, although it was counted, the connection is cut, and others go on.
 pub(crate) fn converse(conversation: Conversation, scratch: &mut [u8]) {
     let Conversation { worker, stream, tracked, wake_up, conn, .. } = conversation;
     let shared = Shared { conn, reader_waits: false, draining: false, look: false };
@@ -236,8 +237,8 @@ impl Duplex<'_> {
         }
     }
 
-    /// The end of the stream, or an error, may be the server's own cut at the end of draining: then
-    /// that is why the connection ends, and no word of the peer's.
+    /// The end of the stream, or an error, may be the server's own cut at the end of draining:
+    /// then that is why the connection ends, and no word of the peer's.
     fn catch_up_with_stop(&self, shared: &mut Shared, now: Instant) {
         if self.worker.stop.is_over(now) {
             self.look_for_stop(shared);
@@ -330,7 +331,8 @@ mod tests {
         assert!(wants.write && !wants.shutdown, "{wants:?}");
     }
 
-    /// Nothing is left for the writer to decide: a request would be lost that comes before it does.
+    /// Nothing is left for the writer to decide: a request would be lost that comes before it
+    /// does.
     #[test]
     fn where_nothing_came_the_reader_itself_closes() {
         let (mut shared, stream, mut peer) = idle_too_long();

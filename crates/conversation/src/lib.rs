@@ -19,16 +19,16 @@
 //!
 //! One thread is enough while only the peer and the clock can give the connection something to do:
 //! recv(2) waits for both. It is not enough after the connection has joined a chat, because no
-//! other thread can end a recv(2) with a message for it. Then, and not before, the conversation gets a
-//! second thread ([`duplex`]): the first only reads from there on, the second writes and can be
-//! woken.
+//! other thread can end a recv(2) with a message for it. Then, and not before, the conversation
+//! gets a second thread ([`duplex`]): the first only reads from there on, the second writes and
+//! can be woken.
 //!
 //! What can be forgotten, and what happens then:
 //! - A recv(2) without SO_RCVTIMEO never returns if the peer is silent: no deadline is kept.
 //! - A send(2) without SO_SNDTIMEO never returns if the peer reads nothing.
-//! - A thread that is blocked when the server stops does not look at any flag. It is sent a signal,
-//!   which ends the call with EINTR, and the signal is repeated, because one that arrives just
-//!   before the call is lost.
+//! - A thread that is blocked when the server stops does not look at any flag. It is sent a
+//!   signal, which ends the call with EINTR, and the signal is repeated, because one that arrives
+//!   just before the call is lost.
 //! - A deadline may have passed while the thread was not running, with bytes in the socket that
 //!   arrived in time. So the socket is read once more before the clock decides.
 

@@ -119,7 +119,8 @@ impl Connection {
                 let _ = self.stream.shutdown(Shutdown::Write);
                 self.conn.shutdown_done(now);
             } else if wants.turn {
-                // A step like others, so that other connections come between two parts of the work.
+                // A step like others, so that other connections come between two parts of the
+                // work.
                 self.conn.resume(now);
             } else if wants.read && self.readable {
                 now = self.read(now, scratch, list);
@@ -137,8 +138,8 @@ impl Connection {
         self.conn.wants().map_or(TurnEnd::Closed, TurnEnd::Unfinished)
     }
 
-    /// One recv(2). Returns the time of the read: others may have taken long in this iteration, and
-    /// a deadline that these bytes start must not begin before they were here.
+    /// One recv(2). Returns the time of the read: others may have taken long in this iteration,
+    /// and a deadline that these bytes start must not begin before they were here.
     fn read(&mut self, now: Instant, scratch: &mut [u8], list: &impl InterestList) -> Instant {
         let result = self.stream.read(scratch);
         let now = if result.is_ok() { Instant::now() } else { now };

@@ -100,8 +100,9 @@ impl Connections {
     }
 
     /// Watches the listener exactly while new connections are wanted, the stop signal until it has
-    /// come, and the wake-ups always. The listener is taken off the list and not left there without
-    /// interest, because HUP, which follows the server's own shutdown(2), is always reported.
+    /// come, and the wake-ups always. The listener is taken off the list and not left there
+    /// without interest, because HUP, which follows the server's own shutdown(2), is always
+    /// reported.
     fn watch(&mut self, list: &mut impl InterestList, now: Instant) -> io::Result<()> {
         let wanted = [self.wants_listener(now), self.stopping.is_none(), true];
         for token in [LISTENER, STOP, WAKE_UP] {
@@ -134,8 +135,8 @@ impl Connections {
         !self.closed && !full && self.exhausted_until.is_none()
     }
 
-    /// The server is stopping: clients that wait to be accepted are served, and only accept(2) says
-    /// whether there are any.
+    /// The server is stopping: clients that wait to be accepted are served, and only accept(2)
+    /// says whether there are any.
     fn empties_queue(&self) -> bool {
         self.stopping.is_some() && self.has_room()
     }

@@ -16,8 +16,8 @@ pub const WAKE_UP: Token = 2;
 /// Connections have the tokens from this one on.
 pub(crate) const FIRST_CONNECTION: Token = 3;
 
-/// What a wait is to report of a socket. Neither: the connection waits for the clock or for another
-/// connection.
+/// What a wait is to report of a socket. Neither: the connection waits for the clock or for
+/// another connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interest {
     /// Until a read will not block.
@@ -41,7 +41,8 @@ pub struct Answer {
 
 /// The descriptors that a wait primitive is asked about: epoll(7) calls it the interest list.
 pub trait InterestList {
-    /// Whether the wait primitive can be asked about this descriptor. One that cannot be is closed.
+    /// Whether the wait primitive can be asked about this descriptor. One that cannot be is
+    /// closed.
     fn fits(&self, _fd: BorrowedFd<'_>) -> bool {
         true
     }

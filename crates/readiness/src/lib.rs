@@ -19,11 +19,12 @@
 //! a list inside the kernel.
 //!
 //! What can be forgotten, and what happens then:
-//! - A connection that has used up its turn and could go on is *unfinished*. The next wait must not
-//!   sleep: the bytes may be in memory already, and no event comes for them.
+//! - A connection that has used up its turn and could go on is *unfinished*. The next wait must
+//!   not sleep: the bytes may be in memory already, and no event comes for them.
 //! - Interest in writing that is left on makes every wait return at once. Interest that is not
 //!   turned on leaves the client without its reply.
-//! - A listener that is watched at the limit of connections is ready in every wait: the loop spins.
+//! - A listener that is watched at the limit of connections is ready in every wait: the loop
+//!   spins.
 //! - A socket that is closed while answers are still looked at gives its number to a new
 //!   connection, and the old answer to the wrong one. So all answers are noted first.
 //! - A wake-up between the last look and the wait is lost, unless the loop first says that it will

@@ -30,9 +30,9 @@ impl Runnable {
         if bulk { &mut self.bulk } else { &mut self.others }.push_back(token);
     }
 
-    /// Moves those of one iteration to `running`, which is empty. While other connections run, only
-    /// a part of the bulk connections does: so the next wait comes before all of these have had
-    /// their turn, and reports what the others have sent meanwhile.
+    /// Moves those of one iteration to `running`, which is empty. While other connections run,
+    /// only a part of the bulk connections does: so the next wait comes before all of these have
+    /// had their turn, and reports what the others have sent meanwhile.
     pub(crate) fn take_iteration(&mut self, running: &mut VecDeque<Token>) {
         std::mem::swap(&mut self.others, running);
         let all = self.bulk.len();

@@ -1,10 +1,10 @@
 //! How another thread wakes a loop that sleeps in its wait: by a descriptor (eventfd(2)).
 //!
 //! A message of a chat is for connections of other loops. Their thread may be asleep in select(2),
-//! poll(2) or epoll_wait(2), which return for a descriptor only; so the wake-up is one. A loop that
-//! is awake looks at the list of wake-ups in each iteration, and writing to the eventfd would be a
-//! system call for nothing. That is the usual case under load, and the only one when a connection
-//! wakes another one of its own loop.
+//! poll(2) or epoll_wait(2), which return for a descriptor only; so the wake-up is one. A loop
+//! that is awake looks at the list of wake-ups in each iteration, and writing to the eventfd would
+//! be a system call for nothing. That is the usual case under load, and the only one when a
+//! connection wakes another one of its own loop.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -51,11 +51,11 @@ impl WakeUps {
 
     /// Announces that the loop is going to sleep. False: it must not, a wake-up is pending.
     ///
-    /// The loop writes `asleep` and then reads `any_pending`; the other thread writes `any_pending`
-    /// and then reads `asleep`. All four accesses are sequentially consistent, so they have one
-    /// order, and the thread whose write comes second sees the other's write. Either the loop does
-    /// not sleep, or the other thread writes to the eventfd. With a weaker ordering both could read
-    /// the old value, and the wake-up would be lost.
+    /// The loop writes `asleep` and then reads `any_pending`; the other thread writes
+    /// `any_pending` and then reads `asleep`. All four accesses are sequentially consistent, so
+    /// they have one order, and the thread whose write comes second sees the other's write. Either
+    /// the loop does not sleep, or the other thread writes to the eventfd. With a weaker ordering
+    /// both could read the old value, and the wake-up would be lost.
     pub(crate) fn may_sleep(&self) -> bool {
         self.asleep.store(true, SeqCst);
         !self.any_pending.load(SeqCst)
