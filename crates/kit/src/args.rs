@@ -65,8 +65,8 @@ pub(crate) struct Typed {
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
     drain_timeout: Duration,
 
-    /// Use TLS (1.2 and 1.3; ALPN: h2, http/1.1). Without --cert the certificate is self-signed and
-    /// is kept in ${XDG_STATE_HOME:-~/.local/state}/iolab/self-signed.pem
+    /// Use TLS (1.2 and 1.3; ALPN: h2, http/1.1). Without --cert the certificate is self-signed
+    /// and is kept in ${XDG_STATE_HOME:-~/.local/state}/iolab/self-signed.pem
     #[arg(long)]
     tls: bool,
 

@@ -1,5 +1,5 @@
-//! `--describe`: one line of JSON, by which the measuring side knows a server. Any executable named
-//! `serve-NAME` that answers it alike can join every experiment.
+//! `--describe`: one line of JSON, by which the measuring side knows a server. Any executable that
+//! is named `serve-NAME` and prints such a line can be measured.
 
 use conn::Limits;
 use serde::Serialize;
@@ -25,7 +25,7 @@ struct Description<'a> {
     cannot: &'a [&'a str],
     flavours: Vec<Value>,
     unavailable: Option<String>,
-    /// A debug build is for tests: what is measured of it says nothing about the model.
+    /// A debug build is for tests, not for measurements.
     build: &'a str,
 }
 
@@ -33,7 +33,7 @@ struct Description<'a> {
 struct AllLimits<'a> {
     #[serde(flatten)]
     limits: &'a Limits,
-    /// Served at once, over all workers.
+    /// Connections that are served at once, over all workers.
     connections_max: usize,
     connections_max_reason: String,
     /// Memory that all connections together may hold, in bytes.
@@ -41,7 +41,7 @@ struct AllLimits<'a> {
     memory_max_reason: &'a str,
 }
 
-/// What limits the process beside what was typed.
+/// The limits of the process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     /// Connections that it can hold.

@@ -1,5 +1,5 @@
-//! The document root: scanned once at start, every file opened then, so that a request can neither
-//! name a path outside nor meet a file that another has replaced meanwhile.
+//! The document root. It is scanned once, at start, and every file is opened then. So a request
+//! cannot name a path outside it, nor read a file that was put in the place of another.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -11,7 +11,7 @@ use conn::{FileRead, FileTable, FileTableBuilder};
 
 use crate::sys;
 
-/// Most files of a root. Each holds a descriptor for the life of the server.
+/// Most files of a root. Each takes a descriptor as long as the server runs.
 const FILES_MAX: usize = 4096;
 
 /// The open files, in the order of their [`conn::FileId`].
@@ -21,8 +21,8 @@ pub struct Files {
 }
 
 impl Files {
-    /// pread(2) of one part. A regular file is always "ready": no readiness call ever waits for it,
-    /// so where the page cache misses, this call blocks the thread, in every model but io_uring.
+    /// pread(2) of one part. A regular file is always "ready": no readiness call waits for it. So
+    /// if the page cache does not hold the part, this call blocks the thread.
     ///
     /// # Errors
     /// What pread(2) says.
@@ -48,8 +48,8 @@ impl Files {
         self.files.is_empty()
     }
 
-    /// Opens everything under `root`. Hidden files, symbolic links and special files are left out:
-    /// the first are not meant to be seen, the others are ways out of the root.
+    /// Opens every file under `root`, but for hidden files, symbolic links and special files.
+    /// Links can lead out of the root, and a special file can block the thread.
     pub(crate) fn scan(root: &Path) -> Result<(FileTable, Files), String> {
         let mut table = FileTableBuilder::default();
         let mut files = Files::default();
@@ -96,8 +96,7 @@ impl Files {
     }
 }
 
-/// When a file was modified last. RFC 9110 section 8.8.2.1: no reply may say that this is still to
-/// come.
+/// When a file was modified last, but not later than now (RFC 9110 section 8.8.2.1).
 fn modified_unix_ns(meta: &Metadata) -> u64 {
     let modified = meta.modified().ok().map(|at| at.min(SystemTime::now()));
     let modified = modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
@@ -195,7 +194,7 @@ mod tests {
         symlink(outside.path(), root.path().join("out")).expect("a link");
         symlink(outside.path().join("secret.txt"), root.path().join("link.txt")).expect("a link");
         nix::unistd::mkfifo(&root.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU)
-            .expect("a pipe, which would block whoever opens it");
+            .expect("a pipe, which would block the thread that opens it");
         let (_, files) = Files::scan(root.path()).expect("a root");
         let content = |id: usize| files.read(&part(id as u32, 0, 100)).expect("a read");
         let mut found: Vec<_> = (0..files.len()).map(content).collect();

@@ -1,5 +1,5 @@
-//! What every server needs and no model is about: command line, listener, limits, shutdown, timers,
-//! counters.
+//! What every server needs and no model is about: command line, listener, limits, shutdown,
+//! timers, counters.
 //!
 //! A library, not a framework: each model owns its loop and calls these objects. A model's `main`
 //! is one call of [`run`]; what is left in its crate is its way of waiting.
@@ -43,30 +43,30 @@ pub use timers::{Armed, Timers};
 pub use turns::{STEPS_PER_TURN_MAX, Turns, bulk_per_round, steps};
 pub use worker::Worker;
 
-/// Size of a receive buffer, in bytes: one per thread, shared by all its connections. One read may
-/// then take a whole default TCP receive window's worth of small requests; only the part that is
-/// filled is ever touched, so the size itself costs nothing.
+/// Size of a receive buffer, in bytes: one per thread, shared by all its connections. One read can
+/// then take as many small requests as a default TCP receive window holds. Only pages that are
+/// filled take memory.
 pub const SCRATCH_BYTES: usize = 64 << 10;
 
-/// Chunks of output that one writev(2) or sendmsg(2) may carry; more wait for the next. A reply is
-/// one or two.
+/// Most chunks of output in one writev(2) or sendmsg(2); the rest follows in the next. A reply is
+/// one chunk or two.
 pub const SLICES_MAX: usize = 8;
 
-/// Clients that a loop takes from its listener per round: as many as it has served in the round
-/// before, within these bounds, so that a burst of newcomers at most doubles the round of those who
-/// are here. A fixed number that is small would let a loop with ten thousand connections, whose
-/// round takes milliseconds, accept only some hundreds a second; one that is large costs a client
-/// that is alone beside a flood many times its own reply.
+/// How many clients a loop accepts in one iteration: as many as it served in the iteration before,
+/// within these bounds. So a burst of new connections at most doubles the length of an iteration.
+/// With a small fixed number a loop with ten thousand connections, whose iterations take
+/// milliseconds, would accept some hundreds a second. With a large one a single client would wait
+/// much longer for its reply while many others connect.
 pub const ACCEPTS_PER_ROUND: RangeInclusive<usize> = 4..=64;
 
-/// How many that are after a round that served `served` connections.
+/// That number, after an iteration that served `served` connections.
 pub fn accepts_per_round(served: usize) -> usize {
     served.clamp(*ACCEPTS_PER_ROUND.start(), *ACCEPTS_PER_ROUND.end())
 }
 
-/// How long a listener is left alone when descriptors have run out and none is given back.
+/// How long a loop does not accept after descriptors have run out, unless one is closed before.
 pub const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long it is left alone when connections hold too much memory: those that must go for it go at
-/// once, and what waits at the listener is let in some fifty at a time.
+/// How long a loop does not accept when connections hold too much memory. Those that are ended for
+/// it end at once, so this is short.
 pub const TIGHT_PAUSE: Duration = Duration::from_millis(20);

@@ -1,5 +1,5 @@
-//! The socket factory: every model listens with the same options, so that none is compared with
-//! another's Nagle delay or backlog.
+//! Listening sockets. Every model listens with the same options, so that a comparison of models is
+//! not one of options.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,10 +13,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::sys;
 
-/// Connections that may wait to be accepted; the kernel cuts it to net.core.somaxconn (listen(2)).
+/// Length of the accept queue; the kernel cuts it to net.core.somaxconn (listen(2)).
 const BACKLOG: i32 = 4096;
 
-/// A listening socket. Options set here are inherited by what it accepts (except O_NONBLOCK).
+/// A listening socket. Accepted sockets inherit its options, but not O_NONBLOCK.
 #[derive(Debug, Clone)]
 pub struct Listener {
     socket: Arc<TcpListener>,
@@ -25,12 +25,12 @@ pub struct Listener {
     shut_down: Arc<AtomicBool>,
 }
 
-/// How calls on a listener and its connections wait.
+/// Whether calls on a listener and its connections block.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Waiting {
-    /// Not at all: they say EAGAIN.
+    /// They do not: they return EAGAIN.
     Nonblocking,
-    /// Until there is something to say; a send for no longer than this.
+    /// They do; a send for this long at most.
     Blocking { send_timeout: Duration },
 }
 
@@ -39,9 +39,9 @@ pub(crate) enum Waiting {
 pub enum Accepted {
     /// A new connection.
     Peer(TcpStream),
-    /// Nobody is waiting (EAGAIN).
+    /// No client waits (EAGAIN).
     Empty,
-    /// Whoever was first has gone, or a signal came: wait for the listener again.
+    /// The client has gone, or a signal came (EINTR): accept again.
     Nobody,
     /// See [`AcceptError::Exhausted`].
     Exhausted,
@@ -50,11 +50,11 @@ pub enum Accepted {
 /// What to do about an accept that failed, where the server goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcceptError {
-    /// It concerned one client only, or nobody: nothing. The next accept is for the next client.
+    /// Nothing: the error concerns one client at most. The next accept is for the next client.
     Passing,
     /// The process or the system has no descriptor or memory left, or does not permit it now. The
-    /// client still waits and a level-triggered listener would report it again at once, so the
-    /// caller must look away for a while ([`EXHAUSTED_PAUSE`](crate::EXHAUSTED_PAUSE)).
+    /// client still waits, and a level-triggered listener would report it again at once. So the
+    /// caller must not watch it for a while ([`EXHAUSTED_PAUSE`](crate::EXHAUSTED_PAUSE)).
     Exhausted,
 }
 
@@ -68,8 +68,8 @@ impl Listener {
         workers: usize,
         waiting: Waiting,
     ) -> io::Result<Vec<Listener>> {
-        // With SO_REUSEPORT a second server on the same port would join the first in silence and
-        // take half of its connections. So the port is first asked for without it.
+        // With SO_REUSEPORT a second server could listen on the same port, and would take half of
+        // the connections. So the first bind is made without it, and fails if the port is in use.
         let first = open(address, false)?;
         if workers == 1 {
             return Ok(vec![Listener::listen(first, waiting)?]);
@@ -82,7 +82,8 @@ impl Listener {
     fn listen(socket: Socket, waiting: Waiting) -> io::Result<Listener> {
         let nonblocking = match waiting {
             Waiting::Nonblocking => true,
-            // Inherited too, which saves a setsockopt(2) per connection. accept(2) ignores it.
+            // Accepted sockets inherit it, which saves a setsockopt(2) for each. accept(2) itself
+            // ignores it.
             Waiting::Blocking { send_timeout } => {
                 socket.set_write_timeout(Some(send_timeout))?;
                 false
@@ -104,7 +105,7 @@ impl Listener {
     /// accept4(2) once.
     ///
     /// # Errors
-    /// Only what no wait and no retry can mend.
+    /// Those that would come again on every call.
     pub fn accept(&self) -> io::Result<Accepted> {
         match sys::accept(&self.socket, self.nonblocking) {
             Ok(stream) => Ok(Accepted::Peer(stream)),
@@ -116,13 +117,13 @@ impl Listener {
         }
     }
 
-    /// Sorts what accept(2) on this listener may fail with.
+    /// What to do about an error of accept(2) on this listener.
     ///
     /// # Errors
-    /// Only what no wait and no retry can mend.
+    /// Those that would come again on every call.
     pub fn accept_error(&self, error: io::Error) -> io::Result<AcceptError> {
         match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
-            // The server's own shutdown(2) of the listener makes accept(2) say this.
+            // The server itself has called shutdown(2) on the listener.
             Errno::EINVAL if self.shut_down.load(SeqCst) => Ok(AcceptError::Passing),
             errno => sort_accept_error(errno).ok_or(error),
         }
@@ -136,7 +137,7 @@ impl Listener {
         self.socket.try_clone()
     }
 
-    /// From now on a call that finds nobody says so, whatever it did before.
+    /// From now on accept(2) returns EAGAIN if no client waits.
     ///
     /// # Errors
     /// What fcntl(2) says.
@@ -144,11 +145,11 @@ impl Listener {
         self.socket.set_nonblocking(true)
     }
 
-    /// Turns away whoever comes from now on. Only for a listener whose queue is empty, or whose
-    /// time is over: those who wait in it are reset.
+    /// From now on clients are refused. Those in the accept queue are reset, so it must be empty,
+    /// or the time to drain must be over.
     pub fn shutdown(&self) {
         self.shut_down.store(true, SeqCst);
-        // ENOTCONN is what Linux answers after having done it.
+        // Linux does it and returns ENOTCONN.
         let _ = socket2::SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Both);
     }
 }
@@ -163,12 +164,11 @@ impl AsFd for Listener {
 fn sort_accept_error(errno: Errno) -> Option<AcceptError> {
     match errno {
         Errno::EBADF | Errno::EFAULT | Errno::EINVAL | Errno::ENOTSOCK | Errno::ENOSYS => None,
-        // Nobody waits, a signal came, or io_uring was told to accept no more.
+        // No client waits, a signal came, or io_uring was told to cancel the accept.
         Errno::EAGAIN | Errno::EINTR | Errno::ECANCELED => Some(AcceptError::Passing),
-        // The client gave up while it waited.
+        // The client has gone.
         Errno::ECONNABORTED | Errno::ECONNRESET | Errno::ETIMEDOUT => Some(AcceptError::Passing),
-        // What the network had to say about the new connection; accept(2) has these treated like
-        // EAGAIN.
+        // Errors of the network for the new connection: accept(2) says to treat them like EAGAIN.
         Errno::ENETDOWN
         | Errno::EPROTO
         | Errno::ENOPROTOOPT
@@ -177,8 +177,8 @@ fn sort_accept_error(errno: Errno) -> Option<AcceptError> {
         | Errno::EHOSTUNREACH
         | Errno::EOPNOTSUPP
         | Errno::ENETUNREACH => Some(AcceptError::Passing),
-        // EMFILE, ENFILE, ENOBUFS, ENOMEM; EPERM and EACCES, by which a firewall or a policy
-        // forbids it; and whatever a kernel may say that no page names: later may be different.
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM; EPERM and EACCES of a firewall or a policy; and errors
+        // that no manual page names. A later call may succeed.
         _ => Some(AcceptError::Exhausted),
     }
 }
@@ -194,11 +194,12 @@ fn open(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     // Without it a restarted server could not bind while old connections are in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port)?;
-    // Replies leave in one send; Nagle's algorithm could only hold one back (RFC 9293 section
+    // A reply leaves in one send, so Nagle's algorithm could only delay it (RFC 9293 section
     // 3.7.4).
     socket.set_tcp_nodelay(true)?;
-    // Some machines default to BBR, whose pacing measures itself on loopback. Reno may be chosen by
-    // anyone (tcp(7)); where it may not, the default stays, and `iolab doctor` names it.
+    // The default of some machines is BBR, whose pacing would be part of every figure on loopback.
+    // Any process may choose Reno (tcp(7)). If that fails, the default stays, and `iolab doctor`
+    // names it.
     let _ = socket.set_tcp_congestion(b"reno");
     socket.bind(&address.into())?;
     Ok(socket)
@@ -208,7 +209,7 @@ fn open(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
 mod tests {
     use super::*;
 
-    /// Every error that Linux has a number for: only those of the program itself end the server.
+    /// All error numbers of Linux: only errors of the program itself end the server.
     #[test]
     fn accept_errors_are_sorted() {
         let sorted = |errno| sort_accept_error(Errno::from_raw(errno));

@@ -19,8 +19,8 @@ const MAPPINGS_PER_THREAD: u64 = 4;
 /// ([`crate::sys::MMAP_BLOCKS_MAX`] of them).
 const MAPPINGS_SHARE_PARTS: u64 = 8;
 
-/// Address space of one thread: its stack (256 KiB, in the crate `conversation`), the signal stack,
-/// guard pages, and the receive buffer. Counted in /proc/PID/status: 273 KiB.
+/// Address space of one thread: its stack (256 KiB, in the crate `conversation`), the signal
+/// stack, guard pages, and the receive buffer. Counted in /proc/PID/status: 273 KiB.
 const ADDRESSES_PER_THREAD: u64 = 320 << 10;
 
 /// Memory of a thread with a conversation, in bytes: its kernel stack and page tables (some
@@ -180,8 +180,8 @@ fn group_threads_left() -> Option<u64> {
     group_directories("pids").into_iter().filter_map(left).min()
 }
 
-/// The directories of the control group of `controller` and of its ancestors. Version 1 mounts each
-/// controller separately, version 2 mounts all together (cgroups(7)).
+/// The directories of the control group of `controller` and of its ancestors. Version 1 mounts
+/// each controller separately, version 2 mounts all together (cgroups(7)).
 fn group_directories(controller: &str) -> Vec<PathBuf> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The one who looks after memory while connections come and go: asks for newcomers that wait, and
-//! gives back to the system what malloc(3) keeps.
+//! Looks after the memory of the process: asks again for room for new connections, and gives the
+//! memory that malloc(3) keeps free back to the system.
 
 use std::time::{Duration, Instant};
 
@@ -8,17 +8,16 @@ use slab::Slab;
 
 use crate::{TIGHT_PAUSE, Timers, sys};
 
-/// How long after a fall free memory is given back, and how often while there is little: by then
-/// the rest of those that end together have ended. A flood of short connections causes one after
-/// another.
+/// How long after much memory was freed it is given back, and how often while there is little. By
+/// then the other connections that end at the same time have ended too.
 const TRIM_PAUSE: Duration = Duration::from_millis(500);
 
-/// Places of an empty table that are not worth a new table when the next client comes.
+/// A table of connections with this many places or fewer is kept when it is empty.
 const PLACES_KEPT: usize = 1024;
 
-/// Gives back the tables of a loop when many connections have ended: they keep room for the most
-/// that were open at once, half a KiB for each. Only where no connection is left, because its place
-/// is its name; without any, no deadline is anyone's either.
+/// Frees the tables of a loop after many connections have ended. They have room for the most that
+/// were open at once, half a KiB for each. This is possible only when no connection is left,
+/// because the place of a connection is its token.
 pub fn give_back<T, N: Ord + Copy>(connections: &mut Slab<T>, timers: &mut Timers<N>) {
     if connections.is_empty() && connections.capacity() > PLACES_KEPT {
         *connections = Slab::new();
@@ -26,12 +25,12 @@ pub fn give_back<T, N: Ord + Copy>(connections: &mut Slab<T>, timers: &mut Timer
     }
 }
 
-/// What is due for the memory of a process.
+/// What is to be done for the memory of the process, and when.
 #[derive(Debug)]
 pub(crate) struct Watch<'a> {
     memory: &'a Memory,
-    /// Asks for newcomers: a loop that is asynchronous can only be rung for by its like, and asks
-    /// by itself.
+    /// Asks for room. The loops of uring ask by themselves, because only another ring can wake
+    /// them.
     asks: bool,
     tight: bool,
     trim_at: Option<Instant>,
@@ -42,7 +41,7 @@ impl Watch<'_> {
         Watch { memory, asks, tight: false, trim_at: None }
     }
 
-    /// The account has changed by much.
+    /// The memory account has changed by much.
     pub(crate) fn changed(&mut self, change: MemoryChange, now: Instant) {
         match change {
             MemoryChange::SoftLimitPassed => self.tight = true,
@@ -100,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_given_back_when_a_crowd_has_left() {
+    fn tables_are_freed_after_many_connections_have_ended() {
         let (now, mut timers) = (Instant::now(), Timers::default());
         let mut connections = Slab::new();
         let places = (0..=PLACES_KEPT).map(|_| connections.insert(Armed::default()));

@@ -19,8 +19,8 @@ pub struct Model {
     pub workers: Workers,
     /// Most connections that it can serve at once.
     pub serves: Serves,
-    /// What it cannot do by its nature though the core could, a sentence each. A result like
-    /// `serves`: `--describe` tells it, so that nobody takes it for a fault.
+    /// What it cannot do though the core could, a sentence each. `--describe` says it, so that it
+    /// is not taken for a fault.
     pub cannot: &'static [&'static str],
     /// Its own flags.
     pub flavours: &'static [Flavour],
@@ -28,13 +28,14 @@ pub struct Model {
     pub unavailable: fn() -> Option<String>,
 }
 
-/// The two questions that are often taken for one (UNP section 6.2): does a call that finds nothing
-/// to do sleep (blocking), and who copies the data, the program or the kernel (synchronous)?
+/// Two questions that are often taken for one (UNP section 6.2). Does a call sleep if there is no
+/// data (blocking)? Is the data copied by a call of the program (synchronous), or by the kernel
+/// while the program does something else (asynchronous)?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Place {
-    /// A read that finds nothing puts the thread to sleep.
+    /// A read without data puts the thread to sleep.
     pub blocking: bool,
-    /// The program itself copies the data, by a call that returns when that is done.
+    /// A call of the program copies the data, and returns when that is done.
     pub synchronous: bool,
 }
 
@@ -47,8 +48,8 @@ pub enum Workers {
     One(&'static str),
 }
 
-/// Most connections that a model can serve at once: not a setting but a result, which `--describe`
-/// tells so that nobody has to find it out by waiting.
+/// Most connections that a model can serve at once. It is not a setting but a consequence of the
+/// model, and `--describe` says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Serves {
     /// As many as there are descriptors.

@@ -1,4 +1,4 @@
-//! A server's life: read the command line, listen, start the workers, wait for a signal, drain.
+//! Runs a server: reads the command line, listens, starts the workers, waits for a signal, drains.
 
 use std::io::{self, Write};
 use std::os::fd::RawFd;
@@ -21,11 +21,11 @@ use crate::stop::WAKE_INTERVAL;
 use crate::usage::Process;
 use crate::{Files, Listener, Model, Slots, Stop, Worker, describe, machine, sys, tls};
 
-/// Descriptors that are not connections: standard streams, listener, epoll, eventfd, ring, the
-/// directory of a `/proc` reader, with room to spare.
+/// Descriptors that are not connections: standard streams, listener, epoll, eventfd, ring, a file
+/// of `/proc`; and some more for what libraries open.
 const DESCRIPTORS_RESERVED: usize = 64;
 
-/// After the time to drain: how long cut connections may take to be noticed by their threads.
+/// How long threads may take, after the time to drain, to see that their connections were cut.
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What can happen to a running server.
@@ -44,7 +44,7 @@ pub fn run(model: &'static Model, serve: fn(Worker) -> io::Result<()>) -> ExitCo
     match start(model, &setup, serve) {
         Ok(code) => code,
         Err(sentence) => {
-            // Nobody left to tell if stderr is closed.
+            // Fails if stderr is closed; there is no other place for it.
             let _ = writeln!(io::stderr(), "serve-{}: {sentence}", model.name);
             ExitCode::from(2)
         }
@@ -84,7 +84,7 @@ fn start(
     let stop = Stop::new(drain_timeout).map_err(|error| format!("no eventfd: {error}"))?;
     let stop = Arc::new(stop);
     let threads = Slots::new(threads.max, &stop);
-    // Before any thread starts, so that all inherit the mask and only one thread takes signals.
+    // Before any thread starts: all inherit the mask, and only one thread takes signals.
     let signals = block_signals().map_err(|error| format!("cannot block signals: {error}"))?;
     let (sender, events) = mpsc::channel();
     watch_memory(&memory, sender.clone());
@@ -132,7 +132,7 @@ fn waiting(model: &Model, setup: &Setup) -> Waiting {
         return Waiting::Nonblocking;
     }
     let write_timeout = Duration::from_millis(setup.limits.write_timeout_ms);
-    // A send that has waited for so long returns, and the peer is looked at.
+    // A send that has blocked for this long returns, and the deadlines are looked at.
     Waiting::Blocking { send_timeout: write_timeout / 4 }
 }
 
@@ -148,7 +148,7 @@ fn spawn_worker(
 ) -> Result<(), String> {
     let body = move || {
         let result = serve(worker);
-        // The receiver is gone only when the process is ending anyway.
+        // The receiver is gone only when the process is ending.
         let _ = ended.send(Event::WorkerEnded(result));
     };
     let spawned = thread::Builder::new().name("worker".to_owned()).spawn(body);
@@ -171,11 +171,11 @@ fn spawn_signal_thread(signals: SigSet, sender: Sender<Event>) -> Result<(), Str
 }
 
 fn watch_memory(memory: &Memory, sender: Sender<Event>) {
-    // The receiver is gone only when the process is ending anyway.
+    // The receiver is gone only when the process is ending.
     memory.on_change(move |change| drop(sender.send(Event::Memory(change))));
 }
 
-/// The next thing that happens to the server itself; its memory is looked after meanwhile.
+/// Waits for the next event, and looks after the memory meanwhile.
 fn next_event(
     watch: &mut Watch,
     events: &Receiver<Event>,
@@ -217,7 +217,7 @@ fn wait_for_end(
                 stop.request();
                 cut_at = stop.ends_at();
             }
-            // Asked twice: no more patience. The end of the process cuts whatever is left.
+            // The second signal: the end of the process cuts the connections that are left.
             Ok(Event::Signal) => return code,
             Ok(Event::WorkerEnded(result)) => {
                 running -= 1;
@@ -245,14 +245,14 @@ fn wait_for_end(
     code
 }
 
-/// How many connections this process may hold at once, over all workers, and why no more.
+/// How many connections this process may hold at once, over all workers, and what limits it.
 fn conns_max(setup: &Setup, descriptors: usize, files: usize, memory_max: usize) -> Bound {
     if let Some(max) = setup.conns_max {
         return Bound { max, reason: "--conns-max" };
     }
     let by_descriptors = descriptors.saturating_sub(DESCRIPTORS_RESERVED + files).max(1);
     let descriptors = (by_descriptors, "descriptors of the process (RLIMIT_NOFILE)");
-    // Half of it is for what connections hold when they do something.
+    // The other half is for the connections' buffers.
     let memory = ((memory_max / 2 / CONNECTION_BYTES).max(1), "memory (--memory-max)");
     let (max, reason) = descriptors.min(memory);
     Bound { max, reason }
@@ -262,7 +262,7 @@ fn conns_max(setup: &Setup, descriptors: usize, files: usize, memory_max: usize)
 fn raise_descriptor_limit() -> usize {
     const FALLBACK: usize = 1024;
     let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return FALLBACK };
-    // A hard limit beyond RawFd cannot be used; one that may not be set leaves the soft one.
+    // If this fails, the soft limit stays. A limit beyond RawFd cannot be used.
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     let soft = getrlimit(Resource::RLIMIT_NOFILE).map_or(FALLBACK as u64, |(soft, _)| soft);
     usize::try_from(soft.min(RawFd::MAX as u64)).unwrap_or(FALLBACK)
@@ -278,7 +278,7 @@ fn cannot_listen(setup: &Setup, error: &io::Error) -> String {
     format!("cannot listen on {}: {error}; {remedy}", setup.listen)
 }
 
-/// A line on stdout, at once. Whoever closed the other end does not want it.
+/// A line on stdout, at once. An error means that the reader has closed it.
 fn print_line(line: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

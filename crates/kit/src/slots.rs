@@ -7,8 +7,8 @@ use std::time::Instant;
 use crate::Stop;
 
 /// How many connections, or threads that serve them, there may be at once. A model takes a slot
-/// *before* it accepts, so that at the limit clients wait in the kernel's accept queue and cost the
-/// server nothing.
+/// *before* it accepts, so that at the limit clients wait in the kernel's accept queue and cost
+/// the server nothing.
 #[derive(Debug)]
 pub struct Slots {
     stop: Arc<Stop>,

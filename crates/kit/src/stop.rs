@@ -1,11 +1,11 @@
 //! Stopping. Signals go to one thread that waits for them (sigwait(3)).
 //!
-//! A loop learns of it by a descriptor that it watches among the others (eventfd(2)). A thread that
-//! is blocked in accept(2) or recv(2) can be told by a signal only, or by the end of its socket;
-//! and a listener or connection that is shut down loses what the kernel has accepted for it. So
-//! such threads are tracked and sent a signal whose handler does nothing: the call ends with EINTR,
-//! and the thread looks round. A signal that comes just before the call is lost, so it is sent
-//! again until the thread has said that it knows.
+//! A loop is told by a descriptor that it watches among the others (eventfd(2)). A thread that is
+//! blocked in accept(2) or recv(2) watches no descriptor. To shut its socket down would end the
+//! call, but requests that the kernel has received already would be lost. So such threads are
+//! tracked, and are sent a signal whose handler does nothing: the call ends with EINTR, and the
+//! thread looks whether the server stops. A signal that arrives just before the call is lost, so
+//! it is sent again until the thread has confirmed it.
 //!
 //! Man pages: pthread_kill(3), signal(7) (interruption of system calls), sigaction(2).
 
@@ -24,8 +24,8 @@ use slab::Slab;
 
 use crate::sys::WAKE;
 
-/// Time between two signals to a thread that has not answered: rarely is one lost, and whoever
-/// stops a server waits no longer than this for it.
+/// Time between two signals to a thread that has not confirmed one. A signal is rarely lost, and
+/// then the server stops this much later.
 pub const WAKE_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Tells every worker of a server to stop.
@@ -47,12 +47,12 @@ struct Blocked {
     thread: Pthread,
     /// It knows that the server is to stop.
     told: AtomicBool,
-    /// What it talks to; nobody while it waits for a connection.
+    /// Its connection and what wakes it; none while it accepts.
     conversation: Option<(Arc<TcpStream>, Arc<dyn Wake>)>,
 }
 
-/// A thread that may be blocked in a system call, tracked. Belongs to that thread: it is forgotten
-/// when dropped, which is before the thread ends.
+/// Tracks a thread that may be blocked in a system call. It belongs to that thread, which drops it
+/// before it ends.
 #[derive(Debug)]
 pub struct Tracked {
     stop: Arc<Stop>,
@@ -80,13 +80,13 @@ impl Stop {
         self.requested.load(SeqCst)
     }
 
-    /// When the server was told to stop, which is when the time to drain began. A thread that was
-    /// blocked at that moment learns of it later.
+    /// When the server was told to stop: the time to drain begins then, also for a thread that was
+    /// blocked and is told later.
     pub fn requested_at(&self) -> Option<Instant> {
         self.requested().then(|| self.requested_at.get().copied())?
     }
 
-    /// When nobody is served any more, once the server is to stop.
+    /// When the time to drain is over; `None` before the server is to stop.
     pub fn ends_at(&self) -> Option<Instant> {
         self.requested_at().map(|at| at + self.drain_timeout)
     }
@@ -96,12 +96,12 @@ impl Stop {
         self.ends_at().is_some_and(|at| at <= now)
     }
 
-    /// Tells everybody: flag first, then whatever can wake a waiter. Blocked threads are told by
-    /// [`Stop::wake`].
+    /// Tells all workers: sets the flag first, and then wakes those that wait. Threads that are
+    /// blocked in a system call are woken by [`Stop::wake`].
     pub(crate) fn request(&self) {
         self.requested_at.get_or_init(Instant::now);
         self.requested.store(true, SeqCst);
-        // Never read back, so it stays readable for every loop. EAGAIN: it is already.
+        // It is never read, so it stays readable for every loop. EAGAIN: it is readable already.
         let _ = self.event.write(1);
         for (_, blocked) in &*self.lock_blocked() {
             if let Some((_, wake)) = &blocked.conversation {
@@ -118,8 +118,8 @@ impl Stop {
         untold.map(|(_, blocked)| blocked.wake()).count() > 0
     }
 
-    /// The time to drain is over: ends every conversation that a thread is blocked in, and every
-    /// wait for a place.
+    /// The time to drain is over: shuts down the connection of every tracked thread, and ends
+    /// every wait for a slot.
     pub(crate) fn cut(&self) {
         for (_, blocked) in &*self.lock_blocked() {
             if let Some((stream, _)) = &blocked.conversation {
@@ -129,7 +129,7 @@ impl Stop {
         self.notify();
     }
 
-    /// Waits until the server is to stop: for whoever can spare a thread for that.
+    /// Blocks the calling thread until the server is to stop.
     pub fn wait(&self) {
         let mut monitor = self.lock_monitor();
         while !self.requested() {
@@ -137,8 +137,8 @@ impl Stop {
         }
     }
 
-    /// Tracks the calling thread, which is going to block on a socket, and the bell that another
-    /// thread of the same conversation may wait for.
+    /// Tracks the calling thread, which is going to block on a socket: that of `conversation`, or
+    /// the listener. The other thread of the conversation waits for its `Wake`.
     pub fn track(
         self: &Arc<Stop>,
         conversation: Option<(Arc<TcpStream>, Arc<dyn Wake>)>,
@@ -156,7 +156,7 @@ impl Stop {
     pub fn sleep(&self, duration: Duration) {
         let guard = self.lock_monitor();
         let before = self.requested();
-        // A poisoned monitor guards no data; either way the sleep is over.
+        // The monitor guards no data, so it does not matter if it is poisoned.
         let _ = self.changed.wait_timeout_while(guard, duration, |()| self.requested() == before);
     }
 
@@ -168,8 +168,8 @@ impl Stop {
         self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes whoever waits on the monitor. The lock is taken so that a waiter that has just looked
-    /// and is about to sleep cannot miss it.
+    /// Wakes all threads that wait on the monitor. The lock is taken because a thread may have
+    /// looked and be about to wait: it would miss the notification.
     pub(crate) fn notify(&self) {
         let _guard = self.lock_monitor();
         self.changed.notify_all();
@@ -187,8 +187,8 @@ impl AsFd for Stop {
 }
 
 impl Blocked {
-    /// To be called while the thread lives: under the lock of the list that it must leave first, or
-    /// by another thread that it waits for.
+    /// The thread must exist. It does while the caller holds the lock of the list, which the
+    /// thread must leave before it ends, and while the thread waits for the caller to end.
     fn wake(&self) {
         // Fails only for a thread or a signal that does not exist.
         let _ = pthread_kill(self.thread, WAKE);
@@ -202,12 +202,12 @@ impl fmt::Debug for Blocked {
 }
 
 impl Tracked {
-    /// The thread knows that the server is to stop: it need not be woken any more.
+    /// Confirms that the thread knows that the server is to stop.
     pub fn told(&self) {
         self.blocked.told.store(true, SeqCst);
     }
 
-    /// Interrupts the thread, for another thread of the same conversation, which it outlives.
+    /// Interrupts the thread. For another thread of the same conversation, which must end first.
     pub fn wake(&self) {
         self.blocked.wake();
     }

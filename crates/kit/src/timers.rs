@@ -1,26 +1,26 @@
-//! Deadlines of many connections: a binary heap with lazily moved entries.
+//! Deadlines of many connections: a binary heap whose entries are moved late.
 //!
 //! A keep-alive deadline moves with every request, nearly always to a later time. Moving the entry
-//! each time would cost a heap operation per request; instead it stays where it is, and when it
-//! comes up too early it is put back at the true time (nginx and Linux's own TCP timers do alike).
+//! each time would cost a heap operation per request. Instead it stays where it is, and when its
+//! time has come it is put back at the true deadline (as nginx and the TCP timers of Linux do).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
-/// When a connection's entries in the heap will come up. One per connection, kept beside it.
+/// The times of a connection's entries in the heap.
 ///
-/// Two are remembered, because an idle time of seconds with short deadlines before it is the usual
-/// life of a connection: forgotten behind each of those, the later entry would be pushed again each
-/// time, and the heap would grow by an entry per request.
+/// Two are remembered, because a connection usually has a short deadline (for a reply) before a
+/// long one (idle). If the later entry were forgotten, it would be pushed again after each short
+/// one, and the heap would grow by an entry per request.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Armed {
     next: Option<Instant>,
-    /// Comes up after `next`.
+    /// Later than `next`.
     behind: Option<Instant>,
 }
 
-/// The deadlines of one loop's connections. `T` names a connection.
+/// The deadlines of one loop's connections. `T` is a token.
 #[derive(Debug)]
 pub struct Timers<T> {
     heap: BinaryHeap<Reverse<(Instant, T)>>,
@@ -33,7 +33,7 @@ impl<T: Ord + Copy> Default for Timers<T> {
 }
 
 impl<T: Ord + Copy> Timers<T> {
-    /// Makes sure that `token` comes up no later than at `deadline`.
+    /// Makes sure that there is an entry of `token` at `deadline` or before.
     pub fn arm(&mut self, token: T, armed: &mut Armed, deadline: Option<Instant>) {
         if let Some(deadline) = deadline
             && armed.next.is_none_or(|at| deadline < at)
@@ -44,14 +44,14 @@ impl<T: Ord + Copy> Timers<T> {
         }
     }
 
-    /// When to wake up next.
+    /// The time of the first entry.
     pub fn earliest(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Takes one entry that is due. It may be stale (its connection gone, or its deadline moved):
-    /// the caller hands the connection's [`Armed`] to [`Timers::fired`] and lets the connection
-    /// decide what is due.
+    /// Takes one entry that is due. It may be stale, because its connection has ended or its
+    /// deadline has moved: so the caller passes the connection's [`Armed`] to [`Timers::fired`],
+    /// and the connection decides what is due.
     pub fn pop_due(&mut self, now: Instant) -> Option<(Instant, T)> {
         let Reverse((at, _)) = self.heap.peek()?;
         if *at > now {
@@ -60,8 +60,7 @@ impl<T: Ord + Copy> Timers<T> {
         self.heap.pop().map(|Reverse(entry)| entry)
     }
 
-    /// Records that the entry of time `at` is no longer in the heap. False: it was an older entry
-    /// of this connection, and nothing is due on its account.
+    /// Records that the entry of time `at` is no longer in the heap. False: the entry is stale.
     pub fn fired(armed: &mut Armed, at: Instant) -> bool {
         let current = armed.next == Some(at);
         if current {
@@ -77,7 +76,7 @@ mod tests {
 
     use super::*;
 
-    /// Connections as a loop keeps them: a deadline each, and what the heap knows of it.
+    /// Connections as a loop keeps them: each with its deadline and its entries in the heap.
     struct Loop {
         timers: Timers<usize>,
         start: Instant,
@@ -101,7 +100,7 @@ mod tests {
             self.timers.arm(token, armed, deadline);
         }
 
-        /// Who is due at `millis`, in order; entries that come too early are put back.
+        /// The connections that are due at `millis`, in order; early entries are put back.
         fn due(&mut self, millis: u64) -> Vec<usize> {
             let now = self.at(millis);
             let mut due = Vec::new();
@@ -171,8 +170,8 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_forgotten_whatever_moves() {
-        // A linear congruential generator (Knuth's MMIX): any disorder will do here.
+    fn no_deadline_is_lost_whatever_moves() {
+        // A linear congruential generator (Knuth's MMIX): any sequence without order will do.
         let mut seed = 1u64;
         let mut random = |below: u64| {
             seed = seed
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_of_a_connection_that_is_gone_is_nobodys() {
+    fn an_entry_of_a_connection_that_has_ended_is_stale() {
         let mut timers = Timers::default();
         let now = Instant::now();
         let mut old = Armed::default();

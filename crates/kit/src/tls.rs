@@ -1,8 +1,8 @@
 //! `--tls`: whose certificate a server shows, and what it agrees to.
 //!
-//! Without `--cert` all servers of a user show the same self-signed certificate, from one file that
-//! is made at the first start. Each client can then be told once to trust it
-//! (`curl --cacert FILE`), whatever model it talks to.
+//! Without `--cert` all servers of a user show the same self-signed certificate, from one file
+//! that is made at the first start. Each client can then be told once to trust it (`curl --cacert
+//! FILE`), whatever model it talks to.
 
 mod given;
 

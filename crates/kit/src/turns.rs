@@ -6,8 +6,8 @@ use crate::SCRATCH_BYTES;
 /// three.
 pub const STEPS_PER_TURN_MAX: usize = 4;
 
-/// Bytes that count as a further step. A full read is then a whole turn: it takes the kernel longer
-/// than dozens of small requests do.
+/// Bytes that count as a further step. A full read is then a whole turn: it takes the kernel
+/// longer than dozens of small requests do.
 const STEP_BYTES: usize = SCRATCH_BYTES / STEPS_PER_TURN_MAX;
 
 /// The number of steps that moving so many bytes counts as.
@@ -15,8 +15,8 @@ pub fn steps(bytes: usize) -> usize {
     1 + bytes / STEP_BYTES
 }
 
-/// A connection that has used up this many turns is bulk traffic. A transfer of some 100 KB is over
-/// by then.
+/// A connection that has used up this many turns is bulk traffic. A transfer of some 100 KB is
+/// over by then.
 const USED_UP_MAX: u32 = 4;
 
 /// The count ends here, so that a connection stops being bulk after it has waited twice.

@@ -1,4 +1,4 @@
-//! What one loop is given to live on.
+//! What a model is given.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,20 +7,21 @@ use conn::{Address, Conn, Service};
 
 use crate::{Files, Listener, Slots, Stop, TIGHT_PAUSE};
 
-/// Everything that one loop of a model needs. A model takes it apart as it likes.
+/// Everything that one worker needs: a loop with its listener, or a set of threads.
 #[derive(Debug)]
 pub struct Worker {
     /// This worker's own listening socket.
     pub listener: Listener,
-    /// What its connections share.
+    /// What its connections have in common.
     pub service: Arc<Service>,
     /// The files of the document root.
     pub files: Arc<Files>,
     /// Says when to stop.
     pub stop: Arc<Stop>,
-    /// Most connections at once; beyond it the listener is muted and clients wait in the backlog.
+    /// Most connections at once. At the limit the worker does not accept, and clients wait in the
+    /// accept queue.
     pub conns_max: usize,
-    /// Threads that may have conversations, over all workers: as many as the machine lets start.
+    /// Threads that may serve connections, over all workers: as many as the machine allows.
     pub threads: Arc<Slots>,
     pub(crate) flavours: Arc<Vec<(&'static str, String)>>,
 }
@@ -36,15 +37,15 @@ impl Worker {
         self.flavour(flag).parse().unwrap_or_default()
     }
 
-    /// Waits until there is memory for a new connection, or the server is to stop: then those that
-    /// the kernel has accepted before are let in all the same.
+    /// Waits until there is memory for a new connection, or the server is to stop: clients that
+    /// are in the accept queue by then are served in any case.
     pub fn wait_for_memory(&self) {
         while !self.stop.requested() && !self.service.common.memory.admits(Instant::now()) {
             self.stop.sleep(TIGHT_PAUSE);
         }
     }
 
-    /// A connection that was just accepted; `address` is where others can wake its driver.
+    /// A connection that was just accepted; `address` is where other connections can wake it.
     pub fn conn(&self, address: Address, now: Instant) -> Conn {
         Conn::new(&self.service, address, now)
     }
