@@ -44,8 +44,8 @@ pub(crate) fn unacknowledged(socket: &impl AsFd) -> usize {
     if result == 0 { usize::try_from(bytes).unwrap_or_default() } else { 0 }
 }
 
-/// The signal that wakes a thread which is blocked in a system call. Its default action is to ignore it,
-/// so one that another program sends does no harm.
+/// The signal that wakes a thread which is blocked in a system call. Its default action is to
+/// ignore it, so one that another program sends does no harm.
 pub(crate) const WAKE: Signal = Signal::SIGURG;
 
 /// Lets [`WAKE`] end a system call that waits (EINTR), and do nothing else.

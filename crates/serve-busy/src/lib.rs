@@ -16,11 +16,11 @@ use readiness::Connections;
 /// What `--help` and `--describe` say.
 pub const MODEL: Model = Model {
     name: "busy",
-    summary: "one thread that never sleeps: it asks every socket, again and again",
+    summary: "one thread that never sleeps: it tries every socket, again and again",
     about: "Sockets are non-blocking: a read that finds nothing returns at once with EAGAIN. The \
-            loop tries every connection in turn, for ever. There is no wait at all, so the answer \
-            to a single client comes as soon as it can; a whole core is burnt even when nobody is \
-            there; and every idle connection adds a system call to every round.",
+            loop tries every connection in turn, without end. It never waits, so no time is spent \
+            on waking up. It uses a whole core even without any client, and every idle connection \
+            adds a system call to every iteration.",
     place: Place { blocking: false, synchronous: true },
     nonblocking_sockets: true,
     workers: Workers::Loops,

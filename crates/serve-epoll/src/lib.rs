@@ -11,7 +11,8 @@
 //!   such as interest in writing while it has nothing to write, or every wait returns at once.
 //! - edge-triggered: a wait reports a socket once, when something arrives. What the program leaves
 //!   unread is not reported again. It must read until the socket is empty (`read_again`), and must
-//!   remember by itself what it has not finished (`prepare_to_wait`: then the wait does not sleep).
+//!   remember by itself what it has not finished (`prepare_to_wait`: then the wait does not
+//!   sleep).
 //!
 //! Man pages: epoll(7), epoll_ctl(2), epoll_wait(2).
 
@@ -67,7 +68,8 @@ pub fn serve(worker: Worker) -> io::Result<()> {
         let timeout_ms = milliseconds(connections.prepare_to_wait(&mut list, now)?);
         let (epoll, events) = (list.epoll.as_raw_fd(), list.events.as_mut_ptr());
         let n = EVENTS_MAX as c_int;
-        // SAFETY: `list` owns the EVENTS_MAX events, and nothing else touches them during the call.
+        // SAFETY: `list` owns the EVENTS_MAX events, and nothing else touches them during the
+        // call.
         let ready = returned(unsafe { libc::epoll_wait(epoll, events, n, timeout_ms) })?;
         now = Instant::now();
         for (token, answer) in list.answers(ready) {
@@ -124,8 +126,8 @@ impl InterestList for List {
     fn add(&mut self, token: Token, fd: BorrowedFd<'_>) -> io::Result<()> {
         let events = match token {
             LISTENER..=WAKE_UP => EPOLLIN,
-            // Both directions, once and for all: an edge costs a wake-up at most if the program has
-            // no use for it, and a missed edge costs the connection.
+            // Both directions, once and for all: an edge costs a wake-up at most if the program
+            // has no use for it, and a missed edge costs the connection.
             _ if self.edge => EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
             _ => EPOLLIN,
         };
@@ -155,8 +157,8 @@ impl InterestList for List {
     }
 
     /// Edge-triggered, a read that fills its buffer must be followed by another one. So must a
-    /// short read when the FIN has arrived too: its event came together with that of the bytes, and
-    /// only a read that returns 0 tells the program that it has reached the end.
+    /// short read when the FIN has arrived too: its event came together with that of the bytes,
+    /// and only a read that returns 0 tells the program that it has reached the end.
     fn read_again(&self, n: usize, room: usize, peer_closed: bool) -> bool {
         n == room || self.edge && peer_closed
     }

@@ -1,9 +1,9 @@
 //! poll: an array of descriptors is passed at every wait, of any length.
 //!
-//! select has room for 1,024 descriptors and overwrites its arguments. poll takes an array in which
-//! question (`events`) and answer (`revents`) stand side by side, and which can have any length.
-//! The cost stays: the kernel reads the whole array and looks at each descriptor in it at every
-//! call, and the program then searches the array for the few that are ready.
+//! select has room for 1,024 descriptors and overwrites its arguments. poll takes an array in
+//! which question (`events`) and answer (`revents`) stand side by side, and which can have any
+//! length. The cost stays: the kernel reads the whole array and looks at each descriptor in it at
+//! every call, and the program then searches the array for the few that are ready.
 //!
 //! Man pages: poll(2). UNP figure 6.3 (I/O multiplexing), section 6.10.
 

@@ -1,9 +1,10 @@
 //! Pool: a fixed number of threads, made once; connections that find none free wait in a queue.
 //!
-//! A thread per connection pays for creating a thread each time, and has no bound but memory. Here
-//! both are settled in advance, and the bound becomes visible: with 300 threads the 301st client is
-//! connected but unheard until somebody leaves, and a client that is kept alive and silent holds a
-//! thread all the while. That starvation is why Apache has an event MPM beside its worker MPM.
+//! A thread per connection costs a new thread each time, and only memory limits their number. Here
+//! a fixed number is started in advance, and the limit becomes visible: with 300 threads the 301st
+//! client is connected, but its request is not read until another client leaves. A client that
+//! keeps its connection open without a request holds a thread all the time. That is why Apache has
+//! an event MPM beside its worker MPM.
 //!
 //! Man pages: pthread_cond_wait(3), accept(2), recv(2). UNP section 30.12 (prethreaded servers).
 
@@ -22,25 +23,25 @@ pub const MODEL: Model = Model {
     summary: "a bounded pool of threads: connections beyond it wait in a queue",
     about: "A fixed number of threads is started once. One loop accepts and puts connections into \
             a queue; each thread takes one, serves it with blocking calls to its end, and takes \
-            the next. Nobody pays for creating a thread, and memory is bounded. When all threads \
-            are taken, even by clients that are only kept alive, everybody else waits in the \
-            queue.",
+            the next. No connection waits for a thread to be created, and memory is bounded. When \
+            all threads are taken, even by clients that only keep their connections open, all \
+            other clients wait in the queue.",
     place: Place { blocking: true, synchronous: true },
     nonblocking_sockets: false,
     workers: Workers::One("its size is --threads, and one queue feeds them all"),
     serves: Serves::Flavour("threads", "a thread each; the others wait in the queue"),
-    cannot: &["fairness beside a flood: a thread is its client's until that one leaves"],
+    cannot: &["fairness beside a flood: a thread serves its client until that one leaves"],
     flavours: &[Flavour {
         flag: "threads",
         values: Values::Number(1, 10_000),
-        // Apache's MaxRequestWorkers has been set to 300 in many an example.
+        // A usual value of Apache's MaxRequestWorkers in examples.
         default: "300",
-        help: "Conversations at once; the rest wait in a queue",
+        help: "Clients that are served at once; the others wait in a queue",
     }],
     unavailable: Model::ALWAYS,
 };
 
-/// Runs the accepting loop until the server stops and the last conversation has ended.
+/// Accepts until the server stops, and waits until the last connection has ended.
 ///
 /// # Errors
 /// What accept(2) says and no retry can mend, or that no thread of the pool can be started.
@@ -66,14 +67,14 @@ pub fn serve(worker: Worker) -> io::Result<()> {
     drop(accepting);
     queue.close();
     for thread in pool {
-        // A conversation that panicked has been reported on stderr; the others must still end.
+        // A thread that panicked has been reported on stderr; the others must still end.
         let _ = thread.join();
     }
     Ok(())
 }
 
-/// Starts the pool: with so many threads, or as many as the machine lets start. Fewer threads are a
-/// smaller pool; with none there is no server.
+/// Starts so many threads, or as many as the machine allows. Fewer threads are a smaller pool;
+/// with none there is no server.
 fn start(
     threads: usize,
     worker: &Arc<Worker>,
@@ -92,7 +93,7 @@ fn start(
     Ok(pool)
 }
 
-/// Starts one thread of the pool: it serves whoever is first in the queue, again and again.
+/// Starts one thread of the pool. It serves the first client of the queue, again and again.
 fn spawn(
     worker: &Arc<Worker>,
     queue: &Arc<Queue>,

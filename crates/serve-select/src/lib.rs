@@ -3,8 +3,8 @@
 //! The busy loop asks every socket and uses a whole core. select asks the kernel once about all of
 //! them, and sleeps until one is ready. The question is three bitmaps (to read, to write,
 //! exceptions), which the call overwrites with the answer, so they are copied for every wait. The
-//! kernel looks at all bits up to the highest descriptor, and so does the program afterwards. And a
-//! bitmap has an end: descriptor 1,023 is the last that fits (FD_SETSIZE), whatever the process
+//! kernel looks at all bits up to the highest descriptor, and so does the program afterwards. And
+//! a bitmap has an end: descriptor 1,023 is the last that fits (FD_SETSIZE), whatever the process
 //! may open.
 //!
 //! Man pages: select(2), select_tut(2). UNP figure 6.3 (I/O multiplexing), section 6.3.

@@ -1,13 +1,13 @@
 //! Serial: accept one client, serve it until its connection ends, then accept the next.
 //!
 //! This is the model to compare all others with. Every call blocks: while accept(2), recv(2) or
-//! send(2) waits, the only thread sleeps inside it, and all other clients wait too. The n-th client
-//! waits until the connections of n - 1 others have ended. One that is kept open without a request
-//! stops all of them.
+//! send(2) waits, the only thread sleeps inside it, and all other clients wait too. The n-th
+//! client waits until the connections of n - 1 others have ended. One that is kept open without a
+//! request stops all of them.
 //!
 //! The loop in `serve_client` is the contract of the protocol core (`conn`), written out: ask what
-//! the connection wants, do that, tell it what came of it. The threaded models run the same loop on
-//! other threads (crate `conversation`).
+//! the connection wants, do that, tell it what came of it. The threaded models run the same loop
+//! on other threads (crate `conversation`).
 //!
 //! Man pages: socket(2), listen(2), accept(2), recv(2), send(2). UNP figure 6.1 (blocking I/O).
 
@@ -32,9 +32,9 @@ pub const MODEL: Model = Model {
     workers: Workers::One("one conversation at a time is what serial means"),
     serves: Serves::Only(1, "one conversation at a time; the others wait in the backlog"),
     cannot: &[
-        "chat between clients: whoever else wants to say something is not connected yet",
-        "fairness beside others: whoever is served is served until the connection ends",
-        "push to two clients: a clock ticks for the one that is being served",
+        "chat between clients: only one client is served at a time",
+        "fairness: a client is served until its connection ends, and the others wait",
+        "push to two clients: only one client is served at a time",
     ],
     flavours: &[],
     unavailable: Model::ALWAYS,

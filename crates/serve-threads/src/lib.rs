@@ -1,9 +1,10 @@
-//! Thread per connection: the serial conversation, many times at once.
+//! Thread per connection: the loop of serve-serial, many times at once.
 //!
-//! The serial server makes everybody wait for whoever is being served. Here every client gets a
-//! thread of its own, and the kernel's scheduler does the waiting for all of them: a thread that is
-//! blocked in recv(2) costs no CPU, only its stack and its place in the kernel's tables. The code
-//! stays as simple as a conversation; the price is memory and a context switch per message.
+//! The serial server lets all clients wait for the one that it serves. Here every client gets a
+//! thread of its own, and the kernel's scheduler decides which of them runs. A thread that is
+//! blocked in recv(2) uses no CPU, only its stack and an entry in the kernel's tables. The code
+//! stays as simple as that of one client. The price is memory, and a context switch for each
+//! message.
 //!
 //! Man pages: pthread_create(3), accept(2), recv(2). UNP section 26.4; figure 6.1, per thread.
 
@@ -17,14 +18,14 @@ use kit::{Accepted, Flavour, Model, Place, Serves, Slot, Slots, Values, Worker, 
 /// What `--help` and `--describe` say.
 pub const MODEL: Model = Model {
     name: "threads",
-    summary: "one thread per connection: every conversation may block on its own",
+    summary: "one thread per connection: each blocks on its own",
     about: "The main loop does nothing but accept; each connection is given a new thread that \
             reads and writes with blocking calls until the connection ends. While one thread \
-            sleeps in recv(2) the kernel runs the others, so a slow client holds up nobody. Each \
-            waiting client costs a stack and a kernel thread, and each message that wakes one \
-            costs a context switch. A thread that sleeps in recv(2) can be told nothing by other \
-            threads, so a member of a chat has two: one sleeps in recv(2), the other waits on a \
-            condition variable for what others say, and writes.",
+            sleeps in recv(2) the kernel runs the others, so a slow client does not hold up other \
+            clients. Each client costs a stack and a kernel thread, and each message that wakes a \
+            thread costs a context switch. Other threads cannot wake one that sleeps in recv(2), \
+            so a member of a chat has two: one sleeps in recv(2), the other waits on a condition \
+            variable for messages of other members, and writes.",
     place: Place { blocking: true, synchronous: true },
     nonblocking_sockets: false,
     workers: Workers::One("it has a thread per connection already, on every core"),
@@ -43,7 +44,7 @@ pub const MODEL: Model = Model {
     unavailable: Model::ALWAYS,
 };
 
-/// Runs the accepting loop until the server stops and the last conversation has ended.
+/// Accepts until the server stops, and waits until the last connection has ended.
 ///
 /// # Errors
 /// What accept(2) says and no retry can mend.
@@ -86,8 +87,8 @@ impl Threads {
     }
 }
 
-/// Gives the connection a thread. Where the system has no thread left, although it was counted, the
-/// client is turned away, and other clients go on.
+/// Starts a thread for the connection. If the system refuses one although there was a slot, the
+/// client is refused, and the others go on.
 fn spawn(worker: &Arc<Worker>, stream: TcpStream, slot: Slot, threads: Threads) {
     let own = Arc::clone(worker);
     // ANCHOR: thread

@@ -70,7 +70,8 @@ pub fn serve(worker: Worker) -> io::Result<()> {
     let worker = Arc::new(worker);
     let runtime = runtime(&worker)?;
     let result = runtime.block_on(accept(worker));
-    // Not dropped: that waits for the thread of the stop signal, which has not come if this failed.
+    // Not dropped: that waits for the thread of the stop signal, which has not come if this
+    // failed.
     runtime.shutdown_background();
     result
 }

@@ -1,15 +1,16 @@
 //! io_uring: the program does not ask who is ready; it says what to do, and is told what was done.
 //!
-//! With every other model here a wait says that a read *would* succeed, and the program then reads,
-//! writes and accepts by calls of its own. io_uring turns that round: the requests (accept,
+//! With every other model here a wait says that a read *would* succeed, and the program then
+//! reads, writes and accepts by calls of its own. io_uring turns that round: the requests (accept,
 //! receive, send, read a file) are written into a queue that the kernel shares, the kernel carries
 //! them out, copies the data itself, and writes what came of them into a second queue. One call,
-//! `io_uring_enter`, hands over a batch of requests and waits for a batch of completions. It is the
-//! one model here that is asynchronous in Stevens' sense, and the only one of these loops that a
-//! file on a slow disk does not stop.
+//! `io_uring_enter`, hands over a batch of requests and waits for a batch of completions. It is
+//! the one model here that is asynchronous in Stevens' sense, and the only one of these loops that
+//! a file on a slow disk does not stop.
 //!
-//! The price is ownership: memory lent to an operation is the kernel's until its completion is read
-//! (`ring.rs`), and a connection that is over stays in the table until all its operations are.
+//! The price is ownership: memory lent to an operation is the kernel's until its completion is
+//! read (`ring.rs`), and a connection that is over stays in the table until all its operations
+//! are.
 //!
 //! Two ways to receive: multishot (the default), where one request brings a completion for every
 //! arrival until it is cancelled, and one-shot, where each brings one (`--receive oneshot`).
@@ -67,7 +68,8 @@ pub fn serve(worker: Worker) -> io::Result<()> {
         "oneshot" => Receive::OneShot,
         _ => Receive::Multishot,
     };
-    // On this thread, because only the thread that made it may use it (IORING_SETUP_SINGLE_ISSUER).
+    // On this thread, because only the thread that made it may use it
+    // (IORING_SETUP_SINGLE_ISSUER).
     let mut uring = setup::uring()?;
     let mut peers = Peers::new(worker, Bell::of(&uring)?);
     let mut ring = Ring::new(&mut uring, receive)?;
