@@ -46,7 +46,7 @@ pub use stop::{Stop, Tracked};
 pub(crate) use sys::receive_now;
 pub use sys::unread;
 pub use timers::{Armed, Timers};
-pub use turns::{STEPS_PER_TURN_MAX, steps};
+pub use turns::{STEPS_PER_TURN_MAX, Turns, bulk_per_round, steps};
 pub use worker::Worker;
 
 /// Size of a receive buffer, in bytes: one per thread, shared by all its connections. One read may

@@ -27,7 +27,7 @@ const USED_UP_END: u32 = 2 * USED_UP_MAX;
 const BULK_ROUNDS: usize = 16;
 
 /// How many of `all` that are bulk run in a round in which others run too.
-pub(crate) fn bulk_per_round(all: usize) -> usize {
+pub fn bulk_per_round(all: usize) -> usize {
     all.div_ceil(BULK_ROUNDS)
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn bulk_per_round(all: usize) -> usize {
 /// or moves bytes in bulk, uses up one after the other: it is bulk traffic, and then its turns
 /// are one step, so that another client waits for one read or one write of it and not for four.
 #[derive(Debug, Default)]
-pub(crate) struct Turns {
+pub struct Turns {
     /// Of this turn.
     steps: usize,
     /// Turns that were used up; half as many each time that the connection has to wait.
@@ -44,34 +44,34 @@ pub(crate) struct Turns {
 
 impl Turns {
     /// A step was taken.
-    pub(crate) fn step(&mut self) {
+    pub fn step(&mut self) {
         self.steps += 1;
     }
 
     /// The step that is being taken has moved so many bytes.
-    pub(crate) fn moved(&mut self, bytes: usize) {
+    pub fn moved(&mut self, bytes: usize) {
         self.steps += bytes / STEP_BYTES;
     }
 
     /// Whether others are to have their turn.
-    pub(crate) fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         self.steps >= if self.is_bulk() { 1 } else { STEPS_PER_TURN_MAX }
     }
 
     /// They have it, and the connection could go on: the next turn begins.
-    pub(crate) fn use_up(&mut self) {
+    pub fn use_up(&mut self) {
         self.steps = 0;
         self.used_up = (self.used_up + 1).min(USED_UP_END);
     }
 
     /// It waits for its peer, or for the clock: the next turn begins.
-    pub(crate) fn wait(&mut self) {
+    pub fn wait(&mut self) {
         self.steps = 0;
         self.used_up /= 2;
     }
 
     /// It uses up most of its turns.
-    pub(crate) fn is_bulk(&self) -> bool {
+    pub fn is_bulk(&self) -> bool {
         self.used_up >= USED_UP_MAX
     }
 }
