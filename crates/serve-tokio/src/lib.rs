@@ -22,8 +22,8 @@ use std::time::Instant;
 
 use conn::{Address, Conn, Wake, Wants};
 use kit::{
-    AcceptError, Accepted, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, STEPS_PER_TURN_MAX,
-    Serves, Values, Worker, Workers,
+    AcceptError, Accepted, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Turns, Values,
+    Worker, Workers,
 };
 use runtime::{Newcomers, read_file, replied, runtime, start_reader, stop_signal};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -152,7 +152,7 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
     let bell = Arc::new(Bell::default());
     let mut conn = worker.conn(Address::new(Arc::clone(&bell) as Arc<dyn Wake>, 0), now);
     let mut alarm = Alarm::new(now);
-    let (mut draining, mut steps) = (false, 0);
+    let (mut draining, mut turns) = (false, Turns::default());
     // ANCHOR: wait
     loop {
         // Asked at every turn, like the clock: a socket that is always ready starves the branches
@@ -179,21 +179,21 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
             let _ = stream.shutdown().await;
             conn.shutdown_done(now);
         } else if wants.turn {
-            steps += 1;
+            turns.step();
             conn.resume(now);
         } else {
             alarm.set(wants.deadline);
             tokio::select! {
                 biased;
-                () = step(&mut stream, &mut conn, wants, &mut steps) => {}
+                () = step(&mut stream, &mut conn, wants, &mut turns) => {}
                 () = alarm.wait() => {}
                 () = bell.notify.notified() => {}
                 _ = stop.changed() => {}
             }
         }
         // The runtime's own bound counts calls; one call may bring many requests.
-        if steps >= STEPS_PER_TURN_MAX {
-            steps = 0;
+        if turns.is_over() {
+            turns.use_up();
             tokio::task::yield_now().await;
         }
         now = Instant::now();
@@ -201,9 +201,9 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
     // ANCHOR_END: wait
 }
 
-/// Waits until bytes can move in a direction that is wanted, and moves some. `steps` counts those
+/// Waits until bytes can move in a direction that is wanted, and moves some. `turns` counts those
 /// that did not have to wait; one that moves many bytes is as long as several.
-async fn step(stream: &mut TcpStream, conn: &mut Conn, wants: Wants, steps: &mut usize) {
+async fn step(stream: &mut TcpStream, conn: &mut Conn, wants: Wants, turns: &mut Turns) {
     let moved = std::future::poll_fn(|cx| {
         let mut moved = Poll::Pending;
         if wants.write {
@@ -212,10 +212,13 @@ async fn step(stream: &mut TcpStream, conn: &mut Conn, wants: Wants, steps: &mut
         if wants.read && moved.is_pending() {
             moved = read(Pin::new(stream), cx, conn);
         }
-        *steps = match &moved {
-            Poll::Ready(bytes) => *steps + kit::steps(*bytes.as_ref().unwrap_or(&0)),
-            Poll::Pending => 0,
-        };
+        match &moved {
+            Poll::Ready(bytes) => {
+                turns.step();
+                turns.moved(*bytes.as_ref().unwrap_or(&0));
+            }
+            Poll::Pending => turns.wait(),
+        }
         moved
     });
     moved.await.map_or_else(|_| conn.abort(), drop);

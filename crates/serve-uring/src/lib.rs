@@ -71,8 +71,8 @@ pub fn serve(worker: Worker) -> io::Result<()> {
     // On this thread, because only the thread that made it may use it
     // (IORING_SETUP_SINGLE_ISSUER).
     let mut uring = setup::uring()?;
-    let mut peers = Peers::new(worker, Bell::of(&uring)?);
-    let mut ring = Ring::new(&mut uring, receive)?;
+    let mut peers = Peers::new(worker, Bell::of(&uring)?, receive);
+    let mut ring = Ring::new(&mut uring)?;
     ring.watch(peers.worker.stop.as_fd());
     let mut now = Instant::now();
     while !(peers.finished() && ring.is_idle()) {
@@ -148,17 +148,12 @@ fn complete(ring: &mut Ring, peers: &mut Peers, completion: Completion, now: Ins
             }
             peer.received = true;
             peer.emptied = emptied;
+            if let Ok(Some(buffer)) = &result {
+                peer.turns.moved(ring.bytes(buffer).len());
+            }
             received(ring, &mut peer.conn, result, now);
         }
-        Completion::Sent { token, result } => {
-            if let Some(peer) = peers.completed(token) {
-                peer.sending = Request::None;
-                match result {
-                    Ok(n) => peer.conn.sent(n, now),
-                    Err(_) => peer.conn.abort(),
-                }
-            }
-        }
+        Completion::Sent { token, result } => peers.sent(token, result, now),
         Completion::FileRead { token, result } => {
             if let Some(peer) = peers.completed(token) {
                 peer.reading_file = false;
@@ -193,8 +188,10 @@ fn received(ring: &mut Ring, conn: &mut Conn, result: io::Result<Option<Buffer>>
 
 /// Asks the kernel for what one connection waits for and has not asked for yet.
 fn step(ring: &mut Ring, peers: &mut Peers, token: Token, now: Instant) {
-    let Some((peer, files)) = peers.get_with_files(token) else { return };
+    let Some(peer) = peers.get(token) else { return };
     let Some(wants) = peer.wants(now) else { return close(ring, peers, token, now) };
+    let (receive, may_receive) = peers.end_turn(token, &wants);
+    let Some((peer, files)) = peers.get_with_files(token) else { return };
     let received = std::mem::take(&mut peer.received);
     if let Some(part) = &wants.file
         && !peer.reading_file
@@ -216,14 +213,17 @@ fn step(ring: &mut Ring, peers: &mut Peers, token: Token, now: Instant) {
         peer.sending = Request::Pending;
     }
     match peer.receiving {
+        Request::None if wants.read && !may_receive => peers.put_off(token),
         Request::None if wants.read => {
-            ring.receive(peer.socket(), token, peer.emptied);
+            ring.receive(peer.socket(), token, receive, peer.emptied);
+            peer.receive = receive;
             peer.receiving = Request::Pending;
         }
         // Only once bytes come that nobody wants: most peers wait for their reply in silence, and
         // cancelling and asking again would be paid for nothing. What arrives before the cancel is
-        // bounded: by the buffers, and by the 32 receives that the kernel makes in one go.
-        Request::Pending if received && !wants.read => {
+        // bounded: by the buffers, and by the 32 receives that the kernel makes in one go. That is
+        // much, where others wait meanwhile: one that is bulk then asks for each arrival.
+        Request::Pending if received && (!wants.read || peer.receive != receive) => {
             ring.cancel(Op::Receive, token);
             peer.receiving = Request::Cancelled;
         }

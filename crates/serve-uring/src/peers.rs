@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use conn::{Address, Conn, Wake, Wants};
 use kit::{
-    ACCEPTS_PER_ROUND, Accepted, Armed, EXHAUSTED_PAUSE, Files, TIGHT_PAUSE, Timers, Worker,
+    ACCEPTS_PER_ROUND, Accepted, Armed, EXHAUSTED_PAUSE, Files, TIGHT_PAUSE, Timers, Turns, Worker,
     accepts_per_round,
 };
 use slab::Slab;
 
 use crate::mail::{self, Bell, Letter};
-use crate::ring::{GENERATIONS, Op, Token, pack, unpack};
+use crate::ring::{GENERATIONS, Op, Receive, Token, pack, unpack};
 
 /// The life of an operation that may be cancelled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub(crate) struct Peer {
     pub(crate) conn: Conn,
     stream: TcpStream,
     pub(crate) receiving: Request,
+    /// How it receives, if it does.
+    pub(crate) receive: Receive,
     pub(crate) sending: Request,
     pub(crate) reading_file: bool,
     /// Bytes have come since the last turn.
@@ -49,6 +51,16 @@ pub(crate) struct Peer {
     pub(crate) emptied: bool,
     /// A deadline is due, and the kernel has been given one more round to bring what came in time.
     pub(crate) late: bool,
+    /// What it receives between two turns is counted as what others read in one.
+    pub(crate) turns: Turns,
+    /// What was sent has let it go on since the last turn.
+    went_on: bool,
+    /// What came of its send, if that is put off: to the connection it is still on its way.
+    sent: Option<io::Result<usize>>,
+    /// It waits among those that are bulk.
+    put_off: bool,
+    /// It has waited there, and has not run since.
+    has_turn: bool,
     armed: Armed,
     queued: bool,
 }
@@ -64,7 +76,9 @@ impl Peer {
         let due = wants.deadline.is_some_and(|at| at <= now);
         // What has arrived since the wait began to return becomes a completion in the next one,
         // which does not sleep, because the deadline stays due.
-        self.late = due && !self.late && self.conn.input_is_late(now);
+        // While it waits for its turn, the kernel has not been asked.
+        let asked = !self.put_off && !self.has_turn;
+        self.late = due && !(self.late && asked) && self.conn.input_is_late(now);
         if due && !self.late {
             kit::look_at_output(&mut self.conn, &self.stream, now);
             self.conn.timeout(now);
@@ -100,6 +114,16 @@ impl Peer {
         self.conn.drain(kit::unread(&self.stream), at);
     }
 
+    /// What came of a send.
+    fn sent(&mut self, result: io::Result<usize>, now: Instant) {
+        self.sending = Request::None;
+        self.went_on = true;
+        match result {
+            Ok(n) => self.conn.sent(n, now),
+            Err(_) => self.conn.abort(),
+        }
+    }
+
     /// Where to send, and what.
     pub(crate) fn output(&mut self) -> (BorrowedFd<'_>, impl Iterator<Item = Bytes>) {
         (self.stream.as_fd(), self.conn.chunks())
@@ -125,6 +149,8 @@ pub(crate) struct Peers {
     runnable: VecDeque<Token>,
     /// Who may run in the next round too.
     again: Vec<Token>,
+    /// Who may run in one of the next rounds, because they are bulk.
+    bulk: VecDeque<Token>,
     /// Accepted after the limit was reached, or more than this round may take, and not served yet:
     /// as good as in the backlog.
     accepted: VecDeque<OwnedFd>,
@@ -132,6 +158,10 @@ pub(crate) struct Peers {
     newcomers_left: usize,
     /// Connections that were sent something in this round.
     served: usize,
+    /// Those of them that are not bulk, in this round and in the one before it.
+    others: [usize; 2],
+    /// How connections receive that are not bulk.
+    receive: Receive,
     /// Set while no descriptors or no memory are left: accept again at this time, or when a
     /// connection ends.
     exhausted_until: Option<Instant>,
@@ -142,7 +172,7 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub(crate) fn new(worker: Worker, bell: Bell) -> Peers {
+    pub(crate) fn new(worker: Worker, bell: Bell, receive: Receive) -> Peers {
         Peers {
             worker,
             accepting: Request::None,
@@ -152,9 +182,12 @@ impl Peers {
             timers: Timers::default(),
             runnable: VecDeque::new(),
             again: Vec::new(),
+            bulk: VecDeque::new(),
             accepted: VecDeque::new(),
             newcomers_left: accepts_per_round(0),
             served: 0,
+            others: [0; 2],
+            receive,
             exhausted_until: None,
             stopping: None,
             closed: false,
@@ -249,17 +282,83 @@ impl Peers {
             conn: self.worker.conn(address, now),
             stream: TcpStream::from(socket),
             receiving: Request::None,
+            receive: self.receive,
             sending: Request::None,
             reading_file: false,
             received: true,
             emptied: false,
             late: false,
+            turns: Turns::default(),
+            went_on: false,
+            sent: None,
+            put_off: false,
+            has_turn: false,
             armed: Armed::default(),
             queued: false,
         });
         self.runs(token);
         if let (Some(at), Some(peer)) = (self.stopping, self.get(token)) {
             peer.drain(at);
+        }
+    }
+
+    /// What was sent may let the connection go on, which is a turn of it: one that is bulk has it
+    /// after others.
+    pub(crate) fn sent(&mut self, token: Token, result: io::Result<usize>, now: Instant) {
+        let alone = self.is_alone();
+        let Some(peer) = self.get(token) else { return };
+        if peer.turns.is_bulk() && !alone {
+            peer.sent = Some(result);
+            self.put_off(token);
+        } else {
+            peer.sent(result, now);
+            self.runs(token);
+        }
+    }
+
+    /// Where others run, few of the bulk do in each round.
+    fn let_bulk_run(&mut self, now: Instant) {
+        let n =
+            if self.is_alone() { self.bulk.len() } else { kit::bulk_per_round(self.bulk.len()) };
+        for token in self.bulk.drain(..n).collect::<Vec<_>>() {
+            let Some(peer) = self.get(token) else { continue };
+            peer.put_off = false;
+            peer.has_turn = true;
+            if let Some(result) = peer.sent.take() {
+                peer.sent(result, now);
+            }
+            self.runs(token);
+        }
+    }
+
+    /// It waits for its turn among those that are bulk.
+    pub(crate) fn put_off(&mut self, token: Token) {
+        if let Some(peer) = self.get(token)
+            && !std::mem::replace(&mut peer.put_off, true)
+        {
+            self.bulk.push_back(token);
+        }
+    }
+
+    /// Only bulk connections were sent something lately.
+    fn is_alone(&self) -> bool {
+        self.others == [0; 2]
+    }
+
+    /// A turn of it ends, and it waits for this: how it is to receive from now on, and whether now.
+    pub(crate) fn end_turn(&mut self, token: Token, wants: &Wants) -> (Receive, bool) {
+        let (usual, alone) = (self.receive, self.is_alone());
+        let Some(peer) = self.get(token) else { return (usual, true) };
+        let went_on = std::mem::take(&mut peer.went_on);
+        if peer.turns.is_over() || went_on && wants.write || wants.turn {
+            peer.turns.use_up();
+        } else if peer.emptied && !wants.write && (peer.received || went_on) {
+            peer.turns.wait();
+        }
+        let has_turn = std::mem::take(&mut peer.has_turn);
+        match peer.turns.is_bulk() {
+            true => (Receive::OneShot, has_turn || alone),
+            false => (usual, true),
         }
     }
 
@@ -308,6 +407,7 @@ impl Peers {
     pub(crate) fn wait_timeout(&self, now: Instant) -> Option<Duration> {
         if !self.runnable.is_empty()
             || !self.again.is_empty()
+            || !self.bulk.is_empty()
             || self.empties_queue()
             || self.finished()
         {
@@ -323,6 +423,8 @@ impl Peers {
     /// Begins a round: whoever is rung for or late by the clock may run too.
     pub(crate) fn begin_round(&mut self, now: Instant) {
         self.newcomers_left = accepts_per_round(std::mem::take(&mut self.served));
+        self.others = [0, self.others[0]];
+        self.let_bulk_run(now);
         self.take_accepted(now);
         self.sort_mail(now);
         for token in std::mem::take(&mut self.again) {
@@ -366,7 +468,9 @@ impl Peers {
     pub(crate) fn waits(&mut self, token: Token, wants: &Wants) {
         if let Some(peer) = self.peers.get(token) {
             self.timers.arm(token, &mut peer.armed, wants.deadline);
-            self.served += usize::from(peer.sending == Request::Pending);
+            let served = usize::from(peer.sending == Request::Pending);
+            self.served += served;
+            self.others[0] += if peer.turns.is_bulk() { 0 } else { served };
             if wants.turn {
                 self.again.push(token);
             }

@@ -44,9 +44,10 @@ const GROUP: u16 = 0;
 const POLL_FIRST: u16 = 1;
 
 /// Whether one request to receive brings one completion or many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Receive {
     OneShot,
+    #[default]
     Multishot,
 }
 
@@ -114,7 +115,6 @@ pub(crate) struct Ring<'a> {
     completions: CompletionQueue<'a>,
     /// What the submission queue had no room for.
     backlog: VecDeque<squeue::Entry>,
-    receive: Receive,
     buffers: Buffers,
     /// By slot.
     lent: Vec<Lent>,
@@ -149,7 +149,7 @@ impl<'a> Ring<'a> {
     ///
     /// # Errors
     /// What io_uring_register(2) says.
-    pub(crate) fn new(uring: &'a mut IoUring, receive: Receive) -> io::Result<Ring<'a>> {
+    pub(crate) fn new(uring: &'a mut IoUring) -> io::Result<Ring<'a>> {
         let (mut submitter, submissions, completions) = uring.split();
         // Spares the kernel the look-up of the ring's descriptor at every enter (5.18).
         submitter.register_ring_fd()?;
@@ -164,7 +164,6 @@ impl<'a> Ring<'a> {
             submissions,
             completions,
             backlog: VecDeque::new(),
-            receive,
             buffers,
             lent: Vec::new(),
             told: Slab::new(),
@@ -328,9 +327,15 @@ impl<'a> Ring<'a> {
     }
 
     /// Asks for bytes, into a buffer that the kernel takes when it has some: a connection that
-    /// waits holds no memory.
-    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, token: Token, empty: bool) {
-        let entry = match self.receive {
+    /// waits holds no memory. `empty`: the socket is thought to be.
+    pub(crate) fn receive(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        token: Token,
+        how: Receive,
+        empty: bool,
+    ) {
+        let entry = match how {
             Receive::Multishot => opcode::RecvMulti::new(fd(socket), GROUP).build(),
             Receive::OneShot => {
                 let len = BUFFER_BYTES as u32;

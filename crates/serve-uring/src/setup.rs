@@ -96,11 +96,11 @@ fn trial() -> Result<(), String> {
 fn receive_and_ring(uring: &mut IoUring) -> io::Result<bool> {
     const ME: Token = Token { slot: 0, generation: 0 };
     let bell = Bell::of(uring)?;
-    let mut ring = Ring::new(uring, Receive::Multishot)?;
+    let mut ring = Ring::new(uring)?;
     let (ours, mut theirs) = UnixStream::pair()?;
     theirs.write_all(b"?")?;
     drop(theirs);
-    ring.receive(ours.as_fd(), ME, false);
+    ring.receive(ours.as_fd(), ME, Receive::Multishot, false);
     ring.tell(bell.letter(pack(Op::Rung, ME)));
     let (mut received, mut rung) = (false, false);
     let begun = Instant::now();

@@ -15,13 +15,13 @@ const SOON: Duration = Duration::from_secs(10);
 const ME: Token = Token { slot: 3, generation: 7 };
 
 /// Runs `test` on a ring, where this machine allows one.
-fn with_ring(receive: Receive, test: impl FnOnce(&mut Ring)) {
+fn with_ring(test: impl FnOnce(&mut Ring)) {
     if let Some(reason) = setup::unavailable() {
         println!("SKIP {reason}");
         return;
     }
     let mut uring = setup::uring().expect("the trial made one");
-    let mut ring = Ring::new(&mut uring, receive).expect("the trial made one");
+    let mut ring = Ring::new(&mut uring).expect("the trial made one");
     test(&mut ring);
 }
 
@@ -74,7 +74,7 @@ fn a_message_points_to_its_chunks_and_to_no_more_than_fit() {
 
 #[test]
 fn bytes_beyond_all_buffers_wait_until_some_are_given_back() {
-    with_ring(Receive::Multishot, |ring| {
+    with_ring(|ring| {
         let (ours, mut theirs) = UnixStream::pair().expect("socketpair");
         // Every buffer is filled by one part, and one part is left.
         let parts = usize::from(BUFFERS) + 1;
@@ -83,7 +83,7 @@ fn bytes_beyond_all_buffers_wait_until_some_are_given_back() {
                 theirs.write_all(&[n as u8; BUFFER_BYTES]).expect("write");
             }
         });
-        ring.receive(ours.as_fd(), ME, false);
+        ring.receive(ours.as_fd(), ME, Receive::Multishot, false);
         let mut filled = Vec::new();
         let mut starved = false;
         let mut received = 0;
@@ -108,7 +108,7 @@ fn bytes_beyond_all_buffers_wait_until_some_are_given_back() {
                 }
             }
             if !more {
-                ring.receive(ours.as_fd(), ME, false);
+                ring.receive(ours.as_fd(), ME, Receive::Multishot, false);
             }
         }
         assert!(starved);
@@ -119,9 +119,9 @@ fn bytes_beyond_all_buffers_wait_until_some_are_given_back() {
 
 #[test]
 fn one_shot_brings_one_completion_and_then_the_end() {
-    with_ring(Receive::OneShot, |ring| {
+    with_ring(|ring| {
         let (ours, mut theirs) = UnixStream::pair().expect("socketpair");
-        ring.receive(ours.as_fd(), ME, true);
+        ring.receive(ours.as_fd(), ME, Receive::OneShot, true);
         theirs.write_all(b"abc").expect("write");
         match next(ring) {
             Completion::Received { token: ME, result: Ok(Some(buffer)), more: false, .. } => {
@@ -132,7 +132,7 @@ fn one_shot_brings_one_completion_and_then_the_end() {
         }
         assert!(ring.is_idle());
         drop(theirs);
-        ring.receive(ours.as_fd(), ME, true);
+        ring.receive(ours.as_fd(), ME, Receive::OneShot, true);
         let end = next(ring);
         assert!(matches!(end, Completion::Received { result: Ok(None), more: false, .. }));
     });
@@ -140,7 +140,7 @@ fn one_shot_brings_one_completion_and_then_the_end() {
 
 #[test]
 fn chunks_leave_in_order_and_memory_comes_back_with_the_completion() {
-    with_ring(Receive::Multishot, |ring| {
+    with_ring(|ring| {
         let (ours, mut theirs) = UnixStream::pair().expect("socketpair");
         for count in [1, 2, SLICES_MAX] {
             let chunks: Vec<Bytes> =
@@ -159,7 +159,7 @@ fn chunks_leave_in_order_and_memory_comes_back_with_the_completion() {
 
 #[test]
 fn more_chunks_than_fit_are_left_for_the_next_send() {
-    with_ring(Receive::Multishot, |ring| {
+    with_ring(|ring| {
         let (ours, _theirs) = UnixStream::pair().expect("socketpair");
         ring.send(ours.as_fd(), ME, (0..SLICES_MAX + 3).map(|_| Bytes::from_static(b"x")));
         assert_eq!(sent(next(ring)), SLICES_MAX);
@@ -170,7 +170,7 @@ fn more_chunks_than_fit_are_left_for_the_next_send() {
 fn a_cancelled_send_comes_back_and_an_abandoned_one_is_leaked() {
     const MORE_THAN_FITS: usize = 64 << 20;
     let memory = Bytes::from(vec![0; MORE_THAN_FITS]);
-    with_ring(Receive::Multishot, |ring| {
+    with_ring(|ring| {
         let (ours, _theirs) = UnixStream::pair().expect("socketpair");
         ring.send(ours.as_fd(), ME, std::iter::once(memory.clone()));
         // What fits is sent at once, and the rest is a second send, which has to wait.
@@ -193,7 +193,7 @@ fn a_cancelled_send_comes_back_and_an_abandoned_one_is_leaked() {
 
 #[test]
 fn a_file_is_read_up_to_its_end() {
-    with_ring(Receive::Multishot, |ring| {
+    with_ring(|ring| {
         let path = std::env::current_exe().expect("this test");
         let all = std::fs::read(&path).expect("this test");
         let file = File::open(&path).expect("this test");
@@ -212,11 +212,11 @@ fn a_file_is_read_up_to_its_end() {
 
 #[test]
 fn requests_beyond_the_queue_are_handed_over_later() {
-    with_ring(Receive::OneShot, |ring| {
+    with_ring(|ring| {
         let room = ring.submissions.capacity();
         let (ours, theirs) = UnixStream::pair().expect("socketpair");
         for slot in 0..room as u32 + 10 {
-            ring.receive(ours.as_fd(), Token { slot, generation: 0 }, true);
+            ring.receive(ours.as_fd(), Token { slot, generation: 0 }, Receive::OneShot, true);
         }
         assert_eq!(ring.backlog.len(), 10);
         drop(theirs);
@@ -239,7 +239,7 @@ fn listening(wanted: usize) -> Option<(Bell, std::thread::JoinHandle<Vec<Token>>
     let listener = std::thread::spawn(move || {
         let mut uring = setup::uring().expect("the trial made one");
         sender.send(Bell::of(&uring).expect("a descriptor")).expect("the test is there");
-        let mut ring = Ring::new(&mut uring, Receive::Multishot).expect("the trial made one");
+        let mut ring = Ring::new(&mut uring).expect("the trial made one");
         let mut heard = Vec::new();
         while heard.len() < wanted {
             match next(&mut ring) {
@@ -264,7 +264,7 @@ fn finish(ring: &mut Ring) {
 fn a_sleeping_loop_hears_every_ring() {
     const RINGS: u32 = 1000;
     let Some((bell, listener)) = listening(RINGS as usize) else { return };
-    with_ring(Receive::Multishot, |ring| {
+    with_ring(|ring| {
         for slot in 0..RINGS {
             // One by one: the other loop sleeps in between, as often as not.
             ring.tell(bell.letter(pack(Op::Rung, Token { slot, generation: 7 })));
@@ -280,7 +280,7 @@ fn a_sleeping_loop_hears_every_ring() {
 fn a_loop_that_has_ended_needs_no_messages() {
     let Some((bell, listener)) = listening(0) else { return };
     listener.join().expect("the loop ends");
-    with_ring(Receive::Multishot, |ring| {
+    with_ring(|ring| {
         ring.tell(bell.letter(pack(Op::Rung, ME)));
         finish(ring);
         assert!(ring.told.is_empty(), "its descriptor is still held");
