@@ -1,36 +1,41 @@
-//! io_uring: the program does not ask who is ready; it says what to do, and is told what was done.
+//! io_uring: the program does not ask what is ready. It says what to do, and is told what was done.
 //!
-//! With every other model here a wait says that a read *would* succeed, and the program then
-//! reads, writes and accepts by calls of its own. io_uring turns that round: the requests (accept,
-//! receive, send, read a file) are written into a queue that the kernel shares, the kernel carries
-//! them out, copies the data itself, and writes what came of them into a second queue. One call,
-//! `io_uring_enter`, hands over a batch of requests and waits for a batch of completions. It is
-//! the one model here that is asynchronous in Stevens' sense, and the only one of these loops that
-//! a file on a slow disk does not stop.
+//! With every other model here a wait says that a read *would* succeed, and the program then reads,
+//! writes and accepts by calls of its own. With io_uring the program writes requests (accept,
+//! receive, send, read a file) into a queue that it shares with the kernel. The kernel carries them
+//! out, copies the data itself, and writes the results into a second queue. One call,
+//! io_uring_enter(2), hands over many requests and waits for completions. It is the one model here
+//! that is asynchronous in Stevens' sense, and the only one of these loops that a file on a slow
+//! disk does not stop.
 //!
-//! The price is ownership: memory lent to an operation is the kernel's until its completion is
-//! read (`ring.rs`), and a connection that is over stays in the table until all its operations
-//! are.
+//! The price is the ownership of memory: what is lent to a request is the kernel's until its
+//! completion is read (`ring.rs`), and a connection that has ended stays in the table until its last
+//! request is completed.
 //!
-//! Two ways to receive: multishot (the default), where one request brings a completion for every
-//! arrival until it is cancelled, and one-shot, where each brings one (`--receive oneshot`).
+//! There are two ways to receive: multishot (the default), where one request brings a completion for
+//! every arrival until it is cancelled, and one-shot, where each brings one (`--receive oneshot`).
+//!
+//! To be read in this order: this file; `ring/sqe.rs` (requests), `ring/cqe.rs` (completions),
+//! `ring.rs` (the two queues), `ring/provided_buffers.rs`; `connections.rs` (what is in flight);
+//! `msg_ring.rs` (how another loop wakes this one); `setup.rs`.
 //!
 //! Man pages: io_uring(7), io_uring_enter(2), io_uring_prep_multishot_accept(3),
 //! io_uring_prep_recv_multishot(3), io_uring_prep_msg_ring(3).
 
-mod mail;
-mod peers;
+mod connections;
+mod msg_ring;
 mod ring;
 mod setup;
+mod table;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use conn::Conn;
+use connections::{Connections, Request};
 use kit::{AcceptError, Flavour, Model, Place, Serves, Values, Worker, Workers};
-use mail::Bell;
-use peers::{Peers, Request};
+use msg_ring::Waker;
 use ring::{Buffer, Completion, Op, Receive, Ring, Token};
 
 /// What `--help` and `--describe` say.
@@ -39,13 +44,13 @@ pub const MODEL: Model = Model {
     summary: "one thread, all connections: io_uring(7) does the I/O and reports what was done",
     about: "The thread writes requests (accept, receive, send, read a file) into a queue that it \
             shares with the kernel and sleeps in io_uring_enter(2) until some of them are done. \
-            The kernel has then copied the data already (asynchronous): received bytes lie in \
+            The kernel has then copied the data already (asynchronous): received bytes are in \
             buffers that were lent to it in advance, and bytes to send were taken from memory that \
-            must not be touched meanwhile. One call hands over and collects a whole batch, and the \
-            one place where this server sleeps is that call.",
+            the program must not change meanwhile. One call hands over and collects many requests, \
+            and it is the only place where this server sleeps.",
     place: Place { blocking: false, synchronous: false },
-    // An operation on a socket with O_NONBLOCK fails with EAGAIN, as the flag says. Without it the
-    // kernel waits for the socket on the operation's behalf, and no thread is blocked.
+    // A request on a socket with O_NONBLOCK fails with EAGAIN, as the flag says. Without it the
+    // kernel waits for the socket, and no thread is blocked.
     nonblocking_sockets: false,
     workers: Workers::Loops,
     serves: Serves::Descriptors,
@@ -68,28 +73,32 @@ pub fn serve(worker: Worker) -> io::Result<()> {
         "oneshot" => Receive::OneShot,
         _ => Receive::Multishot,
     };
-    // On this thread, because only the thread that made it may use it
-    // (IORING_SETUP_SINGLE_ISSUER).
+    // Only the thread that makes a ring may use it (IORING_SETUP_SINGLE_ISSUER).
     let mut uring = setup::uring()?;
-    let mut peers = Peers::new(worker, Bell::of(&uring)?, receive);
+    let mut connections = Connections::new(worker, Waker::of(&uring)?, receive);
     let mut ring = Ring::new(&mut uring)?;
-    ring.watch(peers.worker.stop.as_fd());
+    ring.watch(connections.worker.stop.as_fd());
     let mut now = Instant::now();
-    while !(peers.finished() && ring.is_idle()) {
-        listen(&mut ring, &mut peers, now)?;
-        post(&mut ring, &mut peers, now);
+    while !(connections.finished() && ring.is_idle()) {
+        listen(&mut ring, &mut connections, now)?;
+        wake_others(&mut ring, &mut connections, now);
         // ANCHOR: wait
-        ring.wait(peers.wait_timeout(now))?;
+        // io_uring_enter(2): hands over the requests, and sleeps until one of them is completed.
+        ring.enter(connections.prepare_to_wait(now))?;
         now = Instant::now();
+        // Completions lie in memory that the kernel shares: to read them takes no call.
         while let Some(completion) = ring.next() {
             match completion {
-                Completion::Accepted { result, more } => accept(&mut peers, result, more, now)?,
-                completion => complete(&mut ring, &mut peers, completion, now),
+                Completion::Accepted { result, more } => {
+                    accept(&mut connections, result, more, now)?
+                }
+                completion => complete(&mut ring, &mut connections, completion, now),
             }
         }
-        peers.begin_round(now);
-        while let Some(token) = peers.next_runnable() {
-            step(&mut ring, &mut peers, token, now);
+        // Each connection asks for what it waits for now: sends, receives, file reads.
+        connections.begin_iteration(now);
+        while let Some(token) = connections.next_runnable() {
+            step(&mut ring, &mut connections, token, now);
         }
         // ANCHOR_END: wait
     }
@@ -97,79 +106,82 @@ pub fn serve(worker: Worker) -> io::Result<()> {
 }
 
 /// Accepts exactly while new connections are wanted.
-fn listen(ring: &mut Ring, peers: &mut Peers, now: Instant) -> io::Result<()> {
-    match (peers.wants_accept(now), peers.accepting) {
+fn listen(ring: &mut Ring, connections: &mut Connections, now: Instant) -> io::Result<()> {
+    match (connections.wants_accept(now), connections.accepting) {
         (true, Request::None) => {
-            ring.accept(peers.worker.listener.as_fd());
-            peers.accepting = Request::Pending;
+            ring.accept(connections.worker.listener.as_fd());
+            connections.accepting = Request::Pending;
         }
         (false, Request::Pending) => {
             ring.cancel_accept();
-            peers.accepting = Request::Cancelled;
+            connections.accepting = Request::Cancelled;
         }
         _ => {}
     }
-    peers.empty_queue(now)
+    connections.empty_queue(now)
 }
 
-/// Sends what connections have for those of other loops.
-fn post(ring: &mut Ring, peers: &mut Peers, now: Instant) {
-    peers.sort_mail(now);
-    peers.letters.drain(..).for_each(|letter| ring.tell(letter));
+/// Asks for the messages that wake connections of other loops.
+fn wake_others(ring: &mut Ring, connections: &mut Connections, now: Instant) {
+    connections.take_wake_ups(now);
+    connections.wake_ups.drain(..).for_each(|wake_up| ring.wake(wake_up));
 }
 
 /// Takes a connection that the kernel has accepted.
 fn accept(
-    peers: &mut Peers,
+    connections: &mut Connections,
     result: io::Result<OwnedFd>,
     more: bool,
     now: Instant,
 ) -> io::Result<()> {
     if !more {
-        peers.accepting = Request::None;
+        connections.accepting = Request::None;
     }
     match result {
-        Ok(socket) => peers.admit(socket, now),
-        Err(error) => match peers.worker.listener.accept_error(error)? {
+        Ok(socket) => connections.admit(socket, now),
+        Err(error) => match connections.worker.listener.accept_error(error)? {
             AcceptError::Passing => {}
-            AcceptError::Exhausted => peers.exhausted(now),
+            AcceptError::Exhausted => connections.exhausted(now),
         },
     }
     Ok(())
 }
 
 /// Tells a connection what was done for it.
-fn complete(ring: &mut Ring, peers: &mut Peers, completion: Completion, now: Instant) {
+fn complete(ring: &mut Ring, connections: &mut Connections, completion: Completion, now: Instant) {
     match completion {
         Completion::Received { token, result, more, emptied } => {
-            let Some(peer) = peers.completed(token) else { return ring.discard(result) };
+            let Some(connection) = connections.completed(token) else {
+                return ring.discard(result);
+            };
             if !more {
-                peer.receiving = Request::None;
+                connection.receiving = Request::None;
             }
-            peer.received = true;
-            peer.emptied = emptied;
+            connection.received = true;
+            connection.emptied = emptied;
             if let Ok(Some(buffer)) = &result {
-                peer.turns.moved(ring.bytes(buffer).len());
+                connection.turns.moved(ring.bytes(buffer).len());
             }
-            received(ring, &mut peer.conn, result, now);
+            received(ring, &mut connection.conn, result, now);
         }
-        Completion::Sent { token, result } => peers.sent(token, result, now),
+        Completion::Sent { token, result } => connections.sent(token, result, now),
         Completion::FileRead { token, result } => {
-            if let Some(peer) = peers.completed(token) {
-                peer.reading_file = false;
+            if let Some(connection) = connections.completed(token) {
+                connection.reading_file = false;
                 match result {
-                    Ok(bytes) => peer.conn.file_read(bytes, now),
-                    Err(_) => peer.conn.file_failed(now),
+                    Ok(bytes) => connection.conn.file_read(bytes, now),
+                    Err(_) => connection.conn.file_failed(now),
                 }
             }
         }
-        Completion::Rung { token } => peers.woken(token, now),
-        Completion::Undelivered { letter } => peers.letters.push(letter),
+        Completion::WokenUp { token } => connections.woken(token, now),
+        Completion::Undelivered { wake_up } => connections.wake_ups.push(wake_up),
         Completion::Accepted { .. } | Completion::Stop => {}
     }
 }
 
-/// Hands over what came in. The buffer goes back at once: the connection has taken what it needs.
+/// Passes received bytes on. The buffer is lent again at once, because the connection has taken what
+/// it needs.
 fn received(ring: &mut Ring, conn: &mut Conn, result: io::Result<Option<Buffer>>, now: Instant) {
     match result {
         Ok(Some(buffer)) => {
@@ -178,8 +190,8 @@ fn received(ring: &mut Ring, conn: &mut Conn, result: io::Result<Option<Buffer>>
         }
         Ok(None) => conn.receive_eof(now),
         Err(error) => match error.raw_os_error() {
-            // Bytes came when all buffers were full. By the end of this batch they are given back,
-            // and only then does the connection ask again: at once, it would fail again at once.
+            // ENOBUFS: bytes arrived when all buffers were full. When all completions are read the
+            // buffers are free again, and only then does the connection ask again.
             Some(libc::ENOBUFS | libc::ECANCELED) => {}
             _ => conn.abort(),
         },
@@ -187,65 +199,65 @@ fn received(ring: &mut Ring, conn: &mut Conn, result: io::Result<Option<Buffer>>
 }
 
 /// Asks the kernel for what one connection waits for and has not asked for yet.
-fn step(ring: &mut Ring, peers: &mut Peers, token: Token, now: Instant) {
-    let Some(peer) = peers.get(token) else { return };
-    let Some(wants) = peer.wants(now) else { return close(ring, peers, token, now) };
-    let (receive, may_receive) = peers.end_turn(token, &wants);
-    let Some((peer, files)) = peers.get_with_files(token) else { return };
-    let received = std::mem::take(&mut peer.received);
+fn step(ring: &mut Ring, connections: &mut Connections, token: Token, now: Instant) {
+    let Some(connection) = connections.get(token) else { return };
+    let Some(wants) = connection.wants(now) else { return close(ring, connections, token, now) };
+    let (receive, may_receive) = connections.end_turn(token, &wants);
+    let Some((connection, files)) = connections.get_with_files(token) else { return };
+    let received = std::mem::take(&mut connection.received);
     if let Some(part) = &wants.file
-        && !peer.reading_file
+        && !connection.reading_file
     {
         match files.get(part) {
             Ok(file) => ring.read_file(file, token, part.offset, part.len),
             Err(_) => {
-                peer.conn.file_failed(now);
-                return close(ring, peers, token, now);
+                connection.conn.file_failed(now);
+                return close(ring, connections, token, now);
             }
         }
-        peer.reading_file = true;
+        connection.reading_file = true;
     }
-    // A head waits for the first bytes of its file, so that both leave in one send. After that the
-    // next part is read while the last is on its way.
-    if wants.write && peer.sending == Request::None && !peer.reading_file {
-        let (socket, chunks) = peer.output();
+    // The head waits for the first bytes of the file, so that both leave in one send. After that a
+    // part is read while the one before is being sent.
+    if wants.write && connection.sending == Request::None && !connection.reading_file {
+        let (socket, chunks) = connection.output();
         ring.send(socket, token, chunks);
-        peer.sending = Request::Pending;
+        connection.sending = Request::Pending;
     }
-    match peer.receiving {
-        Request::None if wants.read && !may_receive => peers.put_off(token),
+    match connection.receiving {
+        Request::None if wants.read && !may_receive => connections.put_off(token),
         Request::None if wants.read => {
-            ring.receive(peer.socket(), token, receive, peer.emptied);
-            peer.receive = receive;
-            peer.receiving = Request::Pending;
+            ring.receive(connection.socket(), token, receive, connection.emptied);
+            connection.receive = receive;
+            connection.receiving = Request::Pending;
         }
-        // Only once bytes come that nobody wants: most peers wait for their reply in silence, and
-        // cancelling and asking again would be paid for nothing. What arrives before the cancel is
-        // bounded: by the buffers, and by the 32 receives that the kernel makes in one go. That is
-        // much, where others wait meanwhile: one that is bulk then asks for each arrival.
-        Request::Pending if received && (!wants.read || peer.receive != receive) => {
+        // Only if bytes have arrived that are not wanted: most clients send nothing before their
+        // reply, and to cancel and ask again would cost two requests for nothing. What arrives
+        // before the cancel is bounded by the buffers, and by the 32 receives that the kernel makes
+        // together. A bulk connection receives one-shot, because others wait for these 32.
+        Request::Pending if received && (!wants.read || connection.receive != receive) => {
             ring.cancel(Op::Receive, token);
-            peer.receiving = Request::Cancelled;
+            connection.receiving = Request::Cancelled;
         }
         _ => {}
     }
-    peers.waits(token, &wants);
+    connections.waits(token, &wants);
 }
 
-/// Ends a connection as soon as the kernel has let go of it.
-fn close(ring: &mut Ring, peers: &mut Peers, token: Token, now: Instant) {
-    let Some(peer) = peers.get(token) else { return };
-    if peer.receiving == Request::Pending {
+/// Ends a connection, when none of its requests is in flight any more.
+fn close(ring: &mut Ring, connections: &mut Connections, token: Token, now: Instant) {
+    let Some(connection) = connections.get(token) else { return };
+    if connection.receiving == Request::Pending {
         ring.cancel(Op::Receive, token);
-        peer.receiving = Request::Cancelled;
+        connection.receiving = Request::Cancelled;
     }
-    if peer.sending == Request::Pending {
+    if connection.sending == Request::Pending {
         ring.cancel(Op::Send, token);
-        peer.sending = Request::Cancelled;
+        connection.sending = Request::Cancelled;
     }
-    // A file read is left to end: soon, and by itself.
-    if !peer.is_in_flight()
-        && let Some(socket) = peers.remove(token, now)
+    // A file read is not cancelled: it ends soon by itself.
+    if !connection.is_in_flight()
+        && let Some(socket) = connections.remove(token, now)
     {
         ring.close(socket);
     }

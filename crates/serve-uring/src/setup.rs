@@ -1,5 +1,5 @@
-//! Making a ring, and saying why where that is not possible: io_uring is the one model here that a
-//! kernel may lack and that container runtimes and administrators switch off.
+//! Makes a ring, or says why that is not possible. A kernel may lack io_uring, and container runtimes
+//! and administrators switch it off.
 //!
 //! Man pages: io_uring_setup(2), io_uring_register(2), proc_sys_kernel(5).
 
@@ -12,18 +12,18 @@ use std::time::{Duration, Instant};
 use io_uring::{Builder, IoUring, Probe, opcode};
 use nix::errno::Errno;
 
-use crate::mail::Bell;
+use crate::msg_ring::Waker;
 use crate::ring::{Completion, Op, Receive, Ring, Token, pack};
 
-/// Requests that may wait to be handed over; more of them wait in the program.
+/// Size of the submission queue. More requests wait in the program.
 const SUBMISSIONS: u32 = 1024;
 
-/// Completions that may wait to be read. More are kept by the kernel (IORING_FEAT_NODROP), at a
-/// price: an overflow ends every multishot request.
+/// Size of the completion queue. The kernel keeps more completions (IORING_FEAT_NODROP), but an
+/// overflow ends every multishot request.
 const COMPLETIONS: u32 = 8192;
 
-/// How long the trial may take: what it waits for has already happened. Only a kernel that does not
-/// do it lets this time pass, and a loaded machine must not look like one.
+/// How long the trial may take. What it waits for has already happened, so only a kernel that cannot
+/// do it lets this time pass. It is long, because a busy machine must not look like such a kernel.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A ring with the best flags that the kernel knows.
@@ -31,11 +31,11 @@ const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// What io_uring_setup(2) says.
 pub(crate) fn uring() -> io::Result<IoUring> {
-    // 6.6: without an index array between the program and the queue, which is always the identity.
+    // Linux 6.6: without the index array of the queue, which this program does not use.
     let mut newest = deferring();
     newest.setup_no_sqarray();
-    // 6.0: completions are brought about when the program returns to the kernel anyway, instead of
-    // by an interrupt; `taskrun_flag` says when there are some.
+    // Linux 6.0: completions are made when the program enters the kernel in any case, and not by an
+    // interrupt; `taskrun_flag` says that there are some.
     let mut oldest = common();
     oldest.setup_coop_taskrun().setup_taskrun_flag();
     for builder in [newest, deferring()] {
@@ -47,8 +47,8 @@ pub(crate) fn uring() -> io::Result<IoUring> {
     oldest.build(SUBMISSIONS)
 }
 
-/// 6.1: one thread uses the ring, and completions are brought about only while it waits: all in
-/// one go, with a warm cache, instead of one by one when they happen.
+/// Linux 6.1: one thread uses the ring, and completions are made only while it waits: all together,
+/// with a warm cache.
 fn deferring() -> Builder {
     let mut builder = common();
     builder.setup_single_issuer().setup_defer_taskrun();
@@ -57,7 +57,7 @@ fn deferring() -> Builder {
 
 fn common() -> Builder {
     let mut builder = IoUring::builder();
-    // A request that fails must not hold up those behind it.
+    // A request that fails must not stop the submission of those after it.
     builder.setup_submit_all().setup_cqsize(COMPLETIONS).setup_clamp();
     builder
 }
@@ -67,7 +67,7 @@ pub(crate) fn unavailable() -> Option<String> {
     trial().err()
 }
 
-/// Does everything once that the model needs.
+/// Does once all that the model needs.
 fn trial() -> Result<(), String> {
     let mut uring = uring().map_err(|error| refused(&error))?;
     let mut probe = Probe::new();
@@ -87,26 +87,26 @@ fn trial() -> Result<(), String> {
     if !OPS.into_iter().all(|op| probe.is_supported(op)) {
         return Err(TOO_OLD.to_owned());
     }
-    let works = receive_and_ring(&mut uring).map_err(|error| refused(&error))?;
+    let works = receive_and_wake(&mut uring).map_err(|error| refused(&error))?;
     if works { Ok(()) } else { Err(TOO_OLD.to_owned()) }
 }
 
 /// Does two things as the model does them, which no list of features covers: receives a byte,
-/// multishot, into a buffer that was lent in advance; and rings a bell, which here is the own one.
-fn receive_and_ring(uring: &mut IoUring) -> io::Result<bool> {
+/// multishot, into a provided buffer; and sends a message to a ring, which here is the same one.
+fn receive_and_wake(uring: &mut IoUring) -> io::Result<bool> {
     const ME: Token = Token { slot: 0, generation: 0 };
-    let bell = Bell::of(uring)?;
+    let waker = Waker::of(uring)?;
     let mut ring = Ring::new(uring)?;
     let (ours, mut theirs) = UnixStream::pair()?;
     theirs.write_all(b"?")?;
     drop(theirs);
     ring.receive(ours.as_fd(), ME, Receive::Multishot, false);
-    ring.tell(bell.letter(pack(Op::Rung, ME)));
-    let (mut received, mut rung) = (false, false);
+    ring.wake(waker.wake_up(pack(Op::WakeUp, ME)));
+    let (mut received, mut woken) = (false, false);
     let begun = Instant::now();
     // The byte, then the end of the stream, which also ends the request.
-    while !(ring.is_idle() && rung) && begun.elapsed() < TRIAL_TIMEOUT {
-        ring.wait(Some(TRIAL_TIMEOUT))?;
+    while !(ring.is_idle() && woken) && begun.elapsed() < TRIAL_TIMEOUT {
+        ring.enter(Some(TRIAL_TIMEOUT))?;
         while let Some(completion) = ring.next() {
             match completion {
                 Completion::Received { result, more, .. } => {
@@ -115,12 +115,12 @@ fn receive_and_ring(uring: &mut IoUring) -> io::Result<bool> {
                         ring.give_back(buffer);
                     }
                 }
-                Completion::Rung { token } => rung = token == ME,
+                Completion::WokenUp { token } => woken = token == ME,
                 _ => {}
             }
         }
     }
-    Ok(received && rung)
+    Ok(received && woken)
 }
 
 const TOO_OLD: &str = "this kernel's io_uring cannot receive repeatedly into provided buffers, or \
@@ -168,14 +168,14 @@ fn explain(error: &io::Error, policy: &Policy) -> String {
         }
         Errno::EPERM if policy.disabled == Some(1) => format!(
             "only members of group {} may use it (kernel.io_uring_group); join that group, or \
-             `sysctl kernel.io_uring_disabled=0` as root allows it to everybody",
+             `sysctl kernel.io_uring_disabled=0` as root allows it to all users",
             policy.group.unwrap_or(-1)
         ),
         Errno::EPERM | Errno::EACCES | Errno::ENOSYS | Errno::EOPNOTSUPP if policy.seccomp => {
             SECCOMP.to_owned()
         }
         Errno::EPERM | Errno::EACCES => {
-            "a security module forbids it; ask whoever set its policy".to_owned()
+            "a security module forbids it; ask the administrator who set its policy".to_owned()
         }
         Errno::ENOSYS | Errno::EOPNOTSUPP => {
             "this kernel or sandbox has none; Linux 6.0 with CONFIG_IO_URING has".to_owned()

@@ -5,8 +5,9 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use super::provided_buffers::{BUFFER_BYTES, BUFFERS};
 use super::*;
-use crate::mail::Bell;
+use crate::msg_ring::Waker;
 use crate::setup;
 
 /// Long enough for anything that is going to happen; a test that waits so long has failed.
@@ -31,7 +32,7 @@ fn next(ring: &mut Ring) -> Completion {
         if let Some(completion) = ring.next() {
             return completion;
         }
-        ring.wait(Some(SOON)).expect("io_uring_enter");
+        ring.enter(Some(SOON)).expect("io_uring_enter");
     }
 }
 
@@ -44,8 +45,16 @@ fn sent(completion: Completion) -> usize {
 
 #[test]
 fn names_come_back_as_they_went() {
-    let ops =
-        [Op::Accept, Op::Stop, Op::Receive, Op::Send, Op::ReadFile, Op::Tell, Op::Rung, Op::Quiet];
+    let ops = [
+        Op::Accept,
+        Op::Stop,
+        Op::Receive,
+        Op::Send,
+        Op::ReadFile,
+        Op::MsgRing,
+        Op::WakeUp,
+        Op::Quiet,
+    ];
     for (number, op) in ops.into_iter().enumerate() {
         for slot in [0, 1, 0xff, 0x1234_5678, u32::MAX] {
             for generation in [0, 1, 0xff, GENERATIONS - 1] {
@@ -63,7 +72,7 @@ fn names_come_back_as_they_went() {
 fn a_message_points_to_its_chunks_and_to_no_more_than_fit() {
     let chunks: Vec<Bytes> =
         (0..SLICES_MAX + 2).map(|n| Bytes::from(vec![n as u8; n + 1])).collect();
-    let message = Message::new(chunks);
+    let message = SendMsg::new(chunks);
     assert_eq!(message.header.msg_iovlen, SLICES_MAX);
     assert_eq!(message.header.msg_iov.cast_const(), message.slices.as_ptr());
     for (n, slice) in message.slices.iter().enumerate() {
@@ -230,32 +239,32 @@ fn requests_beyond_the_queue_are_handed_over_later() {
 }
 
 /// A loop on a thread of its own, that hears `wanted` rings before it ends.
-fn listening(wanted: usize) -> Option<(Bell, std::thread::JoinHandle<Vec<Token>>)> {
+fn listening(wanted: usize) -> Option<(Waker, std::thread::JoinHandle<Vec<Token>>)> {
     if let Some(reason) = setup::unavailable() {
         println!("SKIP {reason}");
         return None;
     }
-    let (sender, bell) = std::sync::mpsc::channel();
+    let (sender, waker) = std::sync::mpsc::channel();
     let listener = std::thread::spawn(move || {
         let mut uring = setup::uring().expect("the trial made one");
-        sender.send(Bell::of(&uring).expect("a descriptor")).expect("the test is there");
+        sender.send(Waker::of(&uring).expect("a descriptor")).expect("the test is there");
         let mut ring = Ring::new(&mut uring).expect("the trial made one");
         let mut heard = Vec::new();
         while heard.len() < wanted {
             match next(&mut ring) {
-                Completion::Rung { token } => heard.push(token),
+                Completion::WokenUp { token } => heard.push(token),
                 other => panic!("{other:?}"),
             }
         }
         heard
     });
-    Some((bell.recv().expect("the loop has begun"), listener))
+    Some((waker.recv().expect("the loop has begun"), listener))
 }
 
 /// Nothing but completions: what was told is then with the other ring.
 fn finish(ring: &mut Ring) {
     while !ring.is_idle() {
-        ring.wait(Some(SOON)).expect("io_uring_enter");
+        ring.enter(Some(SOON)).expect("io_uring_enter");
         assert!(ring.next().is_none(), "everything was delivered");
     }
 }
@@ -263,11 +272,11 @@ fn finish(ring: &mut Ring) {
 #[test]
 fn a_sleeping_loop_hears_every_ring() {
     const RINGS: u32 = 1000;
-    let Some((bell, listener)) = listening(RINGS as usize) else { return };
+    let Some((waker, listener)) = listening(RINGS as usize) else { return };
     with_ring(|ring| {
         for slot in 0..RINGS {
             // One by one: the other loop sleeps in between, as often as not.
-            ring.tell(bell.letter(pack(Op::Rung, Token { slot, generation: 7 })));
+            ring.wake(waker.wake_up(pack(Op::WakeUp, Token { slot, generation: 7 })));
             finish(ring);
         }
     });
@@ -278,11 +287,11 @@ fn a_sleeping_loop_hears_every_ring() {
 
 #[test]
 fn a_loop_that_has_ended_needs_no_messages() {
-    let Some((bell, listener)) = listening(0) else { return };
+    let Some((waker, listener)) = listening(0) else { return };
     listener.join().expect("the loop ends");
     with_ring(|ring| {
-        ring.tell(bell.letter(pack(Op::Rung, ME)));
+        ring.wake(waker.wake_up(pack(Op::WakeUp, ME)));
         finish(ring);
-        assert!(ring.told.is_empty(), "its descriptor is still held");
+        assert!(ring.messages.is_empty(), "its descriptor is still held");
     });
 }
