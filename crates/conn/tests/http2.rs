@@ -10,7 +10,7 @@ mod support;
 use std::time::Duration;
 
 use conn::{Limits, Outcome, Protocol};
-use support::driver::{Driver, FileMood, Habits};
+use support::driver::{Driver, FileReply, Habits};
 use support::http2::{END_HEADERS, END_STREAM, reset, window};
 use support::http2::{PREFACE, Reader, block, data, frame, get, greeting, kind, request};
 use support::world::{FakeFile, STARTED_UNIX_S, World};
@@ -26,7 +26,7 @@ const INITIAL_WINDOW: u16 = 4;
 enum Step {
     Send(Vec<u8>),
     Clock(Duration),
-    Files(FileMood),
+    Files(FileReply),
     Drain,
     Eof,
 }
@@ -106,8 +106,8 @@ impl Case {
                     sent += bytes.len();
                 }
                 Step::Clock(time) => driver.pass(*time),
-                Step::Files(mood) => {
-                    driver.file_mood = *mood;
+                Step::Files(file_reply) => {
+                    driver.file_reply = *file_reply;
                     driver.run();
                 }
                 Step::Drain => driver.drain(),
@@ -243,7 +243,7 @@ fn parts_of_files() {
 fn a_file_that_fails_ends_its_own_stream_only() {
     let etag = format!("etag \"{:x}-186a0\"", STARTED_UNIX_S * 1_000_000_000);
     Case::new()
-        .step(Step::Files(FileMood::Failing))
+        .step(Step::Files(FileReply::Failing))
         .send([get(1, "/files/a.txt", &[]), get(3, "/", &[])].concat())
         .comes_to(
             None,

@@ -149,14 +149,14 @@ fn random_client(world: &World, seed: u64, noise: bool) -> Driver {
             1 => driver.peer_reads(None),
             2 => driver.pass(Duration::from_millis(rng.random_range(0..40_000))),
             3 => {
-                let moods = [
+                let file_replies = [
                     FileReply::Prompt,
                     FileReply::Short(100),
                     FileReply::Held,
                     FileReply::Failing,
                     FileReply::Truncated,
                 ];
-                driver.file_reply = *moods.choose(&mut rng).unwrap_or(&FileReply::Prompt);
+                driver.file_reply = *file_replies.choose(&mut rng).unwrap_or(&FileReply::Prompt);
                 driver.run();
             }
             4 if rng.random_ratio(1, 10) => driver.drain(),

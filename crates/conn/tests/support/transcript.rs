@@ -266,8 +266,8 @@ impl Event {
             Event::Reset => driver.reset(),
             Event::Clock(time) => driver.pass(time),
             Event::PeerReads(bytes) => driver.peer_reads(bytes),
-            Event::Files(mood) => {
-                driver.file_reply = mood;
+            Event::Files(file_reply) => {
+                driver.file_reply = file_reply;
                 driver.run();
             }
         }

@@ -280,7 +280,7 @@ fn event(line: &str) -> Result<Event, String> {
             "held" => FileReply::Held,
             "failing" => FileReply::Failing,
             "truncated" => FileReply::Truncated,
-            mood => return Err(format!("files are never {mood}")),
+            file_reply => return Err(format!("unknown file reply {file_reply}")),
         }),
         "notify" => Event::Notify,
         "run" => Event::Run,

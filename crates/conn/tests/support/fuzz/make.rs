@@ -198,7 +198,7 @@ impl Maker<'_> {
         if self.rng.random_ratio(3, 5) {
             return self.add_events(events);
         }
-        let moods = [
+        let file_replies = [
             FileReply::Prompt,
             FileReply::Short(100),
             FileReply::Short(1),
@@ -220,7 +220,7 @@ impl Maker<'_> {
             28..30 => Event::Woken,
             30..32 => Event::Early,
             32..34 => Event::Reads(*[1, 7, 100, 65_536].choose(self.rng).unwrap_or(&1)),
-            34..37 => Event::Files(*moods.choose(self.rng).unwrap_or(&FileReply::Held)),
+            34..37 => Event::Files(*file_replies.choose(self.rng).unwrap_or(&FileReply::Held)),
             37 if self.rng.random_ratio(1, 2) => Event::Drain,
             38 if self.rng.random_ratio(1, 3) => Event::Eof,
             39 if self.rng.random_ratio(1, 10) => Event::Abort,

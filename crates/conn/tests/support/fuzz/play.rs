@@ -178,8 +178,8 @@ impl Player {
             Event::Reads(n) => self.read_max = (*n).clamp(1, READ_MAX),
             Event::Take(n) => self.write(*n),
             Event::Run => self.run(),
-            Event::Files(mood) => {
-                self.files = *mood;
+            Event::Files(file_reply) => {
+                self.files = *file_reply;
                 while self.answer_file() {}
             }
             Event::Pass(millis) => {
