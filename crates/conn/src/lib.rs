@@ -44,6 +44,7 @@ mod tls;
 mod wake;
 mod websocket;
 
+use std::cell::Cell;
 use std::fmt;
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -143,6 +144,8 @@ enum ProtocolState {
 pub struct Conn {
     service: Arc<Service>,
     address: Address,
+    /// It has joined the chat, so other connections may wake its driver.
+    joined_chat: Cell<bool>,
     tls: Option<Box<Tls>>,
     state: ProtocolState,
     /// Input that could not be processed yet. Owns no memory while it is empty.
@@ -172,6 +175,7 @@ pub struct Conn {
 struct Context<'a> {
     service: &'a Arc<Service>,
     address: &'a Address,
+    joined_chat: &'a Cell<bool>,
     output: &'a mut Output,
     deadlines: &'a mut Deadlines,
     now: Instant,
@@ -228,6 +232,7 @@ impl Conn {
         let mut conn = Conn {
             service: Arc::clone(service),
             address,
+            joined_chat: Cell::new(false),
             tls: tls.flatten(),
             state,
             unprocessed: Vec::new(),
@@ -557,6 +562,18 @@ impl Conn {
         self.state.is_between_requests() && self.unprocessed.is_empty() && self.is_flushed()
     }
 
+    /// True when the connection only drops what the peer still sends. No reply depends on that, so
+    /// the driver may serve other connections first.
+    pub fn is_lingering(&self) -> bool {
+        self.phase == Phase::Lingering
+    }
+
+    /// True once other connections may wake this one's driver. Before, only the peer and the clock
+    /// can.
+    pub fn has_joined_chat(&self) -> bool {
+        self.joined_chat.get()
+    }
+
     /// How the connection ended. Valid once [`Conn::wants`] is `None`.
     pub fn outcome(&self) -> Outcome {
         self.outcome
@@ -587,6 +604,7 @@ impl Conn {
             let mut context = Context {
                 service: &self.service,
                 address: &self.address,
+                joined_chat: &self.joined_chat,
                 output: &mut self.output,
                 deadlines: &mut self.deadlines,
                 now,

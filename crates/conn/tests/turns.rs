@@ -26,9 +26,9 @@ fn next_event(conn: &mut Conn, now: std::time::Instant) -> Option<Vec<u8>> {
 
 fn unprocessed(conn: &Conn) -> usize {
     let text = format!("{conn:?}");
-    let digits = text.split_once("stash: ").map_or("", |(_, rest)| rest);
+    let digits = text.split_once("unprocessed: ").map_or("", |(_, rest)| rest);
     let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().unwrap_or_else(|_| panic!("no stash in {text}"))
+    digits.parse().unwrap_or_else(|_| panic!("no unprocessed in {text}"))
 }
 
 /// Receives `flood` in one read. No event may use more than `step_max` bytes of it, and all of it

@@ -11,18 +11,19 @@ use conn::{Limits, Protocol};
 use crate::tls::Identity;
 use crate::{Flavour, Model, Values, Workers};
 
-/// What was typed.
+/// The flags of the command line.
 #[derive(Debug, Args)]
 pub(crate) struct Typed {
-    /// Address to listen on; port 0 picks a free one, and the first line of output names it
+    /// Address to listen on. With port 0 the kernel picks a free port; the first line of output
+    /// names it
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
 
-    /// What to speak: echo sends every byte back, http is HTTP/1.1, HTTP/2 and WebSocket
+    /// Protocol: echo sends every byte back, http is HTTP/1.1, HTTP/2 and WebSocket
     #[arg(long, value_enum, default_value_t = ProtocolName::Http)]
     protocol: ProtocolName,
 
-    /// Independent loops, each with its own listener on the same port (SO_REUSEPORT)
+    /// Number of workers, each with its own listener on the same port (SO_REUSEPORT)
     #[arg(
         long, value_name = "N", default_value_t = 1,
         value_parser = value_parser!(u16).range(1..=256)
@@ -33,110 +34,111 @@ pub(crate) struct Typed {
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
 
-    /// Most connections at once; more wait in the kernel's backlog [default: what descriptors
-    /// allow]
+    /// Maximum number of connections at once. Further ones wait in the listener's backlog
+    /// [default: as many as the limit of descriptors allows]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     conns_max: Option<u32>,
 
-    /// Most memory that all connections together may hold, in bytes or as 64MiB; beyond it those
-    /// that hold most are ended [default: a part of the control group's or the machine's]
+    /// Maximum memory of all connections together, in bytes or as 64MiB. Above it, the connections
+    /// that hold the most memory are closed [default: a part of the control group's or the
+    /// machine's memory]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory_max: Option<usize>,
 
-    /// Close a connection on which no request was begun for so long
+    /// Close a connection that was idle for this long
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
     idle_timeout: Duration,
 
-    /// Answer 408 when a request head takes longer, from its first byte
+    /// Answer 408 if a request head takes longer than this from its first byte
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
     head_timeout: Duration,
 
-    /// Answer 408 when a request body pauses for longer
+    /// Answer 408 if no byte of a request body arrives for this long
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
     body_timeout: Duration,
 
-    /// Cut a connection whose peer acknowledges nothing of what it was sent for so long
+    /// Close a connection if the peer acknowledges none of the output for this long
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2m")]
     write_timeout: Duration,
 
-    /// On SIGTERM or Ctrl-C, let requests in flight take this long to finish
+    /// After SIGTERM or Ctrl-C, give requests in progress this long to finish
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
     drain_timeout: Duration,
 
-    /// Speak TLS (1.2 and 1.3; ALPN: h2, http/1.1), with a self-signed certificate that is kept in
-    /// ${XDG_STATE_HOME:-~/.local/state}/iolab/self-signed.pem
+    /// Use TLS (1.2 and 1.3; ALPN: h2, http/1.1). Without --cert the certificate is self-signed and
+    /// is kept in ${XDG_STATE_HOME:-~/.local/state}/iolab/self-signed.pem
     #[arg(long)]
     tls: bool,
 
-    /// Speak TLS with the certificate of this PEM file (those that it needs on the way to a root
-    /// behind it)
+    /// Use TLS with the certificate in this PEM file, followed by its intermediate certificates
     #[arg(long, value_name = "FILE", requires = "key")]
     cert: Option<PathBuf>,
 
-    /// PEM file of the certificate's private key
+    /// PEM file with the certificate's private key
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
 
-    /// Close a connection whose TLS handshake takes longer
+    /// Close a connection if its TLS handshake takes longer than this
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
     handshake_timeout: Duration,
 
-    /// Let pages of this origin open a WebSocket, besides the server's own; may be given again,
-    /// and * is any
+    /// Also allow web pages of this origin to open a WebSocket; * allows all origins. May be
+    /// repeated [default: only the server's own origin]
     #[arg(long, value_name = "ORIGIN", value_parser = origin)]
     allow_origin: Vec<String>,
 
-    /// Streams of HTTP/2 that a connection may have open at once (more are refused)
+    /// Maximum number of open HTTP/2 streams per connection; further ones are refused
     #[arg(
         long, value_name = "N", default_value_t = 128,
         value_parser = value_parser!(u32).range(1..=10_000)
     )]
     streams_max: u32,
 
-    /// Largest WebSocket message, in bytes (Close 1009 beyond)
+    /// Maximum size of a WebSocket message, in bytes; a larger one is answered with Close 1009
     #[arg(
         long, value_name = "BYTES", default_value_t = 1 << 20,
         value_parser = value_parser!(u32).range(125..=1 << 30)
     )]
     message_bytes_max: u32,
 
-    /// Bytes that may wait for a member of the chat (Close 1013 beyond)
+    /// Maximum number of unsent bytes for one member of the chat; a member that has more is closed
+    /// with code 1013
     #[arg(
         long, value_name = "BYTES", default_value_t = 1 << 20,
         value_parser = value_parser!(u32).range(1024..=1 << 30)
     )]
     chat_backlog_bytes_max: u32,
 
-    /// Close a connection after so many requests; 0 = never
+    /// Close a connection after this number of requests; 0: no limit
     #[arg(long, value_name = "N", default_value_t = 0)]
     keepalive_requests: u64,
 
-    /// Largest request head, in bytes (431 beyond)
+    /// Maximum size of a request head, in bytes; a larger one is answered with 431
     #[arg(
         long, value_name = "BYTES", default_value_t = 16 << 10,
         value_parser = value_parser!(u32).range(64..=1 << 20)
     )]
     head_bytes_max: u32,
 
-    /// Longest request target, in bytes (414 beyond)
+    /// Maximum length of a request target, in bytes; a longer one is answered with 414
     #[arg(
         long, value_name = "BYTES", default_value_t = 8 << 10,
         value_parser = value_parser!(u32).range(16..=1 << 20)
     )]
     target_bytes_max: u32,
 
-    /// Largest request body, in bytes (413 beyond)
+    /// Maximum size of a request body, in bytes; a larger one is answered with 413
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     body_bytes_max: u64,
 
-    /// Bytes of unread output at which a connection is no longer read
+    /// Stop reading from a connection while it has this many bytes of unsent output
     #[arg(
         long, value_name = "BYTES", default_value_t = 128 << 10,
         value_parser = value_parser!(u32).range(1024..=1 << 30)
     )]
     output_high_water_bytes: u32,
 
-    /// Print one line of JSON about this server and exit
+    /// Print a description of this server as one line of JSON, and exit
     #[arg(long)]
     describe: bool,
 }
@@ -147,7 +149,7 @@ enum ProtocolName {
     Http,
 }
 
-/// What it means.
+/// The flags, in the types of the rest of the program.
 #[derive(Debug)]
 pub(crate) struct Setup {
     pub(crate) listen: SocketAddr,
@@ -171,7 +173,7 @@ impl Setup {
     }
 }
 
-/// Reads the command line. Ends the process on `--help` and on mistakes, with clap's texts.
+/// Reads the command line. Exits with clap's text on `--help` and on a mistake.
 pub(crate) fn parse(model: &'static Model) -> Setup {
     let matches = command(model).get_matches();
     let typed = Typed::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
@@ -184,7 +186,7 @@ pub(crate) fn parse(model: &'static Model) -> Setup {
         && typed.workers > 1
     {
         let message =
-            format!("--workers {}: serve-{} has one: {reason}\n", typed.workers, model.name);
+            format!("--workers {}: serve-{} has one worker: {reason}\n", typed.workers, model.name);
         command(model).error(clap::error::ErrorKind::ValueValidation, message).exit();
     }
     Setup {
@@ -205,7 +207,7 @@ pub(crate) fn parse(model: &'static Model) -> Setup {
     }
 }
 
-/// Whose certificate is shown; `None`: no TLS.
+/// The certificate to use; `None`: no TLS.
 fn identity(typed: &Typed) -> Option<Identity> {
     match (&typed.cert, &typed.key) {
         (Some(cert), Some(key)) => Some(Identity::Files { cert: cert.clone(), key: key.clone() }),
@@ -237,7 +239,7 @@ fn limits(typed: &Typed) -> Limits {
 
 fn command(model: &'static Model) -> Command {
     let name = format!("serve-{}", model.name);
-    // The text comes after the arguments: a derived set brings its own docstring as a text.
+    // `about` is set after `augment_args`, which sets it to the docstring of `Typed`.
     let mut command = Typed::augment_args(Command::new(name.clone()))
         .bin_name(name)
         .version(env!("CARGO_PKG_VERSION"))
@@ -255,61 +257,63 @@ fn flavour_arg(flavour: &'static Flavour) -> Arg {
         .long(flavour.flag)
         .help(flavour.help)
         .default_value(flavour.default)
-        .help_heading("This model's own");
+        .help_heading("Flags of this model only");
     match flavour.values {
         Values::Words(words) => arg.value_parser(PossibleValuesParser::new(words)),
         Values::Number(from, to) => arg.value_name("N").value_parser(move |text: &str| {
             let number = text.parse::<u64>().ok().filter(|n| (from..=to).contains(n));
-            number.map(|n| n.to_string()).ok_or(format!("want a number from {from} to {to}"))
+            number.map(|n| n.to_string()).ok_or(format!("give a number from {from} to {to}"))
         }),
     }
 }
 
-/// An origin that may open a WebSocket, checked at start: one that is mistyped would match nobody.
+/// An origin that may open a WebSocket. It is checked at start, because a mistyped origin would
+/// never match.
 fn origin(text: &str) -> Result<String, String> {
     conn::check_origin(text).map(|()| text.to_owned())
 }
 
-/// A number of bytes such as 1000000, 512KiB, 64MiB or 2GiB; 1 MiB at least, in which a few
-/// connections have room.
+/// A number of bytes such as 1000000, 512KiB, 64MiB or 2GiB. At least 1 MiB: that is enough for a
+/// few connections.
 fn bytes(text: &str) -> Result<usize, String> {
     const UNITS: [(&str, u32); 3] = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
     let unit = UNITS.iter().find_map(|(name, shift)| Some((text.strip_suffix(name)?, *shift)));
     let (number, shift) = unit.unwrap_or((text, 0));
     let bytes = number.parse::<usize>().ok().and_then(|number| number.checked_mul(1 << shift));
-    bytes.filter(|&bytes| bytes >= 1 << 20).ok_or("want 1MiB or more; try 64MiB".to_owned())
+    bytes.filter(|&bytes| bytes >= 1 << 20).ok_or("give 1MiB or more, such as 64MiB".to_owned())
 }
 
-/// A time such as 30s, 500ms or 2m; at least a millisecond, at most a day, so that a deadline is
-/// always a time that the clock can reach.
+/// A time such as 30s, 500ms or 2m. The upper bound keeps the sum of the clock and a timeout from
+/// an overflow.
 fn duration(text: &str) -> Result<Duration, String> {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-    let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; try 30s"))?;
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; give a time such as 30s"))?;
     if duration < Duration::from_millis(1) || duration > DAY {
-        return Err("want a time from 1ms to 1day".to_owned());
+        return Err("give a time from 1ms to 1day".to_owned());
     }
     Ok(duration)
 }
 
 const AFTER_HELP: &str = "\
-Try, with the address that the first line of output names:
+Examples. ADDR is the address in the first line of output:
   curl http://ADDR/                          13 bytes
-  curl http://ADDR/bytes/100000              a body of any length
-  curl --data hello http://ADDR/echo         the body comes back
-  curl http://ADDR/delay/500                 answers after 500 ms: who else waits meanwhile?
-  curl http://ADDR/work/500000               burns half a second of CPU: and now?
+  curl http://ADDR/bytes/100000              100,000 bytes
+  curl --data hello http://ADDR/echo         the request's body
+  curl http://ADDR/delay/500                 answers after 500 ms; do other clients wait too?
+  curl http://ADDR/work/500000               uses the CPU for 500 ms; do other clients wait too?
   curl http://ADDR/stats                     the server's own counters, as JSON
-HTTP/2 on the same port, for a client that knows it beforehand:
+HTTP/2 on the same port, without TLS only by prior knowledge:
   curl --http2-prior-knowledge http://ADDR/
   nghttp -v http://ADDR/delay/500 http://ADDR/    two streams at once: which answer is first?
 WebSocket on the same port, with a client such as websocat or wscat, or in a browser's console:
-  ws://ADDR/ws/echo                          every message comes back
-  ws://ADDR/ws/clock/1000                    a message each second, unasked
-  ws://ADDR/ws/chat                          what one says reaches all others who are there
-With --tls, all of it as https:// and wss://, and HTTP/2 for whoever offers it:
-  curl --insecure https://ADDR/              believes any certificate
-  curl --cacert ~/.local/state/iolab/self-signed.pem https://ADDR/    believes this one
-Stop it with Ctrl-C; the last line of output is a JSON object of its counters.";
+  ws://ADDR/ws/echo                          sends every message back
+  ws://ADDR/ws/clock/1000                    sends a message every 1000 ms
+  ws://ADDR/ws/chat                          sends every message to all other members
+With --tls, the same as https:// and wss://, and HTTP/2 if the client offers it by ALPN:
+  curl --insecure https://ADDR/              does not check the certificate
+  curl --cacert ~/.local/state/iolab/self-signed.pem https://ADDR/    checks it
+Ctrl-C stops the server. The last line of output is a JSON object of its counters.";
 
 #[cfg(test)]
 mod tests {
@@ -321,7 +325,7 @@ mod tests {
     const MODEL: Model = Model {
         name: "test",
         summary: "a model for tests",
-        about: "Waits for nobody.",
+        about: "Does not wait.",
         place: Place { blocking: true, synchronous: true },
         nonblocking_sockets: false,
         workers: Workers::Loops,
@@ -432,14 +436,14 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_told_in_bytes_or_larger_units() {
+    fn memory_is_given_in_bytes_or_larger_units() {
         for (text, wanted) in [("1048576", 1 << 20), ("2048KiB", 2 << 20), ("64MiB", 64 << 20)] {
             assert_eq!(typed(&format!("--memory-max {text}")).memory_max, Some(wanted));
         }
     }
 
     #[test]
-    fn a_certificate_is_asked_for_in_two_ways() {
+    fn tls_is_asked_for_in_two_ways() {
         let files = || Identity::Files { cert: "a".into(), key: "b".into() };
         for (flags, wanted) in [
             ("", None),

@@ -1,8 +1,7 @@
-//! What this machine lets a process have, as far as it says so beforehand: asked once, at start.
+//! How much memory and how many threads the machine allows the process. Read once, at start.
 //!
-//! A thread that cannot be started is an error that a server can bear. But std also needs a second
-//! stack for the new thread's signal handler, and ends the whole process where that cannot be
-//! mapped; so no model may come near the limit.
+//! A server survives a failed thread creation. But std also maps a signal stack for each new
+//! thread, and aborts the process if that fails. So no model may come near the limit.
 //!
 //! Man pages: getrlimit(2), proc_sys_vm(5), proc_sys_kernel(5), cgroups(7).
 
@@ -16,35 +15,34 @@ use nix::unistd::getuid;
 /// guard page, which is a mapping of its own. Counted in /proc/PID/maps.
 const MAPPINGS_PER_THREAD: u64 = 4;
 
-/// One part in so many of the process's mappings is left to everything else: code, heaps, and what
-/// malloc(3) maps by itself for large blocks ([`crate::sys::MMAP_BLOCKS_MAX`] of them).
+/// 1/8 of the process's mappings is left for code, heaps and the large blocks that malloc(3) maps
+/// ([`crate::sys::MMAP_BLOCKS_MAX`] of them).
 const MAPPINGS_SHARE_PARTS: u64 = 8;
 
-/// Address space of one thread: [`crate::blocking::STACK_BYTES`], the signal stack, guard pages,
-/// and the receive buffer. Counted in /proc/PID/status: 273 KiB.
+/// Address space of one thread: its stack (256 KiB, in the crate `conversation`), the signal stack,
+/// guard pages, and the receive buffer. Counted in /proc/PID/status: 273 KiB.
 const ADDRESSES_PER_THREAD: u64 = 320 << 10;
 
-/// What a thread that has a conversation costs in memory, in bytes: its stack in the kernel and its
-/// entries in the kernel's tables (some 28 KiB), and what it touches of its own stack and of its
-/// receive buffer. The sum of two measurements, rounded up: what the control group's memory grows
-/// by for each of many connections that were served once, and what VmRSS then grows by when
-/// they have echoed a body larger than that buffer.
+/// Memory of a thread with a conversation, in bytes: its kernel stack and page tables (some
+/// 28 KiB), and the pages of its own stack and receive buffer that it has touched. The sum of two
+/// measurements, rounded up: the growth of the control group's memory for each connection that was
+/// served once, and the growth of VmRSS after each echoed a body larger than that buffer.
 pub(crate) const THREAD_BYTES: usize = 64 << 10;
 
-/// Memory that a server needs without any connection, in bytes: code, heaps, buffers of loops.
+/// Memory of a server without connections, in bytes: code, heaps, the loops' buffers.
 const PROCESS_BYTES: u64 = 16 << 20;
 
-/// Threads of the process that have no conversations: main, worker, signals, a runtime's own.
+/// Threads of the process without a conversation: main, workers, signals, a runtime's own.
 const THREADS_RESERVED: u64 = 32;
 
-/// How many of something there may be, and what says so.
+/// A limit, and what sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bound {
     pub(crate) max: usize,
     pub(crate) reason: &'static str,
 }
 
-/// What limits threads. `None`: nothing does, or it cannot be read.
+/// What limits the number of threads. `None`: no limit, or it cannot be read.
 #[derive(Debug, Default)]
 struct ThreadLimits {
     /// vm.max_map_count.
@@ -53,7 +51,7 @@ struct ThreadLimits {
     addresses: Option<u64>,
     /// What is left of kernel.threads-max.
     machine: Option<u64>,
-    /// What is left of kernel.pid_max: a thread has a number of its own.
+    /// What is left of kernel.pid_max: each thread has its own number.
     numbers: Option<u64>,
     /// Bytes that connections may hold.
     memory: Option<u64>,
@@ -63,22 +61,22 @@ struct ThreadLimits {
     group: Option<u64>,
 }
 
-/// Threads that may have conversations, where connections may hold `memory_max` bytes.
+/// The number of threads with conversations, if connections may hold `memory_max` bytes.
 pub(crate) fn threads_max(memory_max: usize) -> Bound {
     let limits = ThreadLimits { memory: Some(memory_max as u64), ..ThreadLimits::read() };
     limits.bound()
 }
 
-/// Memory that connections may hold, in bytes: of what there is beside the process itself, half.
-/// The other half is for what no connection can know of: socket buffers in the kernel, what
-/// malloc(3) keeps, pages that are used in part.
+/// Memory that connections may hold, in bytes: half of what the process itself leaves. The other
+/// half is for memory that no connection counts: socket buffers in the kernel, free blocks of
+/// malloc(3), pages that are used in part.
 pub(crate) fn memory_max() -> Bound {
     let total = field("/proc/meminfo", "MemTotal:").map_or(u64::MAX, |kib| kib << 10);
     memory_bound(total, least_memory_max(group_directories("memory")))
 }
 
 fn memory_bound(total: u64, group: Option<u64>) -> Bound {
-    // Others are on the machine too.
+    // Half, because other processes need memory too.
     let machine = (total / 2, "half of the machine's memory (MemTotal)");
     let group = group.map(|max| (max, "the memory of the control group"));
     let (all, reason) = group.into_iter().chain([machine]).min().unwrap_or(machine);
@@ -90,7 +88,7 @@ fn connections_share(all: u64) -> usize {
     usize::try_from(share).unwrap_or(usize::MAX)
 }
 
-/// The least limit of memory of these control groups (version 2, version 1).
+/// The lowest memory limit of these control groups (version 2 or 1).
 fn least_memory_max(directories: Vec<PathBuf>) -> Option<u64> {
     let limit = |directory: PathBuf| {
         number(&directory.join("memory.max"))
@@ -99,14 +97,15 @@ fn least_memory_max(directories: Vec<PathBuf>) -> Option<u64> {
     directories.into_iter().filter_map(limit).min()
 }
 
-/// The process may use only so much address space.
+/// Whether RLIMIT_AS limits the process's address space.
 pub(crate) fn addresses_are_limited() -> bool {
     soft_limit(Resource::RLIMIT_AS).is_some()
 }
 
 impl ThreadLimits {
     fn read() -> ThreadLimits {
-        // Of the whole machine, the fourth field of loadavg: "running/all" (proc_loadavg(5)).
+        // Threads of the whole machine: the fourth field of loadavg, "running/all"
+        // (proc_loadavg(5)).
         let loadavg = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let tasks = loadavg.split(['/', ' ']).nth(4).and_then(|all| all.parse().ok());
         let left = |file: &str| Some(number(Path::new(file))?.saturating_sub(tasks.unwrap_or(0)));
@@ -124,11 +123,11 @@ impl ThreadLimits {
 
     fn bound(&self) -> Bound {
         let mappings = |max: u64| (max - max / MAPPINGS_SHARE_PARTS) / MAPPINGS_PER_THREAD;
-        // Half of it is for the heap.
+        // The other half is for the heap.
         let addresses = |left: u64| left / 2 / ADDRESSES_PER_THREAD;
-        // Half of it is for what connections hold.
+        // The other half is for the connections' buffers.
         let memory = |max: u64| max / 2 / THREAD_BYTES as u64 + THREADS_RESERVED;
-        // Others on the machine start threads too.
+        // 1/8 is left for other processes.
         let shared = |left: u64| left - left / 8;
         [
             (self.mappings.map(mappings), "memory mappings (vm.max_map_count)"),
@@ -149,8 +148,8 @@ impl ThreadLimits {
     }
 }
 
-/// What RLIMIT_NPROC leaves to this user. The kernel does not hold root to it, nor who has one of
-/// two capabilities (setrlimit(2)).
+/// What RLIMIT_NPROC leaves for this user. The limit does not apply to root, nor to a process with
+/// one of two capabilities (setrlimit(2)).
 fn user_threads_left() -> Option<u64> {
     const CAP_SYS_ADMIN: u64 = 1 << 21;
     const CAP_SYS_RESOURCE: u64 = 1 << 24;
@@ -172,7 +171,7 @@ fn user_threads_left() -> Option<u64> {
     Some(limit.saturating_sub(statuses.filter_map(threads_of).sum()))
 }
 
-/// What pids.max leaves, in this process's control group and those above it.
+/// What pids.max leaves, in this process's control group and its ancestors.
 fn group_threads_left() -> Option<u64> {
     let left = |directory: PathBuf| {
         let max = number(&directory.join("pids.max"))?;
@@ -181,8 +180,8 @@ fn group_threads_left() -> Option<u64> {
     group_directories("pids").into_iter().filter_map(left).min()
 }
 
-/// Where the control group that has `controller` is mounted, and those above it. Version 1 mounts
-/// each controller alone, version 2 all together (cgroups(7)).
+/// The directories of the control group of `controller` and of its ancestors. Version 1 mounts each
+/// controller separately, version 2 mounts all together (cgroups(7)).
 fn group_directories(controller: &str) -> Vec<PathBuf> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -214,7 +213,7 @@ fn directories(groups: &str, mounts: &str, controller: &str) -> Vec<PathBuf> {
         (is_type && has).then(|| Some((before.next()?, before.next()?)))?
     });
     let Some((root, point)) = mount else { return Vec::new() };
-    // In a container the mount shows a part of the hierarchy, and may not show its own.
+    // In a container the mount shows a part of the hierarchy, which may not hold the own group.
     let below = Path::new(&path).strip_prefix(root).unwrap_or(Path::new(""));
     let own = Path::new(point).join(below);
     own.ancestors().take_while(|path| path.starts_with(point)).map(Path::to_owned).collect()
@@ -225,12 +224,12 @@ fn soft_limit(resource: Resource) -> Option<u64> {
     (soft != nix::libc::RLIM_INFINITY).then_some(soft)
 }
 
-/// The number in a file; `None` for "max" and where there is none.
+/// The number in a file; `None` for "max", or if there is no such file.
 fn number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// The number behind a name in a file such as /proc/meminfo.
+/// The number after a name in a file such as /proc/meminfo.
 fn field(path: &str, name: &str) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     line(&text, name)?.split_whitespace().next()?.parse().ok()
@@ -345,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_room() {
+    fn this_machine_allows_threads_and_memory() {
         assert!(threads_max(usize::MAX).max > 0);
         assert!(memory_max().max > 0);
     }

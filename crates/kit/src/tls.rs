@@ -101,7 +101,7 @@ fn server_config(certified: Certified) -> Result<ServerConfig, rustls::Error> {
 
 fn from_files(cert: &Path, key: &Path) -> Result<ServerConfig, String> {
     let (cert_shown, key_shown) = (cert.display(), key.display());
-    let readable = "name a PEM file that this user may read";
+    let readable = "give a PEM file that this user may read";
     let cert_pem = fs::read(cert)
         .map_err(|error| format!("--cert {cert_shown} cannot be read: {error}; {readable}"))?;
     let key_pem = fs::read(key)
@@ -115,7 +115,7 @@ fn from_files(cert: &Path, key: &Path) -> Result<ServerConfig, String> {
     let config = server_config(certified).map_err(|error| match error {
         rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
             "--key {key_shown} is not the key of the first certificate in --cert {cert_shown}; \
-             name the two that were made together"
+             give a certificate and a key that belong together"
         ),
         rustls::Error::InvalidCertificate(error) => {
             format!("--cert {cert_shown} {}", given::unusable_certificate(&error))
@@ -123,17 +123,18 @@ fn from_files(cert: &Path, key: &Path) -> Result<ServerConfig, String> {
         _ => format!("--key {key_shown} {}", given::unusable_key(&key)),
     })?;
     if let Some(date) = wrong_date {
-        // No reason not to serve: what clients say to it may be what is to be seen. Nobody left to
-        // tell if stderr is closed.
+        // The server starts nevertheless: a test of clients may need such a certificate. A closed
+        // stderr is no error.
         let _ = writeln!(
             io::stderr(),
-            "--cert {cert_shown} holds a certificate that is {date}; clients that check refuse it"
+            "--cert {cert_shown} holds a certificate that {date}; clients that check it will \
+             refuse it"
         );
     }
     Ok(config)
 }
 
-/// What is wrong with the dates of a certificate, if that is so.
+/// What is wrong with the dates of a certificate, if anything is.
 fn wrong_date(chain: &[CertificateDer]) -> Option<&'static str> {
     let mut roots = RootCertStore::empty();
     let first = chain.first()?;
@@ -146,11 +147,9 @@ fn wrong_date(chain: &[CertificateDer]) -> Option<&'static str> {
         verifier.build().ok()?.verify_server_cert(first, &[], &name, &[], UnixTime::now());
     let Err(rustls::Error::InvalidCertificate(error)) = verified else { return None };
     match error {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            Some("no longer valid")
-        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Some("has expired"),
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            Some("not valid yet")
+            Some("is not yet valid")
         }
         _ => None,
     }
@@ -169,8 +168,8 @@ fn state_directory(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBu
     let state = absolute("XDG_STATE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local").join("state")));
     state.map(|state| state.join("iolab")).ok_or_else(|| {
-        "--tls keeps its certificate below $XDG_STATE_HOME or $HOME, and neither is an absolute \
-         path; set one of them, or name files with --cert and --key"
+        "--tls keeps its certificate below $XDG_STATE_HOME or $HOME, but neither is an absolute \
+         path; set one of them, or give files with --cert and --key"
             .to_owned()
     })
 }
@@ -181,14 +180,14 @@ fn self_signed(directory: &Path) -> Result<Certified, String> {
     let path = directory.join(FILE_NAME);
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         let path = path.display();
-        format!("--tls {what} {path}: {error}; or name files with --cert and --key")
+        format!("--tls {what} {path}: {error}; mend this, or give files with --cert and --key")
     };
     let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(|error| failed("cannot make the directory of", &error))?;
     let _turn = lock(directory).map_err(|error| failed("cannot lock", &error))?;
     let found = match fs::read(&path) {
         Ok(pem) => usable(&pem),
-        Err(error) if error.kind() == ErrorKind::NotFound => Err("there was none".to_owned()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err("there was no file".to_owned()),
         Err(error) => return Err(failed("cannot read", &error)),
     };
     let reason = match found {
@@ -197,10 +196,10 @@ fn self_signed(directory: &Path) -> Result<Certified, String> {
     };
     let pem = generate().map_err(|error| failed("cannot make", &error))?;
     write(directory, &path, pem.as_bytes()).map_err(|error| failed("cannot write", &error))?;
-    // Nobody left to tell if stderr is closed.
+    // A closed stderr is no error.
     let _ = writeln!(
         io::stderr(),
-        "--tls: a self-signed certificate is now in {} ({reason}); clients may be told to trust it",
+        "--tls: made a new self-signed certificate in {} ({reason}); configure clients to trust it",
         path.display()
     );
     usable(pem.as_bytes()).map_err(|error| failed("cannot use", &error))
@@ -232,10 +231,10 @@ fn write(directory: &Path, path: &Path, pem: &[u8]) -> io::Result<()> {
 /// Certificate and key of `pem`, if a client that trusts the certificate takes it for a while yet;
 /// otherwise why not.
 fn usable(pem: &[u8]) -> Result<Certified, String> {
-    let chain = certificates(pem).ok_or("the old file held no certificate")?;
-    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| "the old file held no key")?;
+    let chain = certificates(pem).ok_or("the old file has no certificate")?;
+    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| "the old file has no key")?;
     let certified = Certified { chain, key };
-    let unusable = |error: rustls::Error| format!("the old one was of no use: {error}");
+    let unusable = |error: rustls::Error| format!("the old certificate is unusable: {error}");
     server_config(Certified { chain: certified.chain.clone(), key: certified.key.clone_key() })
         .map_err(unusable)?;
     let mut roots = RootCertStore::empty();
@@ -312,8 +311,8 @@ mod tests {
     fn a_certificate_with_a_wrong_date_is_named_and_served() {
         let directory = directory();
         for (pem, wrong) in [
-            (expired(), Some("no longer valid")),
-            (valid_in(2200, 2201), Some("not valid yet")),
+            (expired(), Some("has expired")),
+            (valid_in(2200, 2201), Some("is not yet valid")),
             (valid_in(2001, 2201), None),
         ] {
             let chain = certificates(pem.as_bytes()).expect("a certificate");

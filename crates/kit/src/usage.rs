@@ -1,4 +1,4 @@
-//! The server's own counters: what `/stats` and the last line on stdout say.
+//! The server's counters: the JSON of `/stats` and of the last line on stdout.
 
 use std::fs;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use nix::sys::time::TimeVal;
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
-/// The process, as its connections see it.
+/// What connections need to know of the process.
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) model: &'static str,
@@ -25,8 +25,9 @@ struct Stats {
     model: &'static str,
     workers: usize,
     uptime_ms: u128,
-    /// Bytes that connections hold, and may.
+    /// Bytes that connections hold.
     memory_held: usize,
+    /// Bytes that connections may hold.
     memory_max: usize,
     #[serde(flatten)]
     totals: Totals,
@@ -34,7 +35,7 @@ struct Stats {
     usage: Usage,
 }
 
-/// What the kernel accounts to the process (getrusage(2), proc(5)), all threads, ended ones too.
+/// The kernel's accounting of the process (getrusage(2), proc(5)): all threads, ended ones too.
 #[derive(Debug, Default, Serialize)]
 struct Usage {
     cpu_user_us: i64,
@@ -46,7 +47,7 @@ struct Usage {
 
 impl Usage {
     fn now() -> Usage {
-        // Fails only for a bad argument; zeros then say that nothing is known.
+        // getrusage(2) fails only for a bad argument.
         let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return Usage::default() };
         let micros = |time: TimeVal| time.tv_sec() * 1_000_000 + time.tv_usec();
         Usage {
@@ -59,8 +60,8 @@ impl Usage {
     }
 }
 
-/// VmHWM of proc_pid_status(5). Not `ru_maxrss`, which a process inherits over fork and exec: a
-/// server that a large harness has started would report the harness's peak as its own.
+/// VmHWM of proc_pid_status(5). Not `ru_maxrss`: it is inherited over fork and exec, so a server
+/// would report the peak of the process that started it.
 fn memory_peak_kib() -> Option<i64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -68,7 +69,7 @@ fn memory_peak_kib() -> Option<i64> {
 }
 
 impl Program for Process {
-    /// By the thread's CPU clock, so that a thread that is preempted burns no less than asked.
+    /// Measures by the thread's CPU clock, so that a preempted thread uses as much CPU as asked.
     fn burn(&self, duration: Duration) {
         let cpu = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from);
         let Ok(start) = cpu() else { return };
@@ -89,7 +90,7 @@ impl Program for Process {
             totals: Totals::of(self.workers.iter().map(Arc::as_ref)),
             usage: Usage::now(),
         };
-        // Numbers and names only: this cannot fail.
+        // Cannot fail: the object has only numbers and strings.
         serde_json::to_string(&stats).unwrap_or_default()
     }
 }

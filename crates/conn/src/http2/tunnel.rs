@@ -141,6 +141,7 @@ fn own<'a>(
     Context {
         service: cx.service,
         address: cx.address,
+        joined_chat: cx.joined_chat,
         output,
         deadlines,
         now: cx.now,

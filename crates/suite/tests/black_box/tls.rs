@@ -401,7 +401,7 @@ pub fn files_of_the_wrong_kind(variant: &Variant) -> Outcome {
         ("cert", "both.p12", &["--key", "PKCS#12", "`openssl pkcs12 "]),
         ("empty", "key", &["--cert", "empty", MAKE]),
         ("cert", "empty", &["--key", "empty", MAKE]),
-        ("key", "key", &["--cert", "but a private key"]),
+        ("key", "key", &["--cert", "it holds a private key"]),
         (".", "key", &["--cert", "directory"]),
     ];
     for (cert, key, says) in cases {

@@ -368,10 +368,10 @@ impl Player {
             let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
             digits.parse::<usize>().unwrap_or_else(|_| panic!("{name} in {text}"))
         };
-        let (stash, output) = (number("stash: "), number("output: "));
+        let (unprocessed, output) = (number("unprocessed: "), number("output: "));
         let read = READ_MAX.min(self.asked + (16 << 10));
-        let stash_max = self.limits.head_bytes_max.max(1_000) + read;
-        assert!(stash <= stash_max, "{stash} bytes of input are kept");
+        let unprocessed_max = self.limits.head_bytes_max.max(1_000) + read;
+        assert!(unprocessed <= unprocessed_max, "{unprocessed} bytes of input are kept");
         // A chunk of one byte is echoed with six around it; a head is about 300 bytes; a run of the
         // pattern is 64 KiB.
         let output_max = self.limits.push_high_water_bytes + 8 * read + (64 << 10) + 2_000;
