@@ -1,3 +1,5 @@
+//! The counters of a worker, and how its connections ended.
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::Serialize;

@@ -1,7 +1,7 @@
 //! The application: a table of routes, the same in every model and every protocol.
 //!
-//! A protocol parses a [`Request`]. [`route`] writes the reply's head, and the part of the body that
-//! is in memory, to the protocol's [`ReplyWriter`]. The protocol then sends the rest of the
+//! A protocol parses a [`Request`]. [`route`] writes the reply's head, and the part of the body
+//! that is in memory, to the protocol's [`ReplyWriter`]. The protocol then sends the rest of the
 //! [`Reply`].
 //!
 //! | route | reply |
