@@ -51,6 +51,12 @@ enum Outcome {
     Skipped(String),
 }
 
+impl Outcome {
+    fn skipped(reason: &str) -> Outcome {
+        Outcome::Skipped(reason.to_owned())
+    }
+}
+
 /// What a case returns; failures are panics, at the line that saw them.
 trait IntoOutcome {
     fn into_outcome(self) -> Outcome;
@@ -357,7 +363,7 @@ fn run(
     body: impl FnOnce() -> Outcome,
 ) -> Result<Completion, Failed> {
     let outcome = match variant.model.unavailable() {
-        Some(reason) => Outcome::Skipped(reason.to_owned()),
+        Some(reason) => Outcome::skipped(reason),
         None => body(),
     };
     match outcome {
