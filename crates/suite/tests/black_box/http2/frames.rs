@@ -404,5 +404,6 @@ fn refused_in_its_own_words(told: &[u8]) {
         last = *kind;
         frames = after.get(length..).unwrap_or_default();
     }
-    assert_eq!(last, GOAWAY, "neither a refusal nor the end: {text:?}");
+    // Over TLS the server's SETTINGS may be out already, and GOAWAY may be left out (section 3.4).
+    assert!([GOAWAY, SETTINGS].contains(&last), "neither a refusal nor the end: {text:?}");
 }
