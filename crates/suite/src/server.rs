@@ -258,8 +258,8 @@ impl Ended {
     }
 }
 
-/// The server under a limit of the shell (ulimit), hard and soft. The shell sets it and then becomes
-/// the server, so that nothing has to run between fork(2) and exec(2).
+/// The server under a limit of the shell (ulimit), hard and soft. The shell sets the limit and then
+/// becomes the server, so that nothing has to run between fork(2) and exec(2).
 fn limited(variant: &Variant, limit: &str, value: u32) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("ulimit {limit} {value} && exec \"$0\" \"$@\"")]);
