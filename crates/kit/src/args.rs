@@ -173,6 +173,12 @@ impl Setup {
     }
 }
 
+/// The flags that all servers share.
+pub(crate) fn shared_flags() -> Vec<String> {
+    let command = Typed::augment_args(Command::new("serve"));
+    command.get_arguments().filter_map(Arg::get_long).map(str::to_owned).collect()
+}
+
 /// Reads the command line. Exits with clap's text on `--help` and on a mistake.
 pub(crate) fn parse(model: &'static Model) -> Setup {
     let matches = command(model).get_matches();

@@ -5,7 +5,7 @@ use conn::Limits;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::args::Setup;
+use crate::args::{Setup, shared_flags};
 use crate::machine::Bound;
 use crate::{Model, Place, Serves, Values, Workers};
 
@@ -23,6 +23,8 @@ struct Description<'a> {
     limits: AllLimits<'a>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     cannot: &'a [&'a str],
+    /// Those that all servers share; `flavours` has the model's own.
+    flags: Vec<String>,
     flavours: Vec<Value>,
     unavailable: Option<String>,
     /// A debug build is for tests, not for measurements.
@@ -83,6 +85,7 @@ pub(crate) fn line(model: &Model, setup: &Setup, bounds: Bounds) -> String {
             memory_max_reason: bounds.memory.reason,
         },
         cannot: model.cannot,
+        flags: shared_flags(),
         flavours: flavours.collect(),
         unavailable: (model.unavailable)(),
         build: if cfg!(debug_assertions) { "debug" } else { "release" },

@@ -1,5 +1,6 @@
 //! A client of one connection: raw bytes, and a strict reader of HTTP/1.1 replies (RFC 9112).
 
+use std::fmt::Debug;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -14,18 +15,36 @@ pub struct Client {
     reader: BufReader<Counted>,
 }
 
-/// A socket, and how many bytes were read from it.
+/// A TLS session on a socket: plaintext is read and written.
+pub trait Session: Read + Write + Debug + Send {}
+
+impl<T: Read + Write + Debug + Send> Session for T {}
+
+/// A socket, the TLS session on it, if any, and how many bytes were read.
 #[derive(Debug)]
 struct Counted {
     stream: TcpStream,
+    tls: Option<Box<dyn Session>>,
     bytes: u64,
 }
 
 impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.stream.read(buffer)?;
+        let n = match &mut self.tls {
+            Some(tls) => tls.read(buffer)?,
+            None => self.stream.read(buffer)?,
+        };
         self.bytes += n as u64;
         Ok(n)
+    }
+}
+
+impl Counted {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.tls {
+            Some(tls) => tls.write_all(bytes).and_then(|()| tls.flush()),
+            None => self.stream.write_all(bytes),
+        }
     }
 }
 
@@ -100,7 +119,25 @@ impl Client {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream.set_read_timeout(Some(GUARD)).expect("SO_RCVTIMEO");
         stream.set_write_timeout(Some(GUARD)).expect("SO_SNDTIMEO");
-        Client { reader: BufReader::with_capacity(64 << 10, Counted { stream, bytes: 0 }) }
+        let counted = Counted { stream, tls: None, bytes: 0 };
+        Client { reader: BufReader::with_capacity(64 << 10, counted) }
+    }
+
+    /// What is sent and read from now on is the plaintext of a session on this socket. Only
+    /// [`Client::stream`] and what goes past the buffer (`is_silent`, second handles) still show
+    /// the socket itself.
+    ///
+    /// # Panics
+    /// Without a descriptor for it, or when the session cannot be made.
+    #[track_caller]
+    pub fn over<S: Session + 'static>(
+        mut self,
+        session: impl FnOnce(TcpStream) -> io::Result<S>,
+    ) -> Client {
+        let session = session(self.second_handle());
+        let session = session.unwrap_or_else(|error| panic!("a TLS handshake: {error}"));
+        self.reader.get_mut().tls = Some(Box::new(session));
+        self
     }
 
     /// The socket itself.
@@ -128,9 +165,13 @@ impl Client {
     /// When the server does not take it.
     #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
-        self.stream()
-            .write_all(bytes)
-            .unwrap_or_else(|error| panic!("sending {} bytes: {error}", bytes.len()));
+        let sent = self.reader.get_mut().write_all(bytes);
+        sent.unwrap_or_else(|error| panic!("sending {} bytes: {error}", bytes.len()));
+    }
+
+    /// The same where the server may have closed; false when it takes no more.
+    pub fn send_if_open(&mut self, bytes: &[u8]) -> bool {
+        self.reader.get_mut().write_all(bytes).is_ok()
     }
 
     /// Writes as much as the server takes before it has let nothing in for `patience`, at most

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use catalog::{Model, Variant, catalog};
-pub use client::{Client, Head, Reply, get, pattern, request};
+pub use client::{Client, Head, Reply, Session, get, pattern, request};
 pub use process::Process;
 pub use server::{Ended, Server, run_to_end};
 pub use websocket::{Frame, Opcode, WebSocket, client_frame, close_code};

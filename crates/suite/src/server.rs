@@ -68,17 +68,13 @@ impl Server {
         Server::spawn(command, variant, flags)
     }
 
-    /// The same, with at most `descriptors` open at once. The shell sets the limit, hard and soft,
-    /// and then becomes the server, so that nothing has to run between fork(2) and exec(2).
+    /// The same, with at most `descriptors` open at once.
     ///
     /// # Panics
     /// When it does not come up.
     #[track_caller]
     pub fn start_with_descriptors(variant: &Variant, flags: &[&str], descriptors: u32) -> Server {
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")]);
-        command.arg(&variant.model.executable);
-        Server::spawn(command, variant, flags)
+        Server::spawn(limited(variant, "-n", descriptors), variant, flags)
     }
 
     /// The same, with at most so much address space (RLIMIT_AS), in KiB.
@@ -87,10 +83,20 @@ impl Server {
     /// When it does not come up.
     #[track_caller]
     pub fn start_with_addresses(variant: &Variant, flags: &[&str], kib: u32) -> Server {
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit -v {kib} && exec \"$0\" \"$@\"")]);
-        command.arg(&variant.model.executable);
-        Server::spawn(command, variant, flags)
+        Server::spawn(limited(variant, "-v", kib), variant, flags)
+    }
+
+    /// What `--describe` says with as much address space, in KiB.
+    ///
+    /// # Panics
+    /// When it is not JSON.
+    #[track_caller]
+    pub fn describe_with_addresses(variant: &Variant, flags: &[&str], kib: u32) -> Value {
+        let mut command = limited(variant, "-v", kib);
+        command.args(&variant.flags).args(flags).arg("--describe");
+        let output = run_to_end(&mut command);
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("--describe: {error}; {output:?}"))
     }
 
     /// The same, traced by strace(1), which runs beside it (`-D`), so that the process is the
@@ -250,6 +256,15 @@ impl Ended {
         assert!(counters.is_object(), "the last line is no object: {counters}");
         counters
     }
+}
+
+/// The server under a limit of the shell (ulimit), hard and soft. The shell sets the limit and then
+/// becomes the server, so that nothing has to run between fork(2) and exec(2).
+fn limited(variant: &Variant, limit: &str, value: u32) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit {limit} {value} && exec \"$0\" \"$@\"")]);
+    command.arg(&variant.model.executable);
+    command
 }
 
 /// Runs a command that ends by itself.

@@ -138,15 +138,28 @@ impl Http2 {
     /// When they are not.
     #[track_caller]
     pub fn open(address: SocketAddr) -> Http2 {
-        let mut connection = Http2::connect(address);
-        connection.send_bytes(PREFACE);
-        connection.set(&[]);
-        connection
+        Http2::connect(address).opened()
+    }
+
+    /// The same on a connection on which nothing has been said.
+    ///
+    /// # Panics
+    /// When they are not.
+    #[track_caller]
+    pub fn opened(mut self) -> Http2 {
+        self.send_bytes(PREFACE);
+        self.set(&[]);
+        self
     }
 
     /// The connection below.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The connection below, for what is not HTTP/2.
+    pub fn into_client(self) -> Client {
+        self.client
     }
 
     /// Sends bytes as they are.
@@ -172,7 +185,7 @@ impl Http2 {
     /// neither reads nor closes is stuck, or waits for us to read: that is false too.
     pub fn send_if_open(&mut self, frames: impl IntoIterator<Item = Frame>) -> bool {
         let bytes = self.bytes_of(frames);
-        std::io::Write::write_all(&mut self.client.stream(), &bytes).is_ok()
+        self.client.send_if_open(&bytes)
     }
 
     /// The bytes of frames that the caller will send in its own way. HEADERS open their stream,

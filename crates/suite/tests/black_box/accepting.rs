@@ -36,7 +36,7 @@ const GOES_ON: [&str; 18] = [
 fn unobservable(variant: &Variant) -> Option<Outcome> {
     if variant.model.describe["place"]["synchronous"] == false {
         let reason = "the kernel accepts, without a system call that strace(1) sees";
-        return Some(Outcome::Skipped(reason.to_owned()));
+        return Some(Outcome::skipped(reason));
     }
     let mut command = Command::new("strace");
     command.args([
@@ -53,7 +53,7 @@ fn unobservable(variant: &Variant) -> Option<Outcome> {
     if status.is_ok_and(|status| status.success()) {
         return None;
     }
-    Some(Outcome::Skipped("strace(1) is not installed or may not trace".to_owned()))
+    Some(Outcome::skipped("strace(1) is not installed or may not trace"))
 }
 
 /// A server whose calls of accept(2) fail with `error`, `when` being strace's choice of calls.
@@ -90,7 +90,7 @@ pub fn failures_concern_newcomers_only(variant: &Variant) -> Outcome {
     }
     if variant.model.polls_busily() {
         let reason = "it asks before anybody has come, so no call is the first client's";
-        return Outcome::Skipped(reason.to_owned());
+        return Outcome::skipped(reason);
     }
     for error in ["EPROTO", "EHOSTUNREACH", "EPERM"] {
         let server = failing(variant, error, "2+");
@@ -139,7 +139,7 @@ pub fn burst_is_taken_in_parts(variant: &Variant) -> Outcome {
     }
     if !variant.model.has_loops() {
         let reason = "it accepts on a thread that serves nobody, or one connection at a time";
-        return Outcome::Skipped(reason.to_owned());
+        return Outcome::skipped(reason);
     }
     let trace = tempfile::NamedTempFile::new().expect("a temporary file");
     let path = trace.path().to_string_lossy();

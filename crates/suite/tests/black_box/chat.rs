@@ -39,7 +39,7 @@ fn alone(variant: &Variant) -> Outcome {
     second.expect_pong();
     drop(second);
     server.stop();
-    Outcome::Skipped("it serves one at a time, so nobody is there to chat with".to_owned())
+    Outcome::skipped("it serves one at a time, so nobody is there to chat with")
 }
 
 /// Runs a case for which at least two must be served at once.
@@ -83,7 +83,7 @@ pub fn reaches_all_others(variant: &Variant) -> Outcome {
 /// loops have some, but once in millions of times.
 pub fn across_loops(variant: &Variant) -> Outcome {
     if !variant.model.has_loops() {
-        return Outcome::Skipped("it has one loop, or a thread for each".to_owned());
+        return Outcome::skipped("it has one loop, or a thread for each");
     }
     in_company(variant, &["--workers", "2"], |server| everybody_hears_everybody(server, 24))
 }
@@ -316,25 +316,27 @@ pub fn clock_in_a_flood(variant: &Variant) {
     }
 }
 
-/// Clocks of several periods, and somebody who asks for something else meanwhile.
-pub fn clocks_beside_each_other(variant: &Variant) {
+/// Clocks of several periods, and a client that asks for something else meanwhile.
+pub fn clocks_beside_each_other(variant: &Variant) -> Outcome {
+    const COUNT: u64 = 6;
+    if variant.model.one_at_a_time() {
+        return Outcome::skipped("it serves one at a time: no clock is beside another");
+    }
     let server = Server::start(variant, &[]);
-    let count = if variant.model.one_at_a_time() { 1 } else { 6 };
-    let clocks = (0..count).map(|k| WebSocket::open(&server, &format!("/ws/clock/{}", 5 + k)));
+    let clocks = (0..COUNT).map(|k| WebSocket::open(&server, &format!("/ws/clock/{}", 5 + k)));
     let mut clocks: Vec<WebSocket> = clocks.collect();
-    let mut last = vec![0; count];
+    let mut last = [0; COUNT as usize];
     for _ in 0..10 {
         for (clock, last) in clocks.iter_mut().zip(&mut last) {
             let number = tick(clock.text().as_bytes());
             assert!(number > *last, "tick {number} after {last}");
             *last = number;
         }
-        if count > 1 {
-            server.serves();
-        }
+        server.serves();
     }
     drop(clocks);
     server.stop();
+    Outcome::Passed
 }
 
 /// What it costs a blocking model that a thread in recv(2) hears nothing else: a member of the chat
@@ -342,7 +344,7 @@ pub fn clocks_beside_each_other(variant: &Variant) {
 pub fn threads_of_a_member(variant: &Variant) -> Outcome {
     const COUNT: usize = 3;
     if variant.model.describe["place"]["blocking"] != true || variant.model.one_at_a_time() {
-        return Outcome::Skipped("no thread of its belongs to a connection".to_owned());
+        return Outcome::skipped("it has no thread for each connection");
     }
     let server = Server::start(variant, &[]);
     let threads = || server.process().threads();
@@ -374,13 +376,7 @@ pub fn threads_of_a_member(variant: &Variant) -> Outcome {
 
 /// SIGTERM: every WebSocket is told (1001), whatever it is for, and then the server is gone.
 pub fn open_websockets_are_closed(variant: &Variant) {
-    let paths = ["/ws/echo", CHAT, "/ws/clock/60000"];
-    let rounds = if variant.model.one_at_a_time() {
-        paths.iter().map(|path| vec![*path]).collect()
-    } else {
-        vec![paths.repeat(3)]
-    };
-    for paths in rounds {
+    for paths in groups(variant, ["/ws/echo", CHAT, "/ws/clock/60000"]) {
         let server = Server::start(variant, &NEVER);
         let mut open: Vec<_> = paths.iter().map(|path| WebSocket::open(&server, path)).collect();
         server.signal(Signal::SIGTERM);
@@ -393,15 +389,23 @@ pub fn open_websockets_are_closed(variant: &Variant) {
 
 /// Told to close, and they say nothing: the server does not wait for ever.
 pub fn silent_websockets_are_cut(variant: &Variant) {
-    let paths = ["/ws/echo", CHAT, "/ws/clock/1"];
-    let count = if variant.model.one_at_a_time() { 1 } else { paths.len() };
-    let server = Server::start(variant, &["--drain-timeout", "300ms"]);
-    let mut open: Vec<_> =
-        paths[..count].iter().map(|path| WebSocket::open(&server, path)).collect();
-    server.signal(Signal::SIGTERM);
-    let counters = server.wait().counters();
-    assert_eq!(counters["connections_open"], 0, "{counters}");
-    for websocket in &mut open {
-        websocket.client().read_until_cut();
+    for paths in groups(variant, ["/ws/echo", CHAT, "/ws/clock/1"]) {
+        let server = Server::start(variant, &["--drain-timeout", "300ms"]);
+        let mut open: Vec<_> = paths.iter().map(|path| WebSocket::open(&server, path)).collect();
+        server.signal(Signal::SIGTERM);
+        let counters = server.wait().counters();
+        assert_eq!(counters["connections_open"], 0, "{counters}");
+        for websocket in &mut open {
+            websocket.client().read_until_cut();
+        }
+    }
+}
+
+/// Paths of WebSockets that are open at once: three of each, or one at a time.
+fn groups(variant: &Variant, paths: [&'static str; 3]) -> Vec<Vec<&'static str>> {
+    if variant.model.one_at_a_time() {
+        paths.iter().map(|path| vec![*path]).collect()
+    } else {
+        vec![paths.repeat(3)]
     }
 }

@@ -6,48 +6,78 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use suite::{Client, Server, Variant, get, run_to_end};
 
-/// Every flag that all servers share.
-const FLAGS: &[&str] = &[
-    "listen",
-    "protocol",
-    "workers",
-    "root",
-    "conns-max",
-    "memory-max",
-    "idle-timeout",
-    "head-timeout",
-    "body-timeout",
-    "write-timeout",
-    "drain-timeout",
-    "keepalive-requests",
-    "head-bytes-max",
-    "target-bytes-max",
-    "body-bytes-max",
-    "output-high-water-bytes",
-    "describe",
-    "help",
+use crate::Outcome;
+
+/// What sets a limit: flag, value, and the limit of `--describe` with the number that it then is.
+const SETTINGS: &[(&str, &str, &str, u64)] = &[
+    ("conns-max", "1", "connections_max", 1),
+    ("memory-max", "64MiB", "memory_max_bytes", 64 << 20),
+    ("idle-timeout", "1500ms", "idle_timeout_ms", 1_500),
+    ("head-timeout", "2s", "head_timeout_ms", 2_000),
+    ("body-timeout", "3s", "body_timeout_ms", 3_000),
+    ("write-timeout", "1m", "write_timeout_ms", 60_000),
+    ("drain-timeout", "1ms", "drain_timeout_ms", 1),
+    ("handshake-timeout", "7s", "handshake_timeout_ms", 7_000),
+    ("streams-max", "7", "streams_max", 7),
+    ("message-bytes-max", "125", "message_bytes_max", 125),
+    ("chat-backlog-bytes-max", "1024", "chat_backlog_bytes_max", 1_024),
+    ("keepalive-requests", "9", "keepalive_requests_max", 9),
+    ("head-bytes-max", "64", "head_bytes_max", 64),
+    ("target-bytes-max", "16", "target_bytes_max", 16),
+    ("body-bytes-max", "12345", "body_bytes_max", 12_345),
+    ("output-high-water-bytes", "2048", "output_high_water_bytes", 2_048),
 ];
 
-/// Every limit that `--describe` prints as a number.
-const LIMITS: &[&str] = &[
-    "head_bytes_max",
-    "target_bytes_max",
-    "body_bytes_max",
-    "output_high_water_bytes",
+/// Limits that no flag sets by itself.
+const FIXED: &[&str] = &[
     "file_read_bytes_max",
-    "keepalive_requests_max",
+    // Twice --output-high-water-bytes.
+    "push_high_water_bytes",
     "delay_ms_max",
     "work_us_max",
     "reply_bytes_max",
-    "idle_timeout_ms",
-    "head_timeout_ms",
-    "body_timeout_ms",
-    "write_timeout_ms",
     "linger_timeout_ms",
-    "drain_timeout_ms",
-    "connections_max",
-    "memory_max_bytes",
 ];
+
+/// Values that a flag refuses, and what the message must contain.
+const MISTAKES: &[(&str, &str, &str)] = &[
+    ("listen", "here", "--listen"),
+    ("listen", "127.0.0.1:70000", "--listen"),
+    // TEST-NET-1 (RFC 5737): no machine has this address.
+    ("listen", "192.0.2.1:0", "127.0.0.1"),
+    ("protocol", "gopher", "http"),
+    ("workers", "0", "1..="),
+    ("root", "no/such/directory", "--root"),
+    ("conns-max", "0", "--conns-max"),
+    ("conns-max", "-1", "--"),
+    ("memory-max", "64MB", "64MiB"),
+    ("idle-timeout", "soon", "30s"),
+    ("head-timeout", "soon", "30s"),
+    ("body-timeout", "2days", "1day"),
+    ("write-timeout", "30", "30s"),
+    ("drain-timeout", "0s", "1ms"),
+    ("cert", "no-such-file", "--key"),
+    ("key", "no-such-file", "--cert"),
+    ("handshake-timeout", "0s", "1ms"),
+    ("allow-origin", "everywhere", "--allow-origin"),
+    ("streams-max", "0", "--streams-max"),
+    ("message-bytes-max", "1", "125"),
+    ("chat-backlog-bytes-max", "1", "1024"),
+    ("keepalive-requests", "many", "--keepalive-requests"),
+    ("head-bytes-max", "1", "64"),
+    ("target-bytes-max", "1", "16"),
+    ("body-bytes-max", "many", "--body-bytes-max"),
+    ("output-high-water-bytes", "1", "1024"),
+];
+
+/// Flags without a value.
+const SWITCHES: &[&str] = &["tls", "describe"];
+
+/// The flags that all servers share, as this one says.
+fn shared_flags(variant: &Variant) -> Vec<&str> {
+    let flags = variant.model.describe["flags"].as_array().into_iter().flatten();
+    flags.filter_map(Value::as_str).collect()
+}
 
 #[track_caller]
 fn ask(variant: &Variant, flags: &[&str]) -> Output {
@@ -91,9 +121,11 @@ pub fn describe_is_one_line_of_json(variant: &Variant) {
         Some("one") => assert!(said["workers_reason"].is_string(), "why only one worker?"),
         other => panic!("workers: {other:?}"),
     }
-    for limit in LIMITS {
-        assert!(said["limits"][limit].is_u64(), "limits.{limit}: {}", said["limits"][limit]);
+    for (limit, value) in said["limits"].as_object().expect("limits") {
+        let is_right = if limit.ends_with("_reason") { value.is_string() } else { value.is_u64() };
+        assert!(is_right, "limits.{limit}: {value}");
     }
+    assert!(shared_flags(variant).contains(&"describe"), "flags: {}", said["flags"]);
     assert!(said["limits"]["connections_max"].as_u64() > Some(0));
     assert!(said["limits"]["connections_max_reason"].is_string());
     assert!(said["unavailable"].is_null());
@@ -112,11 +144,20 @@ pub fn describe_is_one_line_of_json(variant: &Variant) {
 }
 
 pub fn describe_shows_the_limits_in_force(variant: &Variant) {
-    let flags = ["--idle-timeout", "1500ms", "--body-bytes-max", "12345", "--conns-max", "1"];
-    let limits = &describe(variant, &flags)["limits"];
-    assert_eq!(limits["idle_timeout_ms"], 1500);
-    assert_eq!(limits["body_bytes_max"], 12345);
-    assert_eq!(limits["connections_max"], 1);
+    let before = describe(variant, &[])["limits"].take();
+    for (flag, value, limit, number) in SETTINGS {
+        // A model that serves one at a time cannot be limited further.
+        if before[limit] != 1 {
+            assert_ne!(before[limit], *number, "limits.{limit} without --{flag}");
+        }
+        let limits = &describe(variant, &[&format!("--{flag}"), value])["limits"];
+        assert_eq!(limits[limit], *number, "limits.{limit} with --{flag} {value}");
+    }
+    for (limit, _) in before.as_object().into_iter().flatten() {
+        let is_set = SETTINGS.iter().any(|(_, _, set, _)| set == limit);
+        let is_known = is_set || FIXED.contains(&limit.as_str()) || limit.ends_with("_reason");
+        assert!(is_known, "limits.{limit}: this case does not know which flag sets it");
+    }
 }
 
 pub fn help_explains(variant: &Variant) {
@@ -126,7 +167,7 @@ pub fn help_explains(variant: &Variant) {
     assert!(text.contains("curl http://"), "what to try with curl: {text}");
     let flavours = variant.model.describe["flavours"].as_array().into_iter().flatten();
     let own = flavours.filter_map(|flavour| flavour["flag"].as_str());
-    for flag in FLAGS.iter().copied().chain(own) {
+    for flag in shared_flags(variant).into_iter().chain(["help"]).chain(own) {
         assert!(text.contains(&format!("--{flag}")), "--{flag} is not explained: {text}");
     }
     let description = variant.model.describe["description"].as_str().unwrap_or_default();
@@ -150,19 +191,13 @@ fn refuses(variant: &Variant, flags: &[&str], remedy: &str) {
 pub fn mistakes_get_one_sentence(variant: &Variant) {
     refuses(variant, &["--no-such-flag"], "--help");
     refuses(variant, &["stray"], "--help");
-    refuses(variant, &["--listen", "here"], "--listen");
-    refuses(variant, &["--listen", "127.0.0.1:70000"], "--listen");
-    // TEST-NET-1 (RFC 5737): nobody's address, so not this machine's.
-    refuses(variant, &["--listen", "192.0.2.1:0"], "127.0.0.1");
-    refuses(variant, &["--protocol", "gopher"], "http");
-    refuses(variant, &["--idle-timeout", "soon"], "30s");
-    refuses(variant, &["--drain-timeout", "0s"], "1ms");
-    refuses(variant, &["--workers", "0"], "1..=");
-    refuses(variant, &["--conns-max", "0"], "--conns-max");
-    refuses(variant, &["--conns-max", "-1"], "--");
-    refuses(variant, &["--head-bytes-max", "1"], "64");
-    refuses(variant, &["--body-bytes-max", "many"], "--body-bytes-max");
-    refuses(variant, &["--root", "no/such/directory"], "--root");
+    for (flag, value, remedy) in MISTAKES {
+        refuses(variant, &[&format!("--{flag}={value}")], remedy);
+    }
+    for flag in shared_flags(variant) {
+        let is_tried = MISTAKES.iter().any(|(tried, _, _)| *tried == flag);
+        assert!(is_tried || SWITCHES.contains(&flag), "--{flag}: this case tries no wrong value");
+    }
     let not_a_directory = variant.model.executable.to_string_lossy().into_owned();
     refuses(variant, &["--root", &not_a_directory], "--root");
     for flavour in variant.model.describe["flavours"].as_array().into_iter().flatten() {
@@ -226,9 +261,10 @@ pub fn last_line_counts(variant: &Variant) {
 }
 
 /// Two loops where the model has loops; [`mistakes_get_one_sentence`] has the others.
-pub fn workers(variant: &Variant) {
+pub fn workers(variant: &Variant) -> Outcome {
     if !variant.model.has_loops() {
-        return;
+        let reason = variant.model.describe["workers_reason"].as_str().unwrap_or_default();
+        return Outcome::Skipped(format!("it has one worker: {reason}"));
     }
     let server = Server::start(variant, &["--workers", "2"]);
     // The kernel spreads connections by a hash of the address pair, so that 64 all on one loop
@@ -246,6 +282,7 @@ pub fn workers(variant: &Variant) {
     drop(clients);
     let counters = server.stop();
     assert_eq!(counters["requests"], 65);
+    Outcome::Passed
 }
 
 /// ru_maxrss of getrusage(2) is inherited over exec(2): a server that is started by a large program

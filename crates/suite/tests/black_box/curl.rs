@@ -25,7 +25,7 @@ fn skipped() -> Option<Outcome> {
     let asked = Command::new("curl").arg("--version").stdout(Stdio::null()).status();
     match asked {
         Ok(status) if status.success() => None,
-        _ => Some(Outcome::Skipped("curl is not installed".to_owned())),
+        _ => Some(Outcome::skipped("curl is not installed")),
     }
 }
 

@@ -55,21 +55,28 @@ fn crowd_of(server: &Server, size: usize) -> Vec<Client> {
 }
 
 /// The operator asked for more connections than the process may have descriptors.
-pub fn descriptors_run_out(variant: &Variant) {
+pub fn descriptors_run_out(variant: &Variant) -> Outcome {
+    if variant.model.one_at_a_time() {
+        return Outcome::skipped(FEW_DESCRIPTORS);
+    }
     let server = Server::start_with_descriptors(variant, &["--conns-max", "1000"], DESCRIPTORS);
     let clients = crowd_of(&server, CLIENTS);
-    if !variant.model.one_at_a_time() {
-        let exhausted = || server.process().descriptors() >= DESCRIPTORS as usize - 1;
-        until("the server is out of descriptors", exhausted);
-    }
+    let exhausted = || server.process().descriptors() >= DESCRIPTORS as usize - 1;
+    until("the server is out of descriptors", exhausted);
     does_not_spin(&server);
     served_one_after_another(&server, clients);
     let counters = server.stop();
     assert_eq!(counters["connections_accepted"], CLIENTS + 5, "{counters}");
+    Outcome::Passed
 }
 
+const FEW_DESCRIPTORS: &str = "it serves one at a time: its descriptors do not run out";
+
 /// Left to itself, a server takes no more than it has descriptors for.
-pub fn limit_follows_descriptors(variant: &Variant) {
+pub fn limit_follows_descriptors(variant: &Variant) -> Outcome {
+    if variant.model.one_at_a_time() {
+        return Outcome::skipped(FEW_DESCRIPTORS);
+    }
     let server = Server::start_with_descriptors(variant, &[], DESCRIPTORS);
     let mut clients = crowd_of(&server, CLIENTS);
     assert_eq!(clients[0].reply().status, 200);
@@ -83,6 +90,7 @@ pub fn limit_follows_descriptors(variant: &Variant) {
     }
     served_one_after_another(&server, clients);
     server.stop();
+    Outcome::Passed
 }
 
 /// Address space, in KiB, in which some hundred threads have room.
@@ -91,21 +99,48 @@ const ADDRESSES_KIB: u32 = 256 << 10;
 /// More clients than that, so that a thread for each cannot be started.
 const MORE_THAN_THREADS: usize = 450;
 
-/// More clients than threads can be started: the server knows that at its start, says so, and lets
-/// the others wait. None is turned away, and nothing ends the process.
-pub fn threads_run_out(variant: &Variant) {
-    let server = Server::start_with_addresses(variant, &[], ADDRESSES_KIB);
-    let clients = crowd_of(&server, MORE_THAN_THREADS);
-    served_one_after_another(&server, clients);
+/// More clients than threads can be started: the server knows that at its start, says how many it
+/// serves, and lets the others wait. None is refused, and nothing ends the process.
+pub fn threads_run_out(variant: &Variant) -> Outcome {
+    if let Some(skipped) = no_threads_for_connections(variant) {
+        return skipped;
+    }
+    let pool = variant.model.flavour("threads").is_some();
+    let flags: &[&str] = if pool { &["--threads", "1000"] } else { &[] };
+    let describe = Server::describe_with_addresses(variant, flags, ADDRESSES_KIB);
+    let places = describe["limits"]["connections_max"].as_u64().unwrap_or_default() as usize;
+    assert!(places < MORE_THAN_THREADS, "{}", describe["limits"]);
+    let server = Server::start_with_addresses(variant, flags, ADDRESSES_KIB);
+    let mut clients = crowd_of(&server, MORE_THAN_THREADS);
+    let waiting = clients.split_off(places);
+    for client in &mut clients {
+        assert_eq!(client.reply().status, 200);
+    }
+    assert!(waiting.iter().all(Client::is_silent), "more than {places} are served at once");
+    drop(clients);
+    served_one_after_another(&server, waiting);
     let counters = server.stop();
     assert_eq!(counters["connections_accepted"], MORE_THAN_THREADS + 5, "{counters}");
     assert_eq!(counters["connections_refused"], 0, "{counters}");
     assert_eq!(counters["connections_ended"]["exhausted"], 0, "{counters}");
+    Outcome::Passed
+}
+
+fn no_threads_for_connections(variant: &Variant) -> Option<Outcome> {
+    let blocking = variant.model.describe["place"]["blocking"] == true;
+    let has_threads = blocking && !variant.model.one_at_a_time();
+    (!has_threads).then(|| Outcome::skipped("it has no thread for each connection"))
 }
 
 /// Members of a chat have two threads where threads block. One for whom no second can be started is
 /// cut and counted, and all others go on.
-pub fn second_threads_run_out(variant: &Variant) {
+pub fn second_threads_run_out(variant: &Variant) -> Outcome {
+    if let Some(skipped) = no_threads_for_connections(variant) {
+        return skipped;
+    }
+    if variant.flags.iter().any(|flag| flag == "--duplex") {
+        return Outcome::skipped("each connection has its second thread from the start");
+    }
     let server = Server::start_with_addresses(variant, &[], ADDRESSES_KIB);
     let members = (0..MORE_THAN_THREADS).map(|_| WebSocket::ask(&server, "/ws/chat"));
     let (mut opened, mut cut) = (0, 0);
@@ -123,10 +158,9 @@ pub fn second_threads_run_out(variant: &Variant) {
     server.serves();
     let counters = server.stop();
     assert_eq!((opened + cut), MORE_THAN_THREADS);
-    assert!(opened > 0, "{counters}");
+    assert!(opened > 0 && cut > 0, "{counters}");
     assert_eq!(counters["connections_ended"]["exhausted"], cut, "{counters}");
-    let blocking = variant.model.describe["place"]["blocking"] == true;
-    assert!(blocking || cut == 0, "one thread is enough for all: {counters}");
+    Outcome::Passed
 }
 
 /// Memory that connections may hold, and its flag: a few messages that are not finished.
@@ -140,7 +174,7 @@ const HOLDERS: usize = 20;
 /// given, the largest are ended for it, and a newcomer is served.
 pub fn memory_is_bounded(variant: &Variant) -> Outcome {
     if variant.model.one_at_a_time() {
-        return Outcome::Skipped("one connection alone cannot pass the bound".to_owned());
+        return Outcome::skipped("one connection alone cannot pass the bound");
     }
     let server = Server::start(variant, &MEMORY_FLAGS);
     let mut said = client_frame(Opcode::Binary, &vec![7; 1 << 20]);
@@ -177,7 +211,7 @@ pub fn memory_is_bounded(variant: &Variant) -> Outcome {
 /// between are still in use, so the allocator does not give it back by itself.
 pub fn memory_is_given_back(variant: &Variant) -> Outcome {
     if variant.model.one_at_a_time() {
-        return Outcome::Skipped("one connection alone does not hold much".to_owned());
+        return Outcome::skipped("one connection alone does not hold much");
     }
     const CLIENTS: usize = 100;
     const MIB: u64 = 1 << 10;
@@ -212,7 +246,7 @@ pub fn tables_of_a_crowd_are_given_back(variant: &Variant) -> Outcome {
     static ONE_CROWD: Mutex<()> = Mutex::new(());
     let (places, describe) = (variant.model.connections_max(), &variant.model.describe);
     if describe["place"]["blocking"] == true {
-        return Outcome::Skipped("it has threads and no table of connections".to_owned());
+        return Outcome::skipped("it has threads and no table of connections");
     }
     if places < CLIENTS + 100 {
         return Outcome::Skipped(format!("it holds {places} connections: too few to be seen"));

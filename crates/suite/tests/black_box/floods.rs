@@ -11,6 +11,7 @@ use suite::http2::{Frame, PREFACE};
 use suite::{GUARD, Opcode, Server, Variant, WebSocket, client_frame, get, until};
 
 use crate::Outcome;
+use crate::company::WAITS_FOR_THE_FLOOD;
 
 /// A flood that goes on until this is dropped.
 #[derive(Default)]
@@ -71,8 +72,7 @@ pub fn resets(variant: &Variant) -> Outcome {
 /// repeated on a thread of its own.
 fn beside(variant: &Variant, round: impl Fn(SocketAddr, &Flood) + Sync) -> Outcome {
     if variant.model.one_at_a_time() {
-        let reason = "it serves one at a time: others wait for the end of the flood";
-        return Outcome::Skipped(reason.to_owned());
+        return Outcome::skipped(WAITS_FOR_THE_FLOOD);
     }
     let server = Server::start(variant, &[]);
     let flood = Flood::default();

@@ -51,6 +51,12 @@ enum Outcome {
     Skipped(String),
 }
 
+impl Outcome {
+    fn skipped(reason: &str) -> Outcome {
+        Outcome::Skipped(reason.to_owned())
+    }
+}
+
 /// What a case returns; failures are panics, at the line that saw them.
 trait IntoOutcome {
     fn into_outcome(self) -> Outcome;
@@ -338,17 +344,22 @@ fn trials(variants: &[Variant]) -> Vec<Trial> {
             let body = move || run(case.name, &variant, || (case.run)(&variant));
             trials.push(Trial::ignorable_test(name, body));
         }
-        // One server for all rows of a variant: the last one that runs stops it.
-        let shared = http2::Shared::new(variant);
-        for (row, how) in http2::rows() {
-            let shared = Arc::clone(&shared);
-            let variant = variant.clone();
-            let name = format!("{}::http2::{row}", variant.label);
-            let body = move || run(row, &variant, || shared.run(how));
-            trials.push(Trial::ignorable_test(name, body));
-        }
+        trials.extend(http2_rows(variant, "http2", false));
+        trials.extend(http2_rows(variant, "http2_over_tls", true));
     }
     trials
+}
+
+fn http2_rows(variant: &Variant, prefix: &'static str, over_tls: bool) -> Vec<Trial> {
+    // One server for all rows: the last one that runs stops it.
+    let shared = http2::Shared::new(variant, over_tls);
+    let trial = |(row, how)| {
+        let (shared, variant) = (Arc::clone(&shared), variant.clone());
+        let name = format!("{prefix}::{row}");
+        let full = format!("{}::{name}", variant.label);
+        Trial::ignorable_test(full, move || run(&name, &variant, || shared.run(how)))
+    };
+    http2::rows().into_iter().map(trial).collect()
 }
 
 fn run(
@@ -357,7 +368,7 @@ fn run(
     body: impl FnOnce() -> Outcome,
 ) -> Result<Completion, Failed> {
     let outcome = match variant.model.unavailable() {
-        Some(reason) => Outcome::Skipped(reason.to_owned()),
+        Some(reason) => Outcome::skipped(reason),
         None => body(),
     };
     match outcome {

@@ -97,7 +97,7 @@ pub fn curl_over_both_versions(variant: &Variant) -> Outcome {
     server.stop();
     match speaks_http2 {
         true => Outcome::Passed,
-        false => Outcome::Skipped("this curl does not speak HTTP/2; the rest was right".to_owned()),
+        false => Outcome::skipped("this curl does not speak HTTP/2; the rest was right"),
     }
 }
 

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use suite::http2::code::CANCEL;
 use suite::http2::setting::*;
 use suite::http2::{FRAME_SIZE, Frame, Http2, hpack};
-use suite::{Head, Server, pattern};
+use suite::{Head, pattern};
 
-use super::{OpenRow, RawRow};
+use super::{Endpoint, OpenRow, RawRow};
 
 /// Fields that HTTP/1.1 has for its connection, and the time.
 const NOT_COMPARED: [&str; 4] = ["connection", "keep-alive", "transfer-encoding", "date"];
@@ -218,9 +218,9 @@ pub const ROWS: &[OpenRow] = &[
     }),
 ];
 
-pub const RAW_ROWS: &[RawRow] = &[("requests: all routes are as in HTTP/1.1", |server| {
-    let over_http1: Vec<_> = ASKED.iter().map(|asked| over_http1(server, asked)).collect();
-    let mut c = Http2::open(server.address);
+pub const RAW_ROWS: &[RawRow] = &[("requests: all routes are as in HTTP/1.1", |endpoint| {
+    let over_http1: Vec<_> = ASKED.iter().map(|asked| over_http1(endpoint, asked)).collect();
+    let mut c = endpoint.http2().opened();
     for (asked, told) in ASKED.iter().zip(over_http1) {
         let (method, target, fields, body) = *asked;
         let stream = if body.is_empty() {
@@ -246,7 +246,7 @@ pub const RAW_ROWS: &[RawRow] = &[("requests: all routes are as in HTTP/1.1", |s
 })];
 
 /// The reply to one request over a connection of HTTP/1.1.
-fn over_http1(server: &Server, asked: &Asked) -> (Head, Vec<u8>) {
+fn over_http1(endpoint: &Endpoint, asked: &Asked) -> (Head, Vec<u8>) {
     let (method, target, fields, body) = *asked;
     let mut lines: String =
         fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
@@ -254,7 +254,7 @@ fn over_http1(server: &Server, asked: &Asked) -> (Head, Vec<u8>) {
     if !body.is_empty() || method == "POST" {
         lines += &format!("Content-Length: {}\r\n", body.len());
     }
-    let mut client = server.connect();
+    let mut client = endpoint.http1();
     client.send(&[suite::request(method, target, &lines).as_slice(), body.as_bytes()].concat());
     let head = client.head();
     let body = if method == "HEAD" { Vec::new() } else { client.body(&head) };
