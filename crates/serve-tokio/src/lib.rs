@@ -1,12 +1,13 @@
 //! tokio: async/await, what most Rust users would pick.
 //!
-//! epoll turns a conversation inside out: what was a loop becomes a state that an event finds in a
-//! table. Here the conversation is a loop again. `await` marks the places where it may have to
-//! wait; the compiler turns the function into the state, and the runtime keeps the table, the
-//! timers and the epoll set. Underneath, the calls are the same as in the epoll server: readiness,
-//! then non-blocking recv(2) and send(2). "async" here is how the program is written, not how the
-//! kernel does I/O: in Stevens' sense it is synchronous. Regular files show it: no readiness call
-//! can wait for them, so the runtime reads them on threads that block.
+//! In the epoll server a connection is not a loop but a state in a table, which an event finds.
+//! Here it is a loop again (`converse`). `await` marks the places where it may have to wait. The
+//! compiler makes the state out of the function, and the runtime keeps the table, the timers and
+//! the epoll set. The system calls are the same as in the epoll server: wait until the socket is
+//! ready, then call recv(2) and send(2), which do not block. "async" says how the program is
+//! written, and not how the kernel does I/O: in Stevens' sense it is synchronous. Regular files
+//! show this: no readiness call can wait for them, so the runtime reads them on threads that
+//! block.
 //!
 //! Man pages: epoll(7). UNP figure 6.3; the tokio crate's documentation.
 
@@ -15,9 +16,7 @@ mod wake;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use conn::{Address, Conn, Wake, Wants};
@@ -25,21 +24,21 @@ use kit::{
     AcceptError, Accepted, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Turns, Values,
     Worker, Workers,
 };
-use runtime::{Newcomers, read_file, replied, runtime, start_reader, stop_signal};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use runtime::{NewConnections, read_file, replied, runtime, start_reader, stop_signal};
+use tokio::io::{AsyncWriteExt, Interest, Ready};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
-use wake::{Alarm, Bell, late};
+use wake::{Timer, WakeUp, late};
 
 /// What `--help` and `--describe` say.
 pub const MODEL: Model = Model {
     name: "tokio",
-    summary: "async/await: tasks that look blocking, on a runtime that waits for all of them",
+    summary: "async/await: each connection is a task, and a runtime waits for all of them",
     about: "Each connection is a task: a function that reads and writes as if it could block, and \
             gives up its thread at every `await` that has to wait. One thread runs all tasks and \
-            sleeps in epoll_wait(2) when none can go on. The code reads like a thread per \
-            connection and costs about what the epoll server costs. File reads go to a pool of \
-            blocking threads, because epoll cannot wait for a file.",
+            sleeps in epoll_wait(2) when none can go on. The code looks like that of a thread \
+            per connection, and the system calls are those of the epoll server. File reads go to a \
+            pool of threads that block, because epoll cannot wait for a file.",
     place: Place { blocking: false, synchronous: true },
     nonblocking_sockets: true,
     workers: Workers::Loops,
@@ -54,11 +53,11 @@ pub const MODEL: Model = Model {
     unavailable: Model::ALWAYS,
 };
 
-/// The right to have one connection; given back when dropped.
+/// The right to have one connection.
 type Slot = Result<OwnedSemaphorePermit, AcquireError>;
 
 thread_local! {
-    /// The receive buffer, one per thread: a task owns none while it waits.
+    /// The receive buffer: one for each thread, so that a task which waits owns none.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_BYTES]);
 }
 
@@ -70,20 +69,20 @@ pub fn serve(worker: Worker) -> io::Result<()> {
     let worker = Arc::new(worker);
     let runtime = runtime(&worker)?;
     let result = runtime.block_on(accept(worker));
-    // Not dropped: that waits for the thread of the stop signal, which has not come if this
+    // To drop the runtime would wait for the thread of the stop signal, which has not come if this
     // failed.
     runtime.shutdown_background();
     result
 }
 
-/// Takes clients while there is room, and gives each a task.
+/// Accepts clients while there is room, and starts a task for each.
 async fn accept(worker: Arc<Worker>) -> io::Result<()> {
     start_reader(&worker).await?;
     let listener = TcpListener::from_std(worker.listener.to_std()?)?;
     let mut stop_signal = stop_signal(&worker.stop)?;
     let (stop, stopping) = watch::channel(false);
     let slots = Arc::new(Semaphore::new(worker.conns_max));
-    let mut newcomers = Newcomers::new();
+    let mut new_connections = NewConnections::new();
     loop {
         let slot = Arc::clone(&slots).acquire_owned();
         let next = async {
@@ -91,7 +90,7 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
             while !worker.service.common.memory.admits(Instant::now()) {
                 tokio::time::sleep(kit::TIGHT_PAUSE).await;
             }
-            (slot, newcomers.accept(&listener).await)
+            (slot, new_connections.accept(&listener).await)
         };
         tokio::select! {
             biased;
@@ -99,7 +98,7 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
             (slot, accepted) = next => match accepted {
                 Ok(stream) => {
                     spawn(stream, &worker, &stopping, slot);
-                    newcomers.give_way().await;
+                    new_connections.give_way().await;
                 }
                 Err(error) => match worker.listener.accept_error(error)? {
                     AcceptError::Passing => {}
@@ -108,17 +107,17 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
             },
         }
     }
-    // Nobody is left to hear it if no connection is open.
+    // Fails if no connection is open.
     let _ = stop.send(true);
     empty_queue(&worker, &slots, &stopping).await?;
-    // Every slot back means that every conversation has ended.
+    // All slots are free when all connections have ended.
     let all = u32::try_from(worker.conns_max).unwrap_or(u32::MAX);
     let _ = slots.acquire_many(all).await;
     Ok(())
 }
 
-/// The server stops: takes those who came before, as there is room for them. The runtime learns of
-/// newcomers by its own wait, and may not know of all: so the kernel is asked.
+/// The server stops: accepts the clients that wait, while there is room. The runtime learns of
+/// them in its own wait, and may not know of all, so the kernel is asked.
 async fn empty_queue(
     worker: &Arc<Worker>,
     slots: &Arc<Semaphore>,
@@ -149,21 +148,21 @@ fn spawn(stream: TcpStream, worker: &Arc<Worker>, stop: &watch::Receiver<bool>, 
 /// One connection, from its first byte to its end.
 async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::Receiver<bool>) {
     let mut now = Instant::now();
-    let bell = Arc::new(Bell::default());
-    let mut conn = worker.conn(Address::new(Arc::clone(&bell) as Arc<dyn Wake>, 0), now);
-    let mut alarm = Alarm::new(now);
-    let (mut draining, mut turns) = (false, Turns::default());
+    let wake_up = Arc::new(WakeUp::default());
+    let mut conn = worker.conn(Address::new(Arc::clone(&wake_up) as Arc<dyn Wake>, 0), now);
+    let mut timer = Timer::new(now);
+    let (mut draining, mut emptied, mut turns) = (false, true, Turns::default());
     // ANCHOR: wait
     loop {
-        // Asked at every turn, like the clock: a socket that is always ready starves the branches
-        // below it.
+        // The stop, the wake-ups and the clock are looked at in each turn: a socket that is always
+        // ready would put off the branches of `select!` below it.
         if let Some(at) = worker.stop.requested_at()
             && !draining
         {
             draining = true;
             conn.drain(kit::unread(&stream), at);
         }
-        if bell.take_rung() {
+        if wake_up.take() {
             conn.resume(now);
         }
         let Some(wants) = conn.wants() else { return };
@@ -175,23 +174,32 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
                 Err(_) => conn.file_failed(now),
             }
         } else if wants.shutdown {
-            // A peer that is gone already makes this fail; the read that follows will tell.
+            // Fails if the peer has reset the connection; the next read reports that.
             let _ = stream.shutdown().await;
             conn.shutdown_done(now);
         } else if wants.turn {
             turns.step();
             conn.resume(now);
         } else {
-            alarm.set(wants.deadline);
+            timer.set(wants.deadline);
+            if emptied && !wants.write {
+                turns.wait();
+            }
             tokio::select! {
                 biased;
-                () = step(&mut stream, &mut conn, wants, &mut turns) => {}
-                () = alarm.wait() => {}
-                () = bell.notify.notified() => {}
+                // The task sleeps here until the socket is ready, and the thread runs other tasks.
+                ready = stream.ready(interest(&wants)), if wants.read || wants.write => {
+                    let moved = ready.and_then(|ready| step(&stream, &mut conn, &wants, ready));
+                    emptied = !wants.write && moved.as_ref().is_ok_and(|&n| n < SCRATCH_BYTES);
+                    count(&mut turns, moved, &mut conn);
+                }
+                () = timer.wait() => {}
+                () = wake_up.notified() => {}
                 _ = stop.changed() => {}
             }
         }
-        // The runtime's own bound counts calls; one call may bring many requests.
+        // The runtime lets other tasks run after a number of calls, but one call may bring many
+        // requests.
         if turns.is_over() {
             turns.use_up();
             tokio::task::yield_now().await;
@@ -201,54 +209,61 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
     // ANCHOR_END: wait
 }
 
-/// Waits until bytes can move in a direction that is wanted, and moves some. `turns` counts those
-/// that did not have to wait; one that moves many bytes is as long as several.
-async fn step(stream: &mut TcpStream, conn: &mut Conn, wants: Wants, turns: &mut Turns) {
-    let moved = std::future::poll_fn(|cx| {
-        let mut moved = Poll::Pending;
-        if wants.write {
-            moved = write(Pin::new(stream), cx, conn);
-        }
-        if wants.read && moved.is_pending() {
-            moved = read(Pin::new(stream), cx, conn);
-        }
-        match &moved {
-            Poll::Ready(bytes) => {
-                turns.step();
-                turns.moved(*bytes.as_ref().unwrap_or(&0));
-            }
-            Poll::Pending => turns.wait(),
-        }
-        moved
-    });
-    moved.await.map_or_else(|_| conn.abort(), drop);
+/// What the runtime is to wait for.
+fn interest(wants: &Wants) -> Interest {
+    match (wants.read, wants.write) {
+        (true, true) => Interest::READABLE | Interest::WRITABLE,
+        (_, true) => Interest::WRITABLE,
+        _ => Interest::READABLE,
+    }
 }
 
-type Moved = Poll<io::Result<usize>>;
+// ANCHOR: step
+/// Writes if there is output, and reads otherwise. Returns the bytes.
+fn step(stream: &TcpStream, conn: &mut Conn, wants: &Wants, ready: Ready) -> io::Result<usize> {
+    if wants.write && ready.is_writable() { write(stream, conn) } else { read(stream, conn) }
+}
 
-fn read(stream: Pin<&mut TcpStream>, cx: &mut Context, conn: &mut Conn) -> Moved {
+/// A short read has emptied the socket (epoll(7)). WouldBlock tells the runtime so; without it,
+/// the next wait would return at once, for a read that finds nothing.
+fn read(stream: &TcpStream, conn: &mut Conn) -> io::Result<usize> {
     SCRATCH.with_borrow_mut(|scratch| {
-        let mut buffer = ReadBuf::new(scratch);
-        stream.poll_read(cx, &mut buffer).map_ok(|()| {
-            match buffer.filled() {
-                [] => conn.receive_eof(Instant::now()),
-                bytes => conn.receive(bytes, Instant::now()),
-            }
-            buffer.filled().len()
-        })
+        let mut received = 0;
+        let emptied = stream.try_io(Interest::READABLE, || {
+            received = kit::receive_now(stream, scratch)?;
+            let is_short = 0 < received && received < scratch.len();
+            if is_short { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match (received, emptied) {
+            (0, Ok(())) => conn.receive_eof(Instant::now()),
+            (0, Err(error)) => return Err(error),
+            (n, _) => conn.receive(&scratch[..n], Instant::now()),
+        }
+        Ok(received)
     })
 }
 
-fn write(stream: Pin<&mut TcpStream>, cx: &mut Context, conn: &mut Conn) -> Moved {
+fn write(stream: &TcpStream, conn: &mut Conn) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); SLICES_MAX];
     let filled = conn.slices(&mut slices);
-    let sent = match &slices[..filled] {
-        [one] => stream.poll_write(cx, one),
-        many => stream.poll_write_vectored(cx, many),
-    };
-    sent.map_ok(|n| {
-        replied();
-        conn.sent(n, Instant::now());
-        n
-    })
+    let n = match &slices[..filled] {
+        [one] => stream.try_write(one),
+        many => stream.try_write_vectored(many),
+    }?;
+    replied();
+    conn.sent(n, Instant::now());
+    Ok(n)
+}
+// ANCHOR_END: step
+
+/// Counts a step of the turn, or ends the connection after an error.
+fn count(turns: &mut Turns, moved: io::Result<usize>, conn: &mut Conn) {
+    match moved {
+        Ok(bytes) => {
+            turns.step();
+            turns.moved(bytes);
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => turns.wait(),
+        Err(_) => conn.abort(),
+    }
 }

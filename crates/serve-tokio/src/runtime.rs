@@ -1,5 +1,5 @@
-//! The runtime, and the threads beside its loop. One that cannot be started must not cost a
-//! connection, so those that are needed are started at once and kept.
+//! The runtime, and the threads beside its loop. If a thread cannot be started later, connections
+//! would be lost; so those that are needed are started at once, and kept.
 
 use std::cell::Cell;
 use std::io;
@@ -13,8 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
-/// How long a thread that reads files stays without work: as long as the server runs, because
-/// another one may not be had.
+/// How long a thread that reads files is kept without work: as long as the server runs, because
+/// the system may refuse another one.
 const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 pub(crate) fn runtime(worker: &Worker) -> io::Result<Runtime> {
@@ -25,8 +25,8 @@ pub(crate) fn runtime(worker: &Worker) -> io::Result<Runtime> {
     builder.enable_io().enable_time().thread_keep_alive(BLOCKING_KEEP_ALIVE).build()
 }
 
-/// Starts the first thread that reads files, if there are any. Where the runtime can start no
-/// other, reads wait for this one; without any it would end the task that wants to read.
+/// Starts the first thread that reads files, if there are files. If the runtime cannot start
+/// another one, reads wait for this one; without any, the task that wants to read would end.
 pub(crate) async fn start_reader(worker: &Worker) -> io::Result<()> {
     if !worker.files.is_empty() {
         tokio::task::spawn_blocking(|| ()).await?;
@@ -34,8 +34,8 @@ pub(crate) async fn start_reader(worker: &Worker) -> io::Result<()> {
     Ok(())
 }
 
-/// What is ready when the server is to stop. Waits on a thread of its own: one of the runtime's may
-/// be the only one that there is for files.
+/// Becomes ready when the server is to stop. It waits on a thread of its own, because the runtime
+/// may have only one for files.
 pub(crate) fn stop_signal(stop: &Arc<Stop>) -> io::Result<oneshot::Receiver<()>> {
     let (signal, stopped) = oneshot::channel();
     let stop = Arc::clone(stop);
@@ -53,33 +53,32 @@ pub(crate) async fn read_file(worker: &Arc<Worker>, part: FileRead) -> io::Resul
     tokio::task::spawn_blocking(move || worker.files.read(&part)).await?
 }
 
-/// The clients that wait at the listener, taken some at a time so that those who are connected have
-/// their turn in between.
-pub(crate) struct Newcomers {
-    /// That may still be taken in this round.
+/// Accepts clients, some at a time, so that tasks run in between.
+pub(crate) struct NewConnections {
+    /// Those that may still be accepted before other tasks run.
     left: usize,
 }
 
-impl Newcomers {
-    pub(crate) fn new() -> Newcomers {
-        Newcomers { left: kit::accepts_per_round(0) }
+impl NewConnections {
+    pub(crate) fn new() -> NewConnections {
+        NewConnections { left: kit::accepts_per_round(0) }
     }
 
-    /// The next one. Where none waits a round is over, and a burst that comes later begins small.
+    /// The next client. If none waits, the count begins again, and a later burst begins small.
     pub(crate) async fn accept(&mut self, listener: &TcpListener) -> io::Result<TcpStream> {
         let accepted = std::future::poll_fn(|cx| {
             let accepted = listener.poll_accept(cx);
             if accepted.is_pending() {
-                *self = Newcomers::new();
+                *self = NewConnections::new();
             }
             accepted
         });
         accepted.await.map(|(stream, _)| stream)
     }
 
-    /// One was taken. After the last of a round the runtime asks the kernel who is ready and runs
-    /// them; the next round is as long as that one. Those who are connected are no measure of it:
-    /// the newcomers would be among them, and a round would grow while it lasts.
+    /// One was accepted. After a number of them the runtime waits for the kernel and runs the
+    /// tasks that are ready. As many more are accepted then as replies were sent. The number of
+    /// connections is not the measure: new ones would count, and the number would grow by itself.
     pub(crate) async fn give_way(&mut self) {
         self.left -= 1;
         if self.left == 0 {
@@ -91,8 +90,8 @@ impl Newcomers {
 }
 
 thread_local! {
-    /// Writes of the tasks on this thread. None where newcomers are taken on a thread of its own
-    /// (`multi-thread`), on which they hold up nobody.
+    /// Writes of the tasks on this thread. None if clients are accepted on a thread of its own
+    /// (`multi-thread`), where they hold up no task.
     static REPLIES: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -107,11 +106,12 @@ mod tests {
 
     use super::*;
 
-    /// Clients that wait at once: they fit into the backlog of a listener of tokio, which is 128.
+    /// Clients that wait at once. They fit into the accept queue of a listener of tokio, which is
+    /// 128.
     const WAITING: usize = 120;
 
-    /// Takes clients that all wait by then, while a task that always has something to do sends
-    /// `replies` at each of its turns. Returns the most that were taken between two turns.
+    /// Accepts clients that all wait by then, while a task that is always ready sends `replies` at
+    /// each of its turns. Returns the most that were accepted between two turns.
     fn most_in_a_row(replies: usize) -> usize {
         let runtime = Builder::new_current_thread().enable_io().build().unwrap();
         let (in_a_row, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -128,19 +128,19 @@ mod tests {
                     tokio::task::yield_now().await;
                 }
             });
-            let mut newcomers = Newcomers::new();
+            let mut new_connections = NewConnections::new();
             for _ in 0..WAITING {
-                newcomers.accept(&listener).await.unwrap();
+                new_connections.accept(&listener).await.unwrap();
                 in_a_row.fetch_add(1, SeqCst);
-                newcomers.give_way().await;
+                new_connections.give_way().await;
             }
         });
         most.load(SeqCst)
     }
 
     #[test]
-    fn those_who_are_connected_have_a_turn_after_as_many_newcomers_as_were_served() {
-        assert_eq!(most_in_a_row(0), 4, "a round does not grow by its own newcomers");
+    fn tasks_run_after_as_many_new_connections_as_replies() {
+        assert_eq!(most_in_a_row(0), 4, "the number does not grow by new connections");
         assert_eq!(most_in_a_row(20), 20);
         assert_eq!(most_in_a_row(1_000), 64);
     }

@@ -10,42 +10,47 @@ use tokio::sync::Notify;
 
 use crate::SCRATCH;
 
-/// The bell of one task: the runtime's own way to wake it from any thread.
+/// Wakes one task, from any thread, by the runtime's own means.
 #[derive(Default)]
-pub(crate) struct Bell {
-    rung: AtomicBool,
-    /// Keeps a notification that nobody waits for yet, so a ring between look and wait is not lost.
-    pub(crate) notify: Notify,
+pub(crate) struct WakeUp {
+    woken: AtomicBool,
+    /// Keeps one notification until it is waited for, so that none is lost.
+    notify: Notify,
 }
 
-impl Bell {
-    pub(crate) fn take_rung(&self) -> bool {
-        self.rung.load(SeqCst) && self.rung.swap(false, SeqCst)
+impl WakeUp {
+    /// Whether the connection was woken since this was last asked.
+    pub(crate) fn take(&self) -> bool {
+        self.woken.load(SeqCst) && self.woken.swap(false, SeqCst)
+    }
+
+    pub(crate) async fn notified(&self) {
+        self.notify.notified().await;
     }
 }
 
-impl Wake for Bell {
+impl Wake for WakeUp {
     fn wake(&self, _token: u64) {
-        if !self.rung.swap(true, SeqCst) {
+        if !self.woken.swap(true, SeqCst) {
             self.notify.notify_one();
         }
     }
 }
 
-/// A timer that is only moved when it would come too late: the idle deadline moves with every
-/// request, and a runtime timer takes a lock to be moved.
-pub(crate) struct Alarm {
+/// A timer that is moved only if it would fire too late. The idle deadline moves with every
+/// request, and to move a timer of the runtime takes a lock.
+pub(crate) struct Timer {
     sleep: Pin<Box<tokio::time::Sleep>>,
     at: Instant,
 }
 
-impl Alarm {
-    /// Deadlines further away than this are looked at again when it is over.
+impl Timer {
+    /// Longest sleep: it fires, and is set again.
     const FAR: Duration = Duration::from_secs(60 * 60);
 
-    pub(crate) fn new(now: Instant) -> Alarm {
+    pub(crate) fn new(now: Instant) -> Timer {
         let at = now + Self::FAR;
-        Alarm { sleep: Box::pin(tokio::time::sleep_until(at.into())), at }
+        Timer { sleep: Box::pin(tokio::time::sleep_until(at.into())), at }
     }
 
     pub(crate) fn set(&mut self, deadline: Option<Instant>) {
@@ -62,8 +67,8 @@ impl Alarm {
     }
 }
 
-/// A deadline is due. Other tasks may have kept the thread while bytes came in time, and the
-/// runtime, which learns of them by its own wait, may not know yet.
+/// A deadline has passed. Bytes may have arrived in time while other tasks ran, and the runtime,
+/// which learns of them in its own wait, may not know yet: so the kernel is asked.
 pub(crate) fn late(stream: &TcpStream, conn: &mut Conn, now: Instant) {
     SCRATCH.with_borrow_mut(|scratch| kit::late(conn, stream, scratch, now));
 }

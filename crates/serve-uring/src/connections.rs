@@ -1,9 +1,10 @@
-//! All connections of the loop: what each has in flight, which of them can run, and which are late.
+//! All connections of the loop: what each has in flight, which of them can run, and which are
+//! late.
 //!
 //! The readiness models share such a table (`readiness::Connections`). This one differs in two
 //! things. A connection has requests in flight, and stays in the table until the last of them is
-//! completed. And the kernel accepts the connections, so some may arrive after the loop has asked it
-//! to stop.
+//! completed. And the kernel accepts the connections, so some may arrive after the loop has asked
+//! it to stop.
 
 use std::collections::VecDeque;
 use std::io;
@@ -74,8 +75,8 @@ impl Connection {
         let mut wants = self.conn.wants()?;
         let due = wants.deadline.is_some_and(|at| at <= now);
         // What has arrived since the wait began to return is completed in the next one, which does
-        // not sleep, because the deadline stays due. While the connection waits for its turn, there
-        // is no request that could be completed.
+        // not sleep, because the deadline stays due. While the connection waits for its turn,
+        // there is no request that could be completed.
         let asked = !self.put_off && !self.has_turn;
         self.late = due && !(self.late && asked) && self.conn.input_is_late(now);
         if due && !self.late {
@@ -85,8 +86,8 @@ impl Connection {
         }
         if wants.shutdown {
             // A call and not a request: it never blocks, and io_uring passes every shutdown to a
-            // worker thread of the kernel (io_uring/net.c: REQ_F_FORCE_ASYNC). It fails if the connection
-            // has reset the connection; the receive reports that.
+            // worker thread of the kernel (io_uring/net.c: REQ_F_FORCE_ASYNC). It fails if the
+            // connection has reset the connection; the receive reports that.
             let _ = self.stream.shutdown(Shutdown::Write);
             self.conn.shutdown_done(now);
             wants = self.conn.wants()?;
@@ -98,16 +99,17 @@ impl Connection {
         Some(wants)
     }
 
-    /// Whether the connection has reset the connection right after its last bytes. A multishot receive
-    /// takes these bytes and then waits for the next event, but the reset came before it waited, and
-    /// is not reported. A send would fail and report it; where nothing is sent, SO_ERROR is asked.
+    /// Whether the connection has reset the connection right after its last bytes. A multishot
+    /// receive takes these bytes and then waits for the next event, but the reset came before it
+    /// waited, and is not reported. A send would fail and report it; where nothing is sent,
+    /// SO_ERROR is asked.
     fn is_reset(&self) -> bool {
         let asks = self.receiving == Request::Pending && self.sending == Request::None;
         asks && self.stream.take_error().is_ok_and(|error| error.is_some())
     }
 
-    /// The server was told to stop `at` this time. The connection has the bytes of all completions,
-    /// and no other bytes leave the socket before the next wait.
+    /// The server was told to stop `at` this time. The connection has the bytes of all
+    /// completions, and no other bytes leave the socket before the next wait.
     fn drain(&mut self, at: Instant) {
         self.conn.drain(kit::unread(&self.stream), at);
     }
@@ -149,8 +151,8 @@ pub(crate) struct Connections {
     again: Vec<Token>,
     /// Bulk connections that wait for their turn, in one of the next iterations.
     bulk: VecDeque<Token>,
-    /// Accepted by the kernel, but beyond the limit, or beyond what one iteration may take: not served
-    /// yet, as if they were in the accept queue.
+    /// Accepted by the kernel, but beyond the limit, or beyond what one iteration may take: not
+    /// served yet, as if they were in the accept queue.
     accepted: VecDeque<OwnedFd>,
     /// New connections that this iteration may still take.
     accepts_left: usize,
@@ -192,8 +194,8 @@ impl Connections {
         }
     }
 
-    /// True when the server is stopping, no client waits to be accepted, and the last connection has
-    /// ended.
+    /// True when the server is stopping, no client waits to be accepted, and the last connection
+    /// has ended.
     pub(crate) fn finished(&self) -> bool {
         self.closed && self.table.is_empty()
     }
@@ -214,16 +216,16 @@ impl Connections {
         self.table.len() < self.worker.conns_max
     }
 
-    /// Whether to accept the clients that wait by calls: the server is stopping, and the request to
-    /// accept has ended.
+    /// Whether to accept the clients that wait by calls: the server is stopping, and the request
+    /// to accept has ended.
     fn empties_queue(&self) -> bool {
         let idle = self.accepting == Request::None && self.accepted.is_empty();
         let room = self.has_room() && self.exhausted_until.is_none();
         self.stopping.is_some() && !self.closed && idle && room
     }
 
-    /// The server stops: accepts some of the clients that wait. By calls, because only these say that
-    /// none is left.
+    /// The server stops: accepts some of the clients that wait. By calls, because only these say
+    /// that none is left.
     ///
     /// # Errors
     /// What accept(2) says, if it would say it again.
@@ -249,8 +251,9 @@ impl Connections {
         Ok(())
     }
 
-    /// Takes an accepted connection, or lets it wait for room or for the next iteration: one request
-    /// brings all clients that wait, and the other connections must not wait for all of them.
+    /// Takes an accepted connection, or lets it wait for room or for the next iteration: one
+    /// request brings all clients that wait, and the other connections must not wait for all of
+    /// them.
     pub(crate) fn admit(&mut self, socket: OwnedFd, now: Instant) {
         self.accepted.push_back(socket);
         self.take_accepted(now);
@@ -343,8 +346,8 @@ impl Connections {
         self.others == [0; 2]
     }
 
-    /// Ends a turn after which the connection waits for `wants`. Returns how it is to receive from now
-    /// on, and whether it may now.
+    /// Ends a turn after which the connection waits for `wants`. Returns how it is to receive from
+    /// now on, and whether it may now.
     pub(crate) fn end_turn(&mut self, token: Token, wants: &Wants) -> (Receive, bool) {
         let (usual, alone) = (self.receive, self.is_alone());
         let Some(connection) = self.get(token) else { return (usual, true) };
@@ -477,8 +480,8 @@ impl Connections {
         }
     }
 
-    /// Removes a connection that has nothing in flight, and takes the next one. Returns the socket,
-    /// to be closed.
+    /// Removes a connection that has nothing in flight, and takes the next one. Returns the
+    /// socket, to be closed.
     pub(crate) fn remove(&mut self, token: Token, now: Instant) -> Option<OwnedFd> {
         let connection = self.table.remove(token)?;
         self.exhausted_until = None;

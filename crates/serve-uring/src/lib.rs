@@ -1,19 +1,21 @@
-//! io_uring: the program does not ask what is ready. It says what to do, and is told what was done.
+//! io_uring: the program does not ask what is ready. It says what to do, and is told what was
+//! done.
 //!
-//! With every other model here a wait says that a read *would* succeed, and the program then reads,
-//! writes and accepts by calls of its own. With io_uring the program writes requests (accept,
-//! receive, send, read a file) into a queue that it shares with the kernel. The kernel carries them
-//! out, copies the data itself, and writes the results into a second queue. One call,
+//! With every other model here a wait says that a read *would* succeed, and the program then
+//! reads, writes and accepts by calls of its own. With io_uring the program writes requests
+//! (accept, receive, send, read a file) into a queue that it shares with the kernel. The kernel
+//! carries them out, copies the data itself, and writes the results into a second queue. One call,
 //! io_uring_enter(2), hands over many requests and waits for completions. It is the one model here
 //! that is asynchronous in Stevens' sense, and the only one of these loops that a file on a slow
 //! disk does not stop.
 //!
 //! The price is the ownership of memory: what is lent to a request is the kernel's until its
-//! completion is read (`ring.rs`), and a connection that has ended stays in the table until its last
-//! request is completed.
+//! completion is read (`ring.rs`), and a connection that has ended stays in the table until its
+//! last request is completed.
 //!
-//! There are two ways to receive: multishot (the default), where one request brings a completion for
-//! every arrival until it is cancelled, and one-shot, where each brings one (`--receive oneshot`).
+//! There are two ways to receive: multishot (the default), where one request brings a completion
+//! for every arrival until it is cancelled, and one-shot, where each brings one (`--receive
+//! oneshot`).
 //!
 //! To be read in this order: this file; `ring/sqe.rs` (requests), `ring/cqe.rs` (completions),
 //! `ring.rs` (the two queues), `ring/provided_buffers.rs`; `connections.rs` (what is in flight);
@@ -180,8 +182,8 @@ fn complete(ring: &mut Ring, connections: &mut Connections, completion: Completi
     }
 }
 
-/// Passes received bytes on. The buffer is lent again at once, because the connection has taken what
-/// it needs.
+/// Passes received bytes on. The buffer is lent again at once, because the connection has taken
+/// what it needs.
 fn received(ring: &mut Ring, conn: &mut Conn, result: io::Result<Option<Buffer>>, now: Instant) {
     match result {
         Ok(Some(buffer)) => {
@@ -233,8 +235,8 @@ fn step(ring: &mut Ring, connections: &mut Connections, token: Token, now: Insta
         }
         // Only if bytes have arrived that are not wanted: most clients send nothing before their
         // reply, and to cancel and ask again would cost two requests for nothing. What arrives
-        // before the cancel is bounded by the buffers, and by the 32 receives that the kernel makes
-        // together. A bulk connection receives one-shot, because others wait for these 32.
+        // before the cancel is bounded by the buffers, and by the 32 receives that the kernel
+        // makes together. A bulk connection receives one-shot, because others wait for these 32.
         Request::Pending if received && (!wants.read || connection.receive != receive) => {
             ring.cancel(Op::Receive, token);
             connection.receiving = Request::Cancelled;

@@ -1,14 +1,14 @@
 //! How a ring is woken: by a message from another ring (IORING_OP_MSG_RING, Linux 5.18).
 //!
 //! A loop that sleeps in io_uring_enter(2) wakes up for a completion, and another ring can cause
-//! one. So a wake-up of loop A for a connection of loop B becomes a request of A's ring. It is handed
-//! over with A's other requests before A's next wait, and arrives among B's other completions, with
-//! the connection's token in it. No descriptor is watched or read for it, and the two threads share
-//! no memory. A connection of the same loop needs no message: the loop looks at its own wake-ups
-//! before it sleeps.
+//! one. So a wake-up of loop A for a connection of loop B becomes a request of A's ring. It is
+//! handed over with A's other requests before A's next wait, and arrives among B's other
+//! completions, with the connection's token in it. No descriptor is watched or read for it, and
+//! the two threads share no memory. A connection of the same loop needs no message: the loop looks
+//! at its own wake-ups before it sleeps.
 //!
-//! A connection that wakes another one knows only its [`Waker`]. The ring that sends the message is
-//! the one of the calling thread, so the pending wake-ups are kept per thread. Only loops call
+//! A connection that wakes another one knows only its [`Waker`]. The ring that sends the message
+//! is the one of the calling thread, so the pending wake-ups are kept per thread. Only loops call
 //! connections, so a thread that wakes has a ring.
 //!
 //! Man pages: io_uring_prep_msg_ring(3).
@@ -40,8 +40,9 @@ pub(crate) struct Waker {
     ring: Arc<OwnedFd>,
 }
 
-/// A wake-up for one connection. It keeps the other ring open, so that its descriptor cannot become
-/// another file while a request names it. A loop that has ended reads no messages, and needs none.
+/// A wake-up for one connection. It keeps the other ring open, so that its descriptor cannot
+/// become another file while a request names it. A loop that has ended reads no messages, and
+/// needs none.
 #[derive(Debug)]
 pub(crate) struct WakeUp {
     ring: Arc<OwnedFd>,

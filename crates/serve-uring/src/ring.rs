@@ -1,10 +1,10 @@
 //! The two queues that the program shares with the kernel, and the memory that it lends: all
 //! `unsafe` of this crate is here and in `ring/provided_buffers.rs`.
 //!
-//! A system call uses its buffer until it returns. A request of io_uring uses it until its completion
-//! is read. So the memory of a request does not stay with the connection that asked for it. It moves
-//! into [`Ring`], and comes back with the completion. A ring that is dropped too early leaks what it
-//! has lent, because the kernel may still write there.
+//! A system call uses its buffer until it returns. A request of io_uring uses it until its
+//! completion is read. So the memory of a request does not stay with the connection that asked for
+//! it. It moves into [`Ring`], and comes back with the completion. A ring that is dropped too
+//! early leaks what it has lent, because the kernel may still write there.
 //!
 //! Man pages: io_uring(7), io_uring_enter(2).
 
@@ -121,8 +121,8 @@ impl<'a> Ring<'a> {
         self.submissions.sync();
         // Tells the kernel which completions were read: the others would end the wait at once.
         self.completions.sync();
-        // Waits for one completion. To wait for more would save calls, but the first would wait for
-        // a second that may never come. Under load a call brings many in any case.
+        // Waits for one completion. To wait for more would save calls, but the first would wait
+        // for a second that may never come. Under load a call brings many in any case.
         let want = usize::from(self.backlog.is_empty());
         let entered = match timeout {
             None => self.submitter.submit_and_wait(want),
@@ -208,8 +208,8 @@ impl<'a> Ring<'a> {
         match -result {
             // The other ring's queue is full, and there was no memory for more of it.
             libc::EOVERFLOW | libc::ENOMEM | libc::EAGAIN => Some(wake_up),
-            // It has arrived; or the other loop has ended (EOWNERDEAD, EBADFD), and its connections
-            // too.
+            // It has arrived; or the other loop has ended (EOWNERDEAD, EBADFD), and its
+            // connections too.
             _ => None,
         }
     }
@@ -270,8 +270,8 @@ impl<'a> Ring<'a> {
         self.submit(entry, Op::Receive, token);
     }
 
-    /// Sends some of `chunks`. A connection has one send in flight at most: a second could overtake
-    /// the first.
+    /// Sends some of `chunks`. A connection has one send in flight at most: a second could
+    /// overtake the first.
     ///
     /// # Panics
     /// If one is in flight.

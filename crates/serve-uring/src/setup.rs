@@ -1,5 +1,5 @@
-//! Makes a ring, or says why that is not possible. A kernel may lack io_uring, and container runtimes
-//! and administrators switch it off.
+//! Makes a ring, or says why that is not possible. A kernel may lack io_uring, and container
+//! runtimes and administrators switch it off.
 //!
 //! Man pages: io_uring_setup(2), io_uring_register(2), proc_sys_kernel(5).
 
@@ -22,8 +22,9 @@ const SUBMISSIONS: u32 = 1024;
 /// overflow ends every multishot request.
 const COMPLETIONS: u32 = 8192;
 
-/// How long the trial may take. What it waits for has already happened, so only a kernel that cannot
-/// do it lets this time pass. It is long, because a busy machine must not look like such a kernel.
+/// How long the trial may take. What it waits for has already happened, so only a kernel that
+/// cannot do it lets this time pass. It is long, because a busy machine must not look like such a
+/// kernel.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A ring with the best flags that the kernel knows.
@@ -34,8 +35,8 @@ pub(crate) fn uring() -> io::Result<IoUring> {
     // Linux 6.6: without the index array of the queue, which this program does not use.
     let mut newest = deferring();
     newest.setup_no_sqarray();
-    // Linux 6.0: completions are made when the program enters the kernel in any case, and not by an
-    // interrupt; `taskrun_flag` says that there are some.
+    // Linux 6.0: completions are made when the program enters the kernel in any case, and not by
+    // an interrupt; `taskrun_flag` says that there are some.
     let mut oldest = common();
     oldest.setup_coop_taskrun().setup_taskrun_flag();
     for builder in [newest, deferring()] {
@@ -47,8 +48,8 @@ pub(crate) fn uring() -> io::Result<IoUring> {
     oldest.build(SUBMISSIONS)
 }
 
-/// Linux 6.1: one thread uses the ring, and completions are made only while it waits: all together,
-/// with a warm cache.
+/// Linux 6.1: one thread uses the ring, and completions are made only while it waits: all
+/// together, with a warm cache.
 fn deferring() -> Builder {
     let mut builder = common();
     builder.setup_single_issuer().setup_defer_taskrun();

@@ -8,8 +8,8 @@ use crate::ring::{GENERATIONS, Token};
 #[derive(Debug)]
 pub(crate) struct Table<T> {
     pub(crate) slab: Slab<(u32, T)>,
-    /// That of the next connection. It is used again after [`GENERATIONS`] connections of the whole
-    /// table, and nothing of a connection is in flight when its slot is used again.
+    /// That of the next connection. It is used again after [`GENERATIONS`] connections of the
+    /// whole table, and nothing of a connection is in flight when its slot is used again.
     generation: u32,
 }
 

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU16, Ordering::Release};
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
-/// Buffers that receives may fill between two waits, and the size of each in bytes. The kernel uses
-/// them in turn, so all of them pass through the cache: together they are smaller than a common L2.
-/// Larger ones make large transfers cheaper, because there are fewer completions. But a client that
-/// floods then goes further beyond the high-water mark, by up to 32 of them. The kernel demands that
-/// their number is a power of two.
+/// Buffers that receives may fill between two waits, and the size of each in bytes. The kernel
+/// uses them in turn, so all of them pass through the cache: together they are smaller than a
+/// common L2. Larger ones make large transfers cheaper, because there are fewer completions. But a
+/// client that floods then goes further beyond the high-water mark, by up to 32 of them. The
+/// kernel demands that their number is a power of two.
 pub(super) const BUFFERS: u16 = 64;
 pub(super) const BUFFER_BYTES: usize = 8 << 10;
 

@@ -62,8 +62,8 @@ pub(super) fn msg_ring(ring: BorrowedFd<'_>, user_data: u64) -> Entry {
     opcode::MsgRingData::new(fd(ring), 0, user_data, None).build()
 }
 
-/// io_uring_prep_cancel64(3). By `user_data` and not by descriptor, which would walk the list of all
-/// requests in flight.
+/// io_uring_prep_cancel64(3). By `user_data` and not by descriptor, which would walk the list of
+/// all requests in flight.
 pub(super) fn cancel(user_data: u64) -> Entry {
     opcode::AsyncCancel::new(user_data).build()
 }
