@@ -40,7 +40,7 @@ pub use socket::{late, look_at_output, write_output, write_slices};
 pub use stop::{Stop, Tracked, WAKE_INTERVAL};
 pub use sys::{receive_now, unread};
 pub use timers::{Armed, Timers};
-pub use turns::{STEPS_PER_TURN_MAX, Turns, bulk_per_round, steps};
+pub use turns::{STEPS_PER_TURN_MAX, Turns, bulk_per_iteration, steps};
 pub use worker::Worker;
 
 /// Size of a receive buffer, in bytes: one per thread, shared by all its connections. One read can
@@ -57,11 +57,11 @@ pub const SLICES_MAX: usize = 8;
 /// With a small fixed number a loop with ten thousand connections, whose iterations take
 /// milliseconds, would accept some hundreds a second. With a large one a single client would wait
 /// much longer for its reply while many others connect.
-pub const ACCEPTS_PER_ROUND: RangeInclusive<usize> = 4..=64;
+pub const ACCEPTS_PER_ITERATION: RangeInclusive<usize> = 4..=64;
 
 /// That number, after an iteration that served `served` connections.
-pub fn accepts_per_round(served: usize) -> usize {
-    served.clamp(*ACCEPTS_PER_ROUND.start(), *ACCEPTS_PER_ROUND.end())
+pub fn accepts_per_iteration(served: usize) -> usize {
+    served.clamp(*ACCEPTS_PER_ITERATION.start(), *ACCEPTS_PER_ITERATION.end())
 }
 
 /// How long a loop does not accept after descriptors have run out, unless one is closed before.

@@ -38,11 +38,11 @@ pub(crate) enum Waiting {
 #[derive(Debug)]
 pub enum Accepted {
     /// A new connection.
-    Peer(TcpStream),
+    Client(TcpStream),
     /// No client waits (EAGAIN).
     Empty,
     /// The client has gone, or a signal came (EINTR): accept again.
-    Nobody,
+    Retry,
     /// See [`AcceptError::Exhausted`].
     Exhausted,
 }
@@ -108,10 +108,10 @@ impl Listener {
     /// Those that would come again on every call.
     pub fn accept(&self) -> io::Result<Accepted> {
         match sys::accept(&self.socket, self.nonblocking) {
-            Ok(stream) => Ok(Accepted::Peer(stream)),
+            Ok(stream) => Ok(Accepted::Client(stream)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Accepted::Empty),
             Err(error) => Ok(match self.accept_error(error)? {
-                AcceptError::Passing => Accepted::Nobody,
+                AcceptError::Passing => Accepted::Retry,
                 AcceptError::Exhausted => Accepted::Exhausted,
             }),
         }
@@ -250,7 +250,7 @@ mod tests {
         assert!(listener.accept_error(invalid()).is_err());
         assert!(matches!(listener.accept(), Ok(Accepted::Empty)));
         listener.shutdown();
-        assert!(matches!(listener.accept(), Ok(Accepted::Nobody)));
+        assert!(matches!(listener.accept(), Ok(Accepted::Retry)));
         assert_eq!(listener.accept_error(invalid()).ok(), Some(AcceptError::Passing));
     }
 }

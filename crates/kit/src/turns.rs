@@ -25,11 +25,11 @@ const USED_UP_END: u32 = 2 * USED_UP_MAX;
 /// Iterations in which all bulk connections have one turn, while other connections run too. One of
 /// a hundred floods in each iteration would mean a hundred times as many waits, and a wait costs
 /// more the more sockets are ready.
-const BULK_ROUNDS: usize = 16;
+const BULK_ITERATIONS: usize = 16;
 
 /// How many of `all` bulk connections run in an iteration in which other connections run too.
-pub fn bulk_per_round(all: usize) -> usize {
-    all.div_ceil(BULK_ROUNDS)
+pub fn bulk_per_iteration(all: usize) -> usize {
+    all.div_ceil(BULK_ITERATIONS)
 }
 
 /// Counts the turns of one connection. A client that waits for its replies uses up none of them. A

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use conn::{Address, Wake};
 use kit::{
-    Accepted, EXHAUSTED_PAUSE, SCRATCH_BYTES, TIGHT_PAUSE, Timers, Worker, accepts_per_round,
+    Accepted, EXHAUSTED_PAUSE, SCRATCH_BYTES, TIGHT_PAUSE, Timers, Worker, accepts_per_iteration,
     give_back,
 };
 use slab::Slab;
@@ -66,7 +66,7 @@ impl Connections {
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             watched: [false; FIRST_CONNECTION],
             listener_is_ready: false,
-            accepts_left: accepts_per_round(0),
+            accepts_left: accepts_per_iteration(0),
             served: 0,
             exhausted_until: None,
             stopping: None,
@@ -181,10 +181,10 @@ impl Connections {
         while self.accepts_left > 0 && self.wants_listener(now) {
             self.accepts_left -= 1;
             match self.worker.listener.accept()? {
-                Accepted::Peer(stream) if !list.fits(stream.as_fd()) => {
+                Accepted::Client(stream) if !list.fits(stream.as_fd()) => {
                     self.worker.service.counters.refused();
                 }
-                Accepted::Peer(stream) => {
+                Accepted::Client(stream) => {
                     let entry = self.table.vacant_entry();
                     let token = entry.key() + FIRST_CONNECTION;
                     list.add(token, stream.as_fd())?;
@@ -201,7 +201,7 @@ impl Connections {
                 }
                 Accepted::Empty if self.stopping.is_some() => self.close(),
                 Accepted::Empty => break,
-                Accepted::Nobody => {}
+                Accepted::Retry => {}
                 Accepted::Exhausted => self.exhausted_until = Some(now + EXHAUSTED_PAUSE),
             }
         }
@@ -222,7 +222,7 @@ impl Connections {
     }
 
     fn begin_iteration(&mut self, now: Instant) {
-        self.accepts_left = accepts_per_round(std::mem::take(&mut self.served));
+        self.accepts_left = accepts_per_iteration(std::mem::take(&mut self.served));
         if let Some(at) = self.worker.stop.requested_at() {
             self.stop(at);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use kit::bulk_per_round;
+use kit::bulk_per_iteration;
 
 use crate::Token;
 use crate::connection::Connection;
@@ -36,7 +36,7 @@ impl Runnable {
     pub(crate) fn take_iteration(&mut self, running: &mut VecDeque<Token>) {
         std::mem::swap(&mut self.others, running);
         let all = self.bulk.len();
-        let n = if running.is_empty() { all } else { bulk_per_round(all) };
+        let n = if running.is_empty() { all } else { bulk_per_iteration(all) };
         running.extend(self.bulk.drain(..n));
     }
 }

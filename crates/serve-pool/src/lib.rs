@@ -57,9 +57,9 @@ pub fn serve(worker: Worker) -> io::Result<()> {
         && accepting.goes_on()?
     {
         match worker.listener.accept()? {
-            Accepted::Peer(stream) => queue.push(stream, slot),
+            Accepted::Client(stream) => queue.push(stream, slot),
             Accepted::Exhausted => worker.stop.sleep(kit::EXHAUSTED_PAUSE),
-            Accepted::Nobody => {}
+            Accepted::Retry => {}
             Accepted::Empty => break,
         }
     }

@@ -51,11 +51,11 @@ pub fn serve(worker: Worker) -> io::Result<()> {
     while accepting.goes_on()? {
         // accept(2) sleeps until a client has connected.
         match worker.listener.accept()? {
-            Accepted::Peer(socket) => {
+            Accepted::Client(socket) => {
                 serve_client(Conversation::new(socket, &worker), &mut buffer);
             }
             Accepted::Exhausted => worker.stop.sleep(kit::EXHAUSTED_PAUSE),
-            Accepted::Nobody => {}
+            Accepted::Retry => {}
             Accepted::Empty => break,
         }
     }

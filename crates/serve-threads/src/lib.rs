@@ -58,9 +58,9 @@ pub fn serve(worker: Worker) -> io::Result<()> {
         && accepting.goes_on()?
     {
         match worker.listener.accept()? {
-            Accepted::Peer(stream) => spawn(&worker, stream, slot, threads),
+            Accepted::Client(stream) => spawn(&worker, stream, slot, threads),
             Accepted::Exhausted => worker.stop.sleep(kit::EXHAUSTED_PAUSE),
-            Accepted::Nobody => {}
+            Accepted::Retry => {}
             Accepted::Empty => break,
         }
     }

@@ -21,10 +21,12 @@ use std::time::Instant;
 
 use conn::{Address, Conn, Wake, Wants};
 use kit::{
-    AcceptError, Accepted, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Turns, Values,
-    Worker, Workers,
+    AcceptError, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Turns, Values, Worker,
+    Workers,
 };
-use runtime::{NewConnections, read_file, replied, runtime, start_reader, stop_signal};
+use runtime::{
+    NewConnections, empty_queue, read_file, replied, runtime, start_reader, stop_signal,
+};
 use tokio::io::{AsyncWriteExt, Interest, Ready};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
@@ -109,31 +111,10 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
     }
     // Fails if no connection is open.
     let _ = stop.send(true);
-    empty_queue(&worker, &slots, &stopping).await?;
+    empty_queue(&worker, &slots, |stream, slot| spawn(stream, &worker, &stopping, slot)).await?;
     // All slots are free when all connections have ended.
     let all = u32::try_from(worker.conns_max).unwrap_or(u32::MAX);
     let _ = slots.acquire_many(all).await;
-    Ok(())
-}
-
-/// The server stops: accepts the clients that wait, while there is room. The runtime learns of
-/// them in its own wait, and may not know of all, so the kernel is asked.
-async fn empty_queue(
-    worker: &Arc<Worker>,
-    slots: &Arc<Semaphore>,
-    stopping: &watch::Receiver<bool>,
-) -> io::Result<()> {
-    while let Some(end) = worker.stop.ends_at().filter(|end| *end > Instant::now()) {
-        let slot = Arc::clone(slots).acquire_owned();
-        let Ok(slot) = tokio::time::timeout_at(end.into(), slot).await else { break };
-        match worker.listener.accept()? {
-            Accepted::Peer(stream) => spawn(TcpStream::from_std(stream)?, worker, stopping, slot),
-            Accepted::Exhausted => tokio::time::sleep(kit::EXHAUSTED_PAUSE).await,
-            Accepted::Nobody => {}
-            Accepted::Empty => break,
-        }
-    }
-    worker.listener.shutdown();
     Ok(())
 }
 

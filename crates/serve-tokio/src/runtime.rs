@@ -5,13 +5,15 @@ use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conn::FileRead;
-use kit::{Stop, Worker};
+use kit::{Accepted, Stop, Worker};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::Slot;
 
 /// How long a thread that reads files is kept without work: as long as the server runs, because
 /// the system may refuse another one.
@@ -61,7 +63,7 @@ pub(crate) struct NewConnections {
 
 impl NewConnections {
     pub(crate) fn new() -> NewConnections {
-        NewConnections { left: kit::accepts_per_round(0) }
+        NewConnections { left: kit::accepts_per_iteration(0) }
     }
 
     /// The next client. If none waits, the count begins again, and a later burst begins small.
@@ -84,9 +86,30 @@ impl NewConnections {
         if self.left == 0 {
             REPLIES.set(0);
             tokio::task::yield_now().await;
-            self.left = kit::accepts_per_round(REPLIES.get());
+            self.left = kit::accepts_per_iteration(REPLIES.get());
         }
     }
+}
+
+/// The server stops: accepts the clients that wait, while there is room. The runtime learns of
+/// them in its own wait, and may not know of all, so the kernel is asked.
+pub(crate) async fn empty_queue(
+    worker: &Worker,
+    slots: &Arc<Semaphore>,
+    spawn: impl Fn(TcpStream, Slot),
+) -> io::Result<()> {
+    while let Some(end) = worker.stop.ends_at().filter(|end| *end > Instant::now()) {
+        let slot = Arc::clone(slots).acquire_owned();
+        let Ok(slot) = tokio::time::timeout_at(end.into(), slot).await else { break };
+        match worker.listener.accept()? {
+            Accepted::Client(stream) => spawn(TcpStream::from_std(stream)?, slot),
+            Accepted::Exhausted => tokio::time::sleep(kit::EXHAUSTED_PAUSE).await,
+            Accepted::Retry => {}
+            Accepted::Empty => break,
+        }
+    }
+    worker.listener.shutdown();
+    Ok(())
 }
 
 thread_local! {

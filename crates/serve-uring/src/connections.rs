@@ -19,8 +19,8 @@ use crate::table::Table;
 use bytes::Bytes;
 use conn::{Address, Conn, Wake, Wants};
 use kit::{
-    ACCEPTS_PER_ROUND, Accepted, Armed, EXHAUSTED_PAUSE, Files, TIGHT_PAUSE, Timers, Turns, Worker,
-    accepts_per_round,
+    ACCEPTS_PER_ITERATION, AcceptError, Accepted, Armed, EXHAUSTED_PAUSE, Files, TIGHT_PAUSE,
+    Timers, Turns, Worker, accepts_per_iteration,
 };
 
 /// The state of a request that may be cancelled.
@@ -184,7 +184,7 @@ impl Connections {
             again: Vec::new(),
             bulk: VecDeque::new(),
             accepted: VecDeque::new(),
-            accepts_left: accepts_per_round(0),
+            accepts_left: accepts_per_iteration(0),
             served: 0,
             others: [0; 2],
             receive,
@@ -208,7 +208,7 @@ impl Connections {
         if self.exhausted_until.is_none() && !self.worker.service.common.memory.admits(now) {
             self.exhausted_until = Some(now + TIGHT_PAUSE);
         }
-        let few = self.accepted.len() < *ACCEPTS_PER_ROUND.end();
+        let few = self.accepted.len() < *ACCEPTS_PER_ITERATION.end();
         self.stopping.is_none() && self.has_room() && few && self.exhausted_until.is_none()
     }
 
@@ -233,15 +233,15 @@ impl Connections {
         if self.empties_queue() {
             self.worker.listener.set_nonblocking()?;
         }
-        for _ in 0..*ACCEPTS_PER_ROUND.end() {
+        for _ in 0..*ACCEPTS_PER_ITERATION.end() {
             if !self.empties_queue() {
                 break;
             }
             let over = self.worker.stop.is_over(now);
             match if over { Accepted::Empty } else { self.worker.listener.accept()? } {
-                Accepted::Peer(stream) => self.insert(OwnedFd::from(stream), now),
+                Accepted::Client(stream) => self.insert(OwnedFd::from(stream), now),
                 Accepted::Exhausted => self.exhausted(now),
-                Accepted::Nobody => {}
+                Accepted::Retry => {}
                 Accepted::Empty => {
                     self.closed = true;
                     self.worker.listener.shutdown();
@@ -251,10 +251,33 @@ impl Connections {
         Ok(())
     }
 
+    /// The kernel has accepted a connection, or says why not.
+    ///
+    /// # Errors
+    /// What accept(2) says, if it would say it again.
+    pub(crate) fn accepted(
+        &mut self,
+        result: io::Result<OwnedFd>,
+        more: bool,
+        now: Instant,
+    ) -> io::Result<()> {
+        if !more {
+            self.accepting = Request::None;
+        }
+        match result {
+            Ok(socket) => self.admit(socket, now),
+            Err(error) => match self.worker.listener.accept_error(error)? {
+                AcceptError::Passing => {}
+                AcceptError::Exhausted => self.exhausted(now),
+            },
+        }
+        Ok(())
+    }
+
     /// Takes an accepted connection, or lets it wait for room or for the next iteration: one
     /// request brings all clients that wait, and the other connections must not wait for all of
     /// them.
-    pub(crate) fn admit(&mut self, socket: OwnedFd, now: Instant) {
+    fn admit(&mut self, socket: OwnedFd, now: Instant) {
         self.accepted.push_back(socket);
         self.take_accepted(now);
     }
@@ -270,7 +293,7 @@ impl Connections {
     }
 
     /// No descriptor or memory is left.
-    pub(crate) fn exhausted(&mut self, now: Instant) {
+    fn exhausted(&mut self, now: Instant) {
         self.exhausted_until = Some(now + EXHAUSTED_PAUSE);
     }
 
@@ -319,8 +342,11 @@ impl Connections {
 
     /// Gives bulk connections their turn: a part of them in each iteration, while others run too.
     fn let_bulk_run(&mut self, now: Instant) {
-        let n =
-            if self.is_alone() { self.bulk.len() } else { kit::bulk_per_round(self.bulk.len()) };
+        let n = if self.is_alone() {
+            self.bulk.len()
+        } else {
+            kit::bulk_per_iteration(self.bulk.len())
+        };
         for token in self.bulk.drain(..n).collect::<Vec<_>>() {
             let Some(connection) = self.get(token) else { continue };
             connection.put_off = false;
@@ -424,7 +450,7 @@ impl Connections {
 
     /// Begins an iteration: connections that are woken or late run too.
     pub(crate) fn begin_iteration(&mut self, now: Instant) {
-        self.accepts_left = accepts_per_round(std::mem::take(&mut self.served));
+        self.accepts_left = accepts_per_iteration(std::mem::take(&mut self.served));
         self.others = [0, self.others[0]];
         self.let_bulk_run(now);
         self.take_accepted(now);

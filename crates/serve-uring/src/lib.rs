@@ -31,12 +31,12 @@ mod setup;
 mod table;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use conn::Conn;
 use connections::{Connections, Request};
-use kit::{AcceptError, Flavour, Model, Place, Serves, Values, Worker, Workers};
+use kit::{Flavour, Model, Place, Serves, Values, Worker, Workers};
 use msg_ring::Waker;
 use ring::{Buffer, Completion, Op, Receive, Ring, Token};
 
@@ -127,26 +127,6 @@ fn listen(ring: &mut Ring, connections: &mut Connections, now: Instant) -> io::R
 fn wake_others(ring: &mut Ring, connections: &mut Connections, now: Instant) {
     connections.take_wake_ups(now);
     connections.wake_ups.drain(..).for_each(|wake_up| ring.wake(wake_up));
-}
-
-/// Takes a connection that the kernel has accepted.
-fn accept(
-    connections: &mut Connections,
-    result: io::Result<OwnedFd>,
-    more: bool,
-    now: Instant,
-) -> io::Result<()> {
-    if !more {
-        connections.accepting = Request::None;
-    }
-    match result {
-        Ok(socket) => connections.admit(socket, now),
-        Err(error) => match connections.worker.listener.accept_error(error)? {
-            AcceptError::Passing => {}
-            AcceptError::Exhausted => connections.exhausted(now),
-        },
-    }
-    Ok(())
 }
 
 /// Tells a connection what was done for it.
