@@ -1,4 +1,4 @@
-//! What every model that reads and writes by itself does with a socket, whoever says when.
+//! What models that read and write by calls of their own do with a socket.
 
 use std::io::{self, IoSlice, Write};
 use std::net::TcpStream;

@@ -1,8 +1,8 @@
-//! `--tls`: whose certificate a server shows, and what it agrees to.
+//! `--tls`: the certificate of a server, and what it agrees to in a handshake.
 //!
-//! Without `--cert` all servers of a user show the same self-signed certificate, from one file
-//! that is made at the first start. Each client can then be told once to trust it (`curl --cacert
-//! FILE`), whatever model it talks to.
+//! Without `--cert` all servers of a user have the same self-signed certificate, in one file that
+//! is made at the first start. So a client can be told once to trust it (`curl --cacert FILE`),
+//! for all models.
 
 mod given;
 
@@ -25,23 +25,23 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ServerSessionMemoryCache;
 use rustls::{CertificateError, InconsistentKeys, RootCertStore, ServerConfig, ServerConnection};
 
-/// Names of this machine to itself: no server here is meant for others without `--cert`.
+/// Names by which a machine calls itself: a server for other machines needs `--cert`.
 const LOOPBACK_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// For how long a self-signed certificate is good: clients refuse longer than 398 days.
+/// How long a self-signed certificate is valid. Clients refuse more than 398 days.
 const VALID_FOR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// A clock that is behind by less than this finds it valid; one that runs out sooner than this is
-/// made anew, because the server is going to run for a while.
+/// It is valid from so long ago, for clients whose clock is late. It is replaced so long before it
+/// expires, because the server is going to run for a while.
 const VALID_MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Sessions of TLS 1.2 that are remembered for clients that take no tickets. Everything else is
-/// resumed by tickets, which cost the server no memory.
+/// Sessions of TLS 1.2 that are kept for clients without tickets. All other sessions are resumed
+/// by tickets, which take no memory of the server.
 const SESSIONS_MAX: usize = 1024;
 
 const FILE_NAME: &str = "self-signed.pem";
 
-/// Whose certificate a server shows.
+/// Which certificate a server has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Identity {
     /// That of `--cert`, with the key of `--key`.
@@ -50,7 +50,7 @@ pub(crate) enum Identity {
     SelfSigned,
 }
 
-/// A certificate, those behind it, and its key.
+/// A certificate, its intermediate certificates, and its key.
 #[derive(Debug)]
 struct Certified {
     chain: Vec<CertificateDer<'static>>,
@@ -76,14 +76,14 @@ fn config_of(identity: &Identity, protocol: Protocol) -> Result<Arc<ServerConfig
             server_config(self_signed(&directory)?).map_err(|error| format!("--tls: {error}"))?
         }
     };
-    // Whoever only echoes negotiates nothing, and so refuses nobody.
+    // An echo server has one protocol, so it does not use ALPN.
     if protocol == Protocol::Http {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     }
     config.ticketer = Ticketer::new().map_err(|error| format!("--tls: no tickets: {error}"))?;
     config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
     let config = Arc::new(config);
-    // What rustls would say to each connection it may say now.
+    // An error of rustls that each connection would meet is found now.
     ServerConnection::new(Arc::clone(&config)).map_err(|error| format!("--tls: {error}"))?;
     Ok(config)
 }
@@ -138,11 +138,11 @@ fn from_files(cert: &Path, key: &Path) -> Result<ServerConfig, String> {
 fn wrong_date(chain: &[CertificateDer]) -> Option<&'static str> {
     let mut roots = RootCertStore::empty();
     let first = chain.first()?;
-    // One that cannot even be read is refused by the server's own side of the library.
+    // A certificate that cannot be read is refused elsewhere, by the server's part of rustls.
     roots.add(first.clone()).ok()?;
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
     let name = ServerName::try_from(LOOPBACK_NAMES[0]).ok()?;
-    // The dates are looked at before names and signatures, so any root and any name will do.
+    // rustls checks the dates before names and signatures, so any root and any name will do.
     let verified =
         verifier.build().ok()?.verify_server_cert(first, &[], &name, &[], UnixTime::now());
     let Err(rustls::Error::InvalidCertificate(error)) = verified else { return None };
@@ -161,8 +161,8 @@ fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     chain.ok().filter(|chain| !chain.is_empty())
 }
 
-/// Where a program keeps what it has made by itself and wants to find again (XDG Base Directory
-/// Specification: a path that is not absolute is to be ignored).
+/// Where a program keeps its state (XDG Base Directory Specification: a path that is not absolute
+/// is ignored).
 fn state_directory(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, String> {
     let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME")
@@ -174,8 +174,8 @@ fn state_directory(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBu
     })
 }
 
-/// The certificate of `directory`, which is made if it is not there or of no use. Many servers may
-/// start at once: one makes it, the others wait for that and read it.
+/// The certificate of `directory`. It is made if there is none, or none that is valid. Several
+/// servers may start at once: one makes it, the others wait and read it.
 fn self_signed(directory: &Path) -> Result<Certified, String> {
     let path = directory.join(FILE_NAME);
     let failed = |what: &str, error: &dyn std::fmt::Display| {
@@ -205,8 +205,8 @@ fn self_signed(directory: &Path) -> Result<Certified, String> {
     usable(pem.as_bytes()).map_err(|error| failed("cannot use", &error))
 }
 
-/// Until the file is dropped nobody else has it (flock(2); the kernel takes it back from whoever
-/// dies).
+/// No other process has the lock until the file is dropped (flock(2)). The kernel releases it if
+/// the process ends.
 fn lock(directory: &Path) -> io::Result<File> {
     let path = directory.join("self-signed.lock");
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
@@ -214,10 +214,10 @@ fn lock(directory: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Writes all of the file or none: whoever reads it, the user's clients too, finds it whole.
+/// Writes the whole file or nothing, so that a process which reads it never finds a part.
 fn write(directory: &Path, path: &Path, pem: &[u8]) -> io::Result<()> {
     let temporary = directory.join("self-signed.new");
-    // Whatever a writer that was killed has left.
+    // A process that was killed may have left it.
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -228,8 +228,8 @@ fn write(directory: &Path, path: &Path, pem: &[u8]) -> io::Result<()> {
     fs::rename(&temporary, path)
 }
 
-/// Certificate and key of `pem`, if a client that trusts the certificate takes it for a while yet;
-/// otherwise why not.
+/// Certificate and key of `pem`, if the certificate will be valid for some time; otherwise why
+/// not.
 fn usable(pem: &[u8]) -> Result<Certified, String> {
     let chain = certificates(pem).ok_or("the old file has no certificate")?;
     let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| "the old file has no key")?;
@@ -293,7 +293,7 @@ mod tests {
         config_of(&identity, Protocol::Http).expect_err("it is of no use")
     }
 
-    /// A certificate whose time is over.
+    /// A certificate that has expired.
     fn expired() -> String {
         valid_in(2001, 2002)
     }

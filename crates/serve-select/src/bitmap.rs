@@ -1,5 +1,5 @@
-//! An `fd_set`. The macros of the C library have no bounds check and cannot walk the set bits; this
-//! has the same layout.
+//! An `fd_set`. The macros of the C library have no bounds check and cannot walk the set bits;
+//! this has the same layout.
 
 use std::ptr;
 

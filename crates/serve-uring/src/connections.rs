@@ -424,14 +424,14 @@ impl Connections {
         }
     }
 
-    /// Somebody has something for a connection.
+    /// Another connection wakes this one.
     pub(crate) fn woken(&mut self, token: Token, now: Instant) {
         if let Some(connection) = self.completed(token) {
             connection.conn.resume(now);
         }
     }
 
-    /// How long the wait may last: zero while somebody may run, `None` without any deadline.
+    /// How long the wait may last: zero while a connection can run, `None` without any deadline.
     pub(crate) fn prepare_to_wait(&self, now: Instant) -> Option<Duration> {
         if !self.runnable.is_empty()
             || !self.again.is_empty()
