@@ -5,8 +5,8 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use conn::{Address, Conn, Wants};
-use kit::{Armed, Files, Turns, Worker, look_at_output, unread, write_output};
+use conn::{Conn, Wants};
+use kit::{Armed, Files, Turns, look_at_output, unread, write_output};
 
 use crate::{Answer, InterestList};
 
@@ -40,15 +40,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        stream: TcpStream,
-        worker: &Worker,
-        address: Address,
-        now: Instant,
-    ) -> Connection {
+    pub(crate) fn new(stream: TcpStream, conn: Conn) -> Connection {
         Connection {
             stream,
-            conn: worker.conn(address, now),
+            conn,
             // A new socket has room for output. Whether it has input is for the wait to say.
             readable: false,
             writable: true,
@@ -183,5 +178,73 @@ impl Connection {
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use conn::{Address, Clock, Common, Counters, Limits, Program, Protocol, Service};
+
+    use super::*;
+
+    /// A program that is asked nothing here.
+    struct Idle;
+
+    impl Program for Idle {
+        fn burn(&self, _: Duration) {}
+
+        fn stats_json(&self) -> String {
+            String::new()
+        }
+    }
+
+    /// An echo connection, and its peer's socket.
+    fn echo() -> (Connection, TcpStream) {
+        let now = Instant::now();
+        let common =
+            Common::new(Arc::new(Idle), Clock { started: now, started_unix: Duration::ZERO });
+        let counters = Arc::new(Counters::default());
+        let service = Service::new(Protocol::Echo, Limits::default(), counters, common);
+        let conn = Conn::new(&Arc::new(service), Address::alone(), now);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let peer = TcpStream::connect(listener.local_addr().expect("its address")).expect("a peer");
+        let (stream, _) = listener.accept().expect("the peer");
+        stream.set_nonblocking(true).expect("O_NONBLOCK");
+        (Connection::new(stream, conn), peer)
+    }
+
+    /// Bytes that one read can bring here.
+    const ROOM: usize = 16;
+
+    /// Bytes that a turn has read.
+    fn turn(connection: &mut Connection) -> usize {
+        let before = unread(&connection.stream);
+        let end = connection.turn(Instant::now(), &mut [0; ROOM], &Files::default(), &());
+        assert!(matches!(end, TurnEnd::Unfinished(_)), "{end:?}");
+        before - unread(&connection.stream)
+    }
+
+    #[test]
+    fn a_connection_that_uses_up_its_turns_has_turns_of_one_step() {
+        let (mut connection, mut peer) = echo();
+        let message = [7; 64 * ROOM];
+        peer.write_all(&message).expect("a message");
+        while unread(&connection.stream) < message.len() {
+            std::thread::yield_now();
+        }
+        connection.ready(Answer { read: true, write: true, ..Answer::default() });
+        for _ in 0..4 {
+            assert!(!connection.is_bulk());
+            assert_eq!(turn(&mut connection), 2 * ROOM, "two reads and two writes");
+        }
+        assert!(connection.is_bulk());
+        assert_eq!(turn(&mut connection), ROOM, "a read");
+        assert_eq!(turn(&mut connection), 0, "a write");
+        assert_eq!(turn(&mut connection), ROOM, "a read");
     }
 }

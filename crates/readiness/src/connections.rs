@@ -190,8 +190,8 @@ impl Connections {
                     list.add(token, stream.as_fd())?;
                     let wake_ups = Arc::clone(&self.wake_ups) as Arc<dyn Wake>;
                     let address = Address::new(wake_ups, token as u64);
-                    let new = Connection::new(stream, &self.worker, address, now);
-                    let connection = entry.insert(new);
+                    let conn = self.worker.conn(address, now);
+                    let connection = entry.insert(Connection::new(stream, conn));
                     if let Some(at) = self.stopping {
                         connection.drain(at);
                         self.runnable.add(connection, token);

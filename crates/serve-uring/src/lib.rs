@@ -91,9 +91,7 @@ pub fn serve(worker: Worker) -> io::Result<()> {
         // Completions lie in memory that the kernel shares: to read them takes no call.
         while let Some(completion) = ring.next() {
             match completion {
-                Completion::Accepted { result, more } => {
-                    accept(&mut connections, result, more, now)?
-                }
+                Completion::Accepted { result, more } => connections.accepted(result, more, now)?,
                 completion => complete(&mut ring, &mut connections, completion, now),
             }
         }
