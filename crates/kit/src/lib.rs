@@ -40,7 +40,7 @@ pub use socket::{late, look_at_output, write_output, write_slices};
 pub use stop::{Stop, Tracked, WAKE_INTERVAL};
 pub use sys::{receive_now, unread};
 pub use timers::{Armed, Timers};
-pub use turns::{STEPS_PER_TURN_MAX, Turns, bulk_per_iteration, steps};
+pub use turns::{BYTES_PER_TURN, Turns, bulk_per_iteration};
 pub use worker::Worker;
 
 /// Size of a receive buffer, in bytes: one per thread, shared by all its connections. One read can

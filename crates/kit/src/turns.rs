@@ -4,16 +4,13 @@ use crate::SCRATCH_BYTES;
 
 /// Steps (a read, a write, a file read) of one turn. A request takes two, and a reply from a file
 /// three.
-pub const STEPS_PER_TURN_MAX: usize = 4;
+const STEPS_PER_TURN_MAX: usize = 4;
 
-/// Bytes that count as a further step. A full read is then a whole turn: it takes the kernel
-/// longer than dozens of small requests do.
-const STEP_BYTES: usize = SCRATCH_BYTES / STEPS_PER_TURN_MAX;
+/// Bytes that are a whole turn: a full read takes the kernel longer than dozens of small requests.
+pub const BYTES_PER_TURN: usize = SCRATCH_BYTES;
 
-/// The number of steps that moving so many bytes counts as.
-pub fn steps(bytes: usize) -> usize {
-    1 + bytes / STEP_BYTES
-}
+/// Bytes that count as a further step.
+const STEP_BYTES: usize = BYTES_PER_TURN / STEPS_PER_TURN_MAX;
 
 /// A connection that has used up this many turns is bulk traffic. A transfer of some 100 KB is
 /// over by then.

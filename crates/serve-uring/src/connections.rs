@@ -51,8 +51,9 @@ pub(crate) struct Connection {
     pub(crate) emptied: bool,
     /// A deadline is due, and the loop waits once more, for what has arrived in time.
     pub(crate) late: bool,
-    /// Counts what is received between two turns.
-    pub(crate) turns: Turns,
+    /// Bytes that have arrived since the last turn.
+    pub(crate) arrived: usize,
+    turns: Turns,
     /// A send was completed since the last turn, so it may go on.
     went_on: bool,
     /// The result of its send, while it is put off: the connection is told in its turn.
@@ -312,6 +313,7 @@ impl Connections {
             received: true,
             emptied: false,
             late: false,
+            arrived: 0,
             turns: Turns::default(),
             went_on: false,
             sent: None,
@@ -378,7 +380,11 @@ impl Connections {
         let (usual, alone) = (self.receive, self.is_alone());
         let Some(connection) = self.get(token) else { return (usual, true) };
         let went_on = std::mem::take(&mut connection.went_on);
-        if connection.turns.is_over() || went_on && wants.write || wants.turn {
+        let arrived = std::mem::take(&mut connection.arrived);
+        // It has received as much as a whole turn of other models, or its output is so full that
+        // it does not read. A client that sends some requests ahead does neither.
+        let is_full = went_on && wants.write && !wants.read;
+        if arrived >= kit::BYTES_PER_TURN || is_full || wants.turn {
             connection.turns.use_up();
         } else if connection.emptied && !wants.write && (connection.received || went_on) {
             connection.turns.wait();

@@ -140,7 +140,7 @@ fn complete(ring: &mut Ring, connections: &mut Connections, completion: Completi
             connection.received = true;
             connection.emptied = emptied;
             if let Ok(Some(buffer)) = &result {
-                connection.turns.moved(ring.bytes(buffer).len());
+                connection.arrived += ring.bytes(buffer).len();
             }
             received(ring, &mut connection.conn, result, now);
         }
