@@ -1,13 +1,12 @@
-//! `iolab hostile`: what an honest client notices of a hostile one beside it.
+//! `iolab hostile`: how much a hostile client slows a well-behaved client of the same server.
 //!
-//! Windows of an honest closed loop alone and beside the hostile client take turns on one server,
-//! so that what the machine does meanwhile meets both. The hostile client runs on the core of the
-//! honest one, at the lowest priority. What it costs there, and what it costs that the kernel works
-//! for it, is told apart by a third kind of window, the control: the hostile client's connections
-//! go to a second process of the same server, on the same core and at the lowest priority too.
-//! That process does all that the first one would do for them, and the two share their processors
-//! and nothing else: what the honest client's 99th percentile is beyond the control is the price
-//! of being served by one loop, or one pool, together.
+//! Three kinds of windows alternate, so that a disturbance of the machine affects all alike. In
+//! each a closed loop of the well-behaved client is measured: alone, beside a hostile client, and
+//! as control. The hostile client runs on the core of the well-behaved one at the lowest priority,
+//! so both the client and the kernel's work for it take CPU time from the well-behaved one. The
+//! control has the same cost: there the hostile client loads a second process of the same server,
+//! on the same core and also at the lowest priority. So a 99th percentile above that of the control
+//! is the cost of sharing one server process.
 
 mod kinds;
 
@@ -36,32 +35,34 @@ use crate::text;
 
 use kinds::{KINDS, Kind};
 
-/// Connections of the honest client: several, so that one that is forgotten shows.
+/// Connections of the well-behaved client: several, so that a server that neglects one is found.
 const HONEST_CONNECTIONS: u32 = 4;
 
-/// Load before each window, until caches are warm and the hostile client has begun.
+/// Warm-up of each window: caches fill and the hostile client opens its connections.
 const WARM_UP: Duration = Duration::from_millis(50);
 
-/// A slowdown of the 99th percentile up to this factor is called bounded.
+/// Up to this factor a slowdown of the 99th percentile counts as bounded.
 const FACTOR_MAX: f64 = 2.0;
 
-/// Models in one table: with the names of the hostile clients that fits 80 columns.
+/// Models in one table: more do not fit into 80 columns.
 const MODELS_PER_TABLE: usize = 4;
 
 /// Arguments of `iolab hostile`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Servers to try, by name, with flavours if wanted: epoll,epoll+trigger=edge. All by default.
+    /// Servers to measure, separated by commas, each with a flavour if wanted:
+    /// epoll,epoll+trigger=edge [default: all].
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     models: Vec<String>,
-    /// Hostile clients to try; --list names them. All by default.
+    /// Hostile clients, separated by commas; --list prints them [default: all].
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     kinds: Vec<String>,
-    /// Print the hostile clients, and measure nothing.
+    /// Print the hostile clients with their descriptions, and exit.
     #[arg(long)]
     list: bool,
-    /// Windows (alone, beside, control) of each kind for each server and hostile client.
+    /// Number of rounds for each server and hostile client. A round has three windows: the
+    /// well-behaved client alone, beside the hostile client, and the control.
     #[arg(long, value_name = "N", default_value_t = 7)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
@@ -69,7 +70,7 @@ pub struct Arguments {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[arg(default_value = "200ms")]
     window: Duration,
-    /// Directories with more servers (executables named serve-NAME), separated by colons.
+    /// Further directories with servers (executables named serve-NAME), separated by colons.
     #[arg(long, value_name = "DIRS")]
     servers: Option<String>,
     /// Print JSON instead of tables.
@@ -77,40 +78,38 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Shown below the flags.
 const EXAMPLES: &str = "\
 Examples:
-  iolab hostile                                        all servers, all hostile clients: 15 minutes
+  iolab hostile                                        everything, in about 15 minutes
   iolab hostile --models epoll,tokio --kinds pipeline-flood --rounds 20
 ";
 
-/// The honest client's windows of one kind, all rounds together.
+/// All windows of one kind: figures of the well-behaved client.
 #[derive(Debug, Serialize)]
 struct Windows {
-    /// Replies, complete and verified.
+    /// Verified replies.
     replies: u64,
-    /// 99th percentile of their latency, in microseconds; `None` with fewer than 1,000 replies.
+    /// 99th percentile of the latency, in microseconds; `None` with fewer than 1,000 replies.
     p99_us: Option<f64>,
 }
 
-/// What came of one server beside one hostile client.
+/// The result for one server and one hostile client.
 #[derive(Debug, Serialize)]
 struct Outcome {
     model: String,
     kind: &'static str,
     alone: Windows,
     beside: Windows,
-    /// Beside a hostile client of another process.
     control: Windows,
-    /// The 99th percentile beside the hostile client to that alone.
+    /// The 99th percentile beside the hostile client, divided by that alone.
     ratio: Option<f64>,
-    /// The 99th percentile of the control to that alone.
+    /// The 99th percentile of the control, divided by that alone.
     control_ratio: Option<f64>,
-    /// What the server says of itself, if it is not made to keep clients apart.
+    /// The sentence of the server's `--describe` that it does not isolate clients.
     stated: Option<String>,
 }
 
-/// A server that cannot be tried, and why.
+/// A server that is left out, and why.
 type Left = (String, String);
 
 /// Runs the subcommand.
@@ -147,7 +146,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     text::print(&format!("{tables}\n{}\n", text::wrap(&conclusion(&outcomes, &left), 0)))
 }
 
-/// Why a server that serves so few at once is left out.
+/// Why a server with fewer than [`HONEST_CONNECTIONS`] connections at once is left out.
 fn reason(model: &Model) -> Left {
     let reason = model.connections_max_reason.clone();
     (model.label.clone(), reason.unwrap_or_else(|| "it serves too few connections".to_owned()))
@@ -161,7 +160,7 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Kind>, Failure> {
         KINDS.iter().find(|kind| kind.name == *name).ok_or_else(|| {
             let known: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
             Failure(format!(
-                "--kinds: there is no hostile client {name}; there are {}",
+                "--kinds: unknown hostile client {name}; known are {}",
                 known.join(", ")
             ))
         })
@@ -169,7 +168,7 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Kind>, Failure> {
     names.iter().map(find).collect()
 }
 
-/// All windows of one server and one hostile client, on a fresh process.
+/// Measures one server with one hostile client, on new processes.
 fn try_one(found: &Found, kind: &'static Kind, arguments: &Arguments) -> Result<Outcome, Failure> {
     let model = &found.model;
     let cores = environment::cores();
@@ -184,13 +183,13 @@ fn try_one(found: &Found, kind: &'static Kind, arguments: &Arguments) -> Result<
     let server = start()?;
     let other = at_lowest_priority(start)?;
     let mut plan = Plan::new(&format!("http://{}/", server.address))
-        .map_err(because("cannot make the honest load"))?;
+        .map_err(because("cannot plan the load of the well-behaved client"))?;
     plan.connections = HONEST_CONNECTIONS;
     plan.length = Length::Window(arguments.window);
     plan.warmup = WARM_UP;
     plan.core = client_core.map(|core| core as usize);
     let honest = || {
-        let what = format!("the honest client of {} beside {}", model.label, kind.name);
+        let what = format!("the well-behaved client of {} beside {}", model.label, kind.name);
         load::run(&plan, &mut Silent).map_err(because(what))
     };
     let (mut alone, mut beside, mut control) = (Vec::new(), Vec::new(), Vec::new());
@@ -215,7 +214,7 @@ fn try_one(found: &Found, kind: &'static Kind, arguments: &Arguments) -> Result<
     })
 }
 
-/// Runs `start` on a thread of the lowest priority, which a process that it starts inherits.
+/// Runs `start` on a thread of the lowest priority. A process that it starts inherits it.
 fn at_lowest_priority<T: Send>(start: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let starter = scope.spawn(move || {
@@ -226,14 +225,13 @@ fn at_lowest_priority<T: Send>(start: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// The sentence of `cannot` in `--describe` that begins with fairness, if there is one.
+/// The entry of `cannot` in `--describe` that begins with "fairness", if there is one.
 fn stated(model: &Model) -> Option<String> {
     let cannot = model.describe.get("cannot").and_then(Value::as_array).into_iter().flatten();
     let mut cannot = cannot.filter_map(Value::as_str);
     cannot.find(|words| words.starts_with("fairness")).map(str::to_owned)
 }
 
-/// The histograms of all windows in one.
 fn windows(loads: &[LoadOutcome]) -> Windows {
     let with_samples = loads.iter().filter(|load| load.latency.samples > 0);
     let merged = merged(with_samples.map(|load| load.latency.histogram.as_str()));
@@ -254,7 +252,7 @@ fn with_company<T>(
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut set = CpuSet::new();
-            // Not pinned is less exact, and no reason to stop.
+            // Without pinning the result is less exact, but still valid.
             if let Some(core) = core
                 && set.set(core as usize).is_ok()
             {
@@ -263,7 +261,7 @@ fn with_company<T>(
             sys::lower_priority();
             kinds::run(&kind.way, address, &over);
         });
-        // Its connections are open and its first bytes are with the server.
+        // Time to open its connections and to send its first bytes.
         std::thread::sleep(WARM_UP);
         let result = honest();
         over.store(true, SeqCst);
@@ -271,7 +269,7 @@ fn with_company<T>(
     })
 }
 
-/// Ratios of some models, a row per hostile client.
+/// The ratios of some models, with a row for each hostile client.
 fn table(outcomes: &[Outcome], kinds: &[&Kind], labels: &[&str]) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
@@ -290,7 +288,7 @@ fn table(outcomes: &[Outcome], kinds: &[&Kind], labels: &[&str]) -> String {
     format!("{table}\n")
 }
 
-/// The ratio, or what there is in its place; in brackets that of the control.
+/// The ratio, or the number of replies if there is no ratio; the same of the control in brackets.
 fn cell(outcome: &Outcome) -> String {
     let told = |ratio: Option<f64>, windows: &Windows| match ratio {
         Some(ratio) => text::figure(ratio),
@@ -300,19 +298,18 @@ fn cell(outcome: &Outcome) -> String {
     format!("{} ({control})", told(outcome.ratio, &outcome.beside))
 }
 
-/// Beyond the bound, and beyond it also when measured by the control.
+/// Whether the slowdown is above the bound relative to the control too.
 fn is_the_servers(outcome: &Outcome) -> bool {
     let times = outcome.ratio.zip(outcome.control_ratio).map(|(ratio, control)| ratio / control);
     times.is_none_or(|times| times > FACTOR_MAX)
 }
 
-/// What was found, in a few sentences.
 fn conclusion(outcomes: &[Outcome], left: &[Left]) -> String {
     let is_beyond = |o: &&Outcome| o.ratio.is_none_or(|ratio| ratio > FACTOR_MAX);
     let beyond: Vec<_> = outcomes.iter().filter(is_beyond).collect();
     let mut all = format!(
-        "An honest client's 99th percentile stayed within {FACTOR_MAX:.0} times of what it was \
-         alone in {} of {} cases.",
+        "In {} of {} cases the well-behaved client's 99th percentile was at most \
+         {FACTOR_MAX:.0} times that without a hostile client.",
         outcomes.len() - beyond.len(),
         outcomes.len()
     );
@@ -322,31 +319,31 @@ fn conclusion(outcomes: &[Outcome], left: &[Left]) -> String {
         told.collect::<Vec<_>>().join(", ")
     };
     if !servers.is_empty() {
-        all.push_str(&format!(" Beyond: {}.", told(&servers)));
+        all.push_str(&format!(" Above: {}.", told(&servers)));
     }
     if !shared.is_empty() {
         all.push_str(&format!(
-            " Beyond too, but within {FACTOR_MAX:.0} times of the control, so that most of it is \
-             the processors' that all share: {}.",
+            " Above, but at most {FACTOR_MAX:.0} times the control, so that most of it comes from \
+             sharing the processors: {}.",
             told(&shared)
         ));
     }
     all.push_str(
-        " In brackets stands the control: the same hostile client at a second process of the same \
-         server on the same core, at the lowest priority.",
+        " In brackets: the control, where the same hostile client loads a second process of the \
+         same server on the same core at the lowest priority.",
     );
     let mut stated: Vec<_> =
         beyond.iter().filter_map(|o| Some((&*o.model, o.stated.as_deref()?))).collect();
     stated.dedup();
     for (model, words) in stated {
         all.push_str(&format!(
-            " That is no fault of {model}: it says that it cannot give {words}."
+            " For {model} this is expected; its --describe says that it cannot provide {words}."
         ));
     }
     if beyond.iter().any(|outcome| outcome.ratio.is_none()) {
         all.push_str(
-            " A number of replies stands where there were fewer than 1,000, too few for a 99th \
-             percentile: try more --rounds or a longer --window.",
+            " A number of replies is printed where there were fewer than 1,000, which are too few \
+             for a 99th percentile; use more --rounds or a longer --window.",
         );
     }
     for (model, why) in left {
@@ -378,15 +375,15 @@ mod tests {
         let of = |model, ratio| outcome(model, Some(ratio));
         let outcomes = [of("a", 1.5), of("b", 4.5), outcome("c", None), of("e", 3.5)];
         let told = conclusion(&outcomes, &[("d".to_owned(), "it is full".to_owned())]);
-        assert!(told.contains("in 1 of 4 cases"), "{told}");
+        assert!(told.contains("In 1 of 4 cases"), "{told}");
         assert!(
             told.contains(
-                "Beyond: b beside slow-head: 4.50 (2.00), c beside slow-head: 7 replies (2.00)."
+                "Above: b beside slow-head: 4.50 (2.00), c beside slow-head: 7 replies (2.00)."
             ),
             "{told}"
         );
-        assert!(told.contains("all share: e beside slow-head: 3.50 (2.00)."), "{told}");
-        let stated = "That is no fault of c: it says that it cannot give fairness: it is made so.";
+        assert!(told.contains("the processors: e beside slow-head: 3.50 (2.00)."), "{told}");
+        let stated = "says that it cannot provide fairness: it is made so.";
         assert!(told.contains(stated), "{told}");
         assert!(told.ends_with("d is not in the table: it is full."), "{told}");
     }

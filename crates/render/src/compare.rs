@@ -38,35 +38,37 @@ pub struct Arguments {
     a: PathBuf,
     /// The newer run. Without it, --models names two models of the first.
     b: Option<PathBuf>,
-    /// One run: the two models to compare, the base first. Two runs: the models to look at.
+    /// Models, separated by commas. With one run: the two models to compare, the base first. With
+    /// two runs: the models to compare [default: all].
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     models: Vec<String>,
-    /// Workloads to look at. All that both have by default.
+    /// Workloads to compare, separated by commas [default: all that both sides have].
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     workloads: Vec<String>,
-    /// Smallest difference that counts: 5% or 0.05. It must be beyond chance besides.
+    /// Smallest difference that is reported as better or worse (5% or 0.05). It must also be
+    /// statistically significant.
     #[arg(long, value_name = "SHARE", default_value = "3%", value_parser = share)]
     threshold: f64,
-    /// How it is written.
+    /// Format of the output.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For a terminal.
+    /// A table for the terminal.
     Table,
-    /// For a comment or a page.
+    /// A table in Markdown.
     Markdown,
-    /// One line per comparison.
+    /// One line for each comparison.
     Csv,
-    /// For machines.
+    /// One JSON object.
     Json,
-    /// The rounds of both sides as Go benchmarks, told apart by `/run=`, for benchstat to compare.
+    /// Go benchmark lines of both sides, marked by `/run=`, for benchstat.
     Benchstat,
 }
 
-/// A share, as `5%` or `0.05`.
+/// Reads a share: `5%` or `0.05`.
 fn share(text: &str) -> Result<f64, String> {
     let (digits, unit) = match text.trim().strip_suffix('%') {
         Some(percent) => (percent.trim(), 100.0),
@@ -78,19 +80,18 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// What a comparison means for a reader who wants a server fast and cheap.
+/// The direction of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     Better,
     Worse,
-    /// Shown to be nearer to 1 than the threshold.
+    /// The ratio is significantly within the threshold.
     Equal,
-    /// Neither was shown.
     Unknown,
 }
 
 impl Change {
-    /// What a ratio B : A means. A difference counts beyond chance and beyond `threshold`.
+    /// Of a ratio B : A. A difference must be significant and larger than `threshold`.
     fn of(ratio: &BlockRatio, figure: Figure, threshold: f64) -> Change {
         let beyond = ratio.ratio.max(1.0 / ratio.ratio) > 1.0 + threshold;
         match (ratio.finding(threshold), figure.more_is_better()) {
@@ -120,7 +121,7 @@ struct Row {
     workload: String,
     model: String,
     figure: Figure,
-    /// The figure, or what it was relative to the reference where two runs are compared.
+    /// The figure; if two runs are compared, its ratio to that of the run's reference.
     a: f64,
     b: f64,
     ratio: BlockRatio,
@@ -131,7 +132,7 @@ struct Row {
 struct Comparison {
     /// Names of the two sides.
     sides: [String; 2],
-    /// What A and B are in the rows: figures, or figures relative to a reference.
+    /// The reference to which A and B are ratios; `None`: they are figures.
     relative_to: Option<String>,
     rows: Vec<Row>,
     /// What differs between the two runs, as (what, A, B).

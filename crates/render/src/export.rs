@@ -1,5 +1,4 @@
-//! `iolab export`: a result file in formats that other tools read. `iolab schema`: what the file
-//! itself looks like.
+//! `iolab export`: converts a result file for other tools. `iolab schema`: the schema of the file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,27 +26,27 @@ iolab export results/monday --format benchstat > old.txt; benchstat old.txt new.
 pub struct Arguments {
     /// A result folder, or the results.json in it.
     results: PathBuf,
-    /// What is written.
+    /// Format of the output.
     #[arg(long, value_enum)]
     format: Format,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
-    /// One line per trial, raw: times of the whole window, not per request.
+    /// Raw data, one line per trial.
     Csv,
     /// The tables of the report.
     Markdown,
-    /// Medians, ratios with their intervals, and findings of every cell.
+    /// Medians and ratios with their intervals, for each workload and model.
     Json,
-    /// Go benchmark lines, one per cell and round, for benchstat.
+    /// Go benchmark lines for benchstat, one for each workload, model and round.
     Benchstat,
 }
 
 /// Arguments of `iolab schema`.
 #[derive(Args)]
 pub struct SchemaArguments {
-    /// The schema of instrument.json, which `iolab check-instrument` writes.
+    /// Print the schema of instrument.json, which `iolab check-instrument` writes.
     #[arg(long)]
     instrument: bool,
 }

@@ -1,4 +1,4 @@
-//! `iolab report`: everything that is rendered from a result file, and from nothing else.
+//! `iolab report`: tables, REPORT.md and plots, rendered from a result file only.
 
 mod listing;
 mod map;
@@ -28,10 +28,10 @@ pub const RESULTS_FILE: &str = "results.json";
 /// Name of the rendered report.
 const REPORT_FILE: &str = "REPORT.md";
 
-/// Name, beside a result file, of the tables of all workloads.
+/// Name, in a result folder, of the file with the tables of all workloads.
 const TABLES_FILE: &str = "TABLES.md";
 
-/// Name, beside a result file, of what `iolab check-instrument` wrote: the report tells of it too.
+/// Name, in a result folder, of the file that `iolab check-instrument` wrote. The report shows it.
 pub const INSTRUMENT_FILE: &str = "instrument.json";
 
 /// Exit code of `--check` when a file is stale.
@@ -42,22 +42,22 @@ const EXIT_STALE: u8 = 1;
 pub struct Arguments {
     /// A result folder, or the results.json in it.
     results: PathBuf,
-    /// Write the report to this file, and the plots beside the result file. Without it, the tables
-    /// are printed.
+    /// Write the report to this file, and the plots to the result folder. Without --output the
+    /// tables are printed.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Render this template instead of the built-in one.
     #[arg(long, value_name = "FILE", requires = "output")]
     template: Option<PathBuf>,
-    /// Also render the regions of this file: what stands between `<!-- rendered: TEMPLATE -->` and
-    /// `<!-- end rendered -->` is replaced by what the template says. A sentence that the result
-    /// does not bear out is then an error.
+    /// Also render the parts of this file between `<!-- rendered: TEMPLATE -->` and
+    /// `<!-- end rendered -->`. A claim of a template that the result contradicts is then an error.
     #[arg(long, value_name = "FILE", requires = "output")]
     fill: Option<PathBuf>,
-    /// Print what each request cost in detail too: the ledger, and system calls by name.
+    /// Also print the details of each request's cost, such as system calls by name.
     #[arg(long, conflicts_with = "output")]
     full: bool,
-    /// Write nothing: say whether the report and the plots are up to date (exit code 0) or not (1).
+    /// Write nothing; check that the report and the plots are up to date. Exit code 0: they are, 1:
+    /// they are not.
     #[arg(long, requires = "output")]
     check: bool,
 }
