@@ -267,9 +267,7 @@ fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
     };
     let skips = [servers.skips, cannot, repeated].concat();
     let mut settings = plan::settings(preset, arguments.seed.unwrap_or_else(clock_seed));
-    if let [server, client, ..] = environment::cores()[..] {
-        (settings.server_cores, settings.client_cores) = (vec![server], vec![client]);
-    }
+    (settings.server_cores, settings.client_cores) = environment::server_and_client_cores();
     let environment = environment::read(
         settings.server_cores.first().copied(),
         settings.client_cores.first().copied(),

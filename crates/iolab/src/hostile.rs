@@ -171,11 +171,8 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Kind>, Failure> {
 /// Measures one server with one hostile client, on new processes.
 fn try_one(found: &Found, kind: &'static Kind, arguments: &Arguments) -> Result<Outcome, Failure> {
     let model = &found.model;
-    let cores = environment::cores();
-    let (server_cores, client_core) = match cores[..] {
-        [server, client, ..] => (vec![server], Some(client)),
-        _ => (Vec::new(), None),
-    };
+    let (server_cores, client_cores) = environment::server_and_client_cores();
+    let client_core = client_cores.first().copied();
     let start = || {
         Server::start(&found.executable, &model.arguments, &server_cores)
             .map_err(|why| Failure(format!("serve-{}: {why}", model.name)))

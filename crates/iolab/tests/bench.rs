@@ -155,7 +155,7 @@ fn a_run_goes_on_without_the_floor_and_says_so() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
-    assert!(told(&output).contains("SKIP floor: no server here says"), "{}", told(&output));
+    assert!(told(&output).contains("SKIP floor: no server here has"), "{}", told(&output));
     assert_eq!(written(place.path()).floor, None);
 }
 
@@ -327,7 +327,7 @@ fn a_server_that_is_replaced_ends_the_run() {
     std::fs::OpenOptions::new().append(true).open(&next).unwrap().write_all(b"another").unwrap();
     std::fs::rename(&next, &server).unwrap();
     let last = told.last().unwrap();
-    assert!(last.contains("serve-example is another executable than at the start"), "{last}");
+    assert!(last.contains("serve-example has changed since the start"), "{last}");
     assert_eq!(bench.wait().unwrap().code(), Some(2));
     let results = written(place.path());
     assert!(!results.trials.is_empty() && !results.is_complete());
@@ -337,7 +337,7 @@ fn a_server_that_is_replaced_ends_the_run() {
     let output = iolab(place.path(), &resumed);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let refused = String::from_utf8_lossy(&output.stderr);
-    assert!(refused.contains("is another executable now"), "{refused}");
+    assert!(refused.contains("has changed since the run began"), "{refused}");
 }
 
 /// A folder that cannot be written any more does not end the run; the result is written elsewhere,
@@ -384,7 +384,7 @@ fn a_full_disk_leaves_the_tables() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("What this machine could tell"));
     let told = told(&output);
     assert_eq!(told.matches("the run goes on").count(), 1, "{told}");
-    assert!(told.trim_end().lines().last().unwrap().contains("nor anywhere else"), "{told}");
+    assert!(told.trim_end().lines().last().unwrap().contains("nor to any other place"), "{told}");
 }
 
 #[test]
@@ -421,14 +421,14 @@ fn bad_input_gets_one_sentence_and_exit_code_2() {
     write("new.json", "{\"schema_version\": 99}");
     let cases: [(&[&str], &str); 15] = [
         (&["bench", "--models", "none"], "no server serve-none"),
-        (&["bench", "--models", "floor"], "name one"),
+        (&["bench", "--models", "floor"], "name a model too"),
         (&["bench", "--workloads", "none"], "no workload is called"),
         (&["bench", "--servers", "/no/such/directory"], "/no/such/directory"),
         (&["bench", "--scenario", "bad.toml"], "bad.toml, line 3: unknown field `conections`"),
         (&["bench", "--scenario", "echo-64.toml"], "a workload echo-64 of its own"),
         (&["bench", "--scenario", "none.toml"], "cannot read none.toml"),
         (&["bench", "--list", "--scenario", "bad.toml"], "bad.toml, line 3"),
-        (&["bench", "--show", "none"], "no workload that comes with iolab is called"),
+        (&["bench", "--show", "none"], "iolab has no workload"),
         (&["bench", "--budget", "1s", "--models", "example"], "one round of everything takes"),
         (&["bench", "--out", "bad.toml", "--models", "example"], "bad.toml"),
         (&["report", "/no/such/file"], "/no/such/file"),

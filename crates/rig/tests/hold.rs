@@ -19,11 +19,11 @@ fn said(output: &Output) -> String {
 #[test]
 fn it_says_what_it_is_and_what_is_wrong_in_a_sentence() {
     let help = hold(&["--help"], "");
-    assert!(help.status.success() && said(&help).contains("Holds silent connections"), "{help:?}");
+    assert!(help.status.success() && said(&help).contains("Holds idle connections"), "{help:?}");
     assert_eq!(hold(&["--nothing"], "").status.code(), Some(2));
     let wrong = hold(&[], "nonsense\n");
     assert_eq!(wrong.status.code(), Some(1));
-    assert!(said(&wrong).starts_with("this is no order: "), "{wrong:?}");
+    assert!(said(&wrong).starts_with("invalid order: "), "{wrong:?}");
     assert!(hold(&[], "").status.success());
 }
 

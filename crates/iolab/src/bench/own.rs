@@ -1,4 +1,4 @@
-//! Workloads of the user's own: their files, and the help on what may stand in them.
+//! The user's own workloads: their files, and help on the keys.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,16 +10,16 @@ use crate::text;
 
 use super::engine;
 
-/// The keys of a scenario file, in the words of the result file that they become.
+/// The keys of a scenario file, described by the schema of the result file.
 pub fn keys_help() -> String {
     let schema = record::schema();
     let of_workload = &schema["$defs"]["Workload"]["properties"];
     let mut help =
-        String::from("Keys of a scenario file (description and protocol must be there):\n");
+        String::from("Keys of a scenario file (description and protocol are required):\n");
     for key in scenario::keys() {
         let told = of_workload[&key]["description"].as_str().unwrap_or_default();
         let told = told.replace(['`', '\n'], " ").replace(" None  =", " left out =");
-        // One word as wide as the column, so that the first line is broken like the others.
+        // Wrapping counts the key as one word of the column's width.
         let line = text::wrap(&format!("{key:~<KEY_COLUMNS$} {told}"), KEY_COLUMNS + 3);
         help += &format!("  {}\n", line.replace('~', " "));
     }
@@ -29,13 +29,13 @@ pub fn keys_help() -> String {
 /// Width of the column of keys: the longest is `idle_sample_connections`.
 const KEY_COLUMNS: usize = 23;
 
-/// Port of an address that is never connected to: the discard service (RFC 863).
+/// Port of an address to which no connection is made: the discard service (RFC 863).
 const DISCARD_PORT: u16 = 9;
 
-/// Whether the load generator can do what this workload asks for; nothing is sent.
+/// Checks that the load generator supports the workload, without sending anything.
 ///
 /// # Errors
-/// One sentence: what cannot be, and what to write instead.
+/// One sentence: what is not supported, and what to write instead.
 pub fn check(workload: &Workload) -> Result<(), String> {
     let address = SocketAddr::from(([127, 0, 0, 1], DISCARD_PORT));
     let settings = super::plan::settings(Preset::Default, 0);
@@ -44,7 +44,6 @@ pub fn check(workload: &Workload) -> Result<(), String> {
         .map_err(|e| e.to_string())
 }
 
-/// The workloads of these scenario files.
 pub fn workloads(files: &[PathBuf]) -> Result<Vec<Workload>, Failure> {
     Ok(files.iter().map(|path| scenario::read(path, check)).collect::<Result<_, _>>()?)
 }
@@ -53,7 +52,7 @@ pub fn workloads(files: &[PathBuf]) -> Result<Vec<Workload>, Failure> {
 mod tests {
     use super::*;
 
-    /// Each key is explained, and each but the name, which is the file's, can be set.
+    /// Each key is explained, and each but `name` can be set.
     #[test]
     fn the_help_names_every_key() {
         let schema = record::schema();

@@ -45,9 +45,7 @@ impl Lab {
         environment::raise_descriptor_limit();
         let place = tempfile::tempdir().map_err(because("cannot make a temporary folder"))?;
         let mut settings = plan::settings(Preset::Default, seed);
-        if let [server, client, ..] = environment::cores()[..] {
-            (settings.server_cores, settings.client_cores) = (vec![server], vec![client]);
-        }
+        (settings.server_cores, settings.client_cores) = environment::server_and_client_cores();
         Ok(Lab { place, settings })
     }
 

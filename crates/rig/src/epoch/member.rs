@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use record::{IdleSample, MemorySample, ServerExit, Settings, Workload};
 
 use crate::hold::{Holder, Opening};
-use crate::sample::{self, Silence};
+use crate::sample::{self, Idling};
 use crate::server::Server;
 use crate::slices::{Processes, SILENCE, UNASKED_SHARE};
 use crate::trial::{self, server_arguments};
@@ -71,9 +71,9 @@ impl Running {
     /// The same after a look at whether it does.
     fn look_and_rest(&mut self) {
         let begun = Instant::now();
-        let silence = Silence::begin(&self.server);
+        let idling = Idling::begin(&self.server);
         std::thread::sleep(SILENCE);
-        let used_us = silence.end().cpu_us as f64;
+        let used_us = idling.end().cpu_us as f64;
         self.restless |= used_us > UNASKED_SHARE * begun.elapsed().as_micros() as f64;
         self.rest();
     }
@@ -84,9 +84,9 @@ impl Running {
         holder.keep(kept).map(|held| held.lost)
     }
 
-    /// [`trial::with_obituary`] of its server.
-    pub(super) fn with_obituary(&mut self, reason: String) -> String {
-        trial::with_obituary(&mut self.server, reason)
+    /// [`trial::with_end`] of its server.
+    pub(super) fn with_end(&mut self, reason: String) -> String {
+        trial::with_end(&mut self.server, reason)
     }
 }
 
@@ -136,7 +136,7 @@ impl Member {
                 std::thread::sleep(SETTLE);
                 running.look_and_rest();
             }
-            Err(reason) => self.server = Err(running.with_obituary(reason)),
+            Err(reason) => self.server = Err(running.with_end(reason)),
         }
     }
 
@@ -153,7 +153,7 @@ impl Member {
                     std::thread::sleep(SETTLE);
                     running.rest();
                 }
-                Err(reason) => self.server = Err(running.with_obituary(reason)),
+                Err(reason) => self.server = Err(running.with_end(reason)),
             }
         }
     }
@@ -186,7 +186,7 @@ fn start(
     let verified = match exchange::verify(server.address, workload) {
         Ok(verified) => verified,
         // A server that has ended is the cause of whatever the client complains about.
-        Err(reason) => return Err(trial::with_obituary(&mut server, reason)),
+        Err(reason) => return Err(trial::with_end(&mut server, reason)),
     };
     let client = verified.local_addr().ok();
     let congestion_control =
@@ -240,19 +240,19 @@ struct Sampling<'a> {
     member: &'a Member,
     running: &'a Running,
     begin: Instant,
-    silence: Silence<'a>,
+    idling: Idling<'a>,
 }
 
 impl<'a> Sampling<'a> {
     /// `None` where the server does not run.
     fn begin(member: &'a Member) -> Option<Sampling<'a>> {
         let running = member.server.as_ref().ok()?;
-        let silence = Silence::begin(&running.server);
-        Some(Sampling { member, running, begin: Instant::now(), silence })
+        let idling = Idling::begin(&running.server);
+        Some(Sampling { member, running, begin: Instant::now(), idling })
     }
 
     fn end(self) -> IdleSample {
-        let used = self.silence.end();
+        let used = self.idling.end();
         IdleSample {
             connections: self.member.sampled,
             duration_s: self.begin.elapsed().as_secs_f64(),

@@ -69,8 +69,8 @@ pub(super) fn measure(
 fn complete(member: &mut Member, loaded: Result<Loaded, String>) -> Result<Loaded, String> {
     let kept = member.kept();
     let running = member.server.as_mut().map_err(|reason| reason.clone())?;
-    let mut loaded = loaded.map_err(|reason| running.with_obituary(reason))?;
-    trial::add_obituary(&mut running.server, &mut loaded.load)?;
+    let mut loaded = loaded.map_err(|reason| running.with_end(reason))?;
+    trial::add_end(&mut running.server, &mut loaded.load)?;
     if loaded.slices.requests.is_empty() {
         let why = loaded.load.ended_early.take();
         let unknown = || "in each block a server answered nothing, or wrongly".to_owned();
