@@ -191,6 +191,7 @@ impl Cgroup {
         Ok(OwnedFd::from(OpenOptions::new().write(true).open(self.path.join(file))?))
     }
 
+    /// All processes of the cgroup.
     pub fn processes(&self) -> Vec<Pid> {
         let text = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).map(Pid::from_raw).collect()

@@ -214,6 +214,7 @@ pub fn open_here() -> Result<Counters, Unavailable> {
 /// Name -> count.
 type Counts = BTreeMap<String, u64>;
 
+/// Open counters.
 pub struct Counters {
     total: File,
     by_name: Vec<(&'static str, File)>,

@@ -104,6 +104,7 @@ impl Flavour {
 /// A server that answered `--describe`.
 #[derive(Debug)]
 pub struct Found {
+    /// Path of the executable.
     pub executable: PathBuf,
     /// Its entry in the result file.
     pub model: Model,
@@ -111,6 +112,7 @@ pub struct Found {
     pub unavailable: Option<String>,
     /// Whether it is a model, so that it takes part when no models are named.
     pub is_model: bool,
+    /// Whether it is the floor.
     pub is_floor: bool,
     flavours: Vec<Flavour>,
 }

@@ -42,6 +42,7 @@ pub fn identify(path: &Path, build: Option<String>) -> io::Result<Executable> {
 /// An executable that must not change during the run.
 #[derive(Debug)]
 pub struct Watched {
+    /// Path of the executable.
     pub path: PathBuf,
     sha256: String,
     /// `None` until the first check, which computes the hash: the file may have changed after

@@ -46,6 +46,7 @@ pub struct Keep {
     pub keep: u32,
 }
 
+/// The answer to an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// Connections that are kept.

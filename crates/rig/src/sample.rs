@@ -109,6 +109,7 @@ fn cpu_us_between(start: &CpuTimes, end: &CpuTimes) -> u64 {
     end.iter().map(one).sum()
 }
 
+/// Memory of all processes of the server.
 pub fn memory(server: &dyn Subject) -> MemorySample {
     MemorySample { kernel_kib: server.kernel_kib(), ..memory_of(&server.processes()) }
 }
@@ -230,6 +231,7 @@ pub struct Idling<'a> {
 }
 
 impl<'a> Idling<'a> {
+    /// Begins the sample.
     pub fn begin(server: &'a dyn Subject) -> Idling<'a> {
         let threads = threads(&server.processes());
         Idling { server, threads, cpu: cpu_times(&server.processes()) }
@@ -262,7 +264,9 @@ struct Reading {
 
 /// The usage between the borders.
 pub struct Seen {
+    /// Usage of the server.
     pub server: ServerSample,
+    /// Usage of the machine.
     pub machine: MachineSample,
     /// The server's system calls, if they are counted.
     pub calls: Option<Calls>,

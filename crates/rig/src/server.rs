@@ -45,6 +45,7 @@ const STDERR_BYTES_MAX: u64 = 16 * 1024;
 /// A running server.
 pub struct Server {
     child: Child,
+    /// Address of the listener.
     pub address: SocketAddr,
     stdout: Receiver<String>,
     /// Its stderr, after its end.
@@ -107,6 +108,7 @@ impl Server {
         Ok(server)
     }
 
+    /// Process id.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32)
     }
@@ -332,7 +334,9 @@ pub struct Said {
     pub code: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<i32>,
+    /// The whole stdout.
     pub stdout: String,
+    /// The first bytes of stderr.
     pub stderr: String,
 }
 

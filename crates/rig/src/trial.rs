@@ -31,10 +31,13 @@ const ENDING_TIME: Duration = Duration::from_millis(200);
 
 /// The setting of a trial.
 pub struct Setting<'a> {
+    /// Path of the server's executable.
     pub executable: &'a Path,
     /// The server's entry in the result file.
     pub model: &'a Model,
+    /// The workload.
     pub workload: &'a Workload,
+    /// Settings of the run.
     pub settings: &'a Settings,
     /// The document root.
     pub root: &'a Path,
