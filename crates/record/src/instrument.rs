@@ -76,6 +76,7 @@ impl Instrument {
         crate::results::versioned(text)
     }
 
+    /// The text of the file.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string(self).map(|text| text + "\n")
     }

@@ -240,10 +240,12 @@ impl Results {
         versioned(text)
     }
 
+    /// The text of a result file.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string(self).map(|text| text + "\n")
     }
 
+    /// Whether all planned trials were done.
     pub fn is_complete(&self) -> bool {
         self.trials.len() == self.schedule.len()
     }

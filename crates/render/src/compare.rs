@@ -1,9 +1,9 @@
-//! `iolab compare`: two runs, or two models of one run, figure by figure.
+//! `iolab compare`: compares two runs, or two models of one run, figure by figure.
 //!
-//! Two models of one run took turns in its blocks, so their ratio is formed block by block. Two
-//! runs have no block in common: what each model was relative to its run's reference, epoch by
-//! epoch, is compared, so that a machine that was slower on the other day is in neither side. What
-//! the reference itself became, such a ratio cannot show, and it is not compared.
+//! Two models of one run were measured in the same blocks, so their ratio is formed block by block.
+//! Two runs have no common block. There the ratio of each model to the reference of its run is
+//! compared, epoch by epoch, so that a difference in the speed of the machine cancels. The
+//! reference itself cannot be compared in this way.
 
 mod render;
 
@@ -177,7 +177,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     Ok(if worse { ExitCode::from(EXIT_WORSE) } else { ExitCode::SUCCESS })
 }
 
-/// A name that is in the arguments and not in the file is a slip.
+/// Refuses a name in the arguments that is not in the file.
 fn known(side: &Side, arguments: &Arguments) -> Result<(), Failure> {
     let labels: Vec<&str> = side.results.models.iter().map(|m| m.label.as_str()).collect();
     let names: Vec<&str> = side.results.workloads.iter().map(|w| w.name.as_str()).collect();
@@ -192,7 +192,8 @@ fn known(side: &Side, arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A machine that is kept awake is another machine, and a ratio to another reference another ratio.
+/// Refuses runs that cannot be compared: one with processors kept awake and one without, or with
+/// different references.
 fn comparable(a: &Side, b: &Side) -> Result<(), Failure> {
     let (of_a, of_b) = (&a.results, &b.results);
     if of_a.settings.awake != of_b.settings.awake {
@@ -217,11 +218,11 @@ fn wanted(list: &[String], name: &str) -> bool {
     list.is_empty() || list.iter().any(|wanted| wanted == name)
 }
 
-/// The figures that a workload is compared by, as far as any model has them.
+/// The figures by which a workload is compared, if any model has them.
 fn figures_of(workload: &WorkloadSummary) -> Vec<Figure> {
     let all: &[Figure] = match (workload.is_open(), workload.workload.fan_out) {
         (true, _) => &[Figure::Server, Figure::P99, Figure::Memory],
-        // Its latency is that of a delivery, which is what a chat is for.
+        // In a chat the latency of a delivery matters.
         (false, true) => &[Figure::Server, Figure::Rate, Figure::P99, Figure::Memory],
         (false, false) => &[Figure::Server, Figure::Rate, Figure::Memory],
     };
@@ -277,17 +278,17 @@ fn two_runs(a: &Side, b: &Side, arguments: &Arguments) -> Comparison {
     Comparison { sides, relative_to, rows, differences, notes }
 }
 
-/// All workloads and models of one figure together, in the order in which figures are looked at.
+/// Sorts by figure, in the order of importance.
 fn by_figure(rows: &mut [Row]) {
     rows.sort_by_key(|row| Figure::ALL.iter().position(|figure| *figure == row.figure));
 }
 
-/// The description is for readers; everything else is the load.
+/// Whether two workloads are the same apart from their descriptions.
 fn same_load(a: &Workload, b: &Workload) -> bool {
     *a == Workload { description: a.description.clone(), ..b.clone() }
 }
 
-/// Why a cell cannot be compared by a figure; `None` when it can.
+/// Why a cell cannot be compared by a figure; `None` if it can.
 fn spoilt(cell: &Cell, figure: Figure, open: bool) -> Option<String> {
     let figures = match &cell.state {
         Ok(figures) => figures,
@@ -300,7 +301,7 @@ fn spoilt(cell: &Cell, figure: Figure, open: bool) -> Option<String> {
     sentence.map(|doubt| doubt.sentence().trim_end_matches('.').to_owned())
 }
 
-/// Fails where a cell cannot be compared by a figure.
+/// Fails if a cell cannot be compared by a figure.
 fn fit(side: &Side, cell: &Cell, figure: Figure, open: bool) -> Result<(), String> {
     spoilt(cell, figure, open).map_or(Ok(()), |why| Err(format!("{}: {why}", side.name)))
 }
@@ -340,7 +341,7 @@ fn unpaired(
 /// Why there is no ratio.
 const TOO_FEW: &str = "too few rounds; measure again with more";
 
-/// The logarithm of what a model was relative to its run's reference, epoch by epoch.
+/// The logarithms of the ratios of a model to its run's reference, epoch by epoch.
 fn logs(side: &Side, workload: &str, model: &str, figure: Figure) -> Vec<f64> {
     let of = |model: &str| rounds(trials(&side.results, workload, model, Role::Timed));
     let ratio = ratio(&of(model), &of(&side.results.reference), figure);
@@ -402,7 +403,7 @@ fn paired(
     })
 }
 
-/// What a reader must know before believing a comparison of two runs.
+/// The differences between two runs that may explain a difference in their figures.
 fn differences(a: &Results, b: &Results) -> Vec<(String, String, String)> {
     let told = |results: &Results| -> Vec<(&'static str, String)> {
         let Environment { kernel, cpu_model, cores, host, .. } = &results.environment;
@@ -451,7 +452,7 @@ mod tests {
         Side { name: name.into(), results, summary }
     }
 
-    /// The fixture, with so many times the requests of one model in the same CPU time.
+    /// The fixture with `factor` times the requests of one model in the same CPU time.
     fn changed(model: &str, factor: f64) -> Results {
         let mut results = fixture::results();
         for trial in results.trials.iter_mut().filter(|trial| trial.slot.model == model) {
@@ -484,7 +485,7 @@ mod tests {
         // 20 % is not more than 30 %.
         let lenient = two_runs(&a, &b, &arguments("compare a b --threshold 30%"));
         assert_eq!(change(&lenient, "poll", Figure::Rate), Change::Equal);
-        // A client at its end says nothing of the server's rate, and a note says that.
+        // A busy client limits the rate, which a note says.
         let note = comparison.notes.iter().find(|note| note.contains("threads, req/s"));
         assert!(note.unwrap().contains("The client was the limit"), "{note:?}");
         let all = arguments("compare a b --models epoll");
