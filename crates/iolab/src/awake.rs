@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use crate::slices::Awake;
+use rig::slices::Awake;
 
 /// Whether the processors are kept out of idle states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

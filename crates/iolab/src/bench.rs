@@ -24,22 +24,18 @@ use scenario::workload;
 use tempfile::TempDir;
 
 use crate::awake::When;
-use crate::failure::{Failure, because};
-use crate::report::{self, RESULTS_FILE};
-use crate::text;
+use render::failure::{Failure, because};
+use render::report::{self, RESULTS_FILE};
+use render::text;
 
 use conduct::Run;
 use keep::{Keeper, Kept};
 use plan::Cells;
-use rig::discover::Found;
+use rig::discover::{self, Found, directories};
 use rig::executable::Watched;
+use rig::{environment, others};
 
-pub use discover::{describe, directories, executables};
 pub use progress::remaining;
-pub use rig::{
-    cgroup, counting, diag, discover, engine, environment, others, sample, server, trial,
-};
-pub use server::run_briefly;
 
 /// The reference model, if it takes part: most servers on Linux use epoll.
 const REFERENCE: &str = "epoll";

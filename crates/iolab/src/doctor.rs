@@ -9,12 +9,13 @@ use comfy_table::{Table, presets};
 use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 
-use crate::bench::environment::{cores, sysctl};
-use crate::bench::{cgroup, counting, describe, directories, executables};
-use crate::failure::{Failure, because};
-use crate::grid;
-use crate::slices::Awake;
-use crate::text;
+use render::failure::{Failure, because};
+use render::grid;
+use render::text;
+use rig::discover::{describe, directories, executables};
+use rig::environment::{cores, sysctl};
+use rig::slices::Awake;
+use rig::{cgroup, counting};
 
 /// Descriptors beside those of idle connections: 64 active connections, and a margin.
 const DESCRIPTORS_SPARE: u64 = 200;
@@ -317,7 +318,7 @@ fn connections(list: Option<&str>) -> Result<Capability, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::COLUMNS_MAX;
+    use render::text::COLUMNS_MAX;
 
     #[test]
     fn the_table_is_narrow_and_shows_remedies() {

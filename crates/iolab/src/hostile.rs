@@ -24,14 +24,13 @@ use record::{LoadOutcome, Model};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::bench::discover::{self, Found};
-use crate::bench::server::Server;
-use crate::bench::{directories, environment};
-use crate::failure::{Failure, because};
-use crate::summary::{merged, quantile_us};
-use rig::sys;
+use render::failure::{Failure, because};
+use rig::discover::{self, Found, directories};
+use rig::server::Server;
+use rig::{environment, sys};
+use verdict::summary::{merged, quantile_us};
 
-use crate::text;
+use render::text;
 
 use kinds::{KINDS, Kind};
 

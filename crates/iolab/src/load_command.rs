@@ -18,7 +18,7 @@ use load::{Live, Method, Plan, Protocol, Silent};
 use record::{LoadOutcome, ServerSample};
 use serde::Serialize;
 
-use crate::bench::sample::{Borders, Process};
+use rig::sample::{Borders, Process};
 
 pub use arguments::LoadArguments;
 use live::INTERRUPTED;

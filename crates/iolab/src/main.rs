@@ -15,9 +15,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use failure::Failure;
-use render::{compare, export, failure, grid, report, text};
-use verdict::{statistics, summary};
+use render::failure::Failure;
+use render::{compare, export, report};
 
 /// Compares server I/O models: how a server waits for its clients, and what that costs.
 #[derive(Parser)]

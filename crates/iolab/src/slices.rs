@@ -2,13 +2,11 @@
 
 pub mod standing;
 
-pub use rig::slices::{
-    Awake, Entrant, Epoch, client_share, client_us, epoch, requests_per_s, server_share, server_us,
-};
+use rig::slices::Epoch;
 
 use load::Slice;
 
-use crate::statistics::{BlockRatio, log_ratio, median};
+use verdict::statistics::{BlockRatio, log_ratio, median};
 
 /// A figure of a slice: the cost of a request, or the requests per second.
 type Figure = fn(&Slice) -> Option<f64>;

@@ -22,10 +22,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use tempfile::TempDir;
 
-use crate::bench::discover;
-use crate::bench::{directories, environment, handle_interrupts, interrupted};
-use crate::failure::{Failure, because};
-use crate::text;
+use crate::bench::{handle_interrupts, interrupted};
+use render::failure::{Failure, because};
+use render::text;
+use rig::discover::{self, directories};
+use rig::environment;
 use scenario::workload;
 
 use judge::Growth;

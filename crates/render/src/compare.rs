@@ -15,11 +15,11 @@ use record::{Environment, Results, Role, Workload};
 
 use crate::failure::Failure;
 use crate::report;
-use crate::statistics::{BlockRatio, Finding};
-use crate::summary::{
+use crate::text;
+use verdict::statistics::{BlockRatio, Finding};
+use verdict::summary::{
     Cell, Figure, Summary, WorkloadSummary, is_judged, ratio, rounds, summarise, trials,
 };
-use crate::text;
 
 /// Exit code when something is clearly worse.
 const EXIT_WORSE: u8 = 1;

@@ -8,15 +8,15 @@ use clap::{Args, ValueEnum};
 use record::{Measured, Outcome, Results, Role, Trial};
 use serde_json::{Value, json};
 
-use crate::doubt::Doubt;
 use crate::failure::{Failure, because};
 use crate::report;
-use crate::statistics::{BlockRatio, Finding};
-use crate::summary::{
+use crate::text;
+use verdict::doubt::Doubt;
+use verdict::statistics::{BlockRatio, Finding};
+use verdict::summary::{
     Cell, FanOutFigures, Figure, Figures, Judged, Summary, TlsFigures, WorkloadSummary, rounds,
     summarise, trials,
 };
-use crate::text;
 
 /// Arguments of `iolab export`.
 #[derive(Args)]

@@ -7,5 +7,3 @@ pub mod failure;
 pub mod grid;
 pub mod report;
 pub mod text;
-
-use verdict::{doubt, statistics, summary};

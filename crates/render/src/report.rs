@@ -16,8 +16,8 @@ use clap::Args;
 use record::{Instrument, Outcome, Results, Role, Trial};
 
 use crate::failure::{Failure, because};
-use crate::summary::summarise;
 use crate::text;
+use verdict::summary::summarise;
 
 use plot::Plot;
 use template::Context;

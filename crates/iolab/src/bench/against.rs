@@ -13,10 +13,10 @@ use rig::discover::{self, Found, directories};
 use rig::environment;
 use scenario::workload;
 
-use crate::failure::{Failure, because};
 use crate::slices::standing;
-use crate::statistics::Finding;
-use crate::text;
+use render::failure::{Failure, because};
+use render::text;
+use verdict::statistics::Finding;
 
 use super::contest::{self, Rules};
 use super::{Arguments, EXIT_INTERRUPTED, handle_interrupts, interrupted};

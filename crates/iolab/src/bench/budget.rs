@@ -2,9 +2,9 @@
 
 use record::Settings;
 
-use crate::failure::Failure;
-use crate::statistics::EPOCHS_MIN;
-use crate::text;
+use render::failure::Failure;
+use render::text;
+use verdict::statistics::EPOCHS_MIN;
 
 use super::plan::{Cells, expected_s, schedule};
 

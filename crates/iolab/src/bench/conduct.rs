@@ -7,7 +7,7 @@ use std::time::Instant;
 use record::{Model, Outcome, Results, Role, Slot, Trial, Workload};
 use tempfile::TempDir;
 
-use crate::text::thousands;
+use render::text::thousands;
 
 use super::keep::Keeper;
 use super::progress::Progress;

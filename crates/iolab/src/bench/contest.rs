@@ -8,7 +8,7 @@ use rig::discover::Found;
 use rig::server::Server;
 use rig::{engine, environment, trial};
 
-use crate::slices::{self, Entrant, Epoch};
+use rig::slices::{self, Entrant, Epoch};
 
 use super::{interrupted, plan};
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::{SigSet, Signal};
 use record::Results;
 
-use crate::failure::{Failure, because};
-use crate::report::{RESULTS_FILE, write_safely};
+use render::failure::{Failure, because};
+use render::report::{RESULTS_FILE, write_safely};
 
 /// Prefix of the name of such a folder.
 const ELSEWHERE_PREFIX: &str = "iolab-results-";

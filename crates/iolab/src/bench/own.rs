@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use record::{Preset, Workload};
 
-use crate::failure::Failure;
-use crate::text;
+use render::failure::Failure;
+use render::text;
 
-use super::engine;
+use rig::engine;
 
 /// The keys of a scenario file, described by the schema of the result file.
 pub fn keys_help() -> String {

@@ -3,10 +3,10 @@
 use record::{Model, Preset, Role, Settings, Skip, Slot, SplitMix64, Workload};
 use serde_json::Value;
 
-use crate::failure::Failure;
+use render::failure::Failure;
 
-use super::discover::BESIDE;
 use super::workload;
+use rig::discover::BESIDE;
 
 /// Descriptors that a server needs beside its connections (listener, epoll, files, stdio), with
 /// room.

@@ -7,8 +7,8 @@ use std::io::Error;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::bench::environment::sysctl;
-use crate::bench::run_briefly;
+use rig::environment::sysctl;
+use rig::server::run_briefly;
 use rig::sys;
 
 use super::{Availability, Capability};

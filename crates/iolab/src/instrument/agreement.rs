@@ -14,9 +14,9 @@ use rig::discover::Found;
 
 use super::lab::{Lab, go_on, pinned};
 use super::{Seen, Stop, Trap, quiet};
-use crate::bench::server::Server;
-use crate::slices::Awake;
-use crate::statistics::median;
+use rig::server::Server;
+use rig::slices::Awake;
+use verdict::statistics::median;
 
 /// The checks of this file.
 pub const TRAPS: &[Trap] = &[

@@ -11,11 +11,11 @@ use rig::discover::Found;
 
 use super::lab::{Lab, Times, cpu_of, go_on};
 use super::{Seen, Stop, Trap, quiet, ratio};
-use crate::bench::{counting, environment};
 use crate::load_command::Display;
 use crate::slices::standing::{self, Standing, Told};
-use crate::statistics::{Finding, MARGIN, median};
-use crate::text::{figure, thousands};
+use render::text::{figure, thousands};
+use rig::{counting, environment};
+use verdict::statistics::{Finding, MARGIN, median};
 
 /// The checks of this file.
 pub const TRAPS: &[Trap] = &[

@@ -8,9 +8,10 @@ use rig::discover::Found;
 
 use super::lab::{Lab, go_on};
 use super::{Seen, Stop, Trap};
+use crate::slices;
 use crate::slices::standing::{self, Standing, Told};
-use crate::slices::{self, Awake, Epoch};
-use crate::statistics::{BlockRatio, Finding, MARGIN, log_ratio, median};
+use rig::slices::{Awake, Epoch};
+use verdict::statistics::{BlockRatio, Finding, MARGIN, log_ratio, median};
 
 /// The checks of this file.
 pub const TRAPS: &[Trap] = &[
@@ -150,7 +151,7 @@ fn equal_tables(lab: &mut Lab) -> Result<Seen, Stop> {
                 .map(|at| slices::ratio(&epochs, at, 0, figure).ok_or_else(nothing))
                 .collect()
         };
-        let (cpu, rate) = (table(slices::server_us)?, table(slices::requests_per_s)?);
+        let (cpu, rate) = (table(rig::slices::server_us)?, table(rig::slices::requests_per_s)?);
         tables[0] += usize::from(cpu.iter().any(different));
         tables[1] += usize::from(rate.iter().any(different));
         cells += cpu.len();
@@ -184,7 +185,7 @@ fn equal_tables(lab: &mut Lab) -> Result<Seen, Stop> {
 
 /// What somebody concludes who starts each server once: every block counts as an epoch.
 fn of_blocks(epoch: &Epoch, at: usize) -> Option<BlockRatio> {
-    let us = |slice: &Option<load::Slice>| slice.as_ref().and_then(slices::server_us);
+    let us = |slice: &Option<load::Slice>| slice.as_ref().and_then(rig::slices::server_us);
     let logs = epoch.blocks.iter().filter_map(|block| log_ratio(us(&block[at])?, us(&block[0])?));
     BlockRatio::of(&logs.map(|log| vec![log]).collect::<Vec<_>>())
 }

@@ -14,8 +14,8 @@ use super::arguments::{Budget, LoadArguments};
 use super::live::{Display, INTERRUPTED};
 use super::search::{Found, Halt, ProbeResult, SEARCH_LIMIT, check_time, search};
 use super::{table, tell};
-use crate::grid;
-use crate::text::{self, figure, thousands};
+use render::grid;
+use render::text::{self, figure, thousands};
 
 /// Samples above a percentile that make it reliable: the 10 that the load generator requires, and
 /// 20 % more because Poisson arrivals vary.

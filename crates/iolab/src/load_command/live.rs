@@ -94,7 +94,7 @@ fn line(live: &Live, elapsed: Duration) -> String {
         Stage::Measuring => "measuring",
         Stage::Ending => "ending",
     };
-    let (requests, errors) = (crate::text::thousands(seen.requests as f64), seen.errors);
+    let (requests, errors) = (render::text::thousands(seen.requests as f64), seen.errors);
     format!("{what} {seconds:.0} s: {requests} requests, {errors} errors")
 }
 

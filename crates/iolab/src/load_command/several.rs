@@ -12,9 +12,10 @@ use record::SplitMix64;
 use rig::sample;
 use serde::Serialize;
 
-use crate::slices::{self, Entrant, Epoch, standing};
-use crate::statistics::MARGIN;
-use crate::text;
+use crate::slices::standing;
+use render::text;
+use rig::slices::{self, Entrant, Epoch};
+use verdict::statistics::MARGIN;
 
 use super::LoadArguments;
 use super::live::INTERRUPTED;

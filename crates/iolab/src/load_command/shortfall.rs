@@ -3,7 +3,7 @@
 use record::LoadOutcome;
 
 use super::table::time;
-use crate::text::thousands;
+use render::text::thousands;
 
 /// Empty for a good run.
 pub(super) fn of(outcome: &LoadOutcome) -> Vec<String> {

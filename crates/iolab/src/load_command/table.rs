@@ -4,8 +4,8 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
 use record::{Arrivals, Latency, LoadOutcome, OpenLoop, ServerSample, TlsOutcome};
 
 use super::shortfall::{late, little};
-use crate::grid;
-use crate::text::{columns, figure, thousands};
+use render::grid;
+use render::text::{columns, figure, thousands};
 
 /// An empty table in the common style.
 pub(super) fn empty() -> Table {
@@ -332,7 +332,7 @@ fn note(outcome: &LoadOutcome) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::COLUMNS_MAX;
+    use render::text::COLUMNS_MAX;
 
     fn long() -> LoadOutcome {
         LoadOutcome {

@@ -3,12 +3,11 @@
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Serialize, Serializer};
 
-use crate::statistics::{BlockRatio, Finding};
-use crate::text;
+use render::text;
+use verdict::statistics::{BlockRatio, Finding};
 
-use super::{
-    Epoch, client_share, client_us, ratio, requests_per_s, server_share, server_us, typical,
-};
+use super::{ratio, typical};
+use rig::slices::{Epoch, client_share, client_us, requests_per_s, server_share, server_us};
 
 /// A side that is busy for a larger share of the time limits the requests/s. If that is the client
 /// and not the server, the requests/s say nothing about the server.
@@ -99,7 +98,7 @@ fn as_word<S: Serializer>(finding: &Finding, serializer: S) -> Result<S::Ok, S::
 }
 
 /// The results of all entrants, in their order. The first is the reference. `margin`: a difference
-/// that does not matter ([`crate::statistics::MARGIN`]).
+/// that does not matter ([`verdict::statistics::MARGIN`]).
 pub fn standings(labels: &[String], epochs: &[Epoch], margin: f64) -> Vec<Standing> {
     let told = |at: usize, figure| {
         let ratio = (at > 0).then(|| ratio(epochs, at, 0, figure)).flatten();
@@ -187,7 +186,7 @@ mod tests {
     use load::Slice;
 
     use super::*;
-    use crate::statistics::MARGIN;
+    use verdict::statistics::MARGIN;
 
     /// Epochs of two servers with 100 requests per slice. `cpu_ns`: CPU time per request; that of
     /// the second alternates by 20 up and down.

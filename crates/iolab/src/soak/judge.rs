@@ -1,6 +1,6 @@
 //! The checks of a soak, as pure functions.
 
-use crate::text::{count, thousands};
+use render::text::{count, thousands};
 
 /// In this time pools, tables and allocators grow to what the traffic needs.
 const SETTLE_S: f64 = 60.0;

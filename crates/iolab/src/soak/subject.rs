@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::judge::{Growth, Outcome, Sample};
 use super::traffic::{Client, Kind, PLAIN, TLS};
-use crate::bench::discover::Found;
-use crate::bench::sample;
-use crate::bench::server::Server;
+use rig::discover::Found;
+use rig::sample;
+use rig::server::Server;
 
 /// Idle connections for the whole time, if the server can serve them beside the clients of a turn.
 const IDLE: u32 = 20;

@@ -7,9 +7,9 @@ use super::{Arguments, Comparison, Format, Row, Side, wanted};
 use crate::export;
 use crate::failure::{Failure, because};
 use crate::grid;
-use crate::statistics::Interval;
-use crate::summary::Figure;
 use crate::text::{columns, figure, thousands, wrap};
+use verdict::statistics::Interval;
+use verdict::summary::Figure;
 
 /// The comparison as text.
 pub fn rendered(comparison: &Comparison, format: Format) -> Result<String, Failure> {

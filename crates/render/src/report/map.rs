@@ -1,8 +1,8 @@
 //! The map: the best models, and those as good, for each number of active and of idle connections;
 //! for latency, at each fixed rate.
 
-use crate::summary::{Best, Figure, Summary, map};
 use crate::text::thousands;
+use verdict::summary::{Best, Figure, Summary, map};
 
 /// The figure of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +119,7 @@ pub fn markdown(summary: &Summary, by: By) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
+    use verdict::summary::summarise;
 
     #[test]
     fn a_table_has_idle_connections_down_and_active_ones_across() {

@@ -13,7 +13,7 @@ mod scale;
 
 use record::Results;
 
-use crate::summary::Summary;
+use verdict::summary::Summary;
 
 /// A plot: the name of its file without `.svg`, and its text.
 pub struct Plot {
@@ -45,7 +45,7 @@ pub fn all(results: &Results, summary: &Summary) -> Result<Vec<Plot>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
+    use verdict::summary::summarise;
 
     fn drawn(results: &Results) -> Vec<Plot> {
         all(results, &summarise(results)).unwrap()

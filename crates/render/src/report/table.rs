@@ -14,9 +14,9 @@ use comfy_table::{CellAlignment, Table, presets};
 use record::Results;
 
 use crate::grid;
-use crate::statistics::{BlockRatio, Finding};
-use crate::summary::{Cell, Cost, Figure, Figures, Summary, WorkloadSummary, is_judged};
 use crate::text::{columns, figure, thousands, wrap};
+use verdict::statistics::{BlockRatio, Finding};
+use verdict::summary::{Cell, Cost, Figure, Figures, Summary, WorkloadSummary, is_judged};
 
 /// The meaning of the columns, printed once below the tables.
 pub const LEGEND: &str = "CPU us/req: CPU time of the server for each request, in microseconds, \
@@ -428,8 +428,8 @@ fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
     use crate::text::COLUMNS_MAX;
+    use verdict::summary::summarise;
 
     fn text_of(results: &Results) -> String {
         terminal(results, &summarise(results), true)

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use record::{Instrument, Results};
 
 use crate::failure::Failure;
-use crate::summary::{Summary, WorkloadSummary};
 use crate::text::{figure, thousands};
+use verdict::summary::{Summary, WorkloadSummary};
 
 use super::TABLES_FILE;
 use super::listing;
@@ -252,7 +252,7 @@ fn include(path: &str, anchor: &str, sources: Option<&Path>) -> Result<String, S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
+    use verdict::summary::summarise;
 
     fn rendered(template: &str, sources: Option<&Path>) -> Result<String, String> {
         let results = fixture::results();

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use record::Results;
 
-use crate::statistics::Interval;
-use crate::summary::{Cell, Figure, Figures, WorkloadSummary};
 use crate::text::{figure, thousands};
+use verdict::statistics::Interval;
+use verdict::summary::{Cell, Figure, Figures, WorkloadSummary};
 
 use super::Plot;
 use super::colour::{Ink, TEXT, of_model};

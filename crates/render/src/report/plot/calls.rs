@@ -1,7 +1,7 @@
 //! System calls per request by name, as bars. The colour shows the purpose of a call.
 
-use crate::summary::{CallsPerRequest, Cell, WorkloadSummary};
 use crate::text::figure;
+use verdict::summary::{CallsPerRequest, Cell, WorkloadSummary};
 
 use super::Plot;
 use super::colour::{CALL_FAMILIES, PAGE, TEXT};
@@ -201,7 +201,7 @@ fn draw_key(page: &Page, rows: &[Row]) -> Drawn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
+    use verdict::summary::summarise;
 
     #[test]
     fn calls_without_a_name_are_not_lost() {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use record::{IdleSample, MemorySample, Outcome, Results, Role, Trial, Workload};
 
-use crate::statistics::{Interval, median};
-use crate::summary::{
+use verdict::statistics::{Interval, median};
+use verdict::summary::{
     self, Cell, Figure, Figures, KEPT_MIN, KERNEL_STACK_KIB, Summary, WorkloadSummary,
 };
 

@@ -3,8 +3,8 @@
 
 use record::Results;
 
-use crate::summary::{Figure, Summary};
 use crate::text::{figure, thousands};
+use verdict::summary::{Figure, Summary};
 
 use super::Plot;
 use super::colour::{Ink, TEXT, of_model};

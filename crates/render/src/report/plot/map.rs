@@ -4,7 +4,7 @@
 use record::Results;
 
 use crate::report::map::{By, Grid, grid};
-use crate::summary::{Best, Summary};
+use verdict::summary::{Best, Summary};
 
 use super::Plot;
 use super::colour::{GRID, Ink, MUTED, TEXT, of_model};
@@ -166,7 +166,7 @@ fn told(grid: &Grid) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
+    use verdict::summary::summarise;
 
     #[test]
     fn the_picture_names_the_best_and_what_is_undecided_is_grey() {

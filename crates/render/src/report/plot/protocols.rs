@@ -3,8 +3,8 @@
 
 use record::Results;
 
-use crate::summary::{Figure, IDLE_CONNECTIONS, Summary, idle_prices, steps};
 use crate::text::{figure, thousands};
+use verdict::summary::{Figure, IDLE_CONNECTIONS, Summary, idle_prices, steps};
 
 use super::Plot;
 use super::colour::{GRID, Ink, TEXT, of_model};
@@ -165,7 +165,7 @@ fn told(band: usize, name: &str, all: &[Series]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
+    use verdict::summary::summarise;
 
     #[test]
     fn protocols_have_a_band_each_and_models_a_marker() {

@@ -1,7 +1,7 @@
 //! The doubts below a table.
 
-use crate::doubt::Doubt;
-use crate::summary::{Cell, Figures, Summary, WorkloadSummary};
+use verdict::doubt::Doubt;
+use verdict::summary::{Cell, Figures, Summary, WorkloadSummary};
 
 use super::sorted;
 

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use record::Results;
 
-use crate::statistics::{BlockRatio, Finding};
-use crate::summary::{Best, Figure, Figures, Point, Summary, WorkloadSummary, map};
 use crate::text::{thousands, wrap};
+use verdict::statistics::{BlockRatio, Finding};
+use verdict::summary::{Best, Figure, Figures, Point, Summary, WorkloadSummary, map};
 
 use super::found::{self, list};
 use super::{Style, finish, new_table, times};
@@ -178,7 +178,7 @@ fn decided(summary: &Summary) -> Option<String> {
         Some((interval.high / interval.low).sqrt() - 1.0)
     };
     let halves: Vec<f64> = cells().filter_map(half).collect();
-    let wide = crate::statistics::median(&halves)?;
+    let wide = verdict::statistics::median(&halves)?;
     let open = |(model, figures): (&'_ str, &Figures)| {
         let finding = figures.judged(Figure::Server)?.finding?;
         (finding == Finding::Unknown).then(|| model.to_owned())
@@ -200,8 +200,8 @@ fn decided(summary: &Summary) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
     use crate::text::COLUMNS_MAX;
+    use verdict::summary::summarise;
 
     #[test]
     fn the_screen_fits_and_ends_with_where_the_rest_is() {

@@ -1,7 +1,7 @@
 //! The findings of a table in a sentence.
 
-use crate::statistics::{Finding, MARGIN};
-use crate::summary::{Figure, Figures, WorkloadSummary, is_judged};
+use verdict::statistics::{Finding, MARGIN};
+use verdict::summary::{Figure, Figures, WorkloadSummary, is_judged};
 
 /// The verbs of the sentence, for one and for several models.
 const WORDS: [(&str, &str); 3] = [
@@ -30,7 +30,8 @@ pub fn sentence(workload: &WorkloadSummary) -> Option<String> {
 /// ones.
 fn groups(workload: &WorkloadSummary) -> [Vec<&str>; 4] {
     let mut groups: [Vec<&str>; 4] = Default::default();
-    let judged = |cell: &&crate::summary::Cell| is_judged(cell, Figure::Server, workload.is_open());
+    let judged =
+        |cell: &&verdict::summary::Cell| is_judged(cell, Figure::Server, workload.is_open());
     for cell in workload.cells.iter().filter(judged) {
         let Ok(figures) = &cell.state else { continue };
         if let Some(group) = group_of(figures) {
@@ -66,7 +67,7 @@ pub fn list(names: &[impl AsRef<str>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
+    use verdict::summary::summarise;
 
     #[test]
     fn a_sentence_names_every_model_that_was_judged() {

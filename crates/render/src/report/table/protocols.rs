@@ -3,11 +3,11 @@
 
 use record::Results;
 
-use crate::statistics::BlockRatio;
-use crate::summary::{
+use crate::text::{figure, thousands};
+use verdict::statistics::BlockRatio;
+use verdict::summary::{
     Figures, IdlePrice, Summary, WorkloadSummary, idle_prices, name_of, prices, steps,
 };
-use crate::text::{figure, thousands};
 
 use super::{Style, between, finish, measured_cells, new_table, short, times};
 
@@ -178,8 +178,8 @@ pub fn handshakes(workload: &WorkloadSummary, style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
     use crate::text::COLUMNS_MAX;
+    use verdict::summary::summarise;
 
     fn row<'a>(table: &'a str, model: &str) -> Vec<&'a str> {
         let wanted = |line: &&str| line.split('|').nth(1).is_some_and(|cell| cell.trim() == model);

@@ -2,8 +2,8 @@
 //! OTHER}}` up to `{{end}}`. FIGURE: `cpu`, `rate`, `memory` or `p99`. RELATION: `more`, `less`
 //! (significant and beyond the margin) or `equal` (significantly within the margin).
 
-use crate::statistics::{BlockRatio, Finding, MARGIN};
-use crate::summary::{Figure, Summary};
+use verdict::statistics::{BlockRatio, Finding, MARGIN};
+use verdict::summary::{Figure, Summary};
 
 /// The result of a claim.
 pub enum Answer {
