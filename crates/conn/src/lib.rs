@@ -44,6 +44,7 @@ mod tls;
 mod wake;
 mod websocket;
 
+use std::cell::Cell;
 use std::fmt;
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -144,6 +145,8 @@ pub struct Conn {
     service: Arc<Service>,
     /// Where others reach this connection's driver.
     address: Address,
+    /// It has joined a chat, so other connections may wake its driver.
+    joined_chat: Cell<bool>,
     /// Between the wire and everything else, where the listener speaks TLS.
     tls: Option<Box<Tls>>,
     state: State,
@@ -175,6 +178,7 @@ pub struct Conn {
 struct Context<'a> {
     service: &'a Arc<Service>,
     address: &'a Address,
+    joined_chat: &'a Cell<bool>,
     output: &'a mut Output,
     deadlines: &'a mut Deadlines,
     now: Instant,
@@ -234,6 +238,7 @@ impl Conn {
         let mut conn = Conn {
             service: Arc::clone(service),
             address,
+            joined_chat: Cell::new(false),
             tls: tls.flatten(),
             state,
             stash: Vec::new(),
@@ -566,6 +571,12 @@ impl Conn {
         self.phase == Phase::Lingering
     }
 
+    /// True from the moment when other connections may wake this one's driver. Before that only the
+    /// peer and the clock can give it something to do.
+    pub fn has_joined_chat(&self) -> bool {
+        self.joined_chat.get()
+    }
+
     /// How the connection ended; meaningful once [`Conn::wants`] is `None`.
     pub fn outcome(&self) -> Outcome {
         self.outcome
@@ -597,6 +608,7 @@ impl Conn {
             let mut context = Context {
                 service: &self.service,
                 address: &self.address,
+                joined_chat: &self.joined_chat,
                 output: &mut self.output,
                 deadlines: &mut self.deadlines,
                 now,

@@ -122,10 +122,11 @@ impl WebSocket {
                 let period = Duration::from_millis(period_ms);
                 Task::Clock(Ticker { opened: cx.now, period, next: 1 })
             }
-            Route::Chat => Task::Chat {
-                membership: Membership::join(&cx.service.common.chat, cx.address),
-                mail_left: false,
-            },
+            Route::Chat => {
+                cx.joined_chat.set(true);
+                let membership = Membership::join(&cx.service.common.chat, cx.address);
+                Task::Chat { membership, mail_left: false }
+            }
         };
         cx.set(Deadline::Idle, cx.service.limits.idle_timeout());
         WebSocket {

@@ -13,19 +13,15 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 mod args;
-mod bell;
-mod blocking;
 mod describe;
-mod duplex;
 mod files;
-mod inbox;
 mod listener;
 mod machine;
 mod memory;
 mod model;
-mod peer;
-mod peers;
 mod run;
+mod slots;
+mod socket;
 mod stop;
 mod sys;
 mod timers;
@@ -34,29 +30,23 @@ mod turns;
 mod usage;
 mod worker;
 
-pub use blocking::{Accepting, Conversation, Slot, Slots, conversation_thread};
 pub use files::Files;
 pub use listener::{AcceptError, Accepted, Listener};
 pub use memory::give_back;
 pub use model::{Flavour, Model, Place, Serves, Values, Workers};
-pub use peer::{Peer, Readiness, Turn, late, look_at_output};
-pub use peers::{Peers, Token};
 pub use run::run;
-pub use stop::{Stop, Tracked};
-pub(crate) use sys::receive_now;
-pub use sys::unread;
+pub use slots::{Slot, Slots};
+pub use socket::{late, look_at_output, write_output, write_slices};
+pub use stop::{Stop, Tracked, WAKE_INTERVAL};
+pub use sys::{receive_now, unread};
 pub use timers::{Armed, Timers};
-pub use turns::{STEPS_PER_TURN_MAX, steps};
+pub use turns::{STEPS_PER_TURN_MAX, Turns, bulk_per_round, steps};
 pub use worker::Worker;
 
 /// Size of a receive buffer, in bytes: one per thread, shared by all its connections. One read may
 /// then take a whole default TCP receive window's worth of small requests; only the part that is
 /// filled is ever touched, so the size itself costs nothing.
 pub const SCRATCH_BYTES: usize = 64 << 10;
-
-/// Size of a receive buffer where every connection has a thread, in bytes: it counts once per
-/// connection there, so it is kept to a few pages.
-pub const THREAD_SCRATCH_BYTES: usize = 16 << 10;
 
 /// Chunks of output that one writev(2) or sendmsg(2) may carry; more wait for the next. A reply is
 /// one or two.

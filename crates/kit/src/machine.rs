@@ -19,8 +19,8 @@ const MAPPINGS_PER_THREAD: u64 = 4;
 /// ([`crate::sys::MMAP_BLOCKS_MAX`] of them).
 const MAPPINGS_SHARE_PARTS: u64 = 8;
 
-/// Address space of one thread: [`crate::blocking::STACK_BYTES`], the signal stack, guard pages,
-/// and the receive buffer. Counted in /proc/PID/status: 273 KiB.
+/// Address space of one thread: its stack (256 KiB, in the crate `conversation`), the signal stack,
+/// guard pages, and the receive buffer. Counted in /proc/PID/status: 273 KiB.
 const ADDRESSES_PER_THREAD: u64 = 320 << 10;
 
 /// Memory of a thread with a conversation, in bytes: its kernel stack and page tables (some

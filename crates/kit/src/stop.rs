@@ -9,6 +9,7 @@
 //!
 //! Man pages: pthread_kill(3), signal(7) (interruption of system calls), sigaction(2).
 
+use std::fmt;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,16 +17,16 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use conn::Wake;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use slab::Slab;
 
-use crate::bell::Bell;
 use crate::sys::WAKE;
 
 /// Time between two signals to a thread that has not answered: rarely is one lost, and whoever
 /// stops a server waits no longer than this for it.
-pub(crate) const WAKE_INTERVAL: Duration = Duration::from_millis(2);
+pub const WAKE_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Tells every worker of a server to stop.
 #[derive(Debug)]
@@ -42,13 +43,12 @@ pub struct Stop {
 }
 
 /// A thread that may be blocked in a system call.
-#[derive(Debug)]
 struct Blocked {
     thread: Pthread,
     /// It knows that the server is to stop.
     told: AtomicBool,
     /// What it talks to; nobody while it waits for a connection.
-    conversation: Option<(Arc<TcpStream>, Arc<Bell>)>,
+    conversation: Option<(Arc<TcpStream>, Arc<dyn Wake>)>,
 }
 
 /// A thread that may be blocked in a system call, tracked. Belongs to that thread: it is forgotten
@@ -104,8 +104,8 @@ impl Stop {
         // Never read back, so it stays readable for every loop. EAGAIN: it is already.
         let _ = self.event.write(1);
         for (_, blocked) in &*self.lock_blocked() {
-            if let Some((_, bell)) = &blocked.conversation {
-                bell.touch();
+            if let Some((_, wake)) = &blocked.conversation {
+                wake.wake(0);
             }
         }
         self.notify();
@@ -139,14 +139,14 @@ impl Stop {
 
     /// Tracks the calling thread, which is going to block on a socket, and the bell that another
     /// thread of the same conversation may wait for.
-    pub(crate) fn track(
+    pub fn track(
         self: &Arc<Stop>,
-        conversation: Option<(&Arc<TcpStream>, &Arc<Bell>)>,
+        conversation: Option<(Arc<TcpStream>, Arc<dyn Wake>)>,
     ) -> Tracked {
         let blocked = Arc::new(Blocked {
             thread: pthread_self(),
             told: AtomicBool::new(false),
-            conversation: conversation.map(|(stream, bell)| (Arc::clone(stream), Arc::clone(bell))),
+            conversation,
         });
         let key = self.lock_blocked().insert(Arc::clone(&blocked));
         Tracked { stop: Arc::clone(self), key, blocked }
@@ -195,14 +195,20 @@ impl Blocked {
     }
 }
 
+impl fmt::Debug for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blocked").field("told", &self.told).finish_non_exhaustive()
+    }
+}
+
 impl Tracked {
     /// The thread knows that the server is to stop: it need not be woken any more.
-    pub(crate) fn told(&self) {
+    pub fn told(&self) {
         self.blocked.told.store(true, SeqCst);
     }
 
     /// Interrupts the thread, for another thread of the same conversation, which it outlives.
-    pub(crate) fn wake(&self) {
+    pub fn wake(&self) {
         self.blocked.wake();
     }
 }

@@ -1,77 +1,79 @@
-//! How long one connection may go on before others have their turn.
+//! How long one connection may go on before other connections have their turn.
 
 use crate::SCRATCH_BYTES;
 
-/// Steps (a read, a write, a file read) of one turn. A request costs two, a reply from a file
+/// Steps (a read, a write, a file read) of one turn. A request takes two, and a reply from a file
 /// three.
 pub const STEPS_PER_TURN_MAX: usize = 4;
 
-/// Bytes that make a step of their own: as many as one read can bring are a turn. They take the
-/// kernel longer than dozens of small requests do.
+/// Bytes that count as a further step. A full read is then a whole turn: it takes the kernel longer
+/// than dozens of small requests do.
 const STEP_BYTES: usize = SCRATCH_BYTES / STEPS_PER_TURN_MAX;
 
-/// The steps that moving so many bytes is counted as, where steps are all that is counted.
+/// The number of steps that moving so many bytes counts as.
 pub fn steps(bytes: usize) -> usize {
     1 + bytes / STEP_BYTES
 }
 
-/// From so many on a connection is bulk traffic: a transfer of some 100 KB is over by then.
+/// A connection that has used up this many turns is bulk traffic. A transfer of some 100 KB is over
+/// by then.
 const USED_UP_MAX: u32 = 4;
 
-/// The count ends here: a client that floods and stops is as others when it has waited twice.
+/// The count ends here, so that a connection stops being bulk after it has waited twice.
 const USED_UP_END: u32 = 2 * USED_UP_MAX;
 
-/// Iterations in which all that are bulk have had a turn, where others run too. With one of a
-/// hundred in each, a loop would wait a hundred times as often, and a wait costs more when more
-/// sockets are ready.
+/// Iterations in which all bulk connections have one turn, while other connections run too. One of
+/// a hundred floods in each iteration would mean a hundred times as many waits, and a wait costs
+/// more the more sockets are ready.
 const BULK_ROUNDS: usize = 16;
 
-/// How many of `all` that are bulk run in a round in which others run too.
-pub(crate) fn bulk_per_round(all: usize) -> usize {
+/// How many of `all` bulk connections run in an iteration in which other connections run too.
+pub fn bulk_per_round(all: usize) -> usize {
     all.div_ceil(BULK_ROUNDS)
 }
 
-/// The turns of one connection. A client that waits for its replies uses up none. One that floods,
-/// or moves bytes in bulk, uses up one after the other: it is bulk traffic, and then its turns
-/// are one step, so that another client waits for one read or one write of it and not for four.
+/// Counts the turns of one connection. A client that waits for its replies uses up none of them. A
+/// client that floods, or moves many bytes, uses up one after the other. Its connection is then
+/// *bulk*: its turns are one step long, so that other clients wait for one read or one write of it
+/// and not for four.
 #[derive(Debug, Default)]
-pub(crate) struct Turns {
-    /// Of this turn.
+pub struct Turns {
+    /// Steps of this turn.
     steps: usize,
     /// Turns that were used up; half as many each time that the connection has to wait.
     used_up: u32,
 }
 
 impl Turns {
-    /// A step was taken.
-    pub(crate) fn step(&mut self) {
+    /// Counts a step.
+    pub fn step(&mut self) {
         self.steps += 1;
     }
 
-    /// The step that is being taken has moved so many bytes.
-    pub(crate) fn moved(&mut self, bytes: usize) {
+    /// Counts the bytes that the current step has moved.
+    pub fn moved(&mut self, bytes: usize) {
         self.steps += bytes / STEP_BYTES;
     }
 
-    /// Whether others are to have their turn.
-    pub(crate) fn is_over(&self) -> bool {
+    /// True when the turn is used up.
+    pub fn is_over(&self) -> bool {
         self.steps >= if self.is_bulk() { 1 } else { STEPS_PER_TURN_MAX }
     }
 
-    /// They have it, and the connection could go on: the next turn begins.
-    pub(crate) fn use_up(&mut self) {
+    /// Ends a turn after which the connection could go on.
+    pub fn use_up(&mut self) {
         self.steps = 0;
         self.used_up = (self.used_up + 1).min(USED_UP_END);
     }
 
-    /// It waits for its peer, or for the clock: the next turn begins.
-    pub(crate) fn wait(&mut self) {
+    /// Ends a turn after which the connection waits for its peer or for the clock.
+    pub fn wait(&mut self) {
         self.steps = 0;
         self.used_up /= 2;
     }
 
-    /// It uses up most of its turns.
-    pub(crate) fn is_bulk(&self) -> bool {
+    /// Whether the connection uses up most of its turns.
+    pub fn is_bulk(&self) -> bool {
         self.used_up >= USED_UP_MAX
     }
 }

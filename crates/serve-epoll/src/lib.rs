@@ -1,26 +1,35 @@
-//! epoll: the kernel keeps the list of descriptors, and a wait returns only those that are ready.
+//! epoll: the kernel keeps the interest list, and a wait returns only the ready descriptors.
 //!
-//! select and poll hand the whole list over at every call, and the kernel walks all of it: ten
-//! thousand silent clients are ten thousand checks for one that speaks. Here a descriptor is
-//! registered once (`epoll_ctl`), the kernel hangs it on the socket's own wait queue, and
-//! `epoll_wait` costs what is ready, not what is watched.
+//! select and poll pass the whole list at every call, and the kernel looks at all of it: for one
+//! client that sends something, ten thousand idle ones are looked at. Here a descriptor is added
+//! once (`epoll_ctl`), the socket itself reports to the list when something arrives, and the cost
+//! of `epoll_wait` grows with what is ready and not with what is watched.
 //!
-//! Two ways to be told: level-triggered (the default) repeats an event as long as it is true;
-//! edge-triggered (`--trigger edge`) says it once per change, so whatever stops early must remember
-//! that it has not finished.
+//! There are two ways to be told (`--trigger`), and they ask different things of the program:
+//! - level-triggered (the default): a wait reports a socket as long as it is ready. What the
+//!   program leaves unread is reported again. It must turn off interest that it has no use for,
+//!   such as interest in writing while it has nothing to write, or every wait returns at once.
+//! - edge-triggered: a wait reports a socket once, when something arrives. What the program leaves
+//!   unread is not reported again. It must read until the socket is empty (`read_again`), and must
+//!   remember by itself what it has not finished (`prepare_to_wait`: then the wait does not sleep).
 //!
 //! Man pages: epoll(7), epoll_ctl(2), epoll_wait(2).
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Instant;
 
-use kit::{Flavour, Model, Peers, Place, Readiness, Serves, Token, Turn, Values, Worker, Workers};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use kit::{Flavour, Model, Place, Serves, Values, Worker, Workers};
+use libc::{EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, c_int, epoll_event};
+use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP};
+use readiness::{
+    Answer, Connections, Interest, InterestList, LISTENER, Token, WAKE_UP, milliseconds, returned,
+};
 
 /// What `--help` and `--describe` say.
 pub const MODEL: Model = Model {
     name: "epoll",
-    summary: "one thread, all connections: epoll(7) keeps the list and returns only who is ready",
+    summary: "one thread, all connections: epoll(7) keeps the list and returns only the ready ones",
     about: "Every socket is registered with the kernel once. The thread sleeps in epoll_wait(2) \
             until some of them are ready and is given exactly those, so the cost of a wait grows \
             with what happens and not with how many connections are open. Reading and writing are \
@@ -44,161 +53,122 @@ pub const MODEL: Model = Model {
 /// small part of the work that it announces.
 const EVENTS_MAX: usize = 512;
 
-/// Tokens that are no connection's: slots are counted from zero and never get this far.
-const LISTENER: u64 = u64::MAX;
-const STOP: u64 = u64::MAX - 1;
-const BELL: u64 = u64::MAX - 2;
-
 /// Runs one loop until the server stops.
 ///
 /// # Errors
-/// What epoll_create1(2), epoll_ctl(2) or epoll_wait(2) say.
+/// What epoll_create1(2), epoll_ctl(2), epoll_wait(2) or accept(2) say.
 pub fn serve(worker: Worker) -> io::Result<()> {
     let edge = worker.flavour("trigger") == "edge";
-    let mut peers = Peers::new(worker)?;
-    let mut watch = Watch::new(edge, &peers)?;
-    let mut events = vec![EpollEvent::empty(); EVENTS_MAX];
+    let mut connections = Connections::new(worker)?;
+    let mut list = List::new(edge)?;
     let mut now = Instant::now();
-    while !peers.finished() {
-        watch.listener(&mut peers, now)?;
+    while !connections.finished() {
         // ANCHOR: wait
-        let timeout = watch.timeout(&peers, now);
-        let ready = watch.wait(&mut events, timeout)?;
+        let timeout_ms = milliseconds(connections.prepare_to_wait(&mut list, now)?);
+        let (epoll, events) = (list.epoll.as_raw_fd(), list.events.as_mut_ptr());
+        let n = EVENTS_MAX as c_int;
+        // SAFETY: `list` owns the EVENTS_MAX events, and nothing else touches them during the call.
+        let ready = returned(unsafe { libc::epoll_wait(epoll, events, n, timeout_ms) })?;
         now = Instant::now();
-        let mut accepting = false;
-        for event in &events[..ready] {
-            match event.data() {
-                LISTENER => accepting = true,
-                STOP | BELL => {}
-                token => peers.ready(token as Token, readiness(event.events())),
-            }
+        for (token, answer) in list.answers(ready) {
+            connections.ready(token, answer);
         }
-        if accepting || peers.empties_queue() {
-            accept(&mut watch, &mut peers, now)?;
-        }
-        peers.begin_round(now);
-        while let Some(token) = peers.next_runnable() {
-            step(&mut watch, &mut peers, token, now)?;
-        }
+        connections.accept(&mut list, now)?;
+        connections.run(&mut list, now)?;
         // ANCHOR_END: wait
     }
     Ok(())
 }
 
-/// Takes those who wait at the listener.
-fn accept(watch: &mut Watch, peers: &mut Peers, now: Instant) -> io::Result<()> {
-    while let Some(token) = peers.accept(now)? {
-        watch.add(peers, token)?;
-    }
-    Ok(())
-}
-
-/// Lets one connection do what it can, and asks the kernel for what it then waits for.
-fn step(watch: &mut Watch, peers: &mut Peers, token: Token, now: Instant) -> io::Result<()> {
-    match peers.turn(token, now) {
-        Turn::Waits(wants) => watch.change(peers, token, wants.read, wants.write),
-        // It is on the list of those who run again; the kernel need not tell.
-        Turn::More(_) => Ok(()),
-        // Closing the last descriptor of a socket takes it out of every epoll set (epoll(7)).
-        Turn::Closed => Ok(()),
-    }
-}
-
-/// The epoll set, and what was last asked of it.
-struct Watch {
-    epoll: Epoll,
+/// The interest list: it is in the kernel. What was last asked for is remembered here, to spare an
+/// `epoll_ctl` where nothing changes; a request usually changes nothing.
+struct List {
+    epoll: OwnedFd,
     edge: bool,
-    listening: bool,
-    /// Interest per token, to spare an `epoll_ctl` where nothing changes: on the usual path of a
-    /// request nothing does.
-    interests: Vec<EpollFlags>,
+    interests: Vec<c_int>,
+    events: Vec<epoll_event>,
 }
 
-impl Watch {
-    fn new(edge: bool, peers: &Peers) -> io::Result<Watch> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        // Edge-triggered: neither is ever read back. Once is enough to stop, and to an eventfd
-        // every write is a change.
-        let changes = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-        epoll.add(peers.bell(), EpollEvent::new(changes, BELL))?;
-        if let Some(stop) = peers.stop_signal() {
-            epoll.add(stop, EpollEvent::new(changes, STOP))?;
-        }
-        Ok(Watch { epoll, edge, listening: false, interests: Vec::new() })
+impl List {
+    fn new(edge: bool) -> io::Result<List> {
+        // SAFETY: no memory is passed.
+        let epoll = returned(unsafe { libc::epoll_create1(EPOLL_CLOEXEC) })?;
+        // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
+        let epoll = unsafe { OwnedFd::from_raw_fd(epoll as c_int) };
+        let events = vec![epoll_event { events: 0, u64: 0 }; EVENTS_MAX];
+        Ok(List { epoll, edge, interests: Vec::new(), events })
     }
 
-    /// Watches the listener exactly while new connections are wanted. It is removed rather than
-    /// muted, because HUP (after the server's own shutdown(2)) cannot be muted.
-    fn listener(&mut self, peers: &mut Peers, now: Instant) -> io::Result<()> {
-        let wanted = peers.wants_listener(now);
-        if wanted != self.listening {
-            self.listening = wanted;
-            if wanted {
-                let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
-                self.epoll.add(peers.listener(), event)?;
-            } else {
-                self.epoll.delete(peers.listener())?;
-            }
-        }
-        Ok(())
+    /// The events of the last wait.
+    fn answers(&self, ready: usize) -> impl Iterator<Item = (Token, Answer)> {
+        let events = self.events[..ready].iter();
+        events.map(|&epoll_event { events, u64: token }| (token as Token, answer(events as c_int)))
     }
 
-    fn add(&mut self, peers: &Peers, token: Token) -> io::Result<()> {
-        // Edge-triggered, both directions are asked for once and for all: an edge that nobody
-        // waits for costs a wake-up, a missing one costs the connection.
-        let interest = if self.edge {
-            EpollFlags::EPOLLIN
-                | EpollFlags::EPOLLOUT
-                | EpollFlags::EPOLLRDHUP
-                | EpollFlags::EPOLLET
-        } else {
-            EpollFlags::EPOLLIN
+    fn control(
+        &self,
+        operation: c_int,
+        token: Token,
+        fd: BorrowedFd<'_>,
+        events: c_int,
+    ) -> io::Result<()> {
+        let mut event = epoll_event { events: events as u32, u64: token as u64 };
+        let (epoll, fd) = (self.epoll.as_raw_fd(), fd.as_raw_fd());
+        // SAFETY: `event` is a local variable, and the kernel copies it during the call.
+        returned(unsafe { libc::epoll_ctl(epoll, operation, fd, &raw mut event) }).map(drop)
+    }
+}
+
+// ANCHOR: list
+impl InterestList for List {
+    fn add(&mut self, token: Token, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let events = match token {
+            LISTENER..=WAKE_UP => EPOLLIN,
+            // Both directions, once and for all: an edge costs a wake-up at most if the program has
+            // no use for it, and a missed edge costs the connection.
+            _ if self.edge => EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+            _ => EPOLLIN,
         };
         if self.interests.len() <= token {
-            self.interests.resize(token + 1, EpollFlags::empty());
+            self.interests.resize(token + 1, 0);
         }
-        self.interests[token] = interest;
-        let Some(socket) = peers.socket(token) else { return Ok(()) };
-        Ok(self.epoll.add(socket, EpollEvent::new(interest, token as u64))?)
+        self.interests[token] = events;
+        self.control(EPOLL_CTL_ADD, token, fd, events)
     }
 
-    fn change(&mut self, peers: &Peers, token: Token, read: bool, write: bool) -> io::Result<()> {
-        if self.edge {
+    fn modify(&mut self, token: Token, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+        let read = if interest.read { EPOLLIN } else { 0 };
+        let write = if interest.write { EPOLLOUT } else { 0 };
+        if self.edge || self.interests[token] == read | write {
             return Ok(());
         }
-        let mut interest = EpollFlags::empty();
-        interest.set(EpollFlags::EPOLLIN, read);
-        interest.set(EpollFlags::EPOLLOUT, write);
-        if interest == self.interests[token] {
-            return Ok(());
-        }
-        self.interests[token] = interest;
-        let Some(socket) = peers.socket(token) else { return Ok(()) };
-        Ok(self.epoll.modify(socket, &mut EpollEvent::new(interest, token as u64))?)
+        self.interests[token] = read | write;
+        self.control(EPOLL_CTL_MOD, token, fd, read | write)
     }
 
-    /// Whole milliseconds, rounded up: rounded down, the last one would be spent spinning.
-    fn timeout(&self, peers: &Peers, now: Instant) -> EpollTimeout {
-        let Some(timeout) = peers.wait_timeout(now) else { return EpollTimeout::NONE };
-        let millis = timeout.as_nanos().div_ceil(1_000_000);
-        EpollTimeout::try_from(millis).unwrap_or(EpollTimeout::MAX)
+    fn delete(&mut self, token: Token, fd: BorrowedFd<'_>) -> io::Result<()> {
+        match token {
+            LISTENER..=WAKE_UP => self.control(EPOLL_CTL_DEL, token, fd, 0),
+            // close(2) takes a socket off the list when no other descriptor refers to it.
+            _ => Ok(()),
+        }
     }
 
-    fn wait(&self, events: &mut [EpollEvent], timeout: EpollTimeout) -> io::Result<usize> {
-        match self.epoll.wait(events, timeout) {
-            // A stop and continue from the terminal (signal(7)): look at the clock, wait again.
-            Err(nix::errno::Errno::EINTR) => Ok(0),
-            result => Ok(result?),
-        }
+    /// Edge-triggered, a read that fills its buffer must be followed by another one. So must a
+    /// short read when the FIN has arrived too: its event came together with that of the bytes, and
+    /// only a read that returns 0 tells the program that it has reached the end.
+    fn read_again(&self, n: usize, room: usize, peer_closed: bool) -> bool {
+        n == room || self.edge && peer_closed
     }
 }
+// ANCHOR_END: list
 
-/// ERR and HUP come unasked, and mean that both a read and a write will not block.
-fn readiness(events: EpollFlags) -> Readiness {
-    Readiness {
-        read: events.contains(EpollFlags::EPOLLIN),
-        write: events.contains(EpollFlags::EPOLLOUT),
-        peer_closed: events.contains(EpollFlags::EPOLLRDHUP),
-        failed: events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP),
+/// ERR and HUP are always reported, and mean that neither a read nor a write will block.
+fn answer(events: c_int) -> Answer {
+    Answer {
+        read: events & EPOLLIN != 0,
+        write: events & EPOLLOUT != 0,
+        peer_closed: events & EPOLLRDHUP != 0,
+        failed: events & (EPOLLERR | EPOLLHUP) != 0,
     }
 }

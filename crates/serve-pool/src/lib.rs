@@ -13,10 +13,8 @@ use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use kit::{
-    Accepted, Accepting, Conversation, Flavour, Model, Place, Serves, Slot, Slots,
-    THREAD_SCRATCH_BYTES, Values, Worker, Workers,
-};
+use conversation::{Accepting, Conversation, SCRATCH_BYTES};
+use kit::{Accepted, Flavour, Model, Place, Serves, Slot, Slots, Values, Worker, Workers};
 
 /// What `--help` and `--describe` say.
 pub const MODEL: Model = Model {
@@ -54,9 +52,10 @@ pub fn serve(worker: Worker) -> io::Result<()> {
     let pool = start(threads, &worker, &queue)?;
     let accepting = Accepting::new(&worker);
     // ANCHOR: wait
-    while let Some(slot) = slots.acquire() {
-        worker.wait_for_memory();
-        match accepting.next()? {
+    while let Some(slot) = slots.acquire()
+        && accepting.goes_on()?
+    {
+        match worker.listener.accept()? {
             Accepted::Peer(stream) => queue.push(stream, slot),
             Accepted::Exhausted => worker.stop.sleep(kit::EXHAUSTED_PAUSE),
             Accepted::Nobody => {}
@@ -64,6 +63,7 @@ pub fn serve(worker: Worker) -> io::Result<()> {
         }
     }
     // ANCHOR_END: wait
+    drop(accepting);
     queue.close();
     for thread in pool {
         // A conversation that panicked has been reported on stderr; the others must still end.
@@ -101,7 +101,7 @@ fn spawn(
     let (worker, queue) = (Arc::clone(worker), Arc::clone(queue));
     // ANCHOR: thread
     let conversations = move || {
-        let mut scratch = vec![0; THREAD_SCRATCH_BYTES];
+        let mut scratch = vec![0; SCRATCH_BYTES];
         while let Some((stream, slot)) = queue.pop() {
             Conversation::new(stream, &worker).run(&mut scratch);
             drop(slot);
@@ -109,7 +109,7 @@ fn spawn(
         drop(thread);
     };
     // ANCHOR_END: thread
-    kit::conversation_thread().spawn(conversations)
+    conversation::builder().spawn(conversations)
 }
 
 /// Connections that wait for a thread.

@@ -1,20 +1,25 @@
 //! select: one thread waits for many descriptors at once, named as bits in a bitmap.
 //!
-//! The busy loop asks every socket and burns a core; select asks the kernel once about all of them
-//! and sleeps until one is ready. The question is three bitmaps, which the call overwrites with the
-//! answer, so they are built (here: copied from a master) for every wait; the kernel walks all bits
-//! up to the highest descriptor, and the program walks the answer. And a bitmap has an end:
-//! descriptor 1,023 is the last that fits (FD_SETSIZE), whatever the process may open.
+//! The busy loop asks every socket and uses a whole core. select asks the kernel once about all of
+//! them, and sleeps until one is ready. The question is three bitmaps (to read, to write,
+//! exceptions), which the call overwrites with the answer, so they are copied for every wait. The
+//! kernel looks at all bits up to the highest descriptor, and so does the program afterwards. And a
+//! bitmap has an end: descriptor 1,023 is the last that fits (FD_SETSIZE), whatever the process
+//! may open.
 //!
 //! Man pages: select(2), select_tut(2). UNP figure 6.3 (I/O multiplexing), section 6.3.
 
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::ptr;
-use std::time::Instant;
+mod bitmap;
 
-use kit::{Model, Peers, Place, Readiness, Serves, Token, Turn, Worker, Workers};
-use libc::{FD_SETSIZE, c_ulong, timeval};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+use std::time::{Duration, Instant};
+
+use bitmap::Bitmap;
+use kit::{Model, Place, Serves, Worker, Workers};
+use libc::{FD_SETSIZE, c_int, timeval};
+use readiness::{Answer, Connections, Interest, InterestList, Token, returned};
 
 /// What `--help` and `--describe` say.
 pub const MODEL: Model = Model {
@@ -23,14 +28,14 @@ pub const MODEL: Model = Model {
     about: "The thread keeps bitmaps with one bit per descriptor, hands copies of them to \
             select(2) and sleeps until some bits are answered. The kernel walks every bit up to \
             the highest descriptor at every call, so the cost of a wait grows with the \
-            connections, silent ones included. No descriptor from 1,024 on fits into the bitmap: \
+            connections, idle ones included. No descriptor from 1,024 on fits into the bitmap: \
             such a connection is closed as soon as it is accepted, counted as refused, and the \
             others go on.",
     place: Place { blocking: false, synchronous: true },
     nonblocking_sockets: true,
     workers: Workers::Loops,
     serves: Serves::Only(
-        FD_SETSIZE - DESCRIPTORS_OF_OUR_OWN,
+        FD_SETSIZE - DESCRIPTORS_OTHER,
         "FD_SETSIZE: select(2) knows no descriptor from 1,024 on",
     ),
     cannot: &[],
@@ -39,194 +44,110 @@ pub const MODEL: Model = Model {
 };
 
 /// Descriptors below FD_SETSIZE that are not connections in a server without a document root:
-/// standard streams, the stop signal, one listener, the bell.
-const DESCRIPTORS_OF_OUR_OWN: usize = 6;
+/// standard streams, the listener, the stop signal, the wake-ups.
+const DESCRIPTORS_OTHER: usize = 6;
 
 /// Runs one loop until the server stops.
 ///
 /// # Errors
 /// What select(2) or accept(2) say.
 pub fn serve(worker: Worker) -> io::Result<()> {
-    let mut peers = Peers::new(worker)?.with_descriptors_below(FD_SETSIZE as RawFd);
-    let mut watch = Watch::new();
+    let mut connections = Connections::new(worker)?;
+    let mut list = List::new()?;
     let mut now = Instant::now();
-    while !peers.finished() {
-        watch.listener(&mut peers, now);
+    while !connections.finished() {
         // ANCHOR: wait
-        let mut timeout = timeout(&peers, now);
-        let (mut readable, mut writable) = (watch.read.clone(), watch.write.clone());
-        wait(watch.end, &mut readable, &mut writable, timeout.as_mut())?;
+        let mut timeout = timeout(connections.prepare_to_wait(&mut list, now)?);
+        list.answer = list.interest.clone();
+        let (read, write) = (list.answer.read.as_fd_set(), list.answer.write.as_fd_set());
+        let (n, timeout) =
+            (list.end as c_int, timeout.as_mut().map_or(ptr::null_mut(), ptr::from_mut));
+        // SAFETY: `list` owns the bitmaps and `timeout` is a local variable; nothing else touches
+        // them during the call. `n` is at most FD_SETSIZE, so the kernel stays inside the bitmaps.
+        let ready = returned(unsafe { libc::select(n, read, write, ptr::null_mut(), timeout) })?;
         now = Instant::now();
-        let accepting = readable.take(peers.listener());
-        if readable.take(peers.bell()) {
-            peers.silence_bell();
+        for (token, answer) in list.answers(ready) {
+            connections.ready(token, answer);
         }
-        watch.collect(&mut peers, &readable, &writable);
-        if accepting || peers.empties_queue() {
-            accept(&mut watch, &mut peers, now)?;
-        }
-        peers.begin_round(now);
-        while let Some(token) = peers.next_runnable() {
-            step(&mut watch, &mut peers, token, now);
-        }
+        connections.accept(&mut list, now)?;
+        connections.run(&mut list, now)?;
         // ANCHOR_END: wait
     }
     Ok(())
 }
 
-/// Takes those who wait at the listener.
-fn accept(watch: &mut Watch, peers: &mut Peers, now: Instant) -> io::Result<()> {
-    while let Some(token) = peers.accept(now)? {
-        watch.add(peers, token);
-    }
-    Ok(())
-}
-
-/// Lets one connection do what it can, and notes what it then waits for.
-fn step(watch: &mut Watch, peers: &mut Peers, token: Token, now: Instant) {
-    match peers.turn(token, now) {
-        Turn::Waits(wants) => watch.change(token, wants.read, wants.write),
-        // It is on the list of those who run again; the kernel need not tell.
-        Turn::More(_) => {}
-        Turn::Closed => watch.remove(token),
-    }
-}
-
-const WORD_BITS: usize = c_ulong::BITS as usize;
-
-/// An `fd_set`: the C library's macros for it panic or corrupt beyond the end, and cannot walk the
-/// set bits; this has the same layout.
-#[derive(Clone)]
-#[repr(C)]
-struct Bitmap([c_ulong; FD_SETSIZE / WORD_BITS]);
-
-impl Bitmap {
-    fn set(&mut self, fd: usize, on: bool) {
-        let bit = 1 << (fd % WORD_BITS);
-        let word = &mut self.0[fd / WORD_BITS];
-        if on { *word |= bit } else { *word &= !bit }
-    }
-
-    fn has(&self, fd: usize) -> bool {
-        self.0[fd / WORD_BITS] & (1 << (fd % WORD_BITS)) != 0
-    }
-
-    /// Whether `fd` is in the set; it is not any more.
-    fn take(&mut self, fd: BorrowedFd<'_>) -> bool {
-        let fd = fd.as_raw_fd() as usize;
-        let had = self.has(fd);
-        self.set(fd, false);
-        had
-    }
-}
-
-/// The masters of the bitmaps, and whose descriptor each bit is.
-struct Watch {
+/// The bitmaps of descriptors to be read from and to be written to.
+#[derive(Clone, Default)]
+struct Bitmaps {
     read: Bitmap,
     write: Bitmap,
+}
+
+/// The interest list: a pair of bitmaps, the copy that select(2) overwrites, and the token of each
+/// bit.
+struct List {
+    interest: Bitmaps,
+    answer: Bitmaps,
     /// One past the highest descriptor in use: what select(2) calls `nfds`.
     end: usize,
-    token_of: Box<[Option<Token>; FD_SETSIZE]>,
-    descriptor_of: Vec<usize>,
+    tokens: Box<[Option<Token>; FD_SETSIZE]>,
 }
 
-impl Watch {
-    fn new() -> Watch {
-        let empty = Bitmap([0; FD_SETSIZE / WORD_BITS]);
-        Watch {
-            read: empty.clone(),
-            write: empty,
-            end: 0,
-            token_of: Box::new([None; FD_SETSIZE]),
-            descriptor_of: Vec::new(),
-        }
+impl List {
+    fn new() -> io::Result<List> {
+        let (interest, answer) = (Bitmaps::default(), Bitmaps::default());
+        Ok(List { interest, answer, end: 0, tokens: Box::new([None; FD_SETSIZE]) })
     }
 
-    /// Watches the listener exactly while new connections are wanted, the bell always, and the stop
-    /// signal until it has come. They are opened before any connection, so they are below
-    /// FD_SETSIZE.
-    fn listener(&mut self, peers: &mut Peers, now: Instant) {
-        let wanted = peers.wants_listener(now);
-        let listener = peers.listener().as_raw_fd() as usize;
-        self.read.set(listener, wanted);
-        for signal in [Some(peers.bell()), peers.stop_signal()].into_iter().flatten() {
-            let signal = signal.as_raw_fd() as usize;
-            self.read.set(signal, true);
-            self.end = self.end.max(signal + 1);
-        }
-        self.end = self.end.max(listener + 1);
+    /// The descriptors with an answer. After a signal `ready` is 0, and the bitmaps still hold the
+    /// question.
+    fn answers(&self, ready: usize) -> impl Iterator<Item = (Token, Answer)> {
+        let Bitmaps { read, write } = &self.answer;
+        let answered = read.union(write).take(ready);
+        answered.filter_map(|fd| Some((self.tokens[fd]?, answer(read.has(fd), write.has(fd)))))
+    }
+}
+
+// ANCHOR: list
+impl InterestList for List {
+    fn fits(&self, fd: BorrowedFd<'_>) -> bool {
+        (fd.as_raw_fd() as usize) < FD_SETSIZE
     }
 
-    fn add(&mut self, peers: &Peers, token: Token) {
-        let Some(socket) = peers.socket(token) else { return };
-        let fd = socket.as_raw_fd() as usize;
-        if self.descriptor_of.len() <= token {
-            self.descriptor_of.resize(token + 1, 0);
-        }
-        self.descriptor_of[token] = fd;
-        self.token_of[fd] = Some(token);
-        self.end = self.end.max(fd + 1);
-        self.read.set(fd, true);
+    fn add(&mut self, token: Token, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let n = fd.as_raw_fd() as usize;
+        self.tokens[n] = Some(token);
+        self.end = self.end.max(n + 1);
+        self.modify(token, fd, Interest { read: true, write: false })
     }
 
-    fn change(&mut self, token: Token, read: bool, write: bool) {
-        let fd = self.descriptor_of[token];
-        self.read.set(fd, read);
-        self.write.set(fd, write);
+    fn modify(&mut self, _: Token, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+        let n = fd.as_raw_fd() as usize;
+        self.interest.read.set(n, interest.read);
+        self.interest.write.set(n, interest.write);
+        Ok(())
     }
 
-    fn remove(&mut self, token: Token) {
-        self.change(token, false, false);
-        self.token_of[self.descriptor_of[token]] = None;
-        while self.end > 0 && !self.read.has(self.end - 1) && self.token_of[self.end - 1].is_none()
-        {
+    /// The bitmaps end behind the highest descriptor that is left.
+    fn delete(&mut self, token: Token, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.modify(token, fd, Interest { read: false, write: false })?;
+        self.tokens[fd.as_raw_fd() as usize] = None;
+        while self.end > 0 && self.tokens[self.end - 1].is_none() {
             self.end -= 1;
         }
-    }
-
-    /// Notes who is ready, a word of bits at a time.
-    fn collect(&self, peers: &mut Peers, readable: &Bitmap, writable: &Bitmap) {
-        for (index, (read, write)) in readable.0.iter().zip(&writable.0).enumerate() {
-            let mut left = read | write;
-            while left != 0 {
-                let fd = index * WORD_BITS + left.trailing_zeros() as usize;
-                left &= left - 1;
-                let (read, write) = (readable.has(fd), writable.has(fd));
-                if let Some(token) = self.token_of[fd] {
-                    peers.ready(token, Readiness { read, write, ..Readiness::default() });
-                }
-            }
-        }
+        Ok(())
     }
 }
+// ANCHOR_END: list
 
-/// Microseconds, rounded up: rounded down, the last one would be spent spinning.
-fn timeout(peers: &Peers, now: Instant) -> Option<timeval> {
-    let micros = peers.wait_timeout(now)?.as_nanos().div_ceil(1_000);
-    let micros = i64::try_from(micros).unwrap_or(i64::MAX);
+/// A broken connection is readable and writable; a read then reports the error.
+fn answer(read: bool, write: bool) -> Answer {
+    Answer { read, write, ..Answer::default() }
+}
+
+/// A timeout as select(2) takes it; `None` has no end. Rounded up: rounded down, the loop would
+/// spin for the last microsecond.
+fn timeout(timeout: Option<Duration>) -> Option<timeval> {
+    let micros = i64::try_from(timeout?.as_nanos().div_ceil(1_000)).unwrap_or(i64::MAX);
     Some(timeval { tv_sec: micros / 1_000_000, tv_usec: micros % 1_000_000 })
-}
-
-/// select(2). After a signal (signal(7)) nothing is ready: look at the clock, wait again.
-fn wait(
-    end: usize,
-    read: &mut Bitmap,
-    write: &mut Bitmap,
-    timeout: Option<&mut timeval>,
-) -> io::Result<()> {
-    let timeout = timeout.map_or(ptr::null_mut(), ptr::from_mut);
-    let (reads, writes) = (ptr::from_mut(read).cast(), ptr::from_mut(write).cast());
-    // SAFETY: the caller owns all three for the whole call; Bitmap has fd_set's layout, and `end`
-    // is at most FD_SETSIZE, so the kernel stays inside it.
-    let ready = unsafe { libc::select(end as i32, reads, writes, ptr::null_mut(), timeout) };
-    if ready >= 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    if error.kind() != io::ErrorKind::Interrupted {
-        return Err(error);
-    }
-    *read = Bitmap([0; FD_SETSIZE / WORD_BITS]);
-    *write = read.clone();
-    Ok(())
 }

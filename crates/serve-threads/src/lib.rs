@@ -11,10 +11,8 @@ use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use kit::{
-    Accepted, Accepting, Conversation, Flavour, Model, Place, Serves, Slot, Slots,
-    THREAD_SCRATCH_BYTES, Values, Worker, Workers,
-};
+use conversation::{Accepting, Conversation, SCRATCH_BYTES};
+use kit::{Accepted, Flavour, Model, Place, Serves, Slot, Slots, Values, Worker, Workers};
 
 /// What `--help` and `--describe` say.
 pub const MODEL: Model = Model {
@@ -56,9 +54,9 @@ pub fn serve(worker: Worker) -> io::Result<()> {
     // ANCHOR: wait
     while let Some(slot) = slots.acquire()
         && let Some(threads) = Threads::acquire(&worker)
+        && accepting.goes_on()?
     {
-        worker.wait_for_memory();
-        match accepting.next()? {
+        match worker.listener.accept()? {
             Accepted::Peer(stream) => spawn(&worker, stream, slot, threads),
             Accepted::Exhausted => worker.stop.sleep(kit::EXHAUSTED_PAUSE),
             Accepted::Nobody => {}
@@ -66,6 +64,7 @@ pub fn serve(worker: Worker) -> io::Result<()> {
         }
     }
     // ANCHOR_END: wait
+    drop(accepting);
     slots.wait_all_free();
     Ok(())
 }
@@ -93,7 +92,7 @@ fn spawn(worker: &Arc<Worker>, stream: TcpStream, slot: Slot, threads: Threads) 
     let own = Arc::clone(worker);
     // ANCHOR: thread
     let conversation = move || {
-        let mut scratch = vec![0; THREAD_SCRATCH_BYTES];
+        let mut scratch = vec![0; SCRATCH_BYTES];
         let conversation = Conversation::new(stream, &own);
         match threads.second {
             Some(second) => conversation.run_duplex(&mut scratch, second),
@@ -102,7 +101,7 @@ fn spawn(worker: &Arc<Worker>, stream: TcpStream, slot: Slot, threads: Threads) 
         drop((slot, threads.first));
     };
     // ANCHOR_END: thread
-    if kit::conversation_thread().spawn(conversation).is_err() {
+    if conversation::builder().spawn(conversation).is_err() {
         worker.service.counters.refused();
     }
 }

@@ -152,6 +152,7 @@ fn own<'a>(
     Context {
         service: cx.service,
         address: cx.address,
+        joined_chat: cx.joined_chat,
         output,
         deadlines,
         now: cx.now,

@@ -67,7 +67,7 @@ fn measuring_side_never_links_the_serving_side() {
     for name in WALLS.iter().map(|(name, _)| *name).chain(["iolab", "suite"]) {
         assert!(packages.contains_key(name), "there is no crate {name}");
         for other in reachable(&packages, name) {
-            if other == "conn" || other == "kit" || is_model(&other) {
+            if BELOW_MODELS.contains(&other.as_str()) && other != "features" || is_model(&other) {
                 broken.push(format!("crates/{name}: depends on {other}"));
             }
         }
@@ -115,6 +115,9 @@ fn suite_is_a_client_of_its_own() {
     nobody_breaks("the suite shares no code with what it tests, nor with the generator", &broken);
 }
 
+/// What a model may be built from.
+const BELOW_MODELS: &[&str] = &["conn", "kit", "readiness", "conversation", "features"];
+
 #[test]
 fn no_model_depends_on_another() {
     let packages = packages();
@@ -123,20 +126,29 @@ fn no_model_depends_on_another() {
     assert!(!models.is_empty());
     for model in models {
         for other in reachable(&packages, model) {
-            if !["conn", "kit", "features"].contains(&other.as_str()) {
+            if !BELOW_MODELS.contains(&other.as_str()) {
                 broken.push(format!("crates/{model}: depends on {other}"));
             }
         }
     }
-    nobody_breaks("conn <- kit <- serve-*, and nothing else", &broken);
+    nobody_breaks("conn <- kit <- readiness, conversation <- serve-*, and nothing else", &broken);
 }
+
+/// The crates of the serving side that are not models, and all that each may depend on.
+const SERVING_SIDE: &[(&str, &[&str])] = &[
+    ("kit", &["conn", "features"]),
+    ("readiness", &["conn", "kit", "features"]),
+    ("conversation", &["conn", "kit", "features"]),
+];
 
 #[test]
 fn the_core_and_the_kit_look_only_down() {
     let packages = packages();
     let mut broken: Vec<_> = reachable(&packages, "conn").into_iter().collect();
-    let below_kit = |name: &String| name == "conn" || name == "features";
-    broken.extend(reachable(&packages, "kit").into_iter().filter(|name| !below_kit(name)));
+    for (name, below) in SERVING_SIDE {
+        let others = reachable(&packages, name).into_iter();
+        broken.extend(others.filter(|other| !below.contains(&other.as_str())));
+    }
     broken.extend(reachable(&packages, "record"));
     nobody_breaks("conn and record depend on no other crate, kit on conn alone", &broken);
 }

@@ -19,7 +19,7 @@ const MODEL_LINES_MAX: usize = 250;
 
 /// Crates that may have `unsafe`, in one file each; all others in none.
 const UNSAFE_CRATES: &[&str] =
-    &["benches", "kit", "load", "rig", "serve-poll", "serve-select", "serve-uring"];
+    &["benches", "kit", "load", "rig", "serve-epoll", "serve-poll", "serve-select", "serve-uring"];
 
 /// One file of Rust.
 struct Source {
@@ -290,6 +290,34 @@ fn models_are_short() {
         }
     }
     nobody_breaks("a model has 250 lines at most", &broken);
+}
+
+/// The functions of the models that ask which sockets are ready, in their order: put side by side,
+/// two of them differ in what is inside.
+const SIBLINGS_SHARE: &[&str] = &["serve", "new", "answers", "add", "modify", "delete", "answer"];
+/// What one of them has beside those, and why the others do not need it.
+const SIBLINGS_OWN: &[(&str, &[&str])] = &[
+    // A bitmap has an end, and a timeout in microseconds.
+    ("serve-select", &["fits", "timeout"]),
+    ("serve-poll", &[]),
+    // Changes to the list are system calls, and edge-triggering asks for another read.
+    ("serve-epoll", &["control", "read_again"]),
+];
+
+#[test]
+fn siblings_have_the_same_functions_in_the_same_order() {
+    let mut broken = Vec::new();
+    for (model, own) in SIBLINGS_OWN {
+        let path = root().join("crates").join(model).join("src/lib.rs");
+        let source = sources().iter().find(|source| source.path == path);
+        let functions = &source.unwrap_or_else(|| panic!("{} is missing", shown(&path))).functions;
+        let names = functions.iter().map(|(name, ..)| name.as_str());
+        let shared: Vec<_> = names.filter(|name| !own.contains(name)).collect();
+        if shared != SIBLINGS_SHARE {
+            broken.push(format!("{}: {shared:?}", shown(&path)));
+        }
+    }
+    nobody_breaks(&format!("select, poll, epoll: {SIBLINGS_SHARE:?}"), &broken);
 }
 
 /// Functions with their first and last line, attributes and comments before them not counted.

@@ -1,8 +1,8 @@
-//! The bell of a conversation: a flag and a condition variable.
+//! How a conversation is woken: by a flag and a condition variable.
 //!
-//! A thread that is blocked in recv(2) hears nothing else, so what others have for a connection
-//! needs a thread that waits for just that: the writer of a duplex conversation (`duplex.rs`). A
-//! thread that waits for no descriptor waits on a condition variable, and that is the whole bell.
+//! A thread that is blocked in recv(2) cannot be told anything else. So a message for a connection
+//! needs a thread that waits for messages: the writer of a conversation on two threads
+//! ([`crate::duplex`]). It waits for no descriptor, so it waits on a condition variable.
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -13,9 +13,9 @@ use conn::Wake;
 
 /// Wakes the writer of one conversation.
 #[derive(Debug, Default)]
-pub(crate) struct Bell {
+pub(crate) struct WakeUp {
     /// Another connection has something for this one.
-    rung: AtomicBool,
+    woken: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
     /// The conversation's own socket.
@@ -26,18 +26,19 @@ pub(crate) struct Bell {
 struct State {
     /// Something has happened since the writer last looked.
     touched: bool,
-    /// The writer waits. Kept here because notifying nobody is a system call too.
+    /// The writer waits. Kept here because to notify a condition variable is a system call even if
+    /// no thread waits.
     asleep: bool,
 }
 
-impl Bell {
-    /// Of the conversation on this socket.
-    pub(crate) fn of(stream: &Arc<TcpStream>) -> Bell {
-        Bell { stream: Some(Arc::clone(stream)), ..Bell::default() }
+impl WakeUp {
+    /// For the conversation on this socket.
+    pub(crate) fn of(stream: &Arc<TcpStream>) -> WakeUp {
+        WakeUp { stream: Some(Arc::clone(stream)), ..WakeUp::default() }
     }
 
-    /// Something has happened that the writer should look at. Waits for nothing but the few
-    /// instructions that others hold this lock for, and may be called under any other lock.
+    /// Something has happened that the writer should look at. The lock is held for a few
+    /// instructions only, so this may be called under any other lock.
     pub(crate) fn touch(&self) {
         let mut state = self.lock();
         state.touched = true;
@@ -46,10 +47,10 @@ impl Bell {
         }
     }
 
-    /// Whether it was rung since it was last asked.
-    pub(crate) fn take_rung(&self) -> bool {
-        // Looked at before every system call of a conversation: a load costs less than a swap.
-        self.rung.load(SeqCst) && self.rung.swap(false, SeqCst)
+    /// Whether the connection was woken since this was last asked.
+    pub(crate) fn take(&self) -> bool {
+        // Asked before every system call of a conversation: a load costs less than a swap.
+        self.woken.load(SeqCst) && self.woken.swap(false, SeqCst)
     }
 
     /// Sleeps until something has happened since the last wait, but no longer than `timeout`.
@@ -70,19 +71,19 @@ impl Bell {
     }
 }
 
-impl Wake for Bell {
+impl Wake for WakeUp {
     fn wake(&self, _token: u64) {
         // Set before the writer is woken, so that it finds it.
-        if !self.rung.swap(true, SeqCst) {
+        if !self.woken.swap(true, SeqCst) {
             self.touch();
         }
     }
 
-    /// Its threads may be blocked in recv(2) or send(2).
+    /// The threads may be blocked in recv(2) or send(2).
     fn interrupt(&self, token: u64) {
         self.wake(token);
         if let Some(stream) = &self.stream {
-            // ENOTCONN: it has ended by itself.
+            // ENOTCONN: the connection has ended by itself.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -95,47 +96,47 @@ mod tests {
 
     use super::*;
 
-    /// Nobody waits so long but a test that has failed.
+    /// Only a test that fails waits this long.
     const GUARD: Duration = Duration::from_secs(60);
 
     #[test]
     fn what_has_happened_before_the_wait_ends_it() {
-        let bell = Bell::default();
-        bell.touch();
+        let wake_up = WakeUp::default();
+        wake_up.touch();
         let begun = Instant::now();
-        bell.wait(GUARD);
+        wake_up.wait(GUARD);
         assert!(begun.elapsed() < GUARD);
-        assert!(!bell.take_rung(), "touched, and not rung");
-        bell.wake(0);
-        bell.wake(0);
-        bell.wait(GUARD);
+        assert!(!wake_up.take(), "touched, and not woken");
+        wake_up.wake(0);
+        wake_up.wake(0);
+        wake_up.wait(GUARD);
         assert!(begun.elapsed() < GUARD);
-        assert!(bell.take_rung());
-        assert!(!bell.take_rung(), "once for any number of rings");
-        // Both rings were heard: this wait is ended by its timeout alone.
+        assert!(wake_up.take());
+        assert!(!wake_up.take(), "once for any number of wake-ups");
+        // Both wake-ups were seen: this wait is ended by its timeout alone.
         let (begun, short) = (Instant::now(), Duration::from_millis(5));
-        bell.wait(short);
+        wake_up.wait(short);
         assert!(begun.elapsed() >= short);
     }
 
-    /// The sides ring in turn, each when it was rung: one lost wake-up stops both.
+    /// The sides wake each other in turn: one lost wake-up stops both.
     #[test]
     fn no_wake_up_is_lost() {
         const ROUNDS: usize = 5_000;
-        let bells = Arc::new([Bell::default(), Bell::default()]);
+        let wake_ups = Arc::new([WakeUp::default(), WakeUp::default()]);
         let sides = [0, 1].map(|side| {
-            let bells = Arc::clone(&bells);
+            let wake_ups = Arc::clone(&wake_ups);
             thread::spawn(move || {
                 let begun = Instant::now();
                 if side == 0 {
-                    bells[1].wake(0);
+                    wake_ups[1].wake(0);
                 }
                 for _ in 0..ROUNDS {
-                    while !bells[side].take_rung() {
-                        bells[side].wait(GUARD);
+                    while !wake_ups[side].take() {
+                        wake_ups[side].wait(GUARD);
                         assert!(begun.elapsed() < GUARD, "asleep");
                     }
-                    bells[1 - side].wake(0);
+                    wake_ups[1 - side].wake(0);
                 }
             })
         });

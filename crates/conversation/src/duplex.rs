@@ -1,24 +1,26 @@
-//! One connection on a blocking socket, and two threads: one reads, one writes.
+//! A connection on a blocking socket, and two threads: one reads, one writes.
 //!
 //! A thread that is blocked in recv(2) cannot write, and one that is blocked in send(2) cannot
 //! read: a conversation on one thread is half duplex. With two it is full duplex, and the writer,
-//! which sleeps on a condition variable while there is nothing to write, can be woken by others.
-//! The price is a second stack and a hand-over from thread to thread for every reply, because what
-//! the reader takes in the writer must send.
+//! which sleeps on a condition variable while there is nothing to write, can be woken by other
+//! threads. The price is a second stack, and for every reply a switch from the reader, which
+//! received the request, to the writer, which must send.
 //!
-//! Who does what, so that no two threads ever wait for each other:
+//! What each thread does, so that they never wait for each other:
 //! - The reader blocks in recv(2), and in nothing else while the connection wants input. It never
-//!   writes. What it has told the connection may be work for the writer, so it touches the bell.
-//! - The writer does all the rest: output, file reads, FIN, deadlines, stopping. It never reads.
-//!   Where it has made room for input it wakes the reader. A deadline that input would move is the
-//!   exception: the writer interrupts the reader, which reads once more and then decides.
-//! - The connection is behind one lock, which nobody holds while a system call might block: output
-//!   is taken as counted handles, written, and then reported as sent. Nothing but the writer takes
+//!   writes. What it has told the connection may be work for the writer, so it then touches the
+//!   wake-up.
+//! - The writer does everything else: output, file reads, FIN, deadlines, stopping. It never
+//!   reads. After it has made room for input it wakes the reader. There is one exception: a
+//!   deadline that input would move. The writer then interrupts the reader, which reads once more
+//!   and decides.
+//! - The connection is behind one lock, which is never held during a system call that may block:
+//!   output is taken as counted handles, written, and then reported as sent. Only the writer takes
 //!   from the front of the output, so what was taken is what was sent.
-//! - The bell has a lock of its own, taken last and for a few instructions: whoever rings it may be
-//!   inside another connection's lock.
-//! - Whoever first sees the end shuts the socket down both ways: that ends the other's recv(2) or
-//!   send(2). An error of the socket is told to the connection, which then is at its end.
+//! - The wake-up has a lock of its own, which is taken last and held for a few instructions: a
+//!   thread that wakes this connection may hold the lock of another one.
+//! - The thread that first sees the end shuts the socket down both ways: that ends the recv(2) or
+//!   send(2) of the other. An error of the socket is told to the connection, which then ends.
 //!
 //! Man pages: shutdown(2), recv(2), send(2), pthread_cond_timedwait(3).
 
@@ -32,14 +34,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use conn::{Conn, Wants};
 
-use crate::bell::Bell;
-use crate::blocking::{Conversation, conversation_thread};
-use crate::peer::{late, look_at_output, write_slices};
-use crate::stop::WAKE_INTERVAL;
-use crate::{SLICES_MAX, Tracked, Worker, unread};
+use kit::{SLICES_MAX, Tracked, WAKE_INTERVAL, Worker, late, look_at_output, unread, write_slices};
 
-/// Longest sleep of a writer without a deadline: any time will do, it then looks and sleeps again.
-const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
+use crate::conversation::Conversation;
+use crate::thread::builder;
+use crate::wake_up::WakeUp;
+
+/// Longest sleep without a deadline: any time will do, the thread then looks and sleeps again.
+pub(crate) const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A connection between its two threads.
 pub(crate) struct Duplex<'c> {
@@ -47,7 +49,7 @@ pub(crate) struct Duplex<'c> {
     stream: &'c TcpStream,
     /// The thread that reads.
     reader: &'c Tracked,
-    bell: &'c Bell,
+    wake_up: &'c WakeUp,
     shared: Mutex<Shared>,
     /// The connection wants input again, or nothing any more.
     readable: Condvar,
@@ -55,7 +57,8 @@ pub(crate) struct Duplex<'c> {
 
 struct Shared {
     conn: Conn,
-    /// Kept here because notifying nobody is a system call too.
+    /// Kept here because to notify a condition variable is a system call
+    /// even if no thread waits.
     reader_waits: bool,
     /// The connection was told that the server is to stop.
     draining: bool,
@@ -63,25 +66,23 @@ struct Shared {
     look: bool,
 }
 
-/// Serves the connection to its end: the calling thread reads, a new one writes. Where it cannot be
-/// started, although it was counted, the connection is cut, and others go on.
+/// Serves the connection to its end: the calling thread reads, a new one writes. Where it cannot
+/// be started, although it was counted, the connection is cut, and others go on.
 pub(crate) fn converse(conversation: Conversation, scratch: &mut [u8]) {
-    let Conversation { worker, stream, tracked, bell, conn, .. } = conversation;
+    let Conversation { worker, stream, tracked, wake_up, conn, .. } = conversation;
     let shared = Shared { conn, reader_waits: false, draining: false, look: false };
     let duplex = Duplex {
         worker,
         stream: &stream,
         reader: &tracked,
-        bell: &bell,
+        wake_up: &wake_up,
         shared: Mutex::new(shared),
         readable: Condvar::new(),
     };
     // ANCHOR: duplex
-    thread::scope(|scope| {
-        match conversation_thread().spawn_scoped(scope, || duplex.write_to_the_end()) {
-            Ok(_) => duplex.read_to_the_end(scratch),
-            Err(_) => duplex.lock().conn.exhausted(),
-        }
+    thread::scope(|scope| match builder().spawn_scoped(scope, || duplex.write_to_the_end()) {
+        Ok(_) => duplex.read_to_the_end(scratch),
+        Err(_) => duplex.lock().conn.exhausted(),
     });
     // ANCHOR_END: duplex
 }
@@ -114,12 +115,12 @@ impl Duplex<'_> {
             self.look_round(&mut shared, scratch);
             // Not under the lock: the writer would wake up only to wait for it.
             drop(shared);
-            self.bell.touch();
+            self.wake_up.touch();
             shared = self.lock();
         }
         drop(shared);
         end(self.stream);
-        self.bell.touch();
+        self.wake_up.touch();
     }
 
     /// What the reader may have been interrupted for. It holds no bytes of the connection's here.
@@ -147,7 +148,7 @@ impl Duplex<'_> {
         let mut shared = self.lock();
         loop {
             let now = Instant::now();
-            if self.bell.take_rung() {
+            if self.wake_up.take() {
                 shared.conn.resume(now);
             }
             if shared.reader_waits {
@@ -162,7 +163,7 @@ impl Duplex<'_> {
                 // It may have come in time, and the reader not have had the processor since.
                 self.reader.wake();
                 drop(shared);
-                self.bell.wait(WAKE_INTERVAL);
+                self.wake_up.wait(WAKE_INTERVAL);
                 shared = self.lock();
             } else if due {
                 look_at_output(&mut shared.conn, self.stream, now);
@@ -184,7 +185,7 @@ impl Duplex<'_> {
             } else {
                 drop(shared);
                 let until = wants.deadline.map(|at| at.saturating_duration_since(now));
-                self.bell.wait(until.unwrap_or(FOREVER));
+                self.wake_up.wait(until.unwrap_or(FOREVER));
                 shared = self.lock();
             }
         }
@@ -236,8 +237,8 @@ impl Duplex<'_> {
         }
     }
 
-    /// The end of the stream, or an error, may be the server's own cut at the end of draining: then
-    /// that is why the connection ends, and no word of the peer's.
+    /// The end of the stream, or an error, may be the server's own cut at the end of draining:
+    /// then that is why the connection ends, and no word of the peer's.
     fn catch_up_with_stop(&self, shared: &mut Shared, now: Instant) {
         if self.worker.stop.is_over(now) {
             self.look_for_stop(shared);
@@ -289,20 +290,27 @@ mod tests {
     use std::net::TcpListener;
     use std::sync::Arc;
 
-    use conn::{Address, Common, Counters, Limits, Memory, Protocol, Service};
+    use conn::{Address, Clock, Common, Counters, Limits, Program, Protocol, Service};
 
     use super::*;
-    use crate::run::clock_since;
-    use crate::usage::Process;
+
+    /// A program that is asked nothing here.
+    struct Idle;
+
+    impl Program for Idle {
+        fn burn(&self, _: Duration) {}
+
+        fn stats_json(&self) -> String {
+            String::new()
+        }
+    }
 
     /// A connection whose idle time is over, its socket, and its peer's.
     fn idle_too_long() -> (Shared, TcpStream, TcpStream) {
         let counters = Arc::new(Counters::default());
         let started = Instant::now();
-        let memory = Arc::new(Memory::new(usize::MAX));
-        let workers = vec![Arc::clone(&counters)];
-        let process = Process { model: "test", workers, started, memory };
-        let common = Common::new(Arc::new(process), clock_since(started));
+        let clock = Clock { started, started_unix: Duration::ZERO };
+        let common = Common::new(Arc::new(Idle), clock);
         let service = Service::new(Protocol::Http, Limits::default(), counters, common);
         let long_ago = started.checked_sub(Duration::from_secs(3600)).expect("the clock goes back");
         let conn = Conn::new(&Arc::new(service), Address::alone(), long_ago);
@@ -323,7 +331,8 @@ mod tests {
         assert!(wants.write && !wants.shutdown, "{wants:?}");
     }
 
-    /// Nothing is left for the writer to decide: a request would be lost that comes before it does.
+    /// Nothing is left for the writer to decide: a request would be lost that comes before it
+    /// does.
     #[test]
     fn where_nothing_came_the_reader_itself_closes() {
         let (mut shared, stream, mut peer) = idle_too_long();
