@@ -1,4 +1,4 @@
-//! `iolab load` as a user meets it: exit codes, one sentence for bad input, JSON that can be read.
+//! Tests of `iolab load` as a process: exit codes, messages for bad input, JSON.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,12 +19,12 @@ fn load(arguments: &[&str]) -> std::io::Result<Output> {
     Command::new(env!("CARGO_BIN_EXE_iolab")).arg("load").args(arguments).output()
 }
 
-/// An echo server that spoils every byte from its second connection on if told to.
+/// An echo server. With `spoil` it changes all bytes from its second connection on.
 fn echo(spoil: bool) -> std::io::Result<SocketAddr> {
     echo_for(usize::MAX, spoil)
 }
 
-/// The same, which listens no more after so many connections.
+/// The same; it closes its listener after `connections`.
 fn echo_for(connections: usize, spoil: bool) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
@@ -66,7 +66,7 @@ fn a_clean_run_is_a_table_or_json_and_exit_0() -> Test {
     Ok(())
 }
 
-/// Which of them costs more is not asked here, only that all take turns and are told of.
+/// Checks that all servers are measured and reported, not which of them costs more.
 #[test]
 fn several_servers_take_turns() -> Test {
     let urls = [echo(false)?, echo(false)?].map(|address| format!("tcp://{address}"));
@@ -105,7 +105,7 @@ fn several_servers_take_turns() -> Test {
 
 #[test]
 fn what_was_measured_before_a_server_left_is_told() -> Test {
-    // In each epoch a probe and two connections: the sixth finds nothing.
+    // Each epoch has a probe and two connections, so the sixth epoch cannot connect.
     let urls = [echo(false)?, echo_for(5 * 3, false)?].map(|address| format!("tcp://{address}"));
     let output = load(&[&urls[0], &urls[1], "-c", "2", "-d", "300ms"])?;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -116,7 +116,7 @@ fn what_was_measured_before_a_server_left_is_told() -> Test {
     Ok(())
 }
 
-/// Its second connection waits for the end of the first, which does not come.
+/// The second connection waits for the end of the first.
 #[test]
 fn a_server_with_one_client_at_a_time_does_not_hold_up_the_others() -> Test {
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -200,7 +200,7 @@ fn an_open_loop_says_whether_its_client_kept_up() -> Test {
     let outcome: LoadOutcome = serde_json::from_slice(&output.stdout)?;
     let open = outcome.open_loop.ok_or("no open loop")?;
     assert_eq!((outcome.requests, open.due, open.sent, open.seed), (100, 100, 100, 3));
-    // On a busy machine the client may really fall behind: then the run must not look like success.
+    // On a busy machine the client may be too slow; then the run must not look successful.
     let expected = i32::from(open.invalid.is_some());
     assert_eq!(output.status.code(), Some(expected), "{open:?}");
 
@@ -278,7 +278,7 @@ fn ctrl_c_ends_the_window_and_prints_it() -> Test {
     Ok(())
 }
 
-/// An echo server that counts its messages, and says none any more after `answered` of them.
+/// An echo server that counts its messages and stops to reply after `answered` of them.
 fn counting_echo(answered: u64) -> std::io::Result<(String, Arc<AtomicU64>)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("tcp://{}", listener.local_addr()?);
@@ -342,7 +342,7 @@ fn a_server_that_got_stuck_is_no_success() -> Test {
 
 #[test]
 fn little_achieved_is_no_success() -> Test {
-    // A rate that nothing can answer.
+    // A rate that no server can sustain.
     let url = format!("tcp://{}", echo(false)?);
     let output = load(&[&url, "--rate", "10000000", "-d", "200ms", "--warmup", "0s"])?;
     assert_eq!(output.status.code(), Some(1), "{output:?}");

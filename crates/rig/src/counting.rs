@@ -327,7 +327,7 @@ fn shown(name: &str) -> &str {
     }
 }
 
-/// What was counted between two readings; zeros are left out.
+/// The difference between two readings, without zeros.
 pub fn difference(before: &Calls, after: &Calls) -> Calls {
     let maps = |before: &Counts, after: &Counts| {
         let one = |(name, count): (&String, &u64)| {
@@ -344,17 +344,17 @@ pub fn difference(before: &Calls, after: &Calls) -> Calls {
     }
 }
 
-/// Why system calls cannot be counted here; `None` when they can. Tried with one counter: there is
-/// nothing that the others need beside.
+/// Why system calls cannot be counted; `None` if they can. Tested with one counter, which needs the
+/// same as the others.
 pub fn unavailable() -> Option<Unavailable> {
     let tried = || {
         let id = Tracepoints::find()?.id("raw_syscalls", "sys_enter");
         let counter = id.map_err(Error::from).and_then(|id| counter(id, None));
         counter.and_then(|counter| value(&counter)).map_err(|error| refused(&error))
     };
-    // On a thread of its own, which ends with its counter: nothing is inherited by anybody.
+    // In a separate thread, which ends together with the counter, so that nothing inherits it.
     match std::thread::spawn(tried).join() {
-        // The read itself was one.
+        // The read(2) itself was counted.
         Ok(Ok(1..)) => None,
         Ok(Ok(0)) => Some(Unavailable::new(
             "the kernel counts none of this process's system calls (gVisor?)",
@@ -371,8 +371,8 @@ mod tests {
 
     use super::*;
 
-    /// What a shell with two children that each copy `count` bytes one by one calls, all three
-    /// processes together. `None`, with the reason told, where nothing can be counted.
+    /// The calls of a shell and two children that each copy `count` bytes one by one. `None` if
+    /// they cannot be counted.
     fn two_copies(count: u32) -> Option<Calls> {
         if let Some(reason) = unavailable() {
             eprintln!("SKIP {reason}");
@@ -389,13 +389,14 @@ mod tests {
         Some(counted.join().unwrap())
     }
 
-    /// dd reads and writes once for each block; what loading and starting cost is the same in both.
+    /// dd reads and writes once for each block; the calls of loading and starting are the same in
+    /// both runs.
     #[test]
     fn calls_of_children_and_their_children_are_counted_exactly() {
         let (Some(few), Some(many)) = (two_copies(100), two_copies(2_600)) else { return };
         let more = |name: &str| many.by_name[name] - few.by_name[name];
         assert_eq!((more("read"), more("write")), (5_000, 5_000));
-        // The shell's own calls vary by a few: how often it is told of a child that ended.
+        // The shell's own calls vary by a few, because of SIGCHLD.
         assert!((9_900..=10_100).contains(&(many.total - few.total)), "{few:?} {many:?}");
         assert!(many.by_name.values().sum::<u64>() <= many.total, "{many:?}");
         assert_eq!((many.ring_operations, many.ring_by_name.len()), (0, 0));
@@ -409,7 +410,7 @@ mod tests {
         }
         assert_eq!(begin_pass(), Ok(()));
         end_pass();
-        // A second pass needs what the first has given back.
+        // A second pass needs the resources that the first has released.
         assert_eq!(begin_pass(), Ok(()));
     }
 

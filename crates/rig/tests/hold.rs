@@ -1,4 +1,4 @@
-//! `iolab-hold` on its own.
+//! Tests of `iolab-hold` as a process.
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -7,7 +7,7 @@ fn hold(arguments: &[&str], orders: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_iolab-hold"));
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // It may have ended before it reads them.
+    // Fails if it has ended before it reads them.
     let _ = child.stdin.take().unwrap().write_all(orders.as_bytes());
     child.wait_with_output().unwrap()
 }

@@ -630,8 +630,8 @@ mod tests {
         let epoll = figures(&summary, "epoll");
         assert!((epoll.to_floor(Figure::Server).unwrap().ratio - 1.565).abs() < 0.02);
         assert_eq!(epoll.limit, Limit::Server);
-        // Both sides busy, at 98 % of the floor's rate: both were the limit, and the rate is the
-        // machine's as much as the server's. Without a floor nobody can tell.
+        // Both sides are busy, at 98 % of the floor's rate: both are the limit. Without a floor
+        // this is not known.
         let at_ceiling = |results: &Results| {
             let summary = summarise(results);
             let epoll = figures(&summary, "epoll");
@@ -687,7 +687,7 @@ mod tests {
         assert!((open.p99_us.unwrap() - 900.0).abs() < 1.0);
         assert!((open.send_lag_p99_us.unwrap() - 5.0).abs() < 0.1);
         assert_eq!((epoll.limit, rank(epoll, Figure::Rate)), (Limit::Offered, None));
-        // Its client fell behind in one round, which counts for nothing and spoils the cell.
+        // Its client was too slow in one round, which is left out and makes the cell doubtful.
         let open = poll.open.as_ref().unwrap();
         assert_eq!((open.valid_rounds, open.invalid_rounds), (5, 1));
         assert_eq!(rank(poll, Figure::Server), None);

@@ -187,12 +187,13 @@ fn error_code(payload: &[u8], at: usize) -> u32 {
     bytes.map_or(0, u32::from_be_bytes)
 }
 
-/// `:status`, which comes first: an entry of the static table (8 to 14), or a literal in digits.
+/// Reads `:status`, the first field: an entry of the static table (8 to 14), or a literal in
+/// digits.
 fn status_of(block: &[u8]) -> Result<u16, String> {
     const STATIC: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
     let mut block = block;
-    // The server may change the size of its table first (RFC 7541 section 6.3): an integer with a
-    // prefix of 5 bits, whose further bytes all but the last have their first bit set.
+    // The server may first change the size of its table (RFC 7541 section 6.3): an integer with a
+    // prefix of 5 bits, whose further bytes except the last have their first bit set.
     while let [first, rest @ ..] = block
         && first & 0xe0 == 0x20
     {
@@ -218,7 +219,7 @@ mod tests {
 
     use super::*;
 
-    /// A server whose words are fixed; what it is told is kept.
+    /// A stream with fixed input; it records the output.
     struct Canned {
         says: Cursor<Vec<u8>>,
         told: Vec<u8>,
