@@ -51,7 +51,7 @@ fn run(servers: &[(&Path, &Model)], workloads: Vec<Part>) -> Result<epoch::Outco
     })
 }
 
-/// Each column has `count` slices, none of which is empty.
+/// All columns have equally many slices, none of which is empty. Returns their number.
 #[track_caller]
 fn check(slices: &Slices) -> usize {
     let columns =
