@@ -20,7 +20,7 @@ use render::{compare, export, report};
 
 /// Compares server I/O models: how a server waits for its clients, and what that costs.
 #[derive(Parser)]
-#[command(name = "iolab", version, about, help_expected = true, max_term_width = 100)]
+#[command(name = "iolab", version, help_expected = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -21,13 +21,13 @@ use verdict::summary::{
     Cell, Figure, Summary, WorkloadSummary, is_judged, ratio, rounds, summarise, trials,
 };
 
-/// Exit code when something is clearly worse.
+/// Exit code if something is significantly worse.
 const EXIT_WORSE: u8 = 1;
 
 /// Arguments of `iolab compare`.
 #[derive(Args)]
-#[command(after_help = "Exit codes: 0 nothing is clearly worse, 1 something is, 2 bad input or \
-nothing to compare.\n\n\
+#[command(after_help = "Exit codes: 0: nothing is significantly worse, 1: something is, 2: bad \
+input or nothing to compare.\n\n\
 Examples:\n  \
 iolab compare results/monday results/tuesday\n  \
 iolab compare results/monday results/tuesday --models uring --threshold 5%\n  \

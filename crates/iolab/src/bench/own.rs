@@ -18,10 +18,10 @@ pub fn keys_help() -> String {
         String::from("Keys of a scenario file (description and protocol are required):\n");
     for key in scenario::keys() {
         let told = of_workload[&key]["description"].as_str().unwrap_or_default();
-        let told = told.replace(['`', '\n'], " ");
+        let told = told.replace('`', "").replace('\n', " ");
         // Wrapping counts the key as one word of the column's width.
-        let line = text::wrap(&format!("{key:~<KEY_COLUMNS$} {told}"), KEY_COLUMNS + 3);
-        help += &format!("  {}\n", line.replace('~', " "));
+        let line = text::wrap(&format!("~~{key:~<KEY_COLUMNS$} {told}"), KEY_COLUMNS + 3);
+        help += &format!("{}\n", line.replace('~', " "));
     }
     help
 }
