@@ -35,7 +35,7 @@ use render::text;
 use kinds::{KINDS, Kind};
 
 /// Connections of the well-behaved client: several, so that a server that neglects one is found.
-const HONEST_CONNECTIONS: u32 = 4;
+const WELL_BEHAVED_CONNECTIONS: u32 = 4;
 
 /// Warm-up of each window: caches fill and the hostile client opens its connections.
 const WARM_UP: Duration = Duration::from_millis(50);
@@ -125,7 +125,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     environment::raise_descriptor_limit();
     let (served, left): (Vec<_>, Vec<_>) = servers.iter().partition(|server| {
-        server.model.connections_max.is_none_or(|max| max >= HONEST_CONNECTIONS.into())
+        server.model.connections_max.is_none_or(|max| max >= WELL_BEHAVED_CONNECTIONS.into())
     });
     let left: Vec<Left> = left.into_iter().map(|server| reason(&server.model)).collect();
     let mut outcomes = Vec::new();
@@ -145,7 +145,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     text::print(&format!("{tables}\n{}\n", text::wrap(&conclusion(&outcomes, &left), 0)))
 }
 
-/// Why a server with fewer than [`HONEST_CONNECTIONS`] connections at once is left out.
+/// Why a server with fewer than [`WELL_BEHAVED_CONNECTIONS`] connections at once is left out.
 fn reason(model: &Model) -> Left {
     let reason = model.connections_max_reason.clone();
     (model.label.clone(), reason.unwrap_or_else(|| "it serves too few connections".to_owned()))
@@ -180,19 +180,19 @@ fn try_one(found: &Found, kind: &'static Kind, arguments: &Arguments) -> Result<
     let other = at_lowest_priority(start)?;
     let mut plan = Plan::new(&format!("http://{}/", server.address))
         .map_err(because("cannot plan the load of the well-behaved client"))?;
-    plan.connections = HONEST_CONNECTIONS;
+    plan.connections = WELL_BEHAVED_CONNECTIONS;
     plan.length = Length::Window(arguments.window);
     plan.warmup = WARM_UP;
     plan.core = client_core.map(|core| core as usize);
-    let honest = || {
+    let well_behaved = || {
         let what = format!("the well-behaved client of {} beside {}", model.label, kind.name);
         load::run(&plan, &mut Silent).map_err(because(what))
     };
     let (mut alone, mut beside, mut control) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.rounds {
-        alone.push(honest()?);
-        beside.push(with_company(kind, server.address, client_core, honest)?);
-        control.push(with_company(kind, other.address, client_core, honest)?);
+        alone.push(well_behaved()?);
+        beside.push(beside_hostile(kind, server.address, client_core, well_behaved)?);
+        control.push(beside_hostile(kind, other.address, client_core, well_behaved)?);
     }
     server.stop();
     other.stop();
@@ -237,12 +237,12 @@ fn windows(loads: &[LoadOutcome]) -> Windows {
     }
 }
 
-/// Runs `honest` while the hostile client runs.
-fn with_company<T>(
+/// Runs `well_behaved` while the hostile client runs.
+fn beside_hostile<T>(
     kind: &Kind,
     address: SocketAddr,
     core: Option<u32>,
-    honest: impl Fn() -> Result<T, Failure>,
+    well_behaved: impl Fn() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -259,7 +259,7 @@ fn with_company<T>(
         });
         // Time to open its connections and to send its first bytes.
         std::thread::sleep(WARM_UP);
-        let result = honest();
+        let result = well_behaved();
         over.store(true, SeqCst);
         result
     })

@@ -95,7 +95,7 @@ fn two_servers_take_turns_and_their_slices_are_pairs() {
 }
 
 #[test]
-fn silent_connections_are_held_by_a_process_of_their_own_and_sampled() {
+fn idle_connections_are_held_by_a_separate_process_and_sampled() {
     let (example, none) = (example(), model("none"));
     let workload = Workload {
         idle_connections: 20,

@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_is_judged_by_its_percentile_and_by_whose_fault_it_was() {
+    fn a_probe_is_judged_by_its_percentile_and_by_the_cause() {
         let verdict = |outcome: &LoadOutcome| judge(outcome, BUDGET).0;
         assert_eq!(verdict(&outcome(Some(4_999.0), false)), ProbeResult::Held);
         assert_eq!(verdict(&outcome(Some(4_999.0), true)), ProbeResult::Held);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn the_conclusion_says_who_was_the_limit() {
+    fn the_conclusion_names_the_limit() {
         let found = |verdict| Found {
             held: Some(60_000.0),
             missed: Some((62_000.0, verdict)),

@@ -130,10 +130,10 @@ fn counts(outcome: &LoadOutcome) -> Rows {
     let mb_s = |bytes: u64| figure(bytes as f64 / 1e6 / seconds);
     let (sent, received) = (outcome.bytes_sent, outcome.bytes_received);
     let mut rows = Rows::new();
-    if let Some(room) = &outcome.fan_out {
-        let (messages, listeners) = (room.messages as f64, f64::from(room.members) - 1.0);
-        let (said, heard) = (thousands(messages), thousands(listeners));
-        rows.push(("messages", format!("{said}, each received by all {heard} others")));
+    if let Some(chat) = &outcome.fan_out {
+        let (messages, receivers) = (chat.messages as f64, f64::from(chat.members) - 1.0);
+        let (sent, others) = (thousands(messages), thousands(receivers));
+        rows.push(("messages", format!("{sent}, each received by all {others} others")));
         rows.push(("messages/s", thousands(messages / seconds)));
     }
     rows.extend([

@@ -365,7 +365,7 @@ pub fn fan_out(rounds: &Rounds) -> Option<FanOutFigures> {
     let loads = || rounds.values().filter_map(|m| Some((&m.load, m.load.fan_out.as_ref()?)));
     let members = loads().next()?.1.members;
     let rates: Vec<f64> =
-        loads().map(|(load, room)| room.messages as f64 / load.duration_s).collect();
+        loads().map(|(load, chat)| chat.messages as f64 / load.duration_s).collect();
     let latency = merged(loads().map(|(load, _)| load.latency.histogram.as_str()));
     let of = |quantile| latency.as_ref().and_then(|h| quantile_us(h, quantile));
     Some(FanOutFigures {

@@ -67,7 +67,7 @@ pub fn name_of(workload: &str) -> &str {
 }
 
 /// The protocol of a workload, for the head of a column.
-pub fn spoken(workload: &Workload) -> &'static str {
+pub fn protocol_name(workload: &Workload) -> &'static str {
     match (workload.protocol.as_str(), workload.tls) {
         ("echo", _) => "TCP echo",
         ("h2", false) => "HTTP/2",
@@ -122,7 +122,7 @@ pub fn prices(results: &Results, summary: &Summary, model: &str) -> Vec<Price> {
 /// The cost of idle connections of one protocol for one model.
 #[derive(Debug, Clone, Copy)]
 pub struct IdlePrice {
-    /// The protocol, as named by [`spoken`].
+    /// The protocol, as named by [`protocol_name`].
     pub protocol: &'static str,
     /// The cost per connection.
     pub cost: Cost,
@@ -142,13 +142,13 @@ impl IdlePrice {
 /// is used for all, else the largest of each.
 pub fn idle_prices(results: &Results, model: &str) -> Vec<IdlePrice> {
     let mut protocols: Vec<&'static str> = Vec::new();
-    for protocol in results.workloads.iter().map(spoken) {
+    for protocol in results.workloads.iter().map(protocol_name) {
         if !protocols.contains(&protocol) {
             protocols.push(protocol);
         }
     }
     let counts = |protocol: &str| -> BTreeSet<u32> {
-        let is_it = |workload: &Workload| spoken(workload) == protocol;
+        let is_it = |workload: &Workload| protocol_name(workload) == protocol;
         let samples = measure::idle_samples(results, model, &is_it);
         samples.map(|sample| sample.connections).filter(|&n| n >= IDLE_SAMPLED_MIN).collect()
     };
@@ -159,7 +159,7 @@ pub fn idle_prices(results: &Results, model: &str) -> Vec<IdlePrice> {
     let common = common.fold(first, |a, b| a.intersection(&b).copied().collect());
     let price = |(protocol, counts): &(&'static str, BTreeSet<u32>)| {
         let at = common.last().or(counts.last()).copied()?;
-        let is_it = |workload: &Workload| spoken(workload) == *protocol;
+        let is_it = |workload: &Workload| protocol_name(workload) == *protocol;
         let cost = measure::cost_at(results, model, &is_it, at)?;
         Some(IdlePrice { protocol, cost })
     };

@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plot_speaks_and_follows_the_readers_theme() {
+    fn a_plot_has_a_description_and_follows_the_theme() {
         let plot = plot("a", "b < c", "d & e", 100, |page| {
             page.text("word", (5, 5), Side::Right, SMALL_PX, TEXT)
         });
