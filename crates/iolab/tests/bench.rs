@@ -424,10 +424,10 @@ fn bad_input_gets_one_sentence_and_exit_code_2() {
     let cases: [(&[&str], &str); 15] = [
         (&["bench", "--models", "none"], "no server serve-none"),
         (&["bench", "--models", "floor"], "name a model too"),
-        (&["bench", "--workloads", "none"], "no workload is called"),
+        (&["bench", "--workloads", "none"], "unknown workload"),
         (&["bench", "--servers", "/no/such/directory"], "/no/such/directory"),
         (&["bench", "--scenario", "bad.toml"], "bad.toml, line 3: unknown field `conections`"),
-        (&["bench", "--scenario", "echo-64.toml"], "a workload echo-64 of its own"),
+        (&["bench", "--scenario", "echo-64.toml"], "itself has a workload echo-64"),
         (&["bench", "--scenario", "none.toml"], "cannot read none.toml"),
         (&["bench", "--list", "--scenario", "bad.toml"], "bad.toml, line 3"),
         (&["bench", "--show", "none"], "iolab has no workload"),

@@ -91,9 +91,9 @@ pub fn run(setting: &Setting) -> Result<Outcomes, Stop> {
     let mut members: Vec<Member> =
         (0..setting.members.len()).map(|at| Member::start(setting, at)).collect();
     if let Some(holder) = &holder {
-        each(&mut members, |member| member.open_idle(holder));
+        each(&mut members, |member| member.open_silent(holder));
         member::sample_idle(&mut members, setting.settings);
-        each(&mut members, Member::close_sampled);
+        each(&mut members, Member::part_from_sampled);
     }
     let mut loaded = Vec::new();
     let mut failed = None;

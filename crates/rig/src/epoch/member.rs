@@ -115,7 +115,7 @@ impl Member {
     }
 
     /// Opens its idle connections.
-    pub(super) fn open_idle(&mut self, executable: &Path) {
+    pub(super) fn open_silent(&mut self, executable: &Path) {
         let (connections, workload) = (self.sampled.max(self.kept), &self.workload);
         let Ok(running) = &mut self.server else { return };
         if connections == 0 {
@@ -135,7 +135,7 @@ impl Member {
     }
 
     /// Closes the connections that were for the idle sample only.
-    pub(super) fn close_sampled(&mut self) {
+    pub(super) fn part_from_sampled(&mut self) {
         let kept = self.kept;
         let Ok(running) = &mut self.server else { return };
         if self.sampled > kept
