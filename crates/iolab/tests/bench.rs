@@ -203,7 +203,7 @@ fn a_rate_of_ones_own_falls_due_alike_for_all() {
         let of_round = seeds.entry(trial.slot.round).or_insert(open.seed);
         assert_eq!(*of_round, open.seed);
     }
-    // A workload with long epochs has one in every second round.
+    // A workload whose epochs take long has one in every second round.
     assert_eq!(seeds.len(), 2);
     assert_ne!(seeds[&1], seeds[&3]);
 }

@@ -30,7 +30,7 @@ const COUNTING_WINDOW_S: f64 = 0.1;
 /// measured with them.
 const IDLE_MANY: u32 = 5_000;
 
-/// The settings of a preset. Number of rounds and seed may be changed afterwards.
+/// The settings that belong to a preset. Rounds and seed can be set apart.
 pub fn settings(preset: Preset, seed: u64) -> Settings {
     let (rounds, idle_sample_rounds, counting_rounds) = match preset {
         Preset::Quick => (5, 1, 0),
@@ -389,7 +389,7 @@ pub fn expected_s(slot: &Slot, workloads: &[Workload], settings: &Settings) -> f
     /// Warm-up and idle time before an epoch, in closed and in open loops.
     const BEFORE_S: f64 = 0.03;
     const BEFORE_OPEN_S: f64 = 0.27;
-    /// Slices with two clients, as a share of the window.
+    /// What is asked with twice the client, as a share of the window.
     const DOUBLED: f64 = 0.3;
     let Some(workload) = workloads.iter().find(|w| w.name == slot.workload) else { return 0.0 };
     let window_s = settings_of(settings, slot, workload).window_s;

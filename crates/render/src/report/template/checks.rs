@@ -6,7 +6,7 @@ use record::{Check, Instrument, Verdict, Way};
 /// Text in place of a check that was not made.
 pub const NOT_TRIED: &str = "(not tried in this run)";
 
-/// The known checks: another name is an error in the template.
+/// The checks that iolab knows: a name beside these is a slip in the template.
 const KNOWN: [&str; 17] = [
     "verify-wrong-bytes",
     "starved-connections",
