@@ -134,7 +134,7 @@ fn a_server_with_one_client_at_a_time_does_not_hold_up_the_others() -> Test {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let text = String::from_utf8(output.stdout)?;
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(text.contains("ask with fewer connections if it serves fewer at once"), "{text}");
+    assert!(text.contains("use fewer connections if it serves fewer at once"), "{text}");
     Ok(())
 }
 
