@@ -94,7 +94,7 @@ struct Windows {
 
 /// The result for one server and one hostile client.
 #[derive(Debug, Serialize)]
-struct Outcome {
+struct Case {
     model: String,
     kind: &'static str,
     alone: Windows,
@@ -128,21 +128,21 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         server.model.connections_max.is_none_or(|max| max >= WELL_BEHAVED_CONNECTIONS.into())
     });
     let left: Vec<Left> = left.into_iter().map(|server| reason(&server.model)).collect();
-    let mut outcomes = Vec::new();
+    let mut cases = Vec::new();
     for server in &served {
         for kind in &kinds {
             eprintln!("{} beside {}", server.model.label, kind.name);
-            outcomes.push(try_one(server, kind, arguments)?);
+            cases.push(try_one(server, kind, arguments)?);
         }
     }
     if arguments.json {
-        let json = serde_json::to_string(&outcomes).map_err(because("cannot write JSON"))?;
+        let json = serde_json::to_string(&cases).map_err(because("cannot write JSON"))?;
         return text::print(&format!("{json}\n"));
     }
     let labels: Vec<_> = served.iter().map(|server| &*server.model.label).collect();
-    let tables = labels.chunks(MODELS_PER_TABLE).map(|labels| table(&outcomes, &kinds, labels));
+    let tables = labels.chunks(MODELS_PER_TABLE).map(|labels| table(&cases, &kinds, labels));
     let tables = tables.collect::<Vec<_>>().join("\n");
-    text::print(&format!("{tables}\n{}\n", text::wrap(&conclusion(&outcomes, &left), 0)))
+    text::print(&format!("{tables}\n{}\n", text::wrap(&conclusion(&cases, &left), 0)))
 }
 
 /// Why a server with fewer than [`WELL_BEHAVED_CONNECTIONS`] connections at once is left out.
@@ -168,7 +168,7 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Kind>, Failure> {
 }
 
 /// Measures one server with one hostile client, on new processes.
-fn try_one(found: &Found, kind: &'static Kind, arguments: &Arguments) -> Result<Outcome, Failure> {
+fn try_one(found: &Found, kind: &'static Kind, arguments: &Arguments) -> Result<Case, Failure> {
     let model = &found.model;
     let (server_cores, client_cores) = environment::server_and_client_cores();
     let client_core = client_cores.first().copied();
@@ -198,7 +198,7 @@ fn try_one(found: &Found, kind: &'static Kind, arguments: &Arguments) -> Result<
     other.stop();
     let [alone, beside, control] = [alone, beside, control].map(|loads| windows(&loads));
     let to_alone = |of: &Windows| of.p99_us.zip(alone.p99_us).map(|(of, alone)| of / alone);
-    Ok(Outcome {
+    Ok(Case {
         model: model.label.clone(),
         kind: kind.name,
         ratio: to_alone(&beside),
@@ -266,14 +266,14 @@ fn beside_hostile<T>(
 }
 
 /// The ratios of some models, with a row for each hostile client.
-fn table(outcomes: &[Outcome], kinds: &[&Kind], labels: &[&str]) -> String {
+fn table(cases: &[Case], kinds: &[&Kind], labels: &[&str]) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     let header = std::iter::once("p99 : alone").chain(labels.iter().copied());
     table.set_header(header);
     for kind in kinds {
         let cell = |label: &&str| {
-            let found = outcomes.iter().find(|o| o.kind == kind.name && o.model == **label);
+            let found = cases.iter().find(|o| o.kind == kind.name && o.model == **label);
             found.map_or_else(String::new, cell)
         };
         table.add_row(std::iter::once(kind.name.to_owned()).chain(labels.iter().map(cell)));
@@ -285,32 +285,32 @@ fn table(outcomes: &[Outcome], kinds: &[&Kind], labels: &[&str]) -> String {
 }
 
 /// The ratio, or the number of replies if there is no ratio; the same of the control in brackets.
-fn cell(outcome: &Outcome) -> String {
+fn cell(case: &Case) -> String {
     let told = |ratio: Option<f64>, windows: &Windows| match ratio {
         Some(ratio) => text::figure(ratio),
         None => format!("{} replies", windows.replies),
     };
-    let control = told(outcome.control_ratio, &outcome.control);
-    format!("{} ({control})", told(outcome.ratio, &outcome.beside))
+    let control = told(case.control_ratio, &case.control);
+    format!("{} ({control})", told(case.ratio, &case.beside))
 }
 
 /// Whether the slowdown is above the bound relative to the control too.
-fn is_the_servers(outcome: &Outcome) -> bool {
-    let times = outcome.ratio.zip(outcome.control_ratio).map(|(ratio, control)| ratio / control);
+fn is_the_servers(case: &Case) -> bool {
+    let times = case.ratio.zip(case.control_ratio).map(|(ratio, control)| ratio / control);
     times.is_none_or(|times| times > FACTOR_MAX)
 }
 
-fn conclusion(outcomes: &[Outcome], left: &[Left]) -> String {
-    let is_beyond = |o: &&Outcome| o.ratio.is_none_or(|ratio| ratio > FACTOR_MAX);
-    let beyond: Vec<_> = outcomes.iter().filter(is_beyond).collect();
+fn conclusion(cases: &[Case], left: &[Left]) -> String {
+    let is_beyond = |o: &&Case| o.ratio.is_none_or(|ratio| ratio > FACTOR_MAX);
+    let beyond: Vec<_> = cases.iter().filter(is_beyond).collect();
     let mut all = format!(
         "In {} of {} cases the well-behaved client's 99th percentile was at most \
          {FACTOR_MAX:.0} times that without a hostile client.",
-        outcomes.len() - beyond.len(),
-        outcomes.len()
+        cases.len() - beyond.len(),
+        cases.len()
     );
     let (servers, shared): (Vec<_>, Vec<_>) = beyond.iter().partition(|o| is_the_servers(o));
-    let told = |those: &[&&Outcome]| {
+    let told = |those: &[&&Case]| {
         let told = those.iter().map(|o| format!("{} beside {}: {}", o.model, o.kind, cell(o)));
         told.collect::<Vec<_>>().join(", ")
     };
@@ -336,7 +336,7 @@ fn conclusion(outcomes: &[Outcome], left: &[Left]) -> String {
             " For {model} this is expected; its --describe says that it cannot provide {words}."
         ));
     }
-    if beyond.iter().any(|outcome| outcome.ratio.is_none()) {
+    if beyond.iter().any(|case| case.ratio.is_none()) {
         all.push_str(
             " A number of replies is printed where there were fewer than 1,000, which are too few \
              for a 99th percentile; use more --rounds or a longer --window.",
@@ -352,9 +352,9 @@ fn conclusion(outcomes: &[Outcome], left: &[Left]) -> String {
 mod tests {
     use super::*;
 
-    fn outcome(model: &str, ratio: Option<f64>) -> Outcome {
+    fn case(model: &str, ratio: Option<f64>) -> Case {
         let windows = || Windows { replies: 7, p99_us: None };
-        Outcome {
+        Case {
             model: model.to_owned(),
             kind: "slow-head",
             alone: windows(),
@@ -368,9 +368,9 @@ mod tests {
 
     #[test]
     fn the_conclusion_counts_and_names() {
-        let of = |model, ratio| outcome(model, Some(ratio));
-        let outcomes = [of("a", 1.5), of("b", 4.5), outcome("c", None), of("e", 3.5)];
-        let told = conclusion(&outcomes, &[("d".to_owned(), "it is full".to_owned())]);
+        let of = |model, ratio| case(model, Some(ratio));
+        let cases = [of("a", 1.5), of("b", 4.5), case("c", None), of("e", 3.5)];
+        let told = conclusion(&cases, &[("d".to_owned(), "it is full".to_owned())]);
         assert!(told.contains("In 1 of 4 cases"), "{told}");
         assert!(
             told.contains(

@@ -30,7 +30,7 @@ use rig::environment;
 use scenario::workload;
 
 use judge::Growth;
-use subject::Subject;
+use subject::SoakedModel;
 
 /// Arguments of `iolab soak`.
 #[derive(Args)]
@@ -59,7 +59,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let place = documents()?;
     let mut subjects = Vec::new();
     for server in found {
-        match Subject::start(server, &place.path().join(workload::DOCUMENTS)) {
+        match SoakedModel::start(server, &place.path().join(workload::DOCUMENTS)) {
             Ok(subject) => subjects.push(subject),
             Err(reason) => return Err(Failure(reason)),
         }
@@ -82,7 +82,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             );
         }
     }
-    let results: Vec<_> = subjects.into_iter().map(Subject::finish).collect();
+    let results: Vec<_> = subjects.into_iter().map(SoakedModel::finish).collect();
     for result in &results {
         println!("{}", judge::line(result));
     }

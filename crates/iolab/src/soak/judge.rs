@@ -74,7 +74,7 @@ fn median(values: &[u64]) -> u64 {
 
 /// The result of one model. The server without TLS is first, then that with TLS.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct SoakResult {
     pub label: String,
     pub turns: u32,
     /// Requests of the clients; all were answered unless `wrong` says otherwise.
@@ -88,13 +88,13 @@ pub struct Outcome {
 }
 
 /// All failed checks of a model.
-pub fn complaints(outcome: &Outcome) -> impl Iterator<Item = String> + '_ {
+pub fn complaints(outcome: &SoakResult) -> impl Iterator<Item = String> + '_ {
     let memory = outcome.growth.iter().filter_map(|growth| growth.complaint());
     let all = outcome.wrong.iter().cloned().chain(memory);
     all.map(|complaint| format!("{}: {complaint}", outcome.label))
 }
 
-pub fn line(outcome: &Outcome) -> String {
+pub fn line(outcome: &SoakResult) -> String {
     let verdict = if complaints(outcome).next().is_none() { "HOLDS" } else { "FAILS" };
     let memory = outcome.growth.iter().map(|growth| match growth {
         Growth::Unknown => "-".to_owned(),
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn what_went_wrong_is_told_with_the_model_s_name() {
-        let outcome = Outcome {
+        let outcome = SoakResult {
             label: "epoll".into(),
             turns: 3,
             requests: 5_000,
@@ -153,7 +153,7 @@ mod tests {
         };
         assert_eq!(complaints(&outcome).collect::<Vec<_>>(), ["epoll: it is gone"]);
         assert!(line(&outcome).starts_with("FAILS  epoll "), "{}", line(&outcome));
-        let well = Outcome { wrong: vec![], ..outcome };
+        let well = SoakResult { wrong: vec![], ..outcome };
         assert!(line(&well).starts_with("HOLDS  epoll ") && line(&well).contains("5,000 requests"));
     }
 }

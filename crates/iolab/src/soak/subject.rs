@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
-use super::judge::{Growth, Outcome, Sample};
+use super::judge::{Growth, Sample, SoakResult};
 use super::traffic::{Client, Kind, PLAIN, TLS};
 use rig::discover::Found;
 use rig::sample;
@@ -51,7 +51,7 @@ struct Endpoint {
     memory: Vec<Sample>,
 }
 
-pub struct Subject {
+pub struct SoakedModel {
     label: String,
     endpoints: [Endpoint; 2],
     idle: Vec<Client>,
@@ -157,15 +157,15 @@ fn has_pool(found: &Found) -> bool {
     found.model.arguments.is_empty() && flags.any(|flag| flag == "threads")
 }
 
-impl Subject {
+impl SoakedModel {
     /// Starts both servers, opens the idle connections, and stops the servers until their turn.
-    pub fn start(found: Found, root: &Path) -> Result<Subject, String> {
+    pub fn start(found: Found, root: &Path) -> Result<SoakedModel, String> {
         let connections_max = found.connections_max();
         let endpoints =
             [Endpoint::start(&found, false, root)?, Endpoint::start(&found, true, root)?];
         let label = found.model.label;
         let mut subject =
-            Subject { label, endpoints, idle: Vec::new(), turns: 0, wrong: Vec::new() };
+            SoakedModel { label, endpoints, idle: Vec::new(), turns: 0, wrong: Vec::new() };
         if connections_max >= AT_ONCE_MIN {
             let address = subject.endpoints[0].server.address;
             let idle = (0..IDLE).map(|_| Client::connect(address)).collect::<Result<_, _>>();
@@ -207,13 +207,13 @@ impl Subject {
 
     /// Sends one more request on each idle connection and closes it. Then ends the servers and
     /// compares their counts.
-    pub fn finish(mut self) -> Outcome {
+    pub fn finish(mut self) -> SoakResult {
         self.endpoints.iter().for_each(|endpoint| endpoint.signal(Signal::SIGCONT));
         self.request_on_idle();
         self.idle.clear();
         // After a failed client the number of requests that arrived is unknown.
         let failed = !self.wrong.is_empty();
-        let mut outcome = Outcome {
+        let mut outcome = SoakResult {
             label: self.label,
             turns: self.turns,
             requests: 0,

@@ -113,7 +113,7 @@ impl Pair<'_> {
         if let Some(fault) = [&single, &one, &other].into_iter().find(|s| !slices::is_whole(s)) {
             // No further attempt, to save time.
             let how = fault.ended.clone().unwrap_or_else(|| {
-                format!("{} requests were answered wrongly or not at all", fault.errors)
+                format!("{} requests had wrong or missing replies", fault.errors)
             });
             (self.ended, self.second) = (Some(how), None);
         } else {
