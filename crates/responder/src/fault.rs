@@ -110,7 +110,7 @@ pub(crate) fn flavours() -> Value {
         .collect();
     json!([
         {"flag": "fault", "values": words, "default": "none", "help": "The fault"},
-        {"flag": "fault-after", "values": number, "default": "0", "help": "Correct replies before it"},
+        {"flag": "fault-after", "values": number, "default": "0", "help": "Replies before it"},
         {"flag": "fault-ns", "values": number, "default": "0", "help": "Length of the fault"},
     ])
 }

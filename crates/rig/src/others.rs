@@ -86,9 +86,9 @@ mod tests {
         let busy = [(0.2, "cc"), (1.0, "ld"), (0.3, "make"), (0.1, "sh")];
         let busy = busy.map(|(share, name)| (share, name.to_owned(), 9));
         let told = sentence(busy.into()).unwrap();
-        let wanted = "the machine is busy: other processes use 160 % of a core, most of it ld (process 9, \
-                      100 % of a core), make (process 9, 30 % of a core), cc (process 9, 20 % of \
-                      a core)";
+        let wanted = "the machine is busy: other processes use 160 % of a core, most of it ld \
+                      (process 9, 100 % of a core), make (process 9, 30 % of a core), cc \
+                      (process 9, 20 % of a core)";
         assert_eq!(told, wanted);
         assert_eq!(sentence(Vec::new()), None);
     }

@@ -323,7 +323,8 @@ fn complaint(workload: &Workload) -> Option<String> {
         (
             sample > 0 && sample < workload.idle_connections,
             format!(
-                "the idle sample includes all idle connections: give at least {}, or 0 for no sample",
+                "the idle sample includes all idle connections: give at least {}, or 0 for no \
+                 sample",
                 workload.idle_connections
             ),
         ),

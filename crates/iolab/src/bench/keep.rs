@@ -51,8 +51,8 @@ impl Keeper {
             Err(failure) if !self.complained => {
                 self.complained = true;
                 eprintln!(
-                    "iolab: {failure}; the run goes on, and each round tries again: free some space, \
-                     or the result will be written to another folder at the end"
+                    "iolab: {failure}; the run goes on, and each round tries again: free some \
+                     space, or the result will be written to another folder at the end"
                 );
             }
             Err(_) | Ok(()) => {}

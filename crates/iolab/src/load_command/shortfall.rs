@@ -88,8 +88,8 @@ pub(super) fn late(outcome: &LoadOutcome) -> Option<String> {
     let (lag_us, p99_us) = open.send_lag.p99_us.zip(outcome.latency.p99_us)?;
     (lag_us > SHARE * p99_us).then(|| {
         format!(
-            "the p99 of the client's send lag is {} of a p99 of {}: other processes use the machine, \
-             and percentiles below a few times that lag come from the client",
+            "the p99 of the client's send lag is {} of a p99 of {}: other processes use the \
+             machine, and percentiles below a few times that lag come from the client",
             time(lag_us),
             time(p99_us)
         )
