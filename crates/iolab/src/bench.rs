@@ -49,7 +49,6 @@ const EXIT_NOT_WRITTEN: u8 = 2;
 /// Set by the first Ctrl-C (or SIGTERM). The run then ends after the current epoch.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Whether Ctrl-C was pressed since [`handle_interrupts`].
 pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
@@ -156,7 +155,6 @@ impl From<PresetName> for Preset {
     }
 }
 
-/// Runs the subcommand.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.list {
         return text::print(&list(&own::workloads(&arguments.scenario)?)?);
@@ -307,14 +305,11 @@ fn rounds(arguments: &Arguments, cells: Cells, preset: Settings) -> Result<Setti
     Ok(chosen)
 }
 
-/// The servers of a run.
 struct Servers {
     models: Vec<Model>,
     executables: BTreeMap<String, Watched>,
     reference: String,
-    /// Servers that cannot take part.
     skips: Vec<Skip>,
-    /// Label of the floor.
     floor: Option<String>,
 }
 
@@ -353,7 +348,6 @@ fn find_servers(arguments: &Arguments) -> Result<Servers, Failure> {
     Ok(Servers { models, executables, reference, skips, floor })
 }
 
-/// Label -> executable.
 fn watched(servers: Vec<Found>) -> BTreeMap<String, Watched> {
     servers.into_iter().map(|server| (server.model.label.clone(), server.watched())).collect()
 }

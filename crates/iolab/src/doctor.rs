@@ -61,12 +61,10 @@ pub enum Availability {
     Missing,
 }
 
-/// One capability of the machine.
 #[derive(Debug, Clone, Serialize)]
 pub struct Capability {
     pub name: &'static str,
     pub verdict: Availability,
-    /// What was found.
     pub found: String,
     /// How to enable it; empty if there is nothing to do.
     pub remedy: String,

@@ -86,7 +86,6 @@ Examples:
 /// All windows of one kind: figures of the well-behaved client.
 #[derive(Debug, Serialize)]
 struct Windows {
-    /// Verified replies.
     replies: u64,
     /// 99th percentile of the latency, in microseconds; `None` with fewer than 1,000 replies.
     p99_us: Option<f64>,
@@ -111,7 +110,6 @@ struct Case {
 /// A server that is left out, and why.
 type Left = (String, String);
 
-/// Runs the subcommand.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.list {
         let lines = KINDS.iter().map(|kind| format!("{:<16} {}\n", kind.name, kind.what));
@@ -237,7 +235,6 @@ fn windows(loads: &[LoadOutcome]) -> Windows {
     }
 }
 
-/// Runs `well_behaved` while the hostile client runs.
 fn beside_hostile<T>(
     kind: &Kind,
     address: SocketAddr,

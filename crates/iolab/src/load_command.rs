@@ -25,7 +25,6 @@ use live::INTERRUPTED;
 
 pub use live::Display;
 
-/// The result, as JSON.
 #[derive(Serialize)]
 struct Output<'a> {
     #[serde(flatten)]

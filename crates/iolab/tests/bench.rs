@@ -470,7 +470,6 @@ fn the_doctor_answers_in_json_too() {
     assert!(checks.as_array().unwrap().iter().any(|check| check["name"] == "io_uring"));
 }
 
-/// The committed report is up to date.
 #[test]
 fn the_committed_report_is_up_to_date() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

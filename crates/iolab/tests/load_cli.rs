@@ -14,7 +14,6 @@ use record::LoadOutcome;
 
 type Test = Result<(), Box<dyn std::error::Error>>;
 
-/// Runs `iolab load` with these arguments.
 fn load(arguments: &[&str]) -> std::io::Result<Output> {
     Command::new(env!("CARGO_BIN_EXE_iolab")).arg("load").args(arguments).output()
 }

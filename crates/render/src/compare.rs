@@ -116,7 +116,6 @@ impl Change {
     }
 }
 
-/// One comparison.
 struct Row {
     workload: String,
     model: String,
@@ -130,7 +129,6 @@ struct Row {
 
 /// Everything that was compared, and what could not be.
 struct Comparison {
-    /// Names of the two sides.
     sides: [String; 2],
     /// The reference to which A and B are ratios; `None`: they are figures.
     relative_to: Option<String>,
@@ -140,7 +138,6 @@ struct Comparison {
     notes: Vec<String>,
 }
 
-/// One side of a comparison.
 struct Side {
     name: String,
     results: Results,

@@ -16,7 +16,6 @@ use nix::sys::socket::{
 use crate::fault::{Fault, Treatment};
 use crate::heads::{Heads, ask_to_close};
 
-/// The reply.
 const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\r\n\
     Hello, world!";
 /// A reply of the same length with a wrong body.
@@ -41,7 +40,6 @@ const STOP: u64 = u64::MAX - 1;
 /// Nonblocking by a flag of the call, which saves an ioctl(2) per connection.
 const NOW: MsgFlags = MsgFlags::MSG_DONTWAIT;
 
-/// One connection.
 struct Peer {
     stream: TcpStream,
     /// How many bytes of the end of a head the input so far ends with.
@@ -66,7 +64,6 @@ enum After {
     Ends,
 }
 
-/// The server.
 pub(crate) struct EventLoop {
     epoll: Epoll,
     listener: TcpListener,
@@ -76,7 +73,6 @@ pub(crate) struct EventLoop {
     /// Indexed by descriptor: the kernel assigns the lowest free number.
     peers: Vec<Option<Peer>>,
     open: usize,
-    /// Maximum number of connections.
     admitted: usize,
     http: bool,
     heads: Heads,

@@ -46,9 +46,7 @@ enum Kind {
 /// How the requests of one read are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Treatment {
-    /// Answered.
     Right,
-    /// Answered with wrong bytes.
     Wrong,
     /// Not answered: the connection is closed.
     Close,

@@ -164,7 +164,6 @@ struct Pass {
     holder: JoinHandle<()>,
 }
 
-/// The current pass.
 static PASS: Mutex<Option<Pass>> = Mutex::new(None);
 
 /// Keeps the tracepoints in use until [`end_pass`]. Until then all system calls on the machine are

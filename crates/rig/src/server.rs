@@ -206,7 +206,6 @@ impl Drop for Server {
     }
 }
 
-/// The result of [`start`].
 struct Started {
     child: Child,
     counters: Option<Counters>,

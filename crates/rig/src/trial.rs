@@ -71,7 +71,6 @@ pub(crate) fn with_end(server: &mut Server, reason: String) -> String {
 struct Loaded {
     load: LoadOutcome,
     seen: Seen,
-    /// The idle connections.
     open: Vec<TcpStream>,
     idle_connections_lost: u32,
 }

@@ -81,7 +81,6 @@ impl Protocol {
         }
     }
 
-    /// The default path.
     fn path(self) -> Option<&'static str> {
         match self {
             Protocol::Echo => None,
@@ -149,7 +148,6 @@ fn place(file: &str, text: &str, span: &Range<usize>) -> String {
     format!("{file}, line {}", before.matches('\n').count() + 1)
 }
 
-/// A workload with the defaults.
 fn blank(name: &str, scenario: &Scenario) -> Workload {
     let protocol = *scenario.protocol.as_ref();
     let messages = matches!(protocol, Protocol::Echo | Protocol::WebSocket);
@@ -175,7 +173,6 @@ fn blank(name: &str, scenario: &Scenario) -> Workload {
     }
 }
 
-/// A workload under construction.
 struct Draft<'a> {
     workload: Workload,
     file: &'a str,

@@ -31,13 +31,11 @@ const WORKLOADS: [&str; 2] = ["http-keepalive", "h2-streams"];
 const EPOCHS: usize = 18;
 const EPOCH: Duration = Duration::from_millis(250);
 
-/// Seed of the order within blocks.
 const SEED: u64 = 1;
 
 /// Length of the part of the commit's hash that names the folder.
 const COMMIT_DIGITS: usize = 12;
 
-/// Reads a share: `2%` or `0.02`.
 pub fn margin(text: &str) -> Result<f64, String> {
     let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
     let margin = number.trim().parse::<f64>().map(|number| number / unit);
@@ -45,7 +43,6 @@ pub fn margin(text: &str) -> Result<f64, String> {
     margin.ok().filter(fits).ok_or_else(|| "give a share from 0.1% to 100%, such as 2%".into())
 }
 
-/// One comparison.
 struct Compared {
     label: String,
     workload: String,

@@ -30,13 +30,9 @@ const UNANSWERED_MAX: f64 = 0.1;
 /// So does one with a higher 99th percentile, in microseconds.
 const OVERLOAD_P99_US: f64 = 1e6;
 
-/// A run in progress.
 pub struct Run {
-    /// The results so far.
     pub results: Results,
-    /// Label -> executable.
     pub executables: BTreeMap<String, Watched>,
-    /// Writes the result file.
     pub keeper: Keeper,
     /// The temporary directory with the document root.
     pub place: TempDir,
@@ -153,7 +149,6 @@ impl Run {
         Ok(Some(given_up.iter().map(of).collect()))
     }
 
-    /// Measures one epoch.
     fn epoch(&self, slots: &[&Slot]) -> Result<Option<Vec<Outcome>>, String> {
         let Some(first) = slots.first() else { return Ok(Some(Vec::new())) };
         let mut seats: Vec<(&str, Role)> = Vec::new();

@@ -12,13 +12,10 @@ use rig::slices::{self, Entrant, Epoch};
 
 use super::{interrupted, plan};
 
-/// How much is measured.
 pub struct Rules {
-    /// Number of epochs.
     pub epochs: usize,
     /// Time of one epoch, after its warm-up.
     pub epoch: Duration,
-    /// Seed of the order within blocks.
     pub seed: u64,
 }
 

@@ -15,7 +15,6 @@ const ELSEWHERE_PREFIX: &str = "iolab-results-";
 /// Where the file was written at the end.
 pub enum Kept {
     InFolder,
-    /// In another folder, and why.
     Elsewhere(PathBuf, Failure),
     /// Not written: the first error.
     Nowhere(Failure),

@@ -261,14 +261,10 @@ fn other_paths(model: &Model, workload: &Workload) -> Option<String> {
         .then(|| format!("does not answer {request}, only {}", known.join(", ")))
 }
 
-/// The inputs of a schedule.
 #[derive(Clone, Copy)]
 pub struct Cells<'a> {
-    /// The models, with the floor.
     pub models: &'a [Model],
-    /// The workloads.
     pub workloads: &'a [Workload],
-    /// Cells that are left out.
     pub skips: &'a [Skip],
     /// Label of the reference, which has two processes.
     pub reference: &'a str,
@@ -384,7 +380,6 @@ pub fn expected_s(slot: &Slot, workloads: &[Workload], settings: &Settings) -> f
     const OVERHEAD_S: f64 = 0.08;
     /// Opening, using and closing an idle connection.
     const IDLE_CONNECTION_S: f64 = 300e-6;
-    /// A TLS handshake, both sides.
     const HANDSHAKE_S: f64 = 1e-3;
     /// Warm-up and idle time before an epoch, in closed and in open loops.
     const BEFORE_S: f64 = 0.03;

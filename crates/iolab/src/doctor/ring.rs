@@ -13,7 +13,6 @@ use rig::sys;
 
 use super::{Availability, Capability};
 
-/// Time limit of the child.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Output of the child if io_uring_setup succeeded.

@@ -29,16 +29,12 @@ const FLOOD_WAIT_MS: u16 = 20;
 /// Timeout of connect(2), and the pause after a failed one.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// A hostile client.
 pub struct Kind {
-    /// Name in the table.
     pub name: &'static str,
-    /// What it does.
     pub what: &'static str,
     pub(super) way: Way,
 }
 
-/// The loop that a hostile client runs.
 pub(super) enum Way {
     /// Sends `first`, then a byte of `then` every [`TRICKLE_MS`], on many connections.
     Trickle { first: fn() -> Vec<u8>, then: &'static [u8] },
@@ -50,7 +46,6 @@ pub(super) enum Way {
     Reset { first: fn() -> Vec<u8> },
 }
 
-/// All hostile clients.
 pub const KINDS: [Kind; 14] = [
     Kind {
         name: "slow-head",
@@ -236,7 +231,6 @@ fn slow(address: SocketAddr, over: &AtomicBool, first: &fn() -> Vec<u8>, then: &
     }
 }
 
-/// One connection of a flood.
 struct Flooding {
     stream: TcpStream,
     piece: Vec<u8>,

@@ -192,7 +192,6 @@ impl LoadArguments {
         named.into_iter().find_map(|(per_mille, limit)| Some(Budget { per_mille, limit: limit? }))
     }
 
-    /// An open loop of this rate.
     pub(super) fn open(&self, rate_per_s: f64) -> Pace {
         let arrivals = match self.pace.arrivals {
             Some(ArrivalsName::Constant) => Arrivals::Constant,

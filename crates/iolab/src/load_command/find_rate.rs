@@ -33,18 +33,15 @@ const RECOVERY: Duration = Duration::from_secs(1);
 struct Probe {
     rate_per_s: f64,
     verdict: ProbeResult,
-    /// Why the verdict was given.
     why: String,
     outcome: LoadOutcome,
 }
 
-/// The result, as JSON.
 #[derive(Serialize)]
 struct Report<'a> {
     url: &'a str,
     /// The percentile that is limited, as a fraction.
     quantile: f64,
-    /// Its limit, in microseconds.
     latency_us: f64,
     /// The highest rate within the limit, in requests/s.
     rate_per_s: Option<f64>,
@@ -52,7 +49,6 @@ struct Report<'a> {
     missed_rate_per_s: Option<f64>,
     /// Why it was not.
     missed_by: Option<ProbeResult>,
-    /// Why the search ended early.
     ended_early: Option<String>,
     probes: &'a [Probe],
 }
@@ -191,7 +187,6 @@ fn reason(halt: &Halt) -> String {
     }
 }
 
-/// A table of all probes.
 fn rows(probes: &[Probe], budget: Budget, url: &str) -> String {
     let mut table = table::empty();
     let other = if name(budget) == "p50" { "p90" } else { "p50" };

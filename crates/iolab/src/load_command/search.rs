@@ -23,7 +23,6 @@ pub(super) const SEARCH_LIMIT: Duration = Duration::from_secs(120);
 /// More than one client process can send, in requests/s.
 const RATE_MAX: f64 = 5_000_000.0;
 
-/// The result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ProbeResult {
@@ -35,24 +34,19 @@ pub(super) enum ProbeResult {
     ClientLimit,
 }
 
-/// Why the search ended early.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Halt {
     /// The time limit was reached.
     Time,
-    /// Ctrl-C.
     Interrupted,
     Failed(String),
 }
 
-/// The result of the search.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Found {
-    /// The highest rate within the limit.
     pub(super) held: Option<f64>,
     /// The lowest rate above the limit, and why.
     pub(super) missed: Option<(f64, ProbeResult)>,
-    /// Why the search ended early.
     pub(super) halted: Option<Halt>,
 }
 

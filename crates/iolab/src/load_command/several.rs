@@ -25,13 +25,11 @@ use super::live::INTERRUPTED;
 /// precise than a few long ones.
 const EPOCHS: usize = 18;
 
-/// Seed of the order within blocks.
 const SEED: u64 = 1;
 
 /// Label of the second set of connections to the first server.
 const CONTROL: &str = "again (control)";
 
-/// The result, as JSON.
 #[derive(Serialize)]
 struct Output<'a> {
     servers: &'a [standing::Standing],

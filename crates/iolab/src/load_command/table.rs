@@ -7,7 +7,6 @@ use super::shortfall::{late, little};
 use render::grid;
 use render::text::{columns, figure, thousands};
 
-/// An empty table in the common style.
 pub(super) fn empty() -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
@@ -312,7 +311,6 @@ fn errors(outcome: &LoadOutcome) -> String {
     }
 }
 
-/// How to read the figures above.
 fn note(outcome: &LoadOutcome) -> &'static str {
     match &outcome.open_loop {
         Some(_) => {

@@ -27,12 +27,9 @@ pub struct Standing {
     pub requests_per_s: Option<f64>,
     /// The server's CPU time per request, relative to the reference.
     pub cpu: Option<Told>,
-    /// Its requests/s, relative to the reference.
     pub rate: Option<Told>,
     pub client_bound: bool,
-    /// Blocks in which it was measured.
     pub blocks: usize,
-    /// Why it ended, if it did.
     pub ended: Option<String>,
 }
 
@@ -47,7 +44,6 @@ pub struct Told {
     /// `more`, `less`, `equal`, or `~`.
     #[serde(serialize_with = "as_word")]
     pub finding: Finding,
-    /// The median of each epoch.
     pub epochs: Vec<f64>,
 }
 
@@ -129,7 +125,6 @@ fn is_client_bound(epochs: &[Epoch], at: usize) -> bool {
     share(client_share).is_some_and(limits) && !share(server_share).is_some_and(limits)
 }
 
-/// A row for each server.
 pub fn table(standings: &[Standing]) -> String {
     let knows_cpu = standings.iter().any(|standing| standing.server_us.is_some());
     let mut table = Table::new();

@@ -20,7 +20,6 @@ const GROWTH_PARTS: u64 = 10;
 /// Memory of a server after its clients have closed.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
-    /// Seconds since the soak began.
     pub at_s: f64,
     /// Proportional set size and page tables.
     pub kib: u64,
@@ -29,10 +28,12 @@ pub struct Sample {
 /// Memory after the first minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Growth {
-    /// Too few samples.
     Unknown,
     /// Medians of the first and the last third, in KiB.
-    Seen { early: u64, late: u64 },
+    Seen {
+        early: u64,
+        late: u64,
+    },
 }
 
 impl Growth {
@@ -79,15 +80,12 @@ pub struct SoakResult {
     pub turns: u32,
     /// Requests of the clients; all were answered unless `wrong` says otherwise.
     pub requests: u64,
-    /// Memory of each server.
     pub growth: Vec<Growth>,
     /// Descriptors of each server at the start and at the end.
     pub descriptors: Vec<(usize, usize)>,
-    /// Failed checks, one sentence each.
     pub wrong: Vec<String>,
 }
 
-/// All failed checks of a model.
 pub fn complaints(outcome: &SoakResult) -> impl Iterator<Item = String> + '_ {
     let memory = outcome.growth.iter().filter_map(|growth| growth.complaint());
     let all = outcome.wrong.iter().cloned().chain(memory);

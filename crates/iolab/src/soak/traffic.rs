@@ -32,10 +32,8 @@ const SLOW_READ_PAUSE: Duration = Duration::from_millis(2);
 /// counted.
 const ENDLESS: &str = "/bytes/1000000000000";
 
-/// One kind of client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// HTTP/1.1 with keep-alive.
     KeepAlive,
     /// HTTP/1.1 with 16 requests in flight on each connection.
     Pipelined,
@@ -45,19 +43,15 @@ pub enum Kind {
     Echo,
     /// HTTP/2 with eight open streams.
     Http2,
-    /// Messages over WebSockets.
     WebSocket,
     /// A chat: one member sends, the others receive.
     Chat,
-    /// The file of the file workload.
     Files,
-    /// Clients that read slowly.
     SlowReaders,
     /// Clients that reset the connection in the middle of a reply.
     Resets,
 }
 
-/// The clients of a server without TLS.
 pub const PLAIN: [Kind; 10] = [
     Kind::KeepAlive,
     Kind::Pipelined,
@@ -71,7 +65,6 @@ pub const PLAIN: [Kind; 10] = [
     Kind::Resets,
 ];
 
-/// The clients of a server with TLS.
 pub const TLS: [Kind; 6] =
     [Kind::KeepAlive, Kind::Reconnect, Kind::Echo, Kind::Http2, Kind::WebSocket, Kind::Files];
 
@@ -116,7 +109,6 @@ impl Kind {
         wanted.min(connections_max)
     }
 
-    /// Runs the clients of this kind.
     pub fn run(self, address: SocketAddr, tls: bool, connections_max: u32) -> Result<(), String> {
         let told = |error: String| format!("{self:?}: {error}");
         match self {

@@ -121,7 +121,6 @@ pub fn measured(workload: &WorkloadSummary, style: Style) -> String {
     found + &table
 }
 
-/// The table of a closed loop.
 fn closed(workload: &WorkloadSummary, style: Style) -> String {
     let mut table = new_table(style);
     let to = format!(": {}", workload.reference);
@@ -147,7 +146,6 @@ fn closed(workload: &WorkloadSummary, style: Style) -> String {
     finish(table, &[1, 3, 5], style)
 }
 
-/// The table of an open loop.
 fn open(workload: &WorkloadSummary, style: Style) -> String {
     let mut table = new_table(style);
     let to = format!(": {}", workload.reference);
@@ -254,7 +252,6 @@ pub fn ledger(workload: &WorkloadSummary, style: Style) -> String {
     if empty { String::new() } else { finish(table, &[1, 2, 3, 4, 5, 6, 7], style) }
 }
 
-/// KiB as MiB.
 fn mib(kib: f64) -> String {
     figure(kib / 1024.0)
 }

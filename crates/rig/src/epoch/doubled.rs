@@ -14,7 +14,6 @@ use super::turns::push;
 /// Time for this, as a share of the time of a server's slices.
 const SHARE: f64 = 0.25;
 
-/// Warm-up of the second client.
 const WARM_UP: Duration = Duration::from_millis(5);
 
 /// Whether this is measured: for a closed loop, which shows capacity; not for a chat, where twice
@@ -30,7 +29,6 @@ pub(super) fn connections(workload: &Workload, model: &Model) -> u32 {
     workload.connections * if applies(workload, model) { 2 } else { 1 }
 }
 
-/// The second client.
 pub(super) struct Second {
     /// The plan of the first client, but not pinned.
     plan: Plan,
@@ -55,7 +53,6 @@ impl Second {
     }
 }
 
-/// The measurement of one server.
 struct Pair<'a> {
     entrant: &'a mut Entrant,
     second: Option<Session>,

@@ -28,7 +28,6 @@ pub(super) struct Member {
     /// Number of idle connections during the idle sample (0: no sample), and afterwards.
     sampled: u32,
     kept: u32,
-    /// The idle sample.
     pub(super) idle: Option<IdleSample>,
     /// Its end, after [`Member::stop`].
     pub(super) exit: Option<ServerExit>,
@@ -114,7 +113,6 @@ impl Member {
         Member { server: started, workload, sampled, kept, idle: None, exit: None }
     }
 
-    /// Opens its idle connections.
     pub(super) fn open_silent(&mut self, executable: &Path) {
         let (connections, workload) = (self.sampled.max(self.kept), &self.workload);
         let Ok(running) = &mut self.server else { return };
@@ -169,7 +167,6 @@ impl Member {
     }
 }
 
-/// Starts and verifies a process.
 fn start(
     executable: &Path,
     arguments: &[String],
@@ -229,7 +226,6 @@ fn sample_together(mut members: Vec<&mut Member>, settings: &Settings) {
     }
 }
 
-/// An idle sample in progress.
 struct Sampling<'a> {
     member: &'a Member,
     running: &'a Running,

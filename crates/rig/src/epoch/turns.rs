@@ -171,7 +171,6 @@ fn serves_so_many(model: &Model, workload: &Workload) -> Result<(), String> {
     }
 }
 
-/// The measurements of one server.
 fn one(
     entrant: Entrant,
     seen: Result<Seen, String>,
@@ -187,7 +186,6 @@ fn one(
     Ok(Loaded { load, server, machine, slices, doubled, idle_connections_lost: 0 })
 }
 
-/// The slices of one server.
 fn columns_of(epoch: &Epoch, at: usize) -> Slices {
     let mut columns = Slices::default();
     let slices = epoch.blocks.iter().filter_map(|block| block[at].as_ref());
@@ -195,7 +193,6 @@ fn columns_of(epoch: &Epoch, at: usize) -> Slices {
     columns
 }
 
-/// Adds a slice to the columns.
 pub(super) fn push(columns: &mut Slices, slice: &Slice) {
     columns.requests.push(slice.requests);
     columns.elapsed_ns.push(slice.elapsed_ns);
@@ -257,7 +254,6 @@ impl Passed {
     }
 }
 
-/// CPU time of this process, in seconds.
 fn client_s() -> f64 {
     let used = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID);
     used.map_or(0.0, |used| used.tv_sec() as f64 + used.tv_nsec() as f64 / 1e9)

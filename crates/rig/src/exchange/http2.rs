@@ -17,7 +17,6 @@ const WINDOW_BYTES_INITIAL: u32 = 65_535;
 /// Limit of the body of a reply: far above any workload's.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
-/// The only stream.
 const STREAM: u32 = 1;
 
 const DATA: u8 = 0;

@@ -41,14 +41,12 @@ pub(crate) const UNASKED_SHARE: f64 = 0.2;
 #[derive(Debug)]
 pub struct Entrant {
     session: Session,
-    /// Whether it is an open loop.
     open_loop: bool,
     processes: Processes,
     /// Whether it uses CPU without requests.
     restless: bool,
     /// Whether it is stopped outside of its slices.
     stops: bool,
-    /// Length of its slices.
     length: Duration,
     /// Slices with wrong or missing replies.
     faults: u32,
@@ -247,7 +245,6 @@ fn length_for(slice: &Slice) -> Duration {
     Duration::from_nanos((ROUND_TRIPS_MIN * round_trip_ns) as u64).clamp(SLICE_MIN, SLICE_MAX)
 }
 
-/// The CPU clocks of these processes.
 pub(crate) fn clocks(processes: &[Pid]) -> Result<Clocks, load::Error> {
     Clocks::of(&processes.iter().map(|process| process.as_raw()).collect::<Vec<_>>())
 }

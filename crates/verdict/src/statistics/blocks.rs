@@ -149,7 +149,6 @@ impl BlockRatio {
 /// A trimmed mean.
 struct Trimmed {
     centre: f64,
-    /// Standard error.
     error: f64,
     /// Number of values that are not trimmed.
     kept: usize,

@@ -17,7 +17,6 @@ pub const IDLE_CONNECTIONS: f64 = 10_000.0;
 /// the process's own.
 const IDLE_SAMPLED_MIN: u32 = 100;
 
-/// KiB in a MiB.
 const KIB_PER_MIB: f64 = 1024.0;
 
 /// A protocol and the workload that measures it.

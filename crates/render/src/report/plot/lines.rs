@@ -12,7 +12,6 @@ use super::data::{self, Value};
 use super::page::{self, Drawn, Page, Point, SMALL_PX, Side, TEXT_PX, WIDTH, tick, width_of};
 use super::scale::{Scale, spread};
 
-/// Height of a plot of lines.
 const HEIGHT: i32 = 480;
 /// Height of the horizontal axis.
 const AXIS: i32 = 56;
@@ -25,7 +24,6 @@ const NAMES: i32 = 160;
 /// Smallest distance of two names.
 const NAME_GAP: i32 = 18;
 
-/// One model's line.
 struct Line {
     name: String,
     ink: Ink,
@@ -118,7 +116,6 @@ fn floor_note(results: &Results, lines: &[Line]) -> Option<String> {
 /// A plot with logarithmic axes.
 struct Plane<'a> {
     x_axis: &'a str,
-    /// A note in the corner.
     note: Option<String>,
     /// The measured values: the ticks of the horizontal axis.
     ticks: &'a [f64],
@@ -160,7 +157,6 @@ impl Plane<'_> {
     }
 }
 
-/// Label of the vertical axis.
 const Y_AXIS: &str = "microseconds of server CPU per request";
 
 /// The values whose labels fit, beginning with the largest.

@@ -22,14 +22,12 @@ const HEAD: i32 = 52;
 const LINE: i32 = 21;
 /// Above and below the names in a cell.
 const PADDING: i32 = 8;
-/// Between two panels.
 const GAP: i32 = 22;
 /// Between two names of a line.
 const BETWEEN: i32 = 12;
 /// Distance from a marker to its name.
 const BESIDE: i32 = 11;
 
-/// One name in a cell.
 struct Name {
     text: String,
     ink: Ink,
@@ -43,7 +41,6 @@ struct Name {
 /// A panel with the positions of its names.
 struct Panel {
     grid: Grid,
-    /// Width of a column.
     width: i32,
     /// The cells of each row, and the number of lines of the row.
     rows: Vec<(Vec<Vec<Name>>, i32)>,

@@ -14,7 +14,6 @@ use super::{Style, finish, new_table, times};
 /// Maximum number of names in a cell of the map; further ones are counted.
 const NAMED_MAX: usize = 2;
 
-/// Number of printed differences.
 const DIFFERENCES: usize = 3;
 
 /// Maximum number of printed workloads if there is no map.
@@ -118,7 +117,6 @@ fn names(best: &Best) -> String {
     }
 }
 
-/// The least latency at each fixed rate.
 fn latency(summary: &Summary) -> Option<String> {
     let one = |workload: &WorkloadSummary| {
         let rate = thousands(f64::from(workload.workload.rate_per_s?));
