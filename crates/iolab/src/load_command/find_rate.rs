@@ -284,7 +284,7 @@ mod tests {
             halted: Some(Halt::Time),
         };
         let text = conclusion(&found(ProbeResult::Missed), BUDGET);
-        assert!(text.starts_with("60,000 requests/s with p99 <= 5.00 ms; 62,000"), "{text}");
+        assert!(text.starts_with("60,000 requests/s with p99 <= 5.00 ms; at 62,000"), "{text}");
         assert!(text.contains("time limit of 120 s"), "{text}");
         let text = conclusion(&found(ProbeResult::ClientLimit), BUDGET);
         assert!(text.contains("At least 60,000") && text.contains("client was the limit"));
