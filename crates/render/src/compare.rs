@@ -539,7 +539,7 @@ mod tests {
         let one = side("run", fixture::open_loop());
         let comparison = two_models(&one, &arguments("compare run --models epoll,poll")).unwrap();
         assert_eq!(comparison.rows.len(), 0);
-        assert!(comparison.notes.iter().any(|note| note.contains("fell behind its schedule")));
+        assert!(comparison.notes.iter().any(|note| note.contains("too slow for its schedule")));
         let mut results = fixture::open_loop();
         results.trials.retain(|trial| trial.slot.round != 3);
         let one = side("run", results);

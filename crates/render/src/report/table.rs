@@ -511,6 +511,6 @@ mod tests {
         let text = text_of(&fixture::open_loop());
         assert!(row(&text, "busy").contains("90.0 %") && row(&text, "epoll").contains("900"));
         assert!(row(&text, "poll").contains("1.30 (1.30-1.30)"), "not judged: {text}");
-        assert!(text.contains("poll (1 of 6 rounds): The client fell behind"), "{text}");
+        assert!(text.contains("poll (1 of 6 rounds): The client was too slow"), "{text}");
     }
 }
