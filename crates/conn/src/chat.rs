@@ -1,10 +1,10 @@
-//! The chat room: who is in it, and what is on its way to them.
+//! The chat: its members, and the messages queued for each.
 //!
-//! What one says is framed once, and the same bytes are put into every other member's mailbox; the
-//! member's own driver carries them from there into its output, when it is rung for and whenever
-//! there is room. A mailbox is bounded. Whoever lets his run over leaves the room at once, mail and
-//! all, and hears of it when his connection runs the next time: so one who does not read costs the
-//! others neither memory nor time.
+//! A message is framed once. Its bytes are added to the queue of every other member, and that
+//! member's driver moves them into the output when it is woken and whenever there is room. A queue
+//! is bounded. When it overflows, the member is removed from the chat and its queue is freed; its
+//! connection learns of this when it runs next. So a member that does not read costs the others
+//! neither memory nor time.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -18,95 +18,93 @@ use crate::output::Output;
 /// The members of the chat, over all workers.
 #[derive(Debug, Default)]
 pub struct Chat {
-    /// Read while something is said, so several may speak at once; written by who comes and goes.
+    /// Read-locked to send, so that several members can send at once. Write-locked to join and
+    /// leave.
     members: RwLock<Slab<Arc<Member>>>,
 }
 
 #[derive(Debug)]
 struct Member {
     address: Address,
-    mailbox: Mutex<Mailbox>,
+    queue: Mutex<FrameQueue>,
 }
 
-/// What waits for one member.
 #[derive(Debug, Default)]
-struct Mailbox {
+struct FrameQueue {
     /// Whole frames, oldest first.
-    mail: VecDeque<Bytes>,
-    /// Bytes in `mail`.
+    frames: VecDeque<Bytes>,
     bytes: usize,
-    /// It ran over, and its owner is out of the room.
+    /// It overflowed, and the member was removed.
     dropped: bool,
 }
 
-/// One member's place in the room. Leaves it when dropped.
+/// A member's place in the chat. Dropping it leaves the chat.
 #[derive(Debug)]
 pub(crate) struct Membership {
     chat: Arc<Chat>,
-    /// Place in the room; somebody else's once this member was dropped from it.
+    /// Index in `members`. Another member may have it after this one was removed.
     key: usize,
     member: Arc<Member>,
 }
 
-/// This member was too slow, and is out of the room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dropped;
 
 impl Membership {
-    /// Comes in; `address` is rung when there is mail.
+    /// Joins. `address` is woken when there are messages.
     pub(crate) fn join(chat: &Arc<Chat>, address: &Address) -> Membership {
-        let member = Arc::new(Member { address: address.clone(), mailbox: Mutex::default() });
+        let member = Arc::new(Member { address: address.clone(), queue: Mutex::default() });
         let key = chat.write().insert(Arc::clone(&member));
         Membership { chat: Arc::clone(chat), key, member }
     }
 
-    /// Sends `frames` to all others. Returns how many members were dropped for it, because with it
-    /// more than `backlog_bytes_max` would wait for them.
-    pub(crate) fn say(&self, frames: Bytes, backlog_bytes_max: usize) -> u64 {
-        // Nobody is rung while a lock is held: what a bell does is not known here.
-        let mut rung = Vec::new();
+    /// Sends `frames` to all other members. A member for which more than `backlog_bytes_max` would
+    /// then wait is removed; returns how many were.
+    pub(crate) fn send(&self, frames: Bytes, backlog_bytes_max: usize) -> u64 {
+        // No wake-up under a lock: the model may take locks of its own.
+        let mut to_wake = Vec::new();
         let mut dropped = Vec::new();
         for (_, member) in self.chat.read().iter() {
             if Arc::ptr_eq(member, &self.member) {
                 continue;
             }
             match member.lock().put(&frames, backlog_bytes_max) {
-                Put::First => rung.push(Arc::clone(member)),
-                // Its driver was rung for, or waits for room and looks again by itself.
-                Put::Behind => {}
-                Put::RunOver => dropped.push(Arc::clone(member)),
+                Queued::First => to_wake.push(Arc::clone(member)),
+                // Its driver was woken before, or waits for room and then looks again.
+                Queued::Behind => {}
+                Queued::Full => dropped.push(Arc::clone(member)),
             }
         }
         if !dropped.is_empty() {
             let mut members = self.chat.write();
             members.retain(|_, member| !dropped.iter().any(|out| Arc::ptr_eq(out, member)));
         }
-        for member in rung.iter().chain(&dropped) {
+        for member in to_wake.iter().chain(&dropped) {
             member.address.wake();
         }
         dropped.len() as u64
     }
 
-    /// Moves mail into `output` until that holds `high_water_bytes`; true if there is more.
-    pub(crate) fn collect(
+    /// Moves frames into `output` until that holds `high_water_bytes`. True if more are left.
+    pub(crate) fn take_frames(
         &self,
         output: &mut Output,
         high_water_bytes: usize,
     ) -> Result<bool, Dropped> {
-        let mut mailbox = self.member.lock();
-        if mailbox.dropped {
+        let mut queue = self.member.lock();
+        if queue.dropped {
             return Err(Dropped);
         }
         while output.len() < high_water_bytes {
-            let Some(frames) = mailbox.mail.pop_front() else {
-                // Who hears nothing owns nothing.
-                mailbox.mail = VecDeque::new();
+            let Some(frames) = queue.frames.pop_front() else {
+                // A member without messages owns no queue memory.
+                queue.frames = VecDeque::new();
                 return Ok(false);
             };
-            mailbox.bytes -= frames.len();
+            queue.bytes -= frames.len();
             output.push(frames);
         }
-        Ok(!mailbox.mail.is_empty())
+        Ok(!queue.frames.is_empty())
     }
 }
 
@@ -119,37 +117,34 @@ impl Drop for Membership {
     }
 }
 
-/// What became of a letter.
-enum Put {
-    /// It is the only one.
+enum Queued {
     First,
-    /// There are others before it.
     Behind,
-    /// There was no room, and now there is no mailbox.
-    RunOver,
+    /// The queue overflowed and was freed.
+    Full,
 }
 
-impl Mailbox {
-    fn put(&mut self, frames: &Bytes, bytes_max: usize) -> Put {
+impl FrameQueue {
+    fn put(&mut self, frames: &Bytes, bytes_max: usize) -> Queued {
         if self.dropped {
-            // By another speaker, who will ring.
-            return Put::Behind;
+            // The sender that removed this member wakes it.
+            return Queued::Behind;
         }
-        // An empty mailbox takes whatever comes: a large message is nobody's fault who hears it.
-        if !self.mail.is_empty() && self.bytes + frames.len() > bytes_max {
-            *self = Mailbox { dropped: true, ..Mailbox::default() };
-            return Put::RunOver;
+        // An empty queue takes a message of any size: a large message is not the receiver's fault.
+        if !self.frames.is_empty() && self.bytes + frames.len() > bytes_max {
+            *self = FrameQueue { dropped: true, ..FrameQueue::default() };
+            return Queued::Full;
         }
         self.bytes += frames.len();
-        self.mail.push_back(frames.clone());
-        if self.mail.len() == 1 { Put::First } else { Put::Behind }
+        self.frames.push_back(frames.clone());
+        if self.frames.len() == 1 { Queued::First } else { Queued::Behind }
     }
 }
 
 impl Member {
-    fn lock(&self) -> MutexGuard<'_, Mailbox> {
-        // Nothing in here panics half way, so a poisoned lock guards a mailbox like any other.
-        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, FrameQueue> {
+        // No code panics while it changes a queue, so a poisoned lock is usable.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a worker has done: connections by outcome, requests, bytes.
+//! The counters of a worker, and how its connections ended.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -7,38 +7,38 @@ use serde::Serialize;
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Both sides were done: the peer closed, or asked us to.
+    /// The peer closed, or asked the server to close.
     Completed,
-    /// Closed for the server's own reasons after a complete reply: drained, or the limit of
-    /// requests per connection.
+    /// The server closed after a complete reply: it was draining, or the limit of requests per
+    /// connection was reached.
     Retired,
-    /// No request came within the idle time.
+    /// No request came within the idle timeout.
     IdleTimeout,
     /// A request was begun and not finished in time (408).
     RequestTimeout,
-    /// The peer did not read its reply.
+    /// The peer did not receive its reply in time.
     WriteTimeout,
-    /// The peer sent what the protocol does not allow, and was told so.
+    /// The peer violated the protocol, and was told so.
     Rejected,
     /// The peer sent FIN in the middle of a request.
     Truncated,
-    /// There was no TLS session: no TLS at all, nothing that both sides know, or not in time.
+    /// The TLS handshake failed: not TLS, no common version or cipher, or not in time.
     HandshakeFailed,
-    /// The socket failed, or the model cut the connection.
+    /// The socket failed, or the model closed the connection before its end.
     Reset,
-    /// A file could not be read to the length that was promised.
+    /// A file could not be read to the length that the head had announced.
     FileFailed,
-    /// Still busy when the time to drain was over.
+    /// Still busy at the end of the drain timeout.
     DrainTimeout,
-    /// The server had no thread left that the connection needed, or no memory and the connection
-    /// held more of it than others.
+    /// The connection needed a thread and none was left, or memory was exhausted and it held more
+    /// than others.
     Exhausted,
 }
 
 const OUTCOMES: usize = Outcome::Exhausted as usize + 1;
 
-/// One worker's counters. Relaxed atomics: they are read for display only, and order nothing.
-/// The alignment keeps two workers' counters off one cache line.
+/// One worker's counters. The atomics are relaxed, because they are only displayed. The alignment
+/// keeps the counters of two workers on different cache lines.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Counters {
@@ -53,24 +53,24 @@ pub struct Counters {
     bytes_sent: AtomicU64,
 }
 
-/// A snapshot of counters, summed over workers.
+/// The sum of the workers' counters at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// Connections open now.
     pub connections_open: u64,
     /// Connections accepted and served.
     pub connections_accepted: u64,
-    /// Connections accepted and closed at once, because the model cannot hold them.
+    /// Connections accepted and closed at once, because the model cannot hold more.
     pub connections_refused: u64,
     /// Ended connections by outcome.
     pub connections_ended: Ended,
-    /// TLS handshakes completed from nothing; those that failed are ended connections.
+    /// TLS handshakes completed in full. Failed ones are in `connections_ended`.
     pub handshakes_full: u64,
-    /// TLS handshakes completed by an earlier session's secret (RFC 8446 section 2.2).
+    /// TLS handshakes that resumed an earlier session (RFC 8446 section 2.2).
     pub handshakes_resumed: u64,
-    /// Requests answered (echo: reads answered; WebSocket: messages received).
+    /// Requests answered. For echo: reads answered. For WebSocket: messages received.
     pub requests: u64,
-    /// Members that were too slow for the chat, and were dropped from it.
+    /// Members that were removed from the chat because they were too slow.
     pub chat_members_dropped: u64,
     /// Bytes read from sockets.
     pub bytes_received: u64,
@@ -78,7 +78,7 @@ pub struct Totals {
     pub bytes_sent: u64,
 }
 
-/// Ended connections, by [`Outcome`].
+/// Ended connections by [`Outcome`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "each field is the Outcome of its name")]
 pub struct Ended {
@@ -97,7 +97,7 @@ pub struct Ended {
 }
 
 impl Counters {
-    /// A connection was accepted and closed at once, because the model cannot hold it.
+    /// A connection was accepted and closed at once, because the model cannot hold more.
     pub fn refused(&self) {
         self.refused.fetch_add(1, Relaxed);
     }
@@ -119,7 +119,6 @@ impl Counters {
         self.requests.fetch_add(1, Relaxed);
     }
 
-    /// `members` were too slow for the chat.
     pub(crate) fn chat_dropped(&self, members: u64) {
         self.chat_members_dropped.fetch_add(members, Relaxed);
     }
@@ -134,7 +133,7 @@ impl Counters {
 }
 
 impl Totals {
-    /// The sum of several workers' counters.
+    /// The sum of the counters of several workers.
     pub fn of<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> Totals {
         let mut sum = Totals::default();
         for worker in workers {
@@ -145,7 +144,8 @@ impl Totals {
 
     fn add(&mut self, worker: &Counters) {
         let closed = |outcome: Outcome| worker.closed[outcome as usize].load(Relaxed);
-        // Ended before accepted: a connection that ends in between must not count as open twice.
+        // Ended are read before accepted, so that a connection that ends meanwhile is not counted
+        // as open.
         let ended_before: u64 = worker.closed.iter().map(|count| count.load(Relaxed)).sum();
         let accepted = worker.accepted.load(Relaxed);
         self.connections_open += accepted.saturating_sub(ended_before);

@@ -1,47 +1,44 @@
-//! Deadlines: an enum with a line each, an array, a minimum.
+//! The deadlines of a connection.
 //!
-//! The clock decides what is due, never the mechanism that woke the driver: a socket that is always
-//! ready can starve any timer that is only looked at when nothing else happens.
+//! The clock decides what is due, not the event that woke the driver: a socket that is always ready
+//! would starve a timer that is checked only when no socket is.
 
 use std::time::Instant;
 
-/// Everything that a connection can be late for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deadline {
-    /// No request was begun: the keep-alive idle time, from the end of the last reply (or the
-    /// accept). Nothing is due while there is output: then the peer is reading, or [`WriteStall`].
+    /// No request was begun within the idle timeout, which starts at the end of the last reply (or
+    /// at accept). It is ignored while there is output; [`WriteStall`] watches that.
     ///
     /// [`WriteStall`]: Deadline::WriteStall
     Idle,
-    /// A head was begun and must be complete by now. Does not move while bytes trickle in.
+    /// A head was begun and must be complete. More bytes of it do not move the deadline.
     Head,
-    /// The next bytes of a request body.
+    /// More bytes of the request body must arrive.
     Body,
-    /// A reply that the service has put off (`/delay`), or whatever else a stream of HTTP/2 waits
-    /// for.
+    /// A delayed reply (`/delay`) is due. HTTP/2: anything that a stream waits for.
     Reply,
-    /// The next message of a WebSocket that speaks unasked (`/ws/clock`).
+    /// The next message of `/ws/clock` is due.
     Push,
-    /// The TLS handshake must be complete.
     Handshake,
-    /// The peer must acknowledge some of what it was sent.
+    /// The peer must acknowledge some of the output.
     WriteStall,
     /// The peer must close after our FIN.
     Linger,
     /// Input behind our FIN is read again.
     Discard,
-    /// The server is stopping, and will not wait longer.
+    /// The server is stopping and closes the connection.
     Drain,
 }
 
 const COUNT: usize = Deadline::Drain as usize + 1;
 
 impl Deadline {
-    /// Those that wait for the peer to take what it was sent, or for what it does then.
+    /// Deadlines that an acknowledgement of output can move.
     pub(crate) const OF_OUTPUT: [Deadline; 3] =
         [Deadline::Idle, Deadline::WriteStall, Deadline::Linger];
 
-    /// Those that more input, or its end, moves or makes pointless.
+    /// Deadlines that input or its end can move or clear.
     pub(crate) const OF_INPUT: [Deadline; 5] =
         [Deadline::Idle, Deadline::Head, Deadline::Body, Deadline::Handshake, Deadline::Linger];
 }
@@ -59,19 +56,17 @@ const ALL: [Deadline; COUNT] = [
     Deadline::Drain,
 ];
 
-/// The deadlines of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
-    /// One bit for each that is set: most of the time one or two of them are, and the earliest is
-    /// asked for after every event.
+    /// One bit per deadline: usually one or two are set, and the earliest is looked up after every
+    /// event.
     set: u16,
     at: [Option<Instant>; COUNT],
 }
 
 impl Deadlines {
-    /// `at` is later than `now`: a deadline that is due as soon as it is set would be set again
-    /// when it is dealt with, and a driver that asks at the same `now` would never get to its other
-    /// connections.
+    /// `at` must be later than `now`. Otherwise the deadline would be due again as soon as it was
+    /// handled, and a driver that uses one `now` for all would never serve its other connections.
     pub(crate) fn set(&mut self, deadline: Deadline, at: Instant, now: Instant) {
         debug_assert!(at > now, "{deadline:?} is due when it is set");
         self.set |= 1 << deadline as u16;
@@ -82,7 +77,7 @@ impl Deadlines {
         self.set &= !(1 << deadline as u16);
     }
 
-    /// Clears what belongs to taking requests; writing, lingering and draining go on.
+    /// Clears the deadlines of requests; those for writing, lingering and draining stay.
     pub(crate) fn clear_requests(&mut self) {
         const REQUESTS: [Deadline; 6] = [
             Deadline::Idle,
@@ -113,20 +108,18 @@ impl Deadlines {
             if earliest.is_none() || at < earliest {
                 earliest = at;
             }
-            // Takes the lowest bit away.
             rest &= rest - 1;
         }
         earliest
     }
 
-    /// The deadlines that are due at `now`, each once. What is set or cleared while they are gone
-    /// through does not change this list; [`Deadlines::take`] says whether one is still due.
+    /// The deadlines due at `now`. The list does not change when a deadline is set or cleared
+    /// during the iteration; [`Deadlines::take`] says whether one is still due.
     pub(crate) fn due(&self, now: Instant) -> impl Iterator<Item = Deadline> + use<> {
         let due = ALL.map(|deadline| self.is_due(deadline, now));
         ALL.into_iter().zip(due).filter_map(|(deadline, due)| due.then_some(deadline))
     }
 
-    /// Clears `deadline` if it is due at `now`, and says whether it was.
     pub(crate) fn take(&mut self, deadline: Deadline, now: Instant) -> bool {
         let due = self.is_due(deadline, now);
         if due {

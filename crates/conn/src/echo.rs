@@ -1,9 +1,9 @@
-//! The echo protocol (RFC 862): every byte back, in order; after the peer's FIN the rest, then
-//! ours.
+//! The echo protocol (RFC 862): sends every byte back, in order. After the peer's FIN it sends the
+//! rest and then FIN.
 
-use crate::{Close, Context, Deadline, Outcome, Progress, Then};
+use crate::{Close, Context, Deadline, Next, Outcome, Progress};
 
-/// An echo connection has no state of its own: what was not echoed yet is the output queue.
+/// Has no state: bytes to be echoed are in the output.
 pub(crate) struct Echo;
 
 impl Echo {
@@ -19,6 +19,6 @@ impl Echo {
             (false, false) => None,
         };
         let close = |outcome| Close { linger: outcome == Outcome::Retired, outcome };
-        Progress { used: input.len(), then: outcome.map(|outcome| Then::Close(close(outcome))) }
+        Progress { used: input.len(), next: outcome.map(|outcome| Next::Close(close(outcome))) }
     }
 }

@@ -1,8 +1,7 @@
 //! The table of files under `/files/`: metadata only.
 //!
-//! The document root is scanned once, before the first connection, by whoever may do I/O; a request
-//! can only name what is in this table, so there is no path to normalise and no way out of the
-//! root.
+//! The program scans the document root once, before the first connection. A request can only name
+//! an entry of this table, so no path needs to be normalised, and none leads out of the root.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -13,27 +12,23 @@ use bytes::Bytes;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileId(pub u32);
 
-/// What the core knows of a file.
 #[derive(Debug)]
 pub(crate) struct FileEntry {
     pub(crate) id: FileId,
     pub(crate) len: u64,
     pub(crate) content_type: String,
-    /// Strong entity tag, quotes included (RFC 9110 section 8.8.3).
+    /// A strong entity tag with its quotes (RFC 9110 section 8.8.3).
     pub(crate) etag: String,
-    /// IMF-fixdate.
     pub(crate) last_modified: String,
 }
 
-/// What a path under `/files/` means.
 #[derive(Debug)]
 pub(crate) enum Entry {
     File(FileEntry),
-    /// A generated listing.
     Index(Bytes),
 }
 
-/// All files that can be asked for. Built once, then only read.
+/// All files that a request can name. Built once, then only read.
 #[derive(Debug, Default)]
 pub struct FileTable {
     entries: HashMap<String, Entry>,
@@ -47,15 +42,16 @@ pub struct FileTableBuilder {
 }
 
 impl FileTable {
-    /// `path` is relative to the root, percent-decoded; a directory ends with `/` (the root is "").
+    /// `path` is relative to the root and percent-decoded. A directory ends with `/`; the root is
+    /// "".
     pub(crate) fn get(&self, path: &str) -> Option<&Entry> {
         self.entries.get(path)
     }
 }
 
 impl FileTableBuilder {
-    /// Adds the file at `path` (relative to the root, `/` between names). `len` in bytes;
-    /// `modified_unix_ns` is the time of last modification. Returns the id that reads will carry.
+    /// Adds the file at `path` (relative to the root, `/` between names). `modified_unix_ns` is the
+    /// time of last modification. Returns the id that reads use.
     pub fn add(
         &mut self,
         path: &str,
@@ -77,7 +73,8 @@ impl FileTableBuilder {
         id
     }
 
-    /// The finished table. A directory with an `index.html` shows that, any other a listing.
+    /// The finished table. A directory is answered with its `index.html`, or with a listing if it
+    /// has none.
     pub fn build(self) -> FileTable {
         let mut listings: BTreeMap<String, BTreeMap<String, Option<u64>>> = BTreeMap::new();
         listings.entry(String::new()).or_default();
@@ -107,7 +104,7 @@ impl FileTableBuilder {
     }
 }
 
-/// Names `path` in the listing of its directory, and every directory in that of its parent.
+/// Adds `path` to the listing of its directory, and every directory to that of its parent.
 fn list_in_parents(
     listings: &mut BTreeMap<String, BTreeMap<String, Option<u64>>>,
     path: &str,
@@ -146,7 +143,7 @@ fn listing_html(directory: &str, names: &BTreeMap<String, Option<u64>>) -> Strin
     html
 }
 
-/// Everything that must be escaped in a path segment of a link (RFC 3986 section 3.3), `/` not.
+/// Bytes to escape in a path segment of a link (RFC 3986 section 3.3), without `/`.
 const PATH_ESCAPES: percent_encoding::AsciiSet = percent_encoding::NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')

@@ -1,18 +1,18 @@
 //! HTTP/2 on one connection (RFC 9113): many streams at once, each a request and its reply.
 //!
-//! Frames, HPACK, flow control and the state of streams are the `h2` crate's. It is written for a
+//! The `h2` crate handles frames, HPACK, flow control and stream states. It is written for a
 //! runtime; here it is polled by hand over a pipe in memory ([`pipe`]), by three rules:
 //!
-//! 1. After every event everything is polled until nobody is woken any more: the pipe wakes nobody,
-//!    and a call on a stream only queues.
-//! 2. The end of the input is never shown to it: it would drop what is queued. What can still be
-//!    answered is answered, and then the connection is closed from here.
-//! 3. What it writes has a limit, at which it stops reading too: so a peer that does not read slows
-//!    down its own requests, and the streams that it has open.
+//! 1. After every event, connection and streams are polled until no waker is called any more. The
+//!    pipe calls no waker, and a call on a stream only queues.
+//! 2. `h2` never sees the end of the input, because it would drop its queued frames. What can still
+//!    be answered is answered; then this side closes the connection.
+//! 3. The output has a limit, at which `h2` stops reading too. So a peer that does not read delays
+//!    its own requests and streams.
 
 mod fields;
+mod frames;
 mod pipe;
-mod place;
 mod request;
 mod stream;
 mod tunnel;
@@ -27,93 +27,90 @@ use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
+use frames::FrameFollower;
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{HeaderValue, SEC_WEBSOCKET_VERSION};
 use pipe::Pipe;
-use place::Place;
 use slab::Slab;
-use stream::{Sender, Stream, TURN_BYTES, Turn, send_short};
+use stream::{Http2Stream, Sender, TURN_BYTES, TurnEnd, send_short};
 use tunnel::Tunnel;
 use wakes::Wakes;
-use writer::Writer;
+use writer::Http2Writer;
 
-use crate::routes::{self, Reply};
-use crate::{Close, Context, Deadline, FileRead, Outcome, Progress, Service, Then};
+use crate::routes::{self, Reply, ReplyWriter};
+use crate::{Close, Context, Deadline, FileRead, Next, Outcome, Progress, Service};
 
-/// What a client begins with (RFC 9113 section 3.4).
+/// The client's connection preface (RFC 9113 section 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const PREFACE_LEN: usize = PREFACE.len();
 
-/// What is looked at of a client's first frame, behind the preface: length, type and flags.
+/// Bytes checked of the client's first frame, behind the preface: length, type and flags.
 const FIRST_FRAME_LEN: usize = 5;
 
-/// What the library charges for small frames that wait (a peer that fragments what it sends, or
-/// attacks), in bytes. The default kills honest clients that send many small frames in one read;
-/// with this none was lost in 1,500 random conversations, and it is still a bound.
+/// Bytes that the library charges for small frames that wait. The default ends connections of
+/// clients that send many small frames in one read. With this value none was ended in 1,500 random
+/// conversations, and there is still a limit.
 const DATA_FRAME_BUDGET: usize = 4 << 20;
 
-/// How many resets of streams that nobody had looked at yet are taken in one go (rapid reset,
-/// CVE-2023-44487); the library's own default.
+/// Streams that may be reset before the server has seen them, at a time (rapid reset,
+/// CVE-2023-44487). The library's default.
 const PENDING_RESETS_MAX: usize = 20;
 
-/// Requests beyond [`Limits::keepalive_requests_max`] that may have been on their way when the peer
-/// was told to go, in windows of [`Limits::streams_max`].
+/// Requests beyond [`Limits::keepalive_requests_max`] that may be in flight when GOAWAY is sent, in
+/// units of [`Limits::streams_max`].
 const LATE_WINDOWS: u64 = 2;
 
-/// Frames that the library is shown before others have their turn: a read may hold seven thousand.
-/// Twice the streams of the suite's own workload, since many a request is two frames.
+/// Frames that the library gets in one turn. A read may hold seven thousand. Twice the number of
+/// streams of the standard workload, because many requests are two frames.
 const FRAMES_PER_TURN_MAX: usize = 64;
 
-/// What the library keeps for a connection, in bytes: two buffers, and tables.
+/// Memory of the library for a connection, in bytes: two buffers, and tables.
 const LIBRARY_BYTES: usize = 28 << 10;
 
-/// What a peer may send before it is told that it was taken, in bytes (RFC 9113 section 6.9.2).
+/// Bytes that a peer may send before the window is updated (RFC 9113 section 6.9.2).
 const WINDOW_BYTES: usize = 64 << 10;
 
-/// HTTP/2 state of one connection.
 pub(crate) struct Http2 {
     link: Link,
     pipe: Pipe,
     wakes: Arc<Wakes>,
     waker: Waker,
-    /// Bytes of the preface that have come.
     preface: usize,
-    /// How far the frames behind it have come.
-    place: Place,
+    /// The frames behind it, as far as they have arrived.
+    frames: FrameFollower,
     /// Streams whose trailers in this input are malformed.
     malformed: Vec<u32>,
-    /// Streams that are not over. Those that are answered at once never get here.
-    streams: Slab<Stream>,
-    /// Keys of those that can go on; each once.
+    /// Streams that are not over. A stream that is answered at once is never added.
+    streams: Slab<Http2Stream>,
+    /// Keys of streams that can continue; each once.
     ready: VecDeque<usize>,
-    /// Keys of those that want a part of a file, in turn.
+    /// Keys of streams that need a part of a file, in order.
     files: VecDeque<usize>,
-    /// Streams whose replies are with the library, and whose requests are not wanted to their ends.
+    /// Streams whose replies are with the library, and whose requests are not read to the end.
     unread: Vec<SendStream<Bytes>>,
-    /// The part of a file that is asked for now.
+    /// The part of a file that the driver reads now.
     reading: Option<Reading>,
-    /// What has come of it.
+    /// Its bytes, or `None` if it could not be read.
     answer: Option<Option<Bytes>>,
     requests: u64,
-    /// There may be a WebSocket among the streams.
+    /// One of the streams may be a WebSocket.
     tunnels: bool,
-    /// A deadline is due, and whether the peer is still taking what it was sent.
+    /// Set when a deadline has passed: whether the peer is still receiving output.
     takes: Option<bool>,
-    /// The peer was told to go (GOAWAY).
     leaving: bool,
     /// How the connection ends once the library has flushed, if that is decided.
     ending: Option<Outcome>,
     /// A stream is open, or something is left to read.
     busy: bool,
-    /// The output was full: something may go on when it is not.
+    /// The output was full; streams may continue when it has room.
     blocked: bool,
-    /// Streams that may still have a turn and want another before others have theirs.
+    /// Streams that may still have a turn before other connections run.
     turns_left: usize,
-    /// Frames, or turns of streams, are left for the next turn.
-    put_off: bool,
-    /// When a peer is given up for which the library keeps something that does not go on.
+    /// Frames or streams are left for the next turn.
+    awaits_turn: bool,
+    /// When the peer is given up because bytes in the library do not move.
     stalled_until: Option<Instant>,
 }
 
@@ -124,7 +121,7 @@ enum Link {
     Over,
 }
 
-/// A part of a file that the driver reads, and for whom.
+/// A part of a file that the driver reads, and the stream that needs it.
 struct Reading {
     key: usize,
     stream_id: u64,
@@ -132,7 +129,7 @@ struct Reading {
 }
 
 impl Http2 {
-    /// A connection whose peer is to send the preface.
+    /// A connection that waits for the preface.
     pub(crate) fn new(service: &Arc<Service>) -> Http2 {
         let limits = &service.limits;
         let pipe = Pipe::new(limits.output_high_water_bytes);
@@ -151,7 +148,7 @@ impl Http2 {
             waker: wakes.connection_waker(),
             wakes,
             preface: 0,
-            place: Place::default(),
+            frames: FrameFollower::default(),
             malformed: Vec::new(),
             streams: Slab::new(),
             ready: VecDeque::new(),
@@ -167,47 +164,44 @@ impl Http2 {
             busy: false,
             blocked: false,
             turns_left: 0,
-            put_off: false,
+            awaits_turn: false,
             stalled_until: None,
         }
     }
 
-    /// No stream is open.
     pub(crate) fn is_between_requests(&self) -> bool {
         !self.busy
     }
 
-    /// Something in here waits for room in the output.
+    /// True if it could continue with more room in the output.
     pub(crate) fn awaits_room(&self) -> bool {
-        self.blocked || self.put_off
+        self.blocked || self.awaits_turn
     }
 
-    /// It could go on at once.
-    pub(crate) fn is_put_off(&self) -> bool {
-        self.put_off
+    pub(crate) fn awaits_turn(&self) -> bool {
+        self.awaits_turn
     }
 
-    /// Something waits that a peer which still takes what it was sent cannot be late with: there
-    /// may be a WebSocket among the streams, or its windows have no room.
+    /// True if a deadline must not pass while the peer is still receiving output: a stream may be a
+    /// WebSocket, or waits for window.
     pub(crate) fn awaits_peer(&self) -> bool {
         let windows = || self.streams.iter().any(|(_, stream)| stream.awaits_window());
         self.tunnels || self.stalled_until.is_some() || windows()
     }
 
-    /// A deadline is due; `takes`: the peer is still taking what it was sent.
+    /// A deadline has passed; `takes`: the peer is still receiving output.
     pub(crate) fn time_is_up(&mut self, takes: bool) {
         self.takes = Some(takes);
     }
 
-    /// Bytes of memory that it takes.
     pub(crate) fn held(&self) -> usize {
         let streams: usize = self.streams.iter().map(|(_, stream)| stream.held()).sum();
-        // What has come for a stream that does not take it waits in the library.
+        // Received data waits in the library until its stream takes it.
         let unread = if self.streams.is_empty() { 0 } else { WINDOW_BYTES };
         LIBRARY_BYTES + self.pipe.held() + streams + unread
     }
 
-    /// The file part that one of the streams needs next.
+    /// The part of a file that a stream needs next.
     pub(crate) fn wants_file(&self) -> Option<FileRead> {
         self.reading.as_ref().filter(|_| self.answer.is_none()).map(|reading| reading.part)
     }
@@ -217,55 +211,55 @@ impl Http2 {
         self.answer = Some(bytes);
     }
 
-    /// No stream was open for the idle time: GOAWAY, then the end.
-    pub(crate) fn idle_over(&mut self) {
+    /// No stream was open within the idle timeout: GOAWAY, then the end.
+    pub(crate) fn idle_timed_out(&mut self) {
         self.leave_at_once(Reason::NO_ERROR, Outcome::IdleTimeout);
     }
 
-    /// A head was not complete in its time: GOAWAY, then the end.
+    /// A head was not complete in time: GOAWAY, then the end.
     pub(crate) fn head_late(&mut self) {
         self.leave_at_once(Reason::NO_ERROR, Outcome::RequestTimeout);
     }
 
-    /// Works on `input`, as far as a turn goes, and on whatever else can go on: called after every
-    /// event, with no input too.
+    /// Processes `input` for one turn, and everything that can continue without input. Called after
+    /// every event.
     pub(crate) fn advance(&mut self, cx: &mut Context, input: &[u8]) -> Progress {
         let preface_left = PREFACE_LEN.saturating_sub(self.preface);
         if let Err(close) = self.check_preface(cx, input) {
-            return Progress { used: input.len(), then: Some(Then::Close(close)) };
+            return Progress { used: input.len(), next: Some(Next::Close(close)) };
         }
         let frames = input.get(preface_left..).unwrap_or_default();
         let head_bytes_max = cx.service.limits.head_bytes_max;
-        let left = frames.len() - self.place.follow(frames, head_bytes_max, FRAMES_PER_TURN_MAX);
+        let left = frames.len() - self.frames.follow(frames, head_bytes_max, FRAMES_PER_TURN_MAX);
         let used = input.len() - left;
         let input = &input[..used];
-        self.put_off = left > 0;
+        self.awaits_turn = left > 0;
         self.turns_left = cx.service.output_high_water_bytes().div_ceil(TURN_BYTES).max(1);
         self.reset_malformed();
         self.pipe.lend(input, cx.output, cx.service.output_high_water_bytes());
         let requests = self.requests;
         self.leave_if_draining(cx);
-        // A WebSocket takes its leave when all that has come is with it.
+        // A WebSocket sends its Close when all input has been given to it.
         cx.draining &= left == 0;
         self.take_answer(cx);
         self.expire(cx);
         self.list_tunnels();
         let close = self.pump(cx).or_else(|| self.end_of_input(cx));
         self.blocked = !self.pipe.has_room();
-        self.put_off |= !self.blocked && !self.ready.is_empty();
+        self.awaits_turn |= !self.blocked && !self.ready.is_empty();
         self.busy = self.is_busy();
         self.pipe.give_back(cx.output);
         if let Some(close) = close {
-            return Progress { used, then: Some(Then::Close(close)) };
+            return Progress { used, next: Some(Next::Close(close)) };
         }
         self.choose_file(cx.service);
         self.set_deadlines(cx, !input.is_empty(), self.requests > requests);
         self.shrink();
-        Progress { used, then: None }
+        Progress { used, next: None }
     }
 
-    /// The library would say nothing to a wrong preface, nor to a first frame that is no SETTINGS;
-    /// and nothing is what it deserves: its sender does not speak HTTP/2 (RFC 9113 section 3.4).
+    /// Closes without a reply if the preface or the type of the first frame is wrong: the client
+    /// does not use HTTP/2 (RFC 9113 section 3.4). The library would not answer it either.
     fn check_preface(&mut self, cx: &mut Context, input: &[u8]) -> Result<(), Close> {
         if self.preface == PREFACE_LEN + FIRST_FRAME_LEN {
             return Ok(());
@@ -287,7 +281,7 @@ impl Http2 {
         Ok(())
     }
 
-    /// Polls connection and streams until nobody is woken and nobody can go on.
+    /// Polls connection and streams until no waker is called and no stream can continue.
     fn pump(&mut self, cx: &mut Context) -> Option<Close> {
         loop {
             if let Some(close) = self.poll_link(cx) {
@@ -309,21 +303,21 @@ impl Http2 {
         }
     }
 
-    /// What their replies had to send is out, because the library was polled and there is room
-    /// still: now the rest of their requests is refused. The other order, or to let the library do
-    /// it, would cut the replies or lose count.
+    /// The library was polled and the output has room, so the replies of these streams are written.
+    /// Now the rest of their requests is refused. Done earlier, or by the library, it would
+    /// truncate replies or miscount streams.
     fn reset_unread(&mut self) {
         if self.pipe.has_room() {
             self.unread.drain(..).for_each(|mut stream| stream.send_reset(Reason::NO_ERROR));
         }
     }
 
-    /// Lets the library read, and write, and takes all requests that it has.
+    /// Lets the library read and write, and accepts its new requests.
     fn poll_link(&mut self, cx: &mut Context) -> Option<Close> {
         let waker = self.waker.clone();
         let mut task = std::task::Context::from_waker(&waker);
         loop {
-            // What woke it before this poll is seen by this poll.
+            // This poll handles earlier wake-ups.
             self.wakes.take_connection();
             match &mut self.link {
                 Link::Handshake(_) if self.ending.is_some() => return Some(close(self.outcome())),
@@ -346,13 +340,13 @@ impl Http2 {
         }
     }
 
-    /// How the connection ended in peace.
+    /// How the connection ended without an error.
     fn outcome(&self) -> Outcome {
         let asked = if self.leaving { Outcome::Retired } else { Outcome::Completed };
         self.ending.unwrap_or(asked)
     }
 
-    /// The library has ended the connection, and its GOAWAY is out.
+    /// The library has ended the connection, and its GOAWAY is written.
     fn failed(&self, error: &h2::Error) -> Close {
         if error.is_remote() {
             return close(self.outcome());
@@ -360,10 +354,10 @@ impl Http2 {
         close(self.ending.unwrap_or(Outcome::Rejected))
     }
 
-    /// Streams whose trailers the library would take are reset before it reads them. Those that it
-    /// has not shown yet are reset by [`Http2::accept`].
+    /// Resets streams with malformed trailers before the library reads the trailers.
+    /// [`Http2::accept`] resets those that the library has not shown yet.
     fn reset_malformed(&mut self) {
-        self.malformed = self.place.take_malformed();
+        self.malformed = self.frames.take_malformed();
         let malformed = &self.malformed;
         self.streams.retain(|_, stream| {
             let resets = malformed.iter().any(|&id| stream.reads_from(id));
@@ -391,7 +385,7 @@ impl Http2 {
         if parts.method == http::Method::CONNECT {
             return self.connect(cx, &parts, body, respond);
         }
-        let mut out = Writer::new(cx.service, cx.now);
+        let mut out = Http2Writer::new(cx.service, cx.now);
         let head = match request::check(&parts, ended, &cx.service.limits) {
             Ok(head) => head,
             Err(refusal) => {
@@ -407,12 +401,12 @@ impl Http2 {
             *interim.status_mut() = http::StatusCode::CONTINUE;
             let _ = respond.send_informational(interim);
         }
-        // A body that waits for 100 (Continue) does not come if nobody says so.
+        // A client that waits for 100 (Continue) sends no body without it.
         let body = (!ended && (wanted || !head.expect_continue)).then_some(body);
         self.begin(cx, respond, out, reply, body, ended);
     }
 
-    /// A WebSocket is asked for (RFC 8441 section 4).
+    /// A request for a WebSocket (RFC 8441 section 4).
     fn connect(
         &mut self,
         cx: &mut Context,
@@ -420,7 +414,7 @@ impl Http2 {
         body: RecvStream,
         mut respond: SendResponse<Bytes>,
     ) {
-        let mut out = Writer::new(cx.service, cx.now);
+        let mut out = Http2Writer::new(cx.service, cx.now);
         let route = match tunnel::admit(cx.service, parts) {
             Ok(route) => route,
             Err(refusal) => {
@@ -432,7 +426,7 @@ impl Http2 {
                 return self.refuse(respond, out, body.is_end_stream());
             }
         };
-        routes::Writer::begin(&mut out, "200 OK");
+        ReplyWriter::begin(&mut out, "200 OK");
         if let Ok(stream) = respond.send_response(out.head, false) {
             let tunnel = Tunnel::open(route, cx);
             let key = self.insert(Sender::Body(stream), Reply::Complete, Some(body), false);
@@ -442,8 +436,8 @@ impl Http2 {
     }
 
     /// A refusal. The rest of the request's body is dropped.
-    fn refuse(&mut self, mut respond: SendResponse<Bytes>, out: Writer, ended: bool) {
-        // An error means that the peer has reset the stream: then nobody is to be told.
+    fn refuse(&mut self, mut respond: SendResponse<Bytes>, out: Http2Writer, ended: bool) {
+        // An error means that the peer has reset the stream.
         let Ok((stream, rest)) = send_short(&mut respond, out) else { return };
         if rest.is_empty() && ended {
             return;
@@ -453,12 +447,12 @@ impl Http2 {
         self.streams[key].go_on_with(rest);
     }
 
-    /// Sends what there is of the reply; what is left becomes a stream of ours.
+    /// Sends the first part of the reply. If a part is left, the stream is added to the table.
     fn begin(
         &mut self,
         cx: &mut Context,
         mut respond: SendResponse<Bytes>,
-        out: Writer,
+        out: Http2Writer,
         mut reply: Reply,
         body: Option<RecvStream>,
         ended: bool,
@@ -500,12 +494,12 @@ impl Http2 {
         let entry = self.streams.vacant_entry();
         let key = entry.key();
         let waker = self.wakes.stream_waker(key);
-        entry.insert(Stream::new(self.requests, waker, sender, reply, body, ended));
+        entry.insert(Http2Stream::new(self.requests, waker, sender, reply, body, ended));
         list(&mut self.streams, &mut self.ready, key);
         key
     }
 
-    /// Any event may be a ring of the bell: mail for a WebSocket, of whichever stream.
+    /// Any event may be a wake-up for a WebSocket on one of the streams.
     fn list_tunnels(&mut self) {
         if self.tunnels {
             let tunnels = self.streams.iter().filter(|(_, stream)| stream.tunnel.is_some());
@@ -515,8 +509,8 @@ impl Http2 {
         }
     }
 
-    /// One turn each for those that can go on, until the output of a turn has come together: then
-    /// the library should have a look at it first.
+    /// One turn for each stream that can continue, until they have produced as much output as one
+    /// turn may. Then the library is polled first.
     fn take_turns(&mut self, cx: &mut Context) {
         let mut turns = self.ready.len();
         while turns > 0 && self.turns_left > 0 && self.pipe.has_room() {
@@ -525,33 +519,33 @@ impl Http2 {
             let Some(stream) = self.streams.get_mut(key) else { continue };
             stream.is_listed = false;
             let turn = stream.turn(cx);
-            if turn == Turn::Again {
+            if turn == TurnEnd::Again {
                 self.turns_left -= 1;
             }
             self.after_turn(cx, key, turn);
         }
     }
 
-    fn after_turn(&mut self, cx: &mut Context, key: usize, turn: Turn) {
-        if self.streams.get_mut(key).is_some_and(Stream::take_answered) {
+    fn after_turn(&mut self, cx: &mut Context, key: usize, turn: TurnEnd) {
+        if self.streams.get_mut(key).is_some_and(Http2Stream::take_answered) {
             cx.service.counters.request();
         }
         match turn {
-            Turn::Wait => {}
-            Turn::Again => list(&mut self.streams, &mut self.ready, key),
-            Turn::File => {
+            TurnEnd::Wait => {}
+            TurnEnd::Again => list(&mut self.streams, &mut self.ready, key),
+            TurnEnd::File => {
                 if !self.files.contains(&key) {
                     self.files.push_back(key);
                 }
             }
-            Turn::Over => {
+            TurnEnd::Over => {
                 let stream = self.streams.try_remove(key);
-                self.unread.extend(stream.and_then(Stream::into_unread));
+                self.unread.extend(stream.and_then(Http2Stream::into_unread));
             }
         }
     }
 
-    /// What the driver has read goes to the stream that wanted it, if that is still there.
+    /// Gives the bytes that the driver has read to the stream that needs them, if it still exists.
     fn take_answer(&mut self, cx: &mut Context) {
         let Some(bytes) = self.answer.take() else { return };
         let Some(reading) = self.reading.take() else { return };
@@ -563,7 +557,7 @@ impl Http2 {
         }
     }
 
-    /// The next stream in turn that wants a part of a file.
+    /// Chooses the next stream that needs a part of a file.
     fn choose_file(&mut self, service: &Service) {
         while self.reading.is_none() {
             let Some(key) = self.files.pop_front() else { return };
@@ -574,19 +568,18 @@ impl Http2 {
         }
     }
 
-    /// What is due by the clock.
     fn expire(&mut self, cx: &mut Context) {
         let takes = self.takes.take();
         if let (Some(takes), Some(until)) = (takes, self.stalled_until)
             && until <= cx.now
         {
-            // It begins anew, if something still waits.
+            // It is set again if bytes still wait.
             self.stalled_until = None;
             if !takes {
                 self.leave_at_once(Reason::NO_ERROR, Outcome::WriteTimeout);
             }
         }
-        let due = |(key, stream): (usize, &Stream)| {
+        let due = |(key, stream): (usize, &Http2Stream)| {
             stream.deadline().is_some_and(|at| at <= cx.now).then_some(key)
         };
         let due: Vec<usize> = self.streams.iter().filter_map(due).collect();
@@ -596,14 +589,13 @@ impl Http2 {
         }
     }
 
-    /// The peer sends nothing more: what needs more of it can never go on.
     fn end_of_input(&mut self, cx: &mut Context) -> Option<Close> {
         let waits = self.blocked_by_output() || self.reading.is_some();
-        if !cx.eof || waits || self.put_off || !self.ready.is_empty() {
+        if !cx.eof || waits || self.awaits_turn || !self.ready.is_empty() {
             return None;
         }
-        let lives = |stream: &Stream| matches!(stream.reply, Reply::Delayed { .. });
-        if self.streams.iter().any(|(_, stream)| lives(stream)) || !self.files.is_empty() {
+        let is_delayed = |stream: &Http2Stream| matches!(stream.reply, Reply::Delayed { .. });
+        if self.streams.iter().any(|(_, stream)| is_delayed(stream)) || !self.files.is_empty() {
             return None;
         }
         let begun = self.preface > 0 && self.preface < PREFACE_LEN;
@@ -618,11 +610,11 @@ impl Http2 {
 
     fn is_busy(&self) -> bool {
         let open = matches!(&self.link, Link::Open(connection) if connection.has_streams());
-        open || !self.streams.is_empty() || !self.pipe.is_read() || self.put_off
+        open || !self.streams.is_empty() || !self.pipe.is_read() || self.awaits_turn
     }
 
-    /// `heard`: something came; `asked`: a request came.
-    fn set_deadlines(&mut self, cx: &mut Context, heard: bool, asked: bool) {
+    /// `received`: bytes came; `asked`: a request came.
+    fn set_deadlines(&mut self, cx: &mut Context, received: bool, asked: bool) {
         if self.busy || asked {
             cx.deadlines.clear(Deadline::Idle);
         }
@@ -631,16 +623,16 @@ impl Http2 {
             cx.set(Deadline::Idle, cx.service.limits.idle_timeout());
         }
         self.watch_fields(cx);
-        let moving = self.place.data_of().filter(|_| heard);
+        let moving = self.frames.data_of().filter(|_| received);
         let awaits_room = self.awaits_room();
         for (_, stream) in &mut self.streams {
             moving.into_iter().for_each(|id| stream.body_moves(id));
             stream.watch(cx.service, cx.now, awaits_room);
         }
         let stream = self.streams.iter().filter_map(|(_, stream)| stream.deadline()).min();
-        // No stream of ours waits, and still one is open: then the library keeps something for
-        // which a window was made smaller. Who waits for room in the output, with a GOAWAY too, is
-        // watched by [`Deadline::WriteStall`].
+        // A stream is open and none of ours waits: then the library holds bytes for which the peer
+        // has no window. [`Deadline::WriteStall`] watches what waits for room in the output, also
+        // after GOAWAY.
         let waits = self.busy && stream.is_none() && self.reading.is_none();
         if waits && !awaits_room && self.ending.is_none() {
             let until = cx.now + cx.service.limits.write_timeout();
@@ -649,21 +641,21 @@ impl Http2 {
             self.stalled_until = None;
         }
         match stream.or(self.stalled_until) {
-            // Of a window: it is set, and the driver is to ask the kernel first.
+            // The deadline of a window has passed: set, so that the driver asks the kernel first.
             Some(at) if at <= cx.now => {}
             Some(at) => cx.deadlines.set(Deadline::Reply, at, cx.now),
             None => cx.deadlines.clear(Deadline::Reply),
         }
     }
 
-    /// A head that was begun has its time, whatever else goes on: between its frames there can be
-    /// no others (RFC 9113 section 6.10), so it holds up all of the client's other streams.
+    /// Sets the deadline of an incomplete head. Between its frames there can be no others (RFC 9113
+    /// section 6.10), so it blocks all streams of the connection.
     fn watch_fields(&mut self, cx: &mut Context) {
         if self.preface < PREFACE_LEN || self.ending.is_some() {
             return;
         }
-        // What is put off has come in time.
-        if !self.place.is_in_fields() || self.put_off {
+        // Input that waits for the next turn has come in time.
+        if !self.frames.is_in_fields() || self.awaits_turn {
             cx.deadlines.clear(Deadline::Head);
         } else if !cx.deadlines.is_set(Deadline::Head) {
             cx.set(Deadline::Head, cx.service.limits.head_timeout());
@@ -687,8 +679,8 @@ impl Http2 {
         }
     }
 
-    /// Tells the peer to ask for nothing more, and ends when what it has asked is answered: two
-    /// GOAWAY, a round trip apart (RFC 9113 section 6.8).
+    /// Refuses new requests and ends when earlier ones are answered: two GOAWAY, one round trip
+    /// apart (RFC 9113 section 6.8).
     fn leave(&mut self) {
         if let Link::Open(connection) = &mut self.link
             && !self.leaving
@@ -698,7 +690,7 @@ impl Http2 {
         }
     }
 
-    /// One GOAWAY, and the end. Before the preface is complete the end comes without it.
+    /// One GOAWAY, and the end. Before the preface is complete, the end without GOAWAY.
     fn leave_at_once(&mut self, reason: Reason, outcome: Outcome) {
         if self.ending.is_none() {
             self.ending = Some(outcome);
@@ -708,7 +700,7 @@ impl Http2 {
         }
     }
 
-    /// An idle connection keeps no tables.
+    /// An idle connection owns no tables.
     fn shrink(&mut self) {
         if self.streams.is_empty() && self.streams.capacity() > 0 {
             self.streams = Slab::new();
@@ -718,8 +710,8 @@ impl Http2 {
     }
 }
 
-/// Whether this may be byte `at` of what a client sends first: the preface, then SETTINGS (type 4)
-/// that acknowledge nothing (flag 1).
+/// Whether `byte` may be byte `at` of a client's first bytes: the preface, then SETTINGS (type 4)
+/// without ACK (flag 1).
 fn begins_rightly(at: usize, byte: u8) -> bool {
     match at.checked_sub(PREFACE_LEN) {
         None => byte == PREFACE[at],
@@ -729,13 +721,13 @@ fn begins_rightly(at: usize, byte: u8) -> bool {
     }
 }
 
-/// The peer may have more on its way, so its FIN is waited for.
+/// Waits for the peer's FIN, because bytes of it may be in flight.
 fn close(outcome: Outcome) -> Close {
     Close { linger: true, outcome }
 }
 
-/// Notes that a stream can go on.
-fn list(streams: &mut Slab<Stream>, ready: &mut VecDeque<usize>, key: usize) {
+/// Adds a stream to those that can continue.
+fn list(streams: &mut Slab<Http2Stream>, ready: &mut VecDeque<usize>, key: usize) {
     if let Some(stream) = streams.get_mut(key)
         && !stream.is_listed
     {

@@ -1,35 +1,35 @@
-//! One connection's protocol state. Does no I/O, reads no clock, spawns nothing, cannot fail.
+//! One connection's protocol state. Does no I/O, reads no clock, starts no thread, cannot fail.
 //!
-//! The contract of a driver (that is: of every I/O model in this workspace):
+//! The contract of a driver (each I/O model of this workspace is one):
 //!
 //! ```text
-//!   bytes arrived         -> receive(bytes, now)    all are taken; the slice may be reused at once
-//!   peer stopped sending  -> receive_eof(now)
-//!   bytes left            -> sent(n, now)           n = a prefix of slices() or chunks()
-//!   deadline passed       -> timeout(now)           early or repeated calls are harmless;
-//!                                                   if input_is_late(now): read once before it;
-//!                                                   if output_is_late(now): unacknowledged(n, now)
-//!                                                   before it, n = what SIOCOUTQ says
-//!   file bytes were read  -> file_read(bytes, now)  answers wants().file
-//!   they cannot be read   -> file_failed(now)       answers wants().file
-//!   FIN was sent          -> shutdown_done(now)     answers wants().shutdown
-//!   its bell was rung     -> woken(now)             another connection has something for it
-//!   others had their turn -> woken(now)             answers wants().turn
-//!   the server is to stop -> drain(n, now)          n = bytes that lie in the socket by then; they
-//!                                                   and what is in flight are answered
-//!   the socket failed     -> abort()
-//!   no thread is left     -> exhausted()
-//!   after any of these    -> ask wants() again; None means close the socket
+//!   bytes arrived          -> receive(bytes, now)    all are taken; the slice may be reused
+//!   peer sent FIN          -> receive_eof(now)
+//!   bytes were written     -> sent(n, now)           n = a prefix of slices() or chunks()
+//!   deadline passed        -> timeout(now)           early or repeated calls are harmless;
+//!                                                    if input_is_late(now): read once before;
+//!                                                    if output_is_late(now): call
+//!                                                    unacknowledged(SIOCOUTQ, now) before
+//!   file bytes were read   -> file_read(bytes, now)  answers wants().file
+//!   they cannot be read    -> file_failed(now)       answers wants().file
+//!   FIN was sent           -> shutdown_done(now)     answers wants().shutdown
+//!   Wake::wake was called  -> resume(now)            another connection woke this one
+//!   others had their turn  -> resume(now)            answers wants().turn
+//!   the server is stopping -> drain(n, now)          n = FIONREAD; requests in these bytes and
+//!                                                    those in flight are still answered
+//!   the socket failed      -> abort()
+//!   no thread is left      -> exhausted()
+//!   after any of these     -> call wants() again; None means close the socket
 //! ```
 //!
-//! A protocol error is answered in the protocol (400, 408, ...) and then closes the connection, so
-//! the only `Result` in a model is a system call's. The answer of [`Conn::wants`] may change after
-//! every call above and at no other time.
+//! A protocol error is answered in the protocol (400, 408, ...) and then the connection is closed.
+//! So the only `Result` in a model is that of a system call. The result of [`Conn::wants`] changes
+//! only in one of the calls above.
 
+mod acknowledged;
 mod chat;
 mod counters;
 mod deadlines;
-mod delivery;
 mod echo;
 mod files;
 mod http1;
@@ -52,16 +52,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use acknowledged::Acknowledged;
 pub use chat::Chat;
 pub use counters::{Counters, Outcome, Totals};
 use deadlines::{Deadline, Deadlines};
-use delivery::Delivery;
 use echo::Echo;
 pub use files::{FileId, FileTable, FileTableBuilder};
 use http1::Http1;
 use http2::Http2;
 pub use limits::Limits;
-use memory::Share;
+use memory::MemoryUse;
 pub use memory::{CONNECTION_BYTES, Memory, MemoryChange};
 pub use origin::check_origin;
 use output::Output;
@@ -70,23 +70,23 @@ use tls::Tls;
 pub use wake::{Address, Wake};
 use websocket::WebSocket;
 
-/// Input that a protocol may leave unprocessed (behind a delayed reply, or while the peer does not
-/// read) before the driver is asked to stop reading: as much as the largest head, so that a head
+/// Whether the driver should stop reading, because input waits unprocessed (behind a delayed reply,
+/// or because the peer does not read). The limit is the size of the largest head, so that a head
 /// can always arrive whole.
-fn stash_is_full(stash: &[u8], limits: &Limits) -> bool {
-    // A control frame of a WebSocket is waited for whole.
-    stash.len() >= limits.head_bytes_max.max(websocket::INPUT_KEPT_MAX)
+fn unprocessed_is_full(unprocessed: &[u8], limits: &Limits) -> bool {
+    // A WebSocket waits for a control frame until it is whole.
+    unprocessed.len() >= limits.head_bytes_max.max(websocket::INPUT_KEPT_MAX)
 }
 
-/// Bytes that are read behind our FIN before there is a pause: as much as two reads bring, which is
-/// more than most peers have on their way.
+/// After this many bytes behind our FIN, reading pauses. It is two reads, which is more than most
+/// peers have in flight.
 const DISCARDED_AT_ONCE_MAX: usize = 128 << 10;
 
-/// The pause. With the above it makes 6 MB/s: in a linger time of a second there is room for what
-/// an upload that was refused had on its way, and a flood costs two reads in each pause.
+/// With [`DISCARDED_AT_ONCE_MAX`] the pause allows 6 MB/s. Within a linger timeout of a second the
+/// rest of a refused upload can arrive, and a flood costs two reads per pause.
 const DISCARD_PAUSE: Duration = Duration::from_millis(20);
 
-/// What a connection waits for: the driver's whole knowledge of the protocol.
+/// What a connection waits for. A driver knows nothing else of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wants {
     /// Read from the socket when it has bytes.
@@ -95,8 +95,9 @@ pub struct Wants {
     pub write: bool,
     /// Send FIN (shutdown(2) with `SHUT_WR`), then call [`Conn::shutdown_done`].
     pub shutdown: bool,
-    /// Input is left that others need not wait for: let them have their turn, then call
-    /// [`Conn::resume`]. Never together with `write`, because [`Conn::sent`] goes on by itself.
+    /// Input is left, but other connections should run first: let them have their turn, then call
+    /// [`Conn::resume`]. Never set together with `write`, because [`Conn::sent`] continues by
+    /// itself.
     pub turn: bool,
     /// Read this part of a file, then call [`Conn::file_read`]. Stays the same until answered.
     pub file: Option<FileRead>,
@@ -104,7 +105,7 @@ pub struct Wants {
     pub deadline: Option<Instant>,
 }
 
-/// A part of a file of the [`FileTable`], to be read by the driver.
+/// A part of a file of the [`FileTable`], which the driver has to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileRead {
     /// Which file.
@@ -115,66 +116,62 @@ pub struct FileRead {
     pub len: usize,
 }
 
-/// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Requests are taken.
     Open,
-    /// No more requests; the output is being flushed. `linger`: then send FIN and read on.
-    Flushing { linger: bool },
-    /// The output is out; FIN is to be sent.
+    /// No more requests are taken; the output is being written. `linger`: then send FIN and read
+    /// on.
+    Flushing {
+        linger: bool,
+    },
+    /// The output is written; FIN is still to be sent.
     HalfClosing,
-    /// FIN is out; input is read and dropped until the peer closes too. Closing at once would make
-    /// the kernel answer bytes still on their way with RST, and RST destroys the reply in the
-    /// peer's receive buffer (RFC 9112 section 9.6).
+    /// FIN is sent. Input is read and dropped until the peer closes too. If we closed at once, the
+    /// kernel would answer bytes in flight with RST, and RST destroys the reply in the peer's
+    /// receive buffer (RFC 9112 section 9.6).
     Lingering,
-    /// Nothing left to do.
     Closed,
 }
 
-/// The protocol that a connection speaks now.
-enum State {
+enum ProtocolState {
     Echo(Echo),
     Http1(Http1),
     Http2(Box<Http2>),
     WebSocket(Box<WebSocket>),
 }
 
-/// One connection. See the module's text for the contract.
+/// One connection. The module's text states the contract.
 pub struct Conn {
     service: Arc<Service>,
-    /// Where others reach this connection's driver.
     address: Address,
-    /// It has joined a chat, so other connections may wake its driver.
+    /// It has joined the chat, so other connections may wake its driver.
     joined_chat: Cell<bool>,
-    /// Between the wire and everything else, where the listener speaks TLS.
     tls: Option<Box<Tls>>,
-    state: State,
-    /// Input that could not be processed yet. Unallocated whenever it is empty.
-    stash: Vec<u8>,
+    state: ProtocolState,
+    /// Input that could not be processed yet. Owns no memory while it is empty.
+    unprocessed: Vec<u8>,
     output: Output,
     deadlines: Deadlines,
-    /// Its part of what all connections hold.
-    share: Share,
-    delivery: Delivery,
+    memory_use: MemoryUse,
+    acknowledged: Acknowledged,
     phase: Phase,
     outcome: Outcome,
     eof: bool,
-    /// The driver may have handles of the output.
-    lends: bool,
-    /// Bytes that lay in the socket when the server was told to stop, and have not come in yet;
-    /// `None`: it was not told.
+    /// The driver may hold handles of the output.
+    output_is_lent: bool,
+    /// Bytes that lay in the socket when the server was told to stop and have not been read yet.
+    /// `None`: it was not told to stop.
     unread: Option<usize>,
-    /// Bytes that came behind our FIN since the last pause.
+    /// Bytes read behind our FIN since the last pause.
     discarded: usize,
-    /// They have come in: what follows them is not answered any more.
+    /// All of the `unread` bytes have been read: requests behind them are not answered.
     draining: bool,
-    /// Bytes of the input that came before that, or with the last of it, and that the protocol has
+    /// Bytes of input, read before draining or with the last `unread` byte, that the protocol has
     /// not used yet.
-    promised: usize,
+    before_drain: usize,
 }
 
-/// What a protocol may touch while it works on input.
+/// What a protocol can use while it processes input.
 struct Context<'a> {
     service: &'a Arc<Service>,
     address: &'a Address,
@@ -183,33 +180,30 @@ struct Context<'a> {
     deadlines: &'a mut Deadlines,
     now: Instant,
     eof: bool,
-    /// The server is to stop: what begins beyond the first `promised` bytes of the input is not
-    /// answered any more.
+    /// The server is stopping: a request that begins behind the first `before_drain` bytes of the
+    /// input is not answered.
     draining: bool,
-    promised: usize,
+    before_drain: usize,
 }
 
 impl Context<'_> {
-    /// `deadline` comes when this much time has passed.
     fn set(&mut self, deadline: Deadline, time: Duration) {
         self.deadlines.set(deadline, self.now + time, self.now);
     }
 }
 
-/// What a protocol says after it has worked on input.
 struct Progress {
-    /// Bytes of input that are done with.
+    /// Bytes of input that were processed.
     used: usize,
-    /// `None`: nothing more can be done with this input; wait for an event.
-    then: Option<Then>,
+    /// `None`: the protocol waits for an event.
+    next: Option<Next>,
 }
 
-/// What follows, other than waiting.
-enum Then {
-    /// Take no more requests, flush, close.
+enum Next {
+    /// Take no more requests, write the output, close.
     Close(Close),
-    /// The rest of the input is another protocol's.
-    Become(State),
+    /// Another protocol processes the rest of the input.
+    Become(ProtocolState),
 }
 
 /// How a protocol wants its connection to end.
@@ -220,7 +214,7 @@ struct Close {
 }
 
 impl Conn {
-    /// A connection that was just accepted; `address` is where others can wake its driver.
+    /// A connection that was just accepted. Others wake its driver at `address`.
     pub fn new(service: &Arc<Service>, address: Address, now: Instant) -> Conn {
         service.counters.accepted();
         let mut deadlines = Deadlines::default();
@@ -231,8 +225,8 @@ impl Conn {
             deadlines.set(Deadline::Idle, now + service.limits.idle_timeout(), now);
         }
         let state = match service.protocol {
-            Protocol::Echo => State::Echo(Echo),
-            Protocol::Http => State::Http1(Http1::default()),
+            Protocol::Echo => ProtocolState::Echo(Echo),
+            Protocol::Http => ProtocolState::Http1(Http1::default()),
         };
         let unusable = matches!(tls, Some(None));
         let mut conn = Conn {
@@ -241,24 +235,24 @@ impl Conn {
             joined_chat: Cell::new(false),
             tls: tls.flatten(),
             state,
-            stash: Vec::new(),
+            unprocessed: Vec::new(),
             output: Output::default(),
             deadlines,
-            share: Share::new(&service.common.memory),
-            delivery: Delivery::new(now),
+            memory_use: MemoryUse::new(&service.common.memory),
+            acknowledged: Acknowledged::new(now),
             phase: Phase::Open,
             outcome: Outcome::Completed,
             eof: false,
-            lends: false,
+            output_is_lent: false,
             unread: None,
             discarded: 0,
             draining: false,
-            promised: usize::MAX,
+            before_drain: usize::MAX,
         };
         if unusable {
             conn.close(Outcome::HandshakeFailed);
         }
-        conn.account();
+        conn.report_memory();
         conn
     }
 
@@ -274,22 +268,23 @@ impl Conn {
         let stopping = self.unread.is_some() && !self.draining;
         if let Some(unread) = &mut self.unread {
             *unread = unread.saturating_sub(bytes.len());
-            // Before the last of them are looked at, so that the last reply can say that it is.
+            // Set before the last of them are processed, so that the last reply can say that it is
+            // the last.
             self.draining |= self.is_all_read();
         }
         if self.tls.is_some() {
-            self.receive_sealed(bytes, now);
+            self.receive_encrypted(bytes, now);
         } else {
-            self.receive_plain(bytes, now);
+            self.receive_plaintext(bytes, now);
         }
         if stopping {
             self.begin_draining(now);
         }
-        self.settle(now);
+        self.after_event(now);
     }
 
-    /// Input behind our FIN. A peer that floods is slowed down, so that others do not pay for what
-    /// is thrown away; what an honest one had on its way is read all the same.
+    /// Drops input behind our FIN. Reading pauses during a flood, so that other connections do not
+    /// pay for bytes that are dropped.
     fn discard(&mut self, n: usize, now: Instant) {
         self.discarded += n;
         if self.discarded >= DISCARDED_AT_ONCE_MAX {
@@ -298,191 +293,193 @@ impl Conn {
         }
     }
 
-    /// Bytes for the protocol.
-    fn receive_plain(&mut self, bytes: &[u8], now: Instant) {
+    fn receive_plaintext(&mut self, bytes: &[u8], now: Instant) {
         if self.phase != Phase::Open {
             return;
         }
-        if self.stash.is_empty() {
+        if self.unprocessed.is_empty() {
             let used = self.advance(bytes, now);
             if self.phase == Phase::Open {
-                self.stash.extend_from_slice(&bytes[used..]);
+                self.unprocessed.extend_from_slice(&bytes[used..]);
             }
         } else {
-            self.stash.extend_from_slice(bytes);
-            // What is put off goes on in its turn, however much comes meanwhile.
-            if !self.state.is_put_off() {
-                self.advance_stash(now);
+            self.unprocessed.extend_from_slice(bytes);
+            // A protocol that awaits its turn continues then, whatever arrives before.
+            if !self.state.awaits_turn() {
+                self.advance_unprocessed(now);
             }
         }
     }
 
-    /// The peer sent FIN: there will be no more input. What was asked before is still answered.
+    /// The peer sent FIN: no more input will come. Earlier requests are still answered.
     pub fn receive_eof(&mut self, now: Instant) {
         self.eof = true;
         self.unread = self.unread.and(Some(0));
         match self.phase {
             Phase::Open => {
-                self.advance_stash(now);
-                let delimited = !matches!(self.state, State::Echo(_));
-                if let Some(outcome) = self.tls.as_ref().and_then(|tls| tls.cut_short(delimited)) {
+                self.advance_unprocessed(now);
+                let delimited = !matches!(self.state, ProtocolState::Echo(_));
+                if let Some(outcome) = self.tls.as_ref().and_then(|tls| tls.eof_outcome(delimited))
+                {
                     self.outcome = outcome;
                 }
             }
             Phase::Lingering => self.close(self.outcome),
             Phase::Flushing { .. } | Phase::HalfClosing | Phase::Closed => {}
         }
-        self.settle(now);
+        self.after_event(now);
     }
 
-    /// The first `n` bytes of [`Conn::slices`] or [`Conn::chunks`] are with the kernel.
+    /// The kernel took the first `n` bytes of [`Conn::slices`] or [`Conn::chunks`].
     pub fn sent(&mut self, n: usize, now: Instant) {
         if n == 0 {
-            // No progress: the peer's time to read something goes on.
+            // No progress: the write timeout keeps running.
             return;
         }
         self.service.counters.sent(n);
-        self.delivery.sent(n);
-        self.lends = false;
+        self.acknowledged.sent(n);
+        self.output_is_lent = false;
         if self.phase == Phase::Closed {
-            // What was lent to an asynchronous send is not here any more.
+            // The driver returns memory that it was lent; the output is gone already.
             return;
         }
         match &mut self.tls {
             None => self.output.sent(n),
             Some(tls) => {
-                tls.sealed_mut().sent(n);
-                tls.seal(&mut self.output);
+                tls.encrypted_mut().sent(n);
+                tls.encrypt(&mut self.output);
             }
         }
         self.deadlines.clear(Deadline::WriteStall);
-        // Room in the output may be what a reply, a pipelined request or the end was waiting for.
+        // Room in the output may be what a reply, a pipelined request or the end of the connection
+        // waits for.
         let ending = self.eof || self.draining;
         if self.phase == Phase::Open
-            && (ending || self.state.awaits_room() || !self.stash.is_empty())
+            && (ending || self.state.awaits_room() || !self.unprocessed.is_empty())
         {
-            self.advance_stash(now);
+            self.advance_unprocessed(now);
         }
         self.begin_idle(now);
-        self.settle(now);
+        self.after_event(now);
     }
 
-    /// The driver's clock says `now`: whatever is due happens. Early calls do nothing.
+    /// The time is `now`. Handles every deadline that has passed. Early calls do nothing.
     pub fn timeout(&mut self, now: Instant) {
         for due in self.deadlines.due(now) {
-            // An earlier one may have put this one off, or ended the connection.
+            // An earlier deadline may have moved this one, or ended the connection.
             if self.phase != Phase::Closed && self.deadlines.take(due, now) {
-                self.passed(due, now);
+                self.deadline_passed(due, now);
             }
         }
-        self.settle(now);
+        self.after_event(now);
     }
 
-    /// Whether a deadline is due that what the peer has acknowledged would move: the driver is to
-    /// ask the kernel, and to tell by [`Conn::unacknowledged`] before it calls [`Conn::timeout`].
+    /// Whether a deadline has passed that an acknowledgement of the peer would have moved. If so,
+    /// the driver asks the kernel and calls [`Conn::unacknowledged`] before it calls
+    /// [`Conn::timeout`].
     pub fn output_is_late(&self, now: Instant) -> bool {
         let due = |deadline| self.deadlines.is_due(deadline, now);
-        // One deadline stands for all that the streams of HTTP/2 wait for: windows, and the idle
-        // time of a WebSocket, too.
-        let streams = || matches!(&self.state, State::Http2(http2) if http2.awaits_peer());
+        // HTTP/2 has one deadline for all that its streams wait for, such as windows and the idle
+        // time of a WebSocket.
+        let streams = || matches!(&self.state, ProtocolState::Http2(http2) if http2.awaits_peer());
         due(Deadline::Reply) && streams() || Deadline::OF_OUTPUT.into_iter().any(due)
     }
 
-    /// `n` bytes are with the kernel that the peer has not acknowledged: SIOCOUTQ (tcp(7)).
+    /// The kernel holds `n` bytes that the peer has not acknowledged: SIOCOUTQ (tcp(7)).
     pub fn unacknowledged(&mut self, n: usize, now: Instant) {
-        self.delivery.look(n, now);
+        self.acknowledged.check(n, now);
     }
 
-    /// This deadline has come.
-    fn passed(&mut self, due: Deadline, now: Instant) {
+    fn deadline_passed(&mut self, due: Deadline, now: Instant) {
         let limits = &self.service.limits;
-        let goes_on = self.delivery.goes_on(limits.write_timeout(), now);
+        let peer_reads = self.acknowledged.is_advancing(limits.write_timeout(), now);
         match due {
-            // Before it has taken what it was sent, the peer cannot be late with what follows.
-            Deadline::Idle if goes_on => {
+            // A peer that is still receiving output is not late with its answer.
+            Deadline::Idle if peer_reads => {
                 self.deadlines.set(Deadline::Idle, now + limits.idle_timeout(), now);
             }
-            Deadline::Linger if goes_on => {
+            Deadline::Linger if peer_reads => {
                 self.deadlines.set(Deadline::Linger, now + limits.linger_timeout(), now);
             }
-            Deadline::WriteStall if self.delivery.ends_at(limits.write_timeout()) > now => {
+            Deadline::WriteStall if self.acknowledged.ends_at(limits.write_timeout()) > now => {
                 self.watch_output(now);
             }
-            // A peer that is still reading its reply is not idle; the write deadline watches it.
-            Deadline::Idle if !self.is_flushed() && !self.state.watches_silence() => {}
-            Deadline::Idle => self.idle_over(now),
+            // A peer that has output to receive is not idle; `WriteStall` watches it.
+            Deadline::Idle if !self.is_flushed() && !self.state.handles_idle() => {}
+            Deadline::Idle => self.idle_timed_out(now),
             Deadline::WriteStall => self.close(Outcome::WriteTimeout),
             Deadline::Linger => self.close(self.outcome),
-            // It is read again, now that nothing is set any more.
+            // The deadline was cleared, so `wants` asks for reads again.
             Deadline::Discard => {}
             Deadline::Drain => self.close(Outcome::DrainTimeout),
             Deadline::Handshake => self.close(Outcome::HandshakeFailed),
             Deadline::Head | Deadline::Body => self.request_timed_out(now),
             Deadline::Reply | Deadline::Push => {
-                if let State::Http2(http2) = &mut self.state {
-                    http2.time_is_up(goes_on);
+                if let ProtocolState::Http2(http2) = &mut self.state {
+                    http2.time_is_up(peer_reads);
                 }
-                self.due(due, now);
+                self.reply_is_due(due, now);
             }
         }
     }
 
-    /// Whether a deadline is due that input would have moved. The driver may have been busy with
-    /// others, or the process stopped, while that input came in time: so it reads once more before
-    /// it calls [`Conn::timeout`]. Once only, or a peer that floods could put a deadline off for
-    /// ever.
+    /// Whether a deadline has passed that input would have moved. That input may have come in time
+    /// while the driver served others or the process was stopped. So the driver reads once before
+    /// it calls [`Conn::timeout`]. It reads only once, because a flood could otherwise postpone the
+    /// deadline for ever.
     pub fn input_is_late(&self, now: Instant) -> bool {
         let due = |deadline| self.deadlines.is_due(deadline, now);
-        // To HTTP/2 one deadline stands for all that its streams wait for: bodies, windows.
-        let streams = matches!(self.state, State::Http2(_)) && due(Deadline::Reply);
+        // HTTP/2 has one deadline for all that its streams wait for, such as bodies and windows.
+        let streams = matches!(self.state, ProtocolState::Http2(_)) && due(Deadline::Reply);
         let read = self.wants().is_some_and(|wants| wants.read);
         read && (streams || Deadline::OF_INPUT.into_iter().any(due))
     }
 
-    /// The bytes that [`Wants::file`] asked for, or fewer: the rest is asked for again.
+    /// The bytes that [`Wants::file`] asked for, or the first of them; the rest is asked for again.
     pub fn file_read(&mut self, bytes: Bytes, now: Instant) {
         if bytes.is_empty() {
-            // The file is shorter than it was at start. The length is promised already.
+            // The file is shorter than it was at start, and the length was already sent.
             return self.file_failed(now);
         }
-        // An asynchronous read may come back after the connection has ended.
+        // An asynchronous read may complete after the connection has ended.
         if self.phase == Phase::Open {
             match &mut self.state {
-                State::Http1(http1) => http1.file_read(bytes, &mut self.output),
-                State::Http2(http2) => http2.file_read(Some(bytes)),
-                State::Echo(_) | State::WebSocket(_) => {}
+                ProtocolState::Http1(http1) => http1.file_read(bytes, &mut self.output),
+                ProtocolState::Http2(http2) => http2.file_read(Some(bytes)),
+                ProtocolState::Echo(_) | ProtocolState::WebSocket(_) => {}
             }
-            self.advance_stash(now);
+            self.advance_unprocessed(now);
         }
-        self.settle(now);
+        self.after_event(now);
     }
 
-    /// The bytes that [`Wants::file`] asked for cannot be read. The head has promised them, so
-    /// ending the connection short of them is the only honest reply left (RFC 9112 section 8).
+    /// The bytes that [`Wants::file`] asked for cannot be read. The head has announced their
+    /// number, so the connection ends before that number is sent (RFC 9112 section 8).
     pub fn file_failed(&mut self, now: Instant) {
-        if let (Phase::Open, State::Http2(http2)) = (self.phase, &mut self.state) {
-            // Only the one stream ends (RFC 9113 section 5.4.2).
+        if let (Phase::Open, ProtocolState::Http2(http2)) = (self.phase, &mut self.state) {
+            // Only this stream ends (RFC 9113 section 5.4.2).
             http2.file_read(None);
-            self.advance_stash(now);
+            self.advance_unprocessed(now);
         } else {
             self.flush_and_close(Close { linger: false, outcome: Outcome::FileFailed });
         }
-        self.settle(now);
+        self.after_event(now);
     }
 
-    /// Its bell was rung: another connection has something for this one. For nothing is harmless.
+    /// Continues after a wake-up by another connection, or after other connections have had their
+    /// turn. Calls without a reason are harmless.
     pub fn resume(&mut self, now: Instant) {
         if self.phase == Phase::Open {
-            self.advance_stash(now);
+            self.advance_unprocessed(now);
         }
-        self.settle(now);
+        self.after_event(now);
     }
 
     /// FIN was sent, as [`Wants::shutdown`] asked.
     pub fn shutdown_done(&mut self, now: Instant) {
         if self.phase == Phase::HalfClosing {
             self.phase = Phase::Lingering;
-            self.delivery.begin(now);
+            self.acknowledged.begin(now);
             self.deadlines.set(Deadline::Linger, now + self.service.limits.linger_timeout(), now);
             if self.eof {
                 self.close(self.outcome);
@@ -490,9 +487,9 @@ impl Conn {
         }
     }
 
-    /// The server is to stop: finish the request in flight and those that lie in the socket
-    /// (`unread` bytes: FIONREAD, tcp(7)), begin no other, close. Whatever is left after
-    /// [`Limits::drain_timeout_ms`] is cut. Only the first call counts.
+    /// The server is stopping. Requests in flight and those in the socket (`unread` bytes:
+    /// FIONREAD, tcp(7)) are answered; later ones are not. The connection is closed after
+    /// [`Limits::drain_timeout_ms`] at the latest. Only the first call counts.
     pub fn drain(&mut self, unread: usize, now: Instant) {
         if self.unread.is_some() || self.phase == Phase::Closed {
             return;
@@ -500,11 +497,11 @@ impl Conn {
         self.unread = Some(if self.eof { 0 } else { unread });
         self.deadlines.set(Deadline::Drain, now + self.service.limits.drain_timeout(), now);
         self.begin_draining(now);
-        self.settle(now);
+        self.after_event(now);
     }
 
-    /// Whether the server was told to stop, and all that had arrived by then has come in. A
-    /// handshake that has begun is finished: its request is often right behind it.
+    /// The server was told to stop, and all bytes that had arrived by then have been read. A TLS
+    /// handshake that has begun is finished, because its request often follows at once.
     fn is_all_read(&self) -> bool {
         let handshaking = self.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
         self.unread == Some(0) && !handshaking
@@ -513,24 +510,24 @@ impl Conn {
     fn begin_draining(&mut self, now: Instant) {
         if self.is_all_read() {
             self.draining = true;
-            self.promised = self.stash.len();
+            self.before_drain = self.unprocessed.len();
             if self.phase == Phase::Open {
-                self.advance_stash(now);
+                self.advance_unprocessed(now);
             }
         }
     }
 
-    /// The socket failed (reset, unreachable, write error): there is nobody to talk to.
+    /// The socket failed (reset, unreachable, write error).
     pub fn abort(&mut self) {
         self.close(Outcome::Reset);
     }
 
-    /// The driver lacks what it needs to go on with this connection, such as a thread.
+    /// The driver lacks a resource that this connection needs, such as a thread.
     pub fn exhausted(&mut self) {
         self.close(Outcome::Exhausted);
     }
 
-    /// What the connection waits for now; `None` means: close the socket.
+    /// What the connection waits for now. `None`: close the socket.
     pub fn wants(&self) -> Option<Wants> {
         let limits = &self.service.limits;
         let room = self.output.len() < self.service.output_high_water_bytes();
@@ -539,12 +536,12 @@ impl Conn {
             Phase::Closed => return None,
             Phase::Open => {
                 let file = match &self.state {
-                    State::Http1(http1) if room => http1.wants_file(limits),
-                    State::Http2(http2) if room => http2.wants_file(),
+                    ProtocolState::Http1(http1) if room => http1.wants_file(limits),
+                    ProtocolState::Http2(http2) if room => http2.wants_file(),
                     _ => None,
                 };
-                let reads = !self.eof && room && !stash_is_full(&self.stash, limits);
-                (reads && !self.share.is_held_back(), file)
+                let reads = !self.eof && room && !unprocessed_is_full(&self.unprocessed, limits);
+                (reads && !self.memory_use.must_pause(), file)
             }
             Phase::Flushing { .. } | Phase::HalfClosing => (false, None),
             Phase::Lingering => (!self.deadlines.is_set(Deadline::Discard), None),
@@ -553,55 +550,54 @@ impl Conn {
             read,
             write: !flushed,
             shutdown: self.phase == Phase::HalfClosing,
-            turn: self.phase == Phase::Open && flushed && self.state.is_put_off(),
+            turn: self.phase == Phase::Open && flushed && self.state.awaits_turn(),
             file,
             deadline: self.deadlines.earliest(),
         })
     }
 
-    /// True between two requests: nothing asked, nothing owed. Such a connection may be cut when
-    /// the server stops.
+    /// True between two requests, with no output left. Such a connection may be closed when the
+    /// server stops.
     pub fn is_idle(&self) -> bool {
-        self.state.is_between_requests() && self.stash.is_empty() && self.is_flushed()
+        self.state.is_between_requests() && self.unprocessed.is_empty() && self.is_flushed()
     }
 
-    /// True when all that is left is to read what the peer still sends, and to drop it. It gets no
-    /// reply for that, so it can wait for those who do.
+    /// True when the connection only drops what the peer still sends. No reply depends on that, so
+    /// the driver may serve other connections first.
     pub fn is_lingering(&self) -> bool {
         self.phase == Phase::Lingering
     }
 
-    /// True from the moment when other connections may wake this one's driver. Before that only the
-    /// peer and the clock can give it something to do.
+    /// True once other connections may wake this one's driver. Before, only the peer and the clock
+    /// can.
     pub fn has_joined_chat(&self) -> bool {
         self.joined_chat.get()
     }
 
-    /// How the connection ended; meaningful once [`Conn::wants`] is `None`.
+    /// How the connection ended. Valid once [`Conn::wants`] is `None`.
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
 
-    /// The output, borrowed: fills `slices` from its front and returns how many were filled.
-    /// For models that write before they return to the connection (readiness, blocking).
+    /// Borrows the output: fills `slices` from its front and returns how many it filled. For models
+    /// that write before they call the connection again (readiness, blocking).
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        self.tls.as_ref().map_or(&self.output, |tls| tls.sealed()).slices(slices)
+        self.tls.as_ref().map_or(&self.output, |tls| tls.encrypted()).slices(slices)
     }
 
-    /// The output as counted handles, front first. For models that lend memory to somebody who
-    /// outlives the call (io_uring, another thread): a handle keeps its bytes alive whatever
-    /// becomes of the connection.
+    /// The output as reference-counted handles, front first. For models that lend memory to the
+    /// kernel or to another thread (io_uring, tokio): a handle keeps its bytes valid even after the
+    /// connection has ended.
     pub fn chunks(&mut self) -> impl Iterator<Item = Bytes> + '_ {
-        self.lends = true;
-        self.tls.as_mut().map_or(&mut self.output, |tls| tls.sealed_mut()).chunks()
+        self.output_is_lent = true;
+        self.tls.as_mut().map_or(&mut self.output, |tls| tls.encrypted_mut()).chunks()
     }
 
-    /// All output is with the kernel.
     fn is_flushed(&self) -> bool {
-        self.output.is_empty() && self.tls.as_ref().is_none_or(|tls| tls.sealed().is_empty())
+        self.output.is_empty() && self.tls.as_ref().is_none_or(|tls| tls.encrypted().is_empty())
     }
 
-    /// Lets the protocol work on `input`; returns how much of it is done with.
+    /// Lets the protocol process `input`; returns how many bytes it used.
     fn advance(&mut self, input: &[u8], now: Instant) -> usize {
         let mut used = 0;
         loop {
@@ -614,15 +610,15 @@ impl Conn {
                 now,
                 eof: self.eof,
                 draining: self.draining,
-                promised: self.promised,
+                before_drain: self.before_drain,
             };
             let progress = self.state.advance(&mut context, &input[used..]);
             used += progress.used;
-            self.promised = self.promised.saturating_sub(progress.used);
-            match progress.then {
+            self.before_drain = self.before_drain.saturating_sub(progress.used);
+            match progress.next {
                 None => return used,
-                Some(Then::Become(state)) => self.state = state,
-                Some(Then::Close(close)) => {
+                Some(Next::Become(state)) => self.state = state,
+                Some(Next::Close(close)) => {
                     self.flush_and_close(close);
                     return used;
                 }
@@ -630,68 +626,66 @@ impl Conn {
         }
     }
 
-    /// The idle time counts from when the peer has been sent all that it asked for.
+    /// The idle time begins when all replies are written.
     fn begin_idle(&mut self, now: Instant) {
         if self.phase == Phase::Open
             && self.is_flushed()
             && self.tls.as_ref().is_none_or(|tls| tls.is_established())
             && self.state.is_between_requests()
             && !self.deadlines.is_set(Deadline::Head)
-            && !(self.state.keeps_idle() && self.deadlines.is_set(Deadline::Idle))
+            && !(self.state.keeps_idle_deadline() && self.deadlines.is_set(Deadline::Idle))
         {
             self.deadlines.set(Deadline::Idle, now + self.service.limits.idle_timeout(), now);
         }
     }
 
-    fn advance_stash(&mut self, now: Instant) {
-        let mut stash = std::mem::take(&mut self.stash);
-        let used = self.advance(&stash, now);
-        if self.phase == Phase::Open && used < stash.len() {
-            stash.drain(..used);
-            self.stash = stash;
+    fn advance_unprocessed(&mut self, now: Instant) {
+        let mut unprocessed = std::mem::take(&mut self.unprocessed);
+        let used = self.advance(&unprocessed, now);
+        if self.phase == Phase::Open && used < unprocessed.len() {
+            unprocessed.drain(..used);
+            self.unprocessed = unprocessed;
         }
     }
 
     fn request_timed_out(&mut self, now: Instant) {
         let close = match (self.phase, &mut self.state) {
-            (Phase::Open, State::Http1(http1)) => {
-                http1.request_timed_out(&self.stash, &self.service, &mut self.output, now)
+            (Phase::Open, ProtocolState::Http1(http1)) => {
+                http1.request_timed_out(&self.unprocessed, &self.service, &mut self.output, now)
             }
-            (Phase::Open, State::Http2(http2)) => {
+            (Phase::Open, ProtocolState::Http2(http2)) => {
                 http2.head_late();
-                return self.advance_stash(now);
+                return self.advance_unprocessed(now);
             }
             _ => return,
         };
         self.flush_and_close(close);
     }
 
-    /// A reply or a push that was put off is due.
-    fn due(&mut self, due: Deadline, now: Instant) {
+    fn reply_is_due(&mut self, due: Deadline, now: Instant) {
         if self.phase == Phase::Open {
             match &mut self.state {
-                State::Http1(http1) => http1.reply_due(),
-                State::WebSocket(websocket) => websocket.timed_out(due),
-                // They look at the clock themselves.
-                State::Echo(_) | State::Http2(_) => {}
+                ProtocolState::Http1(http1) => http1.reply_due(),
+                ProtocolState::WebSocket(websocket) => websocket.timed_out(due),
+                // These read the clock themselves.
+                ProtocolState::Echo(_) | ProtocolState::Http2(_) => {}
             }
-            self.advance_stash(now);
+            self.advance_unprocessed(now);
         }
     }
 
-    /// Nobody has said anything for the idle time.
-    fn idle_over(&mut self, now: Instant) {
+    fn idle_timed_out(&mut self, now: Instant) {
         match (self.phase, &mut self.state) {
-            (Phase::Open, State::Http2(http2)) => {
-                http2.idle_over();
-                self.advance_stash(now);
+            (Phase::Open, ProtocolState::Http2(http2)) => {
+                http2.idle_timed_out();
+                self.advance_unprocessed(now);
             }
-            // Silence is no sign of death here: it asks first (RFC 6455 section 5.5.2).
-            (Phase::Open, State::WebSocket(websocket)) => {
+            // A WebSocket may be idle for long: it sends a ping first (RFC 6455 section 5.5.2).
+            (Phase::Open, ProtocolState::WebSocket(websocket)) => {
                 websocket.timed_out(Deadline::Idle);
-                self.advance_stash(now);
+                self.advance_unprocessed(now);
             }
-            // By way of the output: TLS takes its leave there.
+            // This ends through the output, because TLS sends close_notify there.
             _ => self.flush_and_close(Close { linger: false, outcome: Outcome::IdleTimeout }),
         }
     }
@@ -702,58 +696,57 @@ impl Conn {
         }
         self.phase = Phase::Flushing { linger: close.linger && !self.eof };
         self.outcome = close.outcome;
-        self.stash = Vec::new();
+        self.unprocessed = Vec::new();
         self.deadlines.clear_requests();
     }
 
     fn close(&mut self, outcome: Outcome) {
         if self.phase != Phase::Closed {
-            // What the socket says then is the driver's own doing.
-            let outcome = if self.share.is_told_to_end() { Outcome::Exhausted } else { outcome };
+            // The driver shut the socket down itself, so a socket error is not the cause.
+            let outcome = if self.memory_use.must_end() { Outcome::Exhausted } else { outcome };
             self.phase = Phase::Closed;
             self.outcome = outcome;
             self.service.counters.closed(outcome);
         }
     }
 
-    /// Says what the connection holds, and ends it where it must make room for others. Inlined: a
-    /// plain request comes by twice, and has nothing to say.
+    /// Updates the memory account, and ends the connection if the account demands it. Inlined,
+    /// because it runs twice per request and mostly finds no change.
     #[inline(always)]
-    fn account(&mut self) {
+    fn report_memory(&mut self) {
         let tls = self.tls.as_ref().map_or(0, |tls| tls.held());
-        let own = self.output.held() + self.stash.capacity();
-        self.share.set(tls + own + self.state.held(), &self.address);
-        if self.share.is_told_to_end() {
-            self.make_room();
+        let own = self.output.held() + self.unprocessed.capacity();
+        self.memory_use.set(tls + own + self.state.held(), &self.address);
+        if self.memory_use.must_end() {
+            self.free_memory();
         }
     }
 
     #[cold]
-    fn make_room(&mut self) {
+    fn free_memory(&mut self) {
         self.close(Outcome::Exhausted);
-        if std::mem::take(&mut self.lends) {
-            let lent = self.tls.as_ref().map_or(&self.output, |tls| tls.sealed());
-            self.share.lend(lent.held());
+        if std::mem::take(&mut self.output_is_lent) {
+            let lent = self.tls.as_ref().map_or(&self.output, |tls| tls.encrypted());
+            self.memory_use.lend(lent.held());
         }
-        // At once: its driver may have others to look after before it drops the connection.
-        self.state = State::Echo(Echo);
-        self.stash = Vec::new();
+        // Frees the memory now: the driver may serve others before it drops the connection.
+        self.state = ProtocolState::Echo(Echo);
+        self.unprocessed = Vec::new();
         self.output = Output::default();
         self.tls = None;
-        self.share.set(0, &self.address);
+        self.memory_use.set(0, &self.address);
     }
 
-    /// When to look next what the peer has acknowledged, or to give it up.
+    /// Sets the time of the next check for acknowledgements, or of the write timeout.
     fn watch_output(&mut self, now: Instant) {
         let timeout = self.service.limits.write_timeout();
-        let at = self.delivery.ends_at(timeout).min(now + timeout / delivery::LOOKS);
+        let at = self.acknowledged.ends_at(timeout).min(now + timeout / acknowledged::CHECKS);
         self.deadlines.set(Deadline::WriteStall, at, now);
     }
 
-    /// Brings phase and write deadline in line with the output, after every event.
-    fn settle(&mut self, now: Instant) {
+    fn after_event(&mut self, now: Instant) {
         if let Some(tls) = &mut self.tls {
-            tls.seal(&mut self.output);
+            tls.encrypt(&mut self.output);
             if matches!(self.phase, Phase::Flushing { .. }) && self.output.is_empty() {
                 tls.send_close_notify();
             }
@@ -766,69 +759,68 @@ impl Conn {
                 Phase::Open | Phase::HalfClosing | Phase::Lingering | Phase::Closed => {}
             }
         } else if !self.deadlines.is_set(Deadline::WriteStall) {
-            self.delivery.begin(now);
+            self.acknowledged.begin(now);
             self.watch_output(now);
         }
-        self.account();
+        self.report_memory();
     }
 }
 
-impl State {
+impl ProtocolState {
     fn advance(&mut self, cx: &mut Context, input: &[u8]) -> Progress {
         match self {
-            State::Echo(echo) => echo.advance(cx, input),
-            State::Http1(http1) => http1.advance(cx, input),
-            State::Http2(http2) => http2.advance(cx, input),
-            State::WebSocket(websocket) => websocket.advance(cx, input),
+            ProtocolState::Echo(echo) => echo.advance(cx, input),
+            ProtocolState::Http1(http1) => http1.advance(cx, input),
+            ProtocolState::Http2(http2) => http2.advance(cx, input),
+            ProtocolState::WebSocket(websocket) => websocket.advance(cx, input),
         }
     }
 
-    /// Bytes of memory that it takes beside input and output.
+    /// Bytes of memory that the protocol owns, without input and output.
     fn held(&self) -> usize {
         match self {
-            State::Echo(_) | State::Http1(_) => 0,
-            State::Http2(http2) => http2.held(),
-            State::WebSocket(websocket) => websocket.held(),
+            ProtocolState::Echo(_) | ProtocolState::Http1(_) => 0,
+            ProtocolState::Http2(http2) => http2.held(),
+            ProtocolState::WebSocket(websocket) => websocket.held(),
         }
     }
 
-    /// True when nothing is asked that is not answered.
     fn is_between_requests(&self) -> bool {
         match self {
-            State::Http1(http1) => http1.is_between_requests(),
-            State::Http2(http2) => http2.is_between_requests(),
-            State::Echo(_) | State::WebSocket(_) => true,
+            ProtocolState::Http1(http1) => http1.is_between_requests(),
+            ProtocolState::Http2(http2) => http2.is_between_requests(),
+            ProtocolState::Echo(_) | ProtocolState::WebSocket(_) => true,
         }
     }
 
-    /// True when not everything that is sent is a reply: to answer a PING must not prolong the idle
-    /// time.
-    fn keeps_idle(&self) -> bool {
-        matches!(self, State::Http2(_) | State::WebSocket(_))
+    /// True for a protocol that also sends frames which are not replies: to answer a PING must not
+    /// prolong the idle time.
+    fn keeps_idle_deadline(&self) -> bool {
+        matches!(self, ProtocolState::Http2(_) | ProtocolState::WebSocket(_))
     }
 
-    /// True when it could go on at once, and lets others have their turn first.
-    fn is_put_off(&self) -> bool {
+    /// True when it could continue, but other connections should run first.
+    fn awaits_turn(&self) -> bool {
         match self {
-            // Its replies leave before it goes on.
-            State::Echo(_) | State::Http1(_) => false,
-            State::Http2(http2) => http2.is_put_off(),
-            State::WebSocket(websocket) => websocket.is_put_off(),
+            // These continue after their replies are written.
+            ProtocolState::Echo(_) | ProtocolState::Http1(_) => false,
+            ProtocolState::Http2(http2) => http2.awaits_turn(),
+            ProtocolState::WebSocket(websocket) => websocket.awaits_turn(),
         }
     }
 
-    /// True when it is told of every idle time, and decides itself what that means.
-    fn watches_silence(&self) -> bool {
-        matches!(self, State::WebSocket(_))
+    /// True when the protocol decides itself what to do after the idle time.
+    fn handles_idle(&self) -> bool {
+        matches!(self, ProtocolState::WebSocket(_))
     }
 
-    /// True when room in the output lets it go on without more input.
+    /// True when room in the output lets it continue without more input.
     fn awaits_room(&self) -> bool {
         match self {
-            State::Echo(_) => false,
-            State::Http1(http1) => !http1.is_between_requests(),
-            State::Http2(http2) => http2.awaits_room(),
-            State::WebSocket(websocket) => websocket.awaits_room(),
+            ProtocolState::Echo(_) => false,
+            ProtocolState::Http1(http1) => !http1.is_between_requests(),
+            ProtocolState::Http2(http2) => http2.awaits_room(),
+            ProtocolState::WebSocket(websocket) => websocket.awaits_room(),
         }
     }
 }
@@ -837,14 +829,15 @@ impl fmt::Debug for Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Conn")
             .field("phase", &self.phase)
-            .field("stash", &self.stash.len())
+            .field("unprocessed", &self.unprocessed.len())
             .field("output", &self.output.len())
             .finish_non_exhaustive()
     }
 }
 
 impl Drop for Conn {
-    /// A model that drops a connection before its end (its loop failed, say) has cut it.
+    /// A connection that is dropped before its end (its loop failed, for example) is counted as
+    /// reset.
     fn drop(&mut self) {
         self.close(Outcome::Reset);
     }

@@ -1,61 +1,64 @@
-//! A limit on everything, in one place, printed by `--describe` and kept with every result.
+//! All limits of a server. `--describe` prints them, and each result file holds them.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// The limits of a server. Each default names its reason or its precedent.
+/// The limits of a server. Each default names its reason or a precedent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Limits {
-    /// Largest request head, in bytes (request line and fields): longer is 431.
+    /// Largest request head (request line and fields), in bytes; a larger one is answered with 431.
     /// h11 has 16 KiB, nginx 8 + 4 x 8 KiB, Tomcat 8 KiB.
     pub head_bytes_max: usize,
-    /// Longest request target, in bytes: longer is 414. RFC 9112 section 3 asks for 8,000 at least.
+    /// Longest request target, in bytes; a longer one is answered with 414. RFC 9112 section 3
+    /// recommends at least 8,000.
     pub target_bytes_max: usize,
-    /// Largest request body, in bytes: more is 413. Bodies are streamed, so this bounds time
-    /// and bandwidth, not memory.
+    /// Largest request body, in bytes; a larger one is answered with 413. Bodies are streamed, so
+    /// this limits time and bandwidth, not memory.
     pub body_bytes_max: u64,
-    /// Output of one connection, in bytes, above which no more is read or produced. Two full
-    /// file reads: one may be on its way out while the next is fetched.
+    /// Bytes of output above which a connection reads and produces no more. Two full file reads, so
+    /// that one can be sent while the next is read.
     pub output_high_water_bytes: usize,
-    /// Largest single file read, in bytes: what one read(2) may take from the other connections.
+    /// Largest single file read, in bytes. A loop that waits for read(2) serves no other connection
+    /// meanwhile.
     pub file_read_bytes_max: usize,
-    /// Streams of HTTP/2 that one connection may have open at once: nginx 128, h2o 100; RFC 9113
-    /// section 6.5.2 asks for 100 at least.
+    /// HTTP/2 streams that one connection may have open at once. nginx has 128, h2o 100; RFC 9113
+    /// section 6.5.2 recommends at least 100.
     pub streams_max: u32,
-    /// Largest WebSocket message, in bytes, over all its fragments: more is closed with 1009.
+    /// Largest WebSocket message, in bytes, over all its fragments; a larger one is answered with
+    /// Close 1009.
     pub message_bytes_max: usize,
-    /// Output of one connection, in bytes, above which nothing is pushed that nobody asked for
-    /// (`/ws/clock`, the chat). Above [`Limits::output_high_water_bytes`], or a client that floods
-    /// would never be pushed anything.
+    /// Bytes of output above which no unrequested message is pushed (`/ws/clock`, the chat). More
+    /// than [`Limits::output_high_water_bytes`], because a client that floods would otherwise never
+    /// get a push.
     pub push_high_water_bytes: usize,
-    /// What may wait for one member of the chat, in bytes: who is further behind is dropped (Close
-    /// 1013). Several full reads of the others' chatter, which one loop takes in before the member
-    /// has its turn.
+    /// Bytes that may wait for one member of the chat; a member that is further behind is removed
+    /// (Close 1013). Several full reads of other members' messages, because one loop may read so
+    /// many before this member's turn.
     pub chat_backlog_bytes_max: usize,
     /// Requests answered on one connection before it is closed; 0 = no limit.
     pub keepalive_requests_max: u64,
     /// Longest `/delay/MS`, in milliseconds.
     pub delay_ms_max: u64,
-    /// Longest `/work/US`, in microseconds: one such request stops an event loop for as long.
+    /// Longest `/work/US`, in microseconds. Such a request stops an event loop for that time.
     pub work_us_max: u64,
-    /// Longest `/bytes/N`, in bytes.
+    /// Largest `/bytes/N`, in bytes.
     pub reply_bytes_max: u64,
-    /// Time between two requests, in milliseconds. nginx 75 s, Apache 5 s.
+    /// Time between two requests, in milliseconds. nginx has 75 s, Apache 5 s.
     pub idle_timeout_ms: u64,
     /// Time for a TLS handshake, in milliseconds.
     pub handshake_timeout_ms: u64,
-    /// Time for a whole request head, in milliseconds, from its first byte.
+    /// Time for a request head, in milliseconds, from its first byte to its last.
     pub head_timeout_ms: u64,
     /// Time between two reads of a request body, in milliseconds.
     pub body_timeout_ms: u64,
-    /// Time in which a peer must acknowledge something of what it was sent, in milliseconds. On
-    /// loopback with default buffers the receiver's kernel opens its window in steps of 95,232
-    /// bytes (measured with SIOCOUTQ), so at 1 KB/s 95 s pass between two acknowledgements.
+    /// Time in which a peer must acknowledge some bytes of the output, in milliseconds. On loopback
+    /// with default buffers the receiver's kernel opens its window in steps of 95,232 bytes
+    /// (measured with SIOCOUTQ), so at 1 KB/s 95 s pass between two acknowledgements.
     pub write_timeout_ms: u64,
     /// Time for the peer to close after our FIN, in milliseconds.
     pub linger_timeout_ms: u64,
-    /// Time to finish what is in flight when the server stops, in milliseconds.
+    /// Time to finish requests when the server stops, in milliseconds.
     pub drain_timeout_ms: u64,
 }
 

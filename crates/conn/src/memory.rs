@@ -1,17 +1,20 @@
-//! What all connections together hold in memory, and what is done when it is too much.
+//! The memory account: how many bytes all connections hold together, and what happens when it is
+//! too much.
 //!
-//! Every connection has limits of its own, and keeps to some hundred KiB; but a thousand clients
-//! that go to these limits hold more than a small machine has, and then the kernel ends the whole
-//! process. So there is one account. Above the *soft* bound no newcomer is let in, and a connection
-//! that holds more than a little is not read. Above the *hard* bound, or where the soft one is
-//! passed for longer than [`PATIENCE`], the connections that hold most are ended, one after
-//! another, until the rest fits; and one that grows before they have gone is ended itself. Where
-//! those that come instead fill it again at once, they have less patience ([`PATIENCE_AGAIN`]): the
-//! honest client waits behind all of them.
+//! Each connection has limits of its own, some hundred KiB. But a thousand connections at these
+//! limits hold more than a small machine has, and the kernel would kill the process. So the process
+//! has one account with two limits.
 //!
-//! A connection says what it holds where that has changed by more than [`STEP_BYTES`], so a plain
-//! request touches nothing that is shared. What cannot be seen from here (code, stacks, the
-//! kernel's buffers, what malloc keeps) must find room beside the bound.
+//! Above the *soft* limit no new connection is accepted, and a connection above
+//! [`UNPAUSED_BYTES_MAX`] is not read. Above the *hard* limit, or after [`END_DELAY`] above the
+//! soft one, the connections that hold most are ended until the rest fits. A connection that grows
+//! above the hard limit before those are closed is ended itself. If new connections exceed the soft
+//! limit again at once, the delay is shorter ([`END_DELAY_AGAIN`]), because all other clients wait
+//! to be accepted.
+//!
+//! A connection reports changes of more than [`REPORT_STEP_BYTES`] only, so a plain request touches
+//! no shared memory. Other memory (code, stacks, kernel buffers, free pages that malloc keeps) must
+//! fit beside the hard limit.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -22,127 +25,126 @@ use slab::Slab;
 
 use crate::{Address, Wake};
 
-/// What an open connection is charged at least: its own state, its place in the driver's tables,
-/// and what the kernel keeps for an idle socket. More than each takes of the control group's
-/// memory where epoll, io_uring or tokio has thousands of them that were served once; half of it is
-/// the kernel's. What else a client makes a connection hold is told.
+/// The least that an open connection is charged: its state, its entries in the driver's tables, and
+/// the kernel's memory for an idle socket. It is more than a connection adds to the control group's
+/// memory when epoll, io_uring or tokio holds thousands that have had one request. Half of it is
+/// the kernel's. All other memory is reported.
 pub const CONNECTION_BYTES: usize = 8 << 10;
 
-/// Changes of what a connection holds that are not told, in bytes.
-const STEP_BYTES: usize = 4 << 10;
+/// Changes of fewer bytes are not reported.
+const REPORT_STEP_BYTES: usize = 4 << 10;
 
-/// More than a little: a connection that holds so many bytes is not read above the soft bound. A
-/// request's head that is not whole is less, and so is what HTTP/2 keeps at rest.
-const LITTLE_BYTES: usize = 32 << 10;
+/// A connection that holds fewer bytes is read even above the soft limit. An incomplete request
+/// head is smaller, and so is an idle HTTP/2 connection.
+const UNPAUSED_BYTES_MAX: usize = 32 << 10;
 
-/// A connection that holds so many bytes is among those that may have to go. With
-/// [`CONNECTION_BYTES`] it is three quarters of a connection's part where as many are open as half
-/// of the bound has room for; so those that hold less cannot pass the soft bound, and keep
-/// newcomers out, without any that could go.
-const HOLDER_BYTES: usize = STEP_BYTES;
+/// A connection that holds so many bytes may be ended to free memory. At most as many connections
+/// are open as fit into half of the hard limit, at [`CONNECTION_BYTES`] each. If each of them holds
+/// less than this besides, all together stay below the soft limit (three quarters of the hard one).
+/// So above the soft limit there is always a connection that may be ended.
+const CANDIDATE_BYTES: usize = REPORT_STEP_BYTES;
 
-/// How long the soft bound may be passed before the largest connections go: newcomers wait so long.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Time above the soft limit before the largest connections are ended. New connections wait so
+/// long.
+const END_DELAY: Duration = Duration::from_millis(500);
 
-/// The same where it is passed again within [`PATIENCE`] after that. A thousand clients that wait
-/// for each other's places, fifty at a time, are through in a second.
-const PATIENCE_AGAIN: Duration = Duration::from_millis(50);
+/// The same if the soft limit is exceeded again within [`END_DELAY`] after that. A thousand clients
+/// that are served fifty at a time then need a second.
+const END_DELAY_AGAIN: Duration = Duration::from_millis(50);
 
-/// A fall by so many bytes, and by three quarters, is told: what the allocator keeps after it is
-/// worth a system call for each free page.
-const FALL_BYTES: usize = 8 << 20;
+/// A decrease by so many bytes and by three quarters is notified. The allocator then keeps so much
+/// free memory that giving it back is worth one system call per page.
+const FREED_BYTES_MIN: usize = 8 << 20;
 
-/// What is told of the account when it changes by much.
+/// A large change of the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryChange {
-    /// The soft bound is passed: [`Memory::admits`] is to be asked until it is kept again.
+    /// The soft limit is exceeded: ask [`Memory::admits`] until it is kept again.
     SoftLimitPassed,
-    /// Little is held of what was held before.
+    /// Less than a quarter of the peak is still held.
     MuchFreed,
 }
 
-/// The account of all connections of a process.
+/// The memory account of a process.
 pub struct Memory {
-    /// The hard bound.
+    /// The hard limit.
     max: usize,
-    /// Held now.
     held: AtomicUsize,
-    /// More is held than the soft bound allows. Apart from `held`, because it seldom changes.
-    tight: AtomicBool,
-    /// The most that was held since the last fall.
+    /// The soft limit is exceeded. Kept apart from `held`, because it seldom changes.
+    soft_limit_exceeded: AtomicBool,
+    /// The most that was held since the last [`MemoryChange::MuchFreed`].
     peak: AtomicUsize,
-    holders: Mutex<Holders>,
+    candidates: Mutex<Candidates>,
     on_change: OnceLock<Box<dyn Fn(MemoryChange) + Send + Sync>>,
 }
 
 #[derive(Default)]
-struct Holders {
-    all: Slab<Arc<Holder>>,
-    /// Since when newcomers wait.
-    tight_since: Option<Instant>,
-    /// When the largest were last told to go for newcomers.
+struct Candidates {
+    all: Slab<Arc<Candidate>>,
+    /// Since when new connections wait.
+    exceeded_since: Option<Instant>,
+    /// When connections were last ended for new ones.
     made_room: Option<Instant>,
 }
 
-/// A connection that holds something.
-struct Holder {
-    /// What it holds now.
+/// A connection that may be ended to free memory.
+struct Candidate {
     bytes: AtomicUsize,
-    /// It is to end.
-    told: AtomicBool,
-    /// It is not read, and to be rung for when that changes.
+    must_end: AtomicBool,
+    /// It is not read. Its driver is woken when that changes.
     paused: AtomicBool,
-    /// Not a handle of its own: a blocking model counts those, to know who may ring.
-    bell: Option<Weak<dyn Wake>>,
+    /// Weak, because a blocking model counts the strong handles to know whether others can wake it.
+    driver: Option<Weak<dyn Wake>>,
     token: u64,
 }
 
-/// One connection's part of the account.
-pub(crate) struct Share {
+/// One connection's entry in the account.
+pub(crate) struct MemoryUse {
     memory: Arc<Memory>,
-    /// What was told, without [`CONNECTION_BYTES`].
-    told: usize,
-    /// Of one that holds [`HOLDER_BYTES`]; where it is among the others.
-    holder: Option<(usize, Arc<Holder>)>,
-    /// Charged until the end: memory of a connection that has ended, which is with its driver.
+    /// The bytes last reported, without [`CONNECTION_BYTES`].
+    reported: usize,
+    /// Set when the connection holds [`CANDIDATE_BYTES`]: its key in the table, and its entry.
+    candidate: Option<(usize, Arc<Candidate>)>,
+    /// Bytes of an ended connection that its driver still holds. They stay in the account until the
+    /// driver drops it.
     lent: usize,
 }
 
 impl Memory {
-    /// An account whose hard bound is `max` bytes.
+    /// An account whose hard limit is `max` bytes.
     pub fn new(max: usize) -> Memory {
         Memory {
             max,
             held: AtomicUsize::new(0),
-            tight: AtomicBool::new(false),
+            soft_limit_exceeded: AtomicBool::new(false),
             peak: AtomicUsize::new(0),
-            holders: Mutex::default(),
+            candidates: Mutex::default(),
             on_change: OnceLock::new(),
         }
     }
 
-    /// Calls `watch` after every [`MemoryChange`], on the thread that caused it. To be called once.
+    /// Calls `watch` after every [`MemoryChange`], on the thread that caused it. Call this once.
     pub fn on_change(&self, watch: impl Fn(MemoryChange) + Send + Sync + 'static) {
         let _ = self.on_change.set(Box::new(watch));
     }
 
-    fn tell(&self, change: MemoryChange) {
+    fn notify(&self, change: MemoryChange) {
         if let Some(watch) = self.on_change.get() {
             watch(change);
         }
     }
 
-    /// More is held than the soft bound allows.
+    /// Whether the soft limit is exceeded.
     pub fn is_above_soft_limit(&self) -> bool {
-        self.tight.load(SeqCst)
+        self.soft_limit_exceeded.load(SeqCst)
     }
 
-    /// The hard bound, in bytes.
+    /// The hard limit, in bytes.
     pub fn max(&self) -> usize {
         self.max
     }
 
-    /// Bytes above which connections are held back.
+    /// The soft limit, in bytes.
     pub fn soft_max(&self) -> usize {
         self.max - self.max / 4
     }
@@ -152,226 +154,225 @@ impl Memory {
         self.held.load(SeqCst)
     }
 
-    /// Whether a new connection may be let in. Who may not asks again soon: where nothing else
-    /// gives memory back, the largest connections are ended for it.
+    /// Whether a new connection may be accepted. If not, ask again soon: after some time the
+    /// largest connections are ended to make room.
     pub fn admits(&self, now: Instant) -> bool {
-        if !self.tight.load(SeqCst) {
+        if !self.soft_limit_exceeded.load(SeqCst) {
             return true;
         }
-        let mut holders = self.lock();
-        let since = *holders.tight_since.get_or_insert(now);
+        let mut candidates = self.lock();
+        let since = *candidates.exceeded_since.get_or_insert(now);
         let passed = |from: Instant, to: Instant| to.saturating_duration_since(from);
-        let again = holders.made_room.is_some_and(|at| passed(at, since) < PATIENCE);
+        let again = candidates.made_room.is_some_and(|at| passed(at, since) < END_DELAY);
         let soft = self.soft_max();
-        // Well below, so that newcomers find room before the others fill it again.
-        let (patience, left) =
-            if again { (PATIENCE_AGAIN, soft / 2) } else { (PATIENCE, soft - soft / 4) };
-        if passed(since, now) >= patience {
-            holders.tight_since = Some(now);
-            holders.made_room = Some(now);
-            let told = self.choose(&holders, left);
-            drop(holders);
-            told.iter().for_each(|holder| holder.end());
+        // Well below the limit, so that new connections are accepted before the others fill it
+        // again.
+        let (delay, left) =
+            if again { (END_DELAY_AGAIN, soft / 2) } else { (END_DELAY, soft - soft / 4) };
+        if passed(since, now) >= delay {
+            candidates.exceeded_since = Some(now);
+            candidates.made_room = Some(now);
+            let chosen = self.choose_largest(&candidates, left);
+            drop(candidates);
+            chosen.iter().for_each(|candidate| candidate.end());
         }
         false
     }
 
-    /// Charges what is no connection's, such as a thread.
+    /// Adds bytes that belong to no connection, such as a thread's stack.
     pub fn add(&self, bytes: usize) {
         let held = self.held.fetch_add(bytes, SeqCst).saturating_add(bytes);
         if held > self.peak.load(SeqCst) {
             self.peak.fetch_max(held, SeqCst);
         }
-        if held > self.soft_max() && !self.tight.swap(true, SeqCst) {
-            self.tell(MemoryChange::SoftLimitPassed);
+        if held > self.soft_max() && !self.soft_limit_exceeded.swap(true, SeqCst) {
+            self.notify(MemoryChange::SoftLimitPassed);
             if self.held() <= self.soft_max() {
-                // Given back meanwhile, by somebody who saw no bound passed.
-                self.loosen();
+                // Another thread has freed memory before it could see the flag.
+                self.soft_limit_kept();
             }
         }
         if held > self.max {
-            let told = self.choose(&self.lock(), self.max - self.max / 16);
-            told.iter().for_each(|holder| holder.end());
+            let chosen = self.choose_largest(&self.lock(), self.max - self.max / 16);
+            chosen.iter().for_each(|candidate| candidate.end());
         }
     }
 
-    /// Ends [`Memory::add`].
+    /// Undoes [`Memory::add`].
     pub fn sub(&self, bytes: usize) {
         let held = self.held.fetch_sub(bytes, SeqCst) - bytes;
         let peak = self.peak.load(SeqCst);
         if held < peak / 4
-            && peak - held > FALL_BYTES
+            && peak - held > FREED_BYTES_MIN
             && self.peak.compare_exchange(peak, held, SeqCst, SeqCst).is_ok()
         {
-            self.tell(MemoryChange::MuchFreed);
+            self.notify(MemoryChange::MuchFreed);
         }
-        if held <= self.soft_max() && self.tight.load(SeqCst) {
-            self.loosen();
+        if held <= self.soft_max() && self.soft_limit_exceeded.load(SeqCst) {
+            self.soft_limit_kept();
         }
     }
 
-    /// The soft bound is kept again: those that were not read are rung for.
-    fn loosen(&self) {
-        let mut holders = self.lock();
-        holders.tight_since = None;
+    /// The soft limit is kept again: wakes the connections that were not read.
+    fn soft_limit_kept(&self) {
+        let mut candidates = self.lock();
+        candidates.exceeded_since = None;
         loop {
-            self.tight.store(false, SeqCst);
+            self.soft_limit_exceeded.store(false, SeqCst);
             if self.held() <= self.soft_max() {
                 break;
             }
-            // Passed again at this moment.
-            self.tight.store(true, SeqCst);
-            // What was given back before that found no bound passed, and has loosened nothing.
+            // Exceeded again at this moment.
+            self.soft_limit_exceeded.store(true, SeqCst);
+            // A thread that freed memory meanwhile has seen the flag cleared, and has woken no
+            // connection.
             if self.held() > self.soft_max() {
                 return;
             }
         }
-        let paused = holders.all.iter().map(|(_, holder)| holder);
-        let paused = paused.filter(|holder| holder.paused.swap(false, SeqCst));
+        let paused = candidates.all.iter().map(|(_, candidate)| candidate);
+        let paused = paused.filter(|candidate| candidate.paused.swap(false, SeqCst));
         let paused: Vec<_> = paused.cloned().collect();
-        // No bell is rung under the lock: what it does is not known here.
-        drop(holders);
-        paused.iter().for_each(|holder| holder.wake());
+        // No wake-up under the lock: the model may take locks of its own.
+        drop(candidates);
+        paused.iter().for_each(|candidate| candidate.wake());
     }
 
-    /// Marks the largest connections until the others hold no more than `max` bytes. They are to be
-    /// told outside of the lock.
-    fn choose(&self, holders: &Holders, max: usize) -> Vec<Arc<Holder>> {
-        let all = || holders.all.iter().map(|(_, holder)| holder);
-        // Those that were told before go too, and soon.
-        let going = all().filter(|holder| holder.told.load(SeqCst));
-        let going = going.map(|holder| holder.bytes() + CONNECTION_BYTES).sum();
+    /// Marks the largest connections until the others hold no more than `max` bytes. The caller
+    /// wakes them without the lock.
+    fn choose_largest(&self, candidates: &Candidates, max: usize) -> Vec<Arc<Candidate>> {
+        let all = || candidates.all.iter().map(|(_, candidate)| candidate);
+        let going = all().filter(|candidate| candidate.must_end.load(SeqCst));
+        let going = going.map(|candidate| candidate.bytes() + CONNECTION_BYTES).sum();
         let mut left = self.held().saturating_sub(going);
-        // With what each holds now: it changes meanwhile.
-        let others = all().filter(|holder| !holder.told.load(SeqCst));
-        let mut largest: Vec<_> = others.map(|holder| (holder.bytes(), holder)).collect();
+        // Copied, because the numbers change during the sort.
+        let others = all().filter(|candidate| !candidate.must_end.load(SeqCst));
+        let mut largest: Vec<_> = others.map(|candidate| (candidate.bytes(), candidate)).collect();
         largest.sort_unstable_by_key(|(bytes, _)| *bytes);
         let mut chosen = Vec::new();
         while left > max
-            && let Some((bytes, holder)) = largest.pop()
-            && bytes >= HOLDER_BYTES
+            && let Some((bytes, candidate)) = largest.pop()
+            && bytes >= CANDIDATE_BYTES
         {
             left = left.saturating_sub(bytes + CONNECTION_BYTES);
-            holder.told.store(true, SeqCst);
-            chosen.push(Arc::clone(holder));
+            candidate.must_end.store(true, SeqCst);
+            chosen.push(Arc::clone(candidate));
         }
         chosen
     }
 
-    /// One holder less. Without any, the table takes no memory either.
-    fn forget(&self, key: usize) {
-        let mut holders = self.lock();
-        holders.all.remove(key);
-        if holders.all.is_empty() {
-            holders.all = Slab::new();
+    fn remove(&self, key: usize) {
+        let mut candidates = self.lock();
+        candidates.all.remove(key);
+        if candidates.all.is_empty() {
+            candidates.all = Slab::new();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Holders> {
-        // Nothing panics under it half way through a change.
-        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Candidates> {
+        // No code panics while it changes the table.
+        self.candidates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Holder {
+impl Candidate {
     fn bytes(&self) -> usize {
         self.bytes.load(SeqCst)
     }
 
     fn wake(&self) {
-        if let Some(bell) = self.bell.as_ref().and_then(Weak::upgrade) {
-            bell.wake(self.token);
+        if let Some(driver) = self.driver.as_ref().and_then(Weak::upgrade) {
+            driver.wake(self.token);
         }
     }
 
     fn end(&self) {
-        if let Some(bell) = self.bell.as_ref().and_then(Weak::upgrade) {
-            bell.interrupt(self.token);
+        if let Some(driver) = self.driver.as_ref().and_then(Weak::upgrade) {
+            driver.interrupt(self.token);
         }
     }
 }
 
-impl Share {
-    /// Of a connection that begins.
-    pub(crate) fn new(memory: &Arc<Memory>) -> Share {
+impl MemoryUse {
+    pub(crate) fn new(memory: &Arc<Memory>) -> MemoryUse {
         memory.add(CONNECTION_BYTES);
-        Share { memory: Arc::clone(memory), told: 0, holder: None, lent: 0 }
+        MemoryUse { memory: Arc::clone(memory), reported: 0, candidate: None, lent: 0 }
     }
 
-    /// The connection holds `bytes` now; it can be reached at `address`.
     #[inline]
     pub(crate) fn set(&mut self, bytes: usize, address: &Address) {
         let bytes = bytes + self.lent;
-        if bytes.abs_diff(self.told) >= STEP_BYTES {
-            self.tell(bytes, address);
+        if bytes.abs_diff(self.reported) >= REPORT_STEP_BYTES {
+            self.report(bytes, address);
         }
     }
 
-    fn tell(&mut self, bytes: usize, address: &Address) {
-        if bytes >= HOLDER_BYTES && self.holder.is_none() {
-            let (bell, token) = address.weak();
-            let holder = Arc::new(Holder {
+    fn report(&mut self, bytes: usize, address: &Address) {
+        if bytes >= CANDIDATE_BYTES && self.candidate.is_none() {
+            let (driver, token) = address.weak();
+            let candidate = Arc::new(Candidate {
                 bytes: AtomicUsize::new(0),
-                told: AtomicBool::new(false),
+                must_end: AtomicBool::new(false),
                 paused: AtomicBool::new(false),
-                bell,
+                driver,
                 token,
             });
-            let key = self.memory.lock().all.insert(Arc::clone(&holder));
-            self.holder = Some((key, holder));
+            let key = self.memory.lock().all.insert(Arc::clone(&candidate));
+            self.candidate = Some((key, candidate));
         }
-        if let Some((_, holder)) = &self.holder {
-            holder.bytes.store(bytes, SeqCst);
+        if let Some((_, candidate)) = &self.candidate {
+            candidate.bytes.store(bytes, SeqCst);
         }
-        if bytes < HOLDER_BYTES
-            && let Some((key, _)) = self.holder.take_if(|(_, holder)| !holder.told.load(SeqCst))
+        if bytes < CANDIDATE_BYTES
+            && let Some((key, _)) =
+                self.candidate.take_if(|(_, candidate)| !candidate.must_end.load(SeqCst))
         {
-            // An idle connection owns nothing, not even its place among the holders.
-            self.memory.forget(key);
+            // An idle connection owns no memory, so it leaves the table too.
+            self.memory.remove(key);
         }
-        let before = std::mem::replace(&mut self.told, bytes);
+        let before = std::mem::replace(&mut self.reported, bytes);
         if bytes > before {
             self.memory.add(bytes - before);
-            // Those that were told have not gone yet, and there is no room to wait for that.
+            // The marked connections have not ended yet, so this one may not grow.
             if self.memory.held() > self.memory.max
-                && let Some((_, holder)) = &self.holder
+                && let Some((_, candidate)) = &self.candidate
             {
-                holder.told.store(true, SeqCst);
+                candidate.must_end.store(true, SeqCst);
             }
         } else {
             self.memory.sub(before - bytes);
         }
     }
 
-    /// `bytes` of what the connection holds are lent, and stay so until its driver drops it.
+    /// `bytes` of the connection's memory are lent until its driver drops it.
     pub(crate) fn lend(&mut self, bytes: usize) {
         self.lent = bytes;
     }
 
-    /// The connection is to end: it holds more than others, and all together too much.
-    pub(crate) fn is_told_to_end(&self) -> bool {
-        self.holder.as_ref().is_some_and(|(_, holder)| holder.told.load(SeqCst))
+    /// The connection must end: it holds more than others, and the account is full.
+    pub(crate) fn must_end(&self) -> bool {
+        self.candidate.as_ref().is_some_and(|(_, candidate)| candidate.must_end.load(SeqCst))
     }
 
-    /// The connection is not to be read now. It is rung for when that changes.
-    pub(crate) fn is_held_back(&self) -> bool {
-        let Some((_, holder)) = &self.holder else { return false };
-        if self.told < LITTLE_BYTES || !self.memory.tight.load(SeqCst) {
+    /// The connection must not be read now. Its driver is woken when that changes.
+    pub(crate) fn must_pause(&self) -> bool {
+        let Some((_, candidate)) = &self.candidate else { return false };
+        if self.reported < UNPAUSED_BYTES_MAX || !self.memory.soft_limit_exceeded.load(SeqCst) {
             return false;
         }
-        holder.paused.store(true, SeqCst);
-        // Looked at once more: who loosens the bound clears `tight` first and looks for `paused`
-        // then, so one of the two sees the other.
-        self.memory.tight.load(SeqCst)
+        candidate.paused.store(true, SeqCst);
+        // Read a second time: `soft_limit_kept` clears `soft_limit_exceeded` before it looks for
+        // `paused`, so one of the two threads sees what the other has written.
+        self.memory.soft_limit_exceeded.load(SeqCst)
     }
 }
 
-impl Drop for Share {
+impl Drop for MemoryUse {
     fn drop(&mut self) {
-        if let Some((key, _)) = self.holder.take() {
-            self.memory.forget(key);
+        if let Some((key, _)) = self.candidate.take() {
+            self.memory.remove(key);
         }
-        self.memory.sub(self.told + CONNECTION_BYTES);
+        self.memory.sub(self.reported + CONNECTION_BYTES);
     }
 }
 

@@ -1,9 +1,8 @@
-//! Whose pages may open a WebSocket (RFC 6455 section 10.2).
+//! The origins whose pages may open a WebSocket (RFC 6455 section 10.2).
 //!
-//! A browser lets any page connect to any WebSocket: the same-origin policy does not hold for them.
-//! It does send the page's origin along, so the server must look.
+//! The same-origin policy of browsers does not cover WebSockets: any page may connect to any of
+//! them. The browser sends the page's origin, so the server must check it.
 
-/// An origin (RFC 6454 section 4), or a server's side of one.
 #[derive(Debug, PartialEq, Eq)]
 struct Origin<'a> {
     secure: bool,
@@ -11,13 +10,12 @@ struct Origin<'a> {
     port: u16,
 }
 
-/// Any origin, on the command line.
 const ANY: &str = "*";
 
-/// Origin of a page that has none (RFC 6454 section 7.1): a file, a sandboxed frame.
+/// The origin of a file or of a sandboxed frame (RFC 6454 section 7.1).
 const NONE: &str = "null";
 
-/// Checks one value of `--allow-origin`, and says what is wrong with it.
+/// Checks one value of `--allow-origin`; the error says what is wrong with it.
 pub fn check_origin(text: &str) -> Result<(), String> {
     if text == ANY || text == NONE || Origin::parse(text).is_some() {
         return Ok(());
@@ -25,8 +23,8 @@ pub fn check_origin(text: &str) -> Result<(), String> {
     Err(format!("{text} is no origin; want http://HOST[:PORT] or https://HOST[:PORT], or *"))
 }
 
-/// True if pages of `origin` may open a WebSocket of the server that its clients know as `host`
-/// (and port): those of the server's own origin, and of those in `allowed`.
+/// True if pages of `origin` may open a WebSocket of this server: if it is the server's own origin
+/// (clients reach the server as `host`, with or without a port), or one of `allowed`.
 pub(crate) fn is_allowed(origin: &str, host: &str, secure: bool, allowed: &[String]) -> bool {
     let page = Origin::parse(origin);
     let own = page
@@ -39,7 +37,7 @@ pub(crate) fn is_allowed(origin: &str, host: &str, secure: bool, allowed: &[Stri
 }
 
 impl Origin<'_> {
-    /// Scheme, host and port of `http://host:port`; nothing may follow.
+    /// Scheme, host and port of `http://host:port`, without a path.
     fn parse(text: &str) -> Option<Origin<'_>> {
         let (scheme, host) = text.split_once("://")?;
         let secure = scheme.eq_ignore_ascii_case("https");
@@ -49,9 +47,9 @@ impl Origin<'_> {
         Origin::served(host, secure)
     }
 
-    /// The origin of what is served as `host[:port]`, with or without TLS.
+    /// The origin of a server that clients reach as `host[:port]`, with or without TLS.
     fn served(text: &str, secure: bool) -> Option<Origin<'_>> {
-        // An IPv6 address has colons of its own, inside brackets.
+        // An IPv6 address contains colons, within brackets.
         let name_len = text.rfind(']').map_or(0, |at| at + 1);
         let (host, port) = match text[name_len..].find(':') {
             Some(at) => {

@@ -1,43 +1,40 @@
 //! The output queue of one connection.
 //!
-//! Small writes coalesce in a tail buffer, so all replies to one read leave in one send(2) (worth
-//! more under pipelining than any I/O model); large bodies are queued as counted handles and never
-//! copied. Readiness models borrow the queue, completion models take handles: one queue, one rule
-//! for partial sends.
+//! Small writes are collected in a tail buffer, so that all replies to one read leave in one
+//! send(2); with pipelining this matters more than the I/O model. Large bodies are queued as
+//! reference-counted handles and not copied. Readiness models borrow the queue and completion
+//! models take handles of it; both report partial sends in the same way.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
-/// Bodies up to this size are copied behind their head: a memcpy of 4 KiB (some 100 ns) costs less
+/// Bodies up to this size are copied behind their head: a memcpy of 4 KiB (about 100 ns) costs less
 /// than a second iovec and a second reference count.
 const COALESCE_BYTES_MAX: usize = 4 << 10;
 
-/// First size of the tail: a head with a small body fits.
+/// First capacity of the tail: a head with a small body fits.
 const TAIL_BYTES_MIN: usize = 512;
 
-/// Bytes on their way to the peer. Owns no memory while it is empty.
+/// Bytes to be sent to the peer. Owns no memory while it is empty.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    /// Finished chunks, front first.
     queue: VecDeque<Chunk>,
-    /// What small writes are appended to; comes after `queue`.
+    /// Small writes are appended here. Follows `queue`.
     tail: Vec<u8>,
-    /// Bytes of `tail` already sent. Invariant: zero unless `queue` is empty.
+    /// Bytes of `tail` already sent. Zero unless `queue` is empty.
     tail_sent: usize,
-    /// Bytes in `queue`.
     queue_len: usize,
-    /// Memory that is kept for this connection by those, in bytes.
+    /// Bytes of memory that only this connection's chunks keep allocated.
     own_bytes: usize,
 }
 
-/// Bytes that are not copied.
 #[derive(Debug)]
 struct Chunk {
     bytes: Bytes,
-    /// Memory that is kept for this connection until all of them are sent; none where they are a
-    /// part of what all have in common.
+    /// Bytes of memory that stay allocated until the whole chunk is sent. 0 if other connections
+    /// share them.
     own_bytes: usize,
 }
 
@@ -50,18 +47,16 @@ impl Output {
         self.len() == 0
     }
 
-    /// Appends a copy of `bytes`.
     pub(crate) fn put(&mut self, bytes: &[u8]) {
         self.tail().extend_from_slice(bytes);
     }
 
-    /// The buffer that small writes are appended to.
     pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
         if self.tail.capacity() == 0 {
             self.tail.reserve(TAIL_BYTES_MIN);
         }
-        // A peer that is always a little behind never lets it become empty: what is sent must go
-        // now and then, or it would be kept for ever. Half of it, so that each byte moves once.
+        // A peer that is always a little behind never empties the tail, so sent bytes must be
+        // removed sometimes. Half of the tail at a time, so that each byte is moved once.
         if self.tail_sent >= TAIL_BYTES_MIN && self.tail_sent * 2 >= self.tail.len() {
             self.tail.drain(..self.tail_sent);
             self.tail_sent = 0;
@@ -75,7 +70,7 @@ impl Output {
         self.push_chunk(bytes, own_bytes);
     }
 
-    /// The same for a part of what is in memory anyway.
+    /// The same for bytes that connections share.
     pub(crate) fn push_common(&mut self, bytes: Bytes) {
         self.push_chunk(bytes, 0);
     }
@@ -88,7 +83,7 @@ impl Output {
         self.queue_chunk(bytes, own_bytes);
     }
 
-    /// Bytes of memory that are kept for this connection.
+    /// Bytes of memory that only this connection keeps allocated.
     pub(crate) fn held(&self) -> usize {
         self.own_bytes + self.tail.capacity()
     }
@@ -113,8 +108,8 @@ impl Output {
         self.queue.iter().map(|chunk| chunk.bytes.clone())
     }
 
-    /// Drops the first `n` bytes. More than there are is a driver's mistake, and is cut to what
-    /// there is: the peer has its bytes either way.
+    /// Removes the first `n` bytes. A larger `n` is a fault of the driver and counts as the whole
+    /// output, because the peer has received it in any case.
     pub(crate) fn sent(&mut self, n: usize) {
         debug_assert!(n <= self.len(), "sent {n} of {} bytes", self.len());
         let mut left = n;
@@ -158,7 +153,7 @@ impl Output {
 mod tests {
     use super::*;
 
-    /// A handle keeps the whole block alive, with what was reserved and what is sent already.
+    /// A handle keeps the whole allocation, with its spare capacity and the bytes already sent.
     #[test]
     fn a_chunk_holds_its_block_until_all_of_it_is_sent() {
         let mut output = Output::default();

@@ -1,19 +1,20 @@
-//! The application: a small table of routes, the same in every model and every protocol.
+//! The application: a table of routes, the same in every model and every protocol.
 //!
-//! A protocol makes a [`Request`] of what it has parsed, is its [`Writer`] while the reply's head
-//! and what fits behind it are written, and streams what is left of the [`Reply`] in its own way.
+//! A protocol parses a [`Request`]. [`route`] writes the reply's head, and the part of the body
+//! that is in memory, to the protocol's [`ReplyWriter`]. The protocol then sends the rest of the
+//! [`Reply`].
 //!
 //! | route | reply |
 //! |---|---|
 //! | `/` | 13 bytes of text |
 //! | `/bytes/N` | N bytes of a known pattern |
 //! | `POST /echo` | the request's body |
-//! | `/delay/MS` | text, MS milliseconds later; the waiting is a deadline, not a sleep |
+//! | `/delay/MS` | text, MS milliseconds later; the wait is a deadline, not a sleep |
 //! | `/work/US` | text, after US microseconds of CPU |
 //! | `/files/...` | files under the document root |
 //! | `/stats` | the server's counters as JSON |
 //!
-//! Below `/ws/` every resource is a WebSocket: those are in [`crate::websocket`].
+//! Every path that begins with `/ws/` is a WebSocket: see [`crate::websocket`].
 
 mod selection;
 
@@ -29,20 +30,19 @@ use crate::{FileId, FileRead, Limits, Service};
 const HELLO: &str = "Hello, world!";
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Methods that RFC 9110 section 9.3 and RFC 5789 define. A known method that a route does not
-/// offer is 405, an unknown one 501.
+/// Methods of RFC 9110 section 9.3 and RFC 5789. A known method that a route does not offer is
+/// answered with 405, an unknown one with 501.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Method {
     Get,
     Head,
     Post,
     Options,
-    /// Known, but offered by no route.
     Other,
 }
 
 impl Method {
-    /// The method of this name; names are case-sensitive (RFC 9110 section 9.1).
+    /// The method with this name. Names are case-sensitive (RFC 9110 section 9.1).
     pub(crate) fn named(name: &str) -> Option<Method> {
         Some(match name {
             "GET" => Method::Get,
@@ -55,20 +55,18 @@ impl Method {
     }
 }
 
-/// What is asked, whichever protocol brought it.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     pub(crate) method: Method,
-    /// Path with its leading slash, query removed; `*` for `OPTIONS *`.
+    /// Path with its leading slash, without the query; `*` for `OPTIONS *`.
     pub(crate) path: &'a str,
-    /// Length of the body; `None`: not said beforehand.
+    /// Length of the body; `None` if it was not announced.
     pub(crate) length: Option<u64>,
-    /// Few requests have any, and each is moved several times before it is answered.
+    /// Boxed, because few requests have conditions, and a request is moved several times.
     pub(crate) conditions: Option<Box<Conditions<'a>>>,
 }
 
 impl<'a> Request<'a> {
-    /// Its conditions, or none.
     fn conditions(&self) -> &Conditions<'a> {
         static NONE: Conditions = Conditions {
             if_match: Vec::new(),
@@ -82,11 +80,10 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What part of a file is wanted, and on what conditions (RFC 9110 sections 13 and 14): the values
-/// of the fields of these names.
+/// Values of the fields for conditional requests and ranges (RFC 9110 sections 13 and 14).
 #[derive(Debug, Default)]
 pub(crate) struct Conditions<'a> {
-    /// Lists, which may go on in a second field (RFC 9110 section 5.3): one item per field.
+    /// Lists, which may be spread over several fields (RFC 9110 section 5.3): one item per field.
     pub(crate) if_match: Vec<&'a [u8]>,
     pub(crate) if_none_match: Vec<&'a [u8]>,
     pub(crate) if_modified_since: Option<&'a [u8]>,
@@ -95,7 +92,8 @@ pub(crate) struct Conditions<'a> {
     pub(crate) range: Option<&'a [u8]>,
 }
 
-/// Notes a field if it is one of those; names are compared as RFC 9110 section 5.1 has it.
+/// Stores the field if it is one of [`Conditions`]. Names are case-insensitive (RFC 9110 section
+/// 5.1).
 pub(crate) fn note_condition<'a>(
     conditions: &mut Option<Box<Conditions<'a>>>,
     name: &str,
@@ -103,7 +101,6 @@ pub(crate) fn note_condition<'a>(
 ) {
     let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
     let all = Option::<Box<Conditions>>::get_or_insert_default;
-    // By length first: most fields of most requests are none of these.
     match name.len() {
         5 if is("range") => note_once(&mut all(conditions).range, value),
         8 if is("if-match") => all(conditions).if_match.push(value),
@@ -117,14 +114,14 @@ pub(crate) fn note_condition<'a>(
     }
 }
 
-/// Notes a field that is no list. Given twice, it says nothing: RFC 9110 section 13.1.3 has such a
-/// date ignored, and an empty value is one that is ignored wherever this is used.
+/// Stores a field that is not a list. If it comes twice it is ignored, as RFC 9110 section 13.1.3
+/// requires for dates: an empty value is invalid wherever it is used, and so ignored.
 fn note_once<'a>(noted: &mut Option<&'a [u8]>, value: &'a [u8]) {
     *noted = Some(if noted.is_some() { b"" } else { value });
 }
 
-/// What Expect says (RFC 9110 section 10.1.1): whether the client waits for 100 (Continue), or
-/// `None` if it expects something else. Empty items of a list are nothing (section 5.6.1.2).
+/// The meaning of Expect (RFC 9110 section 10.1.1): whether the client waits for 100 (Continue), or
+/// `None` if it expects something else. Empty list items are skipped (section 5.6.1.2).
 pub(crate) fn expects_continue(value: &[u8]) -> Option<bool> {
     let items = value.split(|&b| b == b',').map(<[u8]>::trim_ascii);
     let mut items = items.filter(|item| !item.is_empty()).peekable();
@@ -144,42 +141,53 @@ pub(crate) enum Field {
     Location,
 }
 
-/// Where a reply's head, and as much of its body as is at hand, is written: `begin`, the fields,
-/// `end`, and the body if there is one. Date and whatever the protocol itself has to say are the
-/// writer's own.
-pub(crate) trait Writer {
-    /// The head begins. `status` is the code and its reason.
+/// Writes a reply's head and the part of its body that is in memory. Calls come in this order:
+/// `begin`, the fields, `end`, and the body if there is one. The writer adds the date and the
+/// protocol's own fields.
+pub(crate) trait ReplyWriter {
+    /// Begins the head. `status` is the code and its reason.
     fn begin(&mut self, status: &'static str);
     fn field(&mut self, field: Field, value: &str);
-    /// A field whose value is part of the program: nothing need be copied.
+    /// A field with a constant value, which need not be copied.
     fn constant(&mut self, field: Field, value: &'static str);
-    /// Content-Length, or for `None` whatever the protocol has instead.
+    /// Content-Length, or for `None` what the protocol has instead.
     fn length(&mut self, length: Option<u64>);
-    /// The head ends.
     fn end(&mut self);
-    /// A body that is copied.
     fn body(&mut self, body: &[u8]);
-    /// A body of which a handle is kept.
+    /// A body to keep a handle of.
     fn shared_body(&mut self, body: &Bytes);
 }
 
-/// What is left of a reply.
+/// The part of a reply that is still to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// Nothing: all of it is written.
     Complete,
-    /// `/echo`: the head goes out with the first body bytes, then what comes in goes out.
-    Echo { length: Option<u64>, head_sent: bool },
-    /// `/bytes/N`: from offset to end of the endless pattern.
-    Pattern { offset: u64, end: u64 },
-    /// `/files/...`: this part is still to be read by the driver.
-    File { id: FileId, offset: u64, end: u64 },
-    /// `/delay/MS`: all of it, once `due`, which the protocol says at `until`.
-    Delayed { millis: u64, until: Instant, due: bool, head_only: bool },
+    /// `/echo`: the head is sent with the first body bytes; then the body is sent as it arrives.
+    Echo {
+        length: Option<u64>,
+        head_sent: bool,
+    },
+    /// `/bytes/N`: the pattern from offset to end.
+    Pattern {
+        offset: u64,
+        end: u64,
+    },
+    /// `/files/...`: the driver still has to read this part.
+    File {
+        id: FileId,
+        offset: u64,
+        end: u64,
+    },
+    /// `/delay/MS`: the whole reply, once `due`. The protocol sets that at `until`.
+    Delayed {
+        millis: u64,
+        until: Instant,
+        due: bool,
+        head_only: bool,
+    },
 }
 
 impl Reply {
-    /// The file part that is needed next.
     pub(crate) fn wants_file(&self, limits: &Limits) -> Option<FileRead> {
         match *self {
             Reply::File { id, offset, end } if offset < end => {
@@ -190,7 +198,7 @@ impl Reply {
         }
     }
 
-    /// What of `bytes`, just read, belongs to the reply.
+    /// The part of `bytes`, just read, that belongs to the reply.
     pub(crate) fn take_file(&mut self, bytes: &Bytes) -> Option<Bytes> {
         let Reply::File { offset, end, .. } = self else { return None };
         let wanted = usize::try_from(*end - *offset).unwrap_or(usize::MAX);
@@ -199,7 +207,6 @@ impl Reply {
         Some(bytes)
     }
 
-    /// The next `most` bytes of `/bytes/N`, or fewer.
     pub(crate) fn take_pattern(&mut self, service: &Service, most: usize) -> Option<Bytes> {
         let Reply::Pattern { offset, end } = self else { return None };
         let start = (*offset % PATTERN_BYTES as u64) as usize;
@@ -209,8 +216,7 @@ impl Reply {
     }
 }
 
-/// Chooses the reply to `request` and begins it.
-pub(crate) fn route<W: Writer>(
+pub(crate) fn route<W: ReplyWriter>(
     service: &Service,
     now: Instant,
     request: &Request,
@@ -234,12 +240,11 @@ pub(crate) fn route<W: Writer>(
     }
 }
 
-/// True for the one route that does something with a request's body.
+/// True for the only route that uses the request's body.
 pub(crate) fn reads_body(request: &Request) -> bool {
     request.method == Method::Post && request.path == "/echo"
 }
 
-/// `/name/rest` as (name, rest).
 fn split(path: &str) -> (&str, Option<&str>) {
     let path = path.strip_prefix('/').unwrap_or(path);
     match path.bytes().position(|byte| byte == b'/') {
@@ -255,8 +260,8 @@ struct Route<'r, W> {
     out: &'r mut W,
 }
 
-impl<W: Writer> Route<'_, W> {
-    /// A route that offers GET and HEAD.
+impl<W: ReplyWriter> Route<'_, W> {
+    /// A route with GET and HEAD.
     fn readable(&mut self, reply: impl FnOnce(&mut Self) -> Reply) -> Reply {
         match self.request.method {
             Method::Get | Method::Head => reply(self),
@@ -300,7 +305,7 @@ impl<W: Writer> Route<'_, W> {
         })
     }
 
-    /// A representation without a tag or a date, if the request's conditions let it pass.
+    /// A representation without entity tag and date, unless the request's conditions forbid it.
     fn untagged(&mut self, reply: impl FnOnce(&mut Self) -> Reply) -> Reply {
         let Some(status) = untagged(self.request.conditions()) else { return reply(self) };
         self.out.begin(status);
@@ -346,9 +351,9 @@ impl<W: Writer> Route<'_, W> {
         Reply::Complete
     }
 
-    /// A directory without its slash: the links of its listing would lead elsewhere from there.
+    /// Redirects to a directory's path with its slash: relative links in the listing need it.
     fn add_slash(&mut self) -> Reply {
-        // Only visible ASCII gets this far, so the path cannot break out of the field.
+        // The head's parser lets only visible ASCII through, so the path cannot end the field.
         let location = format!("{}/", self.request.path);
         self.out.begin("301 Moved Permanently");
         self.out.field(Field::Location, &location);
@@ -357,7 +362,7 @@ impl<W: Writer> Route<'_, W> {
         Reply::Complete
     }
 
-    /// A listing is as long as its directory, so it is queued and not copied.
+    /// A listing may be long, so it is queued and not copied.
     fn index(&mut self, html: &Bytes) -> Reply {
         self.out.begin("200 OK");
         self.out.constant(Field::ContentType, "text/html; charset=utf-8");
@@ -428,8 +433,7 @@ impl<W: Writer> Route<'_, W> {
     }
 }
 
-/// The whole reply to a request that is refused: status, and a sentence.
-pub(crate) fn put_refusal<W: Writer>(
+pub(crate) fn put_refusal<W: ReplyWriter>(
     out: &mut W,
     status: &'static str,
     sentence: &str,
@@ -438,24 +442,22 @@ pub(crate) fn put_refusal<W: Writer>(
     put_text(out, status, &format!("{sentence}\n"), head_only);
 }
 
-/// The reply of `/delay/MS`, when its time has come.
-pub(crate) fn put_delayed<W: Writer>(out: &mut W, millis: u64, head_only: bool) {
+pub(crate) fn put_delayed<W: ReplyWriter>(out: &mut W, millis: u64, head_only: bool) {
     put_text(out, "200 OK", &format!("waited for {millis} ms\n"), head_only);
 }
 
-/// The head of `/echo`'s reply.
-pub(crate) fn put_echo_head<W: Writer>(out: &mut W, length: Option<u64>) {
+pub(crate) fn put_echo_head<W: ReplyWriter>(out: &mut W, length: Option<u64>) {
     out.begin("200 OK");
     out.constant(Field::ContentType, "application/octet-stream");
     out.length(length);
     out.end();
 }
 
-fn put_text<W: Writer>(out: &mut W, status: &'static str, text: &str, head_only: bool) {
+fn put_text<W: ReplyWriter>(out: &mut W, status: &'static str, text: &str, head_only: bool) {
     put_body(out, status, TEXT, text.as_bytes(), head_only);
 }
 
-fn put_body<W: Writer>(
+fn put_body<W: ReplyWriter>(
     out: &mut W,
     status: &'static str,
     content_type: &'static str,
@@ -471,15 +473,14 @@ fn put_body<W: Writer>(
     }
 }
 
-/// A decimal number up to `max`.
 pub(crate) fn number(text: &str, max: u64) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|&n| digits && n <= max)
 }
 
-/// What a name or an IPv4 address is made of (RFC 3986 section 3.2.2), by byte: a look at a table
-/// for each byte of every Host. The comma is left out, though it may stand in a name: two Host
-/// fields joined by somebody on the way look like that.
+/// The bytes of a host name or an IPv4 address (RFC 3986 section 3.2.2). A table, because each byte
+/// of every Host field is looked up. It leaves out the comma, which RFC 3986 allows: an
+/// intermediary may have joined two Host fields with one.
 const HOST_BYTES: [bool; 256] = {
     let mut table = [false; 256];
     let mut others: &[u8] = b"-._~%!$&'()*+;=";
@@ -499,7 +500,7 @@ const HOST_BYTES: [bool; 256] = {
 /// brackets.
 pub(crate) fn is_authority(value: &[u8]) -> bool {
     let is_host_byte = |byte: &u8| HOST_BYTES[usize::from(*byte)];
-    // Most have no colon, or one with at most five digits behind it.
+    // Most values have no port, or one of at most five digits.
     let digits = value.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
     let host = match value.split_at(value.len() - digits) {
         ([host @ .., b':'], _) => host,

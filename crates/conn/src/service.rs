@@ -1,5 +1,5 @@
-//! What all connections of a worker share: limits, files, counters, the date, and the outside's
-//! answers to the two things that a core without I/O and clock cannot do itself.
+//! What all connections of a worker share: limits, files, counters, the date, and two functions of
+//! the program that the core cannot have itself.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,25 +10,25 @@ use http::HeaderValue;
 
 use crate::{Chat, Counters, FileTable, Limits, Memory};
 
-/// Which protocol the listener speaks.
+/// The protocol of the listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// Every byte back (RFC 862).
+    /// Every byte is sent back (RFC 862).
     Echo,
-    /// HTTP/1.1 (RFC 9112), HTTP/2 (RFC 9113) and WebSocket (RFC 6455), as the client likes.
+    /// HTTP/1.1 (RFC 9112), HTTP/2 (RFC 9113) and WebSocket (RFC 6455); the client chooses.
     Http,
 }
 
-/// What the core asks of the program around it.
+/// What the core needs from the program that contains it.
 pub trait Program: Send + Sync {
-    /// Burns CPU on the calling thread for `duration` (`/work/US`).
+    /// Uses the CPU for `duration` on the calling thread (`/work/US`).
     fn burn(&self, duration: Duration);
-    /// The server's own counters as one JSON object (`/stats`).
+    /// The server's counters as one JSON object (`/stats`).
     fn stats_json(&self) -> String;
 }
 
-/// One pair of simultaneous readings, so that the date follows from the `now` of every call.
-/// A step of the wall clock after start is not seen: the date then stays off by that step.
+/// Both clocks, read at the same moment, so that the date follows from the `now` of each call. If
+/// the wall clock is set later, the date does not follow.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     /// The monotonic clock at start.
@@ -42,24 +42,23 @@ pub struct Clock {
 pub struct Common {
     /// The files under `/files/`; `None` without a document root.
     pub files: Option<Arc<FileTable>>,
-    /// What the core asks of the program around it.
+    /// The program that contains the core.
     pub program: Arc<dyn Program>,
-    /// The time at start.
+    /// The clocks at start.
     pub clock: Clock,
-    /// Who is in the chat.
+    /// The members of the chat.
     pub chat: Arc<Chat>,
-    /// `Some`: every connection begins with a TLS handshake.
+    /// `Some`: each connection begins with a TLS handshake.
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// Origins whose pages may open a WebSocket, besides the server's own; `*` is any
-    /// (RFC 6455 section 10.2).
+    /// Origins whose pages may open a WebSocket, besides the server's own; `*` is any (RFC 6455
+    /// section 10.2).
     pub origins_allowed: Arc<[String]>,
-    /// What all connections hold, and may.
+    /// The memory account.
     pub memory: Arc<Memory>,
 }
 
 impl Common {
-    /// The least that there must be: no files, no TLS, no foreign origins, an empty chat, and no
-    /// bound on memory.
+    /// The minimum: no files, no TLS, no foreign origins, an empty chat, and no limit on memory.
     pub fn new(program: Arc<dyn Program>, clock: Clock) -> Common {
         Common {
             files: None,
@@ -73,9 +72,9 @@ impl Common {
     }
 }
 
-/// Shared by the connections of one worker.
+/// What the connections of one worker share.
 pub struct Service {
-    /// What the listener speaks.
+    /// The protocol of the listener.
     pub protocol: Protocol,
     /// The limits in force.
     pub limits: Limits,
@@ -87,8 +86,8 @@ pub struct Service {
     date: Mutex<CachedDate>,
 }
 
-/// The same, at most, while there is little memory left for all: a record of TLS.
-const TIGHT_OUTPUT_BYTES: usize = 16 << 10;
+/// Output of one connection above the soft memory limit, in bytes: one TLS record.
+const LOW_MEMORY_OUTPUT_BYTES: usize = 16 << 10;
 
 /// Length of an IMF-fixdate, `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7).
 const DATE_LEN: usize = 29;
@@ -96,19 +95,19 @@ const DATE_LEN: usize = 29;
 struct CachedDate {
     unix_s: u64,
     text: [u8; DATE_LEN],
-    /// The same as HTTP/2's library wants it; a clone is a counted handle.
+    /// The same for HTTP/2's library. A clone is a reference-counted handle.
     value: HeaderValue,
 }
 
-/// What `/bytes/N` is made of: byte k of the reply is `ALPHABET[k % 64]`.
+/// The body of `/bytes/N`: byte k is `ALPHABET[k % 64]`.
 const ALPHABET: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-\n";
 
-/// A multiple of the alphabet, and one file read long: `/bytes/N` and a file of N bytes then cost
-/// the same output operations.
+/// A multiple of the alphabet, and the size of one file read: `/bytes/N` and a file of N bytes then
+/// need the same output operations.
 pub(crate) const PATTERN_BYTES: usize = 64 << 10;
 
 impl Service {
-    /// Everything that connections share. `counters` belong to one worker, the rest to all.
+    /// `counters` belong to one worker, the rest to all.
     pub fn new(
         protocol: Protocol,
         limits: Limits,
@@ -129,33 +128,31 @@ impl Service {
         }
     }
 
-    /// Output of one connection, in bytes, above which no more is read or produced.
+    /// Bytes of output above which a connection reads and produces no more.
     pub(crate) fn output_high_water_bytes(&self) -> usize {
         let high_water = self.limits.output_high_water_bytes;
         if self.common.memory.is_above_soft_limit() {
-            high_water.min(TIGHT_OUTPUT_BYTES)
+            high_water.min(LOW_MEMORY_OUTPUT_BYTES)
         } else {
             high_water
         }
     }
 
-    /// Appends the date of `now` as an IMF-fixdate.
     pub(crate) fn put_date(&self, now: Instant, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.date(now).text);
     }
 
-    /// The date of `now` as a field's value.
     pub(crate) fn date_value(&self, now: Instant) -> HeaderValue {
         self.date(now).value.clone()
     }
 
-    /// The date of `now`. Formatted once a second, because formatting costs as much as parsing a
-    /// small request.
+    /// The date of `now`, formatted once a second: formatting costs as much as parsing a small
+    /// request.
     fn date(&self, now: Instant) -> MutexGuard<'_, CachedDate> {
         let clock = &self.common.clock;
         let since_start = now.saturating_duration_since(clock.started);
         let unix = clock.started_unix + since_start;
-        // A poisoned lock means that a formatter panicked; the cache is then rewritten below.
+        // A formatter may have panicked under the lock; the cache is then written again below.
         let mut date = self.date.lock().unwrap_or_else(PoisonError::into_inner);
         if date.unix_s != unix.as_secs() {
             let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix.as_secs()));

@@ -1,12 +1,10 @@
-//! TLS around whatever else a connection speaks (RFC 8446, RFC 5246): wire -> TLS -> protocol, and
-//! back. No model knows of it: it sees other bytes, and that is all.
+//! TLS between the socket and the protocol (RFC 8446, RFC 5246). The models do not know of it.
 //!
-//! Plaintext waits in the connection's output, as it does without TLS, and is counted there for
-//! every limit; ciphertext waits in a second queue, which is short, because what was encrypted
-//! cannot be taken back. rustls keeps nothing on its way to the peer.
+//! Plaintext waits in the connection's output as it does without TLS, and all limits count it
+//! there. Ciphertext waits in a second queue. That queue is short, because encrypted bytes cannot
+//! be withdrawn. rustls keeps no bytes for the peer.
 //!
-//! rustls reads the wall clock by itself, once per handshake, for the age of tickets: the one clock
-//! in this crate.
+//! rustls reads the wall clock, once per handshake, for the age of tickets.
 
 use std::io::{self, BufRead, ErrorKind, IoSlice, Read, Write};
 use std::sync::Arc;
@@ -18,48 +16,44 @@ use rustls::{HandshakeKind, ServerConfig, ServerConnection};
 use crate::http1;
 use crate::http2::Http2;
 use crate::output::Output;
-use crate::{Close, Conn, Deadline, Outcome, Phase, Protocol, State};
+use crate::{Close, Conn, Deadline, Outcome, Phase, Protocol, ProtocolState};
 
 /// Most plaintext in one record, in bytes (RFC 8446 section 5.1).
 const RECORD_BYTES_MAX: usize = 16 << 10;
 
-/// Ciphertext that waits for the peer, in bytes, above which nothing more is encrypted: enough for
-/// a large write, and whole records always, because a record costs the same however short it is.
-const SEALED_BYTES_MAX: usize = 64 << 10;
+/// Most ciphertext that waits for the peer, in bytes: enough for a large write. Below this, only
+/// whole records are added, because a short record costs as much as a long one.
+const ENCRYPTED_BYTES_MAX: usize = 64 << 10;
 
-/// Pieces of output that are gathered into one record. A reply is one or two.
+/// Slices of output that are gathered into one record. A reply is one or two.
 const SLICES_MAX: usize = 8;
 
-/// What rustls keeps for an idle session, in bytes.
+/// Memory of rustls for an idle session, in bytes.
 const SESSION_BYTES: usize = 8 << 10;
 
-/// What rustls keeps of a message that is not whole, in bytes: the longest of a handshake, and a
+/// Most memory of rustls for an incomplete message, in bytes: the longest handshake message, and a
 /// record.
-const UNOPENED_BYTES_MAX: usize = (64 << 10) + RECORD_BYTES_MAX;
+const INCOMPLETE_BYTES_MAX: usize = (64 << 10) + RECORD_BYTES_MAX;
 
-/// The name by which a client chooses HTTP/2 (RFC 9113 section 3.2, ALPN of RFC 7301).
+/// The ALPN name of HTTP/2 (RFC 9113 section 3.2, RFC 7301).
 const ALPN_HTTP2: &[u8] = b"h2";
 
-/// The TLS layer of one connection.
 pub(crate) struct Tls {
     session: ServerConnection,
-    /// Ciphertext on its way to the peer.
-    sealed: Output,
-    /// Something has arrived.
+    encrypted: Output,
     begun: bool,
-    /// The handshake is complete.
     established: bool,
-    /// The peer has said that nothing of his follows.
+    /// The peer has sent close_notify.
     peer_closed: bool,
-    /// Bytes that rustls may keep because what they belong to is not whole.
-    unopened: usize,
+    /// Bytes that rustls may keep because their message or record is incomplete.
+    incomplete_bytes: usize,
 }
 
-/// What has arrived, for rustls to read.
+/// Bytes that have arrived, for rustls to read.
 struct Wire<'a>(&'a [u8]);
 
 impl Read for Wire<'_> {
-    /// Says at the end that no more is there *yet*: zero would mean the peer's FIN.
+    /// Reports `WouldBlock` at the end, because zero bytes would mean the peer's FIN.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.0.is_empty() {
             return Err(ErrorKind::WouldBlock.into());
@@ -68,13 +62,12 @@ impl Read for Wire<'_> {
     }
 }
 
-/// Where rustls writes what it has encrypted.
-struct Sealed<'a>(&'a mut Output);
+struct Encrypted<'a>(&'a mut Output);
 
-impl Write for Sealed<'_> {
+impl Write for Encrypted<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A queue of its own for a large record: appended to others it would be copied again each
-        // time that they outgrow their buffer.
+        // A large record gets its own chunk: appended to the tail it would be copied each time the
+        // tail is reallocated.
         if bytes.len() > RECORD_BYTES_MAX / 4 {
             self.0.push(Bytes::copy_from_slice(bytes));
         } else {
@@ -93,50 +86,46 @@ impl Write for Sealed<'_> {
 }
 
 impl Tls {
-    /// A layer that waits for its handshake; `None` if `config` is of no use at all (rustls looks
-    /// at some of it for each connection).
+    /// A layer that waits for its handshake. `None` if rustls cannot use `config`: it checks some
+    /// of it for each connection.
     pub(crate) fn new(config: &Arc<ServerConfig>) -> Option<Box<Tls>> {
         let session = ServerConnection::new(Arc::clone(config)).ok()?;
-        let sealed = Output::default();
+        let encrypted = Output::default();
         Some(Box::new(Tls {
             session,
-            sealed,
+            encrypted,
             begun: false,
             established: false,
             peer_closed: false,
-            unopened: 0,
+            incomplete_bytes: 0,
         }))
     }
 
-    /// What is to be written to the socket.
-    pub(crate) fn sealed(&self) -> &Output {
-        &self.sealed
+    pub(crate) fn encrypted(&self) -> &Output {
+        &self.encrypted
     }
 
-    /// What is to be written to the socket.
-    pub(crate) fn sealed_mut(&mut self) -> &mut Output {
-        &mut self.sealed
+    pub(crate) fn encrypted_mut(&mut self) -> &mut Output {
+        &mut self.encrypted
     }
 
-    /// Bytes of memory that it takes.
     pub(crate) fn held(&self) -> usize {
-        SESSION_BYTES + self.sealed.held() + self.unopened.min(UNOPENED_BYTES_MAX)
+        SESSION_BYTES + self.encrypted.held() + self.incomplete_bytes.min(INCOMPLETE_BYTES_MAX)
     }
 
-    /// True once the protocol inside can be spoken.
+    /// True once the protocol can send and receive.
     pub(crate) fn is_established(&self) -> bool {
         self.established
     }
 
-    /// True while a handshake is under way.
     pub(crate) fn is_handshaking(&self) -> bool {
         self.begun && !self.established
     }
 
-    /// Encrypts the front of `output`, as far as there is room for ciphertext.
-    pub(crate) fn seal(&mut self, output: &mut Output) {
-        while !output.is_empty() && self.sealed.len() <= SEALED_BYTES_MAX - RECORD_BYTES_MAX {
-            let n = self.seal_record(output);
+    /// Encrypts the front of `output` while there is room for ciphertext.
+    pub(crate) fn encrypt(&mut self, output: &mut Output) {
+        while !output.is_empty() && self.encrypted.len() <= ENCRYPTED_BYTES_MAX - RECORD_BYTES_MAX {
+            let n = self.encrypt_record(output);
             if n == 0 {
                 return;
             }
@@ -145,8 +134,8 @@ impl Tls {
         }
     }
 
-    /// One record; returns how much of `output` it holds.
-    fn seal_record(&mut self, output: &Output) -> usize {
+    /// Encrypts one record; returns how many bytes of `output` it holds.
+    fn encrypt_record(&mut self, output: &Output) -> usize {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let filled = output.slices(&mut slices);
         let mut room = RECORD_BYTES_MAX;
@@ -155,31 +144,29 @@ impl Tls {
             *piece = IoSlice::new(&slice[..slice.len().min(room)]);
             room -= piece.len();
         }
-        // Fails only after a fatal alert, and then no output is left.
+        // Fails only after a fatal alert, when no output is left.
         self.session.writer().write_vectored(&pieces[..filled]).unwrap_or_default()
     }
 
-    /// Nothing of ours follows: says so, once (RFC 8446 section 6.1).
+    /// Tells the peer once that no more data follows (RFC 8446 section 6.1).
     pub(crate) fn send_close_notify(&mut self) {
         self.session.send_close_notify();
         self.collect();
     }
 
-    /// Takes what rustls has encrypted.
     fn collect(&mut self) {
         while self.session.wants_write() {
-            // Writing to memory cannot fail.
-            let _ = self.session.write_tls(&mut Sealed(&mut self.sealed));
+            let _ = self.session.write_tls(&mut Encrypted(&mut self.encrypted));
         }
     }
 
-    /// How a connection ends whose peer has sent FIN now; `None` if that was in order.
-    /// `delimited`: the protocol inside knows by itself whether all has arrived.
-    pub(crate) fn cut_short(&self, delimited: bool) -> Option<Outcome> {
+    /// How the connection ends, after the peer's FIN; `None` if the FIN was expected. `delimited`:
+    /// the protocol knows itself whether all data has arrived.
+    pub(crate) fn eof_outcome(&self, delimited: bool) -> Option<Outcome> {
         if !self.established {
             return self.begun.then_some(Outcome::HandshakeFailed);
         }
-        // Whoever can write to the wire can forge a FIN, but no close_notify. HTTP does not need it
+        // An attacker on the path can forge a FIN but not a close_notify. HTTP does not need it
         // (RFC 9112 section 9.8), and many clients never send it.
         (!delimited && !self.peer_closed).then_some(Outcome::Truncated)
     }
@@ -187,22 +174,22 @@ impl Tls {
 
 impl Conn {
     /// Ciphertext arrived. All of it is taken.
-    pub(crate) fn receive_sealed(&mut self, bytes: &[u8], now: Instant) {
+    pub(crate) fn receive_encrypted(&mut self, bytes: &[u8], now: Instant) {
         let Some(mut tls) = self.tls.take() else { return };
         if !tls.begun && bytes[0].is_ascii_uppercase() && self.service.protocol == Protocol::Http {
-            // Without the layer: what is answered is not encrypted either.
+            // Drops the TLS layer, so that the reply is not encrypted.
             return self.refuse_plain_http(now);
         }
         tls.begun = true;
-        tls.unopened += bytes.len();
+        tls.incomplete_bytes += bytes.len();
         let mut wire = Wire(bytes);
         while self.phase == Phase::Open {
             match tls.session.read_tls(&mut wire) {
-                // It reads nothing behind a close_notify.
+                // rustls reads no bytes behind a close_notify.
                 Ok(0) => break,
-                Ok(_) => self.open_records(&mut tls, now),
+                Ok(_) => self.decrypt_records(&mut tls, now),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // More than rustls keeps for one message.
+                // The message is larger than rustls accepts.
                 Err(_) => self.tls_failed(&mut tls, None),
             }
         }
@@ -210,23 +197,22 @@ impl Conn {
         self.tls = Some(tls);
     }
 
-    /// Decrypts what has been read, and hands it on.
-    fn open_records(&mut self, tls: &mut Tls, now: Instant) {
+    fn decrypt_records(&mut self, tls: &mut Tls, now: Instant) {
         match tls.session.process_new_packets() {
             Ok(state) => tls.peer_closed = state.peer_has_closed(),
             Err(error) => return self.tls_failed(tls, Some(&error)),
         }
         if !tls.established && !tls.session.is_handshaking() {
             tls.established = true;
-            tls.unopened = 0;
+            tls.incomplete_bytes = 0;
             self.tls_established(&tls.session, now);
         }
-        // Drained at once, because rustls reads no more while it holds plaintext.
+        // Read at once, because rustls reads no more ciphertext while it holds plaintext.
         let mut reader = tls.session.reader();
         while let Ok(plaintext @ [_, ..]) = reader.fill_buf() {
-            // A record was whole; of the next one there may be as much as was read at once.
-            tls.unopened = tls.unopened.min(RECORD_BYTES_MAX);
-            self.receive_plain(plaintext, now);
+            // A record was complete; rustls may hold the beginning of the next.
+            tls.incomplete_bytes = tls.incomplete_bytes.min(RECORD_BYTES_MAX);
+            self.receive_plaintext(plaintext, now);
             let len = plaintext.len();
             reader.consume(len);
         }
@@ -236,7 +222,7 @@ impl Conn {
         }
     }
 
-    /// The handshake is complete: what was negotiated begins.
+    /// The handshake is complete: the negotiated protocol begins.
     fn tls_established(&mut self, session: &ServerConnection, now: Instant) {
         let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
         self.service.counters.handshake(resumed);
@@ -244,36 +230,36 @@ impl Conn {
         self.deadlines.set(Deadline::Idle, now + self.service.limits.idle_timeout(), now);
         let http2 = session.alpn_protocol() == Some(ALPN_HTTP2);
         if http2 && self.service.protocol == Protocol::Http {
-            self.state = State::Http2(Box::new(Http2::new(&self.service)));
+            self.state = ProtocolState::Http2(Box::new(Http2::new(&self.service)));
             self.advance_open(now);
         }
     }
 
     fn advance_open(&mut self, now: Instant) {
         if self.phase == Phase::Open {
-            self.advance_stash(now);
+            self.advance_unprocessed(now);
         }
     }
 
-    /// What arrived is no TLS, or was not meant for us, or no version, cipher or key is known to
-    /// both sides. rustls has written the alert that says so, if there is one.
+    /// The bytes are not TLS, or do not decrypt, or the two sides have no common version, cipher or
+    /// key. rustls has written an alert if there is one for this.
     fn tls_failed(&mut self, tls: &mut Tls, error: Option<&rustls::Error>) {
         tls.collect();
-        // Nothing may follow an alert, and nothing can be encrypted after it.
+        // No data may follow an alert, and none can be encrypted.
         self.output = Output::default();
         let outcome = match error {
             _ if !tls.established => Outcome::HandshakeFailed,
-            // It was the peer who gave up.
+            // The peer ended the session.
             Some(rustls::Error::AlertReceived(_)) => Outcome::Reset,
             _ => Outcome::Rejected,
         };
         self.flush_and_close(Close { linger: true, outcome });
     }
 
-    /// The first byte of TLS is never a letter, and the first of HTTP always is: whoever typed
-    /// `http:` for `https:` can be told so, in the language that he speaks.
+    /// Answers HTTP without TLS in plaintext. The first byte of TLS is never a letter, and that of
+    /// HTTP always is.
     fn refuse_plain_http(&mut self, now: Instant) {
-        let sentence = "this port speaks TLS: ask for https:// instead of http://";
+        let sentence = "this port uses TLS: use https:// instead of http://";
         http1::put_refusal(&self.service, &mut self.output, now, "400 Bad Request", sentence);
         self.flush_and_close(Close { linger: true, outcome: Outcome::HandshakeFailed });
     }

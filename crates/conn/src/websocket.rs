@@ -1,9 +1,9 @@
-//! One WebSocket (RFC 6455), whatever carries it: a connection of its own after an upgrade, or a
-//! stream of HTTP/2 (RFC 8441).
+//! One WebSocket (RFC 6455): on a connection of its own after an upgrade, or on a stream of HTTP/2
+//! (RFC 8441).
 //!
-//! Frames are taken apart in [`reader`] and put together in [`frame`]; what is said in the chat
-//! goes through the chat. Nothing is allocated while no message is under way, and a peer that does
-//! not read is not read either: its messages wait outside, in the socket.
+//! [`reader`] parses frames and [`frame`] writes them; messages of the chat go through
+//! [`crate::chat`]. A WebSocket owns no memory between messages. A peer that does not read is not
+//! read either, so its messages wait in the socket.
 
 mod frame;
 mod reader;
@@ -11,36 +11,35 @@ mod reader;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use reader::{Event, Payload, Reader};
+use reader::{Payload, Reader, Received};
 use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
 use crate::chat::{Dropped, Membership};
-use crate::{Close, Context, Deadline, Outcome, Progress, Service, Then, origin};
+use crate::{Close, Context, Deadline, Next, Outcome, Progress, Service, origin};
 
-/// What a WebSocket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// `/ws/echo`: every message back.
+    /// `/ws/echo`: sends every message back.
     Echo,
     /// `/ws/clock/MS`: a message every MS milliseconds.
     Clock { period_ms: u64 },
-    /// `/ws/chat`: what one says reaches all others.
+    /// `/ws/chat`: sends every message to all other members.
     Chat,
 }
 
-/// Input that may be left unprocessed although there is room in the output: what a control frame
-/// has before its last byte.
+/// Input that may stay unprocessed although there is room in the output: an incomplete control
+/// frame.
 pub(crate) const INPUT_KEPT_MAX: usize = reader::CONTROL_FRAME_BYTES_MAX;
 
-/// Frames that are taken before others have their turn: a read may hold ten thousand. Some hundred
-/// of them cost as much as a few requests of HTTP/1.1.
+/// Frames that are processed in one turn. A read may hold ten thousand; a hundred cost as much as a
+/// few requests of HTTP/1.1.
 const FRAMES_PER_TURN_MAX: usize = 128;
 
-/// Below this path every resource is a WebSocket.
+/// Every path that begins so is a WebSocket.
 pub(crate) const PATH: &str = "/ws/";
 
-/// Chooses what a WebSocket at `path` is for, or says with which status and sentence it is refused.
-/// `host` is the Host field or `:authority`; `secure`: under TLS.
+/// Chooses the route of a WebSocket at `path`, or refuses it with a status and a sentence. `host`
+/// is the Host field or `:authority`; `secure`: over TLS.
 pub(crate) fn admit(
     service: &Service,
     path: &str,
@@ -48,7 +47,7 @@ pub(crate) fn admit(
     host: &str,
     secure: bool,
 ) -> Result<Route, (&'static str, &'static str)> {
-    // A client that sends no Origin is no browser: no page can make it connect (section 10.2).
+    // A client without Origin is not a browser, so no page can make it connect (section 10.2).
     if let Some(origin) = origin
         && !origin::is_allowed(origin, host, secure, &service.common.origins_allowed)
     {
@@ -70,51 +69,45 @@ pub(crate) fn admit(
     }
 }
 
-/// State of one open WebSocket.
 #[derive(Debug)]
 pub(crate) struct WebSocket {
     reader: Reader,
     task: Task,
-    /// A ping is out, and nothing has come since.
+    /// A ping was sent, and no frame has come since.
     pinged: bool,
-    /// [`Deadline::Idle`] has come.
-    silent: bool,
-    /// Our Close is out, and the peer's is awaited: nothing more may be sent (section 5.5.1).
+    /// [`Deadline::Idle`] has passed.
+    idle_is_due: bool,
+    /// Our Close was sent and the peer's is awaited: no more frames may be sent (section 5.5.1).
     closing: bool,
-    /// Frames are left in the input, for the next turn.
-    put_off: bool,
+    /// Frames are left in the input for the next turn.
+    awaits_turn: bool,
 }
 
-/// What a route has to remember.
 #[derive(Debug)]
 enum Task {
     Echo,
     Clock(Ticker),
     Chat {
         membership: Membership,
-        /// There is mail that the output had no room for.
-        mail_left: bool,
+        /// Frames of other members are queued, and the output has no room for them.
+        frames_left: bool,
     },
-    /// None any more: the WebSocket is ending.
-    Over,
+    Ended,
 }
 
-/// When to push what.
 #[derive(Debug)]
 struct Ticker {
     opened: Instant,
     period: Duration,
-    /// Number of the tick that is due next; the first is 1, a period after the opening.
+    /// Number of the next tick. The first is 1, a period after the opening.
     next: u64,
 }
 
 impl WebSocket {
-    /// Bytes of memory that it takes.
     pub(crate) fn held(&self) -> usize {
         self.reader.held()
     }
 
-    /// A WebSocket whose handshake has just been answered.
     pub(crate) fn open(route: Route, cx: &mut Context) -> WebSocket {
         let task = match route {
             Route::Echo => Task::Echo,
@@ -125,7 +118,7 @@ impl WebSocket {
             Route::Chat => {
                 cx.joined_chat.set(true);
                 let membership = Membership::join(&cx.service.common.chat, cx.address);
-                Task::Chat { membership, mail_left: false }
+                Task::Chat { membership, frames_left: false }
             }
         };
         cx.set(Deadline::Idle, cx.service.limits.idle_timeout());
@@ -133,72 +126,71 @@ impl WebSocket {
             reader: Reader::default(),
             task,
             pinged: false,
-            silent: false,
+            idle_is_due: false,
             closing: false,
-            put_off: false,
+            awaits_turn: false,
         }
     }
 
-    /// Something in here waits for room in the output.
+    /// True if it could continue with more room in the output.
     pub(crate) fn awaits_room(&self) -> bool {
-        matches!(self.task, Task::Chat { mail_left: true, .. })
+        matches!(self.task, Task::Chat { frames_left: true, .. })
     }
 
-    /// It could take more of its input at once.
-    pub(crate) fn is_put_off(&self) -> bool {
-        self.put_off
+    /// True if it could process more input now.
+    pub(crate) fn awaits_turn(&self) -> bool {
+        self.awaits_turn
     }
 
-    /// Works on `input`, on the clock and on the mail: called after every event, with no input too.
-    /// Sets `cx.deadlines` (Idle, Push) for what it waits for.
+    /// Processes input, ticks and queued messages. Called after every event, also without input.
+    /// Sets `Idle` and `Push` in `cx.deadlines`.
     pub(crate) fn advance(&mut self, cx: &mut Context, input: &[u8]) -> Progress {
-        let mut said = Vec::new();
-        let (used, mut end) = self.take_input(cx, input, &mut said);
-        if let (Task::Chat { membership, .. }, false) = (&self.task, said.is_empty()) {
+        let mut to_chat = Vec::new();
+        let (used, mut end) = self.take_input(cx, input, &mut to_chat);
+        if let (Task::Chat { membership, .. }, false) = (&self.task, to_chat.is_empty()) {
             let backlog_max = cx.service.limits.chat_backlog_bytes_max;
-            let dropped = membership.say(Bytes::from(said), backlog_max);
+            let dropped = membership.send(Bytes::from(to_chat), backlog_max);
             cx.service.counters.chat_dropped(dropped);
         }
         if used > 0 {
             self.pinged = false;
-            self.silent = false;
+            self.idle_is_due = false;
             cx.set(Deadline::Idle, cx.service.limits.idle_timeout());
         }
         if end.is_none() {
             let room = cx.output.len() < cx.service.limits.output_high_water_bytes;
-            let all_taken = room && !self.put_off || used >= cx.promised;
+            let all_taken = room && !self.awaits_turn || used >= cx.before_drain;
             end = self.go_on(cx, all_taken);
         }
         if end.is_some() {
-            // Leaves the chat: from here on there is nobody who would take mail.
-            self.task = Task::Over;
+            // Leaves the chat, so that no more messages are queued for it.
+            self.task = Task::Ended;
         }
-        Progress { used, then: end.map(Then::Close) }
+        Progress { used, next: end.map(Next::Close) }
     }
 
-    /// `due` has come; [`WebSocket::advance`] follows.
+    /// The deadline `due` has passed; [`WebSocket::advance`] is called next.
     pub(crate) fn timed_out(&mut self, due: Deadline) {
-        // The ticker looks at the clock itself.
-        self.silent |= due == Deadline::Idle;
+        self.idle_is_due |= due == Deadline::Idle;
     }
 
-    /// Takes messages until there are no more, or no room for their answers, or others are to have
-    /// their turn. What is said in the chat goes into `said`: frames of one read travel together.
+    /// Processes frames until the input is used, the output is full, or the turn ends. Chat
+    /// messages go into `to_chat`, so that those of one read are sent together.
     fn take_input(
         &mut self,
         cx: &mut Context,
         input: &[u8],
-        said: &mut Vec<u8>,
+        to_chat: &mut Vec<u8>,
     ) -> (usize, Option<Close>) {
         let limits = &cx.service.limits;
         let mut used = 0;
-        self.put_off = false;
+        self.awaits_turn = false;
         for _ in 0..FRAMES_PER_TURN_MAX {
             if cx.output.len() >= cx.service.output_high_water_bytes() {
                 return (used, None);
             }
             let taken = match self.reader.next(&input[used..], limits.message_bytes_max) {
-                Ok((0, None)) if cx.eof => return (used, Some(self.cut_off())),
+                Ok((0, None)) if cx.eof => return (used, Some(self.eof_without_close())),
                 Ok((0, None)) => return (used, None),
                 Ok((n, None)) => {
                     used += n;
@@ -206,39 +198,39 @@ impl WebSocket {
                 }
                 Ok((n, Some(event))) => {
                     used += n;
-                    self.take(cx, event, said)
+                    self.take(cx, event, to_chat)
                 }
-                Err(fault) => Err(fault),
+                Err(violation) => Err(violation),
             };
             match taken {
                 Ok(None) => {}
                 Ok(Some(close)) => return (used, Some(close)),
-                Err(fault) => return (used, Some(self.fail(cx, fault))),
+                Err(violation) => return (used, Some(self.fail(cx, violation))),
             }
         }
-        self.put_off = used < input.len();
+        self.awaits_turn = used < input.len();
         (used, None)
     }
 
     fn take(
         &mut self,
         cx: &mut Context,
-        event: Event,
-        said: &mut Vec<u8>,
-    ) -> Result<Option<Close>, Fault> {
+        event: Received,
+        to_chat: &mut Vec<u8>,
+    ) -> Result<Option<Close>, Violation> {
         match event {
-            Event::Message { text, payload } => {
+            Received::Message { text, payload } => {
                 cx.service.counters.request();
-                self.message(cx, text, payload, said)?;
+                self.message(cx, text, payload, to_chat)?;
             }
-            // After our Close nothing may be sent.
-            Event::Ping(payload) if !self.closing => {
+            // After our Close no frame may be sent.
+            Received::Ping(payload) if !self.closing => {
                 let out = cx.output.tail();
                 frame::put_head(out, OpCode::Control(Control::Pong), payload.len());
                 payload.append_to(out);
             }
-            Event::Ping(_) | Event::Pong => {}
-            Event::Close(code) => return Ok(Some(self.answer_close(cx, code))),
+            Received::Ping(_) | Received::Pong => {}
+            Received::Close(code) => return Ok(Some(self.answer_close(cx, code))),
         }
         Ok(None)
     }
@@ -248,8 +240,8 @@ impl WebSocket {
         cx: &mut Context,
         text: bool,
         payload: Payload,
-        said: &mut Vec<u8>,
-    ) -> Result<(), Fault> {
+        to_chat: &mut Vec<u8>,
+    ) -> Result<(), Violation> {
         match (&self.task, payload) {
             (Task::Echo, payload) if self.closing => frame::check(text, payload),
             (Task::Echo, Payload::Assembled(payload)) => {
@@ -258,45 +250,45 @@ impl WebSocket {
                 Ok(())
             }
             (Task::Echo, payload) => frame::put_message(cx.output.tail(), text, payload),
-            (Task::Chat { .. }, payload) => frame::put_message(said, text, payload),
-            (Task::Clock(_) | Task::Over, payload) => frame::check(text, payload),
+            (Task::Chat { .. }, payload) => frame::put_message(to_chat, text, payload),
+            (Task::Clock(_) | Task::Ended, payload) => frame::check(text, payload),
         }
     }
 
-    /// What there is to do without input: mail, the clock, stopping, silence.
-    /// `all_taken`: no whole message is left in the input; those that lay in the socket when the
-    /// server was told to stop are answered before it takes its leave.
+    /// Does what needs no input: queued messages, ticks, stopping, the idle timeout. `all_taken`:
+    /// no complete message is left in the input. Messages that lay in the socket when the server
+    /// was told to stop are answered before the Close.
     fn go_on(&mut self, cx: &mut Context, all_taken: bool) -> Option<Close> {
         let push_high_water = cx.service.limits.push_high_water_bytes;
         match &mut self.task {
             Task::Clock(ticker) => ticker.tick(cx),
-            Task::Chat { membership, mail_left } => {
-                match membership.collect(cx.output, push_high_water) {
-                    Ok(left) => *mail_left = left,
+            Task::Chat { membership, frames_left } => {
+                match membership.take_frames(cx.output, push_high_water) {
+                    Ok(left) => *frames_left = left,
                     Err(Dropped) => {
                         frame::put_close(cx.output.tail(), CloseCode::Again, "too slow");
                         return Some(Close { linger: true, outcome: Outcome::Retired });
                     }
                 }
             }
-            Task::Echo | Task::Over => {}
+            Task::Echo | Task::Ended => {}
         }
         if cx.draining && all_taken && !self.closing {
             frame::put_close(cx.output.tail(), CloseCode::Away, "the server stops");
-            // The peer's Close is awaited for as long as the connection may drain.
+            // The drain timeout limits the wait for the peer's Close.
             self.closing = true;
-            self.task = Task::Over;
+            self.task = Task::Ended;
             cx.deadlines.clear(Deadline::Push);
         }
-        if std::mem::take(&mut self.silent) { self.silence(cx) } else { None }
+        if std::mem::take(&mut self.idle_is_due) { self.check_idle(cx) } else { None }
     }
 
-    /// Nothing has come for the idle time: asks whether somebody is there, and the next time gives
-    /// up (section 5.5.2).
-    fn silence(&mut self, cx: &mut Context) -> Option<Close> {
+    /// No frame has come within the idle timeout. Sends a ping, and ends the WebSocket when the
+    /// timeout passes again (section 5.5.2).
+    fn check_idle(&mut self, cx: &mut Context) -> Option<Close> {
         cx.set(Deadline::Idle, cx.service.limits.idle_timeout());
         if self.closing || !cx.output.is_empty() {
-            // Other deadlines watch those who are ending, and those who are to read.
+            // Other deadlines watch a WebSocket that is ending or that has output.
             return None;
         }
         if self.pinged {
@@ -308,8 +300,8 @@ impl WebSocket {
         None
     }
 
-    /// The peer's Close: answered with its own code, unless it is the answer to ours (section
-    /// 5.5.1). The server then closes first, so that TIME_WAIT stays here (section 7.1.1).
+    /// Answers the peer's Close with the same code, unless it answers ours (section 5.5.1). The
+    /// server closes first, so that TIME_WAIT is on its side (section 7.1.1).
     fn answer_close(&self, cx: &mut Context, code: Option<CloseCode>) -> Close {
         if self.closing {
             return Close { linger: true, outcome: Outcome::Retired };
@@ -321,27 +313,26 @@ impl WebSocket {
         Close { linger: true, outcome: Outcome::Completed }
     }
 
-    /// The peer broke the protocol: it is told how, and then it is over (section 7.1.7).
-    fn fail(&self, cx: &mut Context, fault: Fault) -> Close {
+    /// Closes with the reason of the violation (section 7.1.7).
+    fn fail(&self, cx: &mut Context, violation: Violation) -> Close {
         if !self.closing {
-            let (code, reason) = fault.close();
+            let (code, reason) = violation.close();
             frame::put_close(cx.output.tail(), code, reason);
         }
         Close { linger: true, outcome: Outcome::Rejected }
     }
 
-    /// The peer's FIN without its Close before it.
-    fn cut_off(&self) -> Close {
-        // A peer that was sent a Close has been told that it is over, and is free to agree like
-        // this.
+    /// The peer sent FIN without a Close.
+    fn eof_without_close(&self) -> Close {
+        // After our Close the peer may end with a FIN alone.
         let outcome = if self.closing { Outcome::Retired } else { Outcome::Truncated };
         Close { linger: false, outcome }
     }
 }
 
 impl Ticker {
-    /// Pushes what is due by the clock, whatever woke the driver; what there is no room for is left
-    /// out, and its number with it.
+    /// Pushes the ticks that are due by the clock. A tick for which the output has no room is left
+    /// out, with its number.
     fn tick(&mut self, cx: &mut Context) {
         let passed = cx.now.saturating_duration_since(self.opened).as_millis();
         let due = u64::try_from(passed / self.period.as_millis()).unwrap_or(u64::MAX);
@@ -358,24 +349,21 @@ impl Ticker {
     }
 }
 
-/// How a peer breaks the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    /// What a frame may not be, or may not be here.
+enum Violation {
+    /// A frame that is malformed, or not allowed here.
     Frame(&'static str),
     /// Text that is not UTF-8 (section 8.1).
     Text,
-    /// A message beyond the limit.
     TooLarge,
 }
 
-impl Fault {
-    /// The code (section 7.4.1) and the reason.
+impl Violation {
     fn close(self) -> (CloseCode, &'static str) {
         match self {
-            Fault::Frame(what) => (CloseCode::Protocol, what),
-            Fault::Text => (CloseCode::Invalid, "the text is not UTF-8"),
-            Fault::TooLarge => (CloseCode::Size, "the message is too large"),
+            Violation::Frame(what) => (CloseCode::Protocol, what),
+            Violation::Text => (CloseCode::Invalid, "the text is not UTF-8"),
+            Violation::TooLarge => (CloseCode::Size, "the message is too large"),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The chat between several connections: everybody hears the others, in order, whoever is slow is
-//! put out and costs nobody anything, and bells are rung no more often than they must be.
+//! The chat between several connections. Each member receives the messages of the others in order.
+//! A slow member is removed and costs the others nothing. No driver is woken more often than
+//! needed.
 
 mod support;
 
@@ -18,59 +19,56 @@ use support::frames::{
 };
 use support::world::World;
 
-/// Random conversations: seconds in a debug build.
+/// Random chats: seconds in a debug build.
 const SEEDS: u64 = 50;
 
-/// Remembers who was rung for, and wakes nobody.
 #[derive(Default)]
-struct Recorder {
-    rung: Mutex<Vec<u64>>,
+struct Wakeups {
+    tokens: Mutex<Vec<u64>>,
 }
 
-impl Wake for Recorder {
+impl Wake for Wakeups {
     fn wake(&self, token: u64) {
-        self.rung.lock().unwrap_or_else(PoisonError::into_inner).push(token);
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).push(token);
     }
 }
 
-impl Recorder {
-    /// Who was rung for since the last call, in the order of tokens.
+impl Wakeups {
+    /// The tokens that were woken since the last call, sorted.
     fn take(&self) -> Vec<u64> {
-        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        rung.sort_unstable();
-        std::mem::take(&mut rung)
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.sort_unstable();
+        std::mem::take(&mut tokens)
     }
 }
 
-/// One room, and a bell that hears all that is rung in it.
-struct Room {
+struct ChatServer {
     world: World,
-    bell: Arc<Recorder>,
+    wakeups: Arc<Wakeups>,
 }
 
-/// Somebody in it.
-struct Guest {
+struct Member {
     driver: Driver,
-    /// The beginning of a frame.
+    /// The beginning of an incomplete frame.
     tail: Vec<u8>,
 }
 
-impl Room {
-    fn new(limits: Limits) -> Room {
+impl ChatServer {
+    fn new(limits: Limits) -> ChatServer {
         let world = World::new(Protocol::Http, limits, &[]);
-        Room { world, bell: Arc::default() }
+        ChatServer { world, wakeups: Arc::default() }
     }
 
-    fn enter(&self, token: u64) -> Guest {
-        self.enter_with(token, Habits::default())
+    fn join(&self, token: u64) -> Member {
+        self.join_with(token, Habits::default())
     }
 
-    fn enter_with(&self, token: u64, habits: Habits) -> Guest {
-        let bell = Arc::clone(&self.bell) as Arc<dyn Wake>;
-        let mut driver = Driver::at(&self.world, habits, Address::new(bell, token));
+    fn join_with(&self, token: u64, habits: Habits) -> Member {
+        let wakeups = Arc::clone(&self.wakeups) as Arc<dyn Wake>;
+        let mut driver = Driver::at(&self.world, habits, Address::new(wakeups, token));
         driver.arrive(&upgrade(("/ws/chat", "")).expect("a path"));
         assert_eq!(driver.take_output(), ACCEPTED);
-        Guest { driver, tail: Vec::new() }
+        Member { driver, tail: Vec::new() }
     }
 
     fn dropped(&self) -> u64 {
@@ -78,20 +76,20 @@ impl Room {
     }
 }
 
-impl Guest {
-    fn says(&mut self, text: &str) {
+impl Member {
+    fn sends(&mut self, text: &str) {
         self.driver.arrive(&client(TEXT, text.as_bytes()));
     }
 
-    /// What the peer got since the last call.
-    fn heard(&mut self) -> Vec<(u8, Vec<u8>)> {
+    /// The frames that the client received since the last call.
+    fn received(&mut self) -> Vec<(u8, Vec<u8>)> {
         self.tail.extend(self.driver.take_output());
         take_frames(&mut self.tail)
     }
 
-    fn woken(&mut self) -> Vec<(u8, Vec<u8>)> {
-        self.driver.woken();
-        self.heard()
+    fn wake_up(&mut self) -> Vec<(u8, Vec<u8>)> {
+        self.driver.wake_up();
+        self.received()
     }
 }
 
@@ -100,246 +98,245 @@ fn text(text: &str) -> (u8, Vec<u8>) {
 }
 
 #[test]
-fn what_one_says_reaches_all_others() {
-    let room = Room::new(Limits::default());
-    let [mut a, mut b, mut c] = [0, 1, 2].map(|token| room.enter(token));
-    let said = [
+fn a_message_reaches_all_other_members() {
+    let server = ChatServer::new(Limits::default());
+    let [mut a, mut b, mut c] = [0, 1, 2].map(|token| server.join(token));
+    let sent = [
         client(TEXT, b"one"),
         client_part(BINARY, b"tw"),
         client(PING, b""),
         client(CONTINUE, b"o"),
     ];
-    a.driver.arrive(&said.concat());
-    assert_eq!(room.bell.take(), [1, 2]);
-    assert_eq!(a.heard(), [(PONG, vec![])], "nobody hears himself");
-    assert_eq!(b.heard(), [], "a connection is not touched from outside");
-    for guest in [&mut b, &mut c] {
-        assert_eq!(guest.woken(), [text("one"), (BINARY, b"two".to_vec())]);
-        assert_eq!(guest.woken(), [], "a ring for nothing");
+    a.driver.arrive(&sent.concat());
+    assert_eq!(server.wakeups.take(), [1, 2]);
+    assert_eq!(a.received(), [(PONG, vec![])], "a member does not get its own message");
+    assert_eq!(b.received(), [], "only its own driver runs a connection");
+    for member in [&mut b, &mut c] {
+        assert_eq!(member.wake_up(), [text("one"), (BINARY, b"two".to_vec())]);
+        assert_eq!(member.wake_up(), [], "a second wake-up");
     }
-    assert_eq!(a.woken(), []);
+    assert_eq!(a.wake_up(), []);
 }
 
 #[test]
-fn a_mailbox_that_is_not_empty_is_not_rung_for() {
-    let room = Room::new(Limits::default());
-    let [mut a, mut b, mut c] = [0, 1, 2].map(|token| room.enter(token));
-    a.says("1");
-    a.says("2");
-    c.says("3");
-    assert_eq!(room.bell.take(), [0, 1, 2]);
-    assert_eq!(b.woken(), [text("1"), text("2"), text("3")]);
-    c.says("4");
-    assert_eq!(room.bell.take(), [1], "a has not looked since 3");
-    // Any event of its own is as good as a ring.
+fn a_member_with_queued_messages_is_not_woken_again() {
+    let server = ChatServer::new(Limits::default());
+    let [mut a, mut b, mut c] = [0, 1, 2].map(|token| server.join(token));
+    a.sends("1");
+    a.sends("2");
+    c.sends("3");
+    assert_eq!(server.wakeups.take(), [0, 1, 2]);
+    assert_eq!(b.wake_up(), [text("1"), text("2"), text("3")]);
+    c.sends("4");
+    assert_eq!(server.wakeups.take(), [1], "a has not run since 3");
+    // Any event of the connection has the effect of a wake-up.
     a.driver.arrive(&client(PING, b""));
-    assert_eq!(a.heard(), [(PONG, vec![]), text("3"), text("4")]);
+    assert_eq!(a.received(), [(PONG, vec![]), text("3"), text("4")]);
 }
 
 #[test]
-fn who_is_gone_is_not_rung_for_whichever_way_he_went() {
+fn a_member_that_has_left_is_not_woken() {
     type Go = fn(&mut Driver);
     let ways: [(&str, Go); 6] = [
         ("close", |d| d.arrive(&client(CLOSE, b""))),
-        ("a fault", |d| d.arrive(&client(3, b""))),
+        ("a violation", |d| d.arrive(&client(3, b""))),
         ("FIN", Driver::arrive_eof),
         ("reset", Driver::reset),
         ("drain", Driver::drain),
-        ("silence", |d| {
+        ("idle", |d| {
             d.pass(Duration::from_secs(30));
             d.pass(Duration::from_secs(30));
         }),
     ];
     for (way, go) in ways {
-        let room = Room::new(Limits::default());
-        let [mut a, mut b] = [0, 1].map(|token| room.enter(token));
+        let server = ChatServer::new(Limits::default());
+        let [mut a, mut b] = [0, 1].map(|token| server.join(token));
         go(&mut b.driver);
         if way == "reset" {
-            // A model drops a connection that wants nothing more.
             drop(b);
         }
-        a.says("anybody?");
-        assert_eq!(room.bell.take(), [0; 0], "{way}");
+        a.sends("hello");
+        assert_eq!(server.wakeups.take(), [0; 0], "{way}");
     }
 }
 
 #[test]
-fn who_reads_slowly_gets_everything_that_fits() {
+fn a_slow_member_gets_everything_that_fits() {
     let limits = Limits {
         output_high_water_bytes: 1_000,
         push_high_water_bytes: 2_000,
         chat_backlog_bytes_max: 100_000,
         ..Limits::default()
     };
-    let room = Room::new(limits);
-    let [mut a, mut b] = [0, 1].map(|token| room.enter(token));
+    let server = ChatServer::new(limits);
+    let [mut a, mut b] = [0, 1].map(|token| server.join(token));
     b.driver.peer_reads(Some(0));
     for n in 0..900 {
-        a.says(&format!("{n:0100}"));
+        a.sends(&format!("{n:0100}"));
         if n % 7 == 0 {
-            b.driver.woken();
+            b.driver.wake_up();
         }
     }
     assert!(b.driver.output_len() < 2_000 + 102, "{}", b.driver.output_len());
     b.driver.peer_reads(None);
-    let heard = b.heard();
-    assert_eq!(heard.len(), 900);
-    for (n, frame) in heard.into_iter().enumerate() {
+    let received = b.received();
+    assert_eq!(received.len(), 900);
+    for (n, frame) in received.into_iter().enumerate() {
         assert_eq!(frame, text(&format!("{n:0100}")));
     }
-    assert_eq!(room.dropped(), 0);
+    assert_eq!(server.dropped(), 0);
 }
 
 #[test]
-fn who_does_not_read_is_put_out_and_told_with_1013() {
+fn a_member_that_does_not_read_is_removed_with_1013() {
     let limits = Limits { chat_backlog_bytes_max: 10_000, ..Limits::default() };
     let high_water = limits.push_high_water_bytes;
-    let room = Room::new(limits);
-    let [mut a, mut b, mut c] = [0, 1, 2].map(|token| room.enter(token));
+    let server = ChatServer::new(limits);
+    let [mut a, mut b, mut c] = [0, 1, 2].map(|token| server.join(token));
     b.driver.peer_reads(Some(0));
-    let letter = "x".repeat(1_000);
-    let mut said = 0;
-    while room.dropped() == 0 {
-        a.says(&letter);
-        said += 1;
-        b.driver.woken();
-        assert_eq!(c.woken(), [text(&letter)], "the others are not kept waiting");
-        assert!(said < 1_000, "b is never dropped");
+    let message = "x".repeat(1_000);
+    let mut sent = 0;
+    while server.dropped() == 0 {
+        a.sends(&message);
+        sent += 1;
+        b.driver.wake_up();
+        assert_eq!(c.wake_up(), [text(&message)], "the others do not wait");
+        assert!(sent < 1_000, "b is never dropped");
     }
-    // What waits outside the core, what is in its output, and what may be in the mailbox.
-    assert!(said * 1_004 <= high_water + 1_004 + 10_000 + 1_004, "{said}");
-    room.bell.take();
-    a.says("b is out");
-    assert_eq!(room.bell.take(), [2]);
-    // His output is full, and his Close is the last thing in it.
+    // Bytes in the member's queue and output, and one message more for each.
+    assert!(sent * 1_004 <= high_water + 1_004 + 10_000 + 1_004, "{sent}");
+    server.wakeups.take();
+    a.sends("b is out");
+    assert_eq!(server.wakeups.take(), [2]);
+    // The output is full; its last frame is the Close.
     b.driver.peer_reads(None);
-    let heard = b.heard();
-    assert_eq!(heard.last(), Some(&(CLOSE, close_payload(1013, "too slow"))));
-    assert!(heard[..heard.len() - 1].iter().all(|frame| *frame == text(&letter)));
+    let received = b.received();
+    assert_eq!(received.last(), Some(&(CLOSE, close_payload(1013, "too slow"))));
+    assert!(received[..received.len() - 1].iter().all(|frame| *frame == text(&message)));
     assert!(b.driver.fin_sent());
     b.driver.arrive(&client(CLOSE, &close_payload(1013, "")));
     b.driver.arrive_eof();
     assert_eq!(b.driver.ended(), Some(Outcome::Retired));
-    // His place may be somebody else's by now: his going must not put that one out.
-    let mut d = room.enter(3);
+    // Member d may have got the key of b: dropping b must not remove d.
+    let mut d = server.join(3);
     drop(b);
-    a.says("hello, d");
-    assert_eq!(d.woken(), [text("hello, d")]);
-    assert_eq!(room.dropped(), 1);
+    a.sends("hello, d");
+    assert_eq!(d.wake_up(), [text("hello, d")]);
+    assert_eq!(server.dropped(), 1);
 }
 
 #[test]
-fn who_never_runs_is_rung_for_when_he_is_put_out() {
+fn a_removed_member_is_woken() {
     let limits = Limits { chat_backlog_bytes_max: 1_000, ..Limits::default() };
-    let room = Room::new(limits);
-    let [mut a, mut b] = [0, 1].map(|token| room.enter(token));
-    // However large, the first letter is taken: it is not the listener who made it large.
-    a.says(&"x".repeat(5_000));
-    assert_eq!((room.bell.take(), room.dropped()), (vec![1], 0));
-    a.says("y");
-    assert_eq!((room.bell.take(), room.dropped()), (vec![1], 1));
-    assert_eq!(b.woken(), [(CLOSE, close_payload(1013, "too slow"))], "his mail is gone");
+    let server = ChatServer::new(limits);
+    let [mut a, mut b] = [0, 1].map(|token| server.join(token));
+    // The first message is queued whatever its size.
+    a.sends(&"x".repeat(5_000));
+    assert_eq!((server.wakeups.take(), server.dropped()), (vec![1], 0));
+    a.sends("y");
+    assert_eq!((server.wakeups.take(), server.dropped()), (vec![1], 1));
+    assert_eq!(b.wake_up(), [(CLOSE, close_payload(1013, "too slow"))], "its queue is freed");
     assert!(b.driver.fin_sent());
 }
 
-/// A member's view: of each speaker, the number that must come next.
+/// The number that must come next from each sender.
 #[derive(Default)]
-struct Listener(HashMap<u64, u64>);
+struct Order(HashMap<u64, u64>);
 
-impl Listener {
-    fn hear(&mut self, frames: Vec<(u8, Vec<u8>)>) {
+impl Order {
+    fn check(&mut self, frames: Vec<(u8, Vec<u8>)>) {
         for (opcode, payload) in frames {
             assert_eq!(opcode, TEXT);
             let line = String::from_utf8(payload).expect("text");
-            let (speaker, number) = line.split_once(' ').expect("speaker and number");
-            let next = self.0.entry(speaker.parse().expect("a token")).or_default();
-            assert_eq!(number.parse(), Ok(*next), "of speaker {speaker}");
+            let (sender, number) = line.split_once(' ').expect("sender and number");
+            let next = self.0.entry(sender.parse().expect("a token")).or_default();
+            assert_eq!(number.parse(), Ok(*next), "of sender {sender}");
             *next += 1;
         }
     }
 }
 
 #[test]
-fn everybody_hears_each_speaker_in_order_whatever_the_chunks() {
-    const GUESTS: usize = 5;
+fn messages_arrive_in_order_for_any_chunks() {
+    const MEMBERS: usize = 5;
     for seed in 0..SEEDS {
         let mut rng = StdRng::seed_from_u64(seed);
-        let room = Room::new(Limits::default());
+        let server = ChatServer::new(Limits::default());
         let habits = |rng: &mut StdRng| Habits {
             write_max: 1 << rng.random_range(0..12),
             by_chunks: rng.random(),
             read_first: rng.random(),
             early_timeouts: rng.random(),
         };
-        let mut guests: Vec<_> =
-            (0..GUESTS as u64).map(|token| room.enter_with(token, habits(&mut rng))).collect();
-        let mut listeners: Vec<_> = (0..GUESTS).map(|_| Listener::default()).collect();
-        let mut said = [0u64; GUESTS];
-        let mut waiting: Vec<Vec<u8>> = vec![Vec::new(); GUESTS];
+        let mut members: Vec<_> =
+            (0..MEMBERS as u64).map(|token| server.join_with(token, habits(&mut rng))).collect();
+        let mut orders: Vec<_> = (0..MEMBERS).map(|_| Order::default()).collect();
+        let mut sent = [0u64; MEMBERS];
+        let mut waiting: Vec<Vec<u8>> = vec![Vec::new(); MEMBERS];
         for _ in 0..400 {
-            let who = rng.random_range(0..GUESTS);
+            let index = rng.random_range(0..MEMBERS);
             match rng.random_range(0..4) {
                 0 => {
                     for _ in 0..rng.random_range(1..20) {
-                        let line = format!("{who} {}", said[who]);
-                        waiting[who].extend(client(TEXT, line.as_bytes()));
-                        said[who] += 1;
+                        let line = format!("{index} {}", sent[index]);
+                        waiting[index].extend(client(TEXT, line.as_bytes()));
+                        sent[index] += 1;
                     }
                 }
                 1 => {
-                    let n = rng.random_range(0..=waiting[who].len());
-                    let piece: Vec<u8> = waiting[who].drain(..n).collect();
-                    guests[who].driver.arrive(&piece);
+                    let n = rng.random_range(0..=waiting[index].len());
+                    let piece: Vec<u8> = waiting[index].drain(..n).collect();
+                    members[index].driver.arrive(&piece);
                 }
                 2 => {
                     let reads = rng.random::<bool>().then(|| rng.random_range(0..200));
-                    guests[who].driver.peer_reads(reads);
+                    members[index].driver.peer_reads(reads);
                 }
                 _ => {
-                    for token in room.bell.take() {
-                        guests[token as usize].driver.woken();
+                    for token in server.wakeups.take() {
+                        members[token as usize].driver.wake_up();
                     }
                 }
             }
         }
-        for (who, guest) in guests.iter_mut().enumerate() {
-            guest.driver.arrive(&waiting[who]);
-            guest.driver.peer_reads(None);
+        for (index, member) in members.iter_mut().enumerate() {
+            member.driver.arrive(&waiting[index]);
+            member.driver.peer_reads(None);
         }
-        for (who, guest) in guests.iter_mut().enumerate() {
-            listeners[who].hear(guest.woken());
-            for (speaker, said) in said.iter().enumerate().filter(|(speaker, _)| *speaker != who) {
-                let heard = listeners[who].0.get(&(speaker as u64)).copied().unwrap_or_default();
-                assert_eq!(heard, *said, "seed {seed}: {who} of {speaker}");
+        for (index, member) in members.iter_mut().enumerate() {
+            orders[index].check(member.wake_up());
+            for (sender, sent) in sent.iter().enumerate().filter(|(sender, _)| *sender != index) {
+                let received = orders[index].0.get(&(sender as u64)).copied().unwrap_or_default();
+                assert_eq!(received, *sent, "seed {seed}: {index} of {sender}");
             }
         }
     }
 }
 
 #[test]
-fn speakers_on_many_threads() {
+fn senders_on_many_threads() {
     const THREADS: u64 = 4;
     const LINES: u64 = 500;
-    let room = Room::new(Limits::default());
-    let guests: Vec<_> = (0..THREADS).map(|token| room.enter(token)).collect();
-    let speak = |(token, mut guest): (u64, Guest)| {
-        let mut listener = Listener::default();
+    let server = ChatServer::new(Limits::default());
+    let members: Vec<_> = (0..THREADS).map(|token| server.join(token)).collect();
+    let send_all = |(token, mut member): (u64, Member)| {
+        let mut order = Order::default();
         for number in 0..LINES {
-            guest.says(&format!("{token} {number}"));
-            listener.hear(guest.heard());
+            member.sends(&format!("{token} {number}"));
+            order.check(member.received());
         }
-        (guest, listener)
+        (member, order)
     };
-    let spoken: Vec<_> = thread::scope(|scope| {
+    let finished: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..)
-            .zip(guests)
-            .map(|(token, guest)| scope.spawn(move || speak((token, guest))))
+            .zip(members)
+            .map(|(token, member)| scope.spawn(move || send_all((token, member))))
             .collect();
         threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
     });
-    for (mut guest, mut listener) in spoken {
-        listener.hear(guest.woken());
-        assert_eq!(listener.0.len() as u64, THREADS - 1);
-        assert!(listener.0.values().all(|&heard| heard == LINES));
+    for (mut member, mut order) in finished {
+        order.check(member.wake_up());
+        assert_eq!(order.0.len() as u64, THREADS - 1);
+        assert!(order.0.values().all(|&received| received == LINES));
     }
 }

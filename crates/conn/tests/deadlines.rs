@@ -1,15 +1,15 @@
-//! Deadlines of whole connections, over every protocol, with TLS and without, under a clock that
-//! is moved by hand: after one `timeout(now)` nothing is due at `now`, whatever has happened before
-//! it; whoever waits has a deadline; and every connection ends.
+//! Deadlines of whole connections, for each protocol, with TLS and without, with a clock moved by
+//! hand. After `timeout(now)` no deadline is due at `now`. A connection that waits has a deadline.
+//! Each connection ends.
 //!
-//! [`support::fuzz::play`] checks all of that after every event.
+//! [`support::fuzz::play`] checks this after every event.
 
 mod support;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use support::fuzz::hold;
-use support::fuzz::make::{self, SECURITIES, SPEECHES};
+use support::fuzz::make::{self, CASE_KINDS, SECURITIES};
 use support::fuzz::play::play;
 
 /// Cases for each protocol and layer: seconds in a debug build.
@@ -20,11 +20,11 @@ const EVENTS: usize = 30;
 
 #[test]
 fn nothing_is_due_after_a_timeout_and_every_connection_ends() {
-    for speech in SPEECHES {
+    for case_kind in CASE_KINDS {
         for tls in SECURITIES {
             for seed in 0..SEEDS {
                 let mut rng = StdRng::seed_from_u64(seed);
-                let case = make::case(&mut rng, speech, tls, EVENTS);
+                let case = make::case(&mut rng, case_kind, tls, EVENTS);
                 hold(&case, seed, &play);
             }
         }

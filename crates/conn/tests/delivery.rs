@@ -1,4 +1,4 @@
-//! A peer that acknowledges what it was sent is not late, however slowly it does so.
+//! A peer that acknowledges output is not late, however slow it is.
 
 mod support;
 
@@ -10,14 +10,14 @@ use support::http2::{data, greeting, request};
 use support::world::World;
 
 const TIMEOUT: Duration = Duration::from_secs(4);
-/// Four looks in a time-out.
-const LOOK: Duration = Duration::from_secs(1);
+/// Four checks per timeout.
+const CHECK: Duration = Duration::from_secs(1);
 
 fn limits() -> Limits {
     Limits { write_timeout_ms: 4_000, idle_timeout_ms: 10_000, ..Limits::default() }
 }
 
-/// A connection whose kernel has taken `taken` bytes of a reply and has room for no more.
+/// A connection that has written `taken` bytes of a reply to a socket that is now full.
 fn stalled(protocol: Protocol, asked: &[&[u8]], taken: usize) -> (Conn, Instant) {
     let world = World::new(protocol, limits(), &[]);
     let mut conn = Conn::new(&world.service, Address::alone(), world.started);
@@ -45,24 +45,24 @@ fn protocols() -> [(Protocol, Vec<&'static [u8]>); 4] {
 }
 
 #[test]
-fn who_acknowledges_is_not_cut() {
+fn a_peer_that_acknowledges_is_not_closed() {
     for (protocol, asked) in protocols() {
         let what = asked.concat()[..10].escape_ascii().to_string();
         let (mut conn, started) = stalled(protocol, &asked, 1_000);
-        // A byte in nearly every time-out, for many of them.
-        for look in 1..40 {
-            let now = started + LOOK * look;
+        // One byte in nearly every timeout, many times.
+        for check in 1..40 {
+            let now = started + CHECK * check;
             if conn.output_is_late(now) {
-                conn.unacknowledged(999 - look as usize / 3, now);
+                conn.unacknowledged(999 - check as usize / 3, now);
             }
             conn.timeout(now);
-            assert!(conn.wants().is_some(), "{what}: cut at {look}: {:?}", conn.outcome());
+            assert!(conn.wants().is_some(), "{what}: cut at {check}: {:?}", conn.outcome());
         }
     }
 }
 
 #[test]
-fn who_acknowledges_nothing_is_cut_after_the_whole_time() {
+fn a_peer_that_acknowledges_nothing_is_closed_after_the_timeout() {
     for (protocol, asked) in protocols() {
         let what = asked.concat()[..10].escape_ascii().to_string();
         let (mut conn, started) = stalled(protocol, &asked, 1_000);
@@ -82,15 +82,14 @@ fn who_acknowledges_nothing_is_cut_after_the_whole_time() {
     }
 }
 
-/// All output is with the kernel now. Returns how much that was, in bytes.
 fn flush(conn: &mut Conn, now: Instant) -> usize {
     let sent = conn.chunks().map(|chunk| chunk.len()).sum::<usize>();
     conn.sent(sent, now);
     sent
 }
 
-/// At its next deadline the connection hears that its peer has taken a byte, and that `left` more
-/// than one are not acknowledged. Returns when that was.
+/// At the next deadline the peer has acknowledged one byte, and `left` more than one are
+/// unacknowledged. Returns the time.
 fn takes_one(conn: &mut Conn, left: usize) -> Instant {
     let now = conn.wants().and_then(|wants| wants.deadline).expect("a deadline");
     assert!(conn.output_is_late(now));
@@ -99,10 +98,10 @@ fn takes_one(conn: &mut Conn, left: usize) -> Instant {
     now
 }
 
-/// The reply is with the kernel: the idle time, and the wait for the peer's FIN, begin when the
-/// peer has it.
+/// The reply is written: the idle timeout and the wait for the peer's FIN begin when the peer has
+/// it.
 #[test]
-fn who_still_takes_the_last_bytes_is_neither_idle_nor_late_to_close() {
+fn a_peer_that_receives_the_last_bytes_is_not_idle_or_late_to_close() {
     for last in [&b""[..], b"nonsense\r\n\r\n"] {
         let world = World::new(Protocol::Http, limits(), &[]);
         let mut conn = Conn::new(&world.service, Address::alone(), world.started);
@@ -126,10 +125,10 @@ fn who_still_takes_the_last_bytes_is_neither_idle_nor_late_to_close() {
     }
 }
 
-/// The same for a WebSocket on a stream of HTTP/2: it asks nobody whether he is there who is still
-/// taking what came before the question, and then it does.
+/// The same for a WebSocket on a stream of HTTP/2: it sends no ping while the peer is still
+/// receiving output, and sends one afterwards.
 #[test]
-fn a_tunnel_whose_peer_still_takes_bytes_is_not_silent() {
+fn a_tunnel_whose_peer_receives_bytes_is_not_idle() {
     let world = World::new(Protocol::Http, limits(), &[]);
     let mut conn = Conn::new(&world.service, Address::alone(), world.started);
     let fields = [(":protocol", "websocket"), ("sec-websocket-version", "13")];
@@ -153,8 +152,7 @@ fn a_tunnel_whose_peer_still_takes_bytes_is_not_silent() {
     assert!(said > 0, "it asks now");
 }
 
-/// A stream of HTTP/2 waits for the peer's window, and all that the windows had room for is with
-/// the kernel.
+/// A stream of HTTP/2 waits for the peer's window; everything that the window allowed is written.
 fn waits_for_a_window() -> (Conn, Instant, usize) {
     let world = World::new(Protocol::Http, limits(), &[]);
     let mut conn = Conn::new(&world.service, Address::alone(), world.started);
@@ -175,7 +173,7 @@ fn output(conn: &mut Conn) -> Vec<u8> {
 }
 
 #[test]
-fn who_takes_what_a_window_let_through_is_not_late_with_the_next() {
+fn a_peer_that_receives_a_window_is_not_late_with_the_next() {
     let (mut conn, started, sent) = waits_for_a_window();
     let mut now = started;
     for taken in 1..20 {
@@ -183,7 +181,7 @@ fn who_takes_what_a_window_let_through_is_not_late_with_the_next() {
         assert_eq!(output(&mut conn), b"", "cut after {taken} bytes");
     }
     assert!(now >= started + TIMEOUT * 19, "{:?}", now - started);
-    // A frame that says nothing of windows is no progress, and no word about the clock either.
+    // A frame other than WINDOW_UPDATE is not progress.
     let after = now + TIMEOUT;
     conn.receive(b"\0\0\x08\x06\x01\0\0\0\0pingpong", after);
     assert_eq!(output(&mut conn), b"", "the kernel was not asked");
@@ -194,7 +192,7 @@ fn who_takes_what_a_window_let_through_is_not_late_with_the_next() {
 }
 
 #[test]
-fn who_takes_nothing_of_what_a_window_let_through_is_cut_after_the_whole_time() {
+fn a_peer_that_receives_nothing_of_a_window_is_closed_after_the_timeout() {
     let (mut conn, started, sent) = waits_for_a_window();
     let at = conn.wants().and_then(|wants| wants.deadline).expect("a deadline");
     assert_eq!(at, started + TIMEOUT);
@@ -204,9 +202,9 @@ fn who_takes_nothing_of_what_a_window_let_through_is_cut_after_the_whole_time() 
     assert_eq!(output(&mut conn), CANCELLED);
 }
 
-/// All of it lies in the peer's socket: nothing of that tells whether it is read.
+/// All bytes are acknowledged: this does not show whether the peer reads them.
 #[test]
-fn who_has_taken_all_has_the_whole_time_for_its_next_window() {
+fn a_peer_that_received_all_has_the_whole_timeout_for_its_next_window() {
     let (mut conn, started, _) = waits_for_a_window();
     conn.unacknowledged(0, started);
     let mut now = started;

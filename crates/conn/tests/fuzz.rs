@@ -1,15 +1,15 @@
-//! A fuzz target for whole connections, on stable Rust: cases made from a seed and cases made of
-//! other cases, among them those of `tests/corpus`, each played with everything checked after every
-//! event (`support/fuzz`).
+//! A fuzz target for whole connections, on stable Rust. Cases are made from a seed and from other
+//! cases, among them those of `tests/corpus`. Each is played with checks after every event
+//! (`support/fuzz`).
 //!
 //! ```text
 //! cargo test -p conn --test fuzz                        as many cases as CI has time for
-//! FUZZ_CASES=100000 FUZZ_SEED=7 cargo test ...          more, others
+//! FUZZ_CASES=100000 FUZZ_SEED=7 cargo test ...          more cases, with another seed
 //! FUZZ_SECONDS=3600 cargo test --profile fuzz ...       for an hour (`make fuzz`)
 //! FUZZ_CASE=file cargo test -p conn --test fuzz replay  one case again
 //! ```
 //!
-//! A case that fails is cut down to what fails, and written to a file.
+//! A case that fails is reduced to the smallest that fails, and written to a file.
 
 mod support;
 
@@ -24,15 +24,15 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use support::fuzz::case::{Case, Event, Security};
 use support::fuzz::hold;
-use support::fuzz::make::{self, SECURITIES, SPEECHES, Speech, speech};
+use support::fuzz::make::{self, CASE_KINDS, CaseKind, SECURITIES, kind_of};
 use support::fuzz::play::play;
 use support::transcript::merge_chunks;
 
-/// Cases without a variable that says otherwise: about a minute of a debug build on two processors
-/// that are busy with other things too.
+/// Cases if no variable sets another number: about a minute in a debug build on two busy
+/// processors.
 const CASES: u64 = 800;
 
-/// Cases of a run that are kept to make others of: those that came to something new.
+/// Cases of a run that are kept to make others from: those that reached something new.
 const KEPT_MAX: usize = 5_000;
 
 fn variable<T: FromStr>(name: &str) -> Option<T> {
@@ -54,11 +54,11 @@ fn read(file: &Path) -> Case {
     text.parse().unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-/// Plays a case, and what is known about it besides: HTTP/1.1 and WebSockets say the same however
-/// the client's bytes are cut, but for 100 (Continue), which is for those who wait.
+/// Plays a case. In addition, HTTP/1.1 and WebSockets must send the same however the client's bytes
+/// are split into reads, except for 100 (Continue), which is sent only to a client that waits.
 fn check(case: &Case, rng: &mut StdRng) -> u64 {
     let played = play(case);
-    let lines = matches!(speech(case), Speech::Http1 | Speech::WebSocket);
+    let lines = matches!(kind_of(case), CaseKind::Http1 | CaseKind::WebSocket);
     let waits = case
         .events
         .iter()
@@ -78,7 +78,7 @@ fn check(case: &Case, rng: &mut StdRng) -> u64 {
     played.seen
 }
 
-/// The same bytes without anything else, in reads of so many bytes.
+/// The same bytes without other events, in reads of `len` bytes.
 fn cut_into(case: &Case, len: usize) -> Case {
     let bytes: Vec<u8> = case.events.iter().filter_map(Event::bytes).flatten().collect();
     let events = vec![Event::Reads(len), Event::Say(bytes), Event::Run];
@@ -114,17 +114,17 @@ fn next(rng: &mut StdRng, kept: &[Case]) -> Case {
     match (kept.choose(rng), kept.choose(rng)) {
         (Some(base), Some(other)) if rng.random_ratio(2, 3) => make::mutate(rng, base, other),
         _ => {
-            // TLS hides most of the work from the clock of this test: one in three is enough.
+            // TLS takes most of the time, so one case in three has it.
             let secure = rng.random_ratio(1, 3);
             let tls = if secure { SECURITIES.choose(rng) } else { None };
-            let speech = SPEECHES.choose(rng).copied().unwrap_or(Speech::Http2);
+            let case_kind = CASE_KINDS.choose(rng).copied().unwrap_or(CaseKind::Http2);
             let count = rng.random_range(1..40);
-            make::case(rng, speech, *tls.unwrap_or(&Security::Plain), count)
+            make::case(rng, case_kind, *tls.unwrap_or(&Security::Plain), count)
         }
     }
 }
 
-/// One case, with numbers for its checks drawn from `number`.
+/// One case; its checks use random numbers seeded with `number`.
 fn run(case: &Case, number: u64) -> u64 {
     hold(case, number, &|case| check(case, &mut StdRng::seed_from_u64(number)))
 }

@@ -1,16 +1,16 @@
-//! HTTP/2 conversations whose replies are known: each is had whole, cut at every byte, cut once at
-//! every place, with the output taken a byte at a time, by handles, reading first, and with a
-//! timeout call on every turn. What comes back on each stream must be the same each time.
+//! HTTP/2 connections with known replies. Each is played with one read, with a read for each byte,
+//! split once at every position, with writes of one byte, with handles, with reads first, and with
+//! a timeout call on every turn. The reply on each stream must be the same each time.
 //!
-//! Requests are literal bytes; replies are read by a frame reader and an HPACK that are not the
-//! server's (`support/http2.rs`).
+//! Requests are literal bytes. The frame reader and the HPACK decoder are not those of the server
+//! (`support/http2.rs`).
 
 mod support;
 
 use std::time::Duration;
 
 use conn::{Limits, Outcome, Protocol};
-use support::driver::{Driver, FileMood, Habits};
+use support::driver::{Driver, FileReply, Habits};
 use support::http2::{END_HEADERS, END_STREAM, reset, window};
 use support::http2::{PREFACE, Reader, block, data, frame, get, greeting, kind, request};
 use support::world::{FakeFile, STARTED_UNIX_S, World};
@@ -18,28 +18,26 @@ use support::world::{FakeFile, STARTED_UNIX_S, World};
 const DATE: &str = "date Sun, 06 Nov 1994 08:49:37 GMT";
 const TEXT: &str = "content-type text/plain; charset=utf-8";
 
-/// More than any test sends.
+/// A window larger than any reply here.
 const WIDE: u32 = 1 << 30;
 
-/// SETTINGS_INITIAL_WINDOW_SIZE.
 const INITIAL_WINDOW: u16 = 4;
 
 enum Step {
     Send(Vec<u8>),
     Clock(Duration),
-    Files(FileMood),
+    Files(FileReply),
     Drain,
     Eof,
 }
 
-/// One conversation.
 struct Case {
     limits: Limits,
     steps: Vec<Step>,
 }
 
 impl Case {
-    /// A client with windows that never fill.
+    /// A client whose windows never fill.
     fn new() -> Case {
         let hello = [greeting(&[(INITIAL_WINDOW, WIDE)]), window(0, WIDE)].concat();
         Case::raw().send(hello)
@@ -67,7 +65,8 @@ impl Case {
         self
     }
 
-    /// The conversation comes to `lines` and ends with `outcome` (`None`: it goes on).
+    /// The client must receive `lines`, and the connection must end with `outcome` (`None`: it must
+    /// stay open).
     fn comes_to(self, outcome: Option<Outcome>, lines: &[&str]) {
         let wanted: String = lines.iter().map(|line| format!("{line}\n")).collect();
         let every = Habits { write_max: 1, by_chunks: true, ..Habits::default() };
@@ -107,15 +106,14 @@ impl Case {
                     sent += bytes.len();
                 }
                 Step::Clock(time) => driver.pass(*time),
-                Step::Files(mood) => {
-                    driver.file_mood = *mood;
+                Step::Files(file_reply) => {
+                    driver.file_reply = *file_reply;
                     driver.run();
                 }
                 Step::Drain => driver.drain(),
                 Step::Eof => driver.arrive_eof(),
             }
             reader.read(&driver.take_output());
-            // A client that is asked whether it is there says yes.
             let pings = std::mem::take(&mut reader.pings);
             pings.iter().for_each(|ping| driver.arrive(&frame(kind::PING, 1, 0, ping)));
             reader.read(&driver.take_output());
@@ -127,9 +125,8 @@ impl Case {
 
 #[derive(Debug, Clone, Copy)]
 enum Cut {
-    /// Reads of so many bytes.
     Every(usize),
-    /// One cut, after this many bytes of the conversation.
+    /// Two reads, split after this many bytes.
     At(usize),
 }
 
@@ -246,7 +243,7 @@ fn parts_of_files() {
 fn a_file_that_fails_ends_its_own_stream_only() {
     let etag = format!("etag \"{:x}-186a0\"", STARTED_UNIX_S * 1_000_000_000);
     Case::new()
-        .step(Step::Files(FileMood::Failing))
+        .step(Step::Files(FileReply::Failing))
         .send([get(1, "/files/a.txt", &[]), get(3, "/", &[])].concat())
         .comes_to(
             None,
@@ -286,7 +283,7 @@ fn bodies_come_back() {
 }
 
 #[test]
-fn a_body_that_nobody_asked_for_is_taken() {
+fn a_body_that_no_route_reads_is_taken() {
     let ask = [
         request(1, "GET", "/", &[], false),
         data(1, &[b'x'; 16_000], false),
@@ -304,7 +301,7 @@ fn expectations() {
         data(1, b"body", true),
         request(3, "POST", "/", &expect, false),
         request(5, "POST", "/echo", &[("expect", "x")], true),
-        // A list (RFC 9110 section 5.6.1.2), and one of nothing.
+        // A list (RFC 9110 section 5.6.1.2), and an empty one.
         request(7, "POST", "/echo", &[("expect", "100-Continue, ,100-continue")], false),
         data(7, b"body", true),
         request(9, "POST", "/echo", &[("expect", ",")], false),
@@ -336,7 +333,6 @@ fn expectations() {
     );
 }
 
-/// A refusal's line.
 fn refused(stream: u32, status: u16, sentence: &str) -> String {
     let length = sentence.len() + 1;
     format!(
@@ -357,7 +353,7 @@ fn heads_that_name_no_host_or_path() {
         pseudo(5, &[&get[..], &[(":path", "/"), (":authority", "a"), ("host", "b")]].concat()),
         pseudo(7, &[&get[..], &[(":path", "/"), (":authority", "me@a")]].concat()),
         pseudo(9, &[&get[..], &[(":path", "*"), (":authority", "a")]].concat()),
-        // These are the library's: malformed is a stream error.
+        // The library detects these; a malformed request is a stream error.
         pseudo(11, &[&get[..], &[(":authority", "a")]].concat()),
         pseudo(13, &[&get[..], &[(":path", ""), (":authority", "a")]].concat()),
         pseudo(15, &[&get[..], &[(":path", "/"), ("connection", "close")]].concat()),
@@ -399,7 +395,7 @@ fn bodies_that_are_not_as_long_as_they_say() {
 
 #[test]
 fn trailers_that_are_malformed_reset_their_stream() {
-    /// So many of the ways are seen by this server's own code.
+    /// The server's own code detects so many of these.
     const OWN: usize = 9;
     let trailers = |stream: u32, payload: &[u8]| {
         frame(kind::HEADERS, END_HEADERS | END_STREAM, stream, payload)
@@ -416,7 +412,7 @@ fn trailers_that_are_malformed_reset_their_stream() {
         // `:path` in Huffman's code.
         trailers(1, b"\x00\x84\xb9\x58\xd3\x3f\x02/x"),
         trailers(1, &block(&[("x", "y"), (":status", "200")])),
-        // From the table, where the next request's path was put.
+        // An index of the table, at which the path of the next request was put.
         [
             frame(kind::HEADERS, END_HEADERS | END_STREAM, 3, b"\x82\x86\x44\x05/nope\x01\x01a"),
             trailers(1, b"\xbe"),
@@ -428,7 +424,7 @@ fn trailers_that_are_malformed_reset_their_stream() {
         ]
         .concat(),
         frame(kind::HEADERS, END_HEADERS | END_STREAM | 8 | 32, 1, &padded),
-        // These are the library's.
+        // The library detects these.
         trailers(1, &block(&[(":unknown", "y")])),
         trailers(1, &block(&[(":", "y")])),
         trailers(1, &block(fields)),
@@ -439,7 +435,7 @@ fn trailers_that_are_malformed_reset_their_stream() {
         frame(kind::HEADERS, END_HEADERS, 1, &block(&[("x", "y")])),
     ];
     for (at, way) in ways.iter().enumerate() {
-        // The head and the body have been seen before, or have not.
+        // Whether the head and the body were read before.
         for waits in [true, false] {
             let world = world(&Limits::default());
             let mut driver = Driver::new(&world, Habits::default());
@@ -456,7 +452,7 @@ fn trailers_that_are_malformed_reset_their_stream() {
             driver.arrive(&get(5, "/", &[]));
             reader.read(&driver.take_output());
             let reply = reader.reply(1);
-            // A connection error is as good (section 5.4.2), but only the library makes it one.
+            // A connection error is allowed too (section 5.4.2), but only the library makes it one.
             if at >= OWN && reader.goaways.iter().any(|&(_, code)| code == 1) {
                 continue;
             }
@@ -469,7 +465,7 @@ fn trailers_that_are_malformed_reset_their_stream() {
 #[test]
 fn trailers_that_are_in_order_are_taken_whatever_the_table_holds() {
     let ask = [
-        // Into the table: a path, then a field.
+        // Adds a path to the table, then a field.
         frame(kind::HEADERS, END_HEADERS, 1, b"\x83\x86\x44\x05/echo\x01\x01a\x40\x01x\x01y"),
         data(1, b"hello", false),
         frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, b"\xbe"),
@@ -489,7 +485,7 @@ fn a_body_that_grows_too_long_is_cut() {
     Case::new()
         .limit(|limits| limits.body_bytes_max = 100)
         .send(ask.concat())
-        // By itself, because a reset takes away what is still queued.
+        // In a read of its own, because a reset drops queued bytes.
         .send(data(1, &[b'b'; 100], false))
         .comes_to(None, &[&format!("1: [:status 200, {DATE}, {echo}] \"aaaaaaaaaa\" reset 8")]);
 }
@@ -588,13 +584,13 @@ fn what_the_end_of_the_input_leaves_undone() {
 
 #[test]
 fn what_is_no_http2_is_told_why() {
-    // DATA on a stream that nobody opened; a frame longer than was agreed; an odd WINDOW_UPDATE.
+    // DATA on a stream that is not open; a frame above the maximal size; a malformed WINDOW_UPDATE.
     for (bytes, code) in [
         (data(5, b"x", true), 1),
         (frame(kind::DATA, 0, 1, &[0; 16_385]), 6),
         (window(0, 0), 1),
-        // RFC 9113 has FRAME_SIZE_ERROR (6) and COMPRESSION_ERROR (9) for these two; the library
-        // ends the connection as it must, and calls everything PROTOCOL_ERROR.
+        // RFC 9113 has FRAME_SIZE_ERROR (6) and COMPRESSION_ERROR (9) for these two. The library
+        // ends the connection as required, but always with PROTOCOL_ERROR.
         (frame(kind::SETTINGS, 0, 0, &[0; 5]), 1),
         (frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, &[0xff; 3]), 1),
     ] {

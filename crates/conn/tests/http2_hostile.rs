@@ -1,6 +1,6 @@
-//! HTTP/2 with clients that are drawn from seeds, and with clients that mean ill: everything that
-//! is asked is answered however reads, writes and windows are cut; nothing hangs; output and heap
-//! are bounded, and floods are ended.
+//! HTTP/2 with random clients and with hostile clients. Each request is answered, however reads,
+//! writes and windows are split. No connection hangs. Output and heap are bounded, and floods are
+//! ended.
 
 mod support;
 
@@ -11,24 +11,19 @@ use conn::{Limits, Outcome, Protocol};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use support::driver::{Driver, FileMood, Habits};
+use support::driver::{Driver, FileReply, Habits};
 use support::http2::{END_HEADERS, END_STREAM, Reader, block, data, frame, get, greeting};
 use support::http2::{kind, request, reset, window};
-use support::world::{FakeFile, World, letters, pattern};
+use support::world::{FakeFile, READ_MAX, World, letters, pattern};
 
-/// Conversations per property: seconds in a debug build. A failure names the seed of its own.
+/// Connections per property: seconds in a debug build. A failure names its seed.
 const SEEDS: u64 = 60;
 
-/// Longest read of the servers in this workspace, in bytes.
-const READ_MAX: usize = 64 << 10;
-
-/// SETTINGS_INITIAL_WINDOW_SIZE.
 const INITIAL_WINDOW: u16 = 4;
 
-/// The error code of a stream that is not wanted any more (RFC 9113 section 7).
+/// The error code of a stream that is cancelled (RFC 9113 section 7).
 const CANCEL: u32 = 8;
 
-/// Length of the one file.
 const FILE_LEN: u64 = 30_000;
 
 fn world(limits: Limits) -> World {
@@ -54,17 +49,17 @@ fn habits(rng: &mut StdRng) -> Habits {
     }
 }
 
-/// An honest client: it asks, gives back the window that it was sent, and answers PING.
+/// A valid client: it sends requests, returns windows, and answers PING.
 struct Client {
     driver: Driver,
     reader: Reader,
     rng: StdRng,
     wanted: BTreeMap<u32, Vec<u8>>,
-    /// Bytes of each body of which the window was given back; 0: of all.
+    /// Bytes of each body whose window was returned; 0: of all bodies.
     given: BTreeMap<u32, usize>,
     /// Frames that wait for the server's window, by stream.
     uploads: BTreeMap<u32, Vec<u8>>,
-    /// Bytes of uploads that were sent; 0: in all.
+    /// Bytes of uploads that were sent; 0: of all.
     uploaded: BTreeMap<u32, u64>,
 }
 
@@ -72,8 +67,9 @@ impl Client {
     fn new(world: &World, seed: u64) -> Client {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut driver = Driver::new(world, habits(&mut rng));
-        driver.file_mood =
-            *[FileMood::Prompt, FileMood::Short(777)].choose(&mut rng).unwrap_or(&FileMood::Prompt);
+        driver.file_reply = *[FileReply::Prompt, FileReply::Short(777)]
+            .choose(&mut rng)
+            .unwrap_or(&FileReply::Prompt);
         let small = *[1, 100, 5_000, 65_535].choose(&mut rng).unwrap_or(&1);
         driver.arrive(&greeting(&[(INITIAL_WINDOW, small)]));
         Client {
@@ -87,7 +83,6 @@ impl Client {
         }
     }
 
-    /// Asks for something on the next stream.
     fn ask(&mut self, stream: u32) {
         let n = self.rng.random_range(0..8_000);
         let path = match self.rng.random_range(0..5) {
@@ -117,7 +112,6 @@ impl Client {
         self.cut(&get(stream, &path, &[]));
     }
 
-    /// `bytes` arrive in pieces.
     fn cut(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let most = 1usize << self.rng.random_range(0..16);
@@ -127,7 +121,7 @@ impl Client {
         }
     }
 
-    /// Sends what of the uploads the server's windows allow; true if something was sent.
+    /// Sends as much of the uploads as the server's windows allow; true if that was anything.
     fn upload(&mut self) -> bool {
         let window_of = |reader: &Reader, uploaded: &BTreeMap<u32, u64>, stream: u32| {
             let more = reader.windows.get(&stream).copied().unwrap_or(0);
@@ -159,13 +153,13 @@ impl Client {
         any
     }
 
-    /// Reads what came, and gives the window back; true if there was something.
+    /// Reads output and returns the window; true if there was output.
     fn read(&mut self) -> bool {
         let output = self.driver.take_output();
         self.reader.read(&output);
         let mut bytes = Vec::new();
         let mut all = 0;
-        // More than was read: a window that began small grows.
+        // More than was read, so that a small window grows.
         let extra = self.rng.random_range(0..2_000);
         for (&stream, reply) in &self.reader.replies {
             let given = self.given.entry(stream).or_default();
@@ -216,7 +210,7 @@ fn everything_asked_is_answered_whatever_the_cuts_and_windows() {
             }
             let moved = client.read() | client.upload();
             if !moved {
-                // Only time can bring what is missing.
+                // Only a deadline can bring the rest.
                 client.driver.pass(Duration::from_millis(20));
                 let moved = client.read();
                 assert!(moved, "seed {seed} hangs: {:?}", client.missing());
@@ -232,7 +226,7 @@ fn everything_asked_is_answered_whatever_the_cuts_and_windows() {
 }
 
 #[test]
-fn every_connection_ends_when_its_peer_falls_silent() {
+fn every_connection_ends_when_its_peer_sends_no_more() {
     for seed in 0..SEEDS {
         let world = world(Limits::default());
         let mut client = Client::new(&world, seed);
@@ -242,19 +236,19 @@ fn every_connection_ends_when_its_peer_falls_silent() {
             match client.rng.random_range(0..8) {
                 0 => client.driver.peer_reads(Some(0)),
                 1 => client.driver.peer_reads(None),
-                2 => client.driver.file_mood = FileMood::Truncated,
-                3 => client.driver.file_mood = FileMood::Held,
+                2 => client.driver.file_reply = FileReply::Truncated,
+                3 => client.driver.file_reply = FileReply::Held,
                 4 if seed % 3 == 0 => client.driver.drain(),
                 5 => client.driver.arrive(&reset(2 * number + 1, 8)),
                 6 => client.driver.arrive(&get(2 * number + 101, "/bytes/100000", &[])[..12]),
                 _ => {}
             }
         }
-        client.driver.file_mood = FileMood::Prompt;
+        client.driver.file_reply = FileReply::Prompt;
         client.driver.run();
         for _ in 0..1_000 {
             let Some(wants) = client.driver.conn.wants() else { break };
-            let at = wants.deadline.expect("somebody who waits has a deadline");
+            let at = wants.deadline.expect("a connection that waits has a deadline");
             client.driver.pass(at.saturating_duration_since(client.driver.now()));
         }
         assert!(client.driver.ended().is_some(), "seed {seed}: {:?}", client.driver.conn);
@@ -263,7 +257,7 @@ fn every_connection_ends_when_its_peer_falls_silent() {
 
 #[test]
 fn streams_take_turns() {
-    // Two long files and two long patterns, under one small window: none may be left behind.
+    // Two long files and two long patterns share one small window: none may starve.
     let world = world_with(Limits::default(), 300_000);
     let mut driver = Driver::new(&world, Habits::default());
     let mut reader = Reader::default();
@@ -284,8 +278,8 @@ fn streams_take_turns() {
     assert!(begun < first_end, "the last began before the first was over: {begun:?}");
 }
 
-/// What a client may say without end that is no progress of a stream: nothing, PING, SETTINGS,
-/// PRIORITY, and requests of which each is answered at once.
+/// Frames that a client may send without end and that are no progress of a stream: none, PING,
+/// SETTINGS, PRIORITY, and requests that are answered at once.
 fn chatter(kind: usize, round: u32) -> Vec<u8> {
     match kind {
         0 => Vec::new(),
@@ -296,8 +290,8 @@ fn chatter(kind: usize, round: u32) -> Vec<u8> {
     }
 }
 
-/// Sends `ask`, and then for `millis` milliseconds something each second; nothing may have come of
-/// stream 1 before they are over. What has is returned.
+/// Sends `ask`, and then one chatter per second for `millis` milliseconds. Stream 1 must not end
+/// before. Returns what came.
 fn stalls(ask: &[u8], millis: u64, kind: usize) -> (Reader, Driver) {
     let world = world(Limits::default());
     let mut driver = Driver::new(&world, Habits::default());
@@ -318,13 +312,12 @@ fn stalls(ask: &[u8], millis: u64, kind: usize) -> (Reader, Driver) {
 }
 
 #[test]
-fn a_stream_whose_window_stays_closed_is_reset_whatever_else_is_said() {
+fn a_stream_whose_window_stays_closed_is_reset_despite_other_frames() {
     for path in ["/", "/bytes/100000", "/files/a"] {
         for kind in 0..5 {
             let millis = Limits::default().write_timeout_ms;
             let (mut reader, mut driver) = stalls(&get(1, path, &[]), millis, kind);
             assert_eq!(reader.reply(1).reset, Some(CANCEL), "{path} {kind}");
-            // The others go on.
             driver.arrive(&request(1_001, "HEAD", "/", &[], true));
             reader.read(&driver.take_output());
             assert!(reader.reply(1_001).ended, "{path} {kind}");
@@ -382,7 +375,7 @@ fn a_frame_of_data_that_trickles_in_is_progress() {
 
 #[test]
 fn a_reply_that_waits_for_a_window_outlives_its_unread_request_and_its_connection() {
-    // The library counts a stream wrongly that is given up while it keeps DATA of it: a debug build
+    // The library miscounts a stream that is given up while it holds DATA of it: a debug build
     // panics when the connection ends.
     let expect = [("expect", "100-continue")];
     for (method, path) in [("GET", "/bytes/100"), ("BREW", "/"), ("GET", "/"), ("POST", "/nope")] {
@@ -405,7 +398,8 @@ fn a_reply_that_waits_for_a_window_outlives_its_unread_request_and_its_connectio
     }
 }
 
-/// Sends `unit` again and again, and never reads; returns how many it took to be ended, if it was.
+/// Sends `unit` up to `count` times; returns after how many the server ended the connection, if it
+/// did.
 fn flood(mut unit: impl FnMut(u32) -> Vec<u8>, count: u32, reads: bool) -> (Option<u32>, Driver) {
     let world = world(Limits::default());
     let mut driver = Driver::new(&world, Habits::default());
@@ -423,7 +417,7 @@ fn flood(mut unit: impl FnMut(u32) -> Vec<u8>, count: u32, reads: bool) -> (Opti
 }
 
 #[test]
-fn questions_of_one_who_does_not_listen_are_not_read() {
+fn a_client_that_does_not_read_is_not_read() {
     let ping = frame(kind::PING, 0, 0, &[1; 8]).repeat(READ_MAX / 17);
     let settings = frame(kind::SETTINGS, 0, 0, &[]).repeat(READ_MAX / 9);
     let limits = Limits::default();
@@ -442,7 +436,7 @@ fn floods_are_ended() {
     let fields: Vec<(&str, &str)> = vec![("x", "y"); 100];
     let part = block(&fields);
     let continuation = frame(kind::CONTINUATION, 0, 1, &part);
-    // A large field is put into HPACK's table once, and then named again and again.
+    // Adds a large field to HPACK's table once, and then names it many times.
     let mut bomb = block(&[(":method", "GET"), (":scheme", "http"), (":path", "/")]);
     bomb.extend([0x40, 1, b'x', 0x7f, 0xa1, 0x1e]);
     bomb.extend([b'y'; 4_000]);
@@ -478,7 +472,7 @@ fn floods_are_ended() {
     assert!(driver.output_peak < 10_000);
 }
 
-/// A request, and a WINDOW_UPDATE of nothing, at which the server must reset the stream itself.
+/// A request, and a WINDOW_UPDATE of 0, for which the server must reset the stream.
 fn made_you_reset(stream: u32) -> Vec<u8> {
     [get(stream, "/delay/60000", &[]), window(stream, 0)].concat()
 }
@@ -486,11 +480,11 @@ fn made_you_reset(stream: u32) -> Vec<u8> {
 #[test]
 fn rapid_reset() {
     let one = |stream| [get(stream, "/delay/60000", &[]), reset(stream, 8)].concat();
-    // In one read: nobody can have looked at them.
+    // In one read, so that the server has not seen the streams before.
     let burst = |number: u32| (0..64).flat_map(|k| one(2 * (64 * number + k) + 1)).collect();
     let (end, _) = flood(burst, 100, true);
     assert!(end.is_some_and(|bursts| bursts <= 2), "{end:?} bursts");
-    // One at a time each is begun, and forgotten: it costs the client as much as the server.
+    // One at a time, each is begun and cancelled: this costs the client as much as the server.
     let (end, driver) = flood(|number| one(2 * number + 1), 5_000, true);
     assert_eq!(end, None);
     assert!(driver.conn.is_idle(), "nothing is left of them");

@@ -1,4 +1,4 @@
-//! What is asked of the kernel before somebody is called late.
+//! Questions to the kernel before a peer counts as late.
 
 mod support;
 
@@ -13,15 +13,14 @@ const UPGRADE: &[u8] = b"GET /ws/echo HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\
     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \
     dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-/// POST to `/echo` by a literal path and an authority, without its body.
+/// POST `/echo` with a literal path and an authority, without its body.
 const H2_POST: &[u8] = b"\0\0\x0c\x01\x04\0\0\0\x01\x83\x86\x04\x05/echo\x41\x01a";
 
-/// A peer that does not read is late before it is idle.
+/// The write timeout passes before the idle timeout.
 fn limits() -> Limits {
     Limits { write_timeout_ms: 1_000, ..Limits::default() }
 }
 
-/// A connection to which `sent` was sent, and which has sent all that it had to.
 fn conn(protocol: Protocol, sent: &[&[u8]]) -> (Conn, Instant) {
     let world = World::new(protocol, limits(), &[]);
     let mut conn = Conn::new(&world.service, Address::alone(), world.started);
@@ -66,7 +65,7 @@ fn input_that_came_in_time_is_read_before_the_clock_decides() {
     }
 }
 
-/// A read would not change what is due here, so nobody pays for one.
+/// A read would not move the deadline, so the driver does not need one.
 #[test]
 fn what_does_not_wait_for_input_is_due_by_the_clock_alone() {
     let (mut conn, started) = conn(Protocol::Http, &[b"GET /delay/50 HTTP/1.1\r\nHost: a\r\n\r\n"]);
@@ -81,7 +80,7 @@ fn what_does_not_wait_for_input_is_due_by_the_clock_alone() {
     assert!(!conn.input_is_late(stalled), "closed");
 }
 
-/// Trickling bytes do not put a head off, however often they are read first.
+/// More bytes of a head do not move its deadline, even if they are read first.
 #[test]
 fn a_head_that_is_late_stays_late() {
     let (mut conn, started) = conn(Protocol::Http, &[b"GET /"]);

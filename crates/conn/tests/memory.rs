@@ -1,8 +1,7 @@
-//! What a connection costs in memory, counted by the allocator itself: an idle one owns nothing but
-//! its own struct, and no client can make one hold more than the limits say.
+//! The memory of a connection, counted by the allocator. An idle connection owns only its own
+//! struct, and no client can make one hold more than the limits allow.
 //!
-//! Only the thread of the test is counted: the test harness has one of its own, and it allocates
-//! too.
+//! Only the test's own thread is counted, because the test harness has a thread that allocates too.
 
 mod support;
 
@@ -18,10 +17,11 @@ use rustls::{ServerConfig, SupportedProtocolVersion};
 use support::frames::{BINARY, CONTINUE, MASK, PING, TEXT, client, client_part, upgrade};
 use support::http2::{block, frame, get, greeting, kind, request, window};
 use support::tls::{Client, VERSIONS, client_config, server_config};
+use support::world::READ_MAX;
 
 struct Counting;
 
-static LIVE_BYTES: AtomicIsize = AtomicIsize::new(0);
+static ALLOCATED_BYTES: AtomicIsize = AtomicIsize::new(0);
 static PEAK_BYTES: AtomicIsize = AtomicIsize::new(0);
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
@@ -30,20 +30,20 @@ thread_local! {
 }
 
 fn count(bytes: isize, allocations: usize) {
-    // Not there any more while a thread ends.
+    // The thread-local is gone while a thread ends.
     if !COUNTED.try_with(Cell::get).unwrap_or(false) {
         return;
     }
     ALLOCATIONS.fetch_add(allocations, Relaxed);
-    let live = LIVE_BYTES.fetch_add(bytes, Relaxed) + bytes;
+    let live = ALLOCATED_BYTES.fetch_add(bytes, Relaxed) + bytes;
     PEAK_BYTES.fetch_max(live, Relaxed);
 }
 
-// SAFETY: every call is handed on unchanged to the system's allocator, which owns the memory.
+// SAFETY: passes every call unchanged to the system's allocator, which owns the memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize, 1);
-        // SAFETY: the caller's promises are those that System asks for.
+        // SAFETY: the caller keeps the requirements, which are those of System.
         unsafe { System.alloc(layout) }
     }
 
@@ -63,22 +63,18 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Goal for an idle keep-alive connection, struct and heap together, in bytes.
+/// Limit for an idle keep-alive connection, struct and heap together, in bytes.
 const IDLE_BYTES_MAX: usize = 1 << 10;
 
-/// Goal for an idle TLS connection, in bytes: struct, heap, and what rustls keeps.
+/// Limit for an idle TLS connection, in bytes: struct, heap, and the memory of rustls.
 const IDLE_TLS_BYTES_MAX: usize = 16 << 10;
 
-/// Goal for an idle WebSocket, in bytes, struct and heap together: the stretch of 2 KiB, less what
-/// a model needs for its part.
+/// Limit for an idle WebSocket, struct and heap together, in bytes: 2 KiB, less what a model needs.
 const IDLE_WEBSOCKET_BYTES_MAX: usize = (2 << 10) - 512;
 
-/// Longest read of the servers in this workspace, in bytes.
-const READ_MAX: usize = 64 << 10;
+struct NoProgram;
 
-struct Silent;
-
-impl Program for Silent {
+impl Program for NoProgram {
     fn burn(&self, _duration: Duration) {}
 
     fn stats_json(&self) -> String {
@@ -93,11 +89,10 @@ fn service(protocol: Protocol, now: Instant) -> Arc<Service> {
 fn secure(protocol: Protocol, now: Instant, tls: Option<Arc<ServerConfig>>) -> Arc<Service> {
     let clock = Clock { started: now, started_unix: Duration::from_secs(1_000_000_000) };
     let counters = Arc::new(Counters::default());
-    let common = Common { tls, ..Common::new(Arc::new(Silent), clock) };
+    let common = Common { tls, ..Common::new(Arc::new(NoProgram), clock) };
     Arc::new(Service::new(protocol, Limits::default(), counters, common))
 }
 
-/// Takes all output, as a peer does that reads everything.
 fn flush(conn: &mut Conn, now: Instant) {
     while conn.wants().is_some_and(|wants| wants.write) {
         let mut slices = [IoSlice::new(&[]); 8];
@@ -107,8 +102,8 @@ fn flush(conn: &mut Conn, now: Instant) {
     }
 }
 
-fn live_bytes() -> isize {
-    LIVE_BYTES.load(Relaxed)
+fn allocated_bytes() -> isize {
+    ALLOCATED_BYTES.load(Relaxed)
 }
 
 #[test]
@@ -132,7 +127,6 @@ fn memory() {
     unread_replies_are_bounded(now);
 }
 
-/// A request for the WebSocket at `path`, and the frames behind it.
 fn websocket(path: &str, frames: &[Vec<u8>]) -> Vec<u8> {
     [upgrade((path, "")).expect("a path"), frames.concat()].concat()
 }
@@ -141,9 +135,9 @@ fn idle_websockets_own_little(now: Instant) {
     let http = service(Protocol::Http, now);
     let large = client(BINARY, &vec![b'x'; 1 << 20]);
     let pieces = vec![client_part(TEXT, b"x"), client(PING, b"x"), client(CONTINUE, b"y")];
-    // The room keeps places for those who have left: they are nobody's.
+    // The chat keeps the table entries of members that have left. They belong to no connection.
     let request = websocket("/ws/chat", &[]);
-    drop((0..10).map(|_| talk(&http, &[&request], now)).collect::<Vec<_>>());
+    drop((0..10).map(|_| served(&http, &[&request], now)).collect::<Vec<_>>());
     for (what, path, frames) in [
         ("nothing", "/ws/echo", vec![]),
         ("a text", "/ws/echo", vec![client(TEXT, &[b'x'; 64])]),
@@ -154,9 +148,9 @@ fn idle_websockets_own_little(now: Instant) {
     ] {
         let bytes = websocket(path, &frames);
         let reads: Vec<&[u8]> = bytes.chunks(READ_MAX).collect();
-        let before = live_bytes();
-        let conn = talk(&http, &reads, now);
-        let all = size_of::<Conn>() + (live_bytes() - before) as usize;
+        let before = allocated_bytes();
+        let conn = served(&http, &reads, now);
+        let all = size_of::<Conn>() + (allocated_bytes() - before) as usize;
         println!("{all:>9} bytes for an idle WebSocket after {what}");
         assert!(all <= IDLE_WEBSOCKET_BYTES_MAX, "{all} bytes after {what}");
         assert!(conn.is_idle(), "{conn:?}");
@@ -181,10 +175,10 @@ fn hostile_websockets_are_bounded(now: Instant) {
             conn.receive(&client_part(BINARY, b""), now);
         }
         let read = frame.repeat((READ_MAX / frame.len()).max(1));
-        let before = live_bytes();
+        let before = allocated_bytes();
         PEAK_BYTES.store(before, Relaxed);
         for ms in 0..1_000 {
-            // A client that writes whenever it is read, and never reads.
+            // A client that sends whenever it is read, and never reads.
             let now = now + Duration::from_millis(ms);
             conn.timeout(now);
             if conn.wants().is_some_and(|wants| wants.read) {
@@ -193,7 +187,7 @@ fn hostile_websockets_are_bounded(now: Instant) {
         }
         let peak = (PEAK_BYTES.load(Relaxed) - before) as usize;
         println!("{peak:>9} bytes at most for a WebSocket and {what}");
-        // Each may have doubled just before it stopped growing.
+        // Each buffer may have doubled before it stopped growing.
         let message = limits.message_bytes_max;
         let queues = limits.push_high_water_bytes + limits.head_bytes_max + 2 * READ_MAX;
         assert!(peak <= 2 * (message + queues), "{peak} bytes for {what}");
@@ -212,27 +206,27 @@ fn slow_chat_members_are_bounded(now: Instant) {
             member
         })
         .collect();
-    let mut speaker = talk(&service, &[&request], now);
-    let said = client(TEXT, &[b'x'; 64]).repeat(READ_MAX / 70);
-    let before = live_bytes();
+    let mut sender = served(&service, &[&request], now);
+    let messages = client(TEXT, &[b'x'; 64]).repeat(READ_MAX / 70);
+    let before = allocated_bytes();
     PEAK_BYTES.store(before, Relaxed);
     for _ in 0..100 {
-        speaker.receive(&said, now);
-        while speaker.wants().is_some_and(|wants| wants.turn) {
-            speaker.resume(now);
+        sender.receive(&messages, now);
+        while sender.wants().is_some_and(|wants| wants.turn) {
+            sender.resume(now);
         }
-        // They are woken, and read nothing.
+        // They are woken, and their peers do not read.
         slow.iter_mut().for_each(|member| member.resume(now));
     }
     let peak = (PEAK_BYTES.load(Relaxed) - before) as usize;
-    let after = (live_bytes() - before) as usize;
-    println!("{peak:>9} bytes at most for {MEMBERS} members who do not read, {after} at last");
+    let after = (allocated_bytes() - before) as usize;
+    println!("{peak:>9} bytes at most for {MEMBERS} members that do not read, {after} at last");
     let dropped = Totals::of([&*service.counters]).chat_members_dropped;
     assert_eq!(dropped, MEMBERS as u64, "each was put out");
-    // What was said is there once, however many it waits for; a letter's buffer may have doubled
-    // just before it was sealed.
-    let said = limits.chat_backlog_bytes_max + limits.push_high_water_bytes + 2 * READ_MAX;
-    assert!(peak <= 2 * said, "{peak} bytes");
+    // Queued messages exist once for all members. A message's buffer may have doubled before it was
+    // queued.
+    let messages = limits.chat_backlog_bytes_max + limits.push_high_water_bytes + 2 * READ_MAX;
+    assert!(peak <= 2 * messages, "{peak} bytes");
     let kept = limits.push_high_water_bytes + 2 * READ_MAX;
     assert!(after <= 2 * kept, "{after} bytes");
 }
@@ -257,18 +251,18 @@ fn idle_connections_own_no_heap(now: Instant) {
         (&http, &[&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1_000)]),
         (&echo, &[&[b'x'; READ_MAX], b"y"]),
     ];
-    // The first handle to the shared pattern makes its counter: that is nobody's connection.
-    talk(&http, &[b"GET /bytes/1000000 HTTP/1.1\r\nHost: a\r\n\r\n"], now);
+    // The first handle of the shared pattern allocates its counter, which belongs to no connection.
+    served(&http, &[b"GET /bytes/1000000 HTTP/1.1\r\nHost: a\r\n\r\n"], now);
     for (service, pieces) in conversations {
-        let before = live_bytes();
-        let conn = talk(service, pieces, now);
-        let heap = live_bytes() - before;
+        let before = allocated_bytes();
+        let conn = served(service, pieces, now);
+        let heap = allocated_bytes() - before;
         assert!(conn.is_idle(), "{conn:?}");
         assert_eq!(heap, 0, "heap of an idle connection after {} reads", pieces.len());
     }
 }
 
-fn talk(service: &Arc<Service>, pieces: &[&[u8]], now: Instant) -> Conn {
+fn served(service: &Arc<Service>, pieces: &[&[u8]], now: Instant) -> Conn {
     let mut conn = Conn::new(service, Address::alone(), now);
     for piece in pieces {
         conn.receive(piece, now);
@@ -277,9 +271,9 @@ fn talk(service: &Arc<Service>, pieces: &[&[u8]], now: Instant) -> Conn {
     conn
 }
 
-/// Goal for the heap of an idle connection of HTTP/2, in bytes: with its socket in the kernel (some
-/// 3 KiB) it is to cost 40 KiB of a server's memory. Two buffers of the library, whose size cannot
-/// be chosen, make 24 KiB of it.
+/// Limit for the heap of an idle HTTP/2 connection, in bytes. With its socket in the kernel (about
+/// 3 KiB) it may cost 40 KiB of a server's memory. Two buffers of the library, whose size is fixed,
+/// are 24 KiB of that.
 const IDLE_HTTP2_BYTES_MAX: usize = 36 << 10;
 
 fn idle_http2_connections_own_little(now: Instant) {
@@ -287,38 +281,38 @@ fn idle_http2_connections_own_little(now: Instant) {
     let settings: &[u8] = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00";
     let ack: &[u8] = b"\x00\x00\x00\x04\x01\x00\x00\x00\x00";
     let preface: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    // :method GET, :scheme http, :path / as indices; :authority and user-agent into the table.
+    // :method GET, :scheme http, :path / as indices; :authority and user-agent added to the table.
     let block: &[u8] = b"\x82\x86\x84\x41\x01a\x7a\x15h2load nghttp2/1.52.0";
     let head = [&[0, 0, block.len() as u8, 1, 5, 0, 0, 0, 1], block].concat();
-    // What is made once for all, the date among it, is nobody's connection.
-    drop(talk(&http, &[preface, settings, &head], now));
-    let before = live_bytes();
-    let conn = talk(&http, &[preface, settings, ack], now);
-    let greeted = (live_bytes() - before) as usize;
+    // The date and other shared values belong to no connection.
+    drop(served(&http, &[preface, settings, &head], now));
+    let before = allocated_bytes();
+    let conn = served(&http, &[preface, settings, ack], now);
+    let greeted = (allocated_bytes() - before) as usize;
     drop(conn);
-    let conn = talk(&http, &[preface, settings, ack, &head], now);
-    let served = (live_bytes() - before) as usize;
+    let conn = served(&http, &[preface, settings, ack, &head], now);
+    let served = (allocated_bytes() - before) as usize;
     assert!(conn.is_idle(), "{conn:?}");
     println!("HTTP/2: {greeted} bytes of heap after the greeting, {served} after a request");
     assert!(served <= IDLE_HTTP2_BYTES_MAX, "{served} bytes");
     drop(conn);
-    assert_eq!(live_bytes(), before, "all of it is given back");
+    assert_eq!(allocated_bytes(), before, "all of it is given back");
 }
 
-/// What may be held for something that is announced and has not come, in bytes: a bounded head that
-/// is not whole, in a buffer that may have doubled, and what HTTP/2 keeps at rest.
+/// Most bytes held for something that is announced and has not come: an incomplete head, in a
+/// buffer that may have doubled, and the memory of an idle HTTP/2 connection.
 const ANNOUNCED_BYTES_MAX: usize = 2 * (16 << 10) + IDLE_HTTP2_BYTES_MAX;
 
-/// The most that a connection holds that is given `pieces`, and whose client reads all.
+/// The most that a connection holds that receives `pieces`, while its client reads everything.
 fn peak_of(service: &Arc<Service>, pieces: &[&[u8]], now: Instant) -> usize {
-    let before = live_bytes();
+    let before = allocated_bytes();
     PEAK_BYTES.store(before, Relaxed);
-    talk(service, pieces, now);
+    served(service, pieces, now);
     (PEAK_BYTES.load(Relaxed) - before) as usize
 }
 
-/// The greeting of a client that allows as much as can be said: SETTINGS_HEADER_TABLE_SIZE,
-/// INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, and the window of the connection.
+/// A client that allows the most: SETTINGS_HEADER_TABLE_SIZE, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE,
+/// and the window of the connection.
 fn boundless() -> Vec<u8> {
     let settings = greeting(&[(1, u32::MAX), (4, (1 << 31) - 1), (5, (1 << 24) - 1)]);
     [settings, window(0, (1 << 31) - 1 - 65_535)].concat()
@@ -332,7 +326,7 @@ fn announced_lengths_allocate_nothing(now: Instant) {
         let frame = [&[0x82, 0xff][..], &len.to_be_bytes(), &MASK].concat();
         websocket("/ws/echo", &[frame])
     };
-    // The nine bytes before a frame's payload.
+    // The nine bytes of a frame's head.
     let http2_of = |before: &[u8], kind: u8, len: u32| {
         [&boundless(), before, &len.to_be_bytes()[1..], &[kind, 0, 0, 0, 0, 1]].concat()
     };
@@ -360,7 +354,7 @@ fn announced_lengths_allocate_nothing(now: Instant) {
 fn heads_that_never_end_are_bounded(now: Instant) {
     let limits = Limits::default();
     let http = service(Protocol::Http, now);
-    // A literal that is never indexed, whose value of 15,000 bytes is there.
+    // A literal that is never indexed, with its value of 15,000 bytes.
     let large = [&[0x10, 1, b'x', 0x7f, 0x99, 0x74][..], &[b'y'; 15_000]].concat();
     let small = block(&[("x", "")]);
     for (what, payload) in [
@@ -376,7 +370,7 @@ fn heads_that_never_end_are_bounded(now: Instant) {
         let pieces: Vec<_> = pieces.iter().map(Vec::as_slice).collect();
         let peak = peak_of(&http, &pieces, now);
         println!("{peak:>9} bytes at most for a head without an end, of {what}");
-        // A read, a frame of it and the fields in it, each in a buffer that may have doubled.
+        // A read, a frame of it and its fields, each in a buffer that may have doubled.
         let bound = 2 * (READ_MAX + (16 << 10) + limits.head_bytes_max) + IDLE_HTTP2_BYTES_MAX;
         assert!(peak <= bound, "{peak} bytes for {what}");
     }
@@ -384,7 +378,7 @@ fn heads_that_never_end_are_bounded(now: Instant) {
 
 fn announced_records_allocate_little(now: Instant) {
     let http = secure(Protocol::Http, now, Some(server_config(&[])));
-    // Five bytes of a record of 16 KiB; of one that is longer than there may be.
+    // Five bytes of a record of 16 KiB, and of one that is too long.
     for begun in [&b"\x16\x03\x01\x40\x00abcde"[..], b"\x16\x03\x01\xff\xffabcde"] {
         let peak = peak_of(&http, &[begun], now);
         println!("{peak:>9} bytes at most for a TLS handshake that is announced");
@@ -392,9 +386,9 @@ fn announced_records_allocate_little(now: Instant) {
     }
     for version in VERSIONS {
         drop(established(&http, version, now));
-        let before = live_bytes();
+        let before = allocated_bytes();
         let (mut conn, client) = established(&http, version, now);
-        PEAK_BYTES.store(live_bytes(), Relaxed);
+        PEAK_BYTES.store(allocated_bytes(), Relaxed);
         conn.receive(b"\x17\x03\x03\x40\x00abcde", now);
         let peak = (PEAK_BYTES.load(Relaxed) - before) as usize;
         println!("{peak:>9} bytes at most for a TLS record that is announced");
@@ -415,7 +409,7 @@ fn unread_replies_are_bounded(now: Instant) {
     let all = streams.fold(boundless(), |all, head| [all, head].concat());
     for (what, asked) in [("HTTP/1.1", ask), ("HTTP/2", all)] {
         let mut conn = Conn::new(&http, Address::alone(), now);
-        let before = live_bytes();
+        let before = allocated_bytes();
         PEAK_BYTES.store(before, Relaxed);
         conn.receive(&asked, now);
         for ms in 0..1_000 {
@@ -428,7 +422,7 @@ fn unread_replies_are_bounded(now: Instant) {
         assert!(conn.wants().is_some_and(|wants| wants.write), "{what}: {conn:?}");
         let peak = (PEAK_BYTES.load(Relaxed) - before) as usize;
         println!("{peak:>9} bytes at most for replies over {what} that are not read");
-        // Queues that may have doubled, and what HTTP/2 keeps for each stream.
+        // Queues that may have doubled, and the memory of HTTP/2 for each stream.
         let output = 2 * (limits.output_high_water_bytes + READ_MAX);
         assert!(peak <= output + STREAMS as usize * (1 << 10), "{peak} bytes, {what}");
     }
@@ -437,7 +431,7 @@ fn unread_replies_are_bounded(now: Instant) {
 fn requests_allocate_little(now: Instant) {
     const REQUESTS: usize = 1_000;
     let http = service(Protocol::Http, now);
-    let mut conn = talk(&http, &[b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"], now);
+    let mut conn = served(&http, &[b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"], now);
     let before = ALLOCATIONS.load(Relaxed);
     for _ in 0..REQUESTS {
         conn.receive(b"GET / HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n", now);
@@ -450,8 +444,8 @@ fn requests_allocate_little(now: Instant) {
 
 fn hostile_clients_are_bounded(now: Instant) {
     let limits = Limits::default();
-    // Both queues may have doubled just before they stopped growing.
-    let stash = 2 * (limits.head_bytes_max + READ_MAX);
+    // Both queues may have doubled before they stopped growing.
+    let unprocessed = 2 * (limits.head_bytes_max + READ_MAX);
     let output = 2 * (limits.output_high_water_bytes + READ_MAX);
     for (protocol, what) in [
         (Protocol::Echo, &b"x"[..]),
@@ -464,28 +458,27 @@ fn hostile_clients_are_bounded(now: Instant) {
         let service = service(protocol, now);
         let mut conn = Conn::new(&service, Address::alone(), now);
         let read = what.repeat(READ_MAX / what.len());
-        let before = live_bytes();
+        let before = allocated_bytes();
         PEAK_BYTES.store(before, Relaxed);
         for _ in 0..100 {
-            // A client that writes whenever it is read, and never reads.
+            // A client that sends whenever it is read, and never reads.
             if conn.wants().is_some_and(|wants| wants.read) {
                 conn.receive(&read, now);
             }
         }
         let peak = (PEAK_BYTES.load(Relaxed) - before) as usize;
         println!("{:>9} bytes at most for {}", peak, what.escape_ascii());
-        assert!(peak <= stash + output, "{peak} bytes for {}", what.escape_ascii());
+        assert!(peak <= unprocessed + output, "{peak} bytes for {}", what.escape_ascii());
     }
 }
 
-/// Gives the connection what the client says, and the client what it is answered; only what the
-/// connection allocates is counted.
+/// Passes bytes between connection and client. Only the connection's allocations are counted.
 fn exchange(conn: &mut Conn, client: &mut Client, now: Instant) {
     loop {
         COUNTED.set(false);
-        let sealed = client.take_sealed();
+        let encrypted = client.take_encrypted();
         COUNTED.set(true);
-        for piece in sealed.chunks(READ_MAX) {
+        for piece in encrypted.chunks(READ_MAX) {
             conn.receive(piece, now);
         }
         let mut slices = [IoSlice::new(&[]); 8];
@@ -495,9 +488,9 @@ fn exchange(conn: &mut Conn, client: &mut Client, now: Instant) {
         client.arrive(&back);
         COUNTED.set(true);
         conn.sent(back.len(), now);
-        let over = sealed.is_empty() && back.is_empty();
+        let over = encrypted.is_empty() && back.is_empty();
         COUNTED.set(false);
-        drop((sealed, back));
+        drop((encrypted, back));
         COUNTED.set(true);
         if over {
             return;
@@ -505,7 +498,6 @@ fn exchange(conn: &mut Conn, client: &mut Client, now: Instant) {
     }
 }
 
-/// A connection with its handshake done, and who did it.
 fn established(
     service: &Arc<Service>,
     version: &'static SupportedProtocolVersion,
@@ -525,18 +517,18 @@ fn idle_tls_connections_own_little(now: Instant) {
     let post = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n";
     let post = [post.as_bytes(), &[b'x'; 200_000]].concat();
     let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-    for said in [&[][..], get, &post, b"GET /bytes/1000000 HTTP/1.1\r\nHost: a\r\n\r\n"] {
+    for messages in [&[][..], get, &post, b"GET /bytes/1000000 HTTP/1.1\r\nHost: a\r\n\r\n"] {
         for version in VERSIONS {
-            // The first makes what all share: caches, keys of tickets.
+            // The first one allocates what all share: caches, keys of tickets.
             drop(established(&http, version, now));
-            let before = live_bytes();
+            let before = allocated_bytes();
             let (mut conn, mut client) = established(&http, version, now);
             COUNTED.set(false);
-            client.say(said);
+            client.send(messages);
             COUNTED.set(true);
             exchange(&mut conn, &mut client, now);
             assert!(conn.is_idle(), "{conn:?}");
-            let bytes = size_of::<Conn>() + (live_bytes() - before) as usize;
+            let bytes = size_of::<Conn>() + (allocated_bytes() - before) as usize;
             println!("{bytes} bytes of an idle TLS connection, {:?}", version.version);
             assert!(bytes <= IDLE_TLS_BYTES_MAX, "{bytes} bytes");
             COUNTED.set(false);
@@ -548,7 +540,7 @@ fn idle_tls_connections_own_little(now: Instant) {
 
 fn hostile_tls_clients_are_bounded(now: Instant) {
     let limits = Limits::default();
-    // As without TLS, then ciphertext, then a message on its way in and out of rustls.
+    // As without TLS, then ciphertext, then a message in rustls for each direction.
     let bound = 2 * (limits.head_bytes_max + READ_MAX)
         + 2 * (limits.output_high_water_bytes + READ_MAX)
         + 2 * (64 << 10)
@@ -561,14 +553,14 @@ fn hostile_tls_clients_are_bounded(now: Instant) {
     ] {
         for version in VERSIONS {
             let service = secure(protocol, now, Some(server_config(&[])));
-            let before = live_bytes();
+            let before = allocated_bytes();
             let (mut conn, mut client) = established(&service, version, now);
             COUNTED.set(false);
-            client.say(&what.repeat(100 * READ_MAX / what.len()));
-            let sealed = client.take_sealed();
+            client.send(&what.repeat(100 * READ_MAX / what.len()));
+            let encrypted = client.take_encrypted();
             COUNTED.set(true);
-            PEAK_BYTES.store(live_bytes(), Relaxed);
-            for read in sealed.chunks(READ_MAX) {
+            PEAK_BYTES.store(allocated_bytes(), Relaxed);
+            for read in encrypted.chunks(READ_MAX) {
                 if conn.wants().is_some_and(|wants| wants.read) {
                     conn.receive(read, now);
                 }
@@ -577,7 +569,7 @@ fn hostile_tls_clients_are_bounded(now: Instant) {
             println!("{peak:>9} bytes at most under TLS for {}", what.escape_ascii());
             assert!(peak <= bound, "{peak} bytes for {}", what.escape_ascii());
             COUNTED.set(false);
-            drop((client, sealed));
+            drop((client, encrypted));
             COUNTED.set(true);
         }
     }

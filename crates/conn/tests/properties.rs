@@ -1,9 +1,8 @@
-//! What must hold for every client, tried with many that are drawn from seeds: no panic, output
-//! that does not depend on how reads and writes were cut, replies in order, bounded queues, and an
-//! end.
+//! Properties for every client, tested with many random clients: no panic, output that does not
+//! depend on how reads and writes are split, replies in order, bounded queues, and an end.
 //!
-//! The driver (`support/driver.rs`) checks the contract itself on every turn: early timeouts change
-//! nothing, a deadline that is due is dealt with, nobody waits without a deadline, closed is
+//! The driver (`support/driver.rs`) checks the contract on every turn: early timeouts change
+//! nothing, a due deadline is handled, a waiting connection has a deadline, a closed one stays
 //! closed.
 
 mod support;
@@ -14,18 +13,14 @@ use conn::{Address, Conn, Limits, Outcome, Protocol};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngCore, SeedableRng};
-use support::driver::{Driver, FileMood, Habits};
+use support::driver::{Driver, FileReply, Habits};
 use support::transcript::merge_chunks;
-use support::world::{FakeFile, World};
+use support::world::{FakeFile, READ_MAX, World};
 
-/// Conversations per property: seconds in a debug build. A failure names the seed of its own.
+/// Connections per property: seconds in a debug build. A failure names its seed.
 const SEEDS: u64 = 200;
 
-/// Longest read of the servers in this workspace, in bytes.
-const READ_MAX: usize = 64 << 10;
-
-/// Heads, pieces of heads and bodies: what a parser's corners are found with sooner than with
-/// noise.
+/// Heads, bodies and parts of them: they find a parser's edge cases sooner than random bytes.
 const FRAGMENTS: &[&[u8]] = &[
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     b"HEAD /bytes/7 HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -60,7 +55,7 @@ const FRAGMENTS: &[&[u8]] = &[
     b"\x00",
 ];
 
-/// Small enough that every limit is met within a short conversation.
+/// Small, so that a short connection reaches every limit.
 fn limits() -> Limits {
     Limits {
         head_bytes_max: 300,
@@ -85,7 +80,6 @@ fn world(limits: Limits) -> World {
 fn fragments(rng: &mut StdRng, count: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..count {
-        // One in twenty is noise.
         if rng.random_ratio(1, 20) {
             let from = bytes.len();
             bytes.resize(from + rng.random_range(1..50), 0);
@@ -106,7 +100,6 @@ fn habits(rng: &mut StdRng) -> Habits {
     }
 }
 
-/// Some bytes from the front of `rest`: one, a few, or many.
 fn piece<'a>(rng: &mut StdRng, rest: &mut &'a [u8]) -> &'a [u8] {
     let most = 1usize << rng.random_range(0..10);
     let (piece, left) = rest.split_at(rng.random_range(1..=most).min(rest.len()));
@@ -119,7 +112,7 @@ fn output_does_not_depend_on_cuts() {
     for seed in 0..SEEDS {
         let mut rng = StdRng::seed_from_u64(seed);
         let sent = fragments(&mut rng, 12);
-        let hear = |driver: &mut Driver| {
+        let play = |driver: &mut Driver| {
             driver.arrive_eof();
             driver.pass(Duration::from_secs(1));
             (merge_chunks(&driver.take_output()), driver.ended())
@@ -127,14 +120,14 @@ fn output_does_not_depend_on_cuts() {
         let world = world(limits());
         let mut whole = Driver::new(&world, Habits::default());
         whole.arrive(&sent);
-        let wanted = hear(&mut whole);
+        let wanted = play(&mut whole);
         for _ in 0..3 {
             let mut cut = Driver::new(&world, habits(&mut rng));
             let mut rest = &sent[..];
             while !rest.is_empty() {
                 cut.arrive(piece(&mut rng, &mut rest));
             }
-            let got = hear(&mut cut);
+            let got = play(&mut cut);
             let text = |output: &[u8]| output.escape_ascii().to_string();
             assert_eq!(
                 (text(&got.0), got.1),
@@ -146,8 +139,8 @@ fn output_does_not_depend_on_cuts() {
     }
 }
 
-/// A client that does anything at any time, and then falls silent.
-fn live(world: &World, seed: u64, noise: bool) -> Driver {
+/// A client that does anything at any time, and then sends no more.
+fn random_client(world: &World, seed: u64, noise: bool) -> Driver {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut driver = Driver::new(world, habits(&mut rng));
     for _ in 0..rng.random_range(1..40) {
@@ -156,14 +149,14 @@ fn live(world: &World, seed: u64, noise: bool) -> Driver {
             1 => driver.peer_reads(None),
             2 => driver.pass(Duration::from_millis(rng.random_range(0..40_000))),
             3 => {
-                let moods = [
-                    FileMood::Prompt,
-                    FileMood::Short(100),
-                    FileMood::Held,
-                    FileMood::Failing,
-                    FileMood::Truncated,
+                let file_replies = [
+                    FileReply::Prompt,
+                    FileReply::Short(100),
+                    FileReply::Held,
+                    FileReply::Failing,
+                    FileReply::Truncated,
                 ];
-                driver.file_mood = *moods.choose(&mut rng).unwrap_or(&FileMood::Prompt);
+                driver.file_reply = *file_replies.choose(&mut rng).unwrap_or(&FileReply::Prompt);
                 driver.run();
             }
             4 if rng.random_ratio(1, 10) => driver.drain(),
@@ -184,29 +177,28 @@ fn live(world: &World, seed: u64, noise: bool) -> Driver {
 }
 
 #[test]
-fn every_connection_ends_when_its_peer_falls_silent() {
+fn every_connection_ends_when_its_peer_sends_no_more() {
     for seed in 0..SEEDS {
         let world = world(limits());
-        let mut driver = live(&world, seed, seed % 4 == 0);
-        driver.file_mood = FileMood::Prompt;
+        let mut driver = random_client(&world, seed, seed % 4 == 0);
+        driver.file_reply = FileReply::Prompt;
         driver.run();
-        // Delayed replies may queue up behind each other: as many as a full stash holds.
+        // Delayed replies may queue up behind each other, as many as the unprocessed input holds.
         for _ in 0..limits().head_bytes_max {
             let Some(wants) = driver.conn.wants() else { break };
-            let at = wants.deadline.expect("somebody who waits has a deadline");
+            let at = wants.deadline.expect("a connection that waits has a deadline");
             driver.pass(at.saturating_duration_since(driver.now()));
         }
         assert!(driver.ended().is_some(), "seed {seed}: {:?}", driver.conn);
         let outcome = driver.conn.outcome();
-        afterlife(&mut driver, outcome);
+        after_close(&mut driver, outcome);
         drop(driver);
         let totals = world.totals();
         assert_eq!((totals.connections_accepted, totals.connections_open), (1, 0), "seed {seed}");
     }
 }
 
-/// Nothing brings a closed connection back, whatever a driver still has to say.
-fn afterlife(driver: &mut Driver, outcome: Outcome) {
+fn after_close(driver: &mut Driver, outcome: Outcome) {
     let now = driver.now() + Duration::from_secs(3600);
     let conn = &mut driver.conn;
     conn.receive(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", now);
@@ -227,10 +219,10 @@ fn afterlife(driver: &mut Driver, outcome: Outcome) {
 fn output_is_bounded_whatever_the_client_does() {
     for seed in 0..SEEDS {
         let world = world(limits());
-        let driver = live(&world, seed, false);
+        let driver = random_client(&world, seed, false);
         let limits = limits();
-        // One piece: a run of the pattern; or one read (here at most 10 fragments of 100 bytes and
-        // 50 of noise), echoed in chunks of one byte with six around each; and a few heads.
+        // One run of the pattern; or one read (at most 10 fragments of 100 bytes and 50 random
+        // ones), echoed in chunks of one byte with six around each; and a few heads.
         let piece = 64 << 10;
         let most = limits.output_high_water_bytes + piece + 1_000;
         assert!(driver.output_peak <= most, "seed {seed}: {} bytes", driver.output_peak);
@@ -257,12 +249,12 @@ fn a_writer_that_never_reads_is_stopped() {
         let taken = world.totals().bytes_received as usize;
         let what = what.escape_ascii();
         if what.to_string().contains("60000000") {
-            // A body that is read and dropped takes no memory; it is bounded by its own limit.
+            // A body that is dropped takes no memory; a limit of its own bounds it.
             assert!(taken > 50_000_000, "{what}: {taken}");
             assert!(driver.output_peak < 1_000);
             continue;
         }
-        // Each read brings output (beyond the mark after two or three) or fills the stash.
+        // Each read adds output (beyond the limit after two or three) or unprocessed input.
         assert!(taken <= limits.head_bytes_max + 3 * READ_MAX, "{what}: {taken} bytes were read");
         let most = limits.output_high_water_bytes + 6 * READ_MAX;
         assert!(driver.output_peak <= most, "{what}: {} bytes of output", driver.output_peak);
@@ -271,8 +263,8 @@ fn a_writer_that_never_reads_is_stopped() {
 
 #[test]
 fn a_close_with_more_input_behind_it_lingers() {
-    // The one thing that does depend on cuts: what is seen behind a last request must be read to
-    // its end, or closing would answer it with RST, and that destroys the reply on its way.
+    // The only thing that depends on reads: input behind a last request must be read to its end. If
+    // the connection closed at once, RST would answer it and destroy the reply in flight.
     let last = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let world = world(limits());
     for (more, fin) in [("", false), ("GET / HTTP/1.1\r\n", true)] {
@@ -285,8 +277,8 @@ fn a_close_with_more_input_behind_it_lingers() {
     }
 }
 
-/// What is thrown away costs the other connections: a peer that floods behind our FIN is read in
-/// portions, with a pause after each, and goes when its time is up.
+/// Dropped input costs the other connections. So a flood behind our FIN is read in portions with
+/// pauses, and ends with the linger timeout.
 #[test]
 fn a_flood_behind_a_refusal_is_read_slowly() {
     let world = world(limits());
@@ -305,7 +297,7 @@ fn a_flood_behind_a_refusal_is_read_slowly() {
     let seconds = (driver.now() - begin).as_secs_f64();
     assert!(driver.unread() > 0 && taken / seconds < 14e6, "{taken} bytes in {seconds} s");
 
-    // What an honest peer had on its way is read at once, and its FIN seen behind it.
+    // A small amount is read at once, and the FIN behind it is seen.
     let mut driver = Driver::new(&world, Habits::default());
     driver.arrive(b"GET / HTTP/1.1\r\n\r\n");
     driver.arrive(&[b'x'; 60 << 10]);
@@ -347,7 +339,7 @@ fn replies_are_in_the_order_of_requests() {
     }
 }
 
-/// What a client makes of a stream of replies with Content-Length: panics if a body is too short.
+/// Reads replies with Content-Length; panics if a body is too short.
 fn content_lengths(mut replies: &[u8]) -> Vec<usize> {
     let mut lengths = Vec::new();
     while !replies.is_empty() {
@@ -362,8 +354,8 @@ fn content_lengths(mut replies: &[u8]) -> Vec<usize> {
     lengths
 }
 
-/// A read may hold thousands of pipelined requests. They are answered in parts, so that the driver
-/// can serve others between two of them; and each part that has left brings the next.
+/// A read may hold thousands of pipelined requests. They are answered in portions, so that the
+/// driver can serve others between two; the next one follows when a portion is written.
 #[test]
 fn a_long_pipeline_is_answered_in_parts() {
     const REQUESTS: usize = 1_000;

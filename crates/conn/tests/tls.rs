@@ -1,5 +1,5 @@
-//! TLS around the protocols: the same replies as without it, however the ciphertext is cut into
-//! reads and writes; both ends of a session in order; failures told by alerts; everything bounded.
+//! The protocols over TLS: the same replies as without it, however the ciphertext is split; both
+//! ends of a session in order; failures reported by alerts; all memory bounded.
 
 mod support;
 
@@ -15,11 +15,10 @@ use support::world::{FakeFile, World};
 
 const BOTH: [&str; 2] = ["h2", "http/1.1"];
 
-/// Ciphertext that may wait in a connection, in bytes: `SEALED_BYTES_MAX` of the core, and what
+/// Ciphertext that may wait in a connection, in bytes: `ENCRYPTED_BYTES_MAX` of the core, and what
 /// encryption adds to its records.
-const SEALED_MAX: usize = (64 << 10) + 5 * 64;
+const ENCRYPTED_MAX: usize = (64 << 10) + 5 * 64;
 
-/// Where what the client sends is cut into reads, over the whole conversation.
 #[derive(Debug, Clone, Copy)]
 enum Cut {
     Nowhere,
@@ -27,12 +26,10 @@ enum Cut {
     At(usize),
 }
 
-/// A client and the connection that it talks to.
 struct Pair {
     client: Client,
     server: Driver,
     cut: Cut,
-    /// Bytes that the client has sent.
     sent: usize,
 }
 
@@ -42,7 +39,6 @@ impl Pair {
         Pair { client, server, cut, sent: 0 }
     }
 
-    /// With a whole handshake behind it.
     fn established(world: &World, config: &Arc<ClientConfig>) -> Pair {
         let mut pair = Pair::new(world, config, Cut::Nowhere, Habits::default());
         pair.run();
@@ -50,33 +46,31 @@ impl Pair {
         pair
     }
 
-    /// Until neither has anything to say.
     fn run(&mut self) {
         loop {
-            let sealed = self.client.take_sealed();
+            let encrypted = self.client.take_encrypted();
             let at = match self.cut {
-                Cut::At(at) => at.saturating_sub(self.sent).min(sealed.len()),
-                Cut::Nowhere | Cut::EveryByte => sealed.len(),
+                Cut::At(at) => at.saturating_sub(self.sent).min(encrypted.len()),
+                Cut::Nowhere | Cut::EveryByte => encrypted.len(),
             };
-            self.sent += sealed.len();
-            for part in [&sealed[..at], &sealed[at..]] {
+            self.sent += encrypted.len();
+            for part in [&encrypted[..at], &encrypted[at..]] {
                 let step = if matches!(self.cut, Cut::EveryByte) { 1 } else { part.len().max(1) };
                 part.chunks(step).for_each(|piece| self.server.arrive(piece));
             }
             let back = self.server.take_output();
             self.client.arrive(&back);
-            if sealed.is_empty() && back.is_empty() {
+            if encrypted.is_empty() && back.is_empty() {
                 return;
             }
         }
     }
 
-    fn say(&mut self, plaintext: &[u8]) {
-        self.client.say(plaintext);
+    fn send(&mut self, plaintext: &[u8]) {
+        self.client.send(plaintext);
         self.run();
     }
 
-    /// Takes its leave as TLS wants it, and then TCP.
     fn close(&mut self) {
         self.client.session.send_close_notify();
         self.run();
@@ -113,15 +107,14 @@ fn conversations() -> Vec<(Protocol, Vec<u8>)> {
     ]
 }
 
-/// What the same conversation is answered with where there is no TLS, and how it ends.
-fn plainly(protocol: Protocol, said: &[u8]) -> (Vec<u8>, Option<Outcome>) {
+fn without_tls(protocol: Protocol, said: &[u8]) -> (Vec<u8>, Option<Outcome>) {
     let mut server = Driver::new(&world(protocol, None), Habits::default());
     server.arrive(said);
     server.arrive_eof();
     (server.take_output(), server.ended())
 }
 
-fn talk(
+fn exchange(
     world: &World,
     config: &Arc<ClientConfig>,
     said: &[u8],
@@ -129,7 +122,7 @@ fn talk(
     habits: Habits,
 ) -> (Pair, Option<Outcome>) {
     let mut pair = Pair::new(world, config, cut, habits);
-    pair.say(said);
+    pair.send(said);
     pair.close();
     let ended = pair.server.ended();
     (pair, ended)
@@ -138,22 +131,23 @@ fn talk(
 #[test]
 fn the_replies_are_those_without_tls_wherever_the_ciphertext_is_cut() {
     for (protocol, said) in conversations() {
-        let wanted = plainly(protocol, &said);
+        let wanted = without_tls(protocol, &said);
         for version in VERSIONS {
             let world = world(protocol, Some(server_config(&["http/1.1"])));
             let config = client_config(version, &["http/1.1"], true);
             let check = |cut: Cut, habits: Habits| {
-                let (pair, ended) = talk(&world, &config, &said, cut, habits);
+                let (pair, ended) = exchange(&world, &config, &said, cut, habits);
                 let about = format!("{version:?} {cut:?} {habits:?} {}", said.escape_ascii());
                 assert_eq!(pair.client.error, None, "{about}");
                 assert!(pair.client.received == wanted.0, "another reply: {about}");
-                assert!(pair.client.told_end, "no close_notify: {about}");
+                assert!(pair.client.close_notify_received, "no close_notify: {about}");
                 assert_eq!(ended, wanted.1, "{about}");
                 pair.sent
             };
             let len = check(Cut::Nowhere, Habits::default());
             check(Cut::EveryByte, Habits::default());
-            // A short one is cut in every place, handshake and all; the others here and there.
+            // A short one is split at every position, also within the handshake; the others at
+            // some.
             let step = if said.len() < 30 { 1 } else { len / 50 };
             let places = (0..len).step_by(step);
             places.for_each(|at| {
@@ -176,9 +170,9 @@ fn the_replies_are_those_without_tls_wherever_the_ciphertext_is_cut() {
 fn nothing_of_a_reply_is_on_the_wire_in_the_clear() {
     let world = world(Protocol::Http, Some(server_config(&BOTH)));
     let mut pair = Pair::established(&world, &client_config(&TLS13, &[], true));
-    pair.client.say(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let sealed = pair.client.take_sealed();
-    pair.server.arrive(&sealed);
+    pair.client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let encrypted = pair.client.take_encrypted();
+    pair.server.arrive(&encrypted);
     let back = pair.server.take_output();
     assert!(!back.windows(5).any(|five| five == b"Hello"), "{}", back.escape_ascii());
     pair.client.arrive(&back);
@@ -189,42 +183,42 @@ fn nothing_of_a_reply_is_on_the_wire_in_the_clear() {
 fn a_client_that_does_not_read_is_neither_read_nor_served_without_bound() {
     let long = b"GET /bytes/1000000 HTTP/1.1\r\nHost: a\r\n\r\n";
     let said = [&long[..], &b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5_000)].concat();
-    let (wanted, _) = plainly(Protocol::Http, &said);
+    let (wanted, _) = without_tls(Protocol::Http, &said);
     for version in VERSIONS {
         let world = world(Protocol::Http, Some(server_config(&BOTH)));
         let mut pair = Pair::established(&world, &client_config(version, &[], true));
         pair.server.peer_reads(Some(0));
-        pair.client.say(&said);
-        let sealed = pair.client.take_sealed();
-        sealed.chunks(16 << 10).for_each(|piece| pair.server.arrive(piece));
-        let (unread, all) = (pair.server.unread(), sealed.len());
+        pair.client.send(&said);
+        let encrypted = pair.client.take_encrypted();
+        encrypted.chunks(16 << 10).for_each(|piece| pair.server.arrive(piece));
+        let (unread, all) = (pair.server.unread(), encrypted.len());
         assert!(unread > all / 2, "{unread} of {all} bytes are not read");
         let wants = pair.server.conn.wants().expect("it is open");
         assert!(wants.write && !wants.read, "{wants:?}");
         let peak = pair.server.output_peak;
-        assert!(peak <= SEALED_MAX, "{peak} bytes of ciphertext");
-        // And yet nothing is lost for one who reads at last, a little first.
+        assert!(peak <= ENCRYPTED_MAX, "{peak} bytes of ciphertext");
+        // Nothing is lost for a client that reads late and first only a little.
         pair.server.peer_reads(Some(100_000));
         pair.server.peer_reads(None);
         pair.run();
         assert!(pair.client.received == wanted, "other replies");
-        assert!(pair.server.output_peak <= SEALED_MAX);
+        assert!(pair.server.output_peak <= ENCRYPTED_MAX);
     }
 }
 
 #[test]
-fn one_who_has_said_all_still_gets_his_answer() {
+fn a_client_that_sent_close_notify_still_gets_its_answer() {
     for version in VERSIONS {
         let world = world(Protocol::Http, Some(server_config(&BOTH)));
         let mut pair = Pair::established(&world, &client_config(version, &[], true));
-        pair.client.say(b"GET /delay/1000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        pair.client.send(b"GET /delay/1000 HTTP/1.1\r\nHost: a\r\n\r\n");
         pair.client.session.send_close_notify();
         pair.run();
-        assert!(pair.client.received.is_empty() && !pair.client.told_end);
+        assert!(pair.client.received.is_empty() && !pair.client.close_notify_received);
         pair.server.pass(Duration::from_secs(1));
         pair.run();
         assert!(pair.client.received.ends_with(b"waited for 1000 ms\n"));
-        assert!(pair.client.told_end, "close_notify comes before FIN");
+        assert!(pair.client.close_notify_received, "close_notify comes before FIN");
         assert_eq!(pair.server.ended(), Some(Outcome::Completed));
     }
 }
@@ -234,17 +228,17 @@ fn a_fin_alone_is_the_end_where_the_protocol_needs_no_other() {
     for (protocol, said, wanted) in [
         (Protocol::Http, &b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], Outcome::Completed),
         (Protocol::Http, b"GET / HTTP/1.1\r\nHo", Outcome::Truncated),
-        // Whether this was all nobody knows: a FIN can be forged.
+        // It is not known whether this was all: a FIN can be forged.
         (Protocol::Echo, b"hello", Outcome::Truncated),
     ] {
         for version in VERSIONS {
             let world = world(protocol, Some(server_config(&[])));
             let mut pair = Pair::established(&world, &client_config(version, &[], true));
-            pair.say(said);
+            pair.send(said);
             pair.server.arrive_eof();
             pair.run();
             assert_eq!(pair.server.ended(), Some(wanted), "{}", said.escape_ascii());
-            assert!(pair.client.told_end);
+            assert!(pair.client.close_notify_received);
         }
     }
 }
@@ -252,7 +246,7 @@ fn a_fin_alone_is_the_end_where_the_protocol_needs_no_other() {
 #[test]
 fn what_is_no_tls_is_answered_with_an_alert() {
     for (said, protocol) in [
-        (&b"\x00\x01\x02 nothing that anybody knows"[..], Protocol::Http),
+        (&b"\x00\x01\x02 no known protocol"[..], Protocol::Http),
         (b"\x16\x03\x01\xff\xff\x01\x00\x00\x00 a record that is too long", Protocol::Http),
         (b"hello", Protocol::Echo),
     ] {
@@ -261,7 +255,7 @@ fn what_is_no_tls_is_answered_with_an_alert() {
         server.arrive(said);
         let back = server.take_output();
         assert_eq!(back.len(), 7, "{}", back.escape_ascii());
-        // A record of type alert (21) whose first byte says fatal (2): RFC 8446 section 6.
+        // A record of type alert (21) whose first byte is fatal (2): RFC 8446 section 6.
         assert_eq!((back[0], back[5]), (21, 2), "{}", back.escape_ascii());
         assert!(server.fin_sent(), "then FIN");
         server.arrive_eof();
@@ -271,7 +265,7 @@ fn what_is_no_tls_is_answered_with_an_alert() {
 }
 
 #[test]
-fn whoever_speaks_plain_http_to_it_is_told_so_plainly() {
+fn plaintext_http_is_refused_in_plaintext() {
     for said in [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], b"P", b"PRI * HTTP/2.0\r\n\r\n"] {
         let world = world(Protocol::Http, Some(server_config(&BOTH)));
         let mut server = Driver::new(&world, Habits::default());
@@ -286,7 +280,7 @@ fn whoever_speaks_plain_http_to_it_is_told_so_plainly() {
 }
 
 #[test]
-fn one_who_does_not_believe_the_certificate_says_so_and_is_counted() {
+fn a_client_that_rejects_the_certificate_is_counted() {
     for version in VERSIONS {
         let world = world(Protocol::Http, Some(server_config(&BOTH)));
         let config = client_config(version, &[], false);
@@ -319,10 +313,10 @@ fn a_record_that_was_touched_ends_the_session_with_its_alert() {
     for version in VERSIONS {
         let world = world(Protocol::Http, Some(server_config(&BOTH)));
         let mut pair = Pair::established(&world, &client_config(version, &[], true));
-        pair.client.say(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        let mut sealed = pair.client.take_sealed();
-        *sealed.last_mut().expect("a record") ^= 1;
-        pair.server.arrive(&sealed);
+        pair.client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut encrypted = pair.client.take_encrypted();
+        *encrypted.last_mut().expect("a record") ^= 1;
+        pair.server.arrive(&encrypted);
         pair.run();
         let wanted = Error::AlertReceived(AlertDescription::BadRecordMac);
         assert_eq!(pair.client.error, Some(wanted));
@@ -339,7 +333,7 @@ fn a_session_is_resumed_and_counted_as_such() {
         let config = client_config(version, &["http/1.1"], true);
         for (kind, wanted) in [(HandshakeKind::Full, (1, 0)), (HandshakeKind::Resumed, (1, 1))] {
             let mut pair = Pair::new(&world, &config, Cut::EveryByte, Habits::default());
-            pair.say(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            pair.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
             assert_eq!(pair.client.session.handshake_kind(), Some(kind), "{version:?}");
             assert!(pair.client.received.ends_with(b"Hello, world!"));
             pair.close();
@@ -351,7 +345,7 @@ fn a_session_is_resumed_and_counted_as_such() {
 
 #[test]
 fn alpn_says_what_is_spoken() {
-    /// Type of the first frame of a server of HTTP/2 (RFC 9113 section 3.4).
+    /// Type of the first frame of an HTTP/2 server (RFC 9113 section 3.4).
     const SETTINGS: u8 = 4;
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -361,45 +355,45 @@ fn alpn_says_what_is_spoken() {
             (&["http/1.1", "h2"], preface, true),
             (&["http/1.1"], get, false),
             (&[], get, false),
-            // By prior knowledge, as without TLS.
+            // With prior knowledge, as without TLS.
             (&[], preface, true),
         ] {
             let world = world(Protocol::Http, Some(server_config(&BOTH)));
             let mut pair = Pair::established(&world, &client_config(version, offered, true));
-            pair.say(said);
+            pair.send(said);
             let received = &pair.client.received;
             assert_eq!(received.get(3) == Some(&SETTINGS), http2, "{offered:?}: {received:?}");
             assert_eq!(received.starts_with(b"HTTP/1.1 200 OK"), !http2, "{offered:?}");
         }
-        // An echo server negotiates nothing: it takes whatever is offered.
+        // An echo server negotiates no protocol and accepts any offer.
         let world = world(Protocol::Echo, Some(server_config(&[])));
         let mut pair = Pair::established(&world, &client_config(version, &["h2"], true));
-        pair.say(preface);
+        pair.send(preface);
         assert_eq!(pair.client.received, preface);
     }
 }
 
 #[test]
-fn one_who_chose_h2_and_speaks_http_1_is_not_served() {
+fn http_1_after_choosing_h2_is_not_served() {
     let world = world(Protocol::Http, Some(server_config(&BOTH)));
     let mut pair = Pair::established(&world, &client_config(&TLS13, &["h2"], true));
-    pair.say(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    pair.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(!pair.client.received.windows(5).any(|five| five == b"Hello"));
-    assert!(pair.client.told_end);
+    assert!(pair.client.close_notify_received);
     pair.server.arrive_eof();
     assert_eq!(pair.server.ended(), Some(Outcome::Rejected));
 }
 
 #[test]
-fn one_who_chose_h2_and_says_nothing_is_idle() {
+fn a_client_that_chose_h2_and_sends_nothing_is_idle() {
     for version in VERSIONS {
         for said in [&b""[..], b"PRI * HTTP"] {
             let world = world(Protocol::Http, Some(server_config(&BOTH)));
             let mut pair = Pair::established(&world, &client_config(version, &["h2"], true));
-            pair.say(said);
+            pair.send(said);
             pair.server.pass(Duration::from_millis(Limits::default().idle_timeout_ms));
             pair.run();
-            assert!(pair.client.told_end);
+            assert!(pair.client.close_notify_received);
             pair.server.arrive_eof();
             let late = if said.is_empty() { Outcome::IdleTimeout } else { Outcome::RequestTimeout };
             assert_eq!(pair.server.ended(), Some(late));
@@ -414,8 +408,8 @@ fn a_handshake_has_its_time_and_no_more() {
     for bytes in [0, 1, 100] {
         let world = world(Protocol::Http, Some(server_config(&BOTH)));
         let mut server = Driver::new(&world, Habits::default());
-        let hello = Client::new(&client_config(&TLS12, &[], true)).take_sealed();
-        // Bytes that trickle in do not move it.
+        let hello = Client::new(&client_config(&TLS12, &[], true)).take_encrypted();
+        // More bytes do not move the deadline.
         for piece in hello[..bytes].chunks(1) {
             server.pass(time / 200);
             server.arrive(piece);
@@ -428,8 +422,8 @@ fn a_handshake_has_its_time_and_no_more() {
 }
 
 #[test]
-fn whoever_goes_away_in_the_handshake_is_told_from_one_who_never_began() {
-    let hello = Client::new(&client_config(&TLS13, &[], true)).take_sealed();
+fn an_end_within_the_handshake_differs_from_one_before_it() {
+    let hello = Client::new(&client_config(&TLS13, &[], true)).take_encrypted();
     for (bytes, wanted) in [(0, Outcome::Completed), (50, Outcome::HandshakeFailed)] {
         let world = world(Protocol::Http, Some(server_config(&BOTH)));
         let mut server = Driver::new(&world, Habits::default());
@@ -445,7 +439,7 @@ fn an_idle_session_is_ended_by_close_notify_and_so_is_a_drained_one() {
         for drained in [false, true] {
             let world = world(Protocol::Http, Some(server_config(&BOTH)));
             let mut pair = Pair::established(&world, &client_config(version, &[], true));
-            pair.say(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            pair.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
             assert!(pair.server.conn.is_idle());
             if drained {
                 pair.server.drain();
@@ -453,7 +447,7 @@ fn an_idle_session_is_ended_by_close_notify_and_so_is_a_drained_one() {
                 pair.server.pass(Duration::from_millis(Limits::default().idle_timeout_ms));
             }
             pair.run();
-            assert!(pair.client.told_end);
+            assert!(pair.client.close_notify_received);
             pair.server.arrive_eof();
             let wanted = if drained { Outcome::Retired } else { Outcome::IdleTimeout };
             assert_eq!(pair.server.ended(), Some(wanted));

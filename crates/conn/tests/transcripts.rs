@@ -1,9 +1,9 @@
-//! Golden transcripts (`transcripts/*.txt`): each is replayed whole, cut at every byte, cut once at
-//! every place, cut at random, with the output taken a byte at a time, by handles instead of
-//! slices, reading first, and with a timeout call on every turn. Output and outcome must be the
-//! same each time: where a read or a write ends is chance, and no protocol may depend on it.
+//! Transcripts (`transcripts/*.txt`). Each is played with one read per block, with a read for each
+//! byte, split once at every position, split at random, with writes of one byte, with handles
+//! instead of slices, with reads first, and with a timeout call on every turn. Output and outcome
+//! must be the same each time: they must not depend on where a read or a write ends.
 //!
-//! To add one, write a text file; the format is in `support/transcript.rs`.
+//! To add one, write a text file; `support/transcript.rs` describes the format.
 
 mod support;
 
@@ -14,10 +14,11 @@ use std::path::Path;
 use support::driver::Habits;
 use support::transcript::{Case, Cuts, parse};
 
-/// Seeds of the random cuts: any will do, and a failure names its own.
+/// Seeds of the random splits. A failure names its seed.
 const SEEDS: std::ops::Range<u64> = 0..20;
 
-/// Longest conversation that is cut once at every place; longer ones at this many places.
+/// A transcript of at most so many bytes is split once at every position; a longer one at this
+/// many.
 const CUTS_MAX: usize = 600;
 
 fn cases() -> Vec<Case> {
@@ -34,7 +35,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Replays every case, so that one failure does not hide the others.
+/// Plays every case, so that one failure does not hide the others.
 fn each(replay: impl Fn(&Case)) {
     let cases = cases();
     let failed = |case: &&Case| catch_unwind(AssertUnwindSafe(|| replay(case))).is_err();

@@ -1,22 +1,18 @@
-//! A read may hold thousands of frames. What one event does with them is bounded, so that the
-//! driver can serve others between two events; and nothing is left behind.
+//! A read may hold thousands of frames. One event processes a bounded number of them, so that the
+//! driver can serve others between two events; and all are processed in the end.
 
 mod support;
 
 use conn::{Address, Conn, Limits, Protocol};
 use support::frames::{self, MASK, PONG, TEXT};
 use support::http2::{data, frame, get, greeting, request, window};
-use support::world::World;
+use support::world::{READ_MAX, World};
 
-/// Longest read of the servers in this workspace, in bytes.
-const READ_MAX: usize = 64 << 10;
-
-/// Frames that one event may take, over WebSocket and over HTTP/2.
+/// Frames that one event may process, for WebSocket and HTTP/2.
 const MESSAGES_MAX: usize = 128;
 const FRAMES_MAX: usize = 64;
 
-/// One more event after `conn` has worked on some input; `None`: it waits for more.
-/// With the output of it.
+/// One more event after `conn` has processed input, and its output; `None`: it waits for input.
 fn next_event(conn: &mut Conn, now: std::time::Instant) -> Option<Vec<u8>> {
     let wants = conn.wants()?;
     let output: Vec<u8> = conn.chunks().flat_map(|chunk| chunk.to_vec()).collect();
@@ -28,16 +24,15 @@ fn next_event(conn: &mut Conn, now: std::time::Instant) -> Option<Vec<u8>> {
     Some(output)
 }
 
-/// Input that was put off, in bytes.
-fn put_off(conn: &Conn) -> usize {
+fn unprocessed(conn: &Conn) -> usize {
     let text = format!("{conn:?}");
-    let digits = text.split_once("stash: ").map_or("", |(_, rest)| rest);
+    let digits = text.split_once("unprocessed: ").map_or("", |(_, rest)| rest);
     let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().unwrap_or_else(|_| panic!("no stash in {text}"))
+    digits.parse().unwrap_or_else(|_| panic!("no unprocessed in {text}"))
 }
 
-/// Lets `flood` arrive in one read; no event may take more than `step_max` bytes of it, and all of
-/// it is taken.
+/// Receives `flood` in one read. No event may use more than `step_max` bytes of it, and all of it
+/// must be used.
 #[track_caller]
 fn is_taken_in_turns(what: &str, greeting: &[u8], flood: &[u8], step_max: usize) {
     let world = World::new(Protocol::Http, Limits::default(), &[]);
@@ -45,11 +40,11 @@ fn is_taken_in_turns(what: &str, greeting: &[u8], flood: &[u8], step_max: usize)
     let mut conn = Conn::new(&world.service, Address::alone(), now);
     conn.receive(greeting, now);
     while next_event(&mut conn, now).is_some() {}
-    assert_eq!(put_off(&conn), 0, "{what}: the greeting");
+    assert_eq!(unprocessed(&conn), 0, "{what}: the greeting");
     conn.receive(flood, now);
     let (mut before, mut events) = (flood.len(), 1);
     loop {
-        let left = put_off(&conn);
+        let left = unprocessed(&conn);
         assert!(before - left <= step_max, "{what}: {} bytes in one event", before - left);
         before = left;
         if next_event(&mut conn, now).is_none() {
@@ -62,7 +57,6 @@ fn is_taken_in_turns(what: &str, greeting: &[u8], flood: &[u8], step_max: usize)
     assert!(conn.wants().is_some_and(|wants| wants.read), "{what}: {:?}", conn.outcome());
 }
 
-/// As many of them as a read holds.
 fn full(piece: &[u8]) -> Vec<u8> {
     piece.repeat(READ_MAX / piece.len())
 }
@@ -94,7 +88,7 @@ fn frames_of_http2() {
         ("PING", ping.clone()),
         ("PING and SETTINGS", [ping, frame(4, 0, 0, b"")].concat()),
         ("PRIORITY", frame(2, 0, 1, &[0, 0, 0, 0, 16])),
-        ("frames that nobody knows", frame(0xbe, 0, 0, b"")),
+        ("frames of unknown types", frame(0xbe, 0, 0, b"")),
     ] {
         is_taken_in_turns(what, &greeting(&[]), &full(&piece), FRAMES_MAX * piece.len());
     }
@@ -108,7 +102,7 @@ fn frames_of_http2() {
 /// The tunnel has an input and an output of its own (RFC 8441).
 #[test]
 fn messages_of_a_websocket_over_http2() {
-    // A stream may have as many turns as make the output full, and each takes so many.
+    // A stream may have so many turns that the output is full, and each uses so much.
     const STEP_MAX: usize = 2 * MESSAGES_MAX * 6 + 100;
     let world = World::new(Protocol::Http, Limits::default(), &[]);
     let now = world.started;

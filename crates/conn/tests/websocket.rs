@@ -1,5 +1,5 @@
-//! A WebSocket under chance: random fragments, random reads and writes, floods, and every code that
-//! a Close can have. What a single conversation looks like is in `transcripts/websocket*.txt`.
+//! WebSockets with random fragments, random reads and writes, floods, and every code that a Close
+//! may have. Single cases are in `transcripts/websocket*.txt`.
 
 mod support;
 
@@ -13,13 +13,10 @@ use support::frames::{
     ACCEPTED, BINARY, CLOSE, CONTINUE, PING, PONG, TEXT, client, client_part, close_payload, put,
     take_frames, upgrade,
 };
-use support::world::World;
+use support::world::{READ_MAX, World};
 
-/// Random conversations: seconds in a debug build.
+/// Random connections: seconds in a debug build.
 const SEEDS: u64 = 200;
-
-/// Longest read of the servers in this workspace, in bytes.
-const READ_MAX: usize = 64 << 10;
 
 fn world(limits: Limits) -> World {
     World::new(Protocol::Http, limits, &[])
@@ -41,8 +38,8 @@ fn habits(rng: &mut StdRng) -> Habits {
     }
 }
 
-/// A message, and the frames that bring it: in pieces, each with a mask of its own, and with pings
-/// between them. What is expected back goes into `expected`.
+/// A message in frames: in parts, each with its own mask, and with pings between them. The expected
+/// answers are added to `expected`.
 fn message(rng: &mut StdRng, sent: &mut Vec<u8>, expected: &mut Vec<(u8, Vec<u8>)>) {
     const ALPHABET: [char; 5] = ['a', '\u{7f}', 'ß', '€', '😀'];
     let most = 1usize << rng.random_range(0..17);
@@ -98,7 +95,7 @@ fn every_message_comes_back_whatever_the_fragments_and_reads() {
         let mut output = driver.take_output();
         assert!(take_frames(&mut output) == expected, "seed {seed}, {habits:?}");
         assert!(output.is_empty() && driver.conn.is_idle(), "seed {seed}");
-        // Above the mark there is one message, or one read's worth of small ones.
+        // Above the limit there is one message, or those of one read if they are small.
         let most =
             20_000 + 2 * (expected.iter().map(|(_, p)| p.len()).max().unwrap_or(0) + READ_MAX);
         assert!(driver.output_peak <= most, "seed {seed}: {}", driver.output_peak);
@@ -114,7 +111,7 @@ fn noise_is_answered_with_a_close_or_not_at_all() {
         for _ in 0..20 {
             let mut bytes = vec![0; rng.random_range(1..300)];
             rng.fill_bytes(&mut bytes);
-            // Masked more often than not, or nothing would get past the head.
+            // Mostly masked, because others are refused at the head.
             if rng.random_ratio(3, 4) && bytes.len() > 1 {
                 bytes[0] &= 0x8f;
                 bytes[1] |= 0x80;

@@ -1,69 +1,62 @@
-//! A request body as it streams in: by length, or chunked (RFC 9112 sections 6 and 7).
+//! A request body as it arrives: with a length, or chunked (RFC 9112 sections 6 and 7).
 //!
-//! The chunked decoder is our own because it must be incremental and strict: an empty size, a bare
-//! LF, a size that overflows, an extension or a trailer field that is none are each a way to make
-//! two parsers disagree.
+//! The chunked decoder is incremental and strict. An empty size, a bare LF, a size that overflows,
+//! a malformed extension or a malformed trailer field could each make two parsers disagree about
+//! the end of the message.
 
 use super::reject::Reject;
 use crate::websocket::INPUT_KEPT_MAX;
 
-/// Most bytes of chunk extensions, trailer fields and leading zeros in one body; they are read and
+/// Most bytes of chunk extensions, trailer fields and leading zeros in one body. They are read and
 /// dropped.
 const IGNORED_BYTES_MAX: usize = 8 << 10;
 
-/// A chunk of up to so many bytes is taken when all of it is there, with its CRLF: so one whose
-/// size is wrong is refused, and not answered with what it seemed to hold. A larger one streams.
+/// A chunk of at most so many bytes is used only when all of it, with its CRLF, has arrived. So a
+/// small chunk with a wrong size is refused before any of it is echoed. A larger chunk is streamed.
 const WHOLE_CHUNK_BYTES_MAX: u64 = 128;
 
-// What is waited for has room in the input that a connection keeps.
+// Such a chunk fits into the input that a connection keeps.
 const _: () = assert!(WHOLE_CHUNK_BYTES_MAX as usize + b"\r\n".len() <= INPUT_KEPT_MAX);
 
 const NO_CRLF: &str = "a chunk does not end in CRLF";
 
-/// No honest chunk has such a size. It is how another parser's number is made to overflow.
+/// A size above 64 bits serves only to overflow another parser's number.
 const SIZE_OVERFLOWS: &str = "a chunk size does not fit into 64 bits";
 
-/// Where in its body a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Body {
-    /// This many bytes are left; 0 = the body is complete.
+    /// Bytes left; 0 = the body is complete.
     Length(u64),
     Chunked(Chunked),
 }
 
-/// One step of decoding.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Piece<'a> {
-    /// Bytes of input that are done with.
+    /// Bytes of input that were processed.
     pub(super) used: usize,
-    /// Body bytes among them.
+    /// The body bytes among them.
     pub(super) data: &'a [u8],
 }
 
-/// State of the chunked decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Chunked {
-    state: State,
-    /// Body bytes so far, for the limit.
+    state: ChunkedState,
     total: u64,
     /// Bytes of extensions, trailers and leading zeros so far.
     ignored: usize,
-    /// The chunk is too large to be waited for as a whole.
     streams: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Before the first digit of a size.
+enum ChunkedState {
     SizeStart,
     Size(u64),
-    /// In the extensions of a chunk of this size.
     Extension(u64, Extension),
     SizeLf(u64),
     Data(u64),
     DataCr,
     DataLf,
-    /// At the start of a line after the last chunk: a trailer field or the end.
+    /// At the start of a line after the last chunk: either a trailer field or the end.
     TrailerStart,
     TrailerName,
     TrailerValue,
@@ -72,29 +65,26 @@ enum State {
     End,
 }
 
-/// Where in the extensions of a chunk (RFC 9112 section 7.1.1). Blanks may stand around `;` and
-/// `=`, and only there.
+/// Position in the extensions of a chunk (RFC 9112 section 7.1.1). Blanks are allowed only around
+/// `;` and `=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extension {
-    /// After blanks that only another extension may follow.
+    /// After blanks, before the `;` of another extension.
     Semicolon,
     NameStart,
     Name,
-    /// After blanks behind a name.
     NameEnd,
     ValueStart,
     Token,
     Quoted,
-    /// After a backslash in quotes.
     Escaped,
-    /// After the closing quote.
     Unquoted,
 }
 
 impl Body {
-    /// Whether all of `input`, which begins with what is left of this body, belongs to it, so that
-    /// no other request is behind it. Where that cannot be known the answer is no.
-    pub(super) fn reaches_over(&self, input: &[u8]) -> bool {
+    /// Whether all of `input` belongs to the rest of this body, so that no other request follows.
+    /// Chunked: only if `input` is empty, because the end is not known.
+    pub(super) fn covers(&self, input: &[u8]) -> bool {
         match self {
             Body::Length(left) => input.len() as u64 <= *left,
             Body::Chunked(_) => input.is_empty(),
@@ -102,18 +92,23 @@ impl Body {
     }
 
     pub(super) fn chunked() -> Body {
-        Body::Chunked(Chunked { state: State::SizeStart, total: 0, ignored: 0, streams: false })
+        Body::Chunked(Chunked {
+            state: ChunkedState::SizeStart,
+            total: 0,
+            ignored: 0,
+            streams: false,
+        })
     }
 
     pub(super) fn is_complete(&self) -> bool {
         match self {
             Body::Length(left) => *left == 0,
-            Body::Chunked(chunked) => chunked.state == State::End,
+            Body::Chunked(chunked) => chunked.state == ChunkedState::End,
         }
     }
 
-    /// Takes the next piece from `input`: framing bytes and at most one run of body bytes.
-    /// A piece with `used == 0` means that there is nothing more to take now.
+    /// Takes the next piece of `input`: framing bytes and at most one run of body bytes. `used ==
+    /// 0` means that more input is needed.
     pub(super) fn step<'a>(
         &mut self,
         input: &'a [u8],
@@ -133,15 +128,16 @@ impl Body {
 impl Chunked {
     fn step<'a>(&mut self, input: &'a [u8], bytes_max: u64) -> Result<Piece<'a>, Reject> {
         let mut used = 0;
-        while used < input.len() && self.state != State::End {
-            if let State::Data(left) = self.state {
+        while used < input.len() && self.state != ChunkedState::End {
+            if let ChunkedState::Data(left) = self.state {
                 let rest = &input[used..];
                 if !self.streams && !ends_in_crlf(rest, left)? {
                     break;
                 }
                 let take = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                 let left = left - take as u64;
-                self.state = if left == 0 { State::DataCr } else { State::Data(left) };
+                self.state =
+                    if left == 0 { ChunkedState::DataCr } else { ChunkedState::Data(left) };
                 return Ok(Piece { used: used + take, data: &rest[..take] });
             }
             self.state = self.framing_byte(input[used], bytes_max)?;
@@ -150,66 +146,72 @@ impl Chunked {
         Ok(Piece { used, data: &[] })
     }
 
-    fn framing_byte(&mut self, byte: u8, bytes_max: u64) -> Result<State, Reject> {
+    fn framing_byte(&mut self, byte: u8, bytes_max: u64) -> Result<ChunkedState, Reject> {
         Ok(match (self.state, byte) {
-            (State::SizeStart, _) => State::Size(hex_digit(byte)?),
-            (State::Size(size), b'\r') => State::SizeLf(size),
-            (State::Size(size), b';') => State::Extension(size, Extension::NameStart),
-            (State::Size(size), b' ' | b'\t') => {
+            (ChunkedState::SizeStart, _) => ChunkedState::Size(hex_digit(byte)?),
+            (ChunkedState::Size(size), b'\r') => ChunkedState::SizeLf(size),
+            (ChunkedState::Size(size), b';') => ChunkedState::Extension(size, Extension::NameStart),
+            (ChunkedState::Size(size), b' ' | b'\t') => {
                 self.ignore_byte()?;
-                State::Extension(size, Extension::Semicolon)
+                ChunkedState::Extension(size, Extension::Semicolon)
             }
-            (State::Size(size), _) => {
+            (ChunkedState::Size(size), _) => {
                 let digit = hex_digit(byte)?;
                 if size == 0 {
-                    // A leading zero says nothing, so zeros without end must be bounded like that.
+                    // Leading zeros do not change the size, so their number must be limited.
                     self.ignore_byte()?;
                 }
                 let size = size.checked_mul(16).ok_or(Reject::Malformed(SIZE_OVERFLOWS))? + digit;
-                State::Size(size)
+                ChunkedState::Size(size)
             }
-            (State::Extension(..) | State::TrailerStart | State::TrailerValue, b'\n') => {
+            (
+                ChunkedState::Extension(..)
+                | ChunkedState::TrailerStart
+                | ChunkedState::TrailerValue,
+                b'\n',
+            ) => {
                 return Err(Reject::Malformed("a bare LF in the chunked body"));
             }
-            (State::Extension(size, extension), _) => {
+            (ChunkedState::Extension(size, extension), _) => {
                 self.ignore_byte()?;
                 match extension.after(byte)? {
-                    Some(extension) => State::Extension(size, extension),
-                    None => State::SizeLf(size),
+                    Some(extension) => ChunkedState::Extension(size, extension),
+                    None => ChunkedState::SizeLf(size),
                 }
             }
-            (State::SizeLf(0), b'\n') => State::TrailerStart,
-            (State::SizeLf(size), b'\n') => {
+            (ChunkedState::SizeLf(0), b'\n') => ChunkedState::TrailerStart,
+            (ChunkedState::SizeLf(size), b'\n') => {
                 self.total =
                     self.total.checked_add(size).ok_or(Reject::Malformed(SIZE_OVERFLOWS))?;
                 if self.total > bytes_max {
                     return Err(Reject::BodyTooLarge);
                 }
                 self.streams = size > WHOLE_CHUNK_BYTES_MAX;
-                State::Data(size)
+                ChunkedState::Data(size)
             }
-            (State::DataCr, b'\r') => State::DataLf,
-            (State::DataLf, b'\n') => State::SizeStart,
-            (State::TrailerStart, b'\r') => State::EndLf,
-            (State::TrailerStart | State::TrailerName | State::TrailerValue, _) => {
-                self.trailer_byte(byte)?
-            }
-            (State::TrailerLf, b'\n') => State::TrailerStart,
-            (State::EndLf, b'\n') => State::End,
+            (ChunkedState::DataCr, b'\r') => ChunkedState::DataLf,
+            (ChunkedState::DataLf, b'\n') => ChunkedState::SizeStart,
+            (ChunkedState::TrailerStart, b'\r') => ChunkedState::EndLf,
+            (
+                ChunkedState::TrailerStart | ChunkedState::TrailerName | ChunkedState::TrailerValue,
+                _,
+            ) => self.trailer_byte(byte)?,
+            (ChunkedState::TrailerLf, b'\n') => ChunkedState::TrailerStart,
+            (ChunkedState::EndLf, b'\n') => ChunkedState::End,
             _ => return Err(Reject::Malformed(NO_CRLF)),
         })
     }
 
-    /// A trailer field has the form of any field (RFC 9112 section 5), and is not folded.
-    fn trailer_byte(&mut self, byte: u8) -> Result<State, Reject> {
+    /// A trailer field has the form of a header field (RFC 9112 section 5). Folding is refused.
+    fn trailer_byte(&mut self, byte: u8) -> Result<ChunkedState, Reject> {
         self.ignore_byte()?;
         match (self.state, byte) {
-            (State::TrailerStart | State::TrailerName, _) if is_token_byte(byte) => {
-                Ok(State::TrailerName)
+            (ChunkedState::TrailerStart | ChunkedState::TrailerName, _) if is_token_byte(byte) => {
+                Ok(ChunkedState::TrailerName)
             }
-            (State::TrailerName, b':') => Ok(State::TrailerValue),
-            (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
-            (State::TrailerValue, _) if is_text(byte) => Ok(State::TrailerValue),
+            (ChunkedState::TrailerName, b':') => Ok(ChunkedState::TrailerValue),
+            (ChunkedState::TrailerValue, b'\r') => Ok(ChunkedState::TrailerLf),
+            (ChunkedState::TrailerValue, _) if is_text(byte) => Ok(ChunkedState::TrailerValue),
             _ => Err(Reject::Malformed("a trailer field is malformed")),
         }
     }
@@ -221,7 +223,7 @@ impl Chunked {
 }
 
 impl Extension {
-    /// Where `byte` leads; `None` if it is the CR at the end of the line.
+    /// The position after `byte`; `None` after the CR at the end of the line.
     fn after(self, byte: u8) -> Result<Option<Extension>, Reject> {
         use Extension::*;
         Ok(Some(match (self, byte) {
@@ -242,8 +244,8 @@ impl Extension {
     }
 }
 
-/// True when the data of a chunk, of which `left` bytes are still to be taken, and the CRLF behind
-/// it are at the front of `input`; false when they have not all arrived yet.
+/// True if the last `left` bytes of a chunk and their CRLF are at the front of `input`; false if
+/// some have not arrived yet.
 fn ends_in_crlf(input: &[u8], left: u64) -> Result<bool, Reject> {
     let end = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
     match &input[end..] {
@@ -260,13 +262,13 @@ fn hex_digit(byte: u8) -> Result<u64, Reject> {
         .ok_or(Reject::Malformed("a chunk size is not a hexadecimal number"))
 }
 
-/// `tchar` of RFC 9110 section 5.6.2: of what names are made.
+/// `tchar` of RFC 9110 section 5.6.2.
 pub(super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// What a field's value and a quoted string may hold (RFC 9110 sections 5.5 and 5.6.4): no control
-/// byte but the tab.
+/// The bytes of a field value and of a quoted string (RFC 9110 sections 5.5 and 5.6.4): tab is the
+/// only control byte.
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }

@@ -1,11 +1,11 @@
-//! A request head: httparse for the tokens, and around it the strictness that keeps two parsers on
-//! one path from disagreeing about where a message ends (RFC 9112 sections 2.2, 3, 5, 6 and 11.2).
+//! Parses a request head: httparse finds the tokens. Stricter checks follow, so that two parsers on
+//! one path do not disagree about the end of a message (RFC 9112 sections 2.2, 3, 5, 6 and 11.2).
 //!
-//! httparse alone lets through: bare LF, a missing or second Host, raw UTF-8 in the target,
-//! `Content-Length: +5` or `5, 5`, Content-Length beside Transfer-Encoding, unknown codings.
+//! httparse alone accepts bare LF, a missing or second Host, raw UTF-8 in the target,
+//! `Content-Length: +5` or `5, 5`, Content-Length beside Transfer-Encoding, and unknown codings.
 //!
-//! What is malformed is 400, whatever else is wrong with it; the other refusals are for heads that
-//! are well-formed.
+//! A malformed head is answered with 400, whatever else is wrong; the other errors are for
+//! well-formed heads.
 
 use std::mem::MaybeUninit;
 use std::str;
@@ -18,14 +18,13 @@ use crate::routes::{Conditions, Method, Request, expects_continue, is_authority,
 /// Most fields in one head. A browser sends about 15; Apache's LimitRequestFields is 100.
 pub(super) const FIELDS_MAX: usize = 100;
 
-/// How the end of a request body is found (RFC 9112 section 6.3).
+/// How the length of a request body is known (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
     Length(u64),
     Chunked,
 }
 
-/// One request head, borrowed from the input.
 #[derive(Debug)]
 pub(super) struct Head<'a> {
     pub(super) request: Request<'a>,
@@ -35,7 +34,6 @@ pub(super) struct Head<'a> {
     pub(super) expect_continue: bool,
 }
 
-/// What the fields say, before it is checked as a whole.
 #[derive(Default)]
 struct Fields<'a> {
     hosts: u32,
@@ -44,16 +42,15 @@ struct Fields<'a> {
     close: bool,
     keep_alive: bool,
     expect_continue: bool,
-    /// Something is expected that is not known here.
+    /// Expect has a value other than 100-continue.
     expects_more: bool,
     conditions: Option<Box<Conditions<'a>>>,
 }
 
-/// Parses the head at the front of `input`. `Ok(None)`: more bytes are needed. `secure`: it came
-/// over TLS.
+/// Parses the head at the front of `input`. `Ok(None)`: more bytes are needed. `secure`: over TLS.
 ///
-/// Only what the limits allow is looked at, so that the answer is the same however the input was
-/// cut into reads: what is wrong beyond a limit is never seen.
+/// Bytes beyond the limits are never parsed, so that the result does not depend on how the input
+/// was split into reads.
 pub(super) fn parse<'a>(
     input: &'a [u8],
     limits: &Limits,
@@ -71,7 +68,7 @@ pub(super) fn parse<'a>(
         Ok(httparse::Status::Partial) => too_large.map_or(Ok(None), Err),
         Err(httparse::Error::TooManyHeaders) => Err(Reject::HeadTooLarge),
         Err(httparse::Error::Version) if is_version(version_text(window)) => {
-            // Half a version may still become one that is merely not spoken here.
+            // An incomplete version may still become one that is well-formed and not supported.
             let whole = version_text(window).len() == VERSION_FORM.len();
             if whole { Err(Reject::Version) } else { too_large.map_or(Ok(None), Err) }
         }
@@ -79,8 +76,8 @@ pub(super) fn parse<'a>(
     }
 }
 
-/// The beginning of `input` as HTTP/1.1, if it is a later version with the same major number: RFC
-/// 9110 section 2.5 has it read so. No such version is in use, so a copy is cheap enough.
+/// A copy of the head as HTTP/1.1, if its version is 1.2 or later: RFC 9110 section 2.5 requires to
+/// process it so. No such version exists, so the copy costs nothing in practice.
 pub(super) fn as_http_1_1(input: &[u8], limits: &Limits) -> Option<Vec<u8>> {
     let is_later =
         matches!(version_text(input), [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9']);
@@ -94,15 +91,14 @@ pub(super) fn as_http_1_1(input: &[u8], limits: &Limits) -> Option<Vec<u8>> {
     })
 }
 
-/// Length of the empty lines at the front of `input`: RFC 9112 section 2.2 has them skipped,
-/// because old clients sent one after a body. They are no part of a request.
+/// Length of the empty lines at the front of `input`. RFC 9112 section 2.2 has a server skip them,
+/// because old clients sent one after a body.
 pub(super) fn empty_lines(input: &[u8]) -> usize {
     input.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count() * 2
 }
 
-/// The part of `input` that a head may fill, and what is wrong if that holds no whole head: too
-/// large is 431, unless it is the target alone that is too long, 414. Both are judged by the same
-/// bytes however many more there are.
+/// The part of `input` that a head may fill, and the error if it holds no complete head: 414 if the
+/// target is too long, else 431. Bytes behind that part do not change the error.
 fn within_limits<'a>(input: &'a [u8], limits: &Limits) -> (&'a [u8], Option<Reject>) {
     let window = &input[..input.len().min(limits.head_bytes_max)];
     let line_max = limits.target_bytes_max + "OPTIONS  HTTP/1.1\r\n".len();
@@ -118,27 +114,27 @@ fn within_limits<'a>(input: &'a [u8], limits: &Limits) -> (&'a [u8], Option<Reje
     (window, full.then_some(Reject::HeadTooLarge))
 }
 
-/// RFC 9112 section 2.2 lets a recipient accept a bare LF; two recipients that differ in it can be
-/// made to see different messages, so it is refused.
+/// RFC 9112 section 2.2 lets a recipient accept a bare LF. Two recipients that differ in this would
+/// see different messages, so it is refused.
 fn reject_bare_lf(head: &[u8]) -> Result<(), Reject> {
     let pairs = head.iter().zip(head.iter().skip(1));
-    // No early way out of the loop, so that the compiler can look at sixteen bytes at once.
+    // No early exit, so that the compiler can vectorise the loop.
     let bare = pairs.fold(head.first() == Some(&b'\n'), |bare, (&before, &byte)| {
         bare | ((byte == b'\n') & (before != b'\r'))
     });
     if bare { Err(Reject::Malformed("a line ends in LF without CR")) } else { Ok(()) }
 }
 
-/// What a version looks like; each 0 stands for a digit (RFC 9112 section 2.3).
+/// The form of a version; each 0 stands for a digit (RFC 9112 section 2.3).
 const VERSION_FORM: &[u8] = b"HTTP/0.0";
 
-/// What stands in the place of the version, as far as it has arrived: after the second space.
+/// The text after the second space, where the version is, as far as it has arrived.
 fn version_text(input: &[u8]) -> &[u8] {
     let text = input.splitn(3, |&b| b == b' ').nth(2).unwrap_or(b"");
     &text[..text.len().min(VERSION_FORM.len())]
 }
 
-/// True for the beginning of a well-formed version, so that the answer is 505 and not 400.
+/// True if `text` is the beginning of a well-formed version: then the status is 505 and not 400.
 fn is_version(text: &[u8]) -> bool {
     let fits = |(&byte, &form): (&u8, &u8)| match form {
         b'0' => byte.is_ascii_digit(),
@@ -164,7 +160,6 @@ fn check<'a>(
         return Err(Reject::Malformed("the Host field is missing"));
     }
     let framing = framing(&fields, http_1_0)?;
-    // From here on it is well-formed.
     let method = method.ok_or(Reject::MethodUnknown)?;
     if target.len() > limits.target_bytes_max {
         return Err(Reject::TargetTooLong);
@@ -189,10 +184,10 @@ fn check<'a>(
     })
 }
 
-/// The path of an origin-form or absolute-form target (RFC 9112 section 3.2). What the target of a
-/// method that is not known here looks like is that method's own.
+/// The path of a target in origin-form or absolute-form (RFC 9112 section 3.2). The target of an
+/// unknown method may have any form.
 fn path(target: &str, method: Option<Method>, secure: bool) -> Result<&str, Reject> {
-    // One pass over every target: a fragment is no part of one (RFC 9112 section 3.2).
+    // A target has no fragment (RFC 9112 section 3.2).
     if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
         let sentence = "the target has a byte that must be percent-encoded, or a fragment";
         return Err(Reject::Malformed(sentence));
@@ -207,9 +202,8 @@ fn path(target: &str, method: Option<Method>, secure: bool) -> Result<&str, Reje
     Ok(&path[..end])
 }
 
-/// The path in `http://host/path?query`, from its slash on. `https` is what a proxy or a client
-/// with HTTP/2 in mind may say over TLS; without TLS it was meant for another server (RFC 9110
-/// section 7.4).
+/// The path of `http://host/path?query`. A proxy or a client may send `https` over TLS; without TLS
+/// it is meant for another server (RFC 9110 section 7.4).
 fn absolute(target: &str, secure: bool) -> Result<&str, Reject> {
     let is_https = target.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("https"));
     let Some((authority, path)) = split_absolute(target).filter(|_| secure || !is_https) else {
@@ -219,7 +213,7 @@ fn absolute(target: &str, secure: bool) -> Result<&str, Reject> {
             "the target must begin with / or http://"
         }));
     };
-    // RFC 9110 sections 4.2.1 and 4.2.4: no host and a user's name are both to be rejected.
+    // RFC 9110 sections 4.2.1 and 4.2.4 require to reject an empty host and user information.
     if !is_authority(authority.as_bytes()) {
         return Err(Reject::Malformed("the target names no host"));
     }
@@ -238,14 +232,13 @@ pub(super) fn split_absolute(target: &str) -> Option<(&str, &str)> {
 
 fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Result<(), Reject> {
     let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
-    // By length first: most fields of most requests are none of these.
     match name.len() {
         4 if is("host") => {
             fields.hosts += 1;
             if fields.hosts > 1 {
                 return Err(Reject::Malformed("there are two Host fields"));
             }
-            // It is empty where the client's URI names none (RFC 9112 section 3.2).
+            // Empty if the client's URI has no authority (RFC 9112 section 3.2).
             if !(value.is_empty() || is_authority(value)) {
                 return Err(Reject::Malformed("the Host field is not one host"));
             }
@@ -279,18 +272,18 @@ fn note_connection(fields: &mut Fields, value: &[u8]) {
     }
 }
 
-/// Digits and nothing else: `+5`, `5, 5` and ` 5 5` are how requests are smuggled.
+/// Digits only: `+5`, `5, 5` and ` 5 5` serve request smuggling.
 fn content_length(value: &[u8]) -> Result<u64, Reject> {
     const WRONG: Reject = Reject::Malformed("Content-Length is not a number");
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(WRONG);
     }
-    // No honest body is so long. It is how another parser's number is made to overflow.
+    // A length above 64 bits serves only to overflow another parser's number.
     const OVERFLOWS: Reject = Reject::Malformed("Content-Length does not fit into 64 bits");
     str::from_utf8(value).map_err(|_| WRONG)?.parse().map_err(|_| OVERFLOWS)
 }
 
-/// `None` for a list of codings that is well-formed and not known here.
+/// `None` for a well-formed list of codings that is not supported.
 fn framing(fields: &Fields, http_1_0: bool) -> Result<Option<Framing>, Reject> {
     let Some(codings) = fields.transfer_encoding else {
         return Ok(Some(Framing::Length(fields.content_length.unwrap_or(0))));
@@ -326,7 +319,7 @@ mod tests {
 
     #[test]
     fn bare_lf_is_found_wherever_it_is() {
-        // All strings of up to seven of these bytes: every position, and every neighbourhood.
+        // All strings of up to seven of these bytes: every position, with every neighbour.
         let bytes = *b"\r\nx";
         for len in 0..=7 {
             for number in 0..bytes.len().pow(len) {

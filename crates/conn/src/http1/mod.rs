@@ -1,8 +1,8 @@
-//! HTTP/1.1 on one connection (RFC 9112): requests in, replies out, in order, one at a time.
+//! HTTP/1.1 on one connection (RFC 9112): one request at a time, replies in order.
 //!
-//! A request is an exchange: its body streams in ([`Body`]), its reply streams out ([`Reply`]), and
-//! when both are complete the next head is parsed. Pipelined requests wait in the input meanwhile:
-//! that wait is HTTP/1.1's head-of-line blocking, and nothing here tries to hide it.
+//! An exchange is a request and its reply. Its body arrives in pieces ([`Body`]) and its reply is
+//! sent in pieces ([`Reply`]). When both are complete, the next head is parsed. Pipelined requests
+//! wait in the input meanwhile: this is the head-of-line blocking of HTTP/1.1.
 
 mod body;
 mod head;
@@ -16,16 +16,18 @@ use body::Body;
 use bytes::Bytes;
 use head::{Framing, Head};
 use reject::Reject;
-use writer::{Persistence, Writer};
+use writer::{Http1Writer, Persistence};
 
 use crate::http2::{Http2, PREFACE};
 use crate::output::Output;
 use crate::routes::{self, Reply};
 use crate::service::PATTERN_BYTES;
 use crate::websocket::WebSocket;
-use crate::{Close, Context, Deadline, FileRead, Limits, Outcome, Progress, Service, State, Then};
+use crate::{
+    Close, Context, Deadline, FileRead, Limits, Next, Outcome, Progress, ProtocolState, Service,
+};
 
-/// The whole of a reply to a client that asks in the wrong place: no request of his is read.
+/// A complete refusal, without a request: for a client that sends HTTP to a TLS port.
 pub(crate) fn put_refusal(
     service: &Service,
     output: &mut Output,
@@ -33,43 +35,37 @@ pub(crate) fn put_refusal(
     status: &'static str,
     sentence: &'static str,
 ) {
-    let mut out = Writer::new(service, output, now, Persistence::Close);
+    let mut out = Http1Writer::new(service, output, now, Persistence::Close);
     routes::put_refusal(&mut out, status, sentence, false);
 }
 
-/// Asks for the body (RFC 9110 section 10.1.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// HTTP/1.1 state of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Http1 {
     exchange: Option<Exchange>,
     requests: u64,
-    /// Requests begun since all output was last with the kernel.
-    unsent: u32,
-    /// Something has come that is HTTP/1.1's: it cannot become HTTP/2 any more.
-    settled: bool,
-    /// Bytes of the empty lines before the next request.
+    /// Requests begun since the output was last empty.
+    requests_unsent: u32,
+    /// Bytes of HTTP/1.1 have come: the connection cannot become HTTP/2.
+    is_http1: bool,
     empty_bytes: usize,
 }
 
-/// Most bytes of empty lines before a request: RFC 9112 section 2.2 has at least one line skipped.
-/// Lines without end would be input that never becomes a request.
+/// Most bytes of empty lines before a request. RFC 9112 section 2.2 has a server skip at least one
+/// line. Unlimited empty lines would be input that never becomes a request.
 const EMPTY_BYTES_MAX: usize = 16 * b"\r\n".len();
 
 /// Pipelined requests that are begun before their replies are written. A read may hold thousands,
-/// and other connections of the loop wait until all that were begun are answered. Twice the
-/// pipeline that the suite's own workload has, so that a client that pipelines pays no more writes.
+/// and the other connections of the loop wait until all of these are answered. The limit is twice
+/// the pipeline depth of the standard workload, so that this workload needs no additional writes.
 const REQUESTS_PER_WRITE_MAX: u32 = 32;
 
-/// One request and its reply.
 #[derive(Debug)]
 struct Exchange {
     body: Body,
     reply: Reply,
-    /// What a head that is not out yet says about the connection's future.
     persistence: Persistence,
-    /// Whether another request may follow.
     keep_alive: bool,
     /// The peer waits for 100 (Continue) before it sends its body (RFC 9110 section 10.1.1).
     owes_continue: bool,
@@ -82,7 +78,6 @@ impl Http1 {
         self.exchange.is_none()
     }
 
-    /// The file part that the reply needs next.
     pub(crate) fn wants_file(&self, limits: &Limits) -> Option<FileRead> {
         self.exchange.as_ref()?.reply.wants_file(limits)
     }
@@ -94,61 +89,61 @@ impl Http1 {
         }
     }
 
-    /// Works on `input` until it needs more of it, or must wait for output, time or a file.
+    /// Processes `input` until it needs more input, room in the output, a deadline or a file.
     pub(crate) fn advance(&mut self, cx: &mut Context, input: &[u8]) -> Progress {
         let mut used = 0;
         loop {
             if cx.output.len() >= cx.service.output_high_water_bytes() {
-                // The peer cannot be late with a body that we do not read.
+                // The peer is not late with a body that is not read.
                 cx.deadlines.clear(Deadline::Body);
-                return Progress { used, then: None };
+                return Progress { used, next: None };
             }
             if cx.output.is_empty() {
-                self.unsent = 0;
-            } else if self.unsent >= REQUESTS_PER_WRITE_MAX && self.exchange.is_none() {
-                return Progress { used, then: None };
+                self.requests_unsent = 0;
+            } else if self.requests_unsent >= REQUESTS_PER_WRITE_MAX && self.exchange.is_none() {
+                return Progress { used, next: None };
             }
             let step = match &self.exchange {
-                None => self.next_request(cx, &input[used..], promised(cx, input, used)),
-                Some(_) => self.exchange_step(cx, &input[used..], promised(cx, input, used)),
+                None => self.next_request(cx, &input[used..], before_drain(cx, input, used)),
+                Some(_) => self.exchange_step(cx, &input[used..], before_drain(cx, input, used)),
             };
             match step {
                 Ok(Step::Used(n)) => used += n,
-                Ok(Step::Wait) => return Progress { used, then: None },
-                Ok(Step::Close(close)) => return Progress { used, then: Some(Then::Close(close)) },
+                Ok(Step::Wait) => return Progress { used, next: None },
+                Ok(Step::Close(close)) => return Progress { used, next: Some(Next::Close(close)) },
                 Ok(Step::Become(n, state)) => {
-                    return Progress { used: used + n, then: Some(Then::Become(state)) };
+                    return Progress { used: used + n, next: Some(Next::Become(state)) };
                 }
                 Err(reject) => {
                     let unparsed = &input[used..];
                     let close = self.reject(reject, unparsed, cx.service, cx.output, cx.now);
-                    return Progress { used, then: Some(Then::Close(close)) };
+                    return Progress { used, next: Some(Next::Close(close)) };
                 }
             }
         }
     }
 
-    /// Between two requests: parse a head, or say why there is none.
-    /// `promised`: of `input`, see [`Context::promised`].
+    /// Between two requests: parses a head, or waits for one. `before_drain`: as in
+    /// [`Context::before_drain`], for this `input`.
     fn next_request(
         &mut self,
         cx: &mut Context,
         input: &[u8],
-        promised: usize,
+        before_drain: usize,
     ) -> Result<Step, Reject> {
-        if cx.draining && promised == 0 && !cx.eof {
+        if cx.draining && before_drain == 0 && !cx.eof {
             return Ok(Step::Close(Close { linger: true, outcome: Outcome::Retired }));
         }
-        if !self.settled && input.first() == Some(&PREFACE[0]) {
+        if !self.is_http1 && input.first() == Some(&PREFACE[0]) {
             if input.starts_with(PREFACE) {
-                let http2 = State::Http2(Box::new(Http2::new(cx.service)));
+                let http2 = ProtocolState::Http2(Box::new(Http2::new(cx.service)));
                 return Ok(Step::Become(0, http2));
             }
             if PREFACE.starts_with(input) {
                 return self.wait_for_head(cx, input);
             }
         }
-        self.settled |= !input.is_empty();
+        self.is_http1 |= !input.is_empty();
         let skipped = head::empty_lines(input);
         if skipped > 0 {
             self.empty_bytes += skipped;
@@ -163,14 +158,14 @@ impl Http1 {
         let secure = cx.service.common.tls.is_some();
         match head::parse(input, &cx.service.limits, secure) {
             Ok(Some((head, len))) => {
-                self.begin(cx, &head, &input[..len], &input[len..promised.max(len)])
+                self.begin(cx, &head, &input[..len], &input[len..before_drain.max(len)])
             }
             Ok(None) => self.wait_for_head(cx, input),
             Err(Reject::Version) => {
                 let known = head::as_http_1_1(input, &cx.service.limits).ok_or(Reject::Version)?;
                 match head::parse(&known, &cx.service.limits, secure)? {
                     Some((head, len)) => {
-                        self.begin(cx, &head, &known[..len], &input[len..promised.max(len)])
+                        self.begin(cx, &head, &known[..len], &input[len..before_drain.max(len)])
                     }
                     None => self.wait_for_head(cx, &known),
                 }
@@ -179,9 +174,8 @@ impl Http1 {
         }
     }
 
-    /// `input` is no whole head yet.
     fn wait_for_head(&mut self, cx: &mut Context, input: &[u8]) -> Result<Step, Reject> {
-        // CR may be half of an empty line, and that is no request.
+        // CR may be half of an empty line, which is not a request.
         let begun = !matches!(input, b"" | b"\r");
         if cx.eof {
             let outcome = if begun { Outcome::Truncated } else { Outcome::Completed };
@@ -197,8 +191,8 @@ impl Http1 {
         Ok(Step::Wait)
     }
 
-    /// A head is complete: choose the reply, and begin it; or the connection becomes a WebSocket.
-    /// `bytes` is what `head` was parsed from, `behind` what follows and was promised an answer.
+    /// A head is complete: begins the reply, or the connection becomes a WebSocket. `head` was
+    /// parsed from `bytes`; `behind` is the input after it that is still answered while draining.
     fn begin(
         &mut self,
         cx: &mut Context,
@@ -215,12 +209,11 @@ impl Http1 {
             Framing::Chunked => Body::chunked(),
         };
         self.requests += 1;
-        self.unsent += 1;
+        self.requests_unsent += 1;
         let last = limits.keepalive_requests_max;
-        let retire =
-            cx.draining && body.reaches_over(behind) || (last != 0 && self.requests >= last);
-        // The peer may send the body that it announced, or may not, now that it gets a final status
-        // instead of 100: where a next request would begin cannot be known.
+        let retire = cx.draining && body.covers(behind) || (last != 0 && self.requests >= last);
+        // A client that gets a final status instead of 100 may send its body or not. So the start
+        // of its next request is not known.
         let unwanted =
             head.expect_continue && !body.is_complete() && !routes::reads_body(&head.request);
         let body = if unwanted { Body::Length(0) } else { body };
@@ -235,13 +228,13 @@ impl Http1 {
             match upgrade::accept(cx, head, bytes) {
                 Ok(route) => {
                     cx.service.counters.request();
-                    let websocket = State::WebSocket(Box::new(WebSocket::open(route, cx)));
+                    let websocket = ProtocolState::WebSocket(Box::new(WebSocket::open(route, cx)));
                     return Ok(Step::Become(bytes.len(), websocket));
                 }
                 Err(refusal) => upgrade::put_refusal(cx, head, &refusal, persistence),
             }
         } else {
-            let mut out = Writer::new(cx.service, cx.output, cx.now, persistence);
+            let mut out = Http1Writer::new(cx.service, cx.output, cx.now, persistence);
             routes::route(cx.service, cx.now, &head.request, &mut out)
         };
         if let Reply::Delayed { until, due: false, .. } = reply {
@@ -262,22 +255,22 @@ impl Http1 {
         Ok(Step::Used(bytes.len()))
     }
 
-    /// Inside a request: take body bytes, produce reply bytes, finish when both are complete.
+    /// Inside a request: takes body bytes, produces reply bytes, and ends when both are complete.
     fn exchange_step(
         &mut self,
         cx: &mut Context,
         input: &[u8],
-        promised: usize,
+        before_drain: usize,
     ) -> Result<Step, Reject> {
         let Some(exchange) = &mut self.exchange else { return Ok(Step::Used(0)) };
-        if cx.draining && exchange.body.reaches_over(&input[..promised]) {
+        if cx.draining && exchange.body.covers(&input[..before_drain]) {
             exchange.retire();
         }
         let used = if exchange.body.is_complete() {
             0
         } else {
-            // First what can be answered without the body: if that turns out to be malformed, the
-            // reply is out however the input was cut into reads.
+            // First the part of the reply that does not depend on the body. If the body is
+            // malformed, that part is sent in any case, however the input was split into reads.
             exchange.produce(cx);
             if matches!(exchange.reply, Reply::Pattern { .. } | Reply::File { .. }) {
                 return Ok(Step::Wait);
@@ -297,7 +290,7 @@ impl Http1 {
         Ok(Step::Wait)
     }
 
-    /// `more`: there is input behind this request.
+    /// `more`: input follows this request.
     fn finish(&mut self, cx: &mut Context, used: usize, more: bool) -> Step {
         let Some(exchange) = self.exchange.take() else { return Step::Used(used) };
         cx.service.counters.request();
@@ -306,20 +299,20 @@ impl Http1 {
             cx.set(Deadline::Idle, cx.service.limits.idle_timeout());
             return Step::Used(used);
         }
-        // A peer that asked for the close has nothing more on its way, unless we see that it has;
-        // one that did not ask may have.
+        // A peer that asked for the close sends no more, unless more has already arrived. A peer
+        // that did not ask may still send.
         let linger = more || exchange.close_outcome == Outcome::Retired;
         Step::Close(Close { linger, outcome: exchange.close_outcome })
     }
 
-    /// [`Deadline::Reply`] has come: the next step produces the delayed reply.
+    /// [`Deadline::Reply`] has passed: the next step produces the delayed reply.
     pub(crate) fn reply_due(&mut self) {
         if let Some(Exchange { reply: Reply::Delayed { due, .. }, .. }) = &mut self.exchange {
             *due = true;
         }
     }
 
-    /// Head or body did not arrive in time: 408, unless the reply has begun.
+    /// Head or body did not arrive in time: answers 408, unless the reply has begun.
     pub(crate) fn request_timed_out(
         &mut self,
         unparsed: &[u8],
@@ -331,9 +324,9 @@ impl Http1 {
         Close { outcome: Outcome::RequestTimeout, ..close }
     }
 
-    /// Answers with an error where an answer is still possible: a reply that has begun cannot be
-    /// taken back, and a second status line inside it would be read as its body. Between requests
-    /// `unparsed` is the head that is refused.
+    /// Answers with an error if that is still possible. A reply that has begun cannot be withdrawn,
+    /// and a second status line would be read as part of its body. Between requests, `unparsed` is
+    /// the refused head.
     fn reject(
         &mut self,
         reject: Reject,
@@ -350,31 +343,29 @@ impl Http1 {
             Some(_) => return close,
         };
         let (status, sentence) = reject.reply();
-        let mut out = Writer::new(service, output, now, Persistence::Close);
+        let mut out = Http1Writer::new(service, output, now, Persistence::Close);
         routes::put_refusal(&mut out, status, sentence, head_only);
         close
     }
 }
 
-/// How much of what is left of `input` behind its first `used` bytes was promised an answer.
-fn promised(cx: &Context, input: &[u8], used: usize) -> usize {
-    cx.promised.min(input.len()).saturating_sub(used)
+/// How many bytes of `input` behind the first `used` came before the drain.
+fn before_drain(cx: &Context, input: &[u8], used: usize) -> usize {
+    cx.before_drain.min(input.len()).saturating_sub(used)
 }
 
-/// What one step of the protocol came to.
 enum Step {
-    /// So much input is done with; go on.
+    /// So many bytes of input were processed; continue.
     Used(usize),
-    /// Nothing more can be done with this input; wait for an event.
     Wait,
-    /// So much input is done with; the rest is another protocol's.
-    Become(usize, State),
+    /// So many bytes of input were processed; another protocol processes the rest.
+    Become(usize, ProtocolState),
     Close(Close),
 }
 
 impl Exchange {
-    /// The server is to stop, and no other request has come behind this one: a reply whose head is
-    /// not out yet can still say that it is the last.
+    /// The server is stopping, and no other request follows this one. If the reply's head is not
+    /// sent yet, it says that this is the last reply.
     fn retire(&mut self) {
         if let Reply::Echo { head_sent: false, .. } | Reply::Delayed { .. } = self.reply {
             self.persistence = Persistence::Close;
@@ -382,7 +373,7 @@ impl Exchange {
         }
     }
 
-    /// Takes what `input` holds of the request body. The echo route sends it back, others drop it.
+    /// Takes body bytes from `input`. `/echo` sends them back; other routes drop them.
     fn take_body(&mut self, cx: &mut Context, input: &[u8]) -> Result<usize, Reject> {
         if self.owes_continue && input.is_empty() {
             cx.output.put(CONTINUE);
@@ -400,7 +391,6 @@ impl Exchange {
         Ok(piece.used)
     }
 
-    /// Puts as much of the reply into the output as it has room for.
     fn produce(&mut self, cx: &mut Context) {
         match self.reply {
             Reply::Pattern { .. } => self.put_pattern(cx),
@@ -454,7 +444,7 @@ impl Exchange {
         }
     }
 
-    fn writer<'a>(&self, cx: &'a mut Context) -> Writer<'a> {
-        Writer::new(cx.service, cx.output, cx.now, self.persistence)
+    fn writer<'a>(&self, cx: &'a mut Context) -> Http1Writer<'a> {
+        Http1Writer::new(cx.service, cx.output, cx.now, self.persistence)
     }
 }

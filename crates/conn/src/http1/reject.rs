@@ -1,31 +1,25 @@
-//! Requests that are refused: which status, and one sentence for whoever reads the reply.
+//! Requests that are refused, with status and sentence.
 
-/// Why a request is refused. Every one of these closes the connection, because after it the end
-/// of the message cannot be known, or is not worth waiting for.
+/// Why a request is refused. The connection is closed in each case: the end of the message is not
+/// known, or is not worth waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reject {
-    /// 400, with what is wrong.
     Malformed(&'static str),
-    /// 408: head or body not finished in time.
+    /// 408: head or body did not arrive in time.
     Timeout,
-    /// 413.
     BodyTooLarge,
-    /// 414.
     TargetTooLong,
-    /// 417.
     Expectation,
-    /// 431.
     HeadTooLarge,
-    /// 501, for the method.
+    /// 501, because of the method.
     MethodUnknown,
-    /// 501, for a transfer coding other than chunked (RFC 9112 section 6.1).
+    /// 501, because of a transfer coding other than chunked (RFC 9112 section 6.1).
     Coding,
-    /// 505.
     Version,
 }
 
 impl Reject {
-    /// Status line's code and reason (RFC 9110 section 15), and the body's sentence.
+    /// The status code with its reason (RFC 9110 section 15), and the sentence in the body.
     pub(super) fn reply(self) -> (&'static str, &'static str) {
         match self {
             Reject::Malformed(what) => ("400 Bad Request", what),
@@ -41,7 +35,7 @@ impl Reject {
             Reject::MethodUnknown => ("501 Not Implemented", "the method is not known here"),
             Reject::Coding => ("501 Not Implemented", "the only transfer coding known is chunked"),
             Reject::Version => {
-                ("505 HTTP Version Not Supported", "this server speaks HTTP/1.1 and HTTP/1.0")
+                ("505 HTTP Version Not Supported", "this server supports HTTP/1.1 and HTTP/1.0")
             }
         }
     }

@@ -1,5 +1,4 @@
-//! A reply head in the bytes of HTTP/1.1 (RFC 9112 section 4): status line, fields, empty line,
-//! straight into the output.
+//! Writes a reply head of HTTP/1.1 (RFC 9112 section 4) to the output.
 
 use std::time::Instant;
 
@@ -7,38 +6,36 @@ use bytes::Bytes;
 
 use crate::Service;
 use crate::output::Output;
-use crate::routes::{self, Field};
+use crate::routes::{Field, ReplyWriter};
 
-/// What a reply says about the connection's future.
+/// What a reply's head says about the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Persistence {
-    /// HTTP/1.1's default; nothing is said.
+    /// Nothing: HTTP/1.1 keeps it open.
     Default,
-    /// HTTP/1.0 asked for it, so it is confirmed.
+    /// HTTP/1.0: confirms that it stays open.
     KeepAlive,
-    /// This is the last reply.
     Close,
 }
 
-/// Writes one reply.
-pub(super) struct Writer<'a> {
+pub(super) struct Http1Writer<'a> {
     service: &'a Service,
     output: &'a mut Output,
     now: Instant,
     persistence: Persistence,
 }
 
-impl<'a> Writer<'a> {
+impl<'a> Http1Writer<'a> {
     pub(super) fn new(
         service: &'a Service,
         output: &'a mut Output,
         now: Instant,
         persistence: Persistence,
-    ) -> Writer<'a> {
-        Writer { service, output, now, persistence }
+    ) -> Http1Writer<'a> {
+        Http1Writer { service, output, now, persistence }
     }
 
-    /// `name` ends in a colon and a space: copies are few, and each has its price.
+    /// `name` includes the colon and the space, which saves a copy.
     #[inline]
     fn put_field(&mut self, name: &'static str, value: &str) {
         let out = self.output.tail();
@@ -48,7 +45,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-impl routes::Writer for Writer<'_> {
+impl ReplyWriter for Http1Writer<'_> {
     #[inline]
     fn begin(&mut self, status: &'static str) {
         let out = self.output.tail();

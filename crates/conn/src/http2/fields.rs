@@ -1,8 +1,9 @@
-//! Whether a block of fields has pseudo-fields among them. In trailers they are malformed (RFC 9113
-//! section 8.1), and the library drops them without a word.
+//! Finds pseudo-fields in a block of fields. In trailers they are malformed (RFC 9113 section 8.1),
+//! and the library drops them silently.
 //!
-//! A field may be named by its place in HPACK's table (RFC 7541 section 2.3), so the table is
-//! followed: for each entry its size, and whether its name begins with a colon. Nothing is decoded.
+//! A field may be named by its index in HPACK's table (RFC 7541 section 2.3), so the table is
+//! followed: for each entry its size, and whether its name begins with a colon. No field is
+//! decoded.
 
 use std::collections::VecDeque;
 
@@ -10,33 +11,31 @@ use std::collections::VecDeque;
 const STATIC_LEN: usize = 61;
 const STATIC_PSEUDO_LEN: usize = 14;
 
-/// Lengths of the names in the static table.
 const STATIC_NAME_LENS: [u8; STATIC_LEN] = [
     10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13, 19, 16, 16, 14,
     16, 13, 12, 6, 4, 4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10,
     25, 17, 10, 4, 3, 16,
 ];
 
-/// What each entry counts beyond its texts (RFC 7541 section 4.1).
+/// Bytes that an entry counts besides its name and value (RFC 7541 section 4.1).
 const ENTRY_OVERHEAD: usize = 32;
 
-/// Bytes of the table while nobody has said otherwise, which this server never does.
+/// The default size of the table, in bytes; this server never changes it.
 const SIZE_MAX: usize = 4096;
 
-/// How many codes there are of each length in bits (RFC 7541 appendix B). A code is found by its
-/// length and its place among those, because codes of a length follow each other.
+/// The number of codes of each length in bits (RFC 7541 appendix B). The codes of one length are
+/// consecutive, so length and value identify a code.
 const CODES: [u32; 31] = [
     0, 0, 0, 0, 0, 10, 26, 32, 6, 0, 5, 3, 2, 6, 2, 3, 0, 0, 0, 3, 8, 13, 26, 29, 12, 4, 15, 19,
     29, 0, 4,
 ];
 
-/// The code of a colon in 7 bits, at the front of a byte.
+/// The code of a colon (7 bits) at the front of a byte.
 const COLON: u8 = 0b1011_1000;
 
-/// HPACK's table, as far as it matters here.
+/// The sizes and first characters in HPACK's table.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// Newest first.
     entries: VecDeque<Entry>,
     size: usize,
     size_max: usize,
@@ -46,7 +45,7 @@ pub(super) struct Table {
 struct Entry {
     is_pseudo: bool,
     name_len: usize,
-    /// Of name and value, and what is counted beyond them.
+    /// Bytes of all entries, with their overhead.
     size: usize,
 }
 
@@ -57,8 +56,8 @@ impl Default for Table {
 }
 
 impl Table {
-    /// Goes through one block; true if a pseudo-field is in it. `None`: it is no HPACK, and the
-    /// library ends the connection.
+    /// Follows one block; true if it has a pseudo-field. `None`: it is not HPACK, and the library
+    /// ends the connection.
     pub(super) fn follow(&mut self, mut block: &[u8]) -> Option<bool> {
         let mut found = false;
         while let Some(&first) = block.first() {
@@ -104,7 +103,7 @@ impl Table {
         }
     }
 
-    /// Makes room for `more` bytes, as far as there can be.
+    /// Evicts entries to make room for `more` bytes.
     fn evict(&mut self, more: usize) {
         while self.size + more > self.size_max {
             let Some(oldest) = self.entries.pop_back() else { return };
@@ -123,7 +122,7 @@ fn number(block: &mut &[u8], bits: u32) -> Option<usize> {
         loop {
             let (&byte, after) = rest.split_first()?;
             rest = after;
-            // The library takes no longer ones.
+            // The library refuses longer ones.
             if shift > 21 {
                 return None;
             }
@@ -211,7 +210,7 @@ mod tests {
         ] {
             assert_eq!(table.follow(block), Some(found), "{}", block.escape_ascii());
         }
-        // A table of nothing has lost them.
+        // A table of size 0 has no entries.
         assert_eq!(table.follow(b"\x20\xbf"), None);
     }
 }

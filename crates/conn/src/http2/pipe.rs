@@ -1,7 +1,7 @@
-//! The socket that `h2` believes to have: two queues in memory, one of them lent.
+//! The socket that `h2` reads and writes: two queues in memory. One is lent by the connection.
 //!
-//! Keeps no waker. Whoever changes a queue polls the connection afterwards ([`Http2::advance`]),
-//! or it would sleep for ever on a change that nobody tells it of.
+//! It keeps no waker. Code that changes a queue polls the connection afterwards
+//! ([`Http2::advance`]); otherwise the change would never be seen.
 //!
 //! [`Http2::advance`]: super::Http2::advance
 
@@ -14,20 +14,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::output::Output;
 
-/// Both ends of the pipe; a clone is another handle to it. Never contended: only one thread at a
-/// time works on a connection, but it may be another one each time.
+/// Both ends of the pipe; a clone is another handle. The lock is never contended: one thread at a
+/// time works on a connection, though not always the same one.
 #[derive(Clone, Debug)]
 pub(super) struct Pipe(Arc<Mutex<Queues>>);
 
 #[derive(Debug)]
 struct Queues {
-    /// What the peer sent; the first `read` bytes are with `h2` already. Unallocated when empty.
+    /// Bytes from the peer. `h2` has read the first `read` of them. Unallocated when empty.
     input: Vec<u8>,
     read: usize,
-    /// The connection's output while `h2` is polled, so that what it writes is copied once.
+    /// The connection's output while `h2` is polled, so that written bytes are copied once.
     output: Output,
-    /// Output that is too much: a write must then wait, and with it all reading, so that a peer
-    /// who asks (PING, SETTINGS, requests) and never reads is not listened to for ever.
+    /// Output above which writes block, and with them all reads: so a peer that sends (PING,
+    /// SETTINGS, requests) and never reads is not read for ever.
     output_max: usize,
 }
 
@@ -37,8 +37,7 @@ impl Pipe {
         Pipe(Arc::new(Mutex::new(Queues { input: Vec::new(), read: 0, output, output_max })))
     }
 
-    /// `input` comes behind what is not read yet; what is written goes behind what `output` has.
-    /// Output that is more than `output_max` is too much.
+    /// Appends `input` to the unread bytes, and takes `output` to append writes to it.
     pub(super) fn lend(&self, input: &[u8], output: &mut Output, output_max: usize) {
         let mut queues = self.queues();
         queues.output_max = output_max;
@@ -46,28 +45,24 @@ impl Pipe {
         queues.output = std::mem::take(output);
     }
 
-    /// Ends [`Pipe::lend`].
     pub(super) fn give_back(&self, output: &mut Output) {
         *output = std::mem::take(&mut self.queues().output);
     }
 
-    /// Something may be written.
     pub(super) fn has_room(&self) -> bool {
         self.queues().room() > 0
     }
 
-    /// All input is with `h2`.
     pub(super) fn is_read(&self) -> bool {
         self.queues().input.is_empty()
     }
 
-    /// Bytes of memory that its input takes.
     pub(super) fn held(&self) -> usize {
         self.queues().input.capacity()
     }
 
     fn queues(&self) -> MutexGuard<'_, Queues> {
-        // Nothing panics under this lock half way through a change.
+        // No code panics while it changes a queue.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -86,7 +81,7 @@ impl AsyncRead for Pipe {
     ) -> Poll<io::Result<()>> {
         let mut queues = self.queues();
         if queues.input.is_empty() {
-            // Never the end: what h2 does at the end of its input is to forget its output.
+            // Never the end: at the end of its input `h2` drops its output.
             return Poll::Pending;
         }
         let unread = &queues.input[queues.read..];

@@ -1,9 +1,9 @@
-//! A request's head: what the library has not checked of RFC 9113 section 8.3, and what this
-//! server asks for besides.
+//! Checks the head of a request: the rules of RFC 9113 section 8.3 that the library does not check,
+//! and those of this server.
 //!
-//! The library refuses by itself, with a stream error: fields that belong to a connection, a TE
-//! other than trailers, upper case, unknown, repeated, misplaced or missing pseudo-fields, a
-//! Content-Length that is no number or not the body's length.
+//! The library refuses with a stream error: connection-specific fields, a TE other than trailers,
+//! upper case, pseudo-fields that are unknown, repeated, misplaced or missing, and a Content-Length
+//! that is not a number or not the length of the body.
 
 use http::request::Parts;
 
@@ -18,22 +18,19 @@ pub(super) const fn malformed(what: &'static str) -> Refusal {
     Refusal("400 Bad Request", what)
 }
 
-/// The body did not come in time.
 pub(super) const TIMEOUT: Refusal =
     Refusal("408 Request Timeout", "the request did not arrive in time");
 
-/// The body is, or says it will be, longer than [`Limits::body_bytes_max`].
+/// The body is longer than [`Limits::body_bytes_max`], or is announced to be.
 pub(super) const TOO_LARGE: Refusal =
     Refusal("413 Content Too Large", "the request body is too large");
 
-/// One request head, checked.
 #[derive(Debug)]
 pub(super) struct Head<'a> {
     pub(super) request: Request<'a>,
     pub(super) expect_continue: bool,
 }
 
-/// What the fields say.
 #[derive(Debug, Default)]
 struct Fields<'a> {
     host: Option<&'a [u8]>,
@@ -53,7 +50,7 @@ pub(super) fn check<'a>(
     let path = path(parts, method, limits)?;
     let mut fields = Fields::default();
     for (name, value) in &parts.headers {
-        // Section 8.2.1; the library has looked at all other bytes.
+        // Section 8.2.1; the library has checked all other bytes.
         let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
         if is_space(value.as_bytes().first()) || is_space(value.as_bytes().last()) {
             return Err(malformed("the value of a field begins or ends with a space"));
@@ -99,7 +96,7 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
             }
         }
         "content-length" => {
-            // The library has seen that the first one is a number.
+            // The library has checked that the first one is a number.
             let text = str::from_utf8(value).unwrap_or_default();
             let length = text.parse().map_err(|_| TOO_LARGE)?;
             if fields.content_length.replace(length).is_some() {
@@ -116,7 +113,8 @@ fn note_field<'a>(fields: &mut Fields<'a>, name: &str, value: &'a [u8]) -> Resul
     Ok(())
 }
 
-/// RFC 9113 section 8.3.1: `:authority` or Host, and if both then the same; no user information.
+/// RFC 9113 section 8.3.1: requires `:authority` or Host. Both must be the same, and without user
+/// information.
 pub(super) fn check_host(parts: &Parts, host: Option<&[u8]>) -> Result<(), Refusal> {
     let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
     if let (Some(authority), Some(host)) = (authority, host)

@@ -1,6 +1,5 @@
-//! A WebSocket on one stream (RFC 8441): DATA comes in, DATA goes out, and the connection around it
-//! has other streams. It has an output and deadlines of its own, so that the WebSocket notices no
-//! difference.
+//! A WebSocket on one stream (RFC 8441). Its bytes are in DATA frames. It has an output and
+//! deadlines of its own, so that the WebSocket works as on a connection.
 
 use bytes::{Buf, Bytes};
 use http::header;
@@ -10,24 +9,21 @@ use super::request::{Refusal, check_host, malformed};
 use crate::deadlines::Deadlines;
 use crate::output::Output;
 use crate::websocket::{self, Route, WebSocket};
-use crate::{Context, Deadline, Service, Then};
+use crate::{Context, Deadline, Next, Service};
 
-/// The WebSocket of a stream, and what is its own.
 pub(super) struct Tunnel {
     socket: WebSocket,
     output: Output,
     pub(super) deadlines: Deadlines,
-    /// What has come and could not be processed yet.
-    stash: Vec<u8>,
-    /// The peer has ended its side of the stream.
+    unprocessed: Vec<u8>,
     eof: bool,
-    /// All that has come of it has been taken in: if the server is to stop, it may say so now.
+    /// All input of the stream was given to it: if the server is stopping, it may send its Close.
     pub(super) all_taken: bool,
-    /// The WebSocket is over: what is in the output goes out, and then the stream ends.
+    /// The WebSocket has ended: the output is sent, then the stream ends.
     over: bool,
 }
 
-/// The reply to it names the version in a field (RFC 6455 section 4.4).
+/// The reply names the version in a field (RFC 6455 section 4.4).
 pub(super) const VERSION: Refusal =
     malformed("the only version of WebSocket known here is 13 (RFC 6455)");
 
@@ -59,57 +55,53 @@ impl Tunnel {
     pub(super) fn open(route: Route, cx: &Context) -> Tunnel {
         let (mut output, mut deadlines) = (Output::default(), Deadlines::default());
         let socket = WebSocket::open(route, &mut own(cx, &mut output, &mut deadlines, false));
-        let stash = Vec::new();
-        Tunnel { socket, output, deadlines, stash, eof: false, all_taken: false, over: false }
+        let unprocessed = Vec::new();
+        Tunnel { socket, output, deadlines, unprocessed, eof: false, all_taken: false, over: false }
     }
 
-    /// Bytes of memory that it takes.
     pub(super) fn held(&self) -> usize {
-        self.output.held() + self.stash.capacity() + self.socket.held()
+        self.output.held() + self.unprocessed.capacity() + self.socket.held()
     }
 
-    /// More may come in: neither input nor output has piled up.
     pub(super) fn takes_input(&self, cx: &Context) -> bool {
         let limits = &cx.service.limits;
         let kept = limits.head_bytes_max.max(websocket::INPUT_KEPT_MAX);
         let room = self.output.len() < cx.service.output_high_water_bytes();
-        room && self.stash.len() < kept && !self.eof && !self.over
+        room && self.unprocessed.len() < kept && !self.eof && !self.over
     }
 
-    /// It could take more of what has come at once.
-    pub(super) fn is_put_off(&self) -> bool {
-        !self.over && self.socket.is_put_off()
+    pub(super) fn awaits_turn(&self) -> bool {
+        !self.over && self.socket.awaits_turn()
     }
 
     pub(super) fn take_input(&mut self, data: &[u8]) {
-        self.stash.extend_from_slice(data);
+        self.unprocessed.extend_from_slice(data);
     }
 
     pub(super) fn end_input(&mut self) {
         self.eof = true;
     }
 
-    /// Lets the WebSocket go on.
     pub(super) fn advance(&mut self, cx: &Context) {
         if self.over {
             return;
         }
         let mut context = own(cx, &mut self.output, &mut self.deadlines, self.eof);
         context.draining &= self.all_taken;
-        let progress = self.socket.advance(&mut context, &self.stash);
-        self.stash.drain(..progress.used);
-        if self.stash.is_empty() {
-            self.stash = Vec::new();
+        let progress = self.socket.advance(&mut context, &self.unprocessed);
+        self.unprocessed.drain(..progress.used);
+        if self.unprocessed.is_empty() {
+            self.unprocessed = Vec::new();
         }
-        if let Some(Then::Close(_)) = progress.then {
+        if let Some(Next::Close(_)) = progress.next {
             self.over = true;
-            self.stash = Vec::new();
+            self.unprocessed = Vec::new();
             self.deadlines.clear_requests();
         }
     }
 
-    /// What is due by the clock. `takes`: the peer is still taking what it was sent, and before it
-    /// has that it cannot be late with an answer.
+    /// Handles deadlines that have passed. `takes`: the peer is still receiving output, so it is
+    /// not late with an answer.
     pub(super) fn timed_out(&mut self, cx: &Context, takes: bool) {
         for due in self.deadlines.due(cx.now) {
             self.deadlines.clear(due);
@@ -123,17 +115,14 @@ impl Tunnel {
         self.advance(cx);
     }
 
-    /// Nothing is left to send, and nothing will be.
     pub(super) fn is_over(&self) -> bool {
         self.over && self.output.is_empty()
     }
 
-    /// Bytes to send.
     pub(super) fn to_send(&self) -> usize {
         self.output.len()
     }
 
-    /// At most `room` bytes of the output.
     pub(super) fn take_output(&mut self, room: usize) -> Bytes {
         let Some(mut bytes) = self.output.chunks().next() else { return Bytes::new() };
         bytes.truncate(room);
@@ -158,6 +147,6 @@ fn own<'a>(
         now: cx.now,
         eof,
         draining: cx.draining,
-        promised: usize::MAX,
+        before_drain: usize::MAX,
     }
 }

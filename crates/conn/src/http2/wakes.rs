@@ -1,17 +1,17 @@
-//! Who was woken: the connection, or which of its streams.
+//! The wakers of a connection and its streams, and which of them were called.
 //!
-//! A call on a stream only queues; the connection must then be polled, which may unblock other
-//! streams, and so on until nobody is woken any more.
+//! A call on a stream only queues. Then the connection must be polled, which may unblock other
+//! streams, until no waker is called any more.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
-/// Shared by the wakers of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Wakes {
     connection: AtomicBool,
-    /// Keys of streams. A key may be another stream's by now: to be woken for nothing is harmless.
+    /// Keys of streams. A key may belong to another stream by now; a wake-up without a reason is
+    /// harmless.
     streams: Mutex<Vec<usize>>,
 }
 
@@ -30,7 +30,6 @@ impl Wakes {
         Waker::from(Arc::new(StreamWaker { wakes: Arc::clone(self), key }))
     }
 
-    /// Whether the connection was woken since the last call.
     pub(super) fn take_connection(&self) -> bool {
         self.connection.swap(false, Relaxed)
     }

@@ -1,4 +1,4 @@
-//! A reply's head as the library wants it, and what comes right behind it.
+//! Collects a reply's head for the library, and the part of the body that follows it at once.
 
 use std::time::Instant;
 
@@ -7,35 +7,34 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::Service;
-use crate::routes::{self, Field};
+use crate::routes::{Field, ReplyWriter};
 
-/// Fields of the longest reply, a file's: date, three validators, type and length.
+/// Fields of the longest reply, that of a file: date, three validators, type and length.
 const FIELDS: usize = 6;
 
-/// Collects one reply.
-pub(super) struct Writer<'a> {
+pub(super) struct Http2Writer<'a> {
     service: &'a Service,
     now: Instant,
     pub(super) head: Response<()>,
-    /// Empty: none, at least not yet.
+    /// Empty: no body, or not yet.
     pub(super) body: Bytes,
 }
 
-impl<'a> Writer<'a> {
-    pub(super) fn new(service: &'a Service, now: Instant) -> Writer<'a> {
-        Writer { service, now, head: Response::new(()), body: Bytes::new() }
+impl<'a> Http2Writer<'a> {
+    pub(super) fn new(service: &'a Service, now: Instant) -> Http2Writer<'a> {
+        Http2Writer { service, now, head: Response::new(()), body: Bytes::new() }
     }
 
     fn put(&mut self, name: HeaderName, value: &str) {
-        // What cannot be sent is left out. The routes' own texts can, and file types and targets
-        // are checked before they get here.
+        // An invalid value is left out. The routes send none: file types and targets are checked
+        // before.
         if let Ok(value) = HeaderValue::from_str(value) {
             self.head.headers_mut().append(name, value);
         }
     }
 }
 
-impl routes::Writer for Writer<'_> {
+impl ReplyWriter for Http2Writer<'_> {
     fn begin(&mut self, status: &'static str) {
         let code = StatusCode::from_bytes(&status.as_bytes()[..3]);
         *self.head.status_mut() = code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -51,7 +50,7 @@ impl routes::Writer for Writer<'_> {
         self.head.headers_mut().append(name(field), HeaderValue::from_static(value));
     }
 
-    /// Where the length is not known, the end of the stream says it.
+    /// Without a length, the end of the stream ends the body.
     fn length(&mut self, length: Option<u64>) {
         if let Some(length) = length {
             self.put(header::CONTENT_LENGTH, itoa::Buffer::new().format(length));

@@ -7,22 +7,18 @@ use httpdate::HttpDate;
 use super::{Conditions, Method, Request};
 use crate::files::FileEntry;
 
-/// What part of a file answers a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Selection {
-    /// 200, all of it.
+    /// 200, the whole file.
     Whole,
-    /// 206, from the first to before the second offset.
+    /// 206, from the first offset up to the second.
     Part(u64, u64),
-    /// 304.
     NotModified,
-    /// 412.
     PreconditionFailed,
-    /// 416.
     Unsatisfiable,
 }
 
-/// Decides by the precedence of RFC 9110 section 13.2.2.
+/// Follows the precedence of RFC 9110 section 13.2.2.
 pub(super) fn select(request: &Request, file: &FileEntry) -> Selection {
     let conditions = request.conditions();
     let as_it_should_be = match (&conditions.if_match[..], conditions.if_unmodified_since) {
@@ -42,7 +38,7 @@ pub(super) fn select(request: &Request, file: &FileEntry) -> Selection {
         return Selection::NotModified;
     }
     match conditions.range {
-        // Ranges are defined for GET alone (section 14.2).
+        // Only GET has ranges (section 14.2).
         Some(range) if request.method == Method::Get && may_range(conditions, file) => {
             parse_range(range, file.len)
         }
@@ -50,7 +46,8 @@ pub(super) fn select(request: &Request, file: &FileEntry) -> Selection {
     }
 }
 
-/// The reply instead of a representation that has neither tag nor date: only `*` matches it.
+/// The status of the reply if the conditions forbid a representation that has neither entity tag
+/// nor date. Only `*` matches such a representation.
 pub(super) fn untagged(conditions: &Conditions) -> Option<&'static str> {
     match (&conditions.if_match[..], &conditions.if_none_match[..]) {
         ([] | [b"*"], [b"*"]) => Some("304 Not Modified"),
@@ -66,8 +63,7 @@ enum Comparison {
     Weak,
 }
 
-/// Any tag matches `*`, which stands alone: within a list it may be a part of another's tag, as a
-/// comma may.
+/// `*` matches any tag if it stands alone. Within a list it may be part of a tag, as a comma may.
 fn list_tag(fields: &[&[u8]], etag: &str, comparison: Comparison) -> bool {
     if let [b"*"] = fields {
         return true;
@@ -82,12 +78,11 @@ fn list_tag(fields: &[&[u8]], etag: &str, comparison: Comparison) -> bool {
     })
 }
 
-/// `None` where `since` is no date: the field is then ignored. A date that is still to come is one:
-/// RFC 2616 called it invalid, RFC 9110 section 13.1.3 does not, and nothing has been modified
-/// since.
+/// `None` if `since` is not a date; the field is then ignored. A date in the future is valid: RFC
+/// 2616 ignored it, RFC 9110 section 13.1.3 does not. Nothing has been modified since then.
 fn modified_since(since: &[u8], file: &FileEntry) -> Option<bool> {
     let since = str::from_utf8(since).ok()?;
-    // The library knows no leap second (RFC 9110 section 5.6.7).
+    // The library does not accept the leap seconds of RFC 9110 section 5.6.7.
     let known = parse(since).or_else(|| parse(&since.replacen("23:59:60 ", "23:59:59 ", 1)));
     match known {
         Some(since) => Some(parse(&file.last_modified)? > since),
@@ -99,29 +94,29 @@ fn parse(text: &str) -> Option<HttpDate> {
     text.parse().ok()
 }
 
-/// True for a date that the library does not know because no file is as old.
+/// True for a valid date before 1970, which the library does not accept. No file is as old.
 fn is_before_1970(text: &str) -> bool {
     let year_at = if text.len() == ASCTIME_LEN { 20 } else { 12 };
     let Some(year) = text.get(year_at..year_at + 4) else { return false };
     if !year.bytes().all(|byte| byte.is_ascii_digit()) || year >= "1970" {
         return false;
     }
-    // The calendar is the same 2000 years later.
+    // 2000 years later the calendar is the same.
     let later = year.parse().map_or(0, |year: u16| year + 2000);
     parse(&format!("{}{later}{}", &text[..year_at], &text[year_at + 4..])).is_some()
 }
 
-/// The one form that ends in the year.
+/// The length of the only date format with the year at its end.
 const ASCTIME_LEN: usize = "Sun Nov  6 08:49:37 1994".len();
 
-/// If-Range: the range counts only if the representation is still the one named, strongly.
+/// If-Range: the range is used only if the file still matches the validator strongly.
 fn may_range(conditions: &Conditions, file: &FileEntry) -> bool {
     conditions.if_range.is_none_or(|validator| {
         validator == file.etag.as_bytes() || validator == file.last_modified.as_bytes()
     })
 }
 
-/// One byte range. Several ranges, another unit or a syntax error: the field is ignored, as RFC
+/// One byte range. With several ranges, another unit or a syntax error the field is ignored, as RFC
 /// 9110 section 14.2 allows.
 fn parse_range(range: &[u8], len: u64) -> Selection {
     let parse = || -> Option<Selection> {
@@ -132,7 +127,7 @@ fn parse_range(range: &[u8], len: u64) -> Selection {
         let (first, last) = spec.split_once('-')?;
         let number = |text: &str| -> Option<u64> {
             let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-            // Digits that are no u64 are a number beyond the end of every file.
+            // A number above `u64::MAX` lies beyond the end of any file.
             digits.then(|| text.parse().unwrap_or(u64::MAX))
         };
         if first.is_empty() {

@@ -1,6 +1,6 @@
-//! A driver without sockets that keeps the contract in `conn`'s module text to the letter: it asks
-//! `wants()` after every event, never reads when `read` is false, never writes what is not there,
-//! and checks on every turn that the connection keeps its side.
+//! A driver without sockets that keeps the contract in `conn`'s module text: it calls `wants()`
+//! after every event, never reads when `read` is false, and writes only output that is there. On
+//! every turn it checks that the connection keeps its part of the contract.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -11,23 +11,22 @@ use conn::{Address, Conn, FileRead, Limits, Outcome, Wants};
 
 use super::world::{World, letters};
 
-/// Turns without end are the failure that this driver looks for; the longest honest test needs
-/// some hundred thousand.
+/// A connection that never waits fails with this; the longest valid test needs some hundred
+/// thousand turns.
 const TURNS_MAX: u64 = 20_000_000;
 
-/// More chunks than any output here has.
 const SLICES_MAX: usize = 8192;
 
-/// How the outside behaves. The protocol's output must not depend on any of it.
+/// How the driver reads and writes. The output must not depend on it.
 #[derive(Debug, Clone, Copy)]
 pub struct Habits {
-    /// Most bytes that one write takes.
+    /// Most bytes of one write.
     pub write_max: usize,
-    /// Take output as counted handles (io_uring, threads) and not as slices (readiness models).
+    /// Take output as handles (io_uring, tokio) and not as slices (readiness models).
     pub by_chunks: bool,
-    /// Read whenever reading is allowed, even with output waiting.
+    /// Read whenever that is allowed, even with output waiting.
     pub read_first: bool,
-    /// Call `timeout` on every turn, due or not.
+    /// Call `timeout` on every turn, whether due or not.
     pub early_timeouts: bool,
 }
 
@@ -37,18 +36,15 @@ impl Default for Habits {
     }
 }
 
-/// How the fake files answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileMood {
-    /// At once, all that was asked for.
+pub enum FileReply {
     Prompt,
-    /// At once, at most so many bytes.
+    /// At once, with at most so many bytes.
     Short(usize),
-    /// Not yet: an asynchronous read is on its way.
+    /// Not yet, as an asynchronous read.
     Held,
-    /// With an error.
     Failing,
-    /// As a file that ends here: no bytes.
+    /// As if the file ended here: no bytes.
     Truncated,
 }
 
@@ -58,36 +54,31 @@ enum Arrival {
     Eof,
 }
 
-/// One connection and its fake outside.
 pub struct Driver {
-    /// The connection under test.
     pub conn: Conn,
-    /// What the fake files do.
-    pub file_mood: FileMood,
+    pub file_reply: FileReply,
     limits: Limits,
     habits: Habits,
     now: Instant,
     arrivals: VecDeque<Arrival>,
-    /// Bytes that the peer will still read; `None`: all of them.
+    /// Bytes that the peer will still read; `None`: all.
     peer_reads: Option<usize>,
     taken: Vec<u8>,
     fin_sent: bool,
     turns: u64,
-    /// Most bytes ever seen waiting in the output.
     pub output_peak: usize,
 }
 
 impl Driver {
-    /// A connection that was accepted just now.
     pub fn new(world: &World, habits: Habits) -> Driver {
         Driver::at(world, habits, Address::alone())
     }
 
-    /// The same, where others can reach it.
+    /// The same, which others can wake at `address`.
     pub fn at(world: &World, habits: Habits, address: Address) -> Driver {
         Driver {
             conn: Conn::new(&world.service, address, world.started),
-            file_mood: FileMood::Prompt,
+            file_reply: FileReply::Prompt,
             limits: world.service.limits.clone(),
             habits,
             now: world.started,
@@ -108,31 +99,27 @@ impl Driver {
         self.run();
     }
 
-    /// The peer's FIN arrives, after everything before it.
+    /// The peer's FIN arrives after all earlier bytes.
     pub fn arrive_eof(&mut self) {
         self.arrivals.push_back(Arrival::Eof);
         self.run();
     }
 
-    /// Its bell was rung.
-    pub fn woken(&mut self) {
+    pub fn wake_up(&mut self) {
         self.conn.resume(self.now);
         self.run();
     }
 
-    /// The clock goes on.
     pub fn pass(&mut self, time: Duration) {
         self.now += time;
         self.run();
     }
 
-    /// From now on the peer reads `bytes` more bytes (`None`: everything).
     pub fn peer_reads(&mut self, bytes: Option<usize>) {
         self.peer_reads = bytes;
         self.run();
     }
 
-    /// The server is to stop.
     pub fn drain(&mut self) {
         let in_socket = self.arrivals.iter().map(|arrival| match arrival {
             Arrival::Bytes(bytes) => bytes.len(),
@@ -142,33 +129,30 @@ impl Driver {
         self.run();
     }
 
-    /// The socket failed.
     pub fn reset(&mut self) {
         self.conn.abort();
         self.run();
     }
 
-    /// The driver's clock.
     pub fn now(&self) -> Instant {
         self.now
     }
 
-    /// Everything that the connection sent since the last call.
+    /// The output that the peer received since the last call.
     pub fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.taken)
     }
 
-    /// True once FIN was asked for and sent.
     pub fn fin_sent(&self) -> bool {
         self.fin_sent
     }
 
-    /// How it ended; `None` while it has not.
+    /// How the connection ended; `None` if it has not.
     pub fn ended(&self) -> Option<Outcome> {
         self.conn.wants().is_none().then(|| self.conn.outcome())
     }
 
-    /// Arrived, and not read because the connection does not want to.
+    /// Bytes that have arrived and were not read, because the connection does not want to read.
     pub fn unread(&self) -> usize {
         let len = |arrival: &Arrival| match arrival {
             Arrival::Bytes(bytes) => bytes.len(),
@@ -177,23 +161,22 @@ impl Driver {
         self.arrivals.iter().map(len).sum()
     }
 
-    /// Bytes that wait in the output, borrowed: asking must not change anything.
+    /// Bytes in the output. Borrowed, because this must not change the connection.
     pub fn output_len(&self) -> usize {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let filled = self.conn.slices(&mut slices);
-        assert!(filled < SLICES_MAX, "more chunks than a test could wish for");
+        assert!(filled < SLICES_MAX, "more chunks than expected");
         slices[..filled].iter().map(|slice| slice.len()).sum()
     }
 
-    /// Goes on until nothing is left to do but wait.
+    /// Runs until the connection waits.
     pub fn run(&mut self) {
         while self.turn() {
             self.turns += 1;
-            assert!(self.turns < TURNS_MAX, "the connection spins: {:?}", self.conn.wants());
+            assert!(self.turns < TURNS_MAX, "the connection never waits: {:?}", self.conn.wants());
         }
     }
 
-    /// One event; false when there is none.
     fn turn(&mut self) -> bool {
         if self.habits.early_timeouts {
             let before = self.conn.wants();
@@ -211,7 +194,7 @@ impl Driver {
             self.conn.timeout(self.now);
             let again = self.conn.wants().and_then(|w| w.deadline).is_some_and(|at| at <= self.now);
             assert!(!again, "timeout() left something due");
-        } else if let Some(part) = wants.file.filter(|_| self.file_mood != FileMood::Held) {
+        } else if let Some(part) = wants.file.filter(|_| self.file_reply != FileReply::Held) {
             self.answer(part);
         } else if readable && self.habits.read_first {
             self.read();
@@ -246,12 +229,12 @@ impl Driver {
 
     fn answer(&mut self, part: FileRead) {
         let bytes = |len: usize| Bytes::from(letters(part.offset, part.offset + len as u64));
-        match self.file_mood {
-            FileMood::Prompt => self.conn.file_read(bytes(part.len), self.now),
-            FileMood::Short(max) => self.conn.file_read(bytes(part.len.min(max)), self.now),
-            FileMood::Truncated => self.conn.file_read(Bytes::new(), self.now),
-            FileMood::Failing => self.conn.file_failed(self.now),
-            FileMood::Held => {}
+        match self.file_reply {
+            FileReply::Prompt => self.conn.file_read(bytes(part.len), self.now),
+            FileReply::Short(max) => self.conn.file_read(bytes(part.len.min(max)), self.now),
+            FileReply::Truncated => self.conn.file_read(Bytes::new(), self.now),
+            FileReply::Failing => self.conn.file_failed(self.now),
+            FileReply::Held => {}
         }
         self.output_peak = self.output_peak.max(self.output_len());
     }
@@ -260,7 +243,7 @@ impl Driver {
         match self.arrivals.pop_front() {
             Some(Arrival::Bytes(mut bytes)) => {
                 self.conn.receive(&bytes, self.now);
-                // "The slice may be reused at once": whoever kept it would now see this.
+                // "The slice may be reused": a connection that kept it would now see other bytes.
                 bytes.fill(0xff);
             }
             Some(Arrival::Eof) => self.conn.receive_eof(self.now),
@@ -273,7 +256,7 @@ impl Driver {
         let room = self.habits.write_max.min(self.peer_reads.unwrap_or(usize::MAX));
         let mut written = Vec::new();
         if self.habits.by_chunks {
-            // Handles outlive the borrow, as an asynchronous send needs it.
+            // Handles that outlive the borrow, as for an asynchronous send.
             let chunks: Vec<Bytes> = self.conn.chunks().take(4).collect();
             chunks.iter().for_each(|chunk| append(&mut written, chunk, room));
         } else {
@@ -289,7 +272,7 @@ impl Driver {
     }
 }
 
-/// Appends `bytes` as far as `written` may grow.
+/// Appends `bytes` until `written` has `room` bytes.
 fn append(written: &mut Vec<u8>, bytes: &[u8], room: usize) {
     let take = bytes.len().min(room - written.len());
     written.extend_from_slice(&bytes[..take]);

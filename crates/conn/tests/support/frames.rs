@@ -1,29 +1,21 @@
-//! A client's side of WebSocket (RFC 6455), written here a second time on purpose: requests,
-//! frames, and a strict look at what the server sends.
+//! The client's side of WebSocket (RFC 6455), independent of the server's code: requests, frames,
+//! and a strict parser for the server's frames.
 
 use super::transcript::unescape;
 
-/// The mask of RFC 6455 section 5.7's examples.
 pub const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// The reply to the handshake of RFC 6455 section 1.3.
 pub const ACCEPTED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// Opcodes (section 5.2).
 pub const CONTINUE: u8 = 0;
-/// Text.
 pub const TEXT: u8 = 1;
-/// Binary.
 pub const BINARY: u8 = 2;
-/// Close.
 pub const CLOSE: u8 = 8;
-/// Ping.
 pub const PING: u8 = 9;
-/// Pong.
 pub const PONG: u8 = 10;
 
-/// FIN and RSV bits.
 const FIN: u8 = 0x80;
 
 /// The handshake of RFC 6455 section 1.3 for (path, more fields).
@@ -38,7 +30,7 @@ pub fn upgrade((path, fields): (&str, &str)) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// A frame: `first` is FIN, RSV and opcode.
+/// A frame. `first` holds FIN, RSV and opcode.
 pub fn put(out: &mut Vec<u8>, first: u8, payload: &[u8], mask: Option<[u8; 4]>) {
     out.push(first);
     let bit = if mask.is_some() { 0x80 } else { 0 };
@@ -58,21 +50,20 @@ pub fn put(out: &mut Vec<u8>, first: u8, payload: &[u8], mask: Option<[u8; 4]>) 
     out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
-/// A client's frame that is a whole message, or a control frame.
 pub fn client(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     put(&mut out, FIN | opcode, payload, Some(MASK));
     out
 }
 
-/// A client's frame that another follows.
+/// A client's frame that is not the last of its message.
 pub fn client_part(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     put(&mut out, opcode, payload, Some(MASK));
     out
 }
 
-/// A frame of a transcript: `[more] [rsv1|rsv2|rsv3|bare] KIND PAYLOAD`.
+/// A frame in the notation of a transcript: `[more] [rsv1|rsv2|rsv3|bare] KIND PAYLOAD`.
 pub fn frame(text: &str, mut mask: Option<[u8; 4]>) -> Result<Vec<u8>, String> {
     let mut first = FIN;
     let mut rest = text;
@@ -102,7 +93,7 @@ pub fn frame(text: &str, mut mask: Option<[u8; 4]>) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-/// A code in digits first, if there is one.
+/// `text` begins with a code in digits, if there is one.
 fn close(text: &str) -> Result<Vec<u8>, String> {
     let (word, reason) = text.split_once(' ').unwrap_or((text, ""));
     match word.parse::<u16>() {
@@ -111,8 +102,9 @@ fn close(text: &str) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Takes the whole frames of a server from the front of `bytes`: (opcode, payload). Panics at what
-/// a server must not send: a mask, a reserved bit, a fragment, a length that is not the shortest.
+/// Takes a server's complete frames from the front of `bytes`: (opcode, payload). Panics if a
+/// server must not send them: with a mask, a reserved bit, a fragment, or a length that is not the
+/// shortest.
 pub fn take_frames(bytes: &mut Vec<u8>) -> Vec<(u8, Vec<u8>)> {
     let mut frames = Vec::new();
     let mut at = 0;
@@ -138,7 +130,6 @@ fn split_frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     Some((first, bytes.get(head..head + len)?, head + len))
 }
 
-/// A Close frame's payload.
 pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
     [&code.to_be_bytes()[..], reason.as_bytes()].concat()
 }

@@ -1,5 +1,5 @@
-//! HTTP/2 from the client's side: frames made of literal bytes, and a reader for those that come
-//! back. Knows nothing of the server's library; header blocks are read by another HPACK.
+//! The client's side of HTTP/2: frames of literal bytes, and a reader for the server's frames. It
+//! does not use the server's library; another HPACK decoder reads the fields.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,6 @@ use httlib_hpack::Decoder;
 
 use super::world::pattern;
 
-/// RFC 9113 section 3.4.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Kinds of frames (RFC 9113 section 6).
@@ -26,10 +25,8 @@ pub mod kind {
 
 /// END_STREAM of DATA and HEADERS; ACK of SETTINGS and PING.
 pub const END_STREAM: u8 = 1;
-/// END_HEADERS.
 pub const END_HEADERS: u8 = 4;
 
-/// One frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
     bytes.extend([kind, flags]);
@@ -38,7 +35,6 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Preface and SETTINGS with these (identifier, value) pairs.
 pub fn greeting(settings: &[(u16, u32)]) -> Vec<u8> {
     let mut payload = Vec::new();
     for (id, value) in settings {
@@ -62,12 +58,11 @@ pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     bytes
 }
 
-/// HEADERS of a request without a body; `more` comes after the usual four fields.
+/// HEADERS of a request without a body; `more` follows the usual four fields.
 pub fn get(stream: u32, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     request(stream, "GET", path, more, true)
 }
 
-/// HEADERS of a request.
 pub fn request(
     stream: u32,
     method: &str,
@@ -80,66 +75,50 @@ pub fn request(
     frame(kind::HEADERS, flags, stream, &block(&[&usual, more].concat()))
 }
 
-/// DATA.
 pub fn data(stream: u32, bytes: &[u8], ends: bool) -> Vec<u8> {
     frame(kind::DATA, u8::from(ends), stream, bytes)
 }
 
-/// WINDOW_UPDATE.
 pub fn window(stream: u32, more: u32) -> Vec<u8> {
     frame(kind::WINDOW_UPDATE, 0, stream, &more.to_be_bytes())
 }
 
-/// RST_STREAM.
 pub fn reset(stream: u32, code: u32) -> Vec<u8> {
     frame(kind::RST_STREAM, 0, stream, &code.to_be_bytes())
 }
 
-/// What came back on one stream.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// Every head: interim ones, the final one, trailers.
+    /// All heads: interim ones, the final one, trailers.
     pub heads: Vec<Vec<(String, String)>>,
-    /// The body so far.
     pub body: Vec<u8>,
-    /// END_STREAM was seen.
     pub ended: bool,
-    /// The code of RST_STREAM.
     pub reset: Option<u32>,
 }
 
 impl Reply {
-    /// `:status` of the last head.
     pub fn status(&self) -> &str {
         self.field(":status").unwrap_or("none")
     }
 
-    /// A field of the last head.
     pub fn field(&self, name: &str) -> Option<&str> {
         let (_, value) = self.heads.last()?.iter().find(|(other, _)| other == name)?;
         Some(value)
     }
 }
 
-/// Reads what a server sends, and checks what holds for every frame.
+/// Reads the server's frames, and checks the rules for every frame.
 pub struct Reader {
     decoder: Decoder<'static>,
     unread: Vec<u8>,
-    /// By stream.
     pub replies: BTreeMap<u32, Reply>,
-    /// Last stream and code of each GOAWAY.
     pub goaways: Vec<(u32, u32)>,
-    /// Payloads of the PINGs that the server answered.
     pub pongs: Vec<Vec<u8>>,
-    /// Payloads of the PINGs that the server asked.
     pub pings: Vec<Vec<u8>>,
-    /// SETTINGS that were acknowledged.
     pub settings_acked: usize,
-    /// The server's SETTINGS.
     pub settings: BTreeMap<u16, u32>,
-    /// Bytes of window that were given back, by stream (0: all).
+    /// Bytes of window that the server returned, by stream (0: the connection).
     pub windows: BTreeMap<u32, u64>,
-    /// DATA in the order of its coming, as streams.
     pub data_order: Vec<u32>,
 }
 
@@ -161,7 +140,7 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// Reads all of `bytes`; half a frame is kept.
+    /// Reads all of `bytes`; keeps an incomplete frame.
     pub fn read(&mut self, bytes: &[u8]) {
         self.unread.extend_from_slice(bytes);
         while let Some(head) = self.unread.get(..9) {
@@ -177,12 +156,10 @@ impl Reader {
         }
     }
 
-    /// Nothing of a frame is left over.
     pub fn is_whole(&self) -> bool {
         self.unread.is_empty()
     }
 
-    /// The reply on a stream; an empty one if there is none.
     pub fn reply(&self, stream: u32) -> Reply {
         self.replies.get(&stream).cloned().unwrap_or_default()
     }
@@ -240,7 +217,7 @@ impl Reader {
         reply
     }
 
-    /// What there is to compare, as text: everything but the order between streams.
+    /// Everything as text, to compare it, without the order between streams.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for (stream, reply) in &self.replies {
@@ -265,7 +242,7 @@ impl Reader {
     }
 }
 
-/// A short body as it is, a long one by its length if it is the pattern of `/bytes/N`.
+/// A short body as it is, and a long one by its length if it is the pattern of `/bytes/N`.
 fn body_text(body: &[u8]) -> String {
     if body.len() > 64 && body == pattern(0, body.len() as u64) {
         return format!("pattern {}", body.len());

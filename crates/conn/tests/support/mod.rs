@@ -1,6 +1,6 @@
-//! What the tests of the core share: a fake outside ([`world`]), a driver that keeps the contract
-//! of `conn` to the letter ([`driver`]), frames of a WebSocket ([`frames`]) and of
-//! HTTP/2 ([`http2`]), transcripts ([`transcript`]), and the other end of TLS ([`tls`]).
+//! Shared by the tests of the core: the environment of a connection ([`world`]), a driver that
+//! keeps the contract ([`driver`]), frames of WebSocket ([`frames`]) and HTTP/2 ([`http2`]),
+//! transcripts ([`transcript`]), and the client's side of TLS ([`tls`]).
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 

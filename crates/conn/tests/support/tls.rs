@@ -1,5 +1,5 @@
-//! The other end of TLS: a client that knows the server's certificate, and both their settings.
-//! It is rustls on both sides; other clients (curl, openssl, browsers) talk to whole servers.
+//! The client's side of TLS, and the configurations of both sides. Both are rustls; the suite tests
+//! whole servers with other clients (curl, openssl, browsers).
 
 use std::io::{ErrorKind, Read, Write};
 use std::sync::{Arc, OnceLock};
@@ -12,7 +12,6 @@ use rustls::{
     ClientConfig, ClientConnection, Error, RootCertStore, ServerConfig, SupportedProtocolVersion,
 };
 
-/// Both versions that a server here speaks.
 pub const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
 /// A certificate and its key, the same in all tests of a process.
@@ -34,7 +33,6 @@ fn names(alpn: &[&str]) -> Vec<Vec<u8>> {
     alpn.iter().map(|name| name.as_bytes().to_vec()).collect()
 }
 
-/// A server that takes both versions and gives tickets.
 pub fn server_config(alpn: &[&str]) -> Arc<ServerConfig> {
     let (certificate, key) = identity();
     let config = ServerConfig::builder_with_provider(provider())
@@ -48,7 +46,7 @@ pub fn server_config(alpn: &[&str]) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-/// A client of one version. `trusting`: it knows the server's certificate.
+/// A client of one version. `trusting`: it trusts the server's certificate.
 pub fn client_config(
     version: &'static SupportedProtocolVersion,
     alpn: &[&str],
@@ -65,49 +63,41 @@ pub fn client_config(
     Arc::new(config)
 }
 
-/// A client, and what it has seen.
 pub struct Client {
-    /// Its session.
     pub session: ClientConnection,
-    /// Plaintext that has arrived.
     pub received: Vec<u8>,
-    /// The server has said that nothing follows (close_notify).
-    pub told_end: bool,
-    /// What ended the session.
+    pub close_notify_received: bool,
     pub error: Option<Error>,
 }
 
 impl Client {
-    /// A client that has not said anything yet.
     pub fn new(config: &Arc<ClientConfig>) -> Client {
         let name = ServerName::try_from("localhost").expect("a name");
         let session = ClientConnection::new(Arc::clone(config), name);
         let mut session = session.expect("the configuration is usable");
-        // A test says all it has to say at once.
+        // A test writes all its plaintext at once.
         session.set_buffer_limit(None);
-        Client { session, received: Vec::new(), told_end: false, error: None }
+        Client { session, received: Vec::new(), close_notify_received: false, error: None }
     }
 
-    /// Says something, once the handshake is complete.
-    pub fn say(&mut self, plaintext: &[u8]) {
+    /// Sends plaintext once the handshake is complete.
+    pub fn send(&mut self, plaintext: &[u8]) {
         self.session.writer().write_all(plaintext).expect("there is no limit");
     }
 
-    /// What it wants to send now.
-    pub fn take_sealed(&mut self) -> Vec<u8> {
-        let mut sealed = Vec::new();
+    pub fn take_encrypted(&mut self) -> Vec<u8> {
+        let mut encrypted = Vec::new();
         while self.session.wants_write() {
-            self.session.write_tls(&mut sealed).expect("memory can be written");
+            self.session.write_tls(&mut encrypted).expect("memory can be written");
         }
-        sealed
+        encrypted
     }
 
-    /// Ciphertext arrives from the server.
-    pub fn arrive(&mut self, mut sealed: &[u8]) {
-        while !sealed.is_empty() && self.error.is_none() && !self.told_end {
-            self.session.read_tls(&mut sealed).expect("it is read as it comes");
+    pub fn arrive(&mut self, mut encrypted: &[u8]) {
+        while !encrypted.is_empty() && self.error.is_none() && !self.close_notify_received {
+            self.session.read_tls(&mut encrypted).expect("it is read as it comes");
             match self.session.process_new_packets() {
-                Ok(state) => self.told_end = state.peer_has_closed(),
+                Ok(state) => self.close_notify_received = state.peer_has_closed(),
                 Err(error) => self.error = Some(error),
             }
             match self.session.reader().read_to_end(&mut self.received) {

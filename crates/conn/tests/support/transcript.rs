@@ -1,31 +1,31 @@
-//! Transcripts: conversations as text files, each line an event or an expectation.
+//! Transcripts: connections as text files. Each line is an event or an expectation.
 //!
 //! ```text
 //! === a case begins, with its name
-//! # a remark
+//! # a comment
 //! % protocol echo              (default: http)
 //! % limit head_bytes_max 100   any field of conn::Limits
 //! % file a/b.txt 100 text/plain    a file of 100 letters, modified at the start of the clock
-//! % merge-chunks               compare chunked replies by content: where a chunk of /echo ends
-//!                              depends on where a read ended
-//! >> bytes from the client     consecutive lines are one piece; \r \n \t \\ \xNN are escapes,
+//! % merge-chunks               compare chunked replies by content, because a chunk of /echo
+//!                              ends where a read ended
+//! >> bytes from the client     consecutive lines are one block; \r \n \t \\ \xNN are escapes,
 //!                              \{3*ab} is ababab, \{pattern 0 10} and \{letters 0 10} are bytes
 //!                              of /bytes/N and of any file
 //! << bytes to the client       all of them since the last such block, exactly
-//! >u /ws/echo                  a request for a WebSocket; more fields may follow the path, escaped
-//! <u                           its acceptance
+//! >u /ws/echo                  a request for a WebSocket; other fields may follow the path
+//! <u                           the reply that accepts it
 //! >w text hello                a client's frame, masked: [more] [rsv1|rsv2|rsv3|bare] KIND
 //!                              PAYLOAD, where KIND is continue, text, binary, close [CODE],
-//!                              ping, pong or opN; `more` leaves FIN away and `bare` the mask
+//!                              ping, pong or opN; `more` omits FIN, `bare` the mask
 //! <w text hello                a server's frame
-//! <! 400 Bad Request: text     a whole refusal: this status and sentence, and the close
+//! <! 400 Bad Request: text     a complete refusal with this status and sentence, and the close
 //! !! an event: eof, drain, reset, clock +500ms, peer stops reading, peer reads 10 bytes,
 //!              peer reads on, files prompt|held|failing|truncated, files short 10
 //! ?? a fact: open, closed OUTCOME, fin, no fin, reading, not reading, idle, not idle,
 //!            deadline 30s, unread 10, requests 3
 //! ```
 //!
-//! A case ends with `?? open` or `?? closed ...`: it must say how the conversation ends.
+//! A case ends with `?? open` or `?? closed ...`.
 
 use std::time::Duration;
 
@@ -33,14 +33,12 @@ use conn::{Limits, Outcome, Protocol};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::driver::{Driver, FileMood, Habits};
+use super::driver::{Driver, FileReply, Habits};
 use super::frames;
 use super::world::{FakeFile, STARTED_UNIX_S, World, letters, pattern};
 
-/// One conversation.
 #[derive(Debug)]
 pub struct Case {
-    /// `file: name`.
     pub name: String,
     protocol: Protocol,
     limits: Limits,
@@ -64,7 +62,7 @@ enum Event {
     Reset,
     Clock(Duration),
     PeerReads(Option<usize>),
-    Files(FileMood),
+    Files(FileReply),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -79,20 +77,16 @@ enum Fact {
     Requests(u64),
 }
 
-/// Where the client's bytes are cut into reads.
+/// How the client's bytes are split into reads.
 #[derive(Debug, Clone, Copy)]
 pub enum Cuts {
-    /// Each block arrives in one read.
     Whole,
-    /// Each byte is a read of its own.
     EveryByte,
-    /// One cut, after this many bytes of the whole conversation.
+    /// Split once, after this many bytes of the whole transcript.
     At(usize),
-    /// At places drawn from this seed.
     Random(u64),
 }
 
-/// Reads all cases of one file. `name` is for messages.
 pub fn parse(name: &str, text: &str) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -155,7 +149,7 @@ impl Case {
             }
             "<!" => {
                 let refusal = refusal(rest)?;
-                // After replies to earlier requests, it is part of the same block.
+                // Behind replies to earlier requests it belongs to the same block.
                 if let Some((_, Step::Expect(block))) = self.steps.last_mut() {
                     block.extend(refusal);
                     return Ok(());
@@ -186,7 +180,6 @@ impl Case {
         Ok(())
     }
 
-    /// Bytes that the client sends in all.
     pub fn sent_len(&self) -> usize {
         let len = |(_, step): &(usize, Step)| match step {
             Step::Send(bytes) => bytes.len(),
@@ -195,7 +188,7 @@ impl Case {
         self.steps.iter().map(len).sum()
     }
 
-    /// Has the conversation and panics where it differs from the text.
+    /// Plays the case, and panics if it differs from the text.
     pub fn replay(&self, cuts: Cuts, habits: Habits) {
         let world = World::new(self.protocol, self.limits.clone(), &self.files);
         let mut driver = Driver::new(&world, habits);
@@ -255,7 +248,7 @@ fn send(driver: &mut Driver, bytes: &[u8], before: usize, cuts: Cuts, rng: &mut 
         Cuts::Random(_) => {
             let mut rest = bytes;
             while !rest.is_empty() {
-                // Small pieces and large ones alike: a uniform length would hardly try the small.
+                // Small and large parts: a uniform length would hardly try small ones.
                 let most = 1usize << rng.random_range(0..12);
                 let (piece, left) = rest.split_at(rng.random_range(1..=most).min(rest.len()));
                 driver.arrive(piece);
@@ -273,8 +266,8 @@ impl Event {
             Event::Reset => driver.reset(),
             Event::Clock(time) => driver.pass(time),
             Event::PeerReads(bytes) => driver.peer_reads(bytes),
-            Event::Files(mood) => {
-                driver.file_mood = mood;
+            Event::Files(file_reply) => {
+                driver.file_reply = file_reply;
                 driver.run();
             }
         }
@@ -311,11 +304,11 @@ fn event(text: &str) -> Result<Event, String> {
         ["peer", "stops", "reading"] => Event::PeerReads(Some(0)),
         ["peer", "reads", "on"] => Event::PeerReads(None),
         ["peer", "reads", n, "bytes"] => Event::PeerReads(Some(number(n)? as usize)),
-        ["files", "prompt"] => Event::Files(FileMood::Prompt),
-        ["files", "held"] => Event::Files(FileMood::Held),
-        ["files", "failing"] => Event::Files(FileMood::Failing),
-        ["files", "truncated"] => Event::Files(FileMood::Truncated),
-        ["files", "short", n] => Event::Files(FileMood::Short(number(n)? as usize)),
+        ["files", "prompt"] => Event::Files(FileReply::Prompt),
+        ["files", "held"] => Event::Files(FileReply::Held),
+        ["files", "failing"] => Event::Files(FileReply::Failing),
+        ["files", "truncated"] => Event::Files(FileReply::Truncated),
+        ["files", "short", n] => Event::Files(FileReply::Short(number(n)? as usize)),
         _ => return Err("no such event".to_owned()),
     })
 }
@@ -386,7 +379,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{text}: {error}"))
 }
 
-/// The whole refusal of `400 Bad Request: sentence`.
+/// The complete refusal for `400 Bad Request: sentence`.
 fn refusal(text: &str) -> Result<Vec<u8>, String> {
     let (status, sentence) = text.split_once(": ").ok_or("want STATUS: SENTENCE")?;
     let length = sentence.len() + 1;
@@ -428,7 +421,6 @@ pub(super) fn unescape(text: &str) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// What `\{...}` stands for.
 fn many(inside: &str) -> Result<Vec<u8>, String> {
     match inside.split(' ').collect::<Vec<_>>()[..] {
         ["pattern", from, to] => return Ok(pattern(number(from)?, number(to)?)),
@@ -439,7 +431,7 @@ fn many(inside: &str) -> Result<Vec<u8>, String> {
     Ok(unescape(text)?.repeat(number(count)? as usize))
 }
 
-/// Joins the chunks of every chunked reply into one, so that replies compare by content.
+/// Joins the chunks of each chunked reply, so that replies compare by content.
 pub fn merge_chunks(output: &[u8]) -> Vec<u8> {
     const HEAD_END: &[u8] = b"Transfer-Encoding: chunked\r\n\r\n";
     let mut merged = Vec::new();

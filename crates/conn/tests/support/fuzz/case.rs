@@ -1,52 +1,48 @@
-//! One case: what a connection is, and what happens to it, an event a line.
+//! One case: the configuration of a connection, and its events, one per line.
 //!
 //! ```text
 //! conn http tls13 h2 small     echo|http, plain|tls12|tls13, ALPN (- for none), small|default
-//! say GET / HTTP/1.1\r\n       bytes from the client, escaped; they are read as far as reading is
-//!                              wanted, the rest waits
+//! say GET / HTTP/1.1\r\n       bytes from the client, escaped; they are read as far as the
+//!                              connection wants to read, and the rest waits
 //! frame 1 5 1 \x82\x86         a frame of HTTP/2: type, flags, stream, payload
-//! head 5 1 :path=/|te=gzip     HEADERS with flags and stream; `+name=value` goes into the table
+//! head 5 1 :path=/|te=gzip     HEADERS with flags and stream; `+name=value` is added to the table
 //! ws 129 hello                 a masked frame of a WebSocket: first byte, payload
-//! on 1 0 129 hello             the same as DATA with flags on a stream
-//! wire \x16\x03                bytes on the wire, around TLS
+//! on 1 0 129 hello             the same in DATA with flags on a stream
+//! wire \x16\x03                bytes on the socket, not encrypted
 //! notify                       the client's close_notify
-//! reads 7                      one read is at most so long from now on
-//! take 10                      so many bytes are sent at most; then `run`
-//! run                          everything goes on until there is nothing but to wait
+//! reads 7                      from now on a read has at most so many bytes
+//! take 10                      at most so many bytes are written; then as `run`
+//! run                          everything happens until the connection waits
 //! files short 10               prompt, short N, held, failing, truncated
-//! pass 300                     milliseconds
-//! deadline                     the clock goes to the next deadline
+//! pass 300                     milliseconds pass
+//! deadline                     the clock moves to the next deadline
 //! early, woken, drain, eof, abort
 //! ```
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::support::driver::FileMood;
+use crate::support::driver::FileReply;
 use crate::support::frames;
 use crate::support::http2::{frame, kind};
 use crate::support::transcript::unescape;
 
-/// One connection and what happens to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
     pub setting: Setting,
     pub events: Vec<Event>,
 }
 
-/// What a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setting {
-    /// Echo; else HTTP.
+    /// True: echo. False: HTTP.
     pub echo: bool,
     pub tls: Security,
-    /// What the client offers by ALPN.
     pub alpn: Option<&'static str>,
-    /// Limits that are met within a few bytes; else the defaults.
+    /// True: limits that a few bytes reach. False: the defaults.
     pub small: bool,
 }
 
-/// What is around the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Security {
     Plain,
@@ -54,7 +50,6 @@ pub enum Security {
     Tls13,
 }
 
-/// One thing that happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Say(Vec<u8>),
@@ -67,7 +62,7 @@ pub enum Event {
     Reads(usize),
     Take(usize),
     Run,
-    Files(FileMood),
+    Files(FileReply),
     Pass(u64),
     Deadline,
     Early,
@@ -77,17 +72,15 @@ pub enum Event {
     Abort,
 }
 
-/// One field of a head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
-    /// It goes into the table of HPACK.
+    /// The field is added to HPACK's table.
     pub indexed: bool,
     pub name: Vec<u8>,
     pub value: Vec<u8>,
 }
 
 impl Event {
-    /// What the client says by it.
     pub fn bytes(&self) -> Option<Vec<u8>> {
         Some(match self {
             Event::Say(bytes) => bytes.clone(),
@@ -103,7 +96,6 @@ impl Event {
         })
     }
 
-    /// What can be cut down in it.
     pub fn payload_mut(&mut self) -> Option<&mut Vec<u8>> {
         match self {
             Event::Say(bytes) | Event::Wire(bytes) => Some(bytes),
@@ -121,7 +113,6 @@ fn websocket(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The fields in HPACK: literals, without Huffman (RFC 7541 section 6.2).
 fn block(fields: &[Field]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for field in fields {
@@ -148,7 +139,7 @@ fn put_length(bytes: &mut Vec<u8>, len: usize) {
     bytes.push(left as u8);
 }
 
-/// Bytes as text without spaces at the ends, `|` and `=`.
+/// Bytes as text, with spaces at the ends, `|` and `=` escaped.
 struct Text<'a>(&'a [u8]);
 
 impl fmt::Display for Text<'_> {
@@ -156,7 +147,8 @@ impl fmt::Display for Text<'_> {
         for &byte in self.0 {
             match byte {
                 b' ' | b'|' | b'=' | b'{' | b'+' => write!(f, "\\x{byte:02x}")?,
-                // The quotes that escape_ascii() escapes need none here, and unescape() has none.
+                // escape_ascii() escapes quotes, unescape() does not know them, and they need no
+                // escape here.
                 b'"' | b'\'' => write!(f, "{}", byte as char)?,
                 _ => write!(f, "{}", byte.escape_ascii())?,
             }
@@ -205,11 +197,11 @@ impl fmt::Display for Event {
             Event::Reads(n) => write!(f, "reads {n}"),
             Event::Take(n) => write!(f, "take {n}"),
             Event::Run => write!(f, "run"),
-            Event::Files(FileMood::Prompt) => write!(f, "files prompt"),
-            Event::Files(FileMood::Short(n)) => write!(f, "files short {n}"),
-            Event::Files(FileMood::Held) => write!(f, "files held"),
-            Event::Files(FileMood::Failing) => write!(f, "files failing"),
-            Event::Files(FileMood::Truncated) => write!(f, "files truncated"),
+            Event::Files(FileReply::Prompt) => write!(f, "files prompt"),
+            Event::Files(FileReply::Short(n)) => write!(f, "files short {n}"),
+            Event::Files(FileReply::Held) => write!(f, "files held"),
+            Event::Files(FileReply::Failing) => write!(f, "files failing"),
+            Event::Files(FileReply::Truncated) => write!(f, "files truncated"),
             Event::Pass(millis) => write!(f, "pass {millis}"),
             Event::Deadline => write!(f, "deadline"),
             Event::Early => write!(f, "early"),
@@ -224,7 +216,7 @@ impl fmt::Display for Event {
 impl FromStr for Case {
     type Err = String;
 
-    /// Lines that are empty or begin with `#` are remarks.
+    /// Empty lines and those that begin with `#` are comments.
     fn from_str(text: &str) -> Result<Case, String> {
         let mut lines =
             text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
@@ -255,7 +247,6 @@ fn setting(line: &str) -> Result<Setting, String> {
 
 fn event(line: &str) -> Result<Event, String> {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-    // The words before the last one.
     let mut words = rest.split(' ');
     let mut next = || words.next().unwrap_or("");
     let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
@@ -284,12 +275,12 @@ fn event(line: &str) -> Result<Event, String> {
         "take" => Event::Take(number(rest)? as usize),
         "pass" => Event::Pass(number(rest)?),
         "files" => Event::Files(match next() {
-            "prompt" => FileMood::Prompt,
-            "short" => FileMood::Short(number(next())?.max(1) as usize),
-            "held" => FileMood::Held,
-            "failing" => FileMood::Failing,
-            "truncated" => FileMood::Truncated,
-            mood => return Err(format!("files are never {mood}")),
+            "prompt" => FileReply::Prompt,
+            "short" => FileReply::Short(number(next())?.max(1) as usize),
+            "held" => FileReply::Held,
+            "failing" => FileReply::Failing,
+            "truncated" => FileReply::Truncated,
+            file_reply => return Err(format!("unknown file reply {file_reply}")),
         }),
         "notify" => Event::Notify,
         "run" => Event::Run,
@@ -312,7 +303,6 @@ fn fields(text: &str) -> Result<Vec<Field>, String> {
     text.split('|').filter(|text| !text.is_empty()).map(field).collect()
 }
 
-/// HEADERS or trailers with these fields.
 pub fn head(flags: u8, stream: u32, fields: &[(&str, &str)]) -> Event {
     let field = |&(name, value): &(&str, &str)| Field {
         indexed: false,

@@ -1,5 +1,5 @@
-//! Cases made from a seed, and cases made of other cases. What is made are events, so a frame has
-//! its right length and a header block decodes, unless it is the wrong that is tried.
+//! Makes cases from a seed and from other cases. A case consists of events, so a frame has the
+//! right length and a block of fields decodes, unless the case tests the opposite.
 
 use conn::Limits;
 use rand::rngs::StdRng;
@@ -7,23 +7,22 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, RngCore};
 
 use super::case::{Case, Event, Field, Security, Setting};
-use crate::support::driver::FileMood;
+use crate::support::driver::FileReply;
 use crate::support::frames::{self, BINARY, CLOSE, CONTINUE, PING, PONG, TEXT};
 use crate::support::http2::{END_HEADERS, END_STREAM, PREFACE, kind};
 
-/// What a case is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Speech {
+pub enum CaseKind {
     Echo,
     Http1,
     Http2,
     WebSocket,
-    /// On a stream of HTTP/2.
+    /// A WebSocket on a stream of HTTP/2.
     Tunnel,
 }
 
-pub const SPEECHES: [Speech; 5] =
-    [Speech::Echo, Speech::Http1, Speech::Http2, Speech::WebSocket, Speech::Tunnel];
+pub const CASE_KINDS: [CaseKind; 5] =
+    [CaseKind::Echo, CaseKind::Http1, CaseKind::Http2, CaseKind::WebSocket, CaseKind::Tunnel];
 
 pub const SECURITIES: [Security; 3] = [Security::Plain, Security::Tls12, Security::Tls13];
 
@@ -44,7 +43,6 @@ const PATHS: [&str; 12] = [
 
 const SOCKETS: [&str; 4] = ["/ws/echo", "/ws/clock/50", "/ws/clock/45000", "/ws/chat"];
 
-/// Pieces of HTTP/1.1.
 const PIECES: [&str; 30] = [
     "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     "GET /bytes/5000 HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -78,7 +76,7 @@ const PIECES: [&str; 30] = [
     "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
 ];
 
-/// Fields that a head may have besides, or must not have.
+/// Fields that a head may have or must not have.
 const FIELDS: [(&str, &str); 16] = [
     ("content-length", "5"),
     ("content-length", "0"),
@@ -98,33 +96,31 @@ const FIELDS: [(&str, &str); 16] = [
     ("cookie", "a=b"),
 ];
 
-/// Windows and other numbers at the edges of what a frame may say.
+/// Windows and other numbers at the limits of a frame's values.
 const NUMBERS: [u32; 10] =
     [0, 1, 100, 16_384, 65_535, 65_536, 1 << 30, i32::MAX as u32, 1 << 31, u32::MAX];
 
-/// Makes events from a seed.
 pub struct Maker<'a> {
     pub rng: &'a mut StdRng,
-    speech: Speech,
-    /// The next stream that the client opens.
+    case_kind: CaseKind,
     next_stream: u32,
-    /// It says nothing that is an error of the connection.
-    honest: bool,
-    /// It reads what it is sent, now and then.
+    /// It sends nothing that is a connection error.
+    valid: bool,
+    /// It sometimes reads its output.
     reads: bool,
 }
 
 /// A case of `count` events after the opening.
-pub fn case(rng: &mut StdRng, speech: Speech, tls: Security, count: usize) -> Case {
-    let alpn = match speech {
-        Speech::Http2 | Speech::Tunnel if rng.random() => Some("h2"),
-        Speech::Http1 | Speech::WebSocket if rng.random() => Some("http/1.1"),
+pub fn case(rng: &mut StdRng, case_kind: CaseKind, tls: Security, count: usize) -> Case {
+    let alpn = match case_kind {
+        CaseKind::Http2 | CaseKind::Tunnel if rng.random() => Some("h2"),
+        CaseKind::Http1 | CaseKind::WebSocket if rng.random() => Some("http/1.1"),
         _ => None,
     };
     let small = rng.random_ratio(2, 3);
-    let setting = Setting { echo: speech == Speech::Echo, tls, alpn, small };
-    let (honest, reads) = (rng.random_ratio(3, 4), rng.random_ratio(2, 3));
-    let mut maker = Maker { rng, speech, next_stream: 1, honest, reads };
+    let setting = Setting { echo: case_kind == CaseKind::Echo, tls, alpn, small };
+    let (valid, reads) = (rng.random_ratio(3, 4), rng.random_ratio(2, 3));
+    let mut maker = Maker { rng, case_kind, next_stream: 1, valid, reads };
     let mut events = maker.opening();
     for _ in 0..count {
         maker.event(&mut events);
@@ -132,36 +128,36 @@ pub fn case(rng: &mut StdRng, speech: Speech, tls: Security, count: usize) -> Ca
     Case { setting, events }
 }
 
-/// What a case is about, by its first words.
-pub fn speech(case: &Case) -> Speech {
+/// The protocol of a case, from its first bytes.
+pub fn kind_of(case: &Case) -> CaseKind {
     let first = case.events.iter().find_map(Event::bytes).unwrap_or_default();
     let tunnels = |event: &Event| matches!(event, Event::On { .. });
     let frames = |event: &Event| matches!(event, Event::Ws { .. });
     match () {
-        () if case.setting.echo => Speech::Echo,
-        () if case.events.iter().any(tunnels) => Speech::Tunnel,
-        () if first.starts_with(&PREFACE[..5]) => Speech::Http2,
-        () if case.events.iter().any(frames) => Speech::WebSocket,
-        () => Speech::Http1,
+        () if case.setting.echo => CaseKind::Echo,
+        () if case.events.iter().any(tunnels) => CaseKind::Tunnel,
+        () if first.starts_with(&PREFACE[..5]) => CaseKind::Http2,
+        () if case.events.iter().any(frames) => CaseKind::WebSocket,
+        () => CaseKind::Http1,
     }
 }
 
-/// A case made of others: a few changes to `base`, with pieces of `other`.
+/// A case made from others: `base` with a few changes, and with parts of `other`.
 pub fn mutate(rng: &mut StdRng, base: &Case, other: &Case) -> Case {
     let mut case = base.clone();
     if rng.random_ratio(1, 10) {
         case.setting.tls = *SECURITIES.choose(rng).unwrap_or(&Security::Plain);
         case.setting.small = rng.random();
     }
-    let speech = speech(&case);
+    let case_kind = kind_of(&case);
     let last = case.events.iter().filter_map(stream_of).max().unwrap_or(0);
     let next_stream = (last | 1).saturating_add(2);
-    let (honest, reads) = (rng.random(), rng.random());
-    let mut maker = Maker { rng, speech, next_stream, honest, reads };
+    let (valid, reads) = (rng.random(), rng.random());
+    let mut maker = Maker { rng, case_kind, next_stream, valid, reads };
     for _ in 0..maker.rng.random_range(1..6) {
         maker.change(&mut case.events, other);
     }
-    // A long case says no more than its parts, and takes longer.
+    // A long case finds no more than its parts, and takes longer.
     case.events.truncate(60);
     case
 }
@@ -177,20 +173,20 @@ fn stream_of(event: &Event) -> Option<u32> {
 
 impl Maker<'_> {
     fn opening(&mut self) -> Vec<Event> {
-        match self.speech {
-            Speech::Echo | Speech::Http1 => Vec::new(),
-            Speech::WebSocket => {
+        match self.case_kind {
+            CaseKind::Echo | CaseKind::Http1 => Vec::new(),
+            CaseKind::WebSocket => {
                 let path = *SOCKETS.choose(self.rng).unwrap_or(&"");
                 vec![Event::Say(frames::upgrade((path, "")).unwrap_or_default())]
             }
-            Speech::Http2 => {
+            CaseKind::Http2 => {
                 let mut events = vec![Event::Say(PREFACE.to_vec()), self.settings()];
                 if self.rng.random() {
                     events.push(self.window(0));
                 }
                 events
             }
-            Speech::Tunnel => {
+            CaseKind::Tunnel => {
                 let mut events = vec![Event::Say(PREFACE.to_vec()), self.settings()];
                 events.push(self.connect());
                 events
@@ -198,18 +194,17 @@ impl Maker<'_> {
         }
     }
 
-    /// Appends one thing that happens.
     fn event(&mut self, events: &mut Vec<Event>) {
         if self.rng.random_ratio(3, 5) {
-            return self.speak(events);
+            return self.add_events(events);
         }
-        let moods = [
-            FileMood::Prompt,
-            FileMood::Short(100),
-            FileMood::Short(1),
-            FileMood::Held,
-            FileMood::Failing,
-            FileMood::Truncated,
+        let file_replies = [
+            FileReply::Prompt,
+            FileReply::Short(100),
+            FileReply::Short(1),
+            FileReply::Held,
+            FileReply::Failing,
+            FileReply::Truncated,
         ];
         let limits = Limits::default();
         let edge = [limits.idle_timeout_ms, limits.head_timeout_ms, limits.write_timeout_ms];
@@ -225,7 +220,7 @@ impl Maker<'_> {
             28..30 => Event::Woken,
             30..32 => Event::Early,
             32..34 => Event::Reads(*[1, 7, 100, 65_536].choose(self.rng).unwrap_or(&1)),
-            34..37 => Event::Files(*moods.choose(self.rng).unwrap_or(&FileMood::Held)),
+            34..37 => Event::Files(*file_replies.choose(self.rng).unwrap_or(&FileReply::Held)),
             37 if self.rng.random_ratio(1, 2) => Event::Drain,
             38 if self.rng.random_ratio(1, 3) => Event::Eof,
             39 if self.rng.random_ratio(1, 10) => Event::Abort,
@@ -234,27 +229,27 @@ impl Maker<'_> {
         });
     }
 
-    fn speak(&mut self, events: &mut Vec<Event>) {
-        match self.speech {
-            Speech::Echo => {
+    fn add_events(&mut self, events: &mut Vec<Event>) {
+        match self.case_kind {
+            CaseKind::Echo => {
                 let len = 1 << self.rng.random_range(0..12);
                 events.push(Event::Say(self.noise(len)));
             }
-            Speech::Http1 => {
+            CaseKind::Http1 => {
                 let piece = PIECES.choose(self.rng).copied().unwrap_or_default();
                 events.push(Event::Say(piece.as_bytes().to_vec()));
             }
-            Speech::WebSocket => {
+            CaseKind::WebSocket => {
                 let (first, payload) = self.message();
                 events.push(Event::Ws { first, payload });
             }
-            Speech::Http2 => self.frame(events),
-            Speech::Tunnel if self.rng.random_ratio(1, 3) => self.frame(events),
-            Speech::Tunnel if self.rng.random_ratio(1, 8) => {
+            CaseKind::Http2 => self.frame(events),
+            CaseKind::Tunnel if self.rng.random_ratio(1, 3) => self.frame(events),
+            CaseKind::Tunnel if self.rng.random_ratio(1, 8) => {
                 let connect = self.connect();
                 events.push(connect);
             }
-            Speech::Tunnel => {
+            CaseKind::Tunnel => {
                 let (first, payload) = self.message();
                 let flags = u8::from(self.rng.random_ratio(1, 20));
                 events.push(Event::On { stream: self.known_stream(), flags, first, payload });
@@ -270,12 +265,11 @@ impl Maker<'_> {
         bytes
     }
 
-    /// First byte and payload of a WebSocket's frame.
     fn message(&mut self) -> (u8, Vec<u8>) {
         let opcodes = [CONTINUE, TEXT, TEXT, BINARY, BINARY, CLOSE, PING, PONG, 3];
         let opcode = *opcodes.choose(self.rng).unwrap_or(&TEXT);
         let fin = if self.rng.random_ratio(3, 4) { 0x80 } else { 0 };
-        let reserved = if !self.honest && self.rng.random_ratio(1, 20) { 0x40 } else { 0 };
+        let reserved = if !self.valid && self.rng.random_ratio(1, 20) { 0x40 } else { 0 };
         let len = *[0, 1, 2, 125, 126, 300, 600, 70_000].choose(self.rng).unwrap_or(&0);
         let payload = match opcode {
             CLOSE if len >= 2 => [&1_000u16.to_be_bytes()[..], b"bye"].concat(),
@@ -295,7 +289,7 @@ impl Maker<'_> {
             stream,
             payload: payload.to_vec(),
         };
-        let event = match self.rng.random_range(0..if self.honest { 25 } else { 32 }) {
+        let event = match self.rng.random_range(0..if self.valid { 25 } else { 32 }) {
             0..10 => self.request(),
             10..15 => {
                 let len = *[0, 1, 5, 100, 3_000, 16_384].choose(self.rng).unwrap_or(&0);
@@ -310,7 +304,7 @@ impl Maker<'_> {
             25 => simple(kind::PRIORITY, 0, stream, &[0, 0, 0, 0, 16]),
             26 => simple(kind::GOAWAY, 0, 0, &[0; 8]),
             27 => {
-                // Trailers, and whatever else HEADERS on an open stream are.
+                // Trailers, or other HEADERS on an open stream.
                 let fields = self.fields();
                 Event::Head { flags: END_HEADERS | ends, stream, fields }
             }
@@ -324,13 +318,12 @@ impl Maker<'_> {
                 let payload = self.noise(len);
                 simple(self.rng.random_range(0..12), self.rng.random(), stream, &payload)
             }
-            // DATA with padding.
             _ => simple(kind::DATA, 8 | ends, stream, &[&[3][..], b"hello", &[0; 3]].concat()),
         };
         events.push(event);
     }
 
-    /// HEADERS, and the rest of them in CONTINUATION; sometimes without its end.
+    /// HEADERS with the rest in CONTINUATION; sometimes without the end.
     fn split(&mut self, events: &mut Vec<Event>, request: Event) {
         let Event::Head { flags, stream, .. } = request else { return };
         let block = request.bytes().unwrap_or_default().split_off(9);
@@ -393,7 +386,7 @@ impl Maker<'_> {
         let mut payload = Vec::new();
         for _ in 0..self.rng.random_range(0..3) {
             let id = *[1u16, 3, 4, 4, 4, 6, 99, 2, 5, 8].choose(self.rng).unwrap_or(&4);
-            let wrong = !self.honest && self.rng.random_ratio(1, 4);
+            let wrong = !self.valid && self.rng.random_ratio(1, 4);
             let value = match id {
                 2 | 8 if !wrong => 0,
                 5 if !wrong => 16_384,
@@ -406,7 +399,7 @@ impl Maker<'_> {
     }
 
     fn window(&mut self, stream: u32) -> Event {
-        let more = if self.honest { self.rng.random_range(1..100_000) } else { self.number() };
+        let more = if self.valid { self.rng.random_range(1..100_000) } else { self.number() };
         let payload = more.to_be_bytes().to_vec();
         Event::Frame { kind: kind::WINDOW_UPDATE, flags: 0, stream, payload }
     }
@@ -421,16 +414,15 @@ impl Maker<'_> {
         stream
     }
 
-    /// One that was opened, most of the time.
+    /// Mostly a stream that was opened.
     fn known_stream(&mut self) -> u32 {
-        if !self.honest && self.rng.random_ratio(1, 20) {
+        if !self.valid && self.rng.random_ratio(1, 20) {
             return self.rng.random_range(0..20);
         }
         let opened = self.next_stream / 2;
         2 * self.rng.random_range(0..opened.max(1)) + 1
     }
 
-    /// One change to a list of events.
     fn change(&mut self, events: &mut Vec<Event>, other: &Case) {
         let at = self.rng.random_range(0..=events.len());
         let some = at < events.len();
@@ -460,7 +452,6 @@ impl Maker<'_> {
         }
     }
 
-    /// A small change to one event.
     fn touch(&mut self, event: &mut Event) {
         let stream_before = self.known_stream();
         let (bit, number) = (1u8 << self.rng.random_range(0..8), self.number());

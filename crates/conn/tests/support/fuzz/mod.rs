@@ -1,5 +1,5 @@
-//! Cases for whole connections: a text form that can be kept and cut down ([`case`]), playing one
-//! with everything checked after every event ([`play`]), and making new ones ([`make`]).
+//! Cases for whole connections: a text form ([`case`]), playing one with checks after every event
+//! ([`play`]), and making new ones ([`make`]).
 
 pub mod case;
 pub mod make;
@@ -12,15 +12,15 @@ use std::path::Path;
 use case::Case;
 use play::guard;
 
-/// One case and what is checked on it; if that fails, the smallest case that fails is written to a
-/// file, named after `number`.
+/// Runs `check` on a case. If it fails, writes the smallest case that fails to a file with `number`
+/// in its name.
 pub fn hold<T>(case: &Case, number: u64, check: &dyn Fn(&Case) -> T) -> T {
     let run = |case: &Case| catch_unwind(AssertUnwindSafe(|| guard(case, || check(case))));
     if let Ok(came) = run(case) {
         return came;
     }
     let hook = take_hook();
-    // Every smaller case that fails says so too.
+    // Each smaller case that fails would print its panic too.
     set_hook(Box::new(|_| {}));
     let smallest = minimise(case, &|case| run(case).is_err());
     set_hook(hook);
@@ -32,7 +32,7 @@ pub fn hold<T>(case: &Case, number: u64, check: &dyn Fn(&Case) -> T) -> T {
     );
 }
 
-/// Leaves out what is not needed: events, then parts of what is said.
+/// Removes what is not needed to fail: events, then parts of them.
 fn minimise(case: &Case, fails: &dyn Fn(&Case) -> bool) -> Case {
     let mut case = case.clone();
     let mut step = case.events.len().div_ceil(2);

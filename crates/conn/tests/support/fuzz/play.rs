@@ -1,6 +1,5 @@
-//! Plays a case against a connection, by the contract in `conn`'s module text and in any order that
-//! it allows, and checks after every event what must hold whatever a client does. A check that
-//! fails is a panic.
+//! Plays a case on a connection, by the contract in `conn`'s module text and in any order that it
+//! allows. Checks after every event what must hold for every client. A failed check is a panic.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -15,43 +14,37 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig};
 
 use super::case::{Case, Event, Security, Setting};
-use crate::support::driver::FileMood;
+use crate::support::driver::FileReply;
 use crate::support::tls::{Client, client_config, server_config};
-use crate::support::world::{FakeFile, World, letters};
+use crate::support::world::{FakeFile, READ_MAX, World, letters};
 
-/// Length of the file `/files/a`, in bytes: with reads of one byte each a few requests for it, one
-/// behind the other, end within [`EVENTS_MAX`].
+/// Length of the file `/files/a`, in bytes: some requests for it, with reads of one byte each, end
+/// within [`EVENTS_MAX`].
 const FILE_LEN: u64 = 5_000;
 
-/// Longest read of the servers in this workspace, in bytes.
-const READ_MAX: usize = 64 << 10;
-
-/// Chunks that one write takes, as the servers' writes do.
 const SLICES_MAX: usize = 8;
 
-/// Events after which a connection that is given all it waits for must have ended: a full stash
-/// holds some hundred pipelined requests, each with a deadline of its own, and a long reply some
-/// thousand writes.
+/// A connection must end within so many events if it gets everything that it waits for: the
+/// unprocessed input holds some hundred pipelined requests, each with a deadline, and a long reply
+/// needs some thousand writes.
 const EVENTS_MAX: usize = 200_000;
 
-/// Bytes of output that are taken from one connection at most: a reply may be a terabyte long.
+/// Most output taken from one connection, in bytes: a reply may be a terabyte long.
 const TAKEN_MAX: usize = 4 << 20;
 
-/// A case is a matter of milliseconds: one that takes longer than this never ends, however busy
+/// A case takes milliseconds. One that takes longer than this is in an endless loop, however busy
 /// the machine is.
 const ENDLESS: Duration = Duration::from_secs(120);
 
-/// What came of a case.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Played {
-    /// All that the server said, decrypted.
     pub said: Vec<u8>,
     pub outcome: Outcome,
-    /// Kinds of things that were seen: what makes a case worth keeping.
+    /// A bit for each kind of event that was seen: a case with a new one is kept.
     pub seen: u64,
 }
 
-/// Limits that a short case meets.
+/// Limits that a short case reaches.
 pub fn limits(small: bool) -> Limits {
     if !small {
         return Limits::default();
@@ -69,7 +62,8 @@ pub fn limits(small: bool) -> Limits {
     }
 }
 
-/// Plays it to its end: after the last event the peer sends FIN, reads all, and time passes.
+/// Plays the case to its end: after the last event the peer sends FIN and reads everything, and
+/// time passes.
 pub fn play(case: &Case) -> Played {
     let world = world(case.setting);
     let mut player = Player::new(&world, case.setting);
@@ -129,18 +123,15 @@ struct Player {
     limits: Limits,
     now: Instant,
     client: Option<Client>,
-    /// On its way to the server.
     unread: VecDeque<u8>,
     eof: bool,
     eof_read: bool,
     fin_sent: bool,
     read_max: usize,
-    files: FileMood,
-    /// All output without TLS.
+    files: FileReply,
     said: Vec<u8>,
     sent: usize,
     received: usize,
-    /// Plaintext that the client has asked to be sent.
     asked: usize,
     seen: u64,
 }
@@ -157,20 +148,20 @@ impl Player {
             eof_read: false,
             fin_sent: false,
             read_max: READ_MAX,
-            files: FileMood::Prompt,
+            files: FileReply::Prompt,
             said: Vec::new(),
             sent: 0,
             received: 0,
             asked: 0,
             seen: 0,
         };
-        player.client_speaks();
+        player.client_sends();
         player
     }
 
     fn event(&mut self, event: &Event) {
         if let Some(bytes) = event.bytes() {
-            return self.say(&bytes);
+            return self.send(&bytes);
         }
         match event {
             Event::Wire(bytes) => {
@@ -180,15 +171,15 @@ impl Player {
             Event::Notify => {
                 if let Some(client) = &mut self.client {
                     client.session.send_close_notify();
-                    self.client_speaks();
+                    self.client_sends();
                     self.read_all();
                 }
             }
             Event::Reads(n) => self.read_max = (*n).clamp(1, READ_MAX),
             Event::Take(n) => self.write(*n),
             Event::Run => self.run(),
-            Event::Files(mood) => {
-                self.files = *mood;
+            Event::Files(file_reply) => {
+                self.files = *file_reply;
                 while self.answer_file() {}
             }
             Event::Pass(millis) => {
@@ -208,26 +199,25 @@ impl Player {
         }
     }
 
-    fn say(&mut self, bytes: &[u8]) {
+    fn send(&mut self, bytes: &[u8]) {
         self.asked += bytes.len();
         match &mut self.client {
-            // Its session has failed: it has nothing to say it with.
+            // Its session has failed and can send nothing.
             Some(client) if client.error.is_some() => {}
-            Some(client) => client.say(bytes),
+            Some(client) => client.send(bytes),
             None => self.unread.extend(bytes),
         }
-        self.client_speaks();
+        self.client_sends();
         self.read_all();
     }
 
-    /// What the client's session has to say goes on its way.
-    fn client_speaks(&mut self) {
+    fn client_sends(&mut self) {
         if let Some(client) = &mut self.client {
-            self.unread.extend(client.take_sealed());
+            self.unread.extend(client.take_encrypted());
         }
     }
 
-    /// Reads as long as reading is wanted and something is there.
+    /// Reads as long as the connection wants to and bytes are there.
     fn read_all(&mut self) {
         while self.read() {
             self.check();
@@ -250,12 +240,11 @@ impl Player {
         let mut bytes: Vec<u8> = self.unread.drain(..len).collect();
         self.received += len;
         self.conn.receive(&bytes, self.now);
-        // "The slice may be reused at once."
+        // "The slice may be reused."
         bytes.fill(0xff);
         true
     }
 
-    /// One write that takes `most` bytes at most.
     fn write(&mut self, most: usize) {
         if self.conn.wants().is_none() {
             return;
@@ -267,7 +256,6 @@ impl Player {
             written.extend_from_slice(&slice[..slice.len().min(most - written.len())]);
         }
         if self.sent.is_multiple_of(2) {
-            // The same bytes as counted handles.
             let handles: Vec<Bytes> = self.conn.chunks().take(SLICES_MAX).collect();
             let joined = handles.concat();
             let both = joined.len().min(written.len());
@@ -279,7 +267,7 @@ impl Player {
             Some(client) => client.arrive(&written),
             None => self.said.extend_from_slice(&written),
         }
-        self.client_speaks();
+        self.client_sends();
     }
 
     fn answer_file(&mut self) -> bool {
@@ -289,17 +277,17 @@ impl Player {
             Bytes::from(letters(part.offset, part.offset + len))
         };
         match self.files {
-            FileMood::Prompt => self.conn.file_read(bytes(part, usize::MAX), self.now),
-            FileMood::Short(most) => self.conn.file_read(bytes(part, most), self.now),
-            FileMood::Truncated => self.conn.file_read(Bytes::new(), self.now),
-            FileMood::Failing => self.conn.file_failed(self.now),
-            FileMood::Held => return false,
+            FileReply::Prompt => self.conn.file_read(bytes(part, usize::MAX), self.now),
+            FileReply::Short(most) => self.conn.file_read(bytes(part, most), self.now),
+            FileReply::Truncated => self.conn.file_read(Bytes::new(), self.now),
+            FileReply::Failing => self.conn.file_failed(self.now),
+            FileReply::Held => return false,
         }
         self.check();
         true
     }
 
-    /// Everything but time goes on.
+    /// Everything happens except that time passes.
     fn run(&mut self) {
         for _ in 0..EVENTS_MAX + self.unread.len() {
             let Some(wants) = self.conn.wants() else { return };
@@ -321,7 +309,7 @@ impl Player {
         panic!("it goes on for ever: {:?}", self.conn.wants());
     }
 
-    /// The clock is looked at: what is due happens, and then nothing is due.
+    /// Handles the deadlines that are due; then none may be due.
     fn time(&mut self) {
         let due = |conn: &Conn, now| {
             conn.wants().and_then(|wants| wants.deadline).is_some_and(|at| at <= now)
@@ -372,7 +360,7 @@ impl Player {
         self.note(bits.iter().enumerate().map(|(at, &bit)| u32::from(bit) << at).sum());
     }
 
-    /// Output and unprocessed input are bounded. A read adds to both what it brings.
+    /// Output and unprocessed input are bounded. One read adds to both.
     fn check_memory(&self) {
         let text = format!("{:?}", self.conn);
         let number = |name: &str| {
@@ -380,12 +368,12 @@ impl Player {
             let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
             digits.parse::<usize>().unwrap_or_else(|_| panic!("{name} in {text}"))
         };
-        let (stash, output) = (number("stash: "), number("output: "));
+        let (unprocessed, output) = (number("unprocessed: "), number("output: "));
         let read = READ_MAX.min(self.asked + (16 << 10));
-        let stash_max = self.limits.head_bytes_max.max(1_000) + read;
-        assert!(stash <= stash_max, "{stash} bytes of input are kept");
-        // A chunk of one byte comes back with six around it; a head is some 300 bytes; a run of
-        // the pattern is 64 KiB.
+        let unprocessed_max = self.limits.head_bytes_max.max(1_000) + read;
+        assert!(unprocessed <= unprocessed_max, "{unprocessed} bytes of input are kept");
+        // A chunk of one byte is echoed with six around it; a head is about 300 bytes; a run of the
+        // pattern is 64 KiB.
         let output_max = self.limits.push_high_water_bytes + 8 * read + (64 << 10) + 2_000;
         assert!(output <= output_max, "{output} bytes of output wait");
     }
@@ -394,14 +382,14 @@ impl Player {
         self.seen |= 1 << (bit % 64);
     }
 
-    /// The peer has sent FIN and reads all that comes: then it ends, because it must.
+    /// The peer has sent FIN and reads everything: then the connection must end.
     fn end(&mut self) {
-        self.files = FileMood::Prompt;
+        self.files = FileReply::Prompt;
         self.eof = true;
         for _ in 0..EVENTS_MAX {
             self.run();
             if self.conn.wants().is_none() {
-                return self.afterlife();
+                return self.after_close();
             }
             self.pass_to_deadline();
             self.check();
@@ -409,8 +397,7 @@ impl Player {
         panic!("it never ends: {:?} {:?}", self.conn, self.conn.wants());
     }
 
-    /// Nothing brings a closed connection back.
-    fn afterlife(&mut self) {
+    fn after_close(&mut self) {
         let outcome = self.conn.outcome();
         let later = self.now + Duration::from_secs(3_600);
         self.conn.receive_eof(later);
@@ -427,8 +414,8 @@ impl Player {
     }
 }
 
-/// Runs `check` on `case`, and ends the process if that does not come to an end: a loop without end
-/// is a failure that no assertion sees.
+/// Runs `check` on `case`, and ends the process after [`ENDLESS`]: no assertion detects an endless
+/// loop.
 pub fn guard<T>(case: &Case, check: impl FnOnce() -> T) -> T {
     static BEGUN: Mutex<Vec<(u64, String)>> = Mutex::new(Vec::new());
     static WATCHING: Once = Once::new();

@@ -1,52 +1,48 @@
-//! How far the client's frames have come: what is begun and not complete, because the library says
-//! nothing of a frame before its last byte, and of a request nothing before the last of its
-//! CONTINUATION frames (RFC 9113 section 6.10). And which trailers are malformed ([`fields`]).
+//! Follows the client's frames, to know what is begun and not complete: the library reports a frame
+//! only after its last byte, and a request only after its last CONTINUATION frame (RFC 9113 section
+//! 6.10). Also finds malformed trailers ([`fields`]).
 //!
 //! [`fields`]: super::fields
 
 use super::fields::Table;
 
-/// Bytes of a frame before its payload (RFC 9113 section 4.1).
+/// Bytes of a frame's head (RFC 9113 section 4.1).
 const HEAD_LEN: usize = 9;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 
-/// The flag by which a block of fields is complete.
+/// The flag of the last frame of a block of fields.
 const END_HEADERS: u8 = 4;
-/// The flags of what stands in HEADERS before the block: a length, and five bytes of priority; as
-/// much padding as that length says comes after it (RFC 9113 section 6.2).
+/// The flags of HEADERS for what stands before the block (RFC 9113 section 6.2): the length of the
+/// padding behind the block, and five bytes of priority.
 const PADDED: u8 = 8;
 const PRIORITY: u8 = 32;
 const PRIORITY_LEN: usize = 5;
 
-/// A place in the sequence of frames.
 #[derive(Debug, Default)]
-pub(super) struct Place {
-    /// The head of the frame that has begun; `head_len` bytes of it have come.
+pub(super) struct FrameFollower {
+    /// The head of the current frame; `head_len` bytes of it have come.
     head: [u8; HEAD_LEN],
     head_len: usize,
-    /// Bytes of its payload that are still to come.
     payload_left: usize,
-    /// A block of fields goes on in the next frame.
+    /// The block of fields continues in the next frame.
     block_goes_on: bool,
-    /// What has come of the frame's payload, where it is part of a block of fields.
+    /// The payload of the current frame, if it belongs to a block of fields.
     payload: Vec<u8>,
-    /// What has come of the block in frames before this one.
     block: Vec<u8>,
     table: Table,
-    /// The newest stream of the client's: HEADERS on it or on one before it are trailers.
+    /// The client's newest stream. HEADERS on it or on an earlier one are trailers.
     newest: u32,
-    /// Its block is that of trailers.
     trailers: bool,
-    /// Streams whose trailers are malformed, to be reset before the library reads them.
+    /// Streams with malformed trailers, to be reset before the library reads them.
     malformed: Vec<u32>,
 }
 
-impl Place {
-    /// Goes on by `all`, which begins where the last one ended, until `frames_max` frames are
-    /// complete. Returns how far it came.
+impl FrameFollower {
+    /// Follows `all`, which begins where the last call ended, until `frames_max` frames are
+    /// complete. Returns the number of bytes followed.
     pub(super) fn follow(&mut self, all: &[u8], block_max: usize, frames_max: usize) -> usize {
         let (mut input, mut frames) = (all, 0);
         while !input.is_empty() && frames < frames_max {
@@ -79,12 +75,11 @@ impl Place {
         all.len() - input.len()
     }
 
-    /// Streams whose trailers are malformed, since the last call.
+    /// Streams with malformed trailers since the last call.
     pub(super) fn take_malformed(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.malformed)
     }
 
-    /// A frame that is part of a block of fields is complete.
     fn end_fields(&mut self) {
         let [.., kind, flags, a, b, c, d] = self.head;
         let stream = u32::from_be_bytes([a, b, c, d]) & (u32::MAX >> 1);
@@ -104,7 +99,6 @@ impl Place {
         }
     }
 
-    /// A head of a frame is complete.
     fn begin(&mut self) {
         let [a, b, c, kind, flags, ..] = self.head;
         self.payload_left = u32::from_be_bytes([0, a, b, c]) as usize;
@@ -113,14 +107,13 @@ impl Place {
         }
     }
 
-    /// A head of a request, or trailers, is begun and not complete.
+    /// The head of a request, or trailers, have begun and are not complete.
     pub(super) fn is_in_fields(&self) -> bool {
         let kind = self.head[3];
         let in_frame = self.head_len == HEAD_LEN && (kind == HEADERS || kind == CONTINUATION);
         self.block_goes_on || in_frame
     }
 
-    /// The stream of a DATA frame of which something has come, and not all.
     pub(super) fn data_of(&self) -> Option<u32> {
         let [.., kind, _, a, b, c, d] = self.head;
         let in_frame = self.head_len == HEAD_LEN && kind == DATA;
@@ -128,7 +121,7 @@ impl Place {
     }
 }
 
-/// The block in the payload of HEADERS. What is wrong with it is for the library to say.
+/// The block in the payload of HEADERS. The library checks the rest.
 fn without_padding(mut payload: &[u8], flags: u8) -> &[u8] {
     let mut padding = 0;
     if flags & PADDED != 0 {
