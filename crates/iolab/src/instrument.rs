@@ -13,6 +13,7 @@ mod agreement;
 mod costs;
 mod lab;
 mod loops;
+mod own_count;
 mod quiet;
 mod sockets;
 mod verdicts;

@@ -7,8 +7,9 @@ use record::{Check, Instrument, Verdict, Way};
 pub const NOT_TRIED: &str = "(not tried in this run)";
 
 /// The checks that iolab knows: a name beside these is a slip in the template.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 18] = [
     "verify-wrong-bytes",
+    "requests-counted",
     "starved-connections",
     "slices",
     "who-is-the-limit",
