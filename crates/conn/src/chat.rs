@@ -120,7 +120,6 @@ impl Drop for Membership {
 enum Queued {
     First,
     Behind,
-    /// The queue overflowed and was freed.
     Full,
 }
 

@@ -78,7 +78,6 @@ pub(crate) struct Http2 {
     wakes: Arc<Wakes>,
     waker: Waker,
     preface: usize,
-    /// The frames behind it, as far as they have arrived.
     frames: FrameFollower,
     /// Streams whose trailers in this input are malformed.
     malformed: Vec<u32>,
@@ -95,7 +94,6 @@ pub(crate) struct Http2 {
     /// Its bytes, or `None` if it could not be read.
     answer: Option<Option<Bytes>>,
     requests: u64,
-    /// One of the streams may be a WebSocket.
     tunnels: bool,
     /// Set when a deadline has passed: whether the peer is still receiving output.
     takes: Option<bool>,
@@ -108,13 +106,11 @@ pub(crate) struct Http2 {
     blocked: bool,
     /// Streams that may still have a turn before other connections run.
     turns_left: usize,
-    /// Frames or streams are left for the next turn.
     awaits_turn: bool,
     /// When the peer is given up because bytes in the library do not move.
     stalled_until: Option<Instant>,
 }
 
-/// The library's side of the connection.
 enum Link {
     Handshake(server::Handshake<Pipe, Bytes>),
     Open(server::Connection<Pipe, Bytes>),
@@ -129,7 +125,6 @@ struct Reading {
 }
 
 impl Http2 {
-    /// A connection that waits for the preface.
     pub(crate) fn new(service: &Arc<Service>) -> Http2 {
         let limits = &service.limits;
         let pipe = Pipe::new(limits.output_high_water_bytes);
@@ -173,7 +168,6 @@ impl Http2 {
         !self.busy
     }
 
-    /// True if it could continue with more room in the output.
     pub(crate) fn awaits_room(&self) -> bool {
         self.blocked || self.awaits_turn
     }
@@ -201,7 +195,6 @@ impl Http2 {
         LIBRARY_BYTES + self.pipe.held() + streams + unread
     }
 
-    /// The part of a file that a stream needs next.
     pub(crate) fn wants_file(&self) -> Option<FileRead> {
         self.reading.as_ref().filter(|_| self.answer.is_none()).map(|reading| reading.part)
     }
@@ -340,7 +333,6 @@ impl Http2 {
         }
     }
 
-    /// How the connection ended without an error.
     fn outcome(&self) -> Outcome {
         let asked = if self.leaving { Outcome::Retired } else { Outcome::Completed };
         self.ending.unwrap_or(asked)
@@ -368,7 +360,6 @@ impl Http2 {
         });
     }
 
-    /// A request: chooses its reply, and begins it.
     fn accept(
         &mut self,
         cx: &mut Context,
@@ -435,7 +426,6 @@ impl Http2 {
         }
     }
 
-    /// A refusal. The rest of the request's body is dropped.
     fn refuse(&mut self, mut respond: SendResponse<Bytes>, out: Http2Writer, ended: bool) {
         // An error means that the peer has reset the stream.
         let Ok((stream, rest)) = send_short(&mut respond, out) else { return };
@@ -557,7 +547,6 @@ impl Http2 {
         }
     }
 
-    /// Chooses the next stream that needs a part of a file.
     fn choose_file(&mut self, service: &Service) {
         while self.reading.is_none() {
             let Some(key) = self.files.pop_front() else { return };
@@ -726,7 +715,6 @@ fn close(outcome: Outcome) -> Close {
     Close { linger: true, outcome }
 }
 
-/// Adds a stream to those that can continue.
 fn list(streams: &mut Slab<Http2Stream>, ready: &mut VecDeque<usize>, key: usize) {
     if let Some(stream) = streams.get_mut(key)
         && !stream.is_listed

@@ -75,11 +75,9 @@ pub(crate) struct WebSocket {
     task: Task,
     /// A ping was sent, and no frame has come since.
     pinged: bool,
-    /// [`Deadline::Idle`] has passed.
     idle_is_due: bool,
     /// Our Close was sent and the peer's is awaited: no more frames may be sent (section 5.5.1).
     closing: bool,
-    /// Frames are left in the input for the next turn.
     awaits_turn: bool,
 }
 

@@ -1,8 +1,8 @@
 //! The smallest server that `iolab` can measure: one thread per connection, echo and three routes
-//! of HTTP. It shows the contract (first line, last line, `--describe`, SIGTERM) and nothing else,
-//! and it is what the tests of `iolab bench` run against; `--fault` makes it break the contract.
+//! of HTTP. It follows the contract (first line, last line, `--describe`, SIGTERM). The tests of
+//! `iolab bench` use it; `--fault` makes it break the contract.
 //!
-//! Not a model: it reads heads carelessly, has no limits and no timeouts.
+//! It is not a model: it does not parse heads fully and has no limits or timeouts.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,9 +14,9 @@ use nix::sys::signal::{SigSet, Signal};
 
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
-/// The fault `die` ends the server after so many requests: in the load, wherever that is.
+/// Number of requests after which the fault `die` ends the server: during the load.
 const DIES_AFTER: u64 = 500;
-/// The fault `die-idle`: in the opening of idle connections, which are 64 at least.
+/// The same for `die-idle`: while idle connections are opened, which are at least 64.
 const DIES_EARLY_AFTER: u64 = 20;
 
 /// A server for tests.
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    // Blocked before any thread exists, so that only sigwait sees it.
+    // Blocked before other threads start, so that only sigwait receives it.
     let mut stop = SigSet::empty();
     stop.add(Signal::SIGTERM);
     stop.thread_block()?;
@@ -82,7 +82,7 @@ fn serve(arguments: Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
         for stream in listener.incoming().flatten() {
             let (http, root) = (arguments.protocol == "http", arguments.root.clone());
             let fault = arguments.fault.clone();
-            // An error is the client's: it went away.
+            // An error means that the client has closed the connection.
             std::thread::spawn(move || match (fault.as_str(), http) {
                 ("mute", _) => stream_to_nowhere(stream),
                 (fault, true) => http_connection(stream, root, fault).unwrap_or(()),
@@ -98,7 +98,7 @@ fn serve(arguments: Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Counts a request; a server with the fault of dying then ends with its last words.
+/// Counts a request. With the fault `die` the server then ends.
 fn count(fault: &str) {
     let served = REQUESTS.fetch_add(1, Ordering::Relaxed) + 1;
     if (fault, served) == ("die", DIES_AFTER) || (fault, served) == ("die-idle", DIES_EARLY_AFTER) {

@@ -1,31 +1,31 @@
-//! `--awake`: whether the processors are held awake while something is measured.
+//! `--awake`: whether processors may enter idle states during a measurement.
 
 use clap::ValueEnum;
 
-use crate::slices::Awake;
+use rig::slices::Awake;
 
-/// Whether the processors are held awake.
+/// Whether the processors are kept out of idle states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum When {
-    /// Where that is allowed.
+    /// Keep them awake if this user may.
     Auto,
-    /// Or nothing is measured.
+    /// Keep them awake; fail if this user may not.
     On,
-    /// They may sleep, as on a machine that is left alone.
+    /// Let them sleep.
     Off,
 }
 
 impl When {
-    /// Holds the processors awake, if that was asked for and is allowed.
+    /// Keeps the processors awake until the returned value is dropped.
     ///
     /// # Errors
-    /// One sentence where it was asked for and is not allowed.
+    /// One sentence if `On` is not permitted.
     pub fn hold(self) -> Result<Option<Awake>, String> {
         match self {
             When::Off => Ok(None),
             When::On => Awake::hold()
                 .map(Some)
-                .map_err(|why| format!("--awake on: {why}; run as root, or leave it out")),
+                .map_err(|why| format!("--awake on: {why}; run as root, or omit --awake")),
             When::Auto => Ok(Awake::hold().ok()),
         }
     }

@@ -1,7 +1,7 @@
-//! `iolab bench`: every server found, every workload, in randomised rounds.
+//! `iolab bench`: every server under every workload, in rounds of random order.
 //!
-//! Phases: find the servers, plan (complete blocks in random order), read the environment, run the
-//! trials one by one, write the result folder, print the tables. See method.md for the rules.
+//! Steps: find the servers, plan the epochs, read the environment, measure, write the result
+//! folder, print the tables.
 
 pub mod against;
 mod budget;
@@ -24,36 +24,31 @@ use scenario::workload;
 use tempfile::TempDir;
 
 use crate::awake::When;
-use crate::failure::{Failure, because};
-use crate::report::{self, RESULTS_FILE};
-use crate::text;
+use render::failure::{Failure, because};
+use render::report::{self, RESULTS_FILE};
+use render::text;
 
 use conduct::Run;
 use keep::{Keeper, Kept};
 use plan::Cells;
-use rig::discover::Found;
+use rig::discover::{self, Found, directories};
 use rig::executable::Watched;
+use rig::{environment, others};
 
-pub use discover::{describe, directories, executables};
 pub use progress::remaining;
-pub use rig::{
-    cgroup, counting, diag, discover, engine, environment, others, sample, server, trial,
-};
-pub use server::run_briefly;
 
-/// The reference model, if it takes part: what most servers on Linux use today.
+/// The reference model, if it takes part: most servers on Linux use epoll.
 const REFERENCE: &str = "epoll";
 
-/// Exit code after Ctrl-C: 128 + SIGINT, as shells report it.
+/// Exit code after Ctrl-C: 128 + SIGINT, as in shells.
 const EXIT_INTERRUPTED: u8 = 130;
 
-/// Exit code when the result is not where it was to be.
+/// Exit code when the result could not be written to its folder.
 const EXIT_NOT_WRITTEN: u8 = 2;
 
-/// Set by the first Ctrl-C (or SIGTERM); the run ends after the trial that is going on.
+/// Set by the first Ctrl-C (or SIGTERM). The run then ends after the current epoch.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Whether Ctrl-C was pressed, once [`handle_interrupts`] was called.
 pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
@@ -63,83 +58,84 @@ pub fn interrupted() -> bool {
 #[command(after_help = EXAMPLES)]
 #[command(after_long_help = format!("{EXAMPLES}\n{}", own::keys_help()))]
 pub struct Arguments {
-    /// How much time to take: quick (a minute, some workloads, wide intervals), default (a quarter
-    /// of an hour for all that comes with iolab), thorough (most of an hour).
+    /// How long to measure: quick (about a minute: few workloads, wide intervals), default (about
+    /// 15 minutes), thorough (about an hour).
     #[arg(long, value_enum, default_value = "default")]
     preset: PresetName,
-    /// Servers to measure, by name, with flavours if wanted: epoll,epoll+trigger=edge. All by
-    /// default.
+    /// Servers to measure, separated by commas, each with a flavour if wanted:
+    /// epoll,epoll+trigger=edge [default: all].
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     models: Vec<String>,
-    /// Workloads to run. By default all but those that --list marks as run by name only (five of
-    /// them with --preset quick).
+    /// Workloads to run, separated by commas [default: those that --list does not mark "by name
+    /// only"; with --preset quick those that it marks "quick"].
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     workloads: Vec<String>,
-    /// A workload of your own, in a small TOML file: it runs alone, or with those that --workloads
-    /// names (its own name is the file's without .toml). Can be given several times.
+    /// A TOML file with a workload of your own; the file's name without .toml is its name. Only
+    /// these workloads are run, and those that --workloads names. May be repeated.
     #[arg(long, value_name = "FILE")]
     scenario: Vec<PathBuf>,
-    /// Compare the servers with those of another commit: build these under target/, let both take
-    /// turns in slices, and say what became dearer. Exit code 1 if anything did.
+    /// Compare the servers with those of another commit. The other commit's servers are built under
+    /// target/, and both are loaded in alternation. Exit code 1 if any server now uses more CPU per
+    /// request.
     #[arg(long, value_name = "GITREF")]
     #[arg(conflicts_with_all = ["preset", "rounds", "seed", "out", "resume", "budget", "list"])]
     #[arg(conflicts_with = "full")]
     against: Option<String>,
-    /// With --against: a difference of CPU per request that does not matter.
+    /// With --against: ignore differences of CPU per request up to this.
     #[arg(long, value_name = "PERCENT", default_value = "2%", requires = "against")]
     #[arg(value_parser = against::margin)]
     margin: f64,
-    /// Print the workloads with their descriptions, and measure nothing.
+    /// Print the workloads with their descriptions, and exit.
     #[arg(long)]
     list: bool,
-    /// Print the scenario file of a workload, to start your own from, and measure nothing.
+    /// Print the TOML file of a workload, as a start for your own, and exit.
     #[arg(long, value_name = "NAME", conflicts_with = "list")]
     show: Option<String>,
-    /// Directories with more servers (executables named serve-NAME), separated by colons.
+    /// Further directories with servers (executables named serve-NAME), separated by colons.
     #[arg(long, value_name = "DIRS")]
     servers: Option<String>,
-    /// Leave out the floor: a responder that parses nothing, the physical line in tables and plots.
+    /// Leave out the floor: a server that sends a fixed reply without parsing the request. It shows
+    /// the least that any server can cost.
     #[arg(long)]
     no_floor: bool,
-    /// Seed of the random order; from the clock by default. Stored in the result.
+    /// Seed of the random order; the result file records it [default: from the clock].
     #[arg(long)]
     seed: Option<u64>,
-    /// Rounds, instead of the preset's number: in each, every workload is measured once, with
-    /// processes started anew. Fewer than three decide nothing.
+    /// Number of rounds, in place of the preset's. In each round every workload is measured once,
+    /// with new server processes. Three is the least that can show a difference.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// Time that the run may take (5m, 90s, 1h): as many rounds as fit.
+    /// Maximum time of the run (5m, 90s, 1h); as many rounds are made as fit.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[arg(conflicts_with = "rounds")]
     budget: Option<Duration>,
-    /// Whether the processors are held awake (as root). One that sleeps takes tens of microseconds
-    /// to wake, and with few connections that is most of a figure. Runs of both kinds are not
-    /// compared.
+    /// Whether to keep processors out of idle states (needs root). Leaving an idle state takes tens
+    /// of microseconds, which with few connections is most of a latency. A run with this cannot be
+    /// compared with a run without.
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
     awake: When,
-    /// Print the tables of all workloads too, with what each request cost in system calls.
+    /// Also print the tables of all workloads, with the system calls per request.
     #[arg(long)]
     full: bool,
-    /// Folder for the result; results/<date>-<host> by default.
+    /// Folder for the result [default: results/<date>-<host>].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with an interrupted run: its folder. Models, workloads and order are taken from there.
+    /// Continue the interrupted run in this folder, with its models, workloads and order.
     #[arg(long, value_name = "DIR")]
     #[arg(conflicts_with_all = ["models", "workloads", "scenario", "no_floor", "seed", "rounds"])]
     #[arg(conflicts_with_all = ["budget", "out", "awake"])]
     resume: Option<PathBuf>,
 }
 
-/// Shown below the flags.
 const EXAMPLES: &str = "\
 Examples:
-  iolab bench --preset quick                     a first look, in about a minute
+  iolab bench --preset quick                     all servers, in about a minute
   iolab bench --models epoll,uring --workloads http-keepalive --rounds 20
   iolab bench --models epoll --workloads http-keepalive,h2-one,ws-echo,https-keepalive
-  iolab bench --budget 5m                        what can be ranked in five minutes
-  iolab bench --show http-keepalive > mine.toml  a workload of your own: edit it, then
-  iolab bench --scenario mine.toml
-  iolab bench --against HEAD~1 --models epoll    what the last commit made dearer
+  iolab bench --budget 5m                        as many rounds as fit into five minutes
+  iolab bench --show http-keepalive > mine.toml  a start for a workload of your own
+  iolab bench --scenario mine.toml               measures it
+  iolab bench --against HEAD~1 --models epoll    what the last commit changed in CPU per request
 ";
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -159,7 +155,6 @@ impl From<PresetName> for Preset {
     }
 }
 
-/// Runs the subcommand.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.list {
         return text::print(&list(&own::workloads(&arguments.scenario)?)?);
@@ -182,7 +177,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     measured.map(|()| code).map_err(Failure)
 }
 
-/// Writes and prints what was measured. Nothing that fails here keeps the rest from being done.
+/// Writes and prints the result. If one step fails the other steps are done nevertheless.
 fn finish(run: &Run, full: bool) -> Result<ExitCode, Failure> {
     let kept = run.keeper.finish(&run.results);
     let folder = match &kept {
@@ -196,7 +191,7 @@ fn finish(run: &Run, full: bool) -> Result<ExitCode, Failure> {
     let printed = text::print(&format!("{tables}{end}"));
     if INTERRUPTED.load(Ordering::SeqCst) && !run.results.is_complete() {
         let folder = folder.unwrap_or(run.keeper.folder());
-        eprintln!("interrupted; go on with: iolab bench --resume {}", folder.display());
+        eprintln!("interrupted; continue with: iolab bench --resume {}", folder.display());
     }
     match kept {
         Kept::InFolder => {}
@@ -206,8 +201,8 @@ fn finish(run: &Run, full: bool) -> Result<ExitCode, Failure> {
         }
         Kept::Nowhere(failure) => {
             return Err(Failure(format!(
-                "{failure}, nor anywhere else: what is printed above is all that is left; \
-                 make room, or set TMPDIR to a directory that can be written"
+                "{failure}, nor to any other place: only the output above is left; free some \
+                 space, or set TMPDIR to a writable directory"
             )));
         }
     }
@@ -223,7 +218,6 @@ fn finish(run: &Run, full: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(code))
 }
 
-/// Name and description of every workload.
 fn list(own: &[Workload]) -> Result<String, Failure> {
     let all: Vec<_> = workload::all()?.into_iter().chain(own.iter().cloned()).collect();
     let width = all.iter().map(|workload| workload.name.len()).max().unwrap_or(0);
@@ -234,7 +228,7 @@ fn list(own: &[Workload]) -> Result<String, Failure> {
             (_, true) => " (by name only)",
             _ => "",
         };
-        // One word as wide as the column, so that the first line is broken like the others.
+        // Wrapping counts the name as one word of the column's width.
         let name = format!("{:~<column$}", workload.name, column = width + 1);
         let told = text::wrap(&format!("{name} {}{mark}", workload.description), width + 2);
         format!("{:column$}{}\n", workload.name, &told[name.len()..], column = width + 1)
@@ -242,23 +236,21 @@ fn list(own: &[Workload]) -> Result<String, Failure> {
     Ok(all.iter().map(line).collect())
 }
 
-/// The text of a scenario that comes with iolab.
 fn show(name: &str) -> Result<&'static str, Failure> {
     let found = workload::BUILT_IN.iter().find(|scenario| scenario.name == name);
     found.map(|scenario| scenario.text).ok_or_else(|| {
         Failure(format!(
-            "--show: no workload that comes with iolab is called {name:?}; there are {}",
+            "--show: iolab has no workload {name:?}; it has {}",
             workload::names().join(", ")
         ))
     })
 }
 
-/// A new run: finds the servers, plans, reads the environment.
 fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
     let preset = Preset::from(arguments.preset);
     let workloads =
         plan::workloads(preset, own::workloads(&arguments.scenario)?, &arguments.workloads)?;
-    // Before the servers are asked what they can hold: they inherit the limit.
+    // Before the servers are asked for `connections_max`: they inherit the limit.
     let descriptors = environment::raise_descriptor_limit();
     let place = temporary_place(&workloads)?;
     let servers = find_servers(arguments)?;
@@ -269,9 +261,7 @@ fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
     };
     let skips = [servers.skips, cannot, repeated].concat();
     let mut settings = plan::settings(preset, arguments.seed.unwrap_or_else(clock_seed));
-    if let [server, client, ..] = environment::cores()[..] {
-        (settings.server_cores, settings.client_cores) = (vec![server], vec![client]);
-    }
+    (settings.server_cores, settings.client_cores) = environment::server_and_client_cores();
     let environment = environment::read(
         settings.server_cores.first().copied(),
         settings.client_cores.first().copied(),
@@ -305,7 +295,7 @@ fn prepare(arguments: &Arguments) -> Result<Run, Failure> {
     Ok(Run { results, executables: servers.executables, keeper, place })
 }
 
-/// The rounds asked for, or as many as fit into the time asked for.
+/// The settings with the number of rounds of `--rounds`, or as many as fit into `--budget`.
 fn rounds(arguments: &Arguments, cells: Cells, preset: Settings) -> Result<Settings, Failure> {
     let Some(budget) = arguments.budget else {
         return Ok(Settings { rounds: arguments.rounds.unwrap_or(preset.rounds), ..preset });
@@ -315,25 +305,23 @@ fn rounds(arguments: &Arguments, cells: Cells, preset: Settings) -> Result<Setti
     Ok(chosen)
 }
 
-/// Everybody who takes part.
 struct Servers {
     models: Vec<Model>,
     executables: BTreeMap<String, Watched>,
     reference: String,
-    /// Those who cannot.
     skips: Vec<Skip>,
-    /// Label of the floor.
     floor: Option<String>,
 }
 
-/// Finds the servers asked for; the floor joins them, whoever they are.
+/// Finds the servers of `--models`, and the floor.
 fn find_servers(arguments: &Arguments) -> Result<Servers, Failure> {
     let places = directories(arguments.servers.as_deref());
     let (mut found, mut skips) = discover::servers(&places, &arguments.models)?;
     found.retain(|server| arguments.no_floor || !server.is_floor);
     if found.is_empty() && !arguments.models.is_empty() {
         return Err(Failure(
-            "--models: the floor is what models are compared with: name one".into(),
+            "--models names only the floor, with which models are compared: name a model too"
+                .into(),
         ));
     }
     let reference = found.iter().find(|s| s.model.label == REFERENCE).or(found.first());
@@ -360,13 +348,11 @@ fn find_servers(arguments: &Arguments) -> Result<Servers, Failure> {
     Ok(Servers { models, executables, reference, skips, floor })
 }
 
-/// Label -> executable.
 fn watched(servers: Vec<Found>) -> BTreeMap<String, Watched> {
     servers.into_iter().map(|server| (server.model.label.clone(), server.watched())).collect()
 }
 
-/// Whether this is the server of a run that is to go on. Results that are older than the field hold
-/// no executable.
+/// Whether this is the server of the interrupted run. Older results hold no executable.
 fn is_the_same(server: &Found, of_run: &Model) -> bool {
     let executable = match &of_run.executable {
         Some(_) => server.model.executable.clone(),
@@ -375,7 +361,7 @@ fn is_the_same(server: &Found, of_run: &Model) -> bool {
     Model { executable, ..server.model.clone() } == *of_run
 }
 
-/// An interrupted run: everything is in its file except where the servers are.
+/// An interrupted run. Its file holds everything but the paths of the servers.
 fn resume(folder: &Path, arguments: &Arguments) -> Result<Run, Failure> {
     let mut results = report::read(folder)?;
     if results.is_complete() {
@@ -396,7 +382,7 @@ fn resume(folder: &Path, arguments: &Arguments) -> Result<Run, Failure> {
     let known = |server: &&Found| results.models.iter().any(|model| is_the_same(server, model));
     if let Some(server) = servers.iter().find(|server| !known(server)) {
         return Err(Failure(format!(
-            "{} is another executable now, or describes itself differently: start a new run",
+            "{} or its description has changed since the run began: start a new run",
             server.executable.display()
         )));
     }
@@ -415,30 +401,30 @@ fn announce(run: &Run) {
     }
     if let Some(busy) = others::busy() {
         eprintln!(
-            "iolab: note: {busy}; intervals will be wider, and what is doubtful will be told"
+            "iolab: note: {busy}; intervals will be wider, and doubtful figures will be marked"
         );
     }
     let (settings, floor) = (&results.settings, usize::from(results.floor.is_some()));
     let expected_s: f64 = run.expected_s()[results.trials.len()..].iter().sum();
     eprintln!(
-        "{} models{}, {} workloads, {} rounds, processors {}, seed {}, {}",
-        results.models.len() - floor,
+        "{}{}, {}, {}, processors {}, seed {}, {}",
+        text::count((results.models.len() - floor) as u64, "model"),
         if floor > 0 { " and the floor" } else { "" },
-        results.workloads.len(),
-        settings.rounds,
+        text::count(results.workloads.len() as u64, "workload"),
+        text::count(settings.rounds, "round"),
         if settings.awake { "held awake" } else { "free to sleep" },
         settings.seed,
         progress::remaining(expected_s),
     );
 }
 
-/// Makes the folder of a run: the one asked for, or `results/<date>-<host>`, numbered from the
+/// Makes the folder of a run: that of `--out`, or `results/<date>-<host>`, with a number from the
 /// second run of a day on.
 fn new_folder(asked: Option<&Path>) -> Result<PathBuf, Failure> {
     let folder = match asked {
         Some(folder) if folder.join(RESULTS_FILE).exists() => {
             return Err(Failure(format!(
-                "--out {} holds a result already: name another folder, or --resume it",
+                "--out {} already holds a result: name another folder, or continue with --resume",
                 folder.display()
             )));
         }
@@ -457,8 +443,7 @@ fn new_folder(asked: Option<&Path>) -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-/// A directory for what the run needs and nobody keeps: the document root of the file workloads.
-/// It is removed at the end.
+/// A temporary directory, with the document root if a workload asks for a file.
 fn temporary_place(workloads: &[Workload]) -> Result<TempDir, Failure> {
     let place = tempfile::tempdir().map_err(because("cannot make a temporary directory"))?;
     if workloads.iter().any(workload::is_file) {
@@ -476,8 +461,8 @@ fn clock_seed() -> u64 {
     now.map_or(0, |since| since.as_nanos() as u64)
 }
 
-/// The first Ctrl-C ends the run after the trial that is going on (two seconds or so); the second
-/// ends the program at once, and the kernel ends its server with it.
+/// The first Ctrl-C ends the run after the current epoch. The second ends the program at once, and
+/// the kernel ends its servers with it (PR_SET_PDEATHSIG).
 pub fn handle_interrupts() -> Result<(), Failure> {
     ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::SeqCst) {

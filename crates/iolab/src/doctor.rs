@@ -1,4 +1,4 @@
-//! `iolab doctor`: what this machine allows, and what to do about what it does not.
+//! `iolab doctor`: what can be measured on this machine, and how to enable the rest.
 
 mod ring;
 
@@ -9,30 +9,32 @@ use comfy_table::{Table, presets};
 use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 
-use crate::bench::environment::{cores, sysctl};
-use crate::bench::{cgroup, counting, describe, directories, executables};
-use crate::failure::{Failure, because};
-use crate::grid;
-use crate::slices::Awake;
-use crate::text;
+use render::failure::{Failure, because};
+use render::grid;
+use render::text;
+use rig::discover::{describe, directories, executables};
+use rig::environment::{cores, sysctl};
+use rig::slices::Awake;
+use rig::{cgroup, counting};
 
-/// Descriptors beside the idle connections: 64 active ones, and room.
+/// Descriptors beside those of idle connections: 64 active connections, and a margin.
 const DESCRIPTORS_SPARE: u64 = 200;
 
-/// Idle connections of the largest workload of the set.
+/// Idle connections of the largest workload.
 const IDLE_WANTED: u64 = 10_000;
 
-/// Idle connections that one process can have within the limit of 20,000 that many containers set.
+/// Idle connections that a process can have within 20,000 descriptors, the limit of many
+/// containers.
 const IDLE_MOST: u64 = 19_000;
 
-/// Backlog that the servers ask for; the kernel cuts it down to somaxconn without a word.
+/// Backlog that the servers ask for. The kernel silently reduces it to somaxconn.
 const BACKLOG_WANTED: u64 = 4_096;
 
-/// Client ports of one source address: 12,000 idle connections and the active ones, twice, as
-/// connect(2) tries the ports of one parity first and is slow when it has to try the others.
+/// Ports of one client address: twice 12,000 idle connections and the active ones, because
+/// connect(2) first tries the ports of one parity, and is slow when these are used up.
 const PORTS_WANTED: u64 = 24_200;
 
-/// Locked memory that rings needed before Linux 5.12 and zero-copy still needs, in KiB.
+/// Locked memory, in KiB: io_uring needs it before Linux 5.12, and for zero-copy.
 const MEMLOCK_WANTED_KIB: u64 = 8 * 1024;
 
 /// Arguments of `iolab doctor`.
@@ -41,48 +43,42 @@ pub struct Arguments {
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
-    /// Directories with more servers (executables named serve-NAME), separated by colons.
+    /// Further directories with servers (executables named serve-NAME), separated by colons.
     #[arg(long, value_name = "DIRS")]
     servers: Option<String>,
-    /// Try io_uring in this process and print what came of it: the doctor runs itself so.
+    /// Try io_uring in this process and print the result; `iolab doctor` runs itself with this.
     #[arg(long, hide = true)]
     probe_io_uring: bool,
 }
 
-/// What a check found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub enum Verdict {
-    /// Nothing to do.
+pub enum Availability {
     Ok,
-    /// Works, with a restriction.
+    /// Works with a restriction.
     Limited,
     /// Does not work here.
     Missing,
 }
 
-/// One line of the doctor's.
 #[derive(Debug, Clone, Serialize)]
-pub struct Check {
-    /// What was looked at.
+pub struct Capability {
     pub name: &'static str,
-    /// What was found.
-    pub verdict: Verdict,
-    /// The facts.
+    pub verdict: Availability,
     pub found: String,
-    /// What to do; empty when there is nothing to do.
+    /// How to enable it; empty if there is nothing to do.
     pub remedy: String,
 }
 
-impl Check {
-    /// All is well, or `(verdict, remedy)` says what is not.
-    fn new(name: &'static str, found: String, trouble: Option<(Verdict, &str)>) -> Check {
-        let (verdict, remedy) = trouble.unwrap_or((Verdict::Ok, ""));
-        Check { name, verdict, found, remedy: remedy.to_owned() }
+impl Capability {
+    /// `trouble`: availability and remedy if it is not [`Availability::Ok`].
+    fn new(name: &'static str, found: String, trouble: Option<(Availability, &str)>) -> Capability {
+        let (verdict, remedy) = trouble.unwrap_or((Availability::Ok, ""));
+        Capability { name, verdict, found, remedy: remedy.to_owned() }
     }
 }
 
-/// Runs the subcommand. It says what there is: exit code 0 whatever is missing.
+/// Runs the subcommand. The exit code is 0 even if a capability is missing.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.probe_io_uring {
         return text::print(&ring::probe_here());
@@ -109,14 +105,14 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     text::print(&table(&checks))
 }
 
-fn table(checks: &[Check]) -> String {
+fn table(checks: &[Capability]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     for check in checks {
         let verdict = match check.verdict {
-            Verdict::Ok => "OK",
-            Verdict::Limited => "LIMITED",
-            Verdict::Missing => "MISSING",
+            Availability::Ok => "OK",
+            Availability::Limited => "LIMITED",
+            Availability::Missing => "MISSING",
         };
         let advice = if check.remedy.is_empty() { "" } else { "\n-> " };
         let text = format!("{}{advice}{}", check.found, check.remedy);
@@ -126,106 +122,108 @@ fn table(checks: &[Check]) -> String {
     table.to_string().lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
-/// Whether servers that take turns can be measured with the processors held awake.
-fn sleep() -> Check {
+/// Whether processors can be kept out of idle states.
+fn sleep() -> Capability {
     let held = Awake::hold();
     let found = match &held {
-        Ok(_) => "/dev/cpu_dma_latency can be held at 0: no processor halts while servers take \
-                  turns (load A B, bench --against)"
+        Ok(_) => "/dev/cpu_dma_latency can be held at 0: no processor halts during a measurement"
             .to_owned(),
         Err(why) => why.clone(),
     };
     let trouble = held.is_err().then_some((
-        Verdict::Limited,
-        "with few connections a figure is mostly the time that a halted processor takes to wake; \
-         run as root, or compare with --awake off on both machines",
+        Availability::Limited,
+        "with few connections a latency is mostly the time that a halted processor takes to wake; \
+         run as root, or compare only runs with --awake off",
     ));
-    Check::new("sleep", found, trouble)
+    Capability::new("sleep", found, trouble)
 }
 
-fn descriptors() -> Check {
+fn descriptors() -> Capability {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((0, 0));
     let fits = |limit: u64, idle: u64| limit >= idle + DESCRIPTORS_SPARE;
     let trouble = match (fits(soft, IDLE_WANTED), fits(hard, IDLE_WANTED)) {
         (true, _) => None,
         // bench raises the soft limit itself.
-        (false, true) => {
-            Some((Verdict::Limited, "bench raises it by itself; elsewhere: ulimit -n"))
-        }
+        (false, true) => Some((
+            Availability::Limited,
+            "iolab bench raises the soft limit; elsewhere use ulimit -n",
+        )),
         (false, false) => Some((
-            Verdict::Limited,
+            Availability::Limited,
             "idle-10000 is skipped: raise the hard limit (nofile in /etc/security/limits.conf, or \
              docker run --ulimit nofile=20000)",
         )),
     };
-    let word = |idle| if fits(hard, idle) { "fit" } else { "do not" };
+    let word = |idle| if fits(hard, idle) { "possible" } else { "not possible" };
     let found = format!(
         "{soft} (soft), {hard} (hard): 10,000 idle connections {}, 19,000 {}",
         word(IDLE_WANTED),
         word(IDLE_MOST)
     );
-    Check::new("descriptors", found, trouble)
+    Capability::new("descriptors", found, trouble)
 }
 
-fn system_calls() -> Check {
+fn system_calls() -> Capability {
     let level = sysctl("kernel.perf_event_paranoid").unwrap_or_else(|| "unknown".into());
     let unavailable = counting::unavailable();
     let found = match &unavailable {
         None => format!("counted by tracepoints; perf_event_paranoid {level}"),
         Some(reason) => format!("not counted: {}; perf_event_paranoid {level}", reason.why),
     };
-    let trouble = unavailable.as_ref().map(|reason| (Verdict::Missing, reason.remedy.as_str()));
-    Check::new("system calls", found, trouble)
+    let trouble =
+        unavailable.as_ref().map(|reason| (Availability::Missing, reason.remedy.as_str()));
+    Capability::new("system calls", found, trouble)
 }
 
-fn kernel_memory() -> Check {
+fn kernel_memory() -> Capability {
     let unavailable = cgroup::unavailable();
     let found = match &unavailable {
-        None => format!("told by memory cgroups: {}", cgroup::described().unwrap_or_default()),
-        Some(reason) => format!("not told: {}", reason.why),
+        None => format!("read from memory cgroups: {}", cgroup::described().unwrap_or_default()),
+        Some(reason) => format!("not measured: {}", reason.why),
     };
-    let trouble = unavailable.as_ref().map(|reason| (Verdict::Missing, reason.remedy.as_str()));
-    Check::new("kernel memory", found, trouble)
+    let trouble =
+        unavailable.as_ref().map(|reason| (Availability::Missing, reason.remedy.as_str()));
+    Capability::new("kernel memory", found, trouble)
 }
 
-/// Where wake-ups, context switches and run-queue delay are read from.
-fn switches() -> Check {
+/// Whether the kernel counts context switches and run-queue delay.
+fn switches() -> Capability {
     let read = |file: &str| std::fs::read_to_string(format!("/proc/thread-self/{file}"));
     let switches = read("status").is_ok_and(|text| text.contains("\nvoluntary_ctxt_switches:"));
-    // Three zeros: the file is there, and the kernel does not count.
+    // Three zeros: the kernel has the file but does not count.
     let delay = read("schedstat").is_ok_and(|text| text.split_whitespace().any(|n| n != "0"));
     let word = |there| if there { "counted" } else { "not counted" };
     let found = format!("wake-ups {}, run-queue delay {}", word(switches), word(delay));
     let trouble = match (switches, delay) {
         (true, true) => None,
-        (false, _) => Some((Verdict::Missing, "use a Linux kernel (2.6.23 or later)")),
+        (false, _) => Some((Availability::Missing, "use a Linux kernel (2.6.23 or later)")),
         (true, false) => {
-            Some((Verdict::Limited, "use a kernel with CONFIG_SCHED_INFO (CONFIG_SCHEDSTATS)"))
+            Some((Availability::Limited, "use a kernel with CONFIG_SCHED_INFO (CONFIG_SCHEDSTATS)"))
         }
     };
-    Check::new("context switches", found, trouble)
+    Capability::new("context switches", found, trouble)
 }
 
-fn cores_and_pinning() -> Check {
+fn cores_and_pinning() -> Capability {
     use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
     let me = nix::unistd::Pid::from_raw(0);
     let cores = cores();
-    // Pinning to the present set changes nothing and shows whether it is permitted.
+    // Setting the present affinity again changes nothing, and fails if it is not permitted.
     let pins = sched_getaffinity(me).and_then(|set: CpuSet| sched_setaffinity(me, &set)).is_ok();
     let found =
         format!("{} usable, pinning {}", cores.len(), if pins { "works" } else { "is refused" });
     let trouble = match (cores.len() >= 2, pins) {
         (true, true) => None,
         (false, _) => Some((
-            Verdict::Limited,
-            "server and client share a core: trust CPU per request, not requests per second",
+            Availability::Limited,
+            "server and client share a core: use CPU per request, not requests per second",
         )),
-        (true, false) => Some((Verdict::Limited, "allow sched_setaffinity in the container")),
+        (true, false) => Some((Availability::Limited, "allow sched_setaffinity in the container")),
     };
-    Check::new("cores", found, trouble)
+    Capability::new("cores", found, trouble)
 }
 
-fn congestion_control() -> Check {
+fn congestion_control() -> Capability {
     let current = sysctl("net.ipv4.tcp_congestion_control").unwrap_or_default();
     let allowed = sysctl("net.ipv4.tcp_allowed_congestion_control").unwrap_or_default();
     let paced = current == "bbr";
@@ -233,72 +231,76 @@ fn congestion_control() -> Check {
     let trouble = match (paced, reno) {
         (false, _) => None,
         (true, true) => Some((
-            Verdict::Limited,
-            "bbr paces loopback; servers and client here choose reno for their own sockets, other \
-             servers may not (the record says): give the run a network of its own, unshare -n sh \
-             -c 'ip link set lo up; sysctl -w net.ipv4.tcp_congestion_control=reno; iolab bench'",
+            Availability::Limited,
+            "bbr limits the rate over loopback; iolab and its servers choose reno for their \
+             sockets, other servers may not: run in a network namespace, unshare -n sh -c 'ip \
+             link set lo up; sysctl -w net.ipv4.tcp_congestion_control=reno; iolab bench'",
         )),
         (true, false) => Some((
-            Verdict::Limited,
-            "bbr paces loopback: sysctl -w net.ipv4.tcp_congestion_control=cubic",
+            Availability::Limited,
+            "bbr limits the rate over loopback: sysctl -w net.ipv4.tcp_congestion_control=cubic",
         )),
     };
-    Check::new("congestion control", format!("{current}; allowed: {allowed}"), trouble)
+    Capability::new("congestion control", format!("{current}; allowed: {allowed}"), trouble)
 }
 
-fn ports() -> Check {
+fn ports() -> Capability {
     let range = sysctl("net.ipv4.ip_local_port_range").unwrap_or_default();
     let reuse = sysctl("net.ipv4.tcp_tw_reuse").unwrap_or_default();
     let bounds: Vec<u64> = range.split(' ').filter_map(|bound| bound.parse().ok()).collect();
     let count = if let [low, high] = bounds[..] { (high + 1).saturating_sub(low) } else { 0 };
     let trouble = match (count < PORTS_WANTED, reuse == "0") {
         (true, _) => {
-            Some((Verdict::Limited, "sysctl -w net.ipv4.ip_local_port_range='32768 60999'"))
+            Some((Availability::Limited, "sysctl -w net.ipv4.ip_local_port_range='32768 60999'"))
         }
-        // 2, the default, reuses ports in TIME_WAIT on loopback only.
+        // 2 is the default: it reuses ports in TIME_WAIT on loopback only.
         (false, true) => Some((
-            Verdict::Limited,
+            Availability::Limited,
             "a connection for each request uses up the ports: sysctl -w net.ipv4.tcp_tw_reuse=2",
         )),
         (false, false) => None,
     };
     let found = format!("{range} ({count} ports), tcp_tw_reuse {reuse}");
-    Check::new("client ports", found, trouble)
+    Capability::new("client ports", found, trouble)
 }
 
-fn backlog() -> Check {
+fn backlog() -> Capability {
     let somaxconn = sysctl("net.core.somaxconn").unwrap_or_default();
     let enough = somaxconn.parse::<u64>().is_ok_and(|most| most >= BACKLOG_WANTED);
-    let remedy = "bursts of connections wait for a SYN to be repeated (1 s): sysctl -w \
+    let remedy = "in a burst of connections some wait 1 s until their SYN is repeated: sysctl -w \
                   net.core.somaxconn=4096";
-    Check::new("backlog (somaxconn)", somaxconn, (!enough).then_some((Verdict::Limited, remedy)))
+    Capability::new(
+        "backlog (somaxconn)",
+        somaxconn,
+        (!enough).then_some((Availability::Limited, remedy)),
+    )
 }
 
-fn locked_memory() -> Check {
+fn locked_memory() -> Capability {
     let (soft, _) = getrlimit(Resource::RLIMIT_MEMLOCK).unwrap_or((0, 0));
     let kib = soft / 1024;
     let found = if soft == u64::MAX { "unlimited".into() } else { format!("{kib} KiB") };
     let remedy = "io_uring may fail with ENOMEM: ulimit -l 8192";
-    let trouble = (kib < MEMLOCK_WANTED_KIB).then_some((Verdict::Limited, remedy));
-    Check::new("locked memory", found, trouble)
+    let trouble = (kib < MEMLOCK_WANTED_KIB).then_some((Availability::Limited, remedy));
+    Capability::new("locked memory", found, trouble)
 }
 
-fn servers(list: Option<&str>) -> Result<Check, Failure> {
+fn servers(list: Option<&str>) -> Result<Capability, Failure> {
     let places = directories(list);
     let found = executables(&places)?;
     let names: Vec<&str> = found.keys().map(String::as_str).collect();
     let shown: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
-    let none = (Verdict::Missing, "build them (cargo build --release), or name their directory");
+    let none =
+        (Availability::Missing, "build them (cargo build --release), or name their directory");
     let text = match names.is_empty() {
         true => format!("none in {}", shown.join(", ")),
         false => names.join(", "),
     };
-    Ok(Check::new("servers", text, names.is_empty().then_some(none)))
+    Ok(Capability::new("servers", text, names.is_empty().then_some(none)))
 }
 
-/// How many connections each server can have here, in its own words: what limits them beside
-/// descriptors differs between the models.
-fn connections(list: Option<&str>) -> Result<Check, Failure> {
+/// The maximum number of connections of each server, and its reason, from `--describe`.
+fn connections(list: Option<&str>) -> Result<Capability, Failure> {
     let said = executables(&directories(list))?.into_iter().filter_map(|(name, path)| {
         let model = match describe(&path) {
             Ok(found) if !found.is_model => return None,
@@ -308,20 +310,20 @@ fn connections(list: Option<&str>) -> Result<Check, Failure> {
         let most = model.connections_max.map_or("unknown".to_owned(), |most| most.to_string());
         Some(format!("{name} {most}: {}", model.connections_max_reason.unwrap_or_default()))
     });
-    Ok(Check::new("connections at once", said.collect::<Vec<_>>().join("\n"), None))
+    Ok(Capability::new("connections at once", said.collect::<Vec<_>>().join("\n"), None))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::COLUMNS_MAX;
+    use render::text::COLUMNS_MAX;
 
     #[test]
     fn the_table_is_narrow_and_shows_remedies() {
-        let long = "a fact that goes on and on ".repeat(10);
+        let long = "some words of a long sentence ".repeat(10);
         let checks = [
-            Check::new("first", "fine".into(), None),
-            Check::new("second", long, Some((Verdict::Missing, "do this"))),
+            Capability::new("first", "fine".into(), None),
+            Capability::new("second", long, Some((Availability::Missing, "do this"))),
         ];
         let table = table(&checks);
         assert!(table.lines().all(|line| line.chars().count() <= COLUMNS_MAX), "{table}");
@@ -343,7 +345,7 @@ mod tests {
         ];
         for check in checks {
             assert!(!check.found.is_empty(), "{check:?}");
-            assert_eq!(check.remedy.is_empty(), check.verdict == Verdict::Ok, "{check:?}");
+            assert_eq!(check.remedy.is_empty(), check.verdict == Availability::Ok, "{check:?}");
         }
     }
 }

@@ -13,6 +13,7 @@ mod agreement;
 mod costs;
 mod lab;
 mod loops;
+mod own_count;
 mod quiet;
 mod sockets;
 mod verdicts;
@@ -25,10 +26,11 @@ use std::time::Instant;
 use clap::Args;
 use record::{Check, Instrument, SCHEMA_VERSION, Verdict, Way};
 
-use crate::bench::{self, environment};
-use crate::failure::{Failure, because};
-use crate::report::write_safely;
-use crate::text;
+use crate::bench;
+use render::failure::{Failure, because};
+use render::report::write_safely;
+use render::text;
+use rig::environment;
 
 use lab::Lab;
 use quiet::{Others, Watch};

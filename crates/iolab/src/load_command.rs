@@ -1,4 +1,4 @@
-//! `iolab load`: load on one server, every reply verified, in a closed or an open loop.
+//! `iolab load`: loads servers, verifies every reply, and reports.
 
 mod arguments;
 mod find_rate;
@@ -18,28 +18,26 @@ use load::{Live, Method, Plan, Protocol, Silent};
 use record::{LoadOutcome, ServerSample};
 use serde::Serialize;
 
-use crate::bench::sample::{Borders, Process};
+use rig::sample::{Borders, Process};
 
 pub use arguments::LoadArguments;
 use live::INTERRUPTED;
 
 pub use live::Display;
 
-/// Everything that was measured, as JSON.
 #[derive(Serialize)]
 struct Output<'a> {
     #[serde(flatten)]
     outcome: &'a LoadOutcome,
-    /// With --pid only.
     #[serde(skip_serializing_if = "Option::is_none")]
     server: Option<&'a ServerSample>,
 }
 
-/// Runs the load and prints its outcome.
+/// Runs the load and prints the outcome.
 ///
 /// # Errors
-/// Bad input, unreachable servers, and files that cannot be written, in one sentence; `main` exits
-/// with code 2. What was measured is printed before.
+/// One sentence: bad input, a server that cannot be reached, or a file that cannot be written.
+/// `main` then exits with code 2. What was measured is printed before.
 pub fn run(arguments: LoadArguments) -> Result<ExitCode, Box<dyn Error>> {
     let live = Arc::new(Live::default());
     live::stop_on_interrupt(&live)?;
@@ -50,7 +48,7 @@ pub fn run(arguments: LoadArguments) -> Result<ExitCode, Box<dyn Error>> {
     let ignored = plan.target.protocol == Protocol::Http && plan.method != Method::Post;
     if ignored && arguments.has_payload() {
         let method = plan.method.as_str();
-        eprintln!("iolab: note: a {method} carries no payload; --payload is for echo and for POST");
+        eprintln!("iolab: note: --payload is ignored: a {method} has no body");
     }
     if let Some(budget) = arguments.budget() {
         return find_rate::run(&arguments, &plan, budget, &live);
@@ -79,7 +77,7 @@ pub fn run(arguments: LoadArguments) -> Result<ExitCode, Box<dyn Error>> {
     Ok(status(&outcome, shortfalls.is_empty(), &live))
 }
 
-/// One run, the server's process looked at if that was asked for.
+/// One run; with --pid the server's process is sampled too.
 fn measure(
     arguments: &LoadArguments,
     plan: &Plan,
@@ -93,21 +91,23 @@ fn measure(
     Ok((outcome, Some(borders.finish()?.server)))
 }
 
-/// Writes to stdout, and where that fails to stderr: what was measured must not be lost.
+/// Writes to stdout. If that fails, to stderr, so that no result is lost.
 fn tell(text: &str) -> Result<(), String> {
     let mut stdout = io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
-        // Whoever closed our output (head, say) has seen enough.
+        // The reader (`| head`) needed no more.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         Err(error) => {
             eprintln!("{text}");
-            Err(format!("cannot write to stdout ({error}); the outcome stands above, on stderr"))
+            Err(format!(
+                "cannot write to stdout ({error}); the result was printed to stderr instead"
+            ))
         }
         Ok(()) => Ok(()),
     }
 }
 
-/// The exit status that the outcome deserves. `achieved`: it falls short of nothing.
+/// The exit code. `achieved`: there is no shortfall.
 fn status(outcome: &LoadOutcome, achieved: bool, live: &Live) -> ExitCode {
     let early = outcome.ended_early.is_some();
     match outcome.errors > 0 || outcome.requests == 0 || early || !achieved {

@@ -1,7 +1,6 @@
-//! `iolab`: the one command of the measuring side.
+//! `iolab`: the command of the measuring side, one module for each subcommand.
 //!
-//! It knows servers only as executables named `serve-NAME` and talks to them over sockets. This
-//! file lists the subcommands; each has a module of its own.
+//! It finds servers as executables named `serve-NAME` and reaches them over sockets only.
 
 mod awake;
 mod bench;
@@ -16,13 +15,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use failure::Failure;
-use render::{compare, export, failure, grid, report, text};
-use verdict::{statistics, summary};
+use render::failure::Failure;
+use render::{compare, export, report};
 
-/// Measures the ways in which a server can wait for its clients.
+/// Compares server I/O models: how a server waits for its clients, and what that costs.
 #[derive(Parser)]
-#[command(name = "iolab", version, about, help_expected = true, max_term_width = 100)]
+#[command(name = "iolab", version, help_expected = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -31,23 +29,24 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Load(load_command::LoadArguments),
-    /// Measure every server found, in randomised rounds, and write a result folder.
+    /// Measure servers under workloads, in rounds of random order, and write a result folder.
     Bench(bench::Arguments),
-    /// Render a result file: tables, REPORT.md, plots.
+    /// Render a result file as tables, or as REPORT.md with plots.
     Report(report::Arguments),
-    /// Compare two runs, or two models of one run, with intervals; the exit code says if anything
+    /// Compare two runs, or two models of one run, with intervals. The exit code is 1 if anything
     /// is worse.
     Compare(compare::Arguments),
-    /// Write a result file in another format: CSV, Markdown, JSON, Go benchmarks.
+    /// Convert a result file to CSV, Markdown, JSON or Go benchmarks.
     Export(export::Arguments),
-    /// Test the instrument on itself: servers with known faults, identical servers, other tools.
+    /// Test iolab's own measurements: on servers with known faults, on identical servers, and
+    /// against other tools.
     CheckInstrument(instrument::Arguments),
-    /// Mixed traffic on every model for minutes: memory stays flat, descriptors come back, and the
-    /// servers have counted what their clients have asked.
+    /// Load every server with mixed traffic for minutes, and check for leaks: memory, open
+    /// descriptors, and the server's count of requests.
     Soak(soak::Arguments),
-    /// Measure what an honest client notices of a hostile one beside it.
+    /// Measure how much a hostile client delays the replies to a well-behaved one.
     Hostile(hostile::Arguments),
-    /// Say what this machine allows, and what to do about what it does not.
+    /// Check what can be measured on this machine, and say how to enable the rest.
     Doctor(doctor::Arguments),
     #[command(about = format!(
         "Print the JSON schema of a result file (version {}), or of instrument.json",

@@ -1,26 +1,23 @@
-//! What is said of servers that took turns in slices ([`rig::slices`]).
+//! Evaluation of servers that were measured in slices ([`rig::slices`]).
 
 pub mod standing;
 
-pub use rig::slices::{
-    Awake, Entrant, Epoch, client_share, client_us, epoch, requests_per_s, server_share, server_us,
-};
+use rig::slices::Epoch;
 
 use load::Slice;
 
-use crate::statistics::{BlockRatio, log_ratio, median};
+use verdict::statistics::{BlockRatio, log_ratio, median};
 
-/// A figure of a slice: what one request costs, or what is done in a second.
+/// A figure of a slice: the cost of a request, or the requests per second.
 type Figure = fn(&Slice) -> Option<f64>;
 
-/// The median of a figure of one entrant over all blocks.
 pub fn typical(epochs: &[Epoch], entrant: usize, figure: Figure) -> Option<f64> {
     let blocks = epochs.iter().flat_map(|epoch| &epoch.blocks);
     let slices = blocks.filter_map(|block| block[entrant].as_ref());
     median(&slices.filter_map(figure).collect::<Vec<_>>())
 }
 
-/// The ratio of a figure of one entrant to that of another. `None`: too few epochs.
+/// The ratio of a figure of one entrant to that of another. `None`: there are too few epochs.
 pub fn ratio(
     epochs: &[Epoch],
     entrant: usize,

@@ -1,12 +1,12 @@
-//! `iolab soak`: mixed traffic on every model for minutes, and nothing may be left of it.
+//! `iolab soak`: loads every model with mixed traffic for minutes, and checks for leaks.
 //!
-//! Each server takes turns. In a turn clients of every kind come at once, ask a number of requests
-//! that is fixed beforehand, and leave; between its turns a server is stopped (SIGSTOP): one
-//! that never sleeps would take a core from the others. Some silent connections stay for the whole
-//! time. What is asked at the end does not depend on how fast anything was:
+//! The servers are loaded in alternation. In a turn clients of every kind connect together, send a
+//! fixed number of requests and disconnect. Between its turns a server is stopped (SIGSTOP), so
+//! that a server that never sleeps takes no core from the others. Some idle connections stay open
+//! for the whole time. The checks do not depend on speed:
 //!
-//! - every request was answered rightly, and the server has counted exactly those;
-//! - when the clients have left, as many descriptors are open as before they came;
+//! - each request had the right reply, and the server has counted the same number of requests;
+//! - after the clients have closed, as many descriptors are open as before they connected;
 //! - memory does not grow after the first minute.
 //!
 //! man: signal(7), proc(5).
@@ -22,29 +22,32 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use tempfile::TempDir;
 
-use crate::bench::discover;
-use crate::bench::{directories, environment, handle_interrupts, interrupted};
-use crate::failure::{Failure, because};
+use crate::bench::{handle_interrupts, interrupted};
+use render::failure::{Failure, because};
+use render::text;
+use rig::discover::{self, directories};
+use rig::environment;
 use scenario::workload;
 
 use judge::Growth;
-use subject::Subject;
+use subject::SoakedModel;
 
 /// Arguments of `iolab soak`.
 #[derive(Args)]
 pub struct Arguments {
-    /// How long the traffic goes on, all servers together. Memory is judged after the first minute.
+    /// Length of the load, all servers together. Memory is checked after the first minute.
     #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
     time: Duration,
-    /// Servers to soak, by name, with flavours if wanted: epoll,threads+duplex=on. All by default.
+    /// Servers to load, separated by commas, each with a flavour if wanted:
+    /// epoll,threads+duplex=on [default: all].
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     models: Vec<String>,
-    /// Directories with more servers (executables named serve-NAME), separated by colons.
+    /// Further directories with servers (executables named serve-NAME), separated by colons.
     #[arg(long, value_name = "DIRS")]
     servers: Option<String>,
 }
 
-/// Runs the subcommand. Exit code 1 when a server did not pass.
+/// Runs the subcommand. The exit code is 1 if a check of a server failed.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     environment::raise_descriptor_limit();
     let (found, skips) =
@@ -56,7 +59,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let place = documents()?;
     let mut subjects = Vec::new();
     for server in found {
-        match Subject::start(server, &place.path().join(workload::DOCUMENTS)) {
+        match SoakedModel::start(server, &place.path().join(workload::DOCUMENTS)) {
             Ok(subject) => subjects.push(subject),
             Err(reason) => return Err(Failure(reason)),
         }
@@ -72,10 +75,14 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         }
         turns += 1;
         if turns.is_power_of_two() {
-            eprintln!("{turns} turns each after {} s", begun.elapsed().as_secs());
+            eprintln!(
+                "{} per server after {} s",
+                text::count(turns, "turn"),
+                begun.elapsed().as_secs()
+            );
         }
     }
-    let results: Vec<_> = subjects.into_iter().map(Subject::finish).collect();
+    let results: Vec<_> = subjects.into_iter().map(SoakedModel::finish).collect();
     for result in &results {
         println!("{}", judge::line(result));
     }
@@ -84,12 +91,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         eprintln!("iolab: {complaint}");
     }
     if results.iter().all(|result| result.growth.iter().all(Growth::is_unknown)) {
-        println!("memory was not judged: that takes some turns after the first minute");
+        println!("memory was not checked: this needs some turns after the first minute");
     }
     Ok(if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A directory whose `docs` is the document root.
+/// A temporary directory with the document root in it.
 fn documents() -> Result<TempDir, Failure> {
     let place = tempfile::tempdir().map_err(because("cannot make a temporary directory"))?;
     let path: PathBuf = place.path().join(workload::DOCUMENTS);

@@ -1,5 +1,5 @@
-//! `iolab bench` from outside: a server of the tests' own (examples/serve-example.rs), real
-//! sockets, real processes; and the sentences that bad input gets.
+//! Tests of `iolab bench` as a process, with a server for tests (examples/serve-example.rs), and of
+//! its messages for bad input.
 
 mod support;
 
@@ -19,7 +19,7 @@ fn bench(place: &Path, more: &[&str]) -> Output {
     if !says("--rounds") && !says("--budget") {
         arguments.extend(["--rounds", "1"]);
     }
-    // What has no test of its own need not pay for the floor.
+    // Most tests do not need the floor.
     if !says("--models") {
         arguments.extend(["--models", "example", "--no-floor"]);
     }
@@ -27,7 +27,7 @@ fn bench(place: &Path, more: &[&str]) -> Output {
     iolab(place, &arguments)
 }
 
-/// Replaces the result by its first trials, as if the run had been interrupted.
+/// Keeps the first trials of a result, as if the run had been interrupted.
 fn cut(place: &Path, trials: usize) -> Results {
     let mut results = written(place);
     results.trials.truncate(trials);
@@ -47,7 +47,8 @@ fn written(place: &Path) -> Results {
     Results::from_json(&std::fs::read_to_string(place.join("out/results.json")).unwrap()).unwrap()
 }
 
-/// What a trial measured: answers without an error, or in a counting trial on a busy machine none.
+/// The measurements of a trial, which has replies and no errors; a counting trial on a busy machine
+/// may have none.
 fn measured(trial: &record::Trial) -> &record::Measured {
     let Outcome::Measured(measured) = &trial.outcome else { panic!("{trial:?}") };
     let in_flight = measured.load.at_end.in_flight;
@@ -116,8 +117,8 @@ fn a_run_measures_writes_and_renders() {
     assert_eq!(iolab(place.path(), &check).status.code(), Some(1));
 }
 
-/// The floor joins whoever is measured, in what it can answer, and is not what others are compared
-/// with. It is another crate's executable: `cargo build --workspace` puts it beside iolab.
+/// The floor is measured too, in workloads that it supports, and is not the reference. It is
+/// another crate's executable, which `cargo build --workspace` puts next to iolab.
 #[test]
 fn the_floor_joins_every_run() {
     let floor = Path::new(env!("CARGO_BIN_EXE_iolab")).with_file_name("serve-floor");
@@ -145,7 +146,7 @@ fn the_floor_joins_every_run() {
 #[test]
 fn a_run_goes_on_without_the_floor_and_says_so() {
     let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    // An iolab that has no server beside it.
+    // An iolab without servers in its directory.
     let alone = place.path().join("iolab");
     std::fs::hard_link(env!("CARGO_BIN_EXE_iolab"), &alone).unwrap();
     let output = Command::new(alone)
@@ -155,12 +156,12 @@ fn a_run_goes_on_without_the_floor_and_says_so() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
-    assert!(told(&output).contains("SKIP floor: no server here says"), "{}", told(&output));
+    assert!(told(&output).contains("SKIP floor: no server here has"), "{}", told(&output));
     assert_eq!(written(place.path()).floor, None);
 }
 
-/// A scenario of the user's own: read from a file, run beside or instead of the others, and in the
-/// result file as it was, so that resuming does not need the file.
+/// A user's scenario is read from a file, run with the others or alone, and recorded in the result,
+/// so that `--resume` does not need the file.
 #[test]
 fn a_scenario_of_ones_own_is_measured() {
     let place = TempDir::new().unwrap();
@@ -182,7 +183,7 @@ fn a_scenario_of_ones_own_is_measured() {
     }
 }
 
-/// An open loop: what falls due is the same for every model of a round.
+/// In an open loop the due times are the same for all models of a round.
 #[test]
 fn a_rate_of_ones_own_falls_due_alike_for_all() {
     let place = TempDir::new().unwrap();
@@ -227,7 +228,7 @@ fn a_budget_chooses_the_rounds_and_says_so() {
     let output = bench(place.path(), &["--budget", "7s", "--workloads", "echo-64"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let (results, told) = (written(place.path()), told(&output));
-    // On a slow machine fewer rounds are made than were chosen, and that is said.
+    // On a slow machine fewer rounds are made than planned, which is printed.
     assert_eq!(results.settings.budget_s, Some(7.0));
     assert!(results.is_complete() && results.settings.rounds > 0);
     let timed = |trial: &&record::Trial| trial.slot.role == Role::Timed;
@@ -237,7 +238,8 @@ fn a_budget_chooses_the_rounds_and_says_so() {
     assert!(told.contains(&chosen) || told.contains(&format!("so {rounds} rounds of")), "{told}");
 }
 
-/// An epoch that was cut short is made again, as its servers are gone; what was whole stays.
+/// An interrupted epoch is measured again, because its servers have ended. Complete epochs are
+/// kept.
 #[test]
 fn an_interrupted_run_is_resumed_at_the_epoch_where_it_stopped() {
     let place = TempDir::new().unwrap();
@@ -253,7 +255,7 @@ fn an_interrupted_run_is_resumed_at_the_epoch_where_it_stopped() {
     assert!(told(&output).contains("nothing to resume"));
 }
 
-/// In the middle of the counting pass as anywhere else, and what was timed stays.
+/// An interruption in a counting pass keeps the timed trials.
 #[test]
 fn a_counting_pass_is_resumed_where_it_stopped() {
     let place = TempDir::new().unwrap();
@@ -274,7 +276,7 @@ fn a_counting_pass_is_resumed_where_it_stopped() {
     assert!(measured(last).calls.is_some(), "{last:?}");
 }
 
-/// A run of very many rounds, whose stderr is read line by line.
+/// Starts a run of very many rounds. Its stderr is read line by line.
 fn long_run(
     place: &Path,
     servers: &Path,
@@ -298,7 +300,7 @@ fn interrupt(bench: &std::process::Child) {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
 }
 
-/// Ctrl-C in the middle: what was measured is written and can be resumed.
+/// After Ctrl-C the measurements are written and the run can be resumed.
 #[test]
 fn ctrl_c_keeps_what_was_measured() {
     let place = TempDir::new().unwrap();
@@ -311,8 +313,8 @@ fn ctrl_c_keeps_what_was_measured() {
     assert!(results.trials.len() >= 2 && !results.is_complete());
 }
 
-/// A build beside the run replaces the server: the rest would be of another one, so it ends, keeps
-/// what was measured of the first, and cannot be gone on with.
+/// A build during the run replaces the server. Then the run ends, keeps its measurements, and
+/// cannot be resumed.
 #[test]
 fn a_server_that_is_replaced_ends_the_run() {
     let place = TempDir::new().unwrap();
@@ -323,11 +325,11 @@ fn a_server_that_is_replaced_ends_the_run() {
     std::fs::copy(&server, &next).unwrap();
     let (mut bench, mut told) = long_run(place.path(), &own);
     assert!(told.any(|line| line.starts_with("round 2 of 500")));
-    // Bytes behind an executable change nothing but its hash.
+    // Bytes after the end of an executable change only its hash.
     std::fs::OpenOptions::new().append(true).open(&next).unwrap().write_all(b"another").unwrap();
     std::fs::rename(&next, &server).unwrap();
     let last = told.last().unwrap();
-    assert!(last.contains("serve-example is another executable than at the start"), "{last}");
+    assert!(last.contains("serve-example has changed since the start"), "{last}");
     assert_eq!(bench.wait().unwrap().code(), Some(2));
     let results = written(place.path());
     assert!(!results.trials.is_empty() && !results.is_complete());
@@ -337,21 +339,21 @@ fn a_server_that_is_replaced_ends_the_run() {
     let output = iolab(place.path(), &resumed);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let refused = String::from_utf8_lossy(&output.stderr);
-    assert!(refused.contains("is another executable now"), "{refused}");
+    assert!(refused.contains("has changed since the run began"), "{refused}");
 }
 
-/// A folder that cannot be written any more does not end the run; the result is written elsewhere,
-/// what was found is printed, and the exit code says that something is not as it was asked for.
+/// If the folder can no longer be written the run goes on, the result is written to another folder
+/// and printed, and the exit code says so.
 #[test]
 fn a_folder_that_is_gone_loses_nothing() {
     let place = TempDir::new().unwrap();
     let (bench, mut told) = long_run(place.path(), &servers());
     assert!(told.any(|line| line.starts_with("round 2 of 500")));
-    // A file in the folder's place stops everybody, root too.
+    // A file in place of the folder prevents writing, also for root.
     std::fs::rename(place.path().join("out"), place.path().join("moved")).unwrap();
     std::fs::write(place.path().join("out"), "").unwrap();
     assert!(told.any(|line| line.contains("out") && line.contains("the run goes on")));
-    // Complaining once is enough: the next round begins without.
+    // The message is printed once: the next round begins without it.
     assert!(told.next().unwrap().starts_with("round "));
     assert!(told.next().unwrap().starts_with("round "));
     interrupt(&bench);
@@ -367,8 +369,8 @@ fn a_folder_that_is_gone_loses_nothing() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("What this machine could tell"));
 }
 
-/// No place takes the file (here by a limit of 24 KiB a file, setrlimit(2), which meets root too):
-/// what was found is printed all the same.
+/// If no folder can be written (here because of a limit of 24 KiB per file, setrlimit(2), which
+/// applies to root too) the result is printed nevertheless.
 #[test]
 fn a_full_disk_leaves_the_tables() {
     let place = TempDir::new().unwrap();
@@ -384,7 +386,7 @@ fn a_full_disk_leaves_the_tables() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("What this machine could tell"));
     let told = told(&output);
     assert_eq!(told.matches("the run goes on").count(), 1, "{told}");
-    assert!(told.trim_end().lines().last().unwrap().contains("nor anywhere else"), "{told}");
+    assert!(told.trim_end().lines().last().unwrap().contains("nor to any other place"), "{told}");
 }
 
 #[test]
@@ -421,14 +423,14 @@ fn bad_input_gets_one_sentence_and_exit_code_2() {
     write("new.json", "{\"schema_version\": 99}");
     let cases: [(&[&str], &str); 15] = [
         (&["bench", "--models", "none"], "no server serve-none"),
-        (&["bench", "--models", "floor"], "name one"),
-        (&["bench", "--workloads", "none"], "no workload is called"),
+        (&["bench", "--models", "floor"], "name a model too"),
+        (&["bench", "--workloads", "none"], "unknown workload"),
         (&["bench", "--servers", "/no/such/directory"], "/no/such/directory"),
         (&["bench", "--scenario", "bad.toml"], "bad.toml, line 3: unknown field `conections`"),
-        (&["bench", "--scenario", "echo-64.toml"], "a workload echo-64 of its own"),
+        (&["bench", "--scenario", "echo-64.toml"], "itself has a workload echo-64"),
         (&["bench", "--scenario", "none.toml"], "cannot read none.toml"),
         (&["bench", "--list", "--scenario", "bad.toml"], "bad.toml, line 3"),
-        (&["bench", "--show", "none"], "no workload that comes with iolab is called"),
+        (&["bench", "--show", "none"], "iolab has no workload"),
         (&["bench", "--budget", "1s", "--models", "example"], "one round of everything takes"),
         (&["bench", "--out", "bad.toml", "--models", "example"], "bad.toml"),
         (&["report", "/no/such/file"], "/no/such/file"),
@@ -468,7 +470,6 @@ fn the_doctor_answers_in_json_too() {
     assert!(checks.as_array().unwrap().iter().any(|check| check["name"] == "io_uring"));
 }
 
-/// The committed report is what its result file says.
 #[test]
 fn the_committed_report_is_up_to_date() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -486,7 +487,7 @@ fn the_committed_report_is_up_to_date() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Nothing is built and nothing is measured.
+/// Errors are found before anything is built or measured.
 #[test]
 fn a_commit_that_is_not_there_is_told_in_a_sentence() {
     let place = TempDir::new().unwrap();

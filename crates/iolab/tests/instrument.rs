@@ -1,5 +1,5 @@
-//! `iolab check-instrument` from outside, with the one check that needs no steady machine: what it
-//! prints, what it writes, and what bad input gets. The other checks are measurements.
+//! Tests of `iolab check-instrument` as a process, with the only check that is no measurement: its
+//! output, its file, and messages for bad input.
 
 use std::process::{Command, Output};
 

@@ -1,5 +1,4 @@
-//! What `iolab bench` really writes satisfies the printed schema, and can be compared, exported and
-//! refused in one sentence.
+//! The file of `iolab bench` satisfies the printed schema, and can be compared and exported.
 
 mod support;
 
@@ -45,7 +44,7 @@ fn a_real_file_satisfies_the_printed_schema_and_can_be_compared_and_exported() {
     let same = |row: &Value| row["verdict"] == "equal" || row["verdict"] == "~";
     assert!(json["rows"].as_array().unwrap().iter().all(same), "{json}");
 
-    // Two models of one run: the median of per-round ratios, whatever it is.
+    // Two models of one run.
     let models = ["compare", "run", "--models", "example,example+fault=none", "--format", "csv"];
     let models = iolab(place.path(), &models);
     assert!(text(&models.stdout).contains("example+fault=none : example"), "{models:?}");

@@ -1,4 +1,4 @@
-//! What the engine remembers of one connection.
+//! One connection of the engine.
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
@@ -6,55 +6,51 @@ use socket2::Socket;
 use std::collections::VecDeque;
 
 use crate::codec::{Codec, Step, Wrong};
-use crate::outgoing::{Outgoing, Plain, Sealed, Sent};
+use crate::outgoing::{Encrypted, Outgoing, Plain, Sent};
 use crate::tls::{Client, HELD_BYTES_MAX, Session};
 
-/// Half of an L2 cache of today at most, and one recv(2) for most replies.
+/// Half of an L2 cache, and enough for most replies in one recv(2).
 const RECEIVE_BYTES: usize = 64 * 1024;
 
-/// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// It has no socket and waits for the schedule to start it.
+    /// No socket: waits for the schedule to start it.
     Parked,
-    /// It has no socket and waits for its time to try again, in `Engine::retries`.
+    /// No socket: waits in `Engine::retries` for its next attempt.
     Waiting,
     /// connect(2) has begun.
     Connecting,
-    /// It is made; a TLS handshake, or the answer to the codec's greeting, is waited for.
+    /// Connected: waits for the TLS handshake, or for the answer to the codec's greeting.
     Opening,
-    /// Requests and replies may pass.
+    /// Requests may be sent.
     Open,
-    /// The server takes no further request, and will answer those that it has.
+    /// The server accepts no more requests, and still answers earlier ones.
     Leaving,
-    /// The last reply has come; the server is about to close.
+    /// The last reply has come; the server closes next.
     Closing,
-    /// A place for what was set aside (`Engine::set_aside`), not in use.
+    /// An unused place for connections that are set aside (`Engine::set_aside`).
     Spare,
 }
 
-/// A request on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pending {
-    /// From when on its latency counts, in nanoseconds of the engine's clock. Closed loop: when it
-    /// was admitted. Open loop: when it was due.
+    /// The start of its latency, in nanoseconds of the engine's clock. Closed loop: when it was
+    /// admitted. Open loop: when it was due.
     pub(crate) due_ns: u64,
-    /// When its sending began. Closed loop: the same moment.
+    /// When sending began. The same time in a closed loop.
     pub(crate) sent_ns: u64,
 }
 
 impl Pending {
-    /// Stands in the place of a request that was answered before an older one.
+    /// Marks a request that was answered before an older one.
     const ANSWERED: Pending = Pending { due_ns: u64::MAX, sent_ns: u64::MAX };
 }
 
-/// The requests of one connection that are on their way, by number. Replies may come in any order:
-/// one that is answered before an older one leaves a hole, which goes when the older ones have
-/// gone. (While one reply is late the list grows by what is answered meanwhile; a time limit bounds
-/// that.)
+/// The requests in flight on one connection, by number. Replies may come in any order: a request
+/// that is answered before an older one is marked, and removed when the older ones are. (While one
+/// reply is late the list grows; the request timeout limits this.)
 #[derive(Debug)]
 pub(crate) struct Awaited {
-    /// Number of the oldest.
     first: u64,
     ring: VecDeque<Pending>,
     holes: usize,
@@ -65,41 +61,36 @@ impl Awaited {
         Awaited { first: 0, ring: VecDeque::with_capacity(depth as usize), holes: 0 }
     }
 
-    /// How many wait for a reply.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.ring.len() - self.holes
     }
 
-    /// Whether none waits for a reply.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        // The oldest is no hole.
+        // The oldest entry is never a marked one.
         self.ring.is_empty()
     }
 
-    /// The oldest that waits for a reply.
     pub(crate) fn oldest(&self) -> Option<&Pending> {
         self.ring.front()
     }
 
-    /// Number of the oldest, or of the next one if there is none.
+    /// Number of the oldest request, or of the next one if there is none.
     pub(crate) fn first(&self) -> u64 {
         self.first
     }
 
-    /// Number of the next one.
     #[inline]
     pub(crate) fn end(&self) -> u64 {
         self.first + self.ring.len() as u64
     }
 
-    /// All that wait for a reply.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Pending> {
         self.ring.iter().copied().filter(|&pending| pending != Pending::ANSWERED)
     }
 
-    /// Goes on with this number; none waits for a reply.
+    /// Continues with this number when no request waits for a reply.
     fn skip_to(&mut self, number: u64) {
         self.first = number;
     }
@@ -109,7 +100,6 @@ impl Awaited {
         self.ring.push_back(pending);
     }
 
-    /// Takes out a request whose reply has come.
     #[inline]
     fn take(&mut self, number: u64) -> Option<Pending> {
         if number == self.first && self.holes == 0 {
@@ -128,7 +118,7 @@ impl Awaited {
         Some(pending).filter(|&pending| pending != Pending::ANSWERED)
     }
 
-    /// Takes out all from number `from` on, oldest first.
+    /// Removes all requests from number `from` on, oldest first.
     fn cut(&mut self, from: u64) -> Vec<Pending> {
         let at = usize::try_from(from.saturating_sub(self.first)).unwrap_or(usize::MAX);
         let mut cut: Vec<_> = self.ring.drain(at.min(self.ring.len())..).collect();
@@ -139,70 +129,65 @@ impl Awaited {
     }
 }
 
-/// Where received bytes are put: one for all connections of a thread, hot in the cache.
+/// Buffers for received bytes, shared by all connections of a thread so that they stay in the
+/// cache.
 pub(crate) struct Buffers {
-    /// What a codec understands.
     pub(crate) plain: Vec<u8>,
-    /// What comes from the sockets, if that is something else.
-    sealed: Vec<u8>,
+    /// Ciphertext from the sockets, with TLS.
+    encrypted: Vec<u8>,
 }
 
 impl Buffers {
-    /// With room for what one read takes. `tls`: of ciphertext.
+    /// Buffers for one read. `tls`: of ciphertext.
     pub(crate) fn new(tls: bool) -> Self {
-        let (more, sealed) = if tls { (HELD_BYTES_MAX, RECEIVE_BYTES) } else { (0, 0) };
-        Buffers { plain: vec![0; RECEIVE_BYTES + more], sealed: vec![0; sealed] }
+        let (more, encrypted) = if tls { (HELD_BYTES_MAX, RECEIVE_BYTES) } else { (0, 0) };
+        Buffers { plain: vec![0; RECEIVE_BYTES + more], encrypted: vec![0; encrypted] }
     }
 }
 
-/// What one read brought.
 pub(crate) enum Received {
-    /// So many bytes for the codec: with TLS perhaps none. `drained`: the socket is empty.
-    Bytes { count: usize, drained: bool },
-    /// Nothing is there.
+    /// So many bytes for the codec, possibly none with TLS. `drained`: the socket is empty.
+    Bytes {
+        count: usize,
+        drained: bool,
+    },
     Nothing,
-    /// The server sends no more.
     End,
-    /// A system call says that the connection is gone.
+    /// A system call failed: the connection is lost.
     Failed(Errno),
-    /// What came is no TLS, or not what was agreed on.
+    /// The bytes are not TLS, or not as negotiated.
     Broken(String),
 }
 
 /// One connection that carries load, or its place while it has no socket.
 pub(crate) struct Connection<R> {
-    /// What the codec knows it by.
     pub(crate) number: u32,
     pub(crate) phase: Phase,
     pub(crate) socket: Option<Socket>,
     pub(crate) tls: Option<Session>,
-    /// Whether TLS's handshake is over, and its outcome was looked at.
+    /// Whether the TLS handshake is complete and its result was recorded.
     shaken: bool,
-    /// Whether requests may be sent: there is no handshake and no greeting to wait for, or they are
-    /// over.
+    /// Whether requests may be sent: handshake and greeting are complete, or there are none.
     pub(crate) ready: bool,
-    /// The requests on their way.
     pub(crate) awaited: Awaited,
-    /// What is to be sent.
     pub(crate) outgoing: Outgoing,
-    /// Whether the socket's send buffer is full: EPOLLOUT will say when it is not.
+    /// Whether the send buffer is full. EPOLLOUT reports when it has room.
     pub(crate) waits_for_room: bool,
-    /// When the present phase began, for time limits; while it opens, when connect(2) did.
+    /// When the present phase began, for time limits; while the connection opens, when connect(2)
+    /// began.
     pub(crate) since_ns: u64,
-    /// Whether it stands in the open loop's list of free connections.
+    /// Whether it is in the open loop's list of free connections.
     pub(crate) listed: bool,
-    /// Replies counted in this window.
     pub(crate) completed: u64,
-    /// The first number whose reply would count in this window.
+    /// The first number whose reply counts in this window.
     pub(crate) window_from: u64,
-    /// The first number that could be sent on this socket.
+    /// The first number on this socket.
     begun_from: u64,
-    /// What the codec remembers.
     pub(crate) reader: R,
 }
 
 impl<R> Connection<R> {
-    /// A place without a socket, for up to `depth` requests on their way.
+    /// A place without a socket, for up to `depth` requests in flight.
     pub(crate) fn new(number: u32, depth: u32, reader: R) -> Self {
         Connection {
             number,
@@ -223,7 +208,7 @@ impl<R> Connection<R> {
         }
     }
 
-    /// A socket whose connect(2) has begun takes this place, and the first words are prepared.
+    /// Takes a socket whose connect(2) has begun, and prepares its first bytes.
     pub(crate) fn begin<C: Codec<Reader = R>>(
         &mut self,
         codec: &mut C,
@@ -231,7 +216,7 @@ impl<R> Connection<R> {
         tls: Option<Session>,
     ) {
         self.phase = Phase::Connecting;
-        // A request with a connection of its own is there before its socket.
+        // A request with a connection of its own is admitted before there is a socket.
         self.begun_from = self.awaited.first();
         self.socket = Some(socket);
         self.ready = tls.is_none() && codec.is_open(&self.reader);
@@ -239,32 +224,30 @@ impl<R> Connection<R> {
         codec.greet(self.number, &mut self.reader, &mut self.outgoing.owed);
     }
 
-    /// Whether nothing was ever asked on this socket.
+    /// Whether no request was sent on this socket.
     pub(crate) fn is_unused(&self) -> bool {
         self.awaited.end() == self.begun_from
     }
 
-    /// Admits one request.
     #[inline]
     pub(crate) fn admit(&mut self, pending: Pending) {
         self.awaited.push(pending);
         self.outgoing.unsent += 1;
     }
 
-    /// Awaits what another connection sends.
+    /// Awaits a message that another connection sends.
     #[inline]
     pub(crate) fn expect(&mut self, pending: Pending) {
         self.awaited.push(pending);
         self.outgoing.next += 1;
     }
 
-    /// Goes on with this number; none waits for a reply.
+    /// Continues with this number when no request waits for a reply.
     pub(crate) fn skip_to(&mut self, number: u64) {
         self.awaited.skip_to(number);
         self.outgoing.next = number;
     }
 
-    /// Whether anything waits to be sent, and may be.
     #[inline]
     pub(crate) fn has_to_send(&self) -> bool {
         (self.ready && self.outgoing.unsent > 0)
@@ -280,7 +263,7 @@ impl<R> Connection<R> {
         match &mut self.tls {
             None => self.outgoing.send(Plain { socket, bytes_sent }, number, codec, self.ready),
             Some(tls) => {
-                self.outgoing.send(Sealed { socket, tls, bytes_sent }, number, codec, self.ready)
+                self.outgoing.send(Encrypted { socket, tls, bytes_sent }, number, codec, self.ready)
             }
         }
     }
@@ -292,7 +275,7 @@ impl<R> Connection<R> {
         let buffer = match &self.tls {
             None => &mut buffers.plain,
             Some(tls) if tls.has_ended() => return Received::End,
-            Some(_) => &mut buffers.sealed,
+            Some(_) => &mut buffers.encrypted,
         };
         let count = loop {
             match recv(socket, buffer.as_mut_slice(), RecvFlags::empty()) {
@@ -306,22 +289,22 @@ impl<R> Connection<R> {
         *bytes_received += count as u64;
         let drained = count < buffer.len();
         let Some(tls) = &mut self.tls else { return Received::Bytes { count, drained } };
-        let sealed = buffers.sealed.get(..count).unwrap_or_default();
-        match tls.open(sealed, &mut buffers.plain) {
-            // Its end is seen by the next read.
+        let encrypted = buffers.encrypted.get(..count).unwrap_or_default();
+        match tls.open(encrypted, &mut buffers.plain) {
+            // The next read reports the end.
             Ok(count) => Received::Bytes { count, drained: drained && !tls.has_ended() },
             Err(what) => Received::Broken(what),
         }
     }
 
-    /// Whether the server may say no more without breaking off: over TLS, it has said so (RFC 8446,
-    /// section 6.1, truncation).
+    /// Whether FIN may come now without being a truncation: over TLS, after close_notify (RFC 8446,
+    /// section 6.1).
     pub(crate) fn may_end_here(&self) -> bool {
         self.tls.as_ref().is_none_or(Session::has_ended)
     }
 
-    /// Goes on with the opening as far as what has arrived allows: whether requests may pass now.
-    /// `shaken` is told, once, that TLS's handshake is over.
+    /// Continues handshake and greeting with the bytes that have arrived. Returns whether requests
+    /// may be sent. `shaken` is called once when the TLS handshake is complete.
     pub(crate) fn open<C: Codec<Reader = R>>(
         &mut self,
         codec: &C,
@@ -340,7 +323,7 @@ impl<R> Connection<R> {
         Ok(self.ready)
     }
 
-    /// Hands received bytes to the codec; `replied` is told the number of each complete reply, its
+    /// Passes received bytes to the codec. `replied` gets the number of each complete reply, its
     /// request, and whether the server closes after it.
     #[inline]
     pub(crate) fn take<C: Codec<Reader = R>>(
@@ -365,8 +348,8 @@ impl<R> Connection<R> {
         Ok(())
     }
 
-    /// Takes a request off the list, for its reply is complete. Nobody can answer rightly what he
-    /// has not read.
+    /// Removes a request whose reply is complete. A reply to a request that was not sent completely
+    /// cannot be right.
     #[inline]
     pub(crate) fn answered(&mut self, number: u64) -> Result<Pending, Wrong> {
         if number >= self.outgoing.next {
@@ -376,15 +359,15 @@ impl<R> Connection<R> {
         pending.ok_or_else(|| Wrong("a second reply to one request".to_owned()))
     }
 
-    /// The server answers no request from this number on; these are given back, oldest first.
+    /// The server answers no request from this number on. They are returned, oldest first.
     pub(crate) fn leave(&mut self, from: u64) -> Vec<Pending> {
         self.phase = Phase::Leaving;
         self.outgoing.forget_from(from);
         self.awaited.cut(from)
     }
 
-    /// Says to the server that this side sends no more, in every layer but TCP's.
-    pub(crate) fn say_farewell<C: Codec<Reader = R>>(
+    /// Tells the server in every layer but TCP that this side sends no more.
+    pub(crate) fn send_farewell<C: Codec<Reader = R>>(
         &mut self,
         codec: &mut C,
         bytes_sent: &mut u64,
@@ -402,12 +385,12 @@ impl<R> Connection<R> {
         }
     }
 
-    /// Drops the socket and all that was on its way, which is given back, oldest first.
+    /// Drops the socket and all requests in flight, which are returned, oldest first.
     pub(crate) fn close(&mut self, phase: Phase, reader: R) -> Vec<Pending> {
         let end = self.awaited.end();
         let lost = self.awaited.cut(0);
         self.outgoing.forget();
-        // No number is used twice, though some were taken back by `leave`.
+        // Numbers that `leave` has returned are not used again.
         self.outgoing.next = self.outgoing.next.max(end);
         self.awaited.skip_to(self.outgoing.next);
         self.socket = None;

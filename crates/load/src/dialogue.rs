@@ -1,5 +1,5 @@
-//! Connections apart from the load: opened, greeted, and asked one request at most. The probe is
-//! one of them, and so is every connection that is silent afterwards.
+//! Connections that carry no load: opened, greeted, and used for at most one request. The probe is
+//! one, and so is each idle connection.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -16,113 +16,108 @@ use crate::socket::{Sockets, connect_error};
 use crate::tls::Client;
 use crate::{Error, Plan};
 
-/// Why a dialogue came to no good end.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// connect(2) failed.
     Connect(io::Error),
-    /// What came is not what was promised, or did not come.
+    /// The reply was wrong, or did not come.
     Reply(String),
-    /// Something of our own failed.
+    /// A part of the client failed.
     Internal(Error),
 }
 
-/// What all dialogues of one kind have in common.
-pub(crate) struct Host<'a, C: Codec> {
+/// What all dialogues of one kind share.
+pub(crate) struct DialogueSetup<'a, C: Codec> {
     sockets: &'a Sockets,
     client: Option<Client>,
     codec: &'a mut C,
     buffers: Buffers,
 }
 
-/// One connection.
-pub(crate) struct Talk<R> {
+pub(crate) struct Dialogue<R> {
     connection: Connection<R>,
-    /// When its connect(2) began.
+    /// When connect(2) began.
     pub(crate) begun: Instant,
-    /// Complete, right replies.
+    /// Complete and correct replies.
     pub(crate) replies: u32,
 }
 
-impl<R> Talk<R> {
-    /// Whether requests may pass.
+impl<R> Dialogue<R> {
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.connection.phase, Phase::Open | Phase::Closing)
     }
 
-    /// Admits one request.
     pub(crate) fn ask(&mut self) {
         self.connection.admit(NO_TIME);
     }
 
-    /// Awaits one message that another says.
-    pub(crate) fn listen(&mut self) {
+    /// Awaits a message of another connection.
+    pub(crate) fn await_message(&mut self) {
         self.connection.expect(NO_TIME);
     }
 
-    /// Says the next request, whose reply comes to another.
-    pub(crate) fn speak(&mut self) {
+    /// Sends a request whose reply comes to another connection.
+    pub(crate) fn send_unanswered(&mut self) {
         self.connection.outgoing.unsent += 1;
     }
 
-    /// The socket, unless there is nothing to wait for any more.
+    /// The socket to wait for, unless all is done.
     fn socket_to_watch(&self) -> Option<&Socket> {
         self.connection.socket.as_ref().filter(|_| self.connection.phase != Phase::Closing)
     }
 
-    /// The connection, without what was remembered of it.
     pub(crate) fn into_socket(self) -> Option<Socket> {
         self.connection.socket
     }
 }
 
-/// No latency is taken here.
+/// Latencies are not measured here.
 const NO_TIME: Pending = Pending { due_ns: 0, sent_ns: 0 };
 
-impl<'a, C: Codec> Host<'a, C> {
-    /// Nobody is connected yet.
+impl<'a, C: Codec> DialogueSetup<'a, C> {
     pub(crate) fn new(
         plan: &Plan,
         sockets: &'a Sockets,
         codec: &'a mut C,
     ) -> Result<Self, Failure> {
         let client = Client::new(plan).map_err(Failure::Internal)?;
-        Ok(Host { sockets, client, codec, buffers: Buffers::new(plan.target.tls) })
+        Ok(DialogueSetup { sockets, client, codec, buffers: Buffers::new(plan.target.tls) })
     }
 
-    /// Begins to connect, as connection `slot` of this host and number `index` of all.
-    pub(crate) fn begin(&mut self, slot: u32, index: u32) -> Result<Talk<C::Reader>, Failure> {
+    /// Begins to connect, as connection `slot` of these and number `index` of all.
+    pub(crate) fn begin(&mut self, slot: u32, index: u32) -> Result<Dialogue<C::Reader>, Failure> {
         let begun = Instant::now();
         let socket = self.sockets.connect(index).map_err(Failure::Connect)?;
         let tls = self.client.as_ref().map(Client::begin).transpose();
         let mut connection = Connection::new(slot, 1, self.codec.reader());
         connection.begin(self.codec, socket, tls.map_err(Failure::Reply)?);
-        Ok(Talk { connection, begun, replies: 0 })
+        Ok(Dialogue { connection, begun, replies: 0 })
     }
 
-    /// Waits until something can be done for some of these, and does it. Fails from `end` on.
+    /// Waits until some of these can continue, and continues them. Fails from `end` on.
     pub(crate) fn turn(
         &mut self,
-        talks: &mut [Talk<C::Reader>],
+        dialogues: &mut [Dialogue<C::Reader>],
         end: Instant,
     ) -> Result<(), Failure> {
-        let wanted = |talk: &Talk<C::Reader>| {
-            let connecting = talk.connection.phase == Phase::Connecting;
-            match connecting || talk.connection.has_to_send() {
+        let wanted = |dialogue: &Dialogue<C::Reader>| {
+            let connecting = dialogue.connection.phase == Phase::Connecting;
+            match connecting || dialogue.connection.has_to_send() {
                 true => PollFlags::POLLIN | PollFlags::POLLOUT,
                 false => PollFlags::POLLIN,
             }
         };
-        let sockets = talks.iter().filter_map(|talk| Some((talk.socket_to_watch()?, talk)));
-        let mut fds: Vec<_> =
-            sockets.map(|(socket, talk)| PollFd::new(socket.as_fd(), wanted(talk))).collect();
+        let sockets =
+            dialogues.iter().filter_map(|dialogue| Some((dialogue.socket_to_watch()?, dialogue)));
+        let mut fds: Vec<_> = sockets
+            .map(|(socket, dialogue)| PollFd::new(socket.as_fd(), wanted(dialogue)))
+            .collect();
         loop {
             let left = end.saturating_duration_since(Instant::now()).as_millis();
             if left == 0 {
-                return Err(self.late(talks));
+                return Err(self.late(dialogues));
             }
             match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
-                Ok(0) => return Err(self.late(talks)),
+                Ok(0) => return Err(self.late(dialogues)),
                 Ok(_) => break,
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(Failure::Internal(Error::system("poll")(errno))),
@@ -130,17 +125,19 @@ impl<'a, C: Codec> Host<'a, C> {
         }
         let ready: Vec<_> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
         let mut ready = ready.into_iter();
-        for talk in talks.iter_mut().filter(|talk| talk.socket_to_watch().is_some()) {
+        for dialogue in dialogues.iter_mut().filter(|dialogue| dialogue.socket_to_watch().is_some())
+        {
             if ready.next().unwrap_or_default() {
-                self.step(talk)?;
+                self.step(dialogue)?;
             }
         }
         Ok(())
     }
 
-    /// What is missing when the time is up.
-    fn late(&self, talks: &[Talk<C::Reader>]) -> Failure {
-        let late = talks.iter().map(|talk| (talk.connection.phase, &talk.connection.tls));
+    /// Says what is missing when the time limit passes.
+    fn late(&self, dialogues: &[Dialogue<C::Reader>]) -> Failure {
+        let late =
+            dialogues.iter().map(|dialogue| (dialogue.connection.phase, &dialogue.connection.tls));
         let at = |phase| late.clone().find(|(other, _)| *other == phase);
         if at(Phase::Connecting).is_some() {
             return Failure::Connect(io::ErrorKind::TimedOut.into());
@@ -154,74 +151,73 @@ impl<'a, C: Codec> Host<'a, C> {
         })
     }
 
-    /// Does what can be done for one connection.
-    fn step(&mut self, talk: &mut Talk<C::Reader>) -> Result<(), Failure> {
-        if talk.connection.phase == Phase::Connecting {
-            if let Some(error) = talk.connection.socket.as_ref().and_then(connect_error) {
+    fn step(&mut self, dialogue: &mut Dialogue<C::Reader>) -> Result<(), Failure> {
+        if dialogue.connection.phase == Phase::Connecting {
+            if let Some(error) = dialogue.connection.socket.as_ref().and_then(connect_error) {
                 return Err(Failure::Connect(error));
             }
-            talk.connection.phase = match talk.connection.ready {
+            dialogue.connection.phase = match dialogue.connection.ready {
                 true => Phase::Open,
                 false => Phase::Opening,
             };
         }
-        self.send(talk)?;
-        while self.read(talk)? {}
-        self.send(talk)
+        self.send(dialogue)?;
+        while self.read(dialogue)? {}
+        self.send(dialogue)
     }
 
-    fn send(&mut self, talk: &mut Talk<C::Reader>) -> Result<(), Failure> {
-        match talk.connection.send(self.codec, &mut 0) {
+    fn send(&mut self, dialogue: &mut Dialogue<C::Reader>) -> Result<(), Failure> {
+        match dialogue.connection.send(self.codec, &mut 0) {
             Sent::Failed(errno) => Err(broke(&errno)),
             Sent::All | Sent::Full => Ok(()),
         }
     }
 
-    /// Reads once; whether there may be more.
-    fn read(&mut self, talk: &mut Talk<C::Reader>) -> Result<bool, Failure> {
-        let connection = &mut talk.connection;
+    /// Reads once. Returns whether more may follow.
+    fn read(&mut self, dialogue: &mut Dialogue<C::Reader>) -> Result<bool, Failure> {
+        let connection = &mut dialogue.connection;
         let (count, drained) = match connection.receive(&mut self.buffers, &mut 0) {
             Received::Bytes { count, drained } => (count, drained),
             Received::Nothing => return Ok(false),
-            Received::End => return self.ended(talk),
+            Received::End => return self.ended(dialogue),
             Received::Failed(errno) => return Err(broke(&errno)),
             Received::Broken(what) => {
-                // The alert that says so to the server.
+                // Sends the alert to the server.
                 connection.ready = false;
-                let _as_far_as_it_goes = self.send(talk);
+                let _as_far_as_it_goes = self.send(dialogue);
                 return Err(Failure::Reply(what));
             }
         };
-        self.open_further(talk)?;
-        let Talk { connection, replies, .. } = talk;
+        self.open_further(dialogue)?;
+        let Dialogue { connection, replies, .. } = dialogue;
         let bytes = self.buffers.plain.get(..count).unwrap_or_default();
         let taken = connection.take(self.codec, bytes, |_, _| *replies += 1);
         taken.map_err(|Wrong(what)| Failure::Reply(what))?;
-        self.open_further(talk)?;
+        self.open_further(dialogue)?;
         Ok(!drained)
     }
 
-    /// Goes on with handshake and greeting.
-    fn open_further(&mut self, talk: &mut Talk<C::Reader>) -> Result<(), Failure> {
-        if talk.connection.phase == Phase::Opening
-            && talk
+    /// Continues handshake and greeting.
+    fn open_further(&mut self, dialogue: &mut Dialogue<C::Reader>) -> Result<(), Failure> {
+        if dialogue.connection.phase == Phase::Opening
+            && dialogue
                 .connection
                 .open(self.codec, self.client.as_ref(), |_| {})
                 .map_err(Failure::Reply)?
         {
-            talk.connection.phase = Phase::Open;
+            dialogue.connection.phase = Phase::Open;
         }
         Ok(())
     }
 
-    /// The server has closed: fine if that ends the reply, or if there is nothing to come.
-    fn ended(&mut self, talk: &mut Talk<C::Reader>) -> Result<bool, Failure> {
-        let Talk { connection, replies, .. } = talk;
+    /// The server has closed: right if that ends the reply, or if no reply is due.
+    fn ended(&mut self, dialogue: &mut Dialogue<C::Reader>) -> Result<bool, Failure> {
+        let Dialogue { connection, replies, .. } = dialogue;
         let reply = |what: &str| Failure::Reply(what.to_owned());
         if connection.phase == Phase::Opening {
             return Err(reply(match &connection.tls {
                 Some(tls) if tls.is_handshaking() => {
-                    "the server closed during the TLS handshake: does it speak TLS?"
+                    "the server closed during the TLS handshake: does it use TLS?"
                 }
                 _ => "the server closed before it answered the greeting",
             }));
@@ -244,9 +240,8 @@ impl<'a, C: Codec> Host<'a, C> {
         Ok(false)
     }
 
-    /// Says farewell.
-    pub(crate) fn end(&mut self, talk: &mut Talk<C::Reader>) {
-        talk.connection.say_farewell(self.codec, &mut 0);
+    pub(crate) fn end(&mut self, dialogue: &mut Dialogue<C::Reader>) {
+        dialogue.connection.send_farewell(self.codec, &mut 0);
     }
 }
 

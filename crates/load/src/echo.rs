@@ -1,25 +1,24 @@
-//! The echo protocol (RFC 862) as a client speaks it: every byte comes back, in order, unchanged.
+//! The client's side of the echo protocol (RFC 862): every byte comes back, in order and unchanged.
 
 use std::ops::Range;
 
 use crate::codec::{Codec, Step, Wrong, unasked};
 use crate::payload::{Mirror, Wire, describe_difference};
 
-/// Echo messages of one length.
 pub(crate) struct Echo {
     wire: Wire,
     mirror: Mirror,
 }
 
 impl Echo {
-    /// Messages of `payload_bytes`, `depth` of them on their way at once.
+    /// Messages of `payload_bytes`, `depth` of them in flight.
     pub(crate) fn new(payload_bytes: usize, depth: u32) -> Self {
         Echo { wire: Wire::new(&[], payload_bytes, depth), mirror: Mirror::new(payload_bytes) }
     }
 }
 
 impl Codec for Echo {
-    /// How many bytes of the current message have come back.
+    /// Bytes of the current message that have come back.
     type Reader = usize;
 
     fn reader(&self) -> usize {
@@ -68,7 +67,7 @@ impl Codec for Echo {
 mod tests {
     use super::*;
 
-    /// Feeds `bytes` in pieces of `piece` bytes; the number of complete replies.
+    /// Feeds `bytes` in pieces of `piece` bytes; returns the number of complete replies.
     fn feed(echo: &mut Echo, bytes: &[u8], piece: usize) -> Result<u64, Wrong> {
         let (mut reader, mut number) = (echo.reader(), 0);
         for mut piece in bytes.chunks(piece) {

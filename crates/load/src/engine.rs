@@ -1,27 +1,28 @@
-//! The epoll loop (epoll(7)): one thread, its share of the connections, no allocation per request.
+//! The epoll loop (epoll(7)): one thread with its part of the connections, and no allocation per
+//! request.
 //!
-//! What keeps it cheap, so that the client is not what is measured:
-//! - a complete reply is followed by the next request at once, in the same turn; no readiness for
-//!   writing is waited for unless a send buffer is really full. (Reading 4, 8 or 64 replies first
-//!   and sending then was tried, twice: no cheaper, and it invites lockstep, client and server
-//!   taking turns);
-//! - a short read proves a stream socket empty (epoll(7)), so there is no second recv(2);
-//! - edge-triggered and never modified: two system calls per request and a share of epoll_wait,
-//!   which does not look again at every socket that it reported last time, as level-triggered it
-//!   must (no readiness is lost: every event is read to a short read, see `undrained`);
-//! - no wait has a timeout of its own but at the borders of the window: a timer that beats every 20
-//!   ms (timerfd_create(2)) does for all, so that falling asleep arms none;
-//! - one receive buffer for all connections, hot in the cache; replies are compared where they lie.
+//! What keeps the client cheap, so that the server is what is measured:
+//! - After a complete reply the next request is sent at once, in the same iteration. The loop waits
+//!   for EPOLLOUT only if a send buffer is full. (Reading 4, 8 or 64 replies before sending was
+//!   tried twice. It was not cheaper, and it makes client and server work alternately.)
+//! - A short read shows that a stream socket is empty (epoll(7)), so there is no second recv(2).
+//! - Events are edge-triggered and never modified: two system calls per request and a part of an
+//!   epoll_wait. A level-triggered epoll would check every socket of the last wait again. (No
+//!   readiness is lost: every event is read to a short read, see `undrained`.)
+//! - Waits have a timeout only at the ends of the window. A timer that fires every 20 ms
+//!   (timerfd_create(2)) serves all other purposes, so that no wait arms a timer.
+//! - All connections share one receive buffer, which stays in the cache. Replies are compared in
+//!   it.
 //!
-//! A protocol that has more to say than requests (a TLS handshake, a greeting, acknowledgements)
-//! says it through `Connection`; here such a connection is `Opening` for a while, and that is all.
+//! A protocol that sends more than requests (a TLS handshake, a greeting, acknowledgements) does so
+//! through `Connection`. Here such a connection is `Opening` for a while.
 //!
-//! An event names a slot. It cannot be stale: a descriptor appears at most once in a batch, and
-//! while a batch is worked on no other connection than the event's own is made anew.
+//! An event names a slot. It is never stale: a descriptor appears at most once in a batch of
+//! events, and while a batch is handled, only the event's own connection can be reopened.
 
 mod coarse;
 mod fan_out;
-mod lives;
+mod lifecycle;
 mod open;
 mod phases;
 mod slices;
@@ -50,58 +51,55 @@ use crate::tls::{Agreed, Client};
 use crate::{Error, Live, Observer, Plan, Stage};
 
 use coarse::CoarseWait;
-use fan_out::Room;
+use fan_out::Members;
 use stops::Watch;
 
-/// Events fetched at once. 64 connections fit; with thousands, borders are still met within a few
-/// ms.
+/// Events fetched at once. 64 connections fit. With thousands, the ends of the window are still met
+/// within a few ms.
 const EVENTS_MAX: usize = 256;
 /// Reads from one connection before the others have their turn.
 const READS_PER_TURN_MAX: u32 = 16;
-/// How often the run is shown to others: as often as an eye can follow, and no more.
+/// How often the progress is published.
 const TICK_NS: u64 = 100_000_000;
-/// How exactly time limits are kept.
+/// The precision of time limits.
 const SWEEP_NS: u64 = 20_000_000;
-/// The server is given up when connects fail for so long without a single reply.
+/// The server is given up if connects fail for so long without a single reply.
 const DEAD_AFTER_NS: u64 = 1_000_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 
 const READ: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::RDHUP);
-/// What is asked of epoll, once for each connection.
+/// The events of each connection.
 const WATCHED: epoll::EventFlags = READ.union(epoll::EventFlags::OUT).union(epoll::EventFlags::ET);
-/// The same for a connection that will never wait for room to send.
+/// The same for a connection that never waits to send.
 const WATCHED_FOR_READING: epoll::EventFlags = READ.union(epoll::EventFlags::ET);
 const ENDED: epoll::EventFlags = epoll::EventFlags::HUP.union(epoll::EventFlags::ERR);
 
-/// What one engine thread measured.
+/// The result of one engine thread.
 pub(crate) struct Window {
-    /// Length, in nanoseconds.
+    /// In nanoseconds.
     pub(crate) duration_ns: u64,
     /// CPU time of the thread, in nanoseconds.
     pub(crate) cpu_ns: u64,
-    /// Mean number of requests in flight.
     pub(crate) mean_in_flight: f64,
-    /// Connections that were asked and completed nothing.
+    /// Connections that sent a request and completed none.
     pub(crate) without_progress: u32,
-    /// What was on its way when the window ended.
+    /// Requests in flight when the window ended.
     pub(crate) at_end: AtEnd,
     /// When the client did not run.
     pub(crate) stops: Stops,
-    /// Whether it had to wait by epoll_wait(2), which counts milliseconds.
+    /// Whether it had to use epoll_wait(2), which counts milliseconds.
     pub(crate) coarse_waits: bool,
-    /// Errors before the window.
     pub(crate) errors_in_warmup: u64,
-    /// Why the window ended before its time, if it did.
+    /// Why the window ended early, if it did.
     pub(crate) ended_early: Option<String>,
-    /// What an open loop counted, and the share of the window in which the client worked.
+    /// The counts of an open loop, and the part of the window in which the client was busy.
     pub(crate) open: Option<(open_loop::Counts, f64)>,
-    /// What TLS's sides agreed on, if there was a handshake.
+    /// The result of the first TLS handshake, if there was one.
     pub(crate) agreed: Option<Agreed>,
-    /// The counters.
     pub(crate) tally: Tally,
 }
 
-/// What was on its way when the window ended: see [`record::AtEnd`].
+/// Requests in flight when the window ended: see [`record::AtEnd`].
 #[derive(Debug, Default)]
 pub(crate) struct AtEnd {
     pub(crate) in_flight: u64,
@@ -111,65 +109,62 @@ pub(crate) struct AtEnd {
     pub(crate) overdue: u64,
 }
 
-/// One thread's share of a run.
+/// One thread's part of a run.
 pub(crate) struct Share<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) sockets: &'a Sockets,
     pub(crate) gate: &'a Gate,
-    /// This thread's number.
     pub(crate) thread: u32,
-    /// The first connection's number in the whole run.
+    /// The number of its first connection in the whole run.
     pub(crate) first: u32,
-    /// How many connections.
     pub(crate) connections: u32,
-    /// How many requests, when the plan counts requests.
+    /// Requests, if the plan has a number of them.
     pub(crate) requests: u64,
-    /// Where the run can be seen, and stopped.
     pub(crate) live: &'a Live,
 }
 
-/// Where a connection is after its replies were taken.
+/// The place of a connection after its replies were processed.
 enum Stays {
-    /// In its place.
+    /// Unchanged.
     Here,
     /// Set aside, with a new one in its place.
     Aside,
 }
 
-/// What an event of the heartbeat names instead of a slot.
+/// The heartbeat's number in an event, instead of a slot.
 const HEARTBEAT: u64 = u64::MAX;
 
-/// The loop and all that it owns.
+/// The loop and its state.
 pub(crate) struct Engine<'a, C: Codec> {
     share: Share<'a>,
     codec: C,
     observer: Option<&'a mut dyn Observer>,
-    /// This side of TLS, if the plan has it.
+    /// The client's side of TLS, if the plan has it.
     client: Option<Client>,
-    /// What it agreed on first.
+    /// The result of the first TLS handshake.
     agreed: Option<Agreed>,
     epoll: OwnedFd,
     connections: Vec<Connection<C::Reader>>,
-    /// Requests on their way at once on each connection, at most.
+    /// Most requests in flight on each connection.
     depth: usize,
-    /// A connection with so many on their way, or fewer, is given more.
+    /// A connection with at most so many in flight gets more.
     refilled_at: usize,
-    /// Places beyond the plan's that were used for connections set aside, and are free again.
+    /// Unused places beyond the plan's, for connections that are set aside.
     spare: Vec<usize>,
-    /// Who has heard what, in a fan-out.
-    room: Option<Room>,
+    /// The state of a fan-out.
+    members: Option<Members>,
     events: Vec<epoll::Event>,
-    /// Takes the place of epoll_pwait2(2) where there is none.
+    /// Used if epoll_pwait2(2) is not available.
     coarse: Option<CoarseWait>,
-    /// Beats every [`SWEEP_NS`], or more often. An open loop has exact timeouts instead.
+    /// Fires at least every [`SWEEP_NS`]. An open loop has exact timeouts instead.
     heartbeat: Option<TimerFd>,
     buffers: Buffers,
     schedule: ClosedLoop,
-    /// Takes the place of `schedule` in an open loop.
+    /// Replaces `schedule` in an open loop.
     open: Option<OpenLoop>,
     /// When the last wait for events ended.
     woke_ns: u64,
-    /// Time spent in waits for events, in an open loop.
+    /// Time spent waiting for events, in an open loop.
     waited_ns: u64,
     tally: Tally,
     origin: Instant,
@@ -177,24 +172,24 @@ pub(crate) struct Engine<'a, C: Codec> {
     next_sweep_ns: u64,
     next_tick_ns: u64,
     phase_started_ns: u64,
-    /// Requests and errors that were shown so far.
+    /// Requests and errors published so far.
     shown: (u64, u64),
-    /// Whether the window goes on, or is over.
+    /// Whether the window is open.
     measuring: bool,
     ending: bool,
-    /// What is known of the client's own stops.
+    /// Detects stops of the client.
     watch: Watch,
     /// When requests were admitted that were lost after the window.
     lost_late_ns: Vec<u64>,
-    /// Somebody has asked for the end.
+    /// The run is to end.
     stopped: bool,
-    /// Slots whose socket may hold more than their turn allowed to read: epoll says it only once.
+    /// Slots whose socket may hold more than one turn reads: epoll reports it only once.
     undrained: Vec<usize>,
-    /// Slots without a socket that try again, and when.
+    /// Slots without a socket, with the time of their next attempt.
     retries: Vec<(u64, usize)>,
-    /// Since when connects fail, if none has succeeded since and nothing was answered.
+    /// Since when connects fail, if none has succeeded and no reply came since.
     failing_since_ns: Option<u64>,
-    /// Since when the server closes what it has just accepted, if nothing was answered since.
+    /// Since when the server closes connections that it has just accepted, if no reply came since.
     turned_away_since_ns: Option<u64>,
     last_reply_ns: u64,
     errors_in_warmup: u64,
@@ -231,7 +226,7 @@ impl<'a, C: Codec> Engine<'a, C> {
             depth: depth as usize,
             refilled_at: refilled_at(share.plan),
             spare: Vec::new(),
-            room: share.plan.fan_out.then(|| Room::new(share.connections)),
+            members: share.plan.fan_out.then(|| Members::new(share.connections)),
             events: vec![no_event; events_max],
             coarse: None,
             heartbeat,
@@ -262,7 +257,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         })
     }
 
-    /// Waits for events until `until_ns` at most, and acts on them.
+    /// Waits for events until `until_ns`, and handles them.
     fn turn(&mut self, until_ns: u64) -> Result<(), Error> {
         let retries = self.retries.iter().filter(|_| self.may_retry());
         let retry_ns = retries.map(|(due_ns, _)| *due_ns).min().unwrap_or(u64::MAX);
@@ -281,7 +276,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         for at in 0..count {
             let event = self.events[at];
             if event.data.u64() == HEARTBEAT {
-                self.beat()?;
+                self.heartbeat_fired()?;
                 continue;
             }
             self.on_event(event.data.u64() as usize, event.flags);
@@ -307,16 +302,16 @@ impl<'a, C: Codec> Engine<'a, C> {
         Ok(())
     }
 
-    /// The timer has beaten.
-    fn beat(&mut self) -> Result<(), Error> {
+    /// The heartbeat has fired.
+    fn heartbeat_fired(&mut self) -> Result<(), Error> {
         self.next_sweep_ns = 0;
-        // A timer that repeats goes on when its beats are read.
+        // A repeating timer continues when it is read.
         let read = self.heartbeat.as_ref().map_or(Ok(()), TimerFd::wait);
         read.map_err(Error::system::<nix::errno::Errno>("reading a timerfd"))
     }
 
-    /// One epoll_pwait2(2), for `wait_ns` at most, or until the heart beats; how many events it
-    /// brought.
+    /// One epoll_pwait2(2), for at most `wait_ns` or until the heartbeat; returns the number of
+    /// events.
     fn wait(&mut self, wait_ns: Option<u64>) -> Result<usize, Error> {
         if let Some(coarse) = &mut self.coarse {
             return coarse.wait(wait_ns, &mut self.events);
@@ -328,7 +323,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         match epoll::wait(&self.epoll, self.events.as_mut_slice(), timeout.as_ref()) {
             Ok(count) => Ok(count),
             Err(Errno::INTR) => Ok(0),
-            // An old kernel, or a filter of system calls that does not know it (seccomp(2)).
+            // An old kernel, or a system-call filter that does not know it (seccomp(2)).
             Err(Errno::NOSYS | Errno::PERM) if self.coarse.is_none() => {
                 self.coarse = Some(CoarseWait::new(&self.epoll)?);
                 self.wait(wait_ns)
@@ -339,7 +334,7 @@ impl<'a, C: Codec> Engine<'a, C> {
 
     fn on_event(&mut self, slot: usize, flags: epoll::EventFlags) {
         if self.connections[slot].phase == Phase::Connecting {
-            // What has arrived already is not reported again: go on and read it.
+            // Bytes that have arrived are not reported again: continue and read them.
             self.connected(slot);
         }
         if flags.contains(epoll::EventFlags::OUT) && self.connections[slot].waits_for_room {
@@ -354,8 +349,8 @@ impl<'a, C: Codec> Engine<'a, C> {
         }
     }
 
-    /// Reads what has arrived, then asks again. `finished`: the server's FIN was seen before the
-    /// read, so a read that comes back short leaves nothing behind.
+    /// Reads what has arrived, then sends again. `finished`: the server's FIN was reported before
+    /// the read, so a short read leaves no bytes.
     fn readable(&mut self, slot: usize, finished: bool) {
         let mut reads_left = READS_PER_TURN_MAX;
         loop {
@@ -398,14 +393,14 @@ impl<'a, C: Codec> Engine<'a, C> {
     fn take_replies(&mut self, slot: usize, count: usize) -> Result<Stays, Wrong> {
         let connection = &mut self.connections[slot];
         let phase = connection.phase;
-        let Engine { codec, tally, open, room, now_ns, .. } = self;
+        let Engine { codec, tally, open, members, now_ns, .. } = self;
         let mut replies = 0;
         let bytes = &self.buffers.plain[..count];
         let taken = connection.take(codec, bytes, |number, pending| {
             replies += 1;
             let counts = count_reply(tally, open, pending, *now_ns);
-            if let Some(room) = room
-                && room.heard(number)
+            if let Some(members) = members
+                && members.received(number)
             {
                 tally.messages += u64::from(counts);
             }
@@ -420,7 +415,7 @@ impl<'a, C: Codec> Engine<'a, C> {
             Phase::Opening => {
                 self.open_further(slot).map_err(Wrong)?;
                 if self.connections[slot].phase == Phase::Open {
-                    // What answered the greeting may have said that it leaves.
+                    // The answer to the greeting may have announced that the server leaves.
                     return self.look_whether_it_ends(slot);
                 }
             }
@@ -430,19 +425,19 @@ impl<'a, C: Codec> Engine<'a, C> {
         Ok(Stays::Here)
     }
 
-    /// After replies: is this connection to end, and by whom?
+    /// After replies: whether this connection ends, and which side closes it.
     fn look_whether_it_ends(&mut self, slot: usize) -> Result<Stays, Wrong> {
         let reconnect = self.share.plan.reconnect;
         let connection = &mut self.connections[slot];
         let refused_from = match connection.phase {
-            // The server has announced its end, and then this side is to close (RFC 9112, section
-            // 9.6). Where each request asked for that, it waits for the server to be the first.
+            // The server has announced to close; this side closes too (RFC 9112, section 9.6). If
+            // each request asked for the close, this side waits for the server.
             Phase::Closing if !reconnect => Some(connection.awaited.first()),
             _ => self.codec.refused_from(&connection.reader),
         };
         if let Some(from) = refused_from {
-            if self.room.is_some() {
-                return Err(Wrong("the server sends a member away".to_owned()));
+            if self.members.is_some() {
+                return Err(Wrong("the server ends the connection of a member".to_owned()));
             }
             let refused = connection.leave(from);
             let answers_more = !connection.awaited.is_empty();
@@ -463,26 +458,26 @@ impl<'a, C: Codec> Engine<'a, C> {
         Ok(Stays::Here)
     }
 
-    /// One request per connection: the reply is complete, now the connection ends.
+    /// One request per connection: the reply is complete, so the connection ends.
     fn finish_sending(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
         connection.phase = Phase::Closing;
         connection.since_ns = self.now_ns;
-        connection.say_farewell(&mut self.codec, &mut self.tally.bytes_sent);
+        connection.send_farewell(&mut self.codec, &mut self.tally.bytes_sent);
         if !self.codec.server_closes_first()
             && let Some(socket) = &connection.socket
         {
-            // A failure means that the server has closed already, which the next read reports.
+            // A failure means that the server has closed already; the next read reports it.
             let _already_closed = socket.shutdown(std::net::Shutdown::Write);
         }
     }
 
-    /// Admits as many requests as the schedule allows and the pipeline has room for, and sends
-    /// them, in one piece; see [`refilled_at`].
+    /// Admits as many requests as the schedule allows and the pipeline has room for, and sends them
+    /// at once; see [`refilled_at`].
     fn refill(&mut self, slot: usize) {
-        if self.room.is_some() {
+        if self.members.is_some() {
             self.send_if_any(slot);
-            return self.speak();
+            return self.send_messages();
         }
         if self.open.is_some() {
             self.send_if_any(slot);
@@ -506,7 +501,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         self.send_if_any(slot);
     }
 
-    /// Sends if there is anything to send. After a farewell there is not, whatever is owed.
+    /// Sends if there is anything to send. After a farewell there is not.
     #[inline]
     fn send_if_any(&mut self, slot: usize) {
         let connection = &self.connections[slot];
@@ -515,7 +510,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         }
     }
 
-    /// Sends what is admitted, as far as there is room.
+    /// Sends admitted requests, as far as there is room.
     fn send(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
         let sent = connection.send(&mut self.codec, &mut self.tally.bytes_sent);
@@ -525,7 +520,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         }
     }
 
-    /// Shows how far we are, and looks whether the run was stopped.
+    /// Publishes the progress, and checks whether the run was stopped.
     fn tick(&mut self) {
         self.next_tick_ns = self.now_ns + TICK_NS;
         let now = (self.tally.requests, self.tally.errors_sum());
@@ -534,8 +529,8 @@ impl<'a, C: Codec> Engine<'a, C> {
         self.stopped = self.share.live.is_stopped();
     }
 
-    /// The first thread shows that another stage has begun. The others' counts of the last
-    /// stage may trail in: it is a display.
+    /// The first thread publishes a new stage. Counts of other threads for the last stage may come
+    /// later; they are only displayed.
     fn enter(&mut self, stage: Stage) {
         if self.share.thread == 0 {
             self.share.live.enter(stage);
@@ -552,7 +547,7 @@ impl<'a, C: Codec> Engine<'a, C> {
         nanoseconds(self.share.plan.request_timeout)
     }
 
-    /// Reads the clock, once per read of a socket: a vDSO call of some 30 ns.
+    /// Reads the clock: a vDSO call of about 30 ns, once per read of a socket.
     #[inline]
     fn clock(&mut self) -> u64 {
         self.now_ns = self.origin.elapsed().as_nanos() as u64;
@@ -560,15 +555,14 @@ impl<'a, C: Codec> Engine<'a, C> {
     }
 }
 
-/// With how many requests on its way, at most, a connection is given more.
+/// The number of requests in flight at which a connection gets more.
 ///
-/// - A pipeline when three quarters of it are empty, so that requests go out in batches.
-/// - A stream of messages when half of it is, so that it never runs dry.
-/// - HTTP/2 when a single stream has ended: "32 streams" then means that there are 32 all the time,
-///   as with h2load, and a slow stream holds up no other. It need not cost system calls: a
-///   server's replies come in batches by themselves, many in one read, and what one read has freed
-///   goes out in one send (counted against serve-epoll: 32 requests in each send, with 4 and with
-///   64 connections). Where replies come one by one it does, and then they are worth it.
+/// - A pipeline: when three quarters of it are empty, so that requests are sent in batches.
+/// - A stream of messages: when half of it is empty, so that it never stops.
+/// - HTTP/2: when one stream has ended, so that "32 streams" are 32 at any time, as in h2load, and
+///   a slow stream delays no other. This need not cost system calls: a server sends its replies in
+///   batches, and requests for all replies of one read are sent in one send (counted against
+///   serve-epoll: 32 requests in each send, with 4 and with 64 connections).
 fn refilled_at(plan: &Plan) -> usize {
     let depth = plan.depth() as usize;
     match (plan.http2, plan.streaming) {
@@ -578,7 +572,7 @@ fn refilled_at(plan: &Plan) -> usize {
     }
 }
 
-/// One reply, complete and right; whether it counts, see [`OpenLoop::answered`].
+/// A reply was complete and right. For whether it counts see [`OpenLoop::answered`].
 #[inline]
 fn count_reply(
     tally: &mut Tally,
@@ -597,7 +591,7 @@ fn count_reply(
     counts
 }
 
-/// The timer that wakes a closed loop, watched by `epoll`: often enough for this time limit.
+/// The timer that wakes a closed loop often enough for this time limit, watched by `epoll`.
 fn heartbeat(epoll: &OwnedFd, limit: Duration) -> Result<TimerFd, Error> {
     use timerfd::{ClockId, Expiration, TimerFlags, TimerSetTimeFlags};
     let failed = Error::system::<nix::errno::Errno>;
@@ -611,7 +605,7 @@ fn heartbeat(epoll: &OwnedFd, limit: Duration) -> Result<TimerFd, Error> {
     Ok(timer)
 }
 
-/// A duration in nanoseconds; five centuries at most.
+/// In nanoseconds; at most five centuries.
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
 }

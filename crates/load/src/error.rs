@@ -1,74 +1,74 @@
-//! Why a load run could not be made. A run that was made and went badly is not an error here: it is
-//! a `record::LoadOutcome` whose errors are not zero.
+//! Why a load run was not possible. A run with wrong replies is not an error here, but a
+//! `record::LoadOutcome` with errors.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-/// Why no outcome could be measured. `Display` is one sentence: what, where, what to do.
+/// Why there is no outcome. `Display` is one sentence: what, where, what to do.
 #[derive(Debug)]
 pub enum Error {
-    /// The plan asks for something impossible. The text says what and what to do instead.
+    /// The plan is not possible. The text says why and what to do instead.
     Plan(String),
-    /// Nothing answers at the address.
+    /// No server answers at the address.
     Unreachable {
-        /// The address that was tried.
+        /// The address.
         address: SocketAddr,
-        /// What connect(2) said.
+        /// The error of connect(2).
         source: io::Error,
     },
-    /// Nothing answers at any address of a name.
+    /// No server answers at any address of the name.
     NoAddress {
-        /// What was tried, and what connect(2) said.
+        /// Each address with the error of connect(2).
         tried: Vec<(SocketAddr, io::Error)>,
     },
-    /// The one request sent before the run was not answered as the plan promises.
+    /// The reply to the request before the run was wrong.
     Probe {
-        /// The URL that was asked.
+        /// The URL of the request.
         url: String,
         /// What was wrong with the reply.
         reason: String,
     },
     /// The plan needs more file descriptors than the process may have.
     Descriptors {
-        /// How many the plan needs.
+        /// Descriptors that the plan needs.
         needed: u64,
         /// The hard limit, RLIMIT_NOFILE of getrlimit(2).
         limit: u64,
     },
-    /// Not all silent connections could be opened.
+    /// Not all idle connections could be opened.
     Idle {
-        /// How many were open when the time was up.
+        /// Connections that were open when the time limit passed.
         opened: u32,
-        /// How many were asked for.
+        /// Connections of the plan.
         asked: u32,
-        /// What stood in the way.
+        /// The error.
         reason: String,
     },
-    /// Not all load-carrying connections could be opened before the run.
+    /// Not all connections for the load could be opened before the run.
     Ramp {
-        /// How many were open when the time was up.
+        /// Connections that were open when the time limit passed.
         opened: u32,
-        /// How many were asked for.
+        /// Connections of the plan.
         asked: u32,
-        /// What stood in the way.
+        /// The error.
         reason: String,
     },
     /// The run was stopped (Ctrl-C) before its window began.
     Interrupted,
-    /// Something of the generator's own failed: another of its threads, or a histogram.
+    /// A part of the generator failed, such as another thread or a histogram.
     Internal(String),
-    /// A system call failed that has no business failing.
+    /// A system call failed unexpectedly.
     System {
-        /// The call, or what it was for.
+        /// The call, or its purpose.
         call: &'static str,
-        /// What it said.
+        /// Its error.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// Turns a system call's failure into an error that names the call.
+    /// Turns the failure of a system call into an error with the call's name.
     pub(crate) fn system<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> Error {
         move |source| Error::System { call, source: source.into() }
     }

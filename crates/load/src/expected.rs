@@ -1,53 +1,47 @@
-//! What the body of an HTTP reply must be, whatever version of HTTP carries it.
+//! The expected body of an HTTP reply, for HTTP/1.1 and HTTP/2.
 //!
-//! A codec keeps one [`Bodies`] for all its connections and one [`Body`] for each reply that is
-//! arriving (with HTTP/2: for each stream). Bodies pass through and are never held, but for those
-//! that are learnt before a run.
+//! A codec has one [`Bodies`] for all its connections and one [`Body`] for each incomplete reply
+//! (HTTP/2: for each stream). Bodies are not stored, except those that are learnt before a run.
 
 use std::sync::Arc;
 
 use crate::codec::Wrong;
 use crate::payload::{Mirror, describe_difference};
 
-/// What the rule of `/bytes/N` repeats: byte k of the body is `ALPHABET[k % 64]`.
+/// The pattern of `/bytes/N`: byte k of the body is `ALPHABET[k % 64]`.
 pub(crate) const ALPHABET: &[u8; 64] =
     b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-\n";
-/// The alphabet is laid out this often, so that one comparison covers a whole receive buffer.
+/// Repetitions of the alphabet in memory, so that one comparison covers a whole receive buffer.
 const ALPHABET_COPIES: usize = 1_025;
-/// Learnt bodies up to this size are kept and compared byte by byte; longer ones by CRC-32, for a
-/// copy beyond the cache would double what the client reads.
+/// Learnt bodies up to this size are kept and compared byte by byte. Longer ones are compared by
+/// CRC-32, because a copy beyond the cache would double the bytes that the client reads.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
-/// What the body of each reply must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Expected {
-    /// The rule of `/bytes/N`, for N bytes.
+    /// The pattern of `/bytes/N`, for N bytes.
     Alphabet(u64),
     /// These bytes.
     Bytes(Arc<[u8]>),
-    /// Too long to be kept: so many bytes with this CRC-32.
+    /// A long body: its length and CRC-32.
     Checksum {
-        /// Bytes.
         len: u64,
-        /// CRC-32 of all of them.
         crc: u32,
     },
-    /// The request's own body.
     Echo,
     /// Anything.
     Any,
-    /// Anything, and it is remembered: see [`Bodies::learnt`]. Before a run only.
+    /// Anything, and it is kept: see [`Bodies::learnt`]. Only before a run.
     Learn,
 }
 
-/// What is remembered of one body that is arriving.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Body {
     bytes: u64,
     crc: crc32fast::Hasher,
 }
 
-/// Compares bodies with what they must be, piece by piece.
+/// Compares bodies piece by piece.
 pub(crate) struct Bodies {
     expected: Expected,
     mirror: Mirror,
@@ -57,7 +51,7 @@ pub(crate) struct Bodies {
 }
 
 impl Bodies {
-    /// Bodies as `expected`; `payload_bytes` is the length of a request's own body.
+    /// `payload_bytes` is the length of a request's body.
     pub(crate) fn new(expected: Expected, payload_bytes: usize) -> Self {
         let ruled = matches!(expected, Expected::Alphabet(_));
         Bodies {
@@ -103,7 +97,7 @@ impl Bodies {
         }
     }
 
-    /// Whether a body that has ended is the expected one. `body` is ready for the next.
+    /// Whether a complete body is right. `body` is reset for the next.
     #[inline]
     pub(crate) fn conclude(&mut self, body: &mut Body) -> Result<(), Wrong> {
         let found = std::mem::take(&mut body.bytes);
@@ -119,7 +113,7 @@ impl Bodies {
         }
         match self.expected {
             Expected::Checksum { crc, .. } if std::mem::take(&mut body.crc).finalize() != crc => {
-                return Err(Wrong("the body has the right length and other bytes".to_owned()));
+                return Err(Wrong("the body has the right length and wrong bytes".to_owned()));
             }
             Expected::Learn => {
                 let crc = std::mem::take(&mut body.crc).finalize();
@@ -133,7 +127,7 @@ impl Bodies {
         Ok(())
     }
 
-    /// Adds to the body that is being learnt, as long as it is worth keeping.
+    /// Adds to the body that is learnt, while it is small enough to keep.
     fn keep(&mut self, piece: &[u8]) {
         self.kept = self.kept.take().filter(|kept| kept.len() + piece.len() <= KEPT_BYTES_MAX);
         if let Some(kept) = &mut self.kept {
@@ -141,13 +135,13 @@ impl Bodies {
         }
     }
 
-    /// The last whole body, as something to compare others with; `None` unless that was asked for
+    /// The last complete body as an expectation; `None` unless it was to be learnt
     /// ([`Expected::Learn`]) and one has come.
     pub(crate) fn learnt(&self) -> Option<Expected> {
         self.learnt.clone()
     }
 
-    /// What of each reply is compared with what, for the record.
+    /// What each reply is compared with, for the record.
     pub(crate) fn verification(&self, status: u16) -> String {
         match &self.expected {
             Expected::Any | Expected::Learn => {
@@ -167,7 +161,7 @@ impl Bodies {
     }
 }
 
-/// Compares with the rule of `/bytes/N`, from byte `from` of the body on.
+/// Compares with the pattern of `/bytes/N`, from byte `from` of the body on.
 fn compare_rule(alphabet: &[u8], len: u64, from: u64, piece: &[u8]) -> Result<(), Wrong> {
     if from + piece.len() as u64 > len {
         return Err(too_long(len));

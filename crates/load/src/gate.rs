@@ -1,9 +1,9 @@
-//! A barrier for the engine threads that can be broken: std's `Barrier` would wait for ever for a
-//! thread that has given up.
+//! A barrier for the engine threads that a failed thread can break. With std's `Barrier` the others
+//! would wait for it for ever.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Lets all parties through together, or none of them.
+/// Lets all threads through together, or none.
 pub(crate) struct Gate {
     parties: usize,
     state: Mutex<State>,
@@ -16,18 +16,17 @@ struct State {
     broken: bool,
 }
 
-/// Another party has given up; it reports why.
+/// Another thread has failed; it reports why.
 #[derive(Debug)]
 pub(crate) struct Broken;
 
 impl Gate {
-    /// A gate that opens whenever `parties` threads stand before it.
     pub(crate) fn new(parties: usize) -> Self {
         let state = State { waiting: 0, round: 0, broken: false };
         Gate { parties, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Waits for all other parties, or until one of them breaks the gate.
+    /// Waits for all other threads, or until one of them breaks the gate.
     pub(crate) fn pass(&self) -> Result<(), Broken> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let round = state.round;
@@ -43,7 +42,7 @@ impl Gate {
         if state.broken { Err(Broken) } else { Ok(()) }
     }
 
-    /// Gives up: all who wait, and all who will come, are told.
+    /// Breaks the gate: all threads that wait, now or later, get an error.
     pub(crate) fn break_up(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).broken = true;
         self.changed.notify_all();

@@ -1,4 +1,4 @@
-//! Latencies of a window, all of them, to three significant digits (HdrHistogram).
+//! All latencies of a window, with three significant digits (HdrHistogram).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,32 +7,29 @@ use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 
 use crate::Error;
 
-/// Ten minutes: no request timeout is meant to be longer. Longer samples are counted as this one.
+/// Ten minutes, more than any request timeout. Longer samples count as this.
 const HIGHEST_NS: u64 = 600_000_000_000;
-/// Three digits: an error of at most 0.1 %, a tenth of the steadiest measurement on a quiet
-/// machine.
+/// Three digits: an error of at most 0.1 %, a tenth of the variation on a quiet machine.
 const DIGITS: u8 = 3;
-/// A percentile is a figure of its own only when so many samples lie beyond it.
+/// A percentile is shown only if so many samples are beyond it.
 const SAMPLES_BEYOND: f64 = 10.0;
 
-/// A histogram of nanoseconds.
 #[derive(Debug)]
 pub(crate) struct Latencies(Histogram<u64>);
 
 impl Latencies {
-    /// An empty histogram. All its memory is taken now: recording never allocates.
+    /// An empty histogram. It allocates all its memory now: recording does not allocate.
     pub(crate) fn new() -> Result<Self, Error> {
         let created = Histogram::new_with_bounds(1, HIGHEST_NS, DIGITS);
         created.map(Latencies).map_err(|error| Error::Internal(format!("no histogram: {error}")))
     }
 
-    /// Adds one latency, in nanoseconds.
     #[inline]
     pub(crate) fn record(&mut self, latency_ns: u64) {
         self.0.saturating_record(latency_ns);
     }
 
-    /// The latency below which this share of the samples lies, in nanoseconds; 0 without samples.
+    /// The latency below which this part of the samples is, in nanoseconds; 0 without samples.
     pub(crate) fn quantile_ns(&self, quantile: f64) -> u64 {
         self.0.value_at_quantile(quantile)
     }
@@ -42,25 +39,23 @@ impl Latencies {
         self.0.max()
     }
 
-    /// Adds those of another's samples that are larger than this.
+    /// Adds the samples of `other` that are larger than the threshold.
     pub(crate) fn add_above(&mut self, threshold_ns: u64, other: &Latencies) {
         for one in other.0.iter_recorded().filter(|one| one.value_iterated_to() > threshold_ns) {
             self.0.saturating_record_n(one.value_iterated_to(), one.count_at_value());
         }
     }
 
-    /// Forgets everything.
     pub(crate) fn reset(&mut self) {
         self.0.reset();
     }
 
-    /// Adds another thread's samples.
     pub(crate) fn merge(&mut self, other: &Latencies) -> Result<(), Error> {
         let added = self.0.add(&other.0);
         added.map_err(|error| Error::Internal(format!("histograms do not fit: {error}")))
     }
 
-    /// The figures that people read first, and the histogram itself.
+    /// The usual figures, and the histogram.
     pub(crate) fn summary(&self) -> Result<record::Latency, Error> {
         let samples = self.0.len();
         if samples == 0 {
@@ -70,7 +65,7 @@ impl Latencies {
         let at = |quantile: f64| us(self.0.value_at_quantile(quantile));
         let tail = |quantile: f64| {
             let beyond = samples as f64 * (1.0 - quantile);
-            // A hair of tolerance: 1000 samples x (1 - 0.99) is 10.000000000000009, or 9.99...
+            // A small tolerance: 1000 samples x (1 - 0.99) is 10.000000000000009, or 9.99...
             (beyond + 1e-6 >= SAMPLES_BEYOND).then(|| at(quantile))
         };
         let mut encoded = Vec::new();

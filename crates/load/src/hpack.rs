@@ -1,49 +1,45 @@
-//! Header compression of HTTP/2 (RFC 7541) as a client needs it: request fields are written by
-//! hand, once; reply fields are read by `httlib-hpack`.
+//! Header compression of HTTP/2 (RFC 7541) for a client. Request fields are encoded here, once;
+//! reply fields are decoded by `httlib-hpack`.
 
 use httlib_hpack::Decoder as Library;
 use httlib_hpack::table::Table;
 
 use crate::codec::Wrong;
 
-/// What a table holds until the other side's SETTINGS say otherwise (RFC 9113, section 6.5.2), in
-/// octets as section 4.1 of RFC 7541 counts them.
+/// The size of a table before SETTINGS change it (RFC 9113, section 6.5.2), in octets as counted by
+/// RFC 7541, section 4.1.
 pub(crate) const TABLE_BYTES: u32 = 4_096;
-/// What an entry costs beside its name and value (RFC 7541, section 4.1).
+/// Octets of an entry besides its name and value (RFC 7541, section 4.1).
 const ENTRY_OVERHEAD_BYTES: usize = 32;
-/// The library indexes past the end of a block that is cut inside an integer or before a string.
-/// Each field reads at most one octet past the end for its index and one for each of two strings,
-/// where it meets these zeros and stops.
+/// The library reads beyond the end of a block that ends inside an integer or before a string. For
+/// each field it reads at most one octet beyond the end for the index and one for each of two
+/// strings; these zeros stop it.
 const SLACK: [u8; 4] = [0; 4];
 
 /// A field of a reply: name and value.
 pub(crate) type Field = (Vec<u8>, Vec<u8>);
 
-/// A header block in plain.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Block {
-    /// In the order in which they came.
     pub(crate) fields: Vec<Field>,
     /// Whether it changed the dynamic table. Only two representations do: a literal with
-    /// incremental indexing (RFC 7541, section 6.2.1) and a size update (section 6.3). What any
-    /// other block means is a function of its octets and of the table, which it leaves alone; so
-    /// the same octets mean the same until a block comes that changes the table.
+    /// incremental indexing (RFC 7541, section 6.2.1) and a size update (section 6.3). The meaning
+    /// of any other block depends only on its octets and the table, which it does not change; so
+    /// the same octets have the same meaning until a block changes the table.
     pub(crate) changes_table: bool,
 }
 
-/// The reading end of one connection.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     library: Library<'static>,
 }
 
 impl Decoder {
-    /// With an empty dynamic table of [`TABLE_BYTES`] at most.
+    /// With an empty dynamic table of at most [`TABLE_BYTES`].
     pub(crate) fn new() -> Self {
         Decoder { library: Library::with_dynamic_size(TABLE_BYTES) }
     }
 
-    /// Reads one complete block.
     pub(crate) fn decode(&mut self, block: &[u8]) -> Result<Block, Wrong> {
         let mut rest = [block, &SLACK].concat();
         let (mut fields, mut changes_table) = (Vec::new(), false);
@@ -54,7 +50,7 @@ impl Decoder {
                 return Err(Wrong("a table size update after a header field".to_owned()));
             }
             changes_table |= sizes || inserts;
-            // The library reads as many fields as the vector has room for.
+            // The library decodes as many fields as the vector has room for.
             let mut one = Vec::with_capacity(1);
             self.library
                 .decode_exact(&mut rest, &mut one)
@@ -68,9 +64,9 @@ impl Decoder {
     }
 }
 
-/// The block of a connection's first request, and that of all requests after it. The first puts
-/// every field into the server's dynamic table, as far as there is room; the others then only name
-/// places in it.
+/// The block of a connection's first request, and that of all later ones. The first adds every
+/// field to the server's dynamic table, as far as there is room; the others only name entries of
+/// it.
 pub(crate) fn first_and_following(fields: &[(String, String)]) -> (Vec<u8>, Vec<u8>) {
     let mut table = Table::with_dynamic_size(TABLE_BYTES);
     let (mut first, mut following) = (Vec::new(), Vec::new());
@@ -97,7 +93,7 @@ pub(crate) fn first_and_following(fields: &[(String, String)]) -> (Vec<u8>, Vec<
     (first, following)
 }
 
-/// The block of a request that is alone on its connection: literals that leave the table alone.
+/// The block of the only request of a connection: literals that do not change the table.
 pub(crate) fn alone(fields: &[(String, String)]) -> Vec<u8> {
     let (table, mut block) = (Table::with_dynamic_size(0), Vec::new());
     for (name, value) in fields {
@@ -110,13 +106,13 @@ pub(crate) fn alone(fields: &[(String, String)]) -> Vec<u8> {
     block
 }
 
-/// Where the table has this name; 0, which is no index, if nowhere.
+/// The index of this name in the table; 0, which is not an index, if it has none.
 fn name_index(table: &Table<'_>, name: &[u8]) -> usize {
     table.iter().position(|(known, _)| known == name).map_or(0, |at| at + 1)
 }
 
-/// A literal field (RFC 7541, section 6.2): `kind` is the bits of its first octet that are fixed,
-/// and how many are left for the name's index.
+/// A literal field (RFC 7541, section 6.2). `kind`: the fixed bits of its first octet, and how many
+/// bits are left for the name's index.
 fn literal(out: &mut Vec<u8>, kind: (u8, u32), index: usize, name: &[u8], value: &[u8]) {
     integer(out, kind.0, kind.1, index);
     if index == 0 {
@@ -125,7 +121,7 @@ fn literal(out: &mut Vec<u8>, kind: (u8, u32), index: usize, name: &[u8], value:
     string(out, value);
 }
 
-/// A string without Huffman coding (RFC 7541, section 5.2): it is sent once a connection.
+/// A string without Huffman coding (RFC 7541, section 5.2); it is sent once per connection.
 fn string(out: &mut Vec<u8>, text: &[u8]) {
     integer(out, 0, 7, text.len());
     out.extend_from_slice(text);

@@ -1,8 +1,8 @@
-//! RFC 7541's own examples, and what the library would not survive alone.
+//! The examples of RFC 7541, and inputs that the library alone does not survive.
 
 use super::*;
 
-/// Reads hexadecimal digits with spaces between them.
+/// Parses hexadecimal digits with spaces between them.
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u32> = text.chars().filter_map(|digit| digit.to_digit(16)).collect();
     digits.chunks(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect()
@@ -129,7 +129,7 @@ fn responses_as_in_c_5_and_c_6() {
     ];
     for huffman in [false, true] {
         let mut decoder = Decoder::new();
-        // The table of the examples is smaller than ours: it is made so by a size update.
+        // A size update makes the table as small as that of the examples.
         let sized = decoder.decode(&hex("3f e1 01"));
         assert_eq!(sized, Ok(Block { fields: Vec::new(), changes_table: true }));
         for ((in_plain, in_huffman), fields) in RESPONSES.iter().zip(expected) {
@@ -143,7 +143,7 @@ fn responses_as_in_c_5_and_c_6() {
 fn a_block_cut_anywhere_is_refused_or_a_shorter_list() {
     for text in RESPONSES.iter().flat_map(|(plain, huffman)| [plain, huffman]) {
         let (block, mut whole) = (hex(text), Decoder::new());
-        // Whatever the indexes name, so that only the cut is at fault.
+        // Valid with any index, so that only the end is wrong.
         for _ in 0..6 {
             let filled = whole.decode(&hex("400161 0162"));
             assert!(filled.is_ok_and(|filled| filled.changes_table));
@@ -206,7 +206,7 @@ fn every_field_is_indexed_after_the_first_request() -> Result<(), Wrong> {
     let again = decoder.decode(&following)?;
     assert_eq!((again.fields, again.changes_table), (expected[..7].to_vec(), false));
     assert_eq!(following.len(), 7);
-    // What the table has no room for is written out each time.
+    // A field for which the table has no room is sent as a literal each time.
     let (first, following) = first_and_following(&fields);
     let mut decoder = Decoder::new();
     assert_eq!(decoder.decode(&first)?.fields, expected);

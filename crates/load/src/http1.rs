@@ -1,7 +1,7 @@
-//! HTTP/1.1 as a client speaks it (RFC 9112), with its own reader of responses.
+//! The client's side of HTTP/1.1 (RFC 9112), with its own parser for responses.
 //!
-//! The reader splits a byte stream into head, body pieces and end, whatever way the bytes were cut
-//! by the network; bodies pass through and are never held. `Http` compares them on the way.
+//! The parser splits a byte stream into heads, pieces of bodies and ends, however the network has
+//! split it. Bodies are not stored; `Http` compares them as they pass.
 
 use std::ops::Range;
 
@@ -10,17 +10,17 @@ use crate::expected::{Bodies, Body, Expected};
 use crate::payload::Wire;
 use crate::{Method, Plan};
 
-/// A head larger than this is a fault: servers send some hundred bytes; 64 KiB is what curl takes
-/// for one header line, and far beyond what any server here sends.
+/// A larger head is an error. Servers send some hundred bytes; curl accepts 64 KiB for one header
+/// line.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Header fields of nearly all replies; more are read again with room for as many as a head holds.
+/// Enough header fields for nearly all replies. Heads with more are parsed again with room for the
+/// maximum.
 const FIELDS_USUAL: usize = 64;
-/// The shortest field is a name of one byte, a colon and a line's end.
+/// The shortest field is a name of one byte, a colon and a line end.
 const FIELD_BYTES_MIN: usize = 3;
-/// Chunk sizes: 16 hexadecimal digits are 64 bits; extensions (RFC 9112, 7.1.1) get the rest.
+/// Chunk sizes: 16 hexadecimal digits are 64 bits; extensions (RFC 9112, 7.1.1) may have the rest.
 const CHUNK_LINE_BYTES_MAX: usize = 4 * 1024;
 
-/// How a body ends (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
     Length(u64),
@@ -28,7 +28,6 @@ enum Framing {
     UntilClose,
 }
 
-/// What matters of a response's head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) status: u16,
@@ -37,16 +36,14 @@ pub(crate) struct Head {
     pub(crate) close: bool,
 }
 
-/// What the reader found next.
+/// The result of a parse step.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event<'a> {
     /// All bytes were taken; more are needed.
     More,
-    /// A final head (interim ones are skipped).
     Head(Head),
-    /// A piece of the body, framing removed.
+    /// A piece of the body without framing.
     Body(&'a [u8]),
-    /// The response is complete; the next one may follow.
     End,
 }
 
@@ -62,31 +59,28 @@ enum State {
     End,
 }
 
-/// The head that was parsed last on this thread, and its meaning. Servers repeat themselves: all
-/// replies of one second are usually the same to the byte, and comparing 150 bytes is cheaper than
-/// parsing them.
+/// The last head parsed on this thread, and its meaning. All replies of one second usually have the
+/// same head, and comparing 150 bytes is cheaper than parsing them.
 #[derive(Debug, Default)]
 pub(crate) struct LastHead {
     bytes: Vec<u8>,
     head: Option<Head>,
 }
 
-/// Reads responses from one connection.
 #[derive(Debug)]
 pub(crate) struct ResponseReader {
     state: State,
-    /// The beginning of a head or a line whose end has not arrived.
+    /// The beginning of an incomplete head or line.
     held: Vec<u8>,
 }
 
 impl ResponseReader {
-    /// At the start of a response.
     pub(crate) fn new() -> Self {
         ResponseReader { state: State::Head, held: Vec::new() }
     }
 
-    /// What comes next in `bytes`, and how many of them it took. `to_head`: the request was HEAD.
-    /// Call again with the rest until it says [`Event::More`]; [`Event::End`] may take no bytes.
+    /// The next part of `bytes`, and how many bytes it has. `to_head`: the request was HEAD. Call
+    /// it with the rest until it returns [`Event::More`]. [`Event::End`] may take no bytes.
     pub(crate) fn read<'a>(
         &mut self,
         bytes: &'a [u8],
@@ -130,7 +124,8 @@ impl ResponseReader {
         }
     }
 
-    /// The server has closed. Whether that ends a body; a head or a counted body it does not.
+    /// The server has closed. Returns whether that ends the body: not for a head or a body with a
+    /// length.
     pub(crate) fn end(&mut self) -> bool {
         let ended = self.state == State::UntilClose;
         if ended {
@@ -139,13 +134,13 @@ impl ResponseReader {
         ended
     }
 
-    /// Whether nothing of a response has arrived yet.
+    /// Whether no byte of a response has arrived yet.
     #[cfg(test)]
     fn is_at_start(&self) -> bool {
         self.state == State::Head && self.held.is_empty()
     }
 
-    /// Takes head bytes; the head, if it is complete and final.
+    /// Takes bytes of a head; returns it if it is complete and final.
     fn read_head(
         &mut self,
         bytes: &[u8],
@@ -199,7 +194,7 @@ impl ResponseReader {
         };
     }
 
-    /// Takes the bytes of a line of the chunked coding, and acts on the line when it is complete.
+    /// Takes bytes of a line of the chunked coding, and acts on the line when it is complete.
     fn read_line(&mut self, bytes: &[u8]) -> Result<usize, Wrong> {
         let end = bytes.iter().position(|&byte| byte == b'\n');
         let used = end.map_or(bytes.len(), |end| end + 1);
@@ -236,7 +231,7 @@ fn split(bytes: &[u8], left: u64) -> (usize, u64) {
     (used, left - used as u64)
 }
 
-/// The size that a chunk's first line gives (RFC 9112, section 7.1).
+/// The size in a chunk's first line (RFC 9112, section 7.1).
 fn chunk_size(line: &[u8]) -> Result<u64, Wrong> {
     let digits = line.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
     let size = std::str::from_utf8(digits)
@@ -246,9 +241,9 @@ fn chunk_size(line: &[u8]) -> Result<u64, Wrong> {
     size.ok_or_else(|| Wrong("a chunk has no size that could be read".to_owned()))
 }
 
-/// Reads a response's head at the start of `bytes`; what `read` makes of it, and its length. `None`
-/// while it is incomplete. A field that goes on in the next line is one field (RFC 9112, section
-/// 5.2, has a user agent read it so).
+/// Parses the response head at the start of `bytes`; returns the result of `read`, and its length.
+/// `None` if it is incomplete. A folded field is one field, as RFC 9112, section 5.2, requires of a
+/// user agent.
 pub(crate) fn read_response<T>(
     bytes: &[u8],
     read: impl FnOnce(&httparse::Response<'_, '_>) -> Result<T, Wrong>,
@@ -271,13 +266,13 @@ pub(crate) fn read_response<T>(
     }
 }
 
-/// The head at the start of `bytes` and its length; `None` while it is incomplete.
+/// The head at the start of `bytes` and its length; `None` if it is incomplete.
 fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Wrong> {
     read_response(bytes, |response| {
         let status = response.code.unwrap_or_default();
         if status == 101 {
             return Err(Wrong(
-                "the server switched to a protocol that nobody asked for".to_owned(),
+                "the server switched to a protocol that was not requested".to_owned(),
             ));
         }
         let (mut length, mut coding, mut close, mut keep_alive) = (None, None, false, false);
@@ -304,18 +299,18 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Wrong> {
             }
             (Some(last), None) if last.eq_ignore_ascii_case(b"chunked") => Framing::Chunked,
             (None, Some(length)) => Framing::Length(length),
-            // A coding that is not chunked, or is followed by another, ends with the connection.
+            // If the last coding is not chunked, the end of the connection ends the body.
             (Some(_), None) | (None, None) => Framing::UntilClose,
         };
-        // HTTP/1.0 knows no Transfer-Encoding: the rest of the stream cannot be trusted (RFC 9112,
+        // HTTP/1.0 has no Transfer-Encoding: the rest of the stream is not usable (RFC 9112,
         // section 6.1).
         let old = response.version == Some(0) && (!keep_alive || coding.is_some());
         Ok(Head { status, framing, close: close || old })
     })
 }
 
-/// The value of a Content-Length field (RFC 9110, section 8.6). The same number several times in a
-/// list is that number (RFC 9112, section 6.3).
+/// The value of Content-Length (RFC 9110, section 8.6). A list of equal numbers is that number (RFC
+/// 9112, section 6.3).
 fn content_length(value: &[u8]) -> Result<u64, Wrong> {
     let number = |item: &[u8]| -> Option<u64> {
         let text = std::str::from_utf8(item).ok()?;
@@ -329,38 +324,35 @@ fn content_length(value: &[u8]) -> Result<u64, Wrong> {
         .ok_or_else(|| Wrong("Content-Length is not a number".to_owned()))
 }
 
-/// What stands in a comma-separated list, empty items left out (RFC 9110, section 5.6.1).
+/// The items of a comma-separated list, without empty ones (RFC 9110, section 5.6.1).
 fn items(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
 }
 
-/// Whether a comma-separated list holds a token, in any case.
+/// Whether a comma-separated list has a token, in any case.
 fn has_token(list: &[u8], token: &[u8]) -> bool {
     items(list).any(|item| item.eq_ignore_ascii_case(token))
 }
 
-/// What a connection remembers of a response that is arriving.
 pub(crate) struct Reader {
     response: ResponseReader,
     close: bool,
-    /// A reply has been complete.
     answered: bool,
-    /// The server has ended an idle connection in words, unasked or across a request.
+    /// The server has ended an idle connection with a message, before or across a request.
     ended: bool,
     body: Body,
 }
 
 impl Reader {
-    /// Whether a reply says that the connection was idle for too long, and crossed the request that
-    /// it seems to answer: RFC 9112, section 9.5, has that sent again. On a connection that has
-    /// answered nothing yet no idle time has passed: there 408 is a reply like others, or a server
-    /// that says nothing else would seem to be right.
+    /// Whether the reply says that the connection was idle for too long, and crossed the request
+    /// that it seems to answer: RFC 9112, section 9.5, then has the request sent again. On a
+    /// connection without a reply no idle time has passed, so 408 is an ordinary reply there;
+    /// otherwise a server that sends only 408 would seem to be right.
     fn is_crossed(&self, head: &Head) -> bool {
         self.answered && head.close && head.status == 408
     }
 }
 
-/// HTTP/1.1 requests of one kind.
 pub(crate) struct Http {
     wire: Wire,
     to_head: bool,
@@ -385,14 +377,14 @@ impl Http {
         }
     }
 
-    /// The last body, if it was to be learnt ([`Expected::Learn`]).
+    /// The last body, for [`Expected::Learn`].
     pub(crate) fn learnt(&self) -> Option<Expected> {
         self.bodies.learnt()
     }
 
-    /// Bytes came although every request is answered. A server may say in this way that it ends a
-    /// connection on which it has waited for too long (408, RFC 9110, section 15.5.9); what follows
-    /// its head is of no interest.
+    /// Bytes came after every request was answered. A server may say in this way that it ends a
+    /// connection that was idle for too long (408, RFC 9110, section 15.5.9); only its head is
+    /// read.
     fn unasked(&mut self, reader: &mut Reader, bytes: &[u8]) -> Result<Step, Wrong> {
         if reader.ended || bytes.is_empty() {
             return Ok(Step::More);
@@ -407,14 +399,14 @@ impl Http {
         }
     }
 
-    /// Whether a body that has ended is the expected one; a reply to HEAD has none.
+    /// Whether a complete body is right; a reply to HEAD has none.
     fn conclude(&mut self, reader: &mut Reader) -> Result<(), Wrong> {
         if self.to_head { Ok(()) } else { self.bodies.conclude(&mut reader.body) }
     }
 }
 
-/// The head of each request of `plan`; `close` asks the server to close after its reply, so that
-/// it is the server's side that keeps the port in TIME_WAIT (RFC 9293, section 3.6.1).
+/// The head of each request of `plan`. `close` asks the server to close after its reply, so that
+/// the port is in TIME_WAIT on the server's side (RFC 9293, section 3.6.1).
 pub(crate) fn request_head(plan: &Plan, close: bool) -> String {
     let method = plan.method.as_str();
     let mut head =

@@ -1,10 +1,10 @@
-//! Responses cut at every byte; bodies with every byte wrong in turn.
+//! Responses split at every byte; bodies with an error at every byte in turn.
 
 use super::*;
 use crate::Plan;
 use crate::expected::ALPHABET;
 
-/// One response as it was understood.
+/// One parsed response.
 #[derive(Debug, PartialEq, Eq, Clone)]
 struct Read {
     status: u16,
@@ -12,7 +12,7 @@ struct Read {
     close: bool,
 }
 
-/// Reads `pieces` one after the other, then the end of the stream.
+/// Parses `pieces` in order, then the end of the stream.
 fn read_all(pieces: &[&[u8]], to_head: bool) -> Result<Vec<Read>, Wrong> {
     let (mut reader, mut last) = (ResponseReader::new(), LastHead::default());
     let (mut all, mut current) = (Vec::new(), None::<Read>);
@@ -60,7 +60,7 @@ const TRANSCRIPTS: [(&str, &str, u16); 14] = [
         200,
     ),
     ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: x, Close\r\n\r\n!", "!", 200),
-    // A field in two lines, and the length in one that has gone on.
+    // A folded field, and a folded length.
     ("HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length:\r\n\t5\r\n\r\nhello", "hello", 200),
     ("HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello", "hello", 200),
     ("HTTP/1.1 200 OK\r\nConnection: x\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n", "", 200),
@@ -70,7 +70,7 @@ const TRANSCRIPTS: [(&str, &str, u16); 14] = [
         "!",
         200,
     ),
-    // Neither a reason nor the space before it.
+    // No reason, and not the space before it.
     ("HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", "", 200),
 ];
 
@@ -162,7 +162,7 @@ fn only_408_may_come_unasked_and_ends_the_connection() {
         let mut reader = codec.reader();
         assert!(codec.incoming(0, &mut reader, 7..7, wrong.as_bytes()).is_err(), "{wrong}");
     }
-    // Where the first request was asked, it is a reply like others, not the one that was promised.
+    // For the first request of a connection it is an ordinary reply, and a wrong one.
     assert!(judge(&mut codec(Expected::Any), end.as_bytes(), end.len()).is_err());
 }
 
@@ -222,13 +222,13 @@ fn broken_messages_are_refused() {
     assert!(read_all(&[&head], false).is_err());
 }
 
-/// A codec for GET, and the reader of its one connection.
+/// A codec for GET, and the state of its connection.
 fn codec(expected: Expected) -> Http {
     let plan = Plan::new("http://127.0.0.1:1/").unwrap_or_else(|error| panic!("{error}"));
     Http::new(&plan, expected)
 }
 
-/// What `codec` says about `reply` in pieces of `piece` bytes: whether it was complete.
+/// The codec's result for `reply` in pieces of `piece` bytes: whether it was complete.
 fn judge(codec: &mut Http, reply: &[u8], piece: usize) -> Result<bool, Wrong> {
     let mut reader = codec.reader();
     for piece in reply.chunks(piece) {

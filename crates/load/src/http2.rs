@@ -1,11 +1,11 @@
-//! HTTP/2 as a client speaks it (RFC 9113), frames read by hand.
+//! The client's side of HTTP/2 (RFC 9113), with its own parser for frames.
 //!
-//! A connection's first request, on stream 1, puts all fields of a request into the server's header
-//! table; it is part of the greeting, verified and not counted. Every counted request is then one
-//! short HEADERS frame of the same length.
+//! The first request of a connection, on stream 1, adds all fields of a request to the server's
+//! header table. It is part of the greeting: verified and not counted. Each counted request is then
+//! one short HEADERS frame of the same length.
 //!
-//! Replies come in any order, cut anywhere. Bodies pass through; only a frame of another type that
-//! has not arrived completely is held.
+//! Replies come in any order and in any pieces. Bodies are not stored; only an incomplete frame of
+//! another type is.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ use crate::http2_requests::{
     WINDOW_BYTES, flag, frame_head, kind, setting, stream_of, window_update,
 };
 
-/// All fragments of one header block: as much as the HTTP/1.1 codec takes for a head.
+/// All fragments of one header block: as much as the HTTP/1.1 codec accepts for a head.
 const BLOCK_BYTES_MAX: usize = 64 * 1024;
 /// The largest window (RFC 9113, section 6.9.1).
 const WINDOW_BYTES_MAX: i64 = (1 << 31) - 1;
@@ -57,7 +57,7 @@ impl Frame {
             len: u32::from_be_bytes([0, a, b, c]) as usize,
             kind,
             flags,
-            // The highest bit is reserved and means nothing.
+            // The highest bit is reserved.
             stream: u32::from_be_bytes(stream) & 0x7fff_ffff,
         }
     }
@@ -67,36 +67,32 @@ impl Frame {
     }
 }
 
-/// What matters of a reply's head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Head {
     status: u16,
     content_length: Option<u64>,
 }
 
-/// A DATA frame that is arriving.
 #[derive(Debug, Clone, Copy)]
 struct Data {
-    /// Bytes of its payload that have not come, padding and its length included.
+    /// Bytes of its payload that have not come, with padding and its length.
     left: usize,
-    /// How many of those are padding; `None` while the octet that says so has not come.
+    /// How many of those are padding; `None` before the octet with the length has come.
     padding: Option<usize>,
-    /// Which of the streams it belongs to.
+    /// The index of its stream in `streams`.
     place: usize,
     ends: bool,
 }
 
-/// A reply whose head has come.
 struct Stream {
     number: u64,
     content_length: Option<u64>,
     body: Body,
     body_bytes: u64,
-    /// Bytes that came since the stream's window was last topped up.
+    /// Bytes that came since the stream's last WINDOW_UPDATE.
     used: u32,
 }
 
-/// What one connection remembers.
 pub(crate) struct Reader {
     /// The first number on this connection, once known.
     first: Option<u64>,
@@ -104,30 +100,28 @@ pub(crate) struct Reader {
     primed: bool,
     settings_came: bool,
     settings_acknowledged: bool,
-    /// All that the server has ever let this connection send.
+    /// The sum of all windows that the server has given to this connection.
     window: i64,
-    /// Bytes that came since the connection's window was last topped up.
+    /// Bytes that came since the connection's last WINDOW_UPDATE.
     used: u32,
     refused_from: Option<u64>,
-    /// The beginning of a frame whose end has not come; not of a DATA frame's payload.
+    /// The beginning of an incomplete frame, without the payload of DATA.
     held: Vec<u8>,
-    /// The frame whose payload is awaited.
     frame: Option<Frame>,
     data: Option<Data>,
-    /// A header block that goes on in CONTINUATION frames, and the HEADERS frame it began with.
+    /// A header block that continues in CONTINUATION frames, and its HEADERS frame.
     block: Vec<u8>,
     continued: Option<Frame>,
     decoder: Decoder,
-    /// The block that was read last and left the table alone, and its meaning: as long as no block
-    /// changes the table, the same octets have the same meaning ([`crate::hpack::Block`]).
+    /// The last block that did not change the table, and its meaning. Until a block changes the
+    /// table, the same octets have the same meaning ([`crate::hpack::Block`]).
     known: Vec<u8>,
     known_head: Option<Head>,
-    /// Replies that are arriving: few, as servers rarely interleave small ones.
+    /// Incomplete replies: few, because servers rarely interleave small ones.
     streams: Vec<Stream>,
     owed: Vec<u8>,
 }
 
-/// HTTP/2 requests of one kind.
 pub(crate) struct Http2 {
     requests: Requests,
     to_head: bool,
@@ -149,12 +143,13 @@ impl Http2 {
         }
     }
 
-    /// The last body, if it was to be learnt ([`Expected::Learn`]).
+    /// The last body, for [`Expected::Learn`].
     pub(crate) fn learnt(&self) -> Option<Expected> {
         self.bodies.learnt()
     }
 
-    /// Acts on a complete frame that is not DATA; the number of the reply that it completes.
+    /// Handles a complete frame that is not DATA; returns the number of the reply that it
+    /// completes.
     fn frame(
         &mut self,
         reader: &mut Reader,
@@ -176,7 +171,7 @@ impl Http2 {
             kind::PING => reader.ping(frame, payload)?,
             kind::GOAWAY => {
                 reader.goaway(frame, payload)?;
-                // A number of a stream is one more than twice its request's, counted from 1.
+                // A stream's number is one more than twice its request's, counted from 1.
                 if self.requests.are_primed() && !reader.primed && payload.starts_with(&[0; 4]) {
                     return Err(Wrong("the server leaves before its first reply".to_owned()));
                 }
@@ -189,14 +184,13 @@ impl Http2 {
             kind::PUSH_PROMISE => {
                 return Err(Wrong("the server pushes although that was forbidden".to_owned()));
             }
-            // Deprecated, and to be ignored (RFC 9113, section 5.3.2), as are unknown types (5.5).
+            // Deprecated and to be ignored (RFC 9113, section 5.3.2), as are unknown types (5.5).
             kind::PRIORITY => {}
             _ => {}
         }
         Ok(None)
     }
 
-    /// A further piece of a header block.
     fn continuation(
         &mut self,
         reader: &mut Reader,
@@ -205,7 +199,7 @@ impl Http2 {
         payload: &[u8],
     ) -> Result<Option<u64>, Wrong> {
         let Some(began) = reader.continued else {
-            return Err(Wrong("CONTINUATION of nothing".to_owned()));
+            return Err(Wrong("CONTINUATION without a header block".to_owned()));
         };
         reader.block.extend_from_slice(payload);
         if reader.block.len() > BLOCK_BYTES_MAX {
@@ -219,7 +213,7 @@ impl Http2 {
         self.headers(reader, awaited, began, &block)
     }
 
-    /// A complete header block: a reply's head, or its trailers.
+    /// A complete header block: a reply's head, or trailers.
     fn headers(
         &mut self,
         reader: &mut Reader,
@@ -232,14 +226,14 @@ impl Http2 {
         if let Some(place) = reader.place_of(number) {
             check_trailers(&reader.decode(block)?)?;
             if !ends {
-                return Err(Wrong("a second head, or trailers that end nothing".to_owned()));
+                return Err(Wrong("a second head, or trailers without END_STREAM".to_owned()));
             }
             return self.conclude(reader, place).map(Some);
         }
         let head = reader.head(block)?;
         if head.status < 200 {
             return match ends {
-                true => Err(Wrong(format!("nothing after status {}", head.status))),
+                true => Err(Wrong(format!("no reply after status {}", head.status))),
                 false => Ok(None),
             };
         }
@@ -255,7 +249,7 @@ impl Http2 {
         }
     }
 
-    /// Which request a frame's stream answers.
+    /// The request that a frame's stream answers.
     fn number(&self, reader: &Reader, awaited: &Range<u64>, frame: Frame) -> Result<u64, Wrong> {
         let stream = frame.stream;
         if stream == 1 && self.requests.are_primed() && !reader.primed {
@@ -265,11 +259,10 @@ impl Http2 {
         let ours = stream >= 3 && stream % 2 == 1;
         match ours && awaited.contains(&number) {
             true => Ok(number),
-            false => Err(Wrong(format!("a reply on stream {stream}, where nothing was asked"))),
+            false => Err(Wrong(format!("a reply on stream {stream}, which has no request"))),
         }
     }
 
-    /// The head of a DATA frame.
     fn begin_data(
         &mut self,
         reader: &mut Reader,
@@ -287,7 +280,7 @@ impl Http2 {
         Ok(())
     }
 
-    /// Takes what has come of a DATA frame: how many bytes, and the reply that it completes.
+    /// Takes a piece of a DATA frame; returns its length, and the reply that it completes.
     fn data(
         &mut self,
         connection: u32,
@@ -319,7 +312,7 @@ impl Http2 {
         }
         (taken, data.left) = (taken + piece.len(), data.left - piece.len());
         if data.left <= padding {
-            // Only padding is left, and it means nothing.
+            // Only padding is left.
             let skipped = data.left.min(bytes.len() - taken);
             (taken, data.left) = (taken + skipped, data.left - skipped);
             data.padding = Some(data.left);
@@ -333,7 +326,7 @@ impl Http2 {
         Ok((taken, number))
     }
 
-    /// A reply has ended: whether its body is right.
+    /// A reply is complete: checks its body.
     fn conclude(&mut self, reader: &mut Reader, place: usize) -> Result<u64, Wrong> {
         let mut stream = reader.streams.swap_remove(place);
         if !self.to_head {
@@ -357,7 +350,7 @@ impl Http2 {
         Ok(stream.number)
     }
 
-    /// The settings of the server, or its acknowledgement of ours.
+    /// The server's settings, or its acknowledgement of ours.
     fn settings(&self, reader: &mut Reader, frame: Frame, payload: &[u8]) -> Result<(), Wrong> {
         let (entries, rest) = payload.as_chunks::<6>();
         if frame.stream != 0 || !rest.is_empty() {
@@ -377,7 +370,6 @@ impl Http2 {
         Ok(())
     }
 
-    /// One setting of the server.
     fn setting(&self, name: u16, value: u32) -> Result<(), Wrong> {
         let (depth, body) = (self.depth, self.requests.body_bytes());
         let wrong = match name {
@@ -395,7 +387,7 @@ impl Http2 {
                 format!("a window of {value} bytes")
             }
             setting::INITIAL_WINDOW_SIZE if (value as usize) < body => {
-                format!("the server lets {value} bytes of a body flow, and requests have {body}")
+                format!("the server allows {value} bytes of a body, and requests have {body}")
             }
             setting::MAX_FRAME_SIZE if (value as usize) < FRAME_BYTES_MAX || value >= 1 << 24 => {
                 format!("a largest frame of {value} bytes")
@@ -405,14 +397,14 @@ impl Http2 {
         Err(Wrong(wrong))
     }
 
-    /// All bytes of bodies that this connection has sent when request `end` is the next.
+    /// Body bytes that this connection has sent when request `end` is next.
     fn sent_bytes(&self, reader: &Reader, end: u64) -> i64 {
         let requests = end - reader.first.unwrap_or(end) + u64::from(self.requests.are_primed());
         (requests * self.requests.body_bytes() as u64) as i64
     }
 
-    /// Whether bodies will always flow. Servers top a window up when half of it is used, so what
-    /// is larger than the other half might wait for ever.
+    /// Whether bodies can always be sent. A server updates a window when half of it is used, so a
+    /// body larger than the other half might wait for ever.
     fn check_window(&self, reader: &Reader) -> Result<(), Wrong> {
         let body = self.requests.body_bytes() as i64;
         match body > reader.window / 2 {
@@ -425,7 +417,7 @@ impl Http2 {
         }
     }
 
-    /// One frame's head, or one step on in its payload: how many bytes were taken, and the reply
+    /// One frame head, or one step in a payload. Returns the number of bytes taken, and the reply
     /// that is complete now. `None`: more bytes are needed.
     fn step(
         &mut self,
@@ -466,7 +458,7 @@ impl Http2 {
 }
 
 impl Reader {
-    /// Takes the head of the next frame; `None` while it has not come completely.
+    /// Takes the head of the next frame; `None` if it is incomplete.
     fn frame_head(&mut self, bytes: &[u8]) -> Result<Option<(usize, Frame)>, Wrong> {
         let taken = (FRAME_HEAD_BYTES - self.held.len()).min(bytes.len());
         let frame = match bytes.first_chunk() {
@@ -493,13 +485,12 @@ impl Reader {
         Ok(Some((taken, frame)))
     }
 
-    /// Where the reply to this request stands among those that are arriving.
+    /// The index of the reply to this request among the incomplete ones.
     fn place_of(&self, number: u64) -> Option<usize> {
-        // The youngest first: what was begun last usually goes on.
+        // From the youngest, because it is the one that usually continues.
         self.streams.iter().rposition(|stream| stream.number == number)
     }
 
-    /// Reads a block that is not known.
     fn decode(&mut self, block: &[u8]) -> Result<Vec<Field>, Wrong> {
         let decoded = self.decoder.decode(block)?;
         if decoded.changes_table {
@@ -508,7 +499,6 @@ impl Reader {
         Ok(decoded.fields)
     }
 
-    /// The head of a reply.
     fn head(&mut self, block: &[u8]) -> Result<Head, Wrong> {
         if let Some(head) = self.known_head
             && block == self.known
@@ -517,14 +507,14 @@ impl Reader {
         }
         let decoded = self.decoder.decode(block)?;
         let head = read_head(&decoded.fields)?;
-        // A block that changed the table means something else the next time.
+        // A block that changed the table has another meaning next time.
         self.known_head = (!decoded.changes_table).then_some(head);
         self.known.clear();
         self.known.extend_from_slice(block);
         Ok(head)
     }
 
-    /// Flow control of what comes (RFC 9113, section 6.9): a DATA frame counts as a whole.
+    /// Flow control of received bytes (RFC 9113, section 6.9): a DATA frame counts as a whole.
     fn account(&mut self, place: usize, frame: Frame) -> Result<(), Wrong> {
         let stream = &mut self.streams[place];
         stream.used += frame.len as u32;
@@ -550,7 +540,7 @@ impl Reader {
         Ok(())
     }
 
-    /// The server is about to close, in good order or not (RFC 9113, section 6.8).
+    /// The server is about to close, with or without an error (RFC 9113, section 6.8).
     fn goaway(&mut self, frame: Frame, payload: &[u8]) -> Result<(), Wrong> {
         let (Some((last, rest)), 0) = (payload.split_first_chunk(), frame.stream) else {
             return Err(malformed("GOAWAY"));
@@ -561,7 +551,10 @@ impl Reader {
         let (last, code) = (u32::from_be_bytes(*last) & 0x7fff_ffff, u32::from_be_bytes(*code));
         if code != 0 {
             let debug = String::from_utf8_lossy(debug);
-            return Err(Wrong(format!("the server gives up: {} {debug}", error_name(code))));
+            return Err(Wrong(format!(
+                "the server ends the connection: {} {debug}",
+                error_name(code)
+            )));
         }
         let from = u64::from(last.saturating_sub(1)) / 2;
         self.refused_from = Some(self.refused_from.map_or(from, |earlier| earlier.min(from)));
@@ -572,7 +565,7 @@ impl Reader {
         let Ok(increment) = payload.try_into() else { return Err(malformed("WINDOW_UPDATE")) };
         let increment = i64::from(u32::from_be_bytes(increment) & 0x7fff_ffff);
         if increment == 0 {
-            return Err(Wrong("a WINDOW_UPDATE of nothing".to_owned()));
+            return Err(Wrong("a WINDOW_UPDATE of 0".to_owned()));
         }
         // Bodies fit into a stream's first window.
         if frame.stream == 0 {
@@ -584,8 +577,8 @@ impl Reader {
         Ok(())
     }
 
-    /// A stream is cut off. After a complete reply NO_ERROR means that the rest of the request is
-    /// not wanted (RFC 9113, section 8.1).
+    /// A stream was reset. After a complete reply NO_ERROR means that the rest of the request is
+    /// not needed (RFC 9113, section 8.1).
     fn reset(&self, frame: Frame, payload: &[u8]) -> Result<(), Wrong> {
         let (Ok(code), 1..) = (payload.try_into(), frame.stream) else {
             return Err(malformed("RST_STREAM"));
@@ -601,7 +594,7 @@ impl Reader {
         }
     }
 
-    /// Whether the server will close now: it said so, and owes no reply.
+    /// Whether the server closes now: it has said so, and no reply is due.
     fn is_last(&self, awaited: &Range<u64>) -> bool {
         self.refused_from.is_some_and(|refused| {
             let first = self.first.unwrap_or(awaited.start);
@@ -610,7 +603,6 @@ impl Reader {
     }
 }
 
-/// A frame whose length or stream cannot be.
 fn malformed(name: &str) -> Wrong {
     Wrong(format!("a malformed {name} frame"))
 }
@@ -622,8 +614,8 @@ fn error_name(code: u32) -> String {
     }
 }
 
-/// The piece of a header block in a HEADERS frame, without padding and priority
-/// (RFC 9113, section 6.2).
+/// The fragment of a header block in a HEADERS frame, without padding and priority (RFC 9113,
+/// section 6.2).
 fn fragment(frame: Frame, payload: &[u8]) -> Result<&[u8], Wrong> {
     let (padding, mut rest) = match payload.split_first() {
         _ if !frame.has(flag::PADDED) => (0, payload),
@@ -637,7 +629,7 @@ fn fragment(frame: Frame, payload: &[u8]) -> Result<&[u8], Wrong> {
     len.map(|len| &rest[..len]).ok_or_else(|| malformed("HEADERS"))
 }
 
-/// What the fields of a reply's head say (RFC 9113, sections 8.2 and 8.3).
+/// The fields of a reply's head (RFC 9113, sections 8.2 and 8.3).
 fn read_head(fields: &[Field]) -> Result<Head, Wrong> {
     let Some(((b":status", status), rest)) =
         fields.split_first().map(|((name, value), rest)| ((name.as_slice(), value), rest))
@@ -648,7 +640,7 @@ fn read_head(fields: &[Field]) -> Result<Head, Wrong> {
         &[a @ b'1'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9'] => {
             [a, b, c].iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'))
         }
-        _ => return Err(Wrong("a :status that is no status".to_owned())),
+        _ => return Err(Wrong("an invalid :status".to_owned())),
     };
     check_trailers(rest)?;
     let mut content_length = None;
@@ -663,7 +655,7 @@ fn read_head(fields: &[Field]) -> Result<Head, Wrong> {
     Ok(Head { status, content_length })
 }
 
-/// Fields that may stand in a message at all, pseudo-header fields not among them.
+/// Refuses fields that no message may have, and pseudo-header fields.
 fn check_trailers(fields: &[Field]) -> Result<(), Wrong> {
     const FORBIDDEN: [&[u8]; 5] =
         [b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"];
@@ -712,8 +704,8 @@ impl Codec for Http2 {
         self.requests.greet(connection, out);
     }
 
-    /// A connection for one request does not wait: a client may send before the server's settings
-    /// have come (RFC 9113, section 3.4).
+    /// A connection for one request does not wait: a client may send before it has the server's
+    /// settings (RFC 9113, section 3.4).
     fn is_open(&self, reader: &Reader) -> bool {
         !self.requests.are_primed() || (reader.settings_came && reader.primed)
     }

@@ -1,5 +1,5 @@
-//! What a client of HTTP/2 sends: the greeting, and requests laid side by side, ready to go
-//! (RFC 9113). Nothing is built inside a run: only stream numbers and stamps are filled in.
+//! The bytes that an HTTP/2 client sends: the greeting, and requests side by side, ready to be sent
+//! (RFC 9113). Within a run only stream numbers and stamps are filled in.
 
 use crate::hpack;
 use crate::payload::{Ready, STAMP_EVERY_BYTES, filler, stamps};
@@ -9,16 +9,16 @@ use crate::{Method, Plan};
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Length of a frame's head (RFC 9113, section 4.1).
 pub(crate) const FRAME_HEAD_BYTES: usize = 9;
-/// The longest payload of a frame that every peer must take, and that ours may send us
+/// The longest payload of a frame that every peer must accept, and so the longest from the server
 /// (RFC 9113, section 4.2).
 pub(crate) const FRAME_BYTES_MAX: usize = 16_384;
-/// Bytes that may be under way to us on one stream, and on one connection: far more than a
-/// loopback connection holds, so that TCP is what slows a server down, not this window.
+/// The window of a stream and of a connection: far more than a loopback connection holds, so that
+/// TCP limits the server, and not this window.
 pub(crate) const WINDOW_BYTES: u32 = 16 << 20;
-/// What a window is before anybody has said otherwise (RFC 9113, section 6.9.2).
+/// A window before any setting (RFC 9113, section 6.9.2).
 pub(crate) const FIRST_WINDOW_BYTES: u32 = 65_535;
-/// The largest body of a request. A connection's first request is sent before the server has said
-/// what it takes.
+/// The largest body of a request. The first request of a connection is sent before the server's
+/// settings come.
 const BODY_BYTES_MAX: usize = FIRST_WINDOW_BYTES as usize;
 /// The number of the request on stream 1, which fills the server's header table and is not counted.
 pub(crate) const PRIMING: u64 = u64::MAX;
@@ -41,7 +41,7 @@ pub(crate) mod kind {
 
 /// Flags of frames (RFC 9113, section 6).
 pub(crate) mod flag {
-    /// Of SETTINGS and PING.
+    /// For SETTINGS and PING.
     pub(crate) const ACK: u8 = 0x1;
     pub(crate) const END_STREAM: u8 = 0x1;
     pub(crate) const END_HEADERS: u8 = 0x4;
@@ -58,7 +58,7 @@ pub(crate) mod setting {
     pub(crate) const MAX_FRAME_SIZE: u16 = 5;
 }
 
-/// What of a plan cannot be said in HTTP/2, in one sentence.
+/// Why HTTP/2 cannot carry out a plan, in one sentence.
 pub(crate) fn complaint(plan: &Plan) -> Option<String> {
     const FORBIDDEN: [&str; 4] = ["keep-alive", "proxy-connection", "upgrade", "te"];
     if plan.method == Method::Post && plan.payload_bytes > BODY_BYTES_MAX {
@@ -82,7 +82,7 @@ pub(crate) fn complaint(plan: &Plan) -> Option<String> {
     })
 }
 
-/// The fields of each request (RFC 9113, section 8.3.1), names in lower case.
+/// The fields of each request (RFC 9113, section 8.3.1), with names in lower case.
 fn fields(plan: &Plan) -> Vec<(String, String)> {
     let scheme = if plan.target.tls { "https" } else { "http" };
     let pseudo = [
@@ -96,19 +96,18 @@ fn fields(plan: &Plan) -> Vec<(String, String)> {
         fields.push(("content-length".to_owned(), plan.payload_bytes.to_string()));
     }
     let own = plan.headers.iter();
-    // Space around a value is not part of it (RFC 9113, section 8.2.1: such a value is malformed).
+    // Space around a value is malformed (RFC 9113, section 8.2.1).
     fields.extend(own.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())));
     fields
 }
 
-/// Appends a frame without its payload.
 pub(crate) fn frame_head(out: &mut Vec<u8>, len: usize, kind: u8, flags: u8, stream: u32) {
     out.extend_from_slice(&(len as u32).to_be_bytes()[1..]);
     out.extend_from_slice(&[kind, flags]);
     out.extend_from_slice(&stream.to_be_bytes());
 }
 
-/// Appends a WINDOW_UPDATE of `bytes` for a stream, or for the connection (0).
+/// Appends WINDOW_UPDATE for a stream, or for the connection (0).
 pub(crate) fn window_update(out: &mut Vec<u8>, stream: u32, bytes: u32) {
     frame_head(out, 4, kind::WINDOW_UPDATE, 0, stream);
     out.extend_from_slice(&bytes.to_be_bytes());
@@ -130,21 +129,16 @@ fn request(block: &[u8], body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The requests of one plan.
 pub(crate) struct Requests {
-    /// What a connection says first.
     greeting: Vec<u8>,
-    /// The request on stream 1; `None` when a connection carries one request and no more.
+    /// The request on stream 1; `None` if a connection carries only one request.
     priming: Option<Vec<u8>>,
     ready: Ready,
-    /// Length of a request's HEADERS frame.
     headers_bytes: usize,
-    /// Length of its body.
     body_bytes: usize,
 }
 
 impl Requests {
-    /// The requests of `plan`.
     pub(crate) fn new(plan: &Plan) -> Self {
         let body = filler(if plan.method == Method::Post { plan.payload_bytes } else { 0 });
         let fields = fields(plan);
@@ -165,12 +159,10 @@ impl Requests {
         }
     }
 
-    /// Length of one request.
     pub(crate) fn request_bytes(&self) -> usize {
         self.ready.request_bytes()
     }
 
-    /// Length of one request's body.
     pub(crate) fn body_bytes(&self) -> usize {
         self.body_bytes
     }
@@ -180,7 +172,7 @@ impl Requests {
         self.priming.is_some()
     }
 
-    /// Appends what `connection` says first.
+    /// Appends what `connection` sends first.
     pub(crate) fn greet(&self, connection: u32, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.greeting);
         let Some(priming) = &self.priming else { return };
@@ -211,7 +203,7 @@ pub(crate) fn stream_of(number: u64) -> u32 {
     ((number << 1) + 3) as u32 & 0x7fff_ffff
 }
 
-/// Preface, settings, and the connection's window, which no setting can change.
+/// Preface, settings, and a WINDOW_UPDATE for the connection, which no setting changes.
 fn greeting() -> Vec<u8> {
     let mut out = PREFACE.to_vec();
     let settings = [(setting::ENABLE_PUSH, 0), (setting::INITIAL_WINDOW_SIZE, WINDOW_BYTES)];
@@ -235,8 +227,8 @@ fn number_frames(request: &mut [u8], headers_bytes: usize, stream: u32) {
     }
 }
 
-/// Stamps a body that lies in DATA frames. No stamp is split, as each frame but the last holds
-/// whole blocks of stamps.
+/// Stamps a body in DATA frames. No stamp is split, because each frame but the last has a length
+/// that is a multiple of the distance.
 fn stamp(data: &mut [u8], body_bytes: usize, connection: u32, number: u64) {
     const { assert!(FRAME_BYTES_MAX.is_multiple_of(STAMP_EVERY_BYTES)) };
     for (at, tag) in stamps(body_bytes, connection, number) {

@@ -1,17 +1,16 @@
-//! What the server says, from frames written down here; whatever way they are cut.
+//! Literal frames of a server, split in any way.
 
 use super::*;
 use crate::Error;
 use crate::http2_requests::NUMBERS;
 
-/// A frame.
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     frame_head(&mut out, payload.len(), kind, flags, stream);
     [out, payload.to_vec()].concat()
 }
 
-/// What a server begins with, and the reply to the priming request.
+/// The first frames of a server, and its reply to the priming request.
 fn opening(body: &[u8]) -> Vec<u8> {
     let settings = frame(kind::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 128]);
     let ack = frame(kind::SETTINGS, flag::ACK, 0, &[]);
@@ -37,7 +36,7 @@ fn plan(depth: u32) -> Plan {
     Plan { http2: true, pipelining: depth, ..plan }
 }
 
-/// A codec whose replies must be `hello`, and a connection that is open.
+/// A codec that expects `hello`, and an open connection.
 fn open(depth: u32) -> (Http2, Reader) {
     let mut codec = Http2::new(&plan(depth), Expected::Bytes(b"hello"[..].into()));
     let mut reader = codec.reader();
@@ -51,7 +50,7 @@ fn open(depth: u32) -> (Http2, Reader) {
     (codec, reader)
 }
 
-/// Feeds `bytes` in pieces; the numbers of the replies, in their order.
+/// Feeds `bytes` in pieces; returns the numbers of the replies, in order.
 fn feed(
     codec: &mut Http2,
     reader: &mut Reader,
@@ -74,7 +73,7 @@ fn feed(
     Ok(numbers)
 }
 
-/// What one fresh, open connection says about these bytes with requests 0 to 3 under way.
+/// The result of a new, open connection with requests 0 to 3 in flight.
 fn judge(bytes: &[u8]) -> Result<Vec<u64>, Wrong> {
     let (mut codec, mut reader) = open(4);
     let whole = feed(&mut codec, &mut reader, 0..4, bytes, bytes.len());
@@ -152,7 +151,7 @@ fn bodies_of_requests_lie_in_frames() {
     }
 }
 
-/// Two replies that interleave, with all that may stand between them.
+/// Two interleaved replies, with all frames that may come between.
 fn transcript() -> Vec<u8> {
     let flags = flag::PADDED | flag::PRIORITY;
     let padded = [&[3, 0, 0, 0, 0, 9], &head(b"hello")[..2], &[0; 3]].concat();
@@ -208,7 +207,7 @@ fn a_wrong_byte_of_a_body_is_caught() {
     }
 }
 
-/// Each is wrong for one reason, which the message names.
+/// Each has one error, which the message names.
 #[test]
 fn what_a_server_must_not_send() {
     let ends = flag::END_HEADERS | flag::END_STREAM;
@@ -233,10 +232,10 @@ fn what_a_server_must_not_send() {
         ("on stream 4", reply(4, b"hello")),
         ("on stream 0", reply(0, b"hello")),
         ("without a head", frame(kind::DATA, 0, 3, b"hello")),
-        ("that end nothing", [headers(&head(b"hello")), headers(b"\x00\x01t\x01v")].concat()),
+        ("without END_STREAM", [headers(&head(b"hello")), headers(b"\x00\x01t\x01v")].concat()),
         (":status", [headers(&head(b"hello")), frame(kind::HEADERS, ends, 3, b"\x88")].concat()),
         ("begin with :status", headers(b"\x0f\x0d\x015")),
-        ("no status", headers(b"\x08\x0320x")),
+        ("invalid :status", headers(b"\x08\x0320x")),
         ("not one number", headers(b"\x88\x0f\x0d\x02+5")),
         ("not one number", headers(b"\x88\x0f\x0d\x015\x0f\x0d\x015")),
         ("\"X\"", headers(b"\x88\x00\x01X\x01v")),
@@ -251,7 +250,7 @@ fn what_a_server_must_not_send() {
         ("malformed HEADERS", frame(kind::HEADERS, 0xd, 3, b"\x05\x88")),
         ("malformed HEADERS", frame(kind::HEADERS, 0x25, 3, b"\x88")),
         ("interrupted", [frame(kind::HEADERS, 0, 3, b"\x88"), reply(5, b"hello")].concat()),
-        ("CONTINUATION of nothing", frame(kind::CONTINUATION, 4, 3, b"\x88")),
+        ("CONTINUATION without a header block", frame(kind::CONTINUATION, 4, 3, b"\x88")),
         ("CANCEL", [headers(b"\x88"), frame(kind::RST_STREAM, 0, 3, &[0, 0, 0, 8])].concat()),
         ("NO_ERROR", [headers(b"\x88"), frame(kind::RST_STREAM, 0, 3, &[0; 4])].concat()),
         ("REFUSED_STREAM", frame(kind::RST_STREAM, 0, 5, &[0, 0, 0, 7])),
@@ -270,7 +269,7 @@ fn what_a_server_must_not_send() {
         ("ENABLE_PUSH", setting(2, 1)),
         ("a window of", setting(4, 1 << 31)),
         ("a largest frame", setting(5, 16_383)),
-        ("of nothing", update(0, 0)),
+        ("WINDOW_UPDATE of 0", update(0, 0)),
         ("2^31-1", update(0, (1 << 31) - 65_535)),
         ("a frame of 16385", frame(0x42, 0, 0, &[0; 16_385])),
     ];
@@ -297,13 +296,14 @@ fn a_wrong_reply_to_the_priming_request() {
     assert!(codec.incoming(0, &mut reader, 0..0, &opening(b"hallo")).is_err());
 }
 
-/// The table is what gives an index its meaning: a block that was right is read again after it.
+/// The meaning of an index depends on the table: a block that was right is decoded again after a
+/// change.
 #[test]
 fn a_known_block_is_read_again_when_the_table_has_changed() {
     let (mut codec, mut reader) = open(8);
     let end = |stream| frame(kind::DATA, flag::END_STREAM, stream, b"hello");
     let headers = |stream, block: &[u8]| frame(kind::HEADERS, flag::END_HEADERS, stream, block);
-    // content-length: 5 becomes entry 62, and whatever is inserted later pushes it to 63.
+    // content-length: 5 becomes entry 62, and a later insertion moves it to 63.
     let first = [headers(3, b"\x88\x5c\x015"), end(3), headers(5, b"\x88\xbe"), end(5)].concat();
     assert_eq!(feed(&mut codec, &mut reader, 0..8, &first, 1_000), Ok(vec![0, 1]));
     let known = [headers(7, b"\x88\xbe"), end(7)].concat();

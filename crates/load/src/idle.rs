@@ -1,9 +1,8 @@
-//! Connections that say nothing. What they cost a server is what separates the ways of waiting,
-//! and the protocols.
+//! Idle connections. Their cost differs between the ways of waiting and between protocols.
 //!
-//! Each is opened as far as its protocol goes before it may be called idle: TCP's handshake, TLS's,
-//! the upgrade to a WebSocket; over HTTP/2 one request is answered, for that is when both sides
-//! have their settings, and a server its tables.
+//! Each is opened as far as its protocol goes before it is idle: the handshakes of TCP and TLS, the
+//! upgrade to WebSocket. Over HTTP/2 one request is answered, because then both sides have their
+//! settings and the server has its tables.
 
 use std::os::fd::AsRawFd;
 use std::time::Instant;
@@ -14,26 +13,23 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::Socket;
 
 use crate::codec::Codec;
-use crate::dialogue::{Failure, Host, Talk};
+use crate::dialogue::{Dialogue, DialogueSetup, Failure};
 use crate::probe::CONNECT_LIMIT;
 use crate::socket::Sockets;
 use crate::{Error, Live, Plan, Protocol};
 
-/// Connections that are being opened at once: well below the backlog of 4,096 that servers ask for.
-/// On loopback connect completes before the server has accepted, so this also lets the server keep
-/// pace.
+/// Connections that are opened at once: well below the backlog of 4,096 that servers ask for. On
+/// loopback connect completes before the server has accepted, so this also lets the server keep up.
 const BATCH: usize = 256;
 
-/// Silent connections, held open.
 pub(crate) struct Idle {
     sockets: Vec<Socket>,
-    /// Whether the server has no reason to have said anything on them.
-    silent: bool,
+    /// Whether the server has no reason to send anything on them.
+    sends_nothing: bool,
 }
 
 impl Idle {
-    /// Opens the plan's silent connections, some at a time, beside those that carry load and need
-    /// ports too.
+    /// Opens the plan's idle connections in batches. The connections for the load need ports too.
     pub(crate) fn open<C: Codec>(
         plan: &Plan,
         sockets: &Sockets,
@@ -41,8 +37,9 @@ impl Idle {
         codec: &mut C,
     ) -> Result<Idle, Error> {
         let asked = plan.idle_connections;
-        let silent = !plan.target.tls && !plan.http2 && plan.target.protocol != Protocol::WebSocket;
-        let mut idle = Idle { sockets: Vec::with_capacity(asked as usize), silent };
+        let sends_nothing =
+            !plan.target.tls && !plan.http2 && plan.target.protocol != Protocol::WebSocket;
+        let mut idle = Idle { sockets: Vec::with_capacity(asked as usize), sends_nothing };
         idle.open_all(plan, sockets, live, codec).map_err(|failure| match failure {
             Failure::Internal(error) => error,
             Failure::Connect(error) => idle.incomplete(asked, error.to_string()),
@@ -62,43 +59,43 @@ impl Idle {
         live: &Live,
         codec: &mut C,
     ) -> Result<(), Failure> {
-        let mut host = Host::new(plan, sockets, codec)?;
+        let mut setup = DialogueSetup::new(plan, sockets, codec)?;
         let limit = plan.request_timeout.max(CONNECT_LIMIT);
-        let (mut talks, mut begun) = (Vec::with_capacity(BATCH), 0);
+        let (mut dialogues, mut begun) = (Vec::with_capacity(BATCH), 0);
         while self.len() < plan.idle_connections {
             if live.is_stopped() {
                 return Err(Failure::Internal(Error::Interrupted));
             }
-            while talks.len() < BATCH && begun < plan.idle_connections {
+            while dialogues.len() < BATCH && begun < plan.idle_connections {
                 let index = plan.connections + begun;
-                let mut talk = host.begin(index, index)?;
+                let mut dialogue = setup.begin(index, index)?;
                 if plan.http2 {
-                    talk.ask();
+                    dialogue.ask();
                 }
-                talks.push(talk);
+                dialogues.push(dialogue);
                 begun += 1;
             }
-            let oldest = talks.iter().map(|talk| talk.begun).min().unwrap_or_else(Instant::now);
-            host.turn(&mut talks, oldest + limit)?;
-            let is_done = |talk: &mut Talk<_>| match plan.http2 {
-                true => talk.replies > 0,
-                false => talk.is_open(),
+            let oldest =
+                dialogues.iter().map(|dialogue| dialogue.begun).min().unwrap_or_else(Instant::now);
+            setup.turn(&mut dialogues, oldest + limit)?;
+            let is_done = |dialogue: &mut Dialogue<_>| match plan.http2 {
+                true => dialogue.replies > 0,
+                false => dialogue.is_open(),
             };
-            let done = talks.extract_if(.., is_done).filter_map(Talk::into_socket);
+            let done = dialogues.extract_if(.., is_done).filter_map(Dialogue::into_socket);
             self.sockets.extend(done);
         }
         Ok(())
     }
 
-    /// How many were opened.
     pub(crate) fn len(&self) -> u32 {
         self.sockets.len() as u32
     }
 
-    /// How many are still open: the server's end was not received, and where it has nothing to say,
-    /// it has said nothing.
+    /// How many are still open: no FIN was received, and nothing else from a server that has no
+    /// reason to send.
     pub(crate) fn still_open(&self) -> u32 {
-        let is_open = |socket: &&Socket| match self.silent {
+        let is_open = |socket: &&Socket| match self.sends_nothing {
             true => recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK) == Err(Errno::EAGAIN),
             false => !has_ended(socket),
         };
@@ -106,7 +103,7 @@ impl Idle {
     }
 }
 
-/// Whether the server's FIN, or its reset, has come, whatever came before it (POLLRDHUP, poll(2)).
+/// Whether the server's FIN or RST has come, whatever came before (POLLRDHUP, poll(2)).
 fn has_ended(socket: &Socket) -> bool {
     let mut fds = [PollFd::new(socket, PollFlags::RDHUP)];
     loop {

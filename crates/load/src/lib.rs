@@ -1,8 +1,8 @@
-//! The load generator: N connections, asking as soon as they were answered or when the clock says
-//! so, every reply verified, every latency kept.
+//! The load generator. It sends requests on N connections, either when a reply has come or at times
+//! given by the clock. It verifies every reply and records every latency.
 //!
-//! It talks to a server through its socket only and never links the serving side: a client built
-//! from the server's codecs would agree with its bugs.
+//! It uses a server through its socket only and never links the serving side: a client with the
+//! server's codecs would have the same errors.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), load::Error> {
@@ -13,13 +13,12 @@
 //! # }
 //! ```
 //!
-//! Reading order: [`Plan`] (what is asked for), `engine` (the epoll loop), `connection` (what one
-//! connection remembers), `outgoing` (what it has to send, and in which order), `tls` (between it
-//! and its socket), `codec` (what a protocol must answer), `http1`, `http2`, `websocket` and `echo`
-//! (four answers), `schedule` (who decides when the next request is sent), `open_loop` (when it is
-//! the clock), `engine::fan_out` (when one speaks and all others listen), `dialogue` (connections
-//! apart from the load: the probe, and those that stay silent), `session` (load in slices, for
-//! servers that take turns).
+//! Reading order: [`Plan`] (what to do), `engine` (the epoll loop), `connection` (one connection),
+//! `outgoing` (the order of its bytes), `tls` (between connection and socket), `codec` (what a
+//! protocol provides), `http1`, `http2`, `websocket` and `echo` (the four protocols), `schedule`
+//! (when the next request is sent), `open_loop` (if the clock decides), `engine::fan_out` (one
+//! connection sends, all others receive), `dialogue` (connections without load: the probe and idle
+//! ones), `session` (load in slices, for servers that take turns).
 #![forbid(unsafe_code)]
 
 #[cfg(not(target_os = "linux"))]

@@ -1,13 +1,12 @@
-//! What can be seen of a run while it is going, and the one thing that can be done about it.
+//! The progress of a run, for other threads, and a way to end it early.
 //!
-//! The engine adds to relaxed atomics a few times a second; whoever wants to draw them does so on a
-//! thread of its own. The engine never formats and never writes to a terminal, so looking on costs
-//! the measurement nothing.
+//! The engine adds to relaxed atomics a few times per second. Another thread formats and prints
+//! them, so that this does not disturb the measurement.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 
-/// A run as seen from another thread.
+/// A run as seen by another thread.
 #[derive(Debug, Default)]
 pub struct Live {
     stage: AtomicU8,
@@ -16,32 +15,32 @@ pub struct Live {
     stopped: AtomicBool,
 }
 
-/// Where a run is.
+/// The stage of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// The server is asked once, and connections are opened.
+    /// The server is probed, and connections are opened.
     Connecting,
     /// Load that is not counted.
     WarmingUp,
-    /// The measured window.
+    /// The window.
     Measuring,
     /// The window is over.
     Ending,
 }
 
-/// How far a run has come.
+/// The progress of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Where it is.
+    /// The present stage.
     pub stage: Stage,
-    /// Requests answered in this stage so far, all threads; a tenth of a second old at most.
+    /// Requests answered in this stage, over all threads, at most a tenth of a second ago.
     pub requests: u64,
-    /// Errors in this stage so far.
+    /// Errors in this stage.
     pub errors: u64,
 }
 
 impl Live {
-    /// How far the run has come. From any thread, at any time.
+    /// The progress. May be called on any thread at any time.
     pub fn progress(&self) -> Progress {
         let stage = match self.stage.load(Relaxed) {
             0 => Stage::Connecting,
@@ -52,8 +51,8 @@ impl Live {
         Progress { stage, requests: self.requests.load(Relaxed), errors: self.errors.load(Relaxed) }
     }
 
-    /// Ends the run early, within a tenth of a second: what was measured by then is its outcome.
-    /// Safe in a signal handler.
+    /// Ends the run within a tenth of a second; its outcome is what was measured until then. Safe
+    /// in a signal handler.
     pub fn stop(&self) {
         self.stopped.store(true, Relaxed);
     }
@@ -63,14 +62,14 @@ impl Live {
         self.stopped.load(Relaxed)
     }
 
-    /// The first thread says where the run is; the counts begin anew.
+    /// The first thread begins a stage; the counts are set to zero.
     pub(crate) fn enter(&self, stage: Stage) {
         self.requests.store(0, Relaxed);
         self.errors.store(0, Relaxed);
         self.stage.store(stage as u8, Relaxed);
     }
 
-    /// A thread says what it has counted since it last said so.
+    /// Adds a thread's counts since its last call.
     pub fn add(&self, requests: u64, errors: u64) {
         self.requests.fetch_add(requests, Relaxed);
         self.errors.fetch_add(errors, Relaxed);

@@ -1,15 +1,16 @@
-//! An open loop: what is due, who is free, and what both say about the server and about us.
+//! The open loop: requests that are due, connections that are free, and what the times say about
+//! server and client.
 //!
-//! Due times come from the clock alone. The oldest due request goes to the connection that has been
-//! free longest; while none is free it waits, and its latency counts from when it was due. Nothing
-//! is ever back-filled: a sample is a request, and a request that was not answered is a sample with
-//! its age, the least that it took.
+//! Due times come from the clock alone. The oldest due request is sent on the connection that was
+//! free longest. While none is free it waits, and its latency counts from its due time. No sample
+//! is made up: a sample is a request, and an unanswered request is a sample with its age, the least
+//! that it took.
 //!
-//! Two clocks run against the client. *Send lag*: from the moment when a request was due and a
-//! connection was free for it, to its send(2). *Busy share*: the part of the window that the client
-//! spent neither asleep nor spinning for the next due time. Either can make a run invalid, see
-//! [`invalid`]. A server that is too slow makes requests wait for a free connection: that is a
-//! result.
+//! Two figures show whether the client was late itself. *Send lag*: from the moment when a request
+//! was due and a connection was free, to its send(2). *Busy share*: the part of the window in which
+//! the client neither slept nor waited for the next due time in a spin. Each can make a run
+//! invalid, see [`invalid`]. If the server is too slow, requests wait for a free connection: that
+//! is a result.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -21,26 +22,24 @@ use crate::connection::Pending;
 use crate::histogram::Latencies;
 use crate::schedule::DueTimes;
 
-/// The warm-up has due times of its own, so that the window's do not depend on its length.
+/// The warm-up has its own due times, so that those of the window do not depend on its length.
 const WARM_UP_SALT: u64 = 0x57A7_0000_0000_0000;
 
-/// The p99 of the send lag may be so long without a question. Where others want the cores too, a
-/// thread waits for its turn, on a busy machine for some tens of ms, one request in a hundred meets
-/// that, and the server waits for its turns alike: the lag is shown beside the percentiles, and
-/// they are as good as they can be there. A client that is late by more does not keep up.
+/// The p99 of the send lag that is always accepted. On a busy machine a thread waits for a core for
+/// some tens of milliseconds, which one request in a hundred meets, and the server waits in the
+/// same way. The lag is shown beside the percentiles. A client with a larger lag does not keep up.
 const LAG_P99_MAX_NS: u64 = 50_000_000;
-/// The median of the send lag may be so long, the turn of one other thread: half of all requests
-/// meet no more than that, unless the client has a queue of its own, which grows beyond this in a
-/// window.
+/// The median of the send lag that is always accepted: one time slice of another thread. Half of
+/// all requests have a larger lag only if the client has a queue, which then grows during a window.
 const LAG_P50_MAX_NS: u64 = 5_000_000;
-/// Beyond these limits, the client's part in a percentile must still be small: a tenth. Against a
-/// server whose p99 is a second, a lag of 5 ms says nothing.
+/// Above these limits the lag must be a small part of the percentile: a tenth. If the server's p99
+/// is a second, a lag of 5 ms does not matter.
 const LAG_SHARE_MAX: f64 = 0.1;
-/// A client that works for more than this share of the window has a queue of its own: at 95 %, the
-/// mean wait is nearly ten times the service time (Pollaczek and Khinchine, constant service).
+/// A client that is busy for a larger part of the window has a queue itself: at 95 % the mean wait
+/// is nearly ten times the service time (Pollaczek and Khinchine, constant service).
 const BUSY_SHARE_MAX: f64 = 0.95;
 
-/// Why the client's own share is too large for the figures to be the server's; `None` if it is not.
+/// Why the client was too late for the figures to be the server's; `None` if it was not.
 pub(crate) fn invalid(counts: &Counts, busy_share: f64) -> Option<String> {
     let (lag, latency) = (&counts.send_lag, &counts.latency);
     for (name, quantile, max_ns) in [("p99", 0.99, LAG_P99_MAX_NS), ("p50", 0.5, LAG_P50_MAX_NS)] {
@@ -63,16 +62,15 @@ pub(crate) fn invalid(counts: &Counts, busy_share: f64) -> Option<String> {
     })
 }
 
-/// What an open loop counts.
 #[derive(Debug)]
 pub(crate) struct Counts {
-    /// Requests that fell due inside the window.
+    /// Requests that were due in the window.
     pub(crate) due: u64,
-    /// Those of them that were sent inside it.
+    /// Those that were sent in it.
     pub(crate) sent: u64,
-    /// Those of them that were never answered.
+    /// Those that were never answered.
     pub(crate) unanswered: u64,
-    /// Those of them that the client's own stops delayed.
+    /// Those that stops of the client delayed.
     pub(crate) delayed: u64,
     /// From due to answered, or to the end of the run.
     pub(crate) latency: Latencies,
@@ -83,7 +81,6 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// All zero.
     pub(crate) fn new() -> Result<Self, Error> {
         Ok(Counts {
             due: 0,
@@ -96,7 +93,6 @@ impl Counts {
         })
     }
 
-    /// Adds another thread's.
     pub(crate) fn merge(&mut self, other: &Counts) -> Result<(), Error> {
         self.due += other.due;
         self.sent += other.sent;
@@ -108,16 +104,13 @@ impl Counts {
     }
 }
 
-/// A request that may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ready {
-    /// When it was due.
     pub(crate) due_ns: u64,
-    /// Since when it waits: since it was due, or since its connection ended under it.
+    /// Since when it waits: since it was due, or since its connection ended.
     pub(crate) since_ns: u64,
 }
 
-/// The load of one engine thread.
 #[derive(Debug)]
 pub(crate) struct OpenLoop {
     arrivals: Arrivals,
@@ -125,38 +118,35 @@ pub(crate) struct OpenLoop {
     seed: u64,
     thread: (u32, u32),
     times: DueTimes,
-    /// When the present due times began, by the engine's clock.
+    /// The start of the present due times on the engine's clock.
     origin_ns: u64,
-    /// Nothing falls due from here on.
+    /// No request is due from here on.
     end_ns: u64,
-    /// Requests that may still fall due.
+    /// Requests that can still become due.
     left: u64,
-    /// The next due time; `u64::MAX` when nothing is due any more.
+    /// The next due time; `u64::MAX` if there is none.
     next_ns: u64,
-    /// Requests whose connection ended under them through no fault of theirs.
+    /// Requests whose connection ended without an error.
     returned: BinaryHeap<Reverse<Ready>>,
-    /// Due times of requests that were lost to an error.
+    /// Due times of requests that were lost by an error.
     lost_due_ns: Vec<u64>,
-    /// Slots with a free place, the longest free first.
+    /// Slots that can take a request; the one that was free longest is first.
     free: VecDeque<u32>,
     /// Since when there is one.
     free_since_ns: u64,
-    /// Requests due from here on count: all of the window's, none of the warm-up's.
+    /// Requests due from here on are counted: those of the window, not of the warm-up.
     counted_from_ns: u64,
-    /// Whether the window goes on.
     open: bool,
-    /// Windows begun.
     windows: u64,
-    /// The client stood still: what falls due from the first of these times to the second is late
-    /// by that, unless nothing waits any more before then.
+    /// The client was stopped: requests due between these times are late because of it, unless all
+    /// waiting ones are sent earlier.
     delayed_ns: Option<(u64, u64)>,
-    /// How many replies each request has, which count as so many requests.
+    /// Replies per request, each counted as a request.
     each: u64,
     counts: Counts,
 }
 
 impl OpenLoop {
-    /// Nothing is due yet.
     pub(crate) fn new(
         arrivals: Arrivals,
         rate_per_s: f64,
@@ -187,18 +177,19 @@ impl OpenLoop {
         })
     }
 
-    /// What falls due has `each` replies: a message that is delivered to so many.
+    /// Each request has `each` replies: a message that is delivered so often.
     pub(crate) fn counting(self, each: u32) -> Self {
         OpenLoop { each: u64::from(each), ..self }
     }
 
-    /// Load that is not counted begins. What it leaves unsent is forgotten when the window begins.
+    /// Begins load that is not counted. Requests that it leaves unsent are dropped when the window
+    /// begins.
     pub(crate) fn warm_up(&mut self, now_ns: u64) {
         self.begin(self.seed ^ WARM_UP_SALT, now_ns, u64::MAX, u64::MAX);
     }
 
-    /// A window begins: until `end_ns`, or until so many `requests` were due. The first, the second
-    /// and so on each have due times of their own, the same for every server.
+    /// Begins a window: until `end_ns`, or until `requests` were due. Each window has its own due
+    /// times, the same for every server.
     pub(crate) fn start_window(&mut self, now_ns: u64, end_ns: u64, requests: u64) {
         self.counted_from_ns = now_ns;
         self.open = true;
@@ -215,22 +206,22 @@ impl OpenLoop {
         self.advance();
     }
 
-    /// What was counted so far was a warm-up's.
+    /// Drops the counts so far, which were a warm-up.
     pub(crate) fn forget(&mut self) -> Result<(), Error> {
         self.lost_due_ns.clear();
         self.counts = Counts::new()?;
         Ok(())
     }
 
-    /// Nothing falls due any more, and what waits is forgotten.
+    /// No more requests become due, and waiting ones are dropped.
     pub(crate) fn stop(&mut self) {
         self.next_ns = u64::MAX;
         self.left = 0;
         self.returned.clear();
     }
 
-    /// The window is over: what waits may still be sent, but not as sent inside it. Gives the sum
-    /// of how long all that wait have waited, in nanoseconds.
+    /// Ends the window: waiting requests may still be sent, but do not count as sent in it. Returns
+    /// the sum of their waiting times, in nanoseconds.
     pub(crate) fn end_window(&mut self, now_ns: u64) -> u64 {
         self.open = false;
         self.end_ns = self.end_ns.min(now_ns);
@@ -248,7 +239,6 @@ impl OpenLoop {
         self.each * waited_ns
     }
 
-    /// Finds the next due time.
     fn advance(&mut self) {
         let next_ns = match self.left {
             0 => u64::MAX,
@@ -257,20 +247,18 @@ impl OpenLoop {
         self.next_ns = if next_ns < self.end_ns { next_ns } else { u64::MAX };
     }
 
-    /// Whether a request is due at `now_ns`.
     #[inline]
     pub(crate) fn is_due(&self, now_ns: u64) -> bool {
         self.next_ns <= now_ns || !self.returned.is_empty()
     }
 
-    /// The client did not run from the first of these times to the second. What fell due then is
-    /// sent late, and what falls due while it is sent waits behind it: as long again at most.
+    /// The client did not run between these times. Requests due then are sent late, and those that
+    /// become due meanwhile wait behind them, for as long again at most.
     pub(crate) fn stopped(&mut self, from_ns: u64, to_ns: u64) {
         let from_ns = self.delayed_ns.map_or(from_ns, |(earlier_ns, _)| earlier_ns);
         self.delayed_ns = Some((from_ns, to_ns + (to_ns - from_ns)));
     }
 
-    /// Nothing that is due waits any more.
     pub(crate) fn caught_up(&mut self) {
         self.delayed_ns = None;
     }
@@ -280,12 +268,12 @@ impl OpenLoop {
         self.counts.latency.max_ns()
     }
 
-    /// Whether nothing is due, nor ever will be.
+    /// Whether no request is due now or later.
     pub(crate) fn is_spent(&self) -> bool {
         self.next_ns == u64::MAX && self.returned.is_empty()
     }
 
-    /// When the client must be awake to send: at the next due time if a connection is free for it.
+    /// When the client must be awake to send: at the next due time if a connection is free.
     pub(crate) fn wake_ns(&self) -> u64 {
         match (self.free.is_empty(), self.returned.is_empty()) {
             (true, _) => u64::MAX,
@@ -294,7 +282,6 @@ impl OpenLoop {
         }
     }
 
-    /// Takes the oldest request that is due.
     pub(crate) fn take(&mut self, now_ns: u64) -> Option<Ready> {
         if let Some(Reverse(ready)) = self.returned.pop() {
             return Some(ready);
@@ -312,7 +299,6 @@ impl OpenLoop {
         Some(Ready { due_ns, since_ns: due_ns })
     }
 
-    /// A slot has a free place, seen at `now_ns`.
     pub(crate) fn add_free(&mut self, slot: u32, now_ns: u64) {
         if self.free.is_empty() {
             self.free_since_ns = now_ns;
@@ -320,23 +306,22 @@ impl OpenLoop {
         self.free.push_back(slot);
     }
 
-    /// The slot that has been free longest leaves the list.
     pub(crate) fn take_free(&mut self) -> Option<u32> {
         self.free.pop_front()
     }
 
-    /// A slot is free no more. A search: seldom, a connection that ended while it was free.
+    /// Removes a slot whose connection ended while it was free. Seldom, so a search is good enough.
     pub(crate) fn remove_free(&mut self, slot: u32) {
         self.free.retain(|&other| other != slot);
     }
 
-    /// Since when a connection has been free, without a gap, if one is.
+    /// Since when a connection has been free without interruption.
     pub(crate) fn free_since_ns(&self) -> u64 {
         self.free_since_ns
     }
 
-    /// A request is about to be sent on a connection that was free since `free_ns`. The second
-    /// figure is how long it has waited in all, in nanoseconds.
+    /// A request is sent on a connection that was free since `free_ns`. Also returns how long it
+    /// has waited in all, in nanoseconds.
     pub(crate) fn sending(&mut self, ready: Ready, free_ns: u64, now_ns: u64) -> (Pending, u64) {
         let pending = Pending { due_ns: ready.due_ns, sent_ns: now_ns };
         if !self.counts_due(ready.due_ns) {
@@ -347,7 +332,7 @@ impl OpenLoop {
         (pending, self.each * now_ns.saturating_sub(ready.since_ns))
     }
 
-    /// A request was answered, rightly. Whether it counts.
+    /// A request was answered correctly. Returns whether it counts.
     pub(crate) fn answered(&mut self, pending: Pending, now_ns: u64) -> bool {
         let counts = self.counts_due(pending.due_ns);
         if counts {
@@ -357,14 +342,13 @@ impl OpenLoop {
         counts
     }
 
-    /// A request was lost to an error.
     pub(crate) fn lost(&mut self, pending: Pending) {
         if self.counts_due(pending.due_ns) {
             self.lost_due_ns.push(pending.due_ns);
         }
     }
 
-    /// A request lost its connection through no fault of anybody's, and is sent again.
+    /// A request lost its connection without an error, and is sent again.
     pub(crate) fn give_back(&mut self, pending: Pending, now_ns: u64) {
         if self.counts_due(pending.due_ns) {
             self.counts.sent -= u64::from(self.open);
@@ -376,8 +360,8 @@ impl OpenLoop {
         due_ns >= self.counted_from_ns
     }
 
-    /// The window is closed at `now_ns`, with these still unanswered: all that was due becomes a
-    /// sample.
+    /// Closes the window at `now_ns` with these requests unanswered: every request that was due
+    /// becomes a sample.
     pub(crate) fn close(&mut self, unanswered: impl Iterator<Item = Pending>, now_ns: u64) {
         let from_ns = self.counted_from_ns;
         let mut due_ns: Vec<_> = std::mem::take(&mut self.lost_due_ns);
@@ -391,7 +375,6 @@ impl OpenLoop {
         }
     }
 
-    /// What was counted, in all windows.
     pub(crate) fn into_counts(self) -> Counts {
         self.counts
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// One request a microsecond, from 1,000 ns of the engine's clock on.
+/// One request per microsecond, from 1,000 ns on.
 fn metronome(requests: u64) -> Result<OpenLoop, Error> {
     let mut open = OpenLoop::new(Arrivals::Constant, 1e6, 0, (0, 1), 4)?;
     open.start_window(1_000, u64::MAX, requests);
@@ -20,7 +20,7 @@ fn requests_fall_due_by_the_clock_and_in_order() -> Result<(), Error> {
     let mut open = metronome(3)?;
     assert!(!open.is_due(999) && open.is_due(1_000));
     let due = |open: &mut OpenLoop, now_ns| open.take(now_ns).map(|ready| ready.due_ns);
-    // The client sleeps through two of them.
+    // The client sleeps through two due times.
     assert_eq!(due(&mut open, 2_500), Some(1_000));
     assert_eq!(due(&mut open, 2_500), Some(2_000));
     assert_eq!(due(&mut open, 2_500), None);
@@ -33,9 +33,10 @@ fn requests_fall_due_by_the_clock_and_in_order() -> Result<(), Error> {
 #[test]
 fn latency_counts_from_the_due_time_and_lag_from_the_free_connection() -> Result<(), Error> {
     let mut open = metronome(2)?;
-    // Due at 1,000, free before, sent at 1,300: 300 ns are ours.
+    // Due at 1,000, free before, sent at 1,300: 300 ns of send lag.
     let first = send(&mut open, 0, 1_300).ok_or(Error::Plan("nothing is due".into()))?;
-    // Due at 2,000, free from 5,000 on, sent at 5,100: 100 ns are ours, 3,000 the server's.
+    // Due at 2,000, free from 5,000 on, sent at 5,100: 100 ns of send lag; the server caused the
+    // other 3,000.
     assert!(open.answered(first, 5_000));
     let second = send(&mut open, 5_000, 5_100).ok_or(Error::Plan("nothing is due".into()))?;
     assert!(open.answered(second, 6_000));
@@ -44,7 +45,7 @@ fn latency_counts_from_the_due_time_and_lag_from_the_free_connection() -> Result
     let counts = open.into_counts();
     assert_eq!((counts.due, counts.sent, counts.unanswered), (2, 2, 0));
     let ends = |latencies: &Latencies| (latencies.quantile_ns(0.0), latencies.quantile_ns(1.0));
-    // Above 2,048 ns the histogram's steps are 2 ns wide; it gives a step's lower end for its
+    // Above 2,048 ns the histogram's steps are 2 ns wide. It returns a step's lower end for its
     // smallest sample and the upper end for all others.
     assert_eq!(ends(&counts.send_lag), (100, 300));
     assert_eq!(ends(&counts.from_send), (900, 3_701));
@@ -82,7 +83,7 @@ fn a_request_that_lost_its_connection_keeps_its_due_time() -> Result<(), Error> 
     open.end_window(5_000);
     open.close(std::iter::empty(), 5_000);
     let counts = open.into_counts();
-    // It was sent twice and counted once, lost, and the other one was never sent.
+    // One was sent twice, counted once, and lost; the other was never sent.
     assert_eq!((counts.due, counts.sent, counts.unanswered), (2, 1, 2));
     Ok(())
 }
@@ -120,12 +121,12 @@ fn free_connections_take_turns() -> Result<(), Error> {
 fn what_fell_due_in_a_stop_is_marked_until_the_client_has_caught_up() -> Result<(), Error> {
     let mut open = metronome(u64::MAX)?;
     assert!(send(&mut open, 0, 1_000).is_some());
-    // It stood still from 1,500 to 4,500, and 2,000 to 4,000 were due.
+    // Stopped from 1,500 to 4,500; 2,000 to 4,000 were due.
     open.stopped(1_500, 4_500);
     while send(&mut open, 0, 4_600).is_some() {}
     open.caught_up();
     assert!(send(&mut open, 0, 5_000).is_some());
-    // From 5,500 to 7,500, and it never catches up: as long again is marked, 6,000 to 9,000.
+    // Stopped from 5,500 to 7,500, without catching up: as long again is marked, 6,000 to 9,000.
     open.stopped(5_500, 7_500);
     while send(&mut open, 0, 20_500).is_some() {}
     open.end_window(20_500);
@@ -156,11 +157,11 @@ fn the_client_is_to_blame_only_where_it_matters() -> Result<(), Error> {
     assert!(blamed(50_000_000, 60_000_000, 0.5)?);
     assert!(blamed(0, 60_000, 0.97)?, "no time to read replies");
     let mut tail = counts(0, 100_000)?;
-    // Two in a hundred are 20 ms late: other threads' turns.
+    // Two in a hundred are 20 ms late, as when other threads have the core.
     (0..20).for_each(|_| tail.send_lag.record(20_000_000));
     (0..20).for_each(|_| tail.latency.record(21_000_000));
     assert_eq!(invalid(&tail, 0.5), None);
-    // And then 80 ms, as no turn is.
+    // Then 80 ms late, which no time slice explains.
     (0..20).for_each(|_| tail.send_lag.record(80_000_000));
     (0..20).for_each(|_| tail.latency.record(81_000_000));
     assert!(invalid(&tail, 0.5).is_some_and(|why| why.contains("p99")));

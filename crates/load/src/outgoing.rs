@@ -1,4 +1,4 @@
-//! What one connection has to send, and in which order: what this side owes (a greeting,
+//! The bytes that one connection sends, and their order: protocol frames (a greeting,
 //! acknowledgements) between whole requests, never inside one.
 
 use rustix::io::Errno;
@@ -8,26 +8,21 @@ use socket2::Socket;
 use crate::codec::Codec;
 use crate::tls::Session;
 
-/// What became of a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sent {
-    /// Nothing is left that may be sent.
     All,
-    /// The send buffer is full (or the connection not yet made).
+    /// The send buffer is full, or the connection is not open yet.
     Full,
-    /// The connection is lost.
     Failed(Errno),
 }
 
-/// A way for bytes to the server.
 pub(crate) trait Pipe {
-    /// Takes bytes from the first on; how many. `AGAIN`: none just now.
+    /// Takes bytes from the front; returns how many. `AGAIN`: none now.
     fn push(&mut self, bytes: &[u8]) -> Result<usize, Errno>;
-    /// Whether all that was taken has left for the server.
+    /// Whether all bytes taken were sent.
     fn flush(&mut self) -> Result<bool, Errno>;
 }
 
-/// The socket itself.
 pub(crate) struct Plain<'a> {
     pub(crate) socket: &'a Socket,
     pub(crate) bytes_sent: &'a mut u64,
@@ -54,14 +49,13 @@ impl Pipe for Plain<'_> {
     }
 }
 
-/// The socket behind TLS.
-pub(crate) struct Sealed<'a> {
+pub(crate) struct Encrypted<'a> {
     pub(crate) socket: &'a Socket,
     pub(crate) tls: &'a mut Session,
     pub(crate) bytes_sent: &'a mut u64,
 }
 
-impl Pipe for Sealed<'_> {
+impl Pipe for Encrypted<'_> {
     fn push(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
         if self.tls.is_handshaking() {
             return Err(Errno::AGAIN);
@@ -74,23 +68,21 @@ impl Pipe for Sealed<'_> {
     }
 }
 
-/// What one connection has to send.
+/// The bytes that one connection has to send.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
-    /// Requests that are admitted and not completely sent.
+    /// Requests that are admitted and not sent completely.
     pub(crate) unsent: u32,
-    /// Bytes of the first of them that are sent.
+    /// Sent bytes of the first of them.
     offset: usize,
-    /// The number of the first of them.
     pub(crate) next: u64,
-    /// What this side owes, whole frames.
+    /// Whole protocol frames to be sent.
     pub(crate) owed: Vec<u8>,
-    /// Bytes of it that are sent.
     owed_sent: usize,
 }
 
 impl Outgoing {
-    /// Sends what may be sent, as far as `pipe` takes it. `ready`: requests may be.
+    /// Sends what may be sent, as far as `pipe` takes it. `ready`: requests may be sent.
     #[inline]
     pub(crate) fn send<C: Codec>(
         &mut self,
@@ -120,7 +112,7 @@ impl Outgoing {
             let (bytes, is_owed) = if owes && self.offset == 0 {
                 (self.owed.get(self.owed_sent..).unwrap_or_default(), true)
             } else if self.unsent > 0 && ready {
-                // What is owed waits for the end of this one request only.
+                // The frames wait only for the end of this request.
                 let requests = if owes { 1 } else { self.unsent };
                 (codec.outgoing(connection, self.next, requests, self.offset), false)
             } else {
@@ -141,13 +133,13 @@ impl Outgoing {
                 self.offset = done % len;
             }
             if sent < asked {
-                // A short send means a full buffer: asking again at once would only cost an EAGAIN.
+                // A short send means a full buffer; another would only return EAGAIN.
                 return Sent::Full;
             }
         }
     }
 
-    /// So many bytes of what is owed were sent.
+    /// So many bytes of the frames were sent.
     fn have_paid(&mut self, sent: usize) {
         self.owed_sent += sent;
         if self.owed_sent == self.owed.len() {
@@ -156,7 +148,7 @@ impl Outgoing {
         }
     }
 
-    /// Nothing is left to send; requests that were admitted are forgotten.
+    /// Drops all bytes, and the requests that were admitted.
     pub(crate) fn forget(&mut self) {
         self.next += u64::from(self.unsent);
         self.unsent = 0;
@@ -165,8 +157,8 @@ impl Outgoing {
         self.owed_sent = 0;
     }
 
-    /// Forgets the requests from number `from` on, but for one that is sent in part: its end must
-    /// follow, for what is owed to be understood.
+    /// Drops the requests from number `from` on. One that is sent in part stays, because its end
+    /// must be sent before any frame.
     pub(crate) fn forget_from(&mut self, from: u64) {
         let partial = u64::from(self.offset > 0);
         let kept = from.saturating_sub(self.next).max(partial);

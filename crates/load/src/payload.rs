@@ -1,25 +1,24 @@
-//! The bytes that requests carry, and the bytes that replies must carry.
+//! The bytes of requests, and the bytes that replies must have.
 //!
-//! No two payloads of a run are the same: each is stamped, every 256 bytes, with its connection and
-//! number. So a server that answers with bytes of an earlier message, of another connection, or of
-//! another place in the message is caught.
+//! No two payloads of a run are equal: every 256 bytes each has a stamp with its connection and
+//! number. So a reply with bytes of an earlier message, of another connection, or of another
+//! position in the message is detected.
 
-/// A stamp stands at every multiple of this offset: often enough that a stale page, a stale half of
-/// a ring buffer or a swapped segment cannot pass, seldom enough to cost nothing.
+/// The distance of stamps: small enough to detect a stale page, half of a ring buffer or a swapped
+/// segment, and large enough to cost nothing.
 pub(crate) const STAMP_EVERY_BYTES: usize = 256;
-/// Small requests are laid side by side up to this size, so that a pipeline goes out in one
-/// send(2).
+/// Small requests are laid side by side up to this size, so that a pipeline is sent in one send(2).
 const WIRE_BYTES: usize = 64 * 1024;
 
-/// The stamps of one payload of `len` bytes: where each begins, and its bytes. The last one may
-/// reach beyond the end. A payload shorter than a stamp carries the stamp's low bytes, which differ
-/// from those of the message before.
+/// The stamps of a payload of `len` bytes: position and bytes of each. The last may reach beyond
+/// the end. A payload shorter than a stamp has the stamp's low bytes, which differ from those of
+/// the message before.
 pub(crate) fn stamps(
     len: usize,
     connection: u32,
     number: u64,
 ) -> impl Iterator<Item = (usize, [u8; 8])> {
-    // An odd multiplier spreads neighbouring connections over all bytes, the low one too.
+    // An odd multiplier distributes neighbouring connections over all bytes, including the lowest.
     let tag = number.wrapping_add(u64::from(connection).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     (0..len).step_by(STAMP_EVERY_BYTES).zip(0_u64..).map(move |(at, block)| {
         let tag = tag.wrapping_add(block << 40);
@@ -27,7 +26,6 @@ pub(crate) fn stamps(
     })
 }
 
-/// Stamps one payload.
 fn stamp(payload: &mut [u8], connection: u32, number: u64) {
     for (at, tag) in stamps(payload.len(), connection, number) {
         let len = tag.len().min(payload.len() - at);
@@ -35,24 +33,22 @@ fn stamp(payload: &mut [u8], connection: u32, number: u64) {
     }
 }
 
-/// What stands between the stamps: neighbouring positions differ, so a shifted reply is caught.
+/// The bytes between stamps. Neighbouring positions differ, so a shifted reply is detected.
 pub(crate) fn filler(len: usize) -> Vec<u8> {
     (0..len).map(|k| (k.wrapping_mul(167) >> 3) as u8 ^ k as u8).collect()
 }
 
-/// Requests of one length side by side, ready to be sent: the same bytes each time but for what is
-/// filled in before they go.
+/// Requests of one length side by side, ready to be sent. Only numbers are filled in before.
 #[derive(Debug)]
 pub(crate) struct Ready {
     bytes: Vec<u8>,
-    /// Length of one request.
     stride: usize,
-    /// What is filled in at present: connection, first number, requests.
+    /// What is filled in now: connection, first number, requests.
     filled: Option<(u32, u64, usize)>,
 }
 
 impl Ready {
-    /// Up to `depth` requests of `stride` bytes, each as `one` makes it.
+    /// Up to `depth` requests of `stride` bytes; `one` makes each.
     pub(crate) fn new(stride: usize, depth: u32, mut one: impl FnMut(&mut Vec<u8>)) -> Self {
         let copies = (WIRE_BYTES / stride.max(1)).clamp(1, depth as usize);
         let mut bytes = Vec::with_capacity(copies * stride);
@@ -62,14 +58,13 @@ impl Ready {
         Ready { bytes, stride, filled: None }
     }
 
-    /// Length of one request, in bytes.
     pub(crate) fn request_bytes(&self) -> usize {
         self.stride
     }
 
-    /// What `connection` has to send now: the rest of request `number` from `offset` on, then as
-    /// many of the following ones as lie ready, `requests` in all at most. Never empty. `fill`
-    /// writes into one request what belongs to its number.
+    /// The bytes that `connection` sends now: the rest of request `number` from `offset` on, then
+    /// following requests, at most `requests` in all. Never empty. `fill` writes the number into a
+    /// request.
     pub(crate) fn outgoing(
         &mut self,
         (connection, number): (u32, u64),
@@ -78,7 +73,7 @@ impl Ready {
         fill: impl Fn(&mut [u8], u64),
     ) -> &[u8] {
         let copies = (requests as usize).min(self.bytes.len() / self.stride);
-        // A stalled send asks for the same bytes again.
+        // A send that was short asks for the same bytes again.
         if self.filled != Some((connection, number, copies)) {
             self.filled = Some((connection, number, copies));
             let slots = self.bytes.chunks_exact_mut(self.stride).take(copies);
@@ -89,18 +84,17 @@ impl Ready {
         &self.bytes[offset..copies * self.stride]
     }
 
-    /// The same where nothing differs from one request to the next.
+    /// The same if all requests are equal.
     pub(crate) fn as_they_are(&self, requests: u32, offset: usize) -> &[u8] {
         let copies = (requests as usize).min(self.bytes.len() / self.stride);
         &self.bytes[offset..copies * self.stride]
     }
 }
 
-/// Requests that are a head and a stamped payload.
 #[derive(Debug)]
 pub(crate) struct Wire {
     ready: Ready,
-    /// Where the payload begins in a request; at its end if it has none.
+    /// Position of the payload in a request; its end if it has none.
     payload_at: usize,
 }
 
@@ -113,12 +107,10 @@ impl Wire {
         Wire { ready, payload_at: head.len() }
     }
 
-    /// Length of one request, in bytes.
     pub(crate) fn request_bytes(&self) -> usize {
         self.ready.request_bytes()
     }
 
-    /// See [`Ready::outgoing`].
     pub(crate) fn outgoing(
         &mut self,
         connection: u32,
@@ -136,7 +128,7 @@ impl Wire {
     }
 }
 
-/// The payload of one message as it must come back.
+/// The payload that a message must have when it comes back.
 #[derive(Debug)]
 pub(crate) struct Mirror {
     bytes: Vec<u8>,
@@ -144,17 +136,14 @@ pub(crate) struct Mirror {
 }
 
 impl Mirror {
-    /// For payloads of `len` bytes.
     pub(crate) fn new(len: usize) -> Self {
         Mirror { bytes: filler(len), stamped: None }
     }
 
-    /// Length of the payload, in bytes.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The whole payload of message `number` of `connection`.
     pub(crate) fn payload(&mut self, connection: u32, number: u64) -> &[u8] {
         if self.stamped != Some((connection, number)) {
             stamp(&mut self.bytes, connection, number);
@@ -164,8 +153,8 @@ impl Mirror {
     }
 }
 
-/// Where two slices of the same length differ first, told to a human. `position` is that of their
-/// first byte in the body.
+/// Describes the first difference between two slices of the same length. `position` is that of
+/// their first byte in the body.
 pub(crate) fn describe_difference(position: u64, found: &[u8], expected: &[u8]) -> String {
     let at = found.iter().zip(expected).position(|(found, expected)| found != expected);
     let at = at.unwrap_or_default();

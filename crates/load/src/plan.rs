@@ -1,4 +1,4 @@
-//! What is asked of the load generator.
+//! The plan of a load run.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
@@ -7,44 +7,45 @@ use record::Arrivals;
 
 use crate::Error;
 
-/// Connections of one kind in one run: more than any process may have descriptors by default
+/// Most connections of one kind in one run: more than a process may have descriptors by default
 /// (`nr_open`, proc(5), is 1,048,576).
 const CONNECTIONS_MAX: u32 = 1_000_000;
-/// Bytes of a stream on their way on one connection: four reads of the engine's 64 KiB, so that one
-/// is sent while another is received, and what two sockets' buffers hold by default (tcp(7):
-/// tcp_rmem 128 KiB, tcp_wmem grows), so that a server which writes before it reads is not stuck.
+/// Bytes of a stream in flight on one connection. Four reads of the engine's 64 KiB, so that one is
+/// sent while another is received. It is also what the buffers of two sockets hold by default
+/// (tcp(7): tcp_rmem 128 KiB, tcp_wmem grows), so that a server which writes before it reads does
+/// not block.
 const STREAM_WINDOW_BYTES: usize = 256 * 1024;
-/// Messages of a stream on their way on one connection. For messages of 16 bytes the window of
-/// bytes would be 16,384 messages, and 64 connections' books would not fit into a cache.
+/// Messages of a stream in flight on one connection. With messages of 16 bytes the byte window
+/// would be 16,384 messages, and the state of 64 connections would not fit into a cache.
 const STREAM_WINDOW_MESSAGES: usize = 4_096;
-/// Echo servers answer while they read, so depth x payload is on its way at once; 1,024 is far
-/// beyond where pipelining stops to matter.
+/// An echo server answers while it reads, so depth x payload is in flight. More than 1,024 makes no
+/// further difference.
 const PIPELINING_MAX: u32 = 1_024;
-/// Each connection of a pipelined run has this much in its request and reply at most; 16 MiB of one
-/// payload is already a streaming test.
+/// Each connection holds so many bytes per request and reply at most. A payload of 16 MiB is
+/// already a streaming test.
 const PAYLOAD_BYTES_MAX: usize = 16 << 20;
 /// One request in a quarter of an hour: longer than any window.
 const RATE_MIN: f64 = 0.001;
-/// Beyond what one machine can be asked over loopback.
+/// More than one machine can serve over loopback.
 const RATE_MAX: f64 = 10_000_000.0;
-/// More engine threads than any machine of today has cores is a slip of the finger.
+/// More than the cores of any machine: larger numbers are typing errors.
 const THREADS_MAX: u32 = 1_024;
 
-/// What the server speaks.
+/// The protocol of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// Every byte comes back (RFC 862).
+    /// Every byte is sent back (RFC 862).
     Echo,
-    /// HTTP/1.1 (RFC 9112), or HTTP/2 (RFC 9113) where the plan says so.
+    /// HTTP/1.1 (RFC 9112), or HTTP/2 (RFC 9113) if [`Plan::http2`] is set.
     Http,
     /// Messages over a WebSocket (RFC 6455), opened by an upgrade of HTTP/1.1.
     WebSocket,
 }
 
-/// Where the load goes, read from a URL.
+/// The server, from a URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// The URL as it was given.
+    /// The URL as given.
     pub url: String,
     /// `tcp`, `http` and `https`, or `ws` and `wss`.
     pub protocol: Protocol,
@@ -54,18 +55,18 @@ pub struct Target {
     pub authority: String,
     /// The first address that the host resolves to.
     pub address: SocketAddr,
-    /// The others, which are tried in turn where nothing answers at the first.
+    /// The other addresses, tried in order if the first does not answer.
     pub others: Vec<SocketAddr>,
-    /// Path and query, starting with `/`. Empty for an echo server.
+    /// Path and query, with the leading `/`. Empty for an echo server.
     pub path: String,
 }
 
 impl Target {
-    /// Reads `tcp://HOST:PORT`, `http://HOST[:PORT][/PATH]`, or the same with `https`, `ws` or
+    /// Parses `tcp://HOST:PORT`, `http://HOST[:PORT][/PATH]`, or the same with `https`, `ws` or
     /// `wss`, and resolves the host.
     ///
     /// # Errors
-    /// [`Error::Plan`] when the text is no such URL or the host has no address.
+    /// [`Error::Plan`] if the text is not such a URL or the host has no address.
     pub fn parse(url: &str) -> Result<Target, Error> {
         let bad = |why: &str| {
             Error::Plan(format!(
@@ -114,7 +115,7 @@ impl Target {
     }
 }
 
-/// The first address of `host:port`, or of `host` with HTTP's own port, and the others.
+/// The first address of `host:port`, or of `host` with the default port, and the others.
 fn resolve(
     authority: &str,
     protocol: Protocol,
@@ -139,44 +140,45 @@ fn resolve(
     }
 }
 
-/// How long a run lasts.
+/// When a run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Length {
-    /// Whatever completes inside this time is counted.
+    /// After this time: requests answered within it are counted.
     Window(Duration),
-    /// Exactly so many requests are sent.
+    /// After exactly so many requests.
     Requests(u64),
 }
 
-/// Who decides when the next request is sent.
+/// When the next request is sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pace {
-    /// The server, by answering: a closed loop. It measures capacity.
+    /// When a reply arrives: a closed loop. It measures capacity.
     Closed,
-    /// The clock: an open loop. It measures the latency that independent clients see.
+    /// At times given by the clock: an open loop. It measures the latency that independent clients
+    /// see.
     Open {
-        /// Requests that fall due per second, all connections and threads together.
+        /// Requests due per second, over all connections and threads.
         rate_per_s: f64,
-        /// How the gaps between them are distributed.
+        /// The distribution of the gaps between due times.
         arrivals: Arrivals,
         /// Seed of the gaps: the same seed gives the same due times.
         seed: u64,
     },
 }
 
-/// Request methods that the generator knows (RFC 9110, section 9.3).
+/// Request methods (RFC 9110, section 9.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// No body in the request.
+    /// The request has no body.
     Get,
-    /// No body in the request nor in the reply.
+    /// Neither request nor reply has a body.
     Head,
-    /// [`Plan::payload_bytes`] of body in the request.
+    /// The request has a body of [`Plan::payload_bytes`].
     Post,
 }
 
 impl Method {
-    /// The method as it stands in a request line.
+    /// The method's name in a request line.
     pub fn as_str(self) -> &'static str {
         match self {
             Method::Get => "GET",
@@ -186,48 +188,47 @@ impl Method {
     }
 }
 
-/// What each HTTP reply's body is compared with.
+/// What the body of each HTTP reply is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpectedBody {
-    /// `/bytes/N`: the rule of that route. POST to `/echo`: the request's own body. Else: as
+    /// `/bytes/N`: the pattern of that route. POST to `/echo`: the request's body. Others: as
     /// [`Learnt`].
     ///
     /// [`Learnt`]: ExpectedBody::Learnt
     Auto,
-    /// The body that two requests before the run were both answered with.
+    /// The body that was the reply to two requests before the run.
     Learnt,
-    /// Anything, as long as it is a complete message with the expected status.
+    /// Any body of a complete message with the expected status.
     Any,
 }
 
-/// What is asked of the load generator. Start from [`Plan::new`] and change what differs.
+/// The plan of a load run. Start from [`Plan::new`] and change what differs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// Where the load goes.
+    /// The server.
     pub target: Target,
     /// Connections that carry load.
     pub connections: u32,
     /// Length of the measured window.
     pub length: Length,
-    /// Who decides when the next request is sent.
+    /// When the next request is sent.
     pub pace: Pace,
-    /// Echo messages flow without waiting for replies, as far as a window of bytes allows.
+    /// Echo messages are sent without waiting for replies, within a window of bytes.
     pub streaming: bool,
-    /// Load before the window, thrown away: caches, branch predictors and TCP windows fill.
+    /// Load before the window, not counted, to fill caches, branch predictors and TCP windows.
     pub warmup: Duration,
-    /// A new connection for each request instead of keep-alive. Latency then starts at connect(2).
+    /// A new connection for each request. The latency then starts at connect(2).
     pub reconnect: bool,
-    /// Requests on their way at once on each connection: a pipeline, or with HTTP/2 the streams
-    /// that are open at once. 1 is one after the other.
+    /// Requests in flight on each connection: pipelined, or as HTTP/2 streams. 1 = one at a time.
     pub pipelining: u32,
-    /// Speak HTTP/2: by prior knowledge (`http`) or by ALPN (`https`).
+    /// Use HTTP/2: with prior knowledge (`http`) or by ALPN (`https`).
     pub http2: bool,
-    /// Resume TLS sessions where a connection is not the first (RFC 8446 section 2.2). Otherwise
-    /// each handshake is a full one.
+    /// Resume TLS sessions on all connections but the first (RFC 8446 section 2.2). Otherwise every
+    /// handshake is a full one.
     pub tls_resume: bool,
-    /// WebSocket: the first connection speaks, the others listen, and what they hear is counted:
-    /// each delivery is a request, whose latency runs from the message's send. `pipelining`
-    /// messages are under way at once, a number of requests is one of messages, and so is a rate.
+    /// WebSocket: the first connection sends, the others receive. Each delivery counts as a
+    /// request, and its latency starts when the message is sent. `pipelining` messages are in
+    /// flight at once. A number of requests, or a rate, is that of messages.
     pub fan_out: bool,
     /// Bytes of one echo message, or of a POST's body.
     pub payload_bytes: usize,
@@ -235,29 +236,28 @@ pub struct Plan {
     pub method: Method,
     /// Further header fields of each request, name and value; not used for echo.
     pub headers: Vec<(String, String)>,
-    /// The one status that counts as right; not used for echo.
+    /// The status that counts as right; not used for echo.
     pub expected_status: u16,
     /// What the reply's body is compared with; not used for echo.
     pub expected_body: ExpectedBody,
-    /// Addresses of this machine to connect from, in turn, where one has not enough ports. Empty:
-    /// the kernel's choice, and on loopback as many of 127.0.0.x as are needed.
+    /// Local addresses to connect from, in turn, if one has too few ports. Empty: the kernel
+    /// chooses, and on loopback as many of 127.0.0.x as needed.
     pub sources: Vec<IpAddr>,
-    /// Silent connections opened before the window and held until after it.
+    /// Idle connections, opened before the window and held until after it.
     pub idle_connections: u32,
-    /// A reply that takes longer is an error, and its connection is given up.
+    /// A reply that takes longer is an error, and its connection is closed.
     pub request_timeout: Duration,
-    /// Engine threads, each with its own share of the connections.
+    /// Engine threads, each with an equal part of the connections.
     pub threads: u32,
-    /// Core that the engine thread is pinned to; thread k is pinned to core + k. `None`: not
-    /// pinned.
+    /// Core of the first engine thread; thread k runs on core + k. `None`: not pinned.
     pub core: Option<usize>,
 }
 
 impl Plan {
-    /// 64 keep-alive connections, 10 s after 1 s of warm-up, one thread, 64 bytes of echo or GET.
+    /// 64 keep-alive connections, 10 s after a warm-up of 1 s, one thread, 64 bytes of echo or GET.
     ///
     /// # Errors
-    /// [`Error::Plan`] when the URL cannot be used.
+    /// [`Error::Plan`] if the URL is not usable.
     pub fn new(url: &str) -> Result<Plan, Error> {
         Ok(Plan {
             target: Target::parse(url)?,
@@ -284,7 +284,7 @@ impl Plan {
         })
     }
 
-    /// What is spoken, by its name in a table.
+    /// The name of the protocol in a table.
     pub fn protocol_name(&self) -> &'static str {
         match self.target.protocol {
             Protocol::Echo => "echo",
@@ -294,8 +294,8 @@ impl Plan {
         }
     }
 
-    /// Requests on their way at once on each connection, at most: the pipeline, or as many messages
-    /// as a stream's window holds, and two at least, or it would not flow.
+    /// Most requests in flight on each connection: the pipeline, or the messages of a stream's
+    /// window, at least two so that it does not stop.
     pub fn depth(&self) -> u32 {
         let window = STREAM_WINDOW_BYTES / self.payload_bytes.max(1);
         match self.streaming {
@@ -304,10 +304,10 @@ impl Plan {
         }
     }
 
-    /// Says whether the plan can be carried out at all; [`crate::run`] asks this first.
+    /// Checks whether the plan is possible; [`crate::run`] calls this first.
     ///
     /// # Errors
-    /// [`Error::Plan`] with one sentence: what, where, what to do.
+    /// [`Error::Plan`] with one sentence: what is wrong, and what to do.
     pub fn check(&self) -> Result<(), Error> {
         let http = self.target.protocol == Protocol::Http;
         let carries_payload = !http || self.method == Method::Post;
@@ -333,8 +333,7 @@ impl Plan {
             ),
             (
                 self.reconnect && self.pipelining > 1,
-                "one request per connection leaves nothing to pipeline: ask for one of the two"
-                    .into(),
+                "one request per connection leaves no pipeline: choose one of the two".into(),
             ),
             (
                 carries_payload && (self.payload_bytes > PAYLOAD_BYTES_MAX),
@@ -346,8 +345,7 @@ impl Plan {
             (!http && self.payload_bytes == 0, "an echo message needs at least 1 byte".into()),
             (
                 self.length == Length::Window(Duration::ZERO) || self.length == Length::Requests(0),
-                "the run must last longer than nothing: give a duration or a number of requests"
-                    .into(),
+                "the run must have a length: give a duration or a number of requests".into(),
             ),
             (
                 self.request_timeout < Duration::from_millis(1),
@@ -369,45 +367,44 @@ impl Plan {
         self.headers.iter().try_for_each(|(name, value)| check_header(name, value))
     }
 
-    /// What the protocol cannot do, if the first half of a pair is true.
+    /// Combinations that the protocol does not support: each applies if its `bool` is true.
     fn complaints_of_protocol(&self) -> [(bool, String); 6] {
-        let room = self.fan_out;
+        let fan_out = self.fan_out;
         [
             (
                 self.http2 && self.target.protocol != Protocol::Http,
-                "HTTP/2 is asked for and the URL is not HTTP's: give an http:// or https:// URL"
-                    .into(),
+                "HTTP/2 needs an HTTP URL: give an http:// or https:// URL".into(),
             ),
             (
                 self.tls_resume && !self.target.tls,
                 "only TLS has sessions to resume: give an https:// or wss:// URL".into(),
             ),
             (
-                room && self.target.protocol != Protocol::WebSocket,
-                "a fan-out goes over WebSockets: give the ws:// or wss:// URL of a room, \
-                 /ws/chat say"
+                fan_out && self.target.protocol != Protocol::WebSocket,
+                "a fan-out needs WebSockets: give the ws:// or wss:// URL of a chat, such as \
+                 /ws/chat"
                     .into(),
             ),
             (
-                room && self.connections < 2,
-                "a fan-out needs a speaker and a listener: ask for 2 connections or more".into(),
+                fan_out && self.connections < 2,
+                "a fan-out needs a sender and a receiver: use 2 connections or more".into(),
             ),
             (
-                room && self.threads > 1,
-                "a fan-out is measured by one thread, which sends every message and hears it \
-                 arrive everywhere: leave out the threads"
+                fan_out && self.threads > 1,
+                "a fan-out is measured by one thread, which sends and receives every message: \
+                 leave out the threads"
                     .into(),
             ),
             (
-                room && (self.reconnect || self.streaming || self.idle_connections > 0),
-                "in a fan-out every connection is a member that stays and listens: leave out \
+                fan_out && (self.reconnect || self.streaming || self.idle_connections > 0),
+                "in a fan-out every connection stays open and receives: leave out \
                  reconnecting, streaming and idle connections"
                     .into(),
             ),
         ]
     }
 
-    /// What is wrong with the pace, if the first half of a pair is true.
+    /// Errors in the pace: each applies if its `bool` is true.
     fn complaints_of_pace(&self) -> [(bool, String); 4] {
         let http = self.target.protocol == Protocol::Http;
         [
@@ -417,11 +414,11 @@ impl Plan {
             ),
             (
                 self.streaming && (self.reconnect || self.pipelining > 1),
-                "a stream has no pipeline and keeps its connections: ask for one of them".into(),
+                "a stream has no pipeline and keeps its connections: choose one of them".into(),
             ),
             (
                 self.streaming && self.pace != Pace::Closed,
-                "a stream flows as fast as the server lets it: leave out the rate".into(),
+                "a stream is as fast as the server: leave out the rate".into(),
             ),
             (
                 matches!(self.pace, Pace::Open { rate_per_s, .. }
@@ -432,14 +429,15 @@ impl Plan {
     }
 }
 
-/// A header field that would not break the request's framing (RFC 9110, sections 5.1 and 5.5).
+/// Accepts a header field that does not change the request's framing (RFC 9110, sections 5.1 and
+/// 5.5).
 fn check_header(name: &str, value: &str) -> Result<(), Error> {
-    /// Fields that say where a message ends, to whom it goes, and what becomes of the connection.
+    /// Fields that determine the end of a message, its host, and the end of the connection.
     const RESERVED: [&str; 5] =
         ["host", "connection", "content-length", "transfer-encoding", "upgrade"];
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(token) {
-        return Err(Error::Plan(format!("{name:?} is no name of a header field")));
+        return Err(Error::Plan(format!("{name:?} is not the name of a header field")));
     }
     if value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f) {
         return Err(Error::Plan(format!("the value of {name} holds a control character")));
@@ -524,15 +522,15 @@ mod tests {
 
     #[test]
     fn what_a_room_and_http2_allow() -> Result<(), Error> {
-        let room = Plan { fan_out: true, ..Plan::new("ws://127.0.0.1:7/ws/chat")? };
-        room.check()?;
+        let fan_out = Plan { fan_out: true, ..Plan::new("ws://127.0.0.1:7/ws/chat")? };
+        fan_out.check()?;
         let bad = [
-            Plan { connections: 1, ..room.clone() },
-            Plan { threads: 2, ..room.clone() },
-            Plan { reconnect: true, ..room.clone() },
-            Plan { streaming: true, ..room.clone() },
-            Plan { idle_connections: 1, ..room.clone() },
-            Plan { headers: vec![("Sec-WebSocket-Key".into(), "x".into())], ..room },
+            Plan { connections: 1, ..fan_out.clone() },
+            Plan { threads: 2, ..fan_out.clone() },
+            Plan { reconnect: true, ..fan_out.clone() },
+            Plan { streaming: true, ..fan_out.clone() },
+            Plan { idle_connections: 1, ..fan_out.clone() },
+            Plan { headers: vec![("Sec-WebSocket-Key".into(), "x".into())], ..fan_out },
         ];
         assert!(bad.iter().all(|plan| matches!(plan.check(), Err(Error::Plan(_)))));
         let secure = Plan { tls_resume: true, http2: true, ..Plan::new("https://127.0.0.1:7/")? };

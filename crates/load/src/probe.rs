@@ -1,23 +1,23 @@
-//! One request, alone and verified, before any load: a server that answers wrongly must not be
-//! timed, and what an HTTP server answers is learnt here. It goes the way that all others will go:
-//! the same sockets, TLS and greeting.
+//! One verified request before any load: a server that sends wrong replies must not be measured,
+//! and the body of HTTP replies is learnt here. It uses the same sockets, TLS and greeting as the
+//! load.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::codec::Codec;
-use crate::dialogue::{Failure, Host, Talk};
+use crate::dialogue::{Dialogue, DialogueSetup, Failure};
 use crate::expected::Expected;
 use crate::socket::Sockets;
 use crate::{Error, ExpectedBody, Method, Plan};
 
-/// connect(2) may take so long, however short the plan's time limit for a request is: a lost SYN is
-/// sent again after a second (tcp(7)).
+/// connect(2) may take so long, even if the request timeout is shorter: a lost SYN is sent again
+/// after a second (tcp(7)).
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
-/// The plan with the first address of its host that can be connected to. A name such as localhost
-/// often has one of each family, and a server listens on one of them.
+/// The plan with the first address of its host that accepts a connection. A name such as localhost
+/// often has an address of each family, and a server listens on one of them.
 pub(crate) fn reached(plan: &Plan) -> Result<Plan, Error> {
     let mut plan = plan.clone();
     let others = std::mem::take(&mut plan.target.others);
@@ -41,8 +41,8 @@ pub(crate) fn reached(plan: &Plan) -> Result<Plan, Error> {
     Err(Error::NoAddress { tried })
 }
 
-/// Sends one request on a connection of its own and verifies the reply with `codec`. In a fan-out
-/// there are two connections: what one says, the other must hear.
+/// Sends one request on its own connection and verifies the reply with `codec`. In a fan-out there
+/// are two connections: one sends, the other must receive.
 pub(crate) fn verify<C: Codec>(plan: &Plan, sockets: &Sockets, codec: &mut C) -> Result<(), Error> {
     converse(plan, sockets, codec).map_err(|failure| match failure {
         Failure::Connect(source) => Error::Unreachable { address: plan.target.address, source },
@@ -52,33 +52,35 @@ pub(crate) fn verify<C: Codec>(plan: &Plan, sockets: &Sockets, codec: &mut C) ->
 }
 
 fn converse<C: Codec>(plan: &Plan, sockets: &Sockets, codec: &mut C) -> Result<(), Failure> {
-    let mut host = Host::new(plan, sockets, codec)?;
+    let mut setup = DialogueSetup::new(plan, sockets, codec)?;
     let members = if plan.fan_out { 2 } else { 1 };
-    let mut talks: Vec<_> =
-        (0..members).map(|slot| host.begin(slot, slot)).collect::<Result<_, _>>()?;
+    let mut dialogues: Vec<_> =
+        (0..members).map(|slot| setup.begin(slot, slot)).collect::<Result<_, _>>()?;
     let end = Instant::now() + plan.request_timeout.max(CONNECT_LIMIT);
-    while !talks.iter().all(Talk::is_open) {
-        host.turn(&mut talks, end)?;
+    while !dialogues.iter().all(Dialogue::is_open) {
+        setup.turn(&mut dialogues, end)?;
     }
-    match talks.as_mut_slice() {
+    match dialogues.as_mut_slice() {
         [one] => one.ask(),
-        [speaker, listeners @ ..] => {
-            speaker.speak();
-            listeners.iter_mut().for_each(Talk::listen);
+        [sender, receivers @ ..] => {
+            sender.send_unanswered();
+            receivers.iter_mut().for_each(Dialogue::await_message);
         }
         [] => {}
     }
-    let answered = |talks: &[Talk<C::Reader>]| talks.last().is_none_or(|talk| talk.replies > 0);
+    let answered = |dialogues: &[Dialogue<C::Reader>]| {
+        dialogues.last().is_none_or(|dialogue| dialogue.replies > 0)
+    };
     let end = Instant::now() + plan.request_timeout;
-    while !answered(&talks) {
-        host.turn(&mut talks, end)?;
+    while !answered(&dialogues) {
+        setup.turn(&mut dialogues, end)?;
     }
-    talks.iter_mut().for_each(|talk| host.end(talk));
+    dialogues.iter_mut().for_each(|dialogue| setup.end(dialogue));
     Ok(())
 }
 
-/// What the replies to `plan` must look like, found out by asking; `codec` makes one that holds
-/// them to this, `learnt` gives what it has learnt.
+/// Asks the server what the replies to `plan` look like. `codec` makes a codec with given
+/// expectations, `learnt` returns what it has learnt.
 pub(crate) fn expected_body<C: Codec>(
     plan: &Plan,
     sockets: &Sockets,
@@ -94,7 +96,7 @@ pub(crate) fn expected_body<C: Codec>(
     };
     let expected = match plan.expected_body {
         ExpectedBody::Any => Expected::Any,
-        // The reply to HEAD has no body to learn.
+        // A reply to HEAD has no body to learn.
         _ if plan.method == Method::Head => Expected::Any,
         ExpectedBody::Auto if post && path == "/echo" => Expected::Echo,
         ExpectedBody::Auto if !post && bytes_rule(path).is_some() => {
@@ -114,19 +116,19 @@ pub(crate) fn expected_body<C: Codec>(
     Ok(expected)
 }
 
-/// N of the route `/bytes/N`.
+/// N in `/bytes/N`.
 fn bytes_rule(path: &str) -> Option<u64> {
     path.strip_prefix("/bytes/")?.parse().ok()
 }
 
-/// Adds the remedy when it was our assumption about a route that did not hold.
+/// Adds the remedy if an assumption about a route was wrong.
 fn explain(error: Error, plan: &Plan) -> Error {
     let assumed = plan.expected_body == ExpectedBody::Auto;
     match error {
         Error::Probe { url, reason } if assumed && reason.contains("body") => Error::Probe {
             url,
             reason: format!(
-                "{reason}; if that is how this server means it, take its replies as the model \
+                "{reason}; if this server's replies are right, compare with its first ones \
                  (--expect-body learnt) or do not compare bodies (--expect-body any)"
             ),
         },

@@ -1,4 +1,5 @@
-//! From a plan to an outcome: limits, probe, silent connections, engine threads, sum.
+//! Carries out a plan: limits, probe, idle connections, engine threads, and the sum of their
+//! results.
 
 use std::sync::mpsc::{Receiver, Sender};
 
@@ -25,29 +26,29 @@ use crate::tls::Agreed;
 use crate::websocket::WebSocket;
 use crate::{Error, Length, Live, Observer, Pace, Plan, Protocol, Stage, probe};
 
-/// Descriptors beside the connections: standard streams, epoll, the caller's own.
+/// Descriptors other than connections: standard streams, epoll, those of the caller.
 const DESCRIPTORS_SPARE: u64 = 64;
 
-/// What is said where waits are in milliseconds.
-const COARSE_WAITS: &str = "epoll_pwait2(2) is not to be had here (Linux 5.11, or a filter of \
-     system calls that knows it): the client waits by epoll_wait(2), in milliseconds, and spins \
-     more";
+/// A note for runs whose waits are in milliseconds.
+const COARSE_WAITS: &str = "epoll_pwait2(2) is not available (it needs Linux 5.11, and a \
+     system-call filter that permits it): the client waits with epoll_wait(2), in milliseconds, \
+     and spins longer";
 
-/// Carries out a plan: probes the server once, opens all connections, warms up, measures.
+/// Carries out a plan: probes the server, opens all connections, warms up, measures.
 ///
-/// The engine runs on the calling thread (and on `threads - 1` others). The outcome may well hold
-/// errors: a server that answers wrongly, or dies in the middle, is a result.
+/// The engine runs on the calling thread and on `threads - 1` others. An outcome may have errors: a
+/// server that sends wrong replies or ends during the run is a result.
 ///
 /// # Errors
-/// When no window could be measured: see [`Error`].
+/// If no window could be measured: see [`Error`].
 pub fn run(plan: &Plan, observer: &mut dyn Observer) -> Result<LoadOutcome, Error> {
     run_live(plan, observer, &Live::default())
 }
 
-/// The same, seen by other threads through `live`, which can also end it early.
+/// The same. Other threads can watch the run through `live`, and end it early.
 ///
 /// # Errors
-/// As [`run`], and [`Error::Interrupted`] when it was stopped before its window began.
+/// As [`run`], and [`Error::Interrupted`] if it was stopped before its window began.
 pub fn run_live(
     plan: &Plan,
     observer: &mut dyn Observer,
@@ -56,8 +57,8 @@ pub fn run_live(
     begin(plan, live, InWindow { observer })
 }
 
-/// Carries out a plan in slices, as they are ordered; see [`crate::Session`]. The first answer says
-/// that the connections are open.
+/// Carries out a plan in slices, as ordered; see [`crate::Session`]. The first answer says that the
+/// connections are open.
 pub(crate) fn sliced(
     plan: &Plan,
     live: &Live,
@@ -69,7 +70,7 @@ pub(crate) fn sliced(
     begin(&plan, live, InSlices { clocks, orders, slices })
 }
 
-/// What is done with the connections of a plan.
+/// A way to use the connections of a plan.
 trait Course {
     fn run<C: Codec>(
         self,
@@ -80,7 +81,7 @@ trait Course {
     ) -> Result<LoadOutcome, Error>;
 }
 
-/// Asks the server once, and goes on with the codec of its protocol.
+/// Probes the server, and continues with the codec of its protocol.
 fn begin(plan: &Plan, live: &Live, course: impl Course) -> Result<LoadOutcome, Error> {
     plan.check()?;
     allow_descriptors(plan)?;
@@ -139,7 +140,7 @@ impl Course for InWindow<'_> {
             });
             std::iter::once(first).chain(joined).collect::<Vec<_>>()
         });
-        // Of several errors the one that is not "another thread gave up" is the cause.
+        // An error other than "another thread gave up" is the cause.
         let (windows, errors): (Vec<_>, Vec<_>) = windows.into_iter().partition(Result::is_ok);
         if let Some(Err(error)) =
             errors.into_iter().min_by_key(|error| matches!(error, Err(Error::Internal(_))))
@@ -156,7 +157,6 @@ impl Course for InWindow<'_> {
     }
 }
 
-/// Slices, as they are ordered.
 struct InSlices<'o> {
     clocks: Clocks,
     orders: &'o Receiver<Order>,
@@ -179,7 +179,7 @@ impl Course for InSlices<'_> {
         let mut engine = Engine::new(crew.share(0), codec(), None)?;
         engine.open_all()?;
         let (mut duration_ns, mut cpu_ns, mut concluded) = (0, 0, None);
-        // The caller is gone where an answer is not taken: then no order comes either.
+        // If the caller has gone, no order comes either.
         let _ = self.slices.send(Slice::default());
         while let Ok(order) = self.orders.recv() {
             match order {
@@ -208,7 +208,6 @@ impl Course for InSlices<'_> {
     }
 }
 
-/// What the engine threads have in common.
 struct Crew<'a> {
     plan: &'a Plan,
     sockets: &'a Sockets,
@@ -217,7 +216,7 @@ struct Crew<'a> {
 }
 
 impl Crew<'_> {
-    /// One engine thread's work. If it fails, the others are told not to wait for it.
+    /// The work of one engine thread. If it fails, the others stop waiting for it.
     fn work<'o, C: Codec>(
         &'o self,
         thread: u32,
@@ -236,7 +235,7 @@ impl Crew<'_> {
         result
     }
 
-    /// The part of the load that a thread carries: an equal one, the first threads one more.
+    /// The part of the load for one thread: equal parts, and one more for the first threads.
     fn share(&self, thread: u32) -> Share<'_> {
         let Crew { plan, sockets, gate, live } = *self;
         let part = |total: u64| {
@@ -254,7 +253,6 @@ impl Crew<'_> {
     }
 }
 
-/// One outcome of all threads' windows.
 fn sum_up(
     plan: &Plan,
     sockets: &Sockets,
@@ -327,7 +325,6 @@ fn sum_up(
 }
 
 impl AtEnd {
-    /// Adds another thread's.
     fn add(&mut self, other: &AtEnd) {
         self.in_flight += other.in_flight;
         self.oldest_ns = self.oldest_ns.max(other.oldest_ns);
@@ -336,7 +333,6 @@ impl AtEnd {
         self.overdue += other.overdue;
     }
 
-    /// The same for the record.
     fn record(&self) -> record::AtEnd {
         record::AtEnd {
             in_flight: self.in_flight,
@@ -348,13 +344,11 @@ impl AtEnd {
     }
 }
 
-/// What a fan-out adds, if it was one.
 fn fan_out(plan: &Plan, tally: &Tally) -> Option<FanOut> {
     let (members, messages) = (plan.connections, tally.messages);
     plan.fan_out.then_some(FanOut { members, messages })
 }
 
-/// When the client did not run, for the record.
 fn client_stops(stops: &Stops, delayed: u64) -> ClientStops {
     ClientStops {
         count: stops.count,
@@ -366,7 +360,6 @@ fn client_stops(stops: &Stops, delayed: u64) -> ClientStops {
     }
 }
 
-/// What was seen of TLS.
 fn tls_outcome(agreed: Agreed, tally: &Tally) -> Result<TlsOutcome, Error> {
     Ok(TlsOutcome {
         version: agreed.version,
@@ -382,7 +375,7 @@ fn tls_outcome(agreed: Agreed, tally: &Tally) -> Result<TlsOutcome, Error> {
 #[derive(Default)]
 struct OpenSum {
     counts: Option<Counts>,
-    /// That of the busiest thread: it is the one that decides.
+    /// The busiest thread's.
     busy_share: f64,
 }
 
@@ -397,8 +390,8 @@ impl OpenSum {
         Ok(())
     }
 
-    /// How many requests the client's own stops delayed, and why the run is invalid if they spoil
-    /// it.
+    /// The number of requests that stops of the client delayed, and why the run is invalid if they
+    /// were too many.
     fn look_at_stops(
         &self,
         plan: &Plan,
@@ -416,7 +409,8 @@ impl OpenSum {
         (delayed, stops.invalid(window_ns, requests, quantile_ns, open))
     }
 
-    /// What an open loop adds to the outcome, and the latency: the closed loop's if there is none.
+    /// The open-loop part of the outcome, and the latency (the closed loop's if there is no open
+    /// loop).
     fn summary(
         self,
         plan: &Plan,
@@ -459,7 +453,7 @@ fn allow_descriptors(plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
-/// The calling thread, pinned to a core until this is dropped.
+/// Pins the calling thread to a core until this is dropped.
 struct Pinned {
     before: Option<CpuSet>,
 }
@@ -485,8 +479,7 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
-            // A core taken away meanwhile leaves the thread where it is: nothing better can be
-            // done.
+            // The core may have been taken away. The thread then stays where it is.
             let _unchanged = sched_setaffinity(Pid::from_raw(0), before);
         }
     }

@@ -1,28 +1,25 @@
-//! Who decides when the next request is sent.
+//! Decides when the next request is sent.
 //!
-//! The server does, by answering: that is a *closed loop*, [`ClosedLoop`]. A connection asks again
-//! as soon as it was answered, so a slow server is asked less. It measures capacity. It does not
-//! measure the latency that users of a busy server see, for users do not wait politely for one
-//! another (Schroeder, Wierman, Harchol-Balter, "Open Versus Closed: A Cautionary Tale", NSDI
-//! 2006).
+//! A *closed loop* ([`ClosedLoop`]) sends the next request when a reply arrives, so a slow server
+//! gets fewer requests. It measures capacity. It does not measure the latency that users of a busy
+//! server see, because users do not wait for each other (Schroeder, Wierman, Harchol-Balter, "Open
+//! Versus Closed: A Cautionary Tale", NSDI 2006).
 //!
-//! Or the clock does: that is an *open loop*, whose due times are made here, [`DueTimes`], and kept
-//! in `open_loop`.
+//! An *open loop* sends by the clock. Its due times are made here ([`DueTimes`]); `open_loop` uses
+//! them.
 
 use record::{Arrivals, SplitMix64};
 
-/// A closed loop: every free place in a connection's pipeline is filled at once, until the budget
-/// of requests (if there is one) is spent.
+/// A closed loop fills every free place of a connection's pipeline at once, until the budget of
+/// requests (if there is one) is used.
 #[derive(Debug)]
 pub(crate) struct ClosedLoop {
-    /// Requests that may still be sent.
     left: u64,
-    /// Whether lost requests may be sent again: not when the loop was stopped for good.
+    /// Whether lost requests may be sent again. False after the loop was stopped.
     running: bool,
 }
 
 impl ClosedLoop {
-    /// No request may be sent.
     pub(crate) const fn stopped() -> Self {
         ClosedLoop { left: 0, running: false }
     }
@@ -32,12 +29,10 @@ impl ClosedLoop {
         ClosedLoop { left: u64::MAX, running: true }
     }
 
-    /// `requests` may be sent.
     pub(crate) const fn budget(requests: u64) -> Self {
         ClosedLoop { left: requests, running: true }
     }
 
-    /// May one more request be sent now? If so it is taken from the budget.
     #[inline]
     pub(crate) fn take(&mut self) -> bool {
         let may = self.left > 0;
@@ -45,46 +40,43 @@ impl ClosedLoop {
         may
     }
 
-    /// Gives back requests that were taken but lost their connection through no fault of anybody's.
+    /// Returns requests that lost their connection without an error.
     pub(crate) fn give_back(&mut self, requests: u64) {
         if self.running {
             self.left = self.left.saturating_add(requests);
         }
     }
 
-    /// Whether nothing is left to send.
     pub(crate) fn is_spent(&self) -> bool {
         self.left == 0
     }
 }
 
-/// When the requests of one engine thread fall due: nanoseconds from the start of the load, in
-/// order, without end. They depend on nothing but these five numbers, so every server is asked at
-/// the same moments.
+/// The due times of one engine thread's requests: nanoseconds from the start of the load, in order,
+/// without end. They depend only on these five numbers, so every server gets requests at the same
+/// times.
 #[derive(Debug, Clone)]
 pub(crate) struct DueTimes {
     arrivals: Arrivals,
-    /// Mean gap between two requests of this thread.
+    /// Mean gap between two requests of this thread, in nanoseconds.
     gap_ns: f64,
-    /// Where this thread's metronome begins: the threads' beats lie evenly between one another.
+    /// Offset of this thread's due times, so that those of all threads are evenly spaced.
     phase: f64,
-    /// Due times given so far.
     given: u64,
-    /// The last one of them.
     at_ns: f64,
     random: SplitMix64,
 }
 
 impl DueTimes {
-    /// Thread `thread` of `threads`, each with an equal share of the rate. Shares of a Poisson
-    /// process that are drawn apart add up to one of the whole rate.
+    /// Thread `thread` of `threads`, each with an equal part of the rate. Independent Poisson
+    /// processes add up to one with the whole rate.
     pub(crate) fn new(
         arrivals: Arrivals,
         rate_per_s: f64,
         seed: u64,
         (thread, threads): (u32, u32),
     ) -> Self {
-        // Far apart in the generator's cycle of 2^64, however many numbers a thread takes.
+        // The seeds of two threads are far apart in the generator's cycle of 2^64.
         let seed = SplitMix64::new(seed.wrapping_add(u64::from(thread) << 48)).next_u64();
         DueTimes {
             arrivals,
@@ -99,7 +91,7 @@ impl DueTimes {
     /// The next due time.
     pub(crate) fn next_ns(&mut self) -> u64 {
         self.at_ns = match self.arrivals {
-            // Multiplied, not added up: no error grows.
+            // Multiplied and not added, so that no error accumulates.
             Arrivals::Constant => (self.given as f64 + self.phase) * self.gap_ns,
             // The inverse of the exponential distribution.
             Arrivals::Poisson => self.at_ns - self.random.next_unit().ln() * self.gap_ns,
@@ -137,7 +129,7 @@ mod tests {
     fn a_metronome_is_exact() {
         let times = due(Arrivals::Constant, 8_000.0, (0, 1), 10_000);
         assert!((0..).zip(&times).all(|(k, &at)| at == k * 125_000));
-        // A third of a second at a rate that is no whole number of nanoseconds: no drift.
+        // The gap is not a whole number of nanoseconds: no drift.
         let times = due(Arrivals::Constant, 3.0, (0, 1), 3_000_001);
         assert_eq!(times.last(), Some(&1_000_000_000_000_000));
     }
@@ -150,8 +142,8 @@ mod tests {
         assert!((0..).zip(&all).all(|(k, &at)| at == k * 1_000_000));
     }
 
-    /// Kolmogorov's statistic: the largest distance between the gaps' distribution and the
-    /// exponential one of this mean.
+    /// Kolmogorov's statistic: the largest distance between the distribution of the gaps and the
+    /// exponential one with this mean.
     fn distance_from_exponential(times: &[u64], gap_ns: f64) -> f64 {
         let before = std::iter::once(&0).chain(times);
         let mut gaps: Vec<_> = before.zip(times).map(|(from, to)| (to - from) as f64).collect();
@@ -184,8 +176,8 @@ mod tests {
 
     #[test]
     fn poisson_counts_in_equal_slices_have_the_variance_of_their_mean() {
-        // Independence of the gaps, which their distribution alone does not show: 10,000 slices of
-        // 10 expected arrivals each.
+        // The gaps are independent, which their distribution does not show: 10,000 slices of 10
+        // expected arrivals each.
         let times = due(Arrivals::Poisson, 1e6, (0, 1), 110_000);
         let mut counts = vec![0_u32; 10_000];
         for at in times {

@@ -1,8 +1,8 @@
-//! One server's connections, kept open and loaded a slice at a time: how servers take turns on one
-//! machine within the noise instead of beside it.
+//! The connections to one server, kept open and loaded one slice at a time. So servers take turns
+//! on one machine while its noise is the same for all.
 //!
-//! A session has a thread of its own, which sleeps between its slices. So many servers can be alive
-//! at once, each with its own open and warm connections, and the caller says whose turn it is.
+//! A session has its own thread, which sleeps between slices. Many servers can have open and warm
+//! connections at once, and the caller decides which one gets load.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
@@ -13,45 +13,45 @@ use record::LoadOutcome;
 use crate::cpu::Clocks;
 use crate::{Error, Live, Plan, run};
 
-/// What one slice came to.
+/// The result of one slice.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Slice {
-    /// Requests that were answered, rightly.
+    /// Requests that were answered correctly.
     pub requests: u64,
-    /// Requests that were not.
+    /// Requests that failed.
     pub errors: u64,
     /// From the first request to the last reply, in nanoseconds.
     pub elapsed_ns: u64,
     /// CPU time of the client's thread, in nanoseconds.
     pub client_cpu_ns: u64,
-    /// CPU time of the server's processes, in nanoseconds; `None` where none was named.
+    /// CPU time of the server's processes, in nanoseconds; `None` if no process was named.
     pub server_cpu_ns: Option<u64>,
-    /// Requests that were on their way at once, at most.
+    /// Most requests in flight.
     pub in_flight_max: u64,
-    /// Why the server cannot be asked any more, if it cannot.
+    /// Why the server can get no more requests, if so.
     pub ended: Option<String>,
 }
 
 impl Slice {
-    /// The mean time of a request with so many on their way (Little's law), in nanoseconds.
+    /// The mean time of a request with so many in flight (Little's law), in nanoseconds.
     pub fn round_trip_ns(&self) -> f64 {
         self.elapsed_ns as f64 * self.in_flight_max as f64 / self.requests.max(1) as f64
     }
 }
 
-/// What the session's thread is asked for.
+/// An order for the session's thread.
 pub(crate) enum Order {
     /// A slice of this length.
     Slice(Duration),
     /// So long without a request.
     Rest(Duration),
-    /// To forget the slices so far: they were a warm-up.
+    /// Drop the slices so far, which were a warm-up.
     Forget,
-    /// To make the outcome of the slices so far: those that follow are in none.
+    /// Make the outcome of the slices so far; later ones do not count.
     Conclude,
 }
 
-/// The connections to one server. Dropped, it closes them.
+/// The connections to one server. Dropping it closes them.
 #[derive(Debug)]
 pub struct Session {
     orders: Option<Sender<Order>>,
@@ -60,7 +60,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Asks the server once, as every run does, and opens the plan's connections, silent ones too.
+    /// Probes the server, as every run does, and opens the plan's connections, including idle ones.
     /// The plan's length, warm-up and threads are not used. `clocks`: those of the server.
     ///
     /// # Errors
@@ -78,16 +78,16 @@ impl Session {
         Ok(session)
     }
 
-    /// Asks for `length`, waits for what is on its way, and says what that came to.
+    /// Sends requests for `length`, waits for those in flight, and returns the result.
     ///
     /// # Errors
-    /// What failed in the client; a server that fails is in the slice.
+    /// A failure of the client. A failure of the server is in the slice.
     pub fn slice(&mut self, length: Duration) -> Result<Slice, Error> {
         self.order(Order::Slice(length));
         self.answer()
     }
 
-    /// Asks for nothing for so long, and says what CPU time was used meanwhile.
+    /// Sends no request for this time, and returns the CPU time used meanwhile.
     ///
     /// # Errors
     /// As [`Session::slice`].
@@ -96,13 +96,13 @@ impl Session {
         self.answer()
     }
 
-    /// The slices so far were a warm-up: the outcome will not have them.
+    /// The slices so far were a warm-up: the outcome does not have them.
     pub fn forget(&mut self) {
         self.order(Order::Forget);
     }
 
-    /// The outcome will have the slices so far, and none that follow. In a closed loop only: what
-    /// falls due by the clock ends with its counts.
+    /// The outcome has the slices so far, and none that follow. Only for a closed loop: an open
+    /// loop's counts end with its requests.
     pub fn conclude(&mut self) {
         self.order(Order::Conclude);
     }
@@ -121,16 +121,16 @@ impl Session {
         Ok([self.answer()?, other.answer()?])
     }
 
-    /// Closes the connections. The outcome is that of one run whose window is all slices together.
+    /// Closes the connections. The outcome is that of a run whose window is all slices together.
     ///
     /// # Errors
-    /// What failed in the client.
+    /// A failure of the client.
     pub fn finish(mut self) -> Result<LoadOutcome, Error> {
         self.end()
     }
 
     fn order(&mut self, order: Order) {
-        // A thread that has ended says why in its result, which `answer` and `end` look at.
+        // If the thread has ended, `answer` and `end` find the reason in its result.
         let _ = self.orders.as_ref().map(|orders| orders.send(order));
     }
 

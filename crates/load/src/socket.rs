@@ -1,4 +1,4 @@
-//! Client sockets, all made alike (tcp(7), ip(7)).
+//! The client's sockets (tcp(7), ip(7)).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,40 +10,38 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::{Error, Plan};
 
-/// Where the range of ports stands that the kernel picks from (ip(7)).
+/// The file with the range of ports that the kernel chooses from (ip(7)).
 const PORT_RANGE_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-/// How many there are where it is not told: 32,768 to 60,999 (ip(7)).
+/// The number of ports if that file cannot be read: 32,768 to 60,999 (ip(7)).
 const PORTS_DEFAULT: u32 = 28_232;
-/// The share of a source address's ports that is used before the next address. connect(2) tries the
-/// ports of one parity first: once they are all in use, every further connect searches thousands.
-/// Measured: 19,000 connections from one address of 28,232 ports took 12 s, 10,000 took one.
+/// One in so many ports of a source address is used before the next address. connect(2) tries the
+/// ports of one parity first: once they are all in use, each further connect searches thousands.
+/// Measured: 19,000 connections from one address with 28,232 ports took 12 s, 10,000 took one.
 const PORTS_SHARE: u32 = 3;
-/// connect(2) finds no port on one address after another: after so many, the fault is elsewhere.
+/// If connect(2) finds no port on so many addresses, the cause is a different one.
 const SOURCES_TRIED_MAX: u32 = 16;
 
-/// The congestion control that all runs ask for. On loopback the default of some machines (bbr)
-/// paces packets and costs a third of the bulk throughput; reno is in every kernel and open to
-/// everybody.
+/// The congestion control of all runs. On loopback the default of some machines (bbr) paces packets
+/// and costs a third of the bulk throughput; reno is in every kernel and needs no privilege.
 const CONGESTION_CONTROL: &[u8] = b"reno";
 
-/// Makes sockets towards one address.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     address: SocketAddr,
     encoded: SockAddr,
-    /// Whether this kernel lets us choose; asked once.
+    /// Whether the kernel permits the choice; asked once.
     may_choose_congestion: bool,
     congestion_control: String,
-    /// Addresses to connect from, in turn; the kernel's choice if there are none.
+    /// Addresses to connect from, in turn; none if the kernel chooses.
     sources: Vec<IpAddr>,
-    /// Connections from one source before the next one is used.
+    /// Connections per source address.
     per_source: u32,
-    /// How often a source ran out of ports: by so many places all have moved on.
+    /// How often a source had no more ports: all later connections skip so many.
     moved_on: AtomicU32,
 }
 
 impl Sockets {
-    /// Finds out what the kernel allows, and whether the plan's connections can have ports.
+    /// Finds out what the kernel permits, and whether the plan's connections can have ports.
     pub(crate) fn new(plan: &Plan) -> Result<Self, Error> {
         let address = plan.target.address;
         let trial = || Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP));
@@ -74,7 +72,6 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// Whether there are ports for all connections.
     fn check_ports(&self, plan: &Plan, ports: u32) -> Result<(), Error> {
         let needed = u64::from(plan.connections) + u64::from(plan.idle_connections);
         let sources = self.sources.len().max(1);
@@ -90,22 +87,19 @@ impl Sockets {
         )))
     }
 
-    /// The congestion control that is in force.
     pub(crate) fn congestion_control(&self) -> &str {
         &self.congestion_control
     }
 
-    /// Where the sockets connect to.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A non-blocking socket for the connection number `index`, whose connect(2) has begun. It may
-    /// be connected already: on loopback the handshake is over when connect returns, though it says
-    /// EINPROGRESS.
+    /// A non-blocking socket for connection number `index`, whose connect(2) has begun. On loopback
+    /// it may be connected already, although connect returns EINPROGRESS.
     ///
-    /// Where a source address has no port left (each connection that we ended first holds one for a
-    /// minute, TIME_WAIT), the next one is used, from then on for all.
+    /// If a source address has no port left (each connection that this side closed first holds one
+    /// for a minute, TIME_WAIT), the next address is used for this and all later connections.
     pub(crate) fn connect(&self, index: u32) -> io::Result<Socket> {
         for _ in 1..SOURCES_TRIED_MAX {
             match self.connect_from(self.source(index)) {
@@ -141,17 +135,17 @@ impl Sockets {
         }
     }
 
-    /// Loopback over IPv4 has 16 million addresses, all of them ours.
+    /// Loopback over IPv4 has 16 million addresses.
     fn has_many_sources(&self) -> bool {
         self.sources.is_empty() && self.address.is_ipv4() && self.address.ip().is_loopback()
     }
 
-    /// The source address for the connection number `index`: of those given, in turn; on loopback
-    /// 127.0.0.1 and those that follow it; elsewhere the kernel's choice.
+    /// The source address of connection number `index`: one of those given, in turn; on loopback
+    /// 127.0.0.1 and the following; otherwise the kernel chooses.
     fn source(&self, index: u32) -> Option<IpAddr> {
         let block = index / self.per_source + self.moved_on.load(Relaxed);
         if self.has_many_sources() {
-            // Block 0 is what the kernel chooses; all others are spelt out, in 127.0.0.0/16.
+            // The kernel chooses for block 0; all others are in 127.0.0.0/16.
             let source = u32::from(Ipv4Addr::LOCALHOST) + block % u32::from(u16::MAX - 1);
             return (block > 0).then(|| IpAddr::from(Ipv4Addr::from(source)));
         }
@@ -160,7 +154,7 @@ impl Sockets {
     }
 }
 
-/// How many ports the kernel picks from; `None` where it does not say (a container without
+/// The number of ports that the kernel chooses from; `None` if unknown (a container without
 /// /proc/sys).
 fn port_range() -> Result<Option<u32>, Error> {
     let Ok(text) = std::fs::read_to_string(PORT_RANGE_FILE) else { return Ok(None) };
@@ -171,7 +165,7 @@ fn port_range() -> Result<Option<u32>, Error> {
     }
 }
 
-/// The error that a connecting socket ended with, if it did (SO_ERROR, socket(7)).
+/// The error of a connecting socket, if it has one (SO_ERROR, socket(7)).
 pub(crate) fn connect_error(socket: &Socket) -> Option<io::Error> {
     socket.take_error().unwrap_or_else(Some)
 }

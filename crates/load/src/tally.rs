@@ -1,24 +1,19 @@
-//! What one engine thread counts inside the window.
+//! The counters of one engine thread in a window.
 
 use record::Errors;
 
 use crate::Error;
 use crate::histogram::Latencies;
 
-/// Which promise was broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// No connection: connect(2), the TLS handshake or the greeting failed.
+    /// connect(2), the TLS handshake or the greeting failed.
     Connect,
-    /// The connection ended before the reply did.
     Closed,
-    /// A reply that is not what was promised.
     Wrong,
-    /// No reply in time.
     Timeout,
 }
 
-/// The counters of one window.
 #[derive(Debug)]
 pub(crate) struct Tally {
     pub(crate) requests: u64,
@@ -29,21 +24,20 @@ pub(crate) struct Tally {
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
     pub(crate) latencies: Latencies,
-    /// Messages of a fan-out that all have heard.
+    /// Messages of a fan-out that all members have received.
     pub(crate) messages: u64,
     pub(crate) handshakes_full: u64,
     pub(crate) handshakes_resumed: u64,
-    /// TLS handshakes, from connect(2) on.
+    /// Times of TLS handshakes, from connect(2) on.
     pub(crate) handshakes: Latencies,
     in_flight: u64,
-    /// The sum of (requests in flight x nanoseconds): its mean is the L of Little's law, measured
-    /// apart from the latencies.
+    /// The sum of (requests in flight x nanoseconds). Its mean is L in Little's law, measured
+    /// independently of the latencies.
     in_flight_ns: u128,
     since_ns: u64,
 }
 
 impl Tally {
-    /// All zero.
     pub(crate) fn new() -> Result<Self, Error> {
         Ok(Tally {
             requests: 0,
@@ -64,7 +58,7 @@ impl Tally {
         })
     }
 
-    /// Back to zero at the window's start; what is in flight stays in flight.
+    /// Sets the counters to zero at the start of the window. Requests in flight stay in flight.
     pub(crate) fn start(&mut self, now_ns: u64) {
         self.requests = 0;
         self.errors = Errors::default();
@@ -82,21 +76,19 @@ impl Tally {
         self.since_ns = now_ns;
     }
 
-    /// Goes on with what is in flight in `other`, and counts nothing else of it.
+    /// Keeps the requests in flight of `other`, and none of its counts.
     pub(crate) fn carrying(mut self, other: &Tally) -> Self {
         self.in_flight = other.in_flight;
         self.since_ns = other.since_ns;
         self
     }
 
-    /// `requests` were admitted.
     #[inline]
     pub(crate) fn admitted(&mut self, requests: u64, now_ns: u64) {
         self.integrate(now_ns);
         self.in_flight += requests;
     }
 
-    /// One request was answered, completely and rightly.
     #[inline]
     pub(crate) fn answered(&mut self, latency_ns: u64, now_ns: u64) {
         self.integrate(now_ns);
@@ -105,26 +97,26 @@ impl Tally {
         self.latencies.record(latency_ns);
     }
 
-    /// One request of an open loop was answered; `counts` if it fell due inside the window. Its
-    /// latency is recorded elsewhere.
+    /// A request of an open loop was answered; `counts` if it was due in the window. Its latency is
+    /// recorded elsewhere.
     pub(crate) fn answered_open(&mut self, counts: bool, now_ns: u64) {
         self.integrate(now_ns);
         self.in_flight -= 1;
         self.requests += u64::from(counts);
     }
 
-    /// A request was due for so long before it was sent: for Little's law it was in the system.
+    /// A request waited so long between its due time and its sending. For Little's law it was in
+    /// the system.
     pub(crate) fn waited(&mut self, wait_ns: u64) {
         self.in_flight_ns += u128::from(wait_ns);
     }
 
-    /// `requests` lost their connection.
     pub(crate) fn lost(&mut self, requests: u64, now_ns: u64) {
         self.integrate(now_ns);
         self.in_flight -= requests;
     }
 
-    /// A TLS handshake is over, so long after connect(2).
+    /// A TLS handshake was completed, so long after connect(2).
     pub(crate) fn shaken(&mut self, resumed: bool, took_ns: u64) {
         match resumed {
             true => self.handshakes_resumed += 1,
@@ -133,7 +125,6 @@ impl Tally {
         self.handshakes.record(took_ns);
     }
 
-    /// A promise was broken.
     pub(crate) fn error(&mut self, fault: Fault, what: String) {
         match fault {
             Fault::Connect => self.errors.connect += 1,
@@ -144,17 +135,15 @@ impl Tally {
         self.first_error.get_or_insert(what);
     }
 
-    /// Errors of all kinds.
     pub(crate) fn errors_sum(&self) -> u64 {
         self.errors.connect + self.errors.closed + self.errors.wrong + self.errors.timeout
     }
 
-    /// Requests on their way now.
     pub(crate) fn in_flight(&self) -> u64 {
         self.in_flight
     }
 
-    /// The mean number of requests in flight over `duration_ns`, up to `now_ns`.
+    /// The mean number of requests in flight over `duration_ns`, until `now_ns`.
     pub(crate) fn mean_in_flight(&mut self, now_ns: u64, duration_ns: u64) -> f64 {
         self.integrate(now_ns);
         self.in_flight_ns as f64 / duration_ns.max(1) as f64
@@ -167,7 +156,7 @@ impl Tally {
         self.since_ns = self.since_ns.max(now_ns);
     }
 
-    /// Adds another thread's counters; what is in flight is not added.
+    /// Adds the counters of another thread, without its requests in flight.
     pub(crate) fn merge(&mut self, other: Tally) -> Result<(), Error> {
         self.requests += other.requests;
         self.errors.connect += other.errors.connect;

@@ -1,14 +1,13 @@
 //! TLS between a codec and its socket (RFC 8446, RFC 5246): rustls with ring, its buffered API.
 //!
-//! It is the servers' library too. That is acceptable here and nowhere else on this side: what is
-//! measured is what the server spends, and a client with another library would only be cheaper or
-//! dearer itself. What two ends of one library could agree on wrongly, its bytes on the wire, is
-//! checked by the suite with OpenSSL (curl, nghttp, h2load). An OpenSSL crate would need more than
-//! gcc to build.
+//! The servers use the same library. This is acceptable here, and only here: the server's cost is
+//! measured, and another library would only change the client's own cost. An error that both ends
+//! of one library share would be in the bytes on the wire; the suite checks these with OpenSSL
+//! (curl, nghttp, h2load). An OpenSSL crate would need more than gcc to build.
 //!
-//! The certificate is not verified against roots, as h2load does not: a load generator asks whom it
-//! was pointed at, and servers under test sign their own. Signatures of the handshake are checked,
-//! so the server does hold the key of the certificate that it shows.
+//! The certificate is not verified against roots (h2load does not either): the user names the
+//! server, and servers under test sign their own certificates. The signatures of the handshake are
+//! checked, so the server does have the key of its certificate.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
@@ -30,17 +29,17 @@ use socket2::Socket;
 
 use crate::{Error, Plan, Protocol};
 
-/// Names of application protocols (RFC 7301, section 6; RFC 9113, section 3.2).
+/// Names of protocols in ALPN (RFC 7301, section 6; RFC 9113, section 3.2).
 const HTTP2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
-/// A ciphertext that is not complete is kept by rustls until it is: one record (RFC 8446, section
-/// 5.2), in which plaintext lies that has to find room with the next read's.
+/// rustls keeps an incomplete record (RFC 8446, section 5.2) until it is complete. Its plaintext
+/// must then fit together with that of the next read.
 pub(crate) const HELD_BYTES_MAX: usize = 32 * 1024;
-/// Tickets kept per connection of the load: servers give two to four with each handshake, of which
-/// one is used (RFC 8446, appendix C.4).
+/// Tickets kept per connection of the load. Servers send two to four with each handshake, and one
+/// is used (RFC 8446, appendix C.4).
 const TICKETS_PER_CONNECTION: usize = 4;
 
-/// What the TLS connections of one thread have in common.
+/// What the TLS connections of one thread share.
 pub(crate) struct Client {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
@@ -48,7 +47,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// The client's side of the plan's TLS; `None` if it has none.
+    /// The client's side of TLS; `None` if the plan has none.
     pub(crate) fn new(plan: &Plan) -> Result<Option<Client>, Error> {
         if !plan.target.tls {
             return Ok(None);
@@ -71,16 +70,15 @@ impl Client {
         Ok(Some(Client { config: Arc::new(config), name, http2: plan.http2 }))
     }
 
-    /// The state of a fresh connection: its first flight is ready to be sent.
+    /// The state of a new connection, with its first bytes ready to be sent.
     pub(crate) fn begin(&self) -> Result<Session, String> {
         ClientConnection::new(Arc::clone(&self.config), self.name.clone())
             .map(|tls| Session { tls: Box::new(tls), ended: false })
             .map_err(|error| format!("TLS: {error}"))
     }
 
-    /// Whether the protocol that was agreed on is the one to be spoken. A server without ALPN
-    /// agrees on nothing, and then speaks HTTP/1.1 (RFC 9113, section 3.2, makes ALPN a must for
-    /// HTTP/2 only).
+    /// Whether the negotiated protocol is that of the plan. A server without ALPN negotiates none
+    /// and uses HTTP/1.1 (RFC 9113, section 3.2, requires ALPN for HTTP/2 only).
     pub(crate) fn check_protocol(&self, session: &Session) -> Result<(), String> {
         match session.tls.alpn_protocol() {
             Some(agreed) if self.http2 == (agreed == HTTP2) => Ok(()),
@@ -88,7 +86,7 @@ impl Client {
             other => {
                 let agreed = other.map_or("nothing".into(), String::from_utf8_lossy);
                 Err(format!(
-                    "the server does not agree to speak {} over TLS (ALPN: it chose {agreed}); \
+                    "the server does not accept {} over TLS (ALPN: it chose {agreed}); \
                      {} --http2",
                     if self.http2 { "HTTP/2" } else { "HTTP/1.1" },
                     if self.http2 { "leave out" } else { "add" },
@@ -98,7 +96,6 @@ impl Client {
     }
 }
 
-/// What two sides have agreed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Agreed {
     pub(crate) version: String,
@@ -106,30 +103,28 @@ pub(crate) struct Agreed {
     pub(crate) alpn: Option<String>,
 }
 
-/// TLS on one connection.
 pub(crate) struct Session {
     tls: Box<ClientConnection>,
-    /// The server has said that it sends no more (close_notify; RFC 8446, section 6.1).
+    /// The server has sent close_notify (RFC 8446, section 6.1).
     ended: bool,
 }
 
 impl Session {
-    /// Whether the handshake goes on.
     pub(crate) fn is_handshaking(&self) -> bool {
         self.tls.is_handshaking()
     }
 
-    /// Whether the server has ended in good order.
+    /// Whether the server has sent close_notify.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// Whether the handshake resumed an earlier session. It is over.
+    /// Whether the handshake, which is complete, resumed an earlier session.
     pub(crate) fn is_resumed(&self) -> bool {
         self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    /// What was agreed on. The handshake is over.
+    /// The result of the handshake, which is complete.
     pub(crate) fn agreed(&self) -> Agreed {
         let version = self.tls.protocol_version().and_then(|version| version.as_str());
         let suite = self.tls.negotiated_cipher_suite();
@@ -141,14 +136,15 @@ impl Session {
         }
     }
 
-    /// Takes received bytes, all of them, and writes the plaintext in them to `plain`, which has
-    /// room for as many bytes and [`HELD_BYTES_MAX`]; how many that were. An error is told to the
-    /// server by an alert, which waits to be sent.
-    pub(crate) fn open(&mut self, mut sealed: &[u8], plain: &mut [u8]) -> Result<usize, String> {
+    /// Takes all received bytes, and writes their plaintext to `plain`, which has room for as many
+    /// bytes and [`HELD_BYTES_MAX`]; returns how many it wrote. After an error an alert waits to be
+    /// sent.
+    pub(crate) fn open(&mut self, mut encrypted: &[u8], plain: &mut [u8]) -> Result<usize, String> {
         let mut filled = 0;
-        while !sealed.is_empty() && !self.ended {
-            // From a slice and with plaintext taken out at once, it always takes some.
-            self.tls.read_tls(&mut sealed).map_err(|error| format!("TLS: {error}"))?;
+        while !encrypted.is_empty() && !self.ended {
+            // It reads a slice, and its plaintext is taken out at once, so it always takes some
+            // bytes.
+            self.tls.read_tls(&mut encrypted).map_err(|error| format!("TLS: {error}"))?;
             let state = self.tls.process_new_packets().map_err(|error| describe(&error))?;
             let mut left = state.plaintext_bytes_to_read();
             while left > 0 {
@@ -164,18 +160,16 @@ impl Session {
         Ok(filled)
     }
 
-    /// Says that this side sends no more; it waits to be sent.
     pub(crate) fn finish(&mut self) {
         self.tls.send_close_notify();
     }
 
-    /// Whether anything waits to be sent.
     pub(crate) fn wants_write(&self) -> bool {
         self.tls.wants_write()
     }
 
-    /// Encrypts as much of `bytes` as there is room for, and sends as much of that as the socket
-    /// takes. Gives how many were taken, `AGAIN` for none.
+    /// Encrypts as many of `bytes` as there is room for, and sends as much as the socket takes.
+    /// Returns how many were taken, `AGAIN` for none.
     pub(crate) fn push(
         &mut self,
         socket: &Socket,
@@ -185,7 +179,7 @@ impl Session {
         let mut taken = 0;
         while taken < bytes.len() {
             let rest = bytes.get(taken..).unwrap_or_default();
-            // Writing to a buffer: it fails for none of an I/O's reasons.
+            // It writes to a buffer, so no I/O error is possible.
             let count = self.tls.writer().write(rest).map_err(|_| Errno::PIPE)?;
             taken += count;
             if count == 0 && !self.flush(socket, bytes_sent)? {
@@ -195,7 +189,7 @@ impl Session {
         if taken > 0 { Ok(taken) } else { Err(Errno::AGAIN) }
     }
 
-    /// Sends what waits; whether all of it is gone.
+    /// Sends bytes that wait; returns whether all are sent.
     pub(crate) fn flush(&mut self, socket: &Socket, bytes_sent: &mut u64) -> Result<bool, Errno> {
         while self.tls.wants_write() {
             match self.tls.write_tls(&mut Wire(socket)) {
@@ -211,16 +205,17 @@ impl Session {
     }
 }
 
-/// An error of TLS in the words of this room.
 fn describe(error: &rustls::Error) -> String {
     match error {
         rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
-            "the server agrees to none of the protocols that it was offered over TLS (ALPN): is \
-             --http2 what it speaks?"
+            "the server accepts none of the protocols that it was offered over TLS (ALPN): try \
+             with --http2, or without it"
                 .to_owned()
         }
         rustls::Error::InvalidMessage(_) => {
-            format!("the server does not speak TLS ({error}): should the URL begin without the s?")
+            format!(
+                "the server does not use TLS ({error}): try the URL without the s in its scheme"
+            )
         }
         rustls::Error::InvalidCertificate(CertificateError::BadSignature) => format!(
             "TLS: the handshake is not signed with the key of the certificate, or that key is of a \
@@ -230,7 +225,7 @@ fn describe(error: &rustls::Error) -> String {
     }
 }
 
-/// A socket that rustls writes to.
+/// rustls writes ciphertext to this socket.
 struct Wire<'a>(&'a Socket);
 
 impl Write for Wire<'_> {
@@ -250,12 +245,12 @@ impl Write for Wire<'_> {
     }
 }
 
-/// TLS as a client that measures speaks it: `protocol` is offered by ALPN (RFC 7301), no session is
-/// kept for the next connection, and every certificate is taken, since a server under test signs
-/// its own; that the server holds the key to it is checked like everywhere.
+/// The TLS configuration of a load generator. `protocol` is offered by ALPN (RFC 7301), no session
+/// is kept for the next connection, and every certificate is accepted, because servers under test
+/// sign their own. Whether the server has its key is checked.
 ///
 /// # Errors
-/// What rustls says of its own defaults.
+/// The error of rustls about its own defaults.
 pub fn tls_config(protocol: Option<&[u8]>) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Arc::new(NoRoots(Arc::clone(&provider)));
@@ -269,7 +264,7 @@ pub fn tls_config(protocol: Option<&[u8]>) -> Result<ClientConfig, rustls::Error
     Ok(config)
 }
 
-/// Takes every certificate, and checks every signature.
+/// Accepts every certificate, and checks every signature.
 #[derive(Debug)]
 struct NoRoots(Arc<CryptoProvider>);
 
@@ -322,8 +317,8 @@ impl ServerCertVerifier for NoRoots {
     }
 }
 
-/// The public key of a certificate (`subjectPublicKeyInfo`; RFC 5280, section 4.1). Nothing else of
-/// it is looked at, since nothing of it is verified: rustls's own reader refuses what no verifier
+/// The public key of a certificate (`subjectPublicKeyInfo`; RFC 5280, section 4.1). The rest is not
+/// read, because it is not verified: rustls's own parser refuses certificates that no verifier
 /// would trust, such as X.509 version 1.
 fn public_key(certificate: &[u8]) -> Option<&[u8]> {
     const VERSION: u8 = 0xa0;
@@ -340,17 +335,16 @@ fn public_key(certificate: &[u8]) -> Option<&[u8]> {
     rest.get(..rest.len() - after.len())
 }
 
-/// The algorithm of a public key and its bits.
+/// The algorithm and the bits of a public key.
 fn split_key(key: &[u8]) -> Option<(&[u8], &[u8])> {
     let (_, content, _) = element(key)?;
     let (_, algorithm, rest) = element(content)?;
     let (_, bits, _) = element(rest)?;
-    // The first octet counts the bits that are missing in the last one: none in a key.
+    // The first octet is the number of unused bits in the last one: zero for a key.
     Some((algorithm, bits.strip_prefix(&[0])?))
 }
 
-/// The element at the start of some DER (X.690, section 8.1): its tag, its content, and what
-/// follows.
+/// The first element of some DER (X.690, section 8.1): its tag, its content, and the rest.
 fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, first], rest) = der.split_first_chunk()?;
     let long = usize::from(first & 0x7f);
@@ -366,8 +360,8 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, rest))
 }
 
-/// Sessions that can be resumed: all of one server, used by one thread. rustls's own store keeps
-/// eight tickets for a server, too few for hundreds of connections that begin at once.
+/// Sessions that can be resumed, all of one server and for one thread. rustls's own store keeps
+/// eight tickets per server, too few for hundreds of connections that begin at once.
 #[derive(Debug)]
 struct Sessions {
     tickets_max: usize,
@@ -378,7 +372,7 @@ struct Sessions {
 struct Kept {
     group: Option<NamedGroup>,
     tls12: Option<Tls12ClientSessionValue>,
-    /// Each is used once (RFC 8446, appendix C.4); the youngest first.
+    /// Each is used once (RFC 8446, appendix C.4), the youngest first.
     tickets: VecDeque<Tls13ClientSessionValue>,
 }
 

@@ -1,5 +1,5 @@
-//! WebSocket as a client speaks it (RFC 6455), frames read and written by hand: binary messages of
-//! one length, each of which comes back, or in a fan-out reaches all other connections.
+//! The client's side of WebSocket (RFC 6455), with its own frame parser and writer: binary messages
+//! of one length. Each comes back, or in a fan-out reaches all other connections.
 
 use std::ops::Range;
 
@@ -13,16 +13,16 @@ use crate::http1::read_response;
 use crate::payload::{Mirror, Ready, describe_difference, filler, stamps};
 use crate::{Plan, Protocol};
 
-/// What a server appends to the client's key before it hashes it (RFC 6455, section 1.3).
+/// The server appends this to the client's key before it hashes it (RFC 6455, section 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// The answer to the upgrade: as much as the HTTP/1.1 codec takes for a head.
+/// The answer to the upgrade: as much as the HTTP/1.1 codec accepts for a head.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The longest payload of a control frame (RFC 6455, section 5.5).
 const CONTROL_BYTES_MAX: u64 = 125;
-/// Of keys and masks: a plan has none for them, and runs should send the same bytes.
+/// For keys and masks: a plan has no seed for them, and all runs should send the same bytes.
 const SEED: u64 = 0x6455;
 
-/// The two highest bits that matter in a frame's first two octets (RFC 6455, section 5.2).
+/// The highest bits of a frame's first two octets (RFC 6455, section 5.2).
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
 const MASKED: u8 = 0x80;
@@ -36,7 +36,6 @@ mod opcode {
     pub(super) const PONG: u8 = 10;
 }
 
-/// The head of a frame from the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Frame {
     opcode: u8,
@@ -46,7 +45,7 @@ struct Frame {
 }
 
 impl Frame {
-    /// The head at the start of `bytes`, and its length; `None` while it is incomplete.
+    /// The head at the start of `bytes`, and its length; `None` if it is incomplete.
     fn parse(bytes: &[u8]) -> Result<Option<(Frame, usize)>, Wrong> {
         let Some(&[first, second]) = bytes.first_chunk() else { return Ok(None) };
         if first & RESERVED != 0 {
@@ -72,13 +71,13 @@ impl Frame {
         }
         let (opcode, ends) = (first & 0x0f, first & FIN != 0);
         if opcode >= opcode::CLOSE && (!ends || left > CONTROL_BYTES_MAX) {
-            return Err(Wrong("a control frame that is long or in pieces".to_owned()));
+            return Err(Wrong("a control frame that is too long or fragmented".to_owned()));
         }
         Ok(Some((Frame { opcode, ends, left }, used)))
     }
 }
 
-/// Length of the head of a frame that is not masked.
+/// Length of the head of an unmasked frame.
 fn head_bytes(payload_bytes: u64) -> usize {
     match payload_bytes {
         0..126 => 2,
@@ -87,7 +86,6 @@ fn head_bytes(payload_bytes: u64) -> usize {
     }
 }
 
-/// Appends a whole frame as clients send them: masked.
 fn frame(out: &mut Vec<u8>, opcode: u8, mask: [u8; 4], payload: &[u8]) {
     out.push(FIN | opcode);
     match head_bytes(payload.len() as u64) {
@@ -105,14 +103,14 @@ fn frame(out: &mut Vec<u8>, opcode: u8, mask: [u8; 4], payload: &[u8]) {
     out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
-/// Messages ready to be sent, masked: the same bytes each time but for the stamps.
+/// Messages ready to be sent, masked; only stamps are filled in.
 ///
-/// Each place has its own masking key, and keeps it. A fresh key for each frame protects proxies
-/// from bytes that a page's script has chosen (RFC 6455, section 10.3); here is no script, and the
-/// server's work is the same.
+/// Each place keeps its masking key. A new key for each frame protects proxies from bytes chosen by
+/// a page's script (RFC 6455, section 10.3). There is no script here, and the server's work is the
+/// same.
 struct Wire {
     ready: Ready,
-    /// Where the payload begins in a frame.
+    /// Position of the payload in a frame.
     payload_at: usize,
 }
 
@@ -136,8 +134,8 @@ impl Wire {
     }
 }
 
-/// Stamps a payload under the mask that stands at the end of its frame's head. Stamps begin at
-/// multiples of four, where the mask begins too.
+/// Stamps a payload, masked with the key at the end of its frame's head. Stamps and mask begin at
+/// multiples of four.
 fn stamp_masked(head: &[u8], payload: &mut [u8], connection: u32, number: u64) {
     let Some(&[a, b, c, d]) = head.last_chunk() else { return };
     let mask = u64::from_le_bytes([a, b, c, d, a, b, c, d]);
@@ -153,35 +151,30 @@ fn mask(random: &mut SplitMix64) -> [u8; 4] {
     (random.next_u64() as u32).to_be_bytes()
 }
 
-/// Where a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// The answer to the upgrade is awaited.
     Opening,
     Open,
-    /// The server has said Close, and will say nothing more.
+    /// The server has sent Close.
     Closed,
 }
 
-/// What one connection remembers.
 pub(crate) struct Reader {
     state: State,
-    /// What `Sec-WebSocket-Accept` must be.
+    /// The required value of `Sec-WebSocket-Accept`.
     accept: String,
-    /// The beginning of the head of the upgrade's answer, or of a frame.
+    /// The beginning of an incomplete answer or frame head.
     held: Vec<u8>,
-    /// The frame whose payload is awaited.
     frame: Option<Frame>,
-    /// What came of the payload of a control frame.
+    /// The payload of an incomplete control frame.
     control: Vec<u8>,
-    /// How much of the current message has come; `None` between messages.
+    /// Bytes of the current message that have come; `None` between messages.
     position: Option<usize>,
-    /// This side has said Close.
     said_farewell: bool,
     owed: Vec<u8>,
 }
 
-/// Messages of one length.
 pub(crate) struct WebSocket {
     upgrade: String,
     wire: Wire,
@@ -191,7 +184,6 @@ pub(crate) struct WebSocket {
 }
 
 impl WebSocket {
-    /// The messages of `plan`.
     pub(crate) fn new(plan: &Plan) -> Self {
         debug_assert_eq!(plan.target.protocol, Protocol::WebSocket);
         let mut random = SplitMix64::new(SEED);
@@ -204,7 +196,7 @@ impl WebSocket {
         }
     }
 
-    /// Takes the answer to the upgrade: how many bytes of it, and whether it is complete.
+    /// Takes bytes of the answer to the upgrade; returns how many, and whether it is complete.
     fn open(&self, reader: &mut Reader, bytes: &[u8]) -> Result<(usize, bool), Wrong> {
         let held = reader.held.len();
         reader.held.extend_from_slice(&bytes[..bytes.len().min(HEAD_BYTES_MAX - held)]);
@@ -219,7 +211,7 @@ impl WebSocket {
         }
     }
 
-    /// Takes what has come of a data frame: how many bytes, and whether it completes a message.
+    /// Takes bytes of a data frame; returns how many, and whether they complete a message.
     fn message(
         &mut self,
         at: (u32, u64),
@@ -253,14 +245,13 @@ impl WebSocket {
         Ok((taken, frame.ends))
     }
 
-    /// A whole control frame.
     fn control(&mut self, reader: &mut Reader, opcode: u8, payload: &[u8]) -> Result<(), Wrong> {
         match opcode {
             opcode::PING => {
                 frame(&mut reader.owed, opcode::PONG, mask(&mut self.random), payload);
                 Ok(())
             }
-            // Unasked ones are allowed, and mean nothing (RFC 6455, section 5.5.3).
+            // Unsolicited ones are allowed (RFC 6455, section 5.5.3).
             opcode::PONG => Ok(()),
             _ => {
                 check_close(payload)?;
@@ -274,7 +265,7 @@ impl WebSocket {
         }
     }
 
-    /// Takes the head of the next frame; `None` while it has not come completely.
+    /// Takes the head of the next frame; `None` if it is incomplete.
     fn begin(
         &self,
         reader: &mut Reader,
@@ -285,7 +276,7 @@ impl WebSocket {
         let parsed = if held == 0 {
             Frame::parse(bytes)?
         } else {
-            // No head is longer than the ten bytes of one with 64 bits of length.
+            // The longest head, with 64 bits of length, has ten bytes.
             reader.held.extend_from_slice(&bytes[..bytes.len().min(10 - held)]);
             Frame::parse(&reader.held)?
         };
@@ -302,7 +293,9 @@ impl WebSocket {
             opcode::CONTINUATION if began => {}
             opcode::BINARY if !began && awaited.is_empty() => return Err(unasked(bytes)),
             opcode::BINARY if !began => reader.position = Some(0),
-            opcode::CONTINUATION => return Err(Wrong("the middle of no message".to_owned())),
+            opcode::CONTINUATION => {
+                return Err(Wrong("a continuation frame without a message".to_owned()));
+            }
             opcode::BINARY | opcode::TEXT if began => {
                 return Err(Wrong("a message begins inside another".to_owned()));
             }
@@ -313,7 +306,7 @@ impl WebSocket {
         Ok(Some(used - held))
     }
 
-    /// One step on: how many bytes were taken, and whether a message is complete now. `None`: more
+    /// One step: returns the number of bytes taken, and whether a message is complete. `None`: more
     /// bytes are needed.
     fn step(
         &mut self,
@@ -352,7 +345,7 @@ impl WebSocket {
     }
 }
 
-/// The request to open a WebSocket (RFC 6455, section 4.1), up to the key.
+/// The request for the upgrade (RFC 6455, section 4.1), up to the key.
 fn upgrade(plan: &Plan) -> String {
     let mut head = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -366,14 +359,14 @@ fn upgrade(plan: &Plan) -> String {
     head
 }
 
-/// What a server must answer to a key (RFC 6455, section 4.2.2).
+/// The server's answer to a key (RFC 6455, section 4.2.2).
 fn accept_of(key: &str) -> String {
     let hash = Sha1::new().chain_update(key).chain_update(GUID).finalize();
     BASE64_STANDARD.encode(hash)
 }
 
-/// Length of the answer to an upgrade, once it is complete; whether it is a right one. Interim
-/// responses before it say nothing (RFC 9110, section 15.2).
+/// Length of the answer to an upgrade, once it is complete and right. Interim responses before it
+/// are skipped (RFC 9110, section 15.2).
 fn read_answer(bytes: &[u8], accept: &str) -> Result<Option<usize>, Wrong> {
     let mut from = 0;
     loop {
@@ -386,7 +379,7 @@ fn read_answer(bytes: &[u8], accept: &str) -> Result<Option<usize>, Wrong> {
     }
 }
 
-/// Whether this is the answer, and a right one, or only an interim response.
+/// Whether this is the right answer, or an interim response.
 fn is_answer(response: &httparse::Response<'_, '_>, accept: &str) -> Result<bool, Wrong> {
     match response.code.unwrap_or_default() {
         101 => {}
@@ -414,7 +407,7 @@ fn is_answer(response: &httparse::Response<'_, '_>, accept: &str) -> Result<bool
     }
 }
 
-/// A Close frame: whether the server goes in good order (RFC 6455, section 7.4).
+/// Whether a Close frame has a code without an error (RFC 6455, section 7.4).
 fn check_close(payload: &[u8]) -> Result<(), Wrong> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         return match payload.is_empty() {
@@ -425,10 +418,10 @@ fn check_close(payload: &[u8]) -> Result<(), Wrong> {
     match (u16::from_be_bytes(*code), std::str::from_utf8(reason)) {
         (1000 | 1001, Ok(_)) => Ok(()),
         (code, Ok(reason)) => {
-            let text = format!("the server gives up: Close {code} {reason}");
+            let text = format!("the server ends the connection: Close {code} {reason}");
             Err(Wrong(text.trim_end().to_owned()))
         }
-        (_, Err(_)) => Err(Wrong("the reason in Close is no text".to_owned())),
+        (_, Err(_)) => Err(Wrong("the reason in Close is not text".to_owned())),
     }
 }
 
@@ -474,7 +467,7 @@ impl Codec for WebSocket {
         }
     }
 
-    /// After Close the server answers nothing.
+    /// After Close the server answers no request.
     fn refused_from(&self, reader: &Reader) -> Option<u64> {
         (reader.state == State::Closed).then_some(0)
     }

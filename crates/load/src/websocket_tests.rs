@@ -1,8 +1,8 @@
-//! What the server says, from frames written down here; whatever way they are cut.
+//! Literal frames of a server, split in any way.
 
 use super::*;
 
-/// A frame as servers send them.
+/// A server's frame.
 fn server(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![first];
     match payload.len() {
@@ -19,7 +19,7 @@ fn server(first: u8, payload: &[u8]) -> Vec<u8> {
     [out, payload.to_vec()].concat()
 }
 
-/// Takes the masked frames in `bytes` apart: first octets and payloads.
+/// Parses the masked frames in `bytes`: first octets and payloads.
 fn unmask(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut frames = Vec::new();
     while !bytes.is_empty() {
@@ -51,7 +51,7 @@ fn answer(accept: &str) -> String {
     )
 }
 
-/// A codec for messages of so many bytes, and an open connection.
+/// A codec for messages of this length, and an open connection.
 fn open(payload_bytes: usize) -> (WebSocket, Reader) {
     let mut codec = WebSocket::new(&plan(payload_bytes));
     let mut reader = codec.reader();
@@ -63,7 +63,8 @@ fn open(payload_bytes: usize) -> (WebSocket, Reader) {
     (codec, reader)
 }
 
-/// Feeds `bytes` to connection 3 in pieces; how many of the messages from `awaited` on came.
+/// Feeds `bytes` to connection 3 in pieces; returns how many of the messages from `awaited` on
+/// came.
 fn feed(
     codec: &mut WebSocket,
     reader: &mut Reader,
@@ -120,7 +121,7 @@ fn answers_that_open_nothing() {
     for cut in 0..right.len() {
         assert_eq!(read_answer(&right.as_bytes()[..cut], reader), Ok(None), "cut at {cut}");
     }
-    // Before it may come interim responses, and it may have more fields than most.
+    // Interim responses may come before it, and it may have many fields.
     let long = right.replace("\r\n\r\n", &format!("\r\n{}\r\n", "A: b\r\n".repeat(300)));
     let late =
         format!("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n{long}");
@@ -171,7 +172,7 @@ fn what_is_sent_is_masked_and_what_is_expected_back() {
     assert_ne!(bytes[2..6], bytes[72..76], "two places have two masking keys");
 }
 
-/// Everything that may lie between a message and the next.
+/// All frames that may come between two messages.
 fn transcript(len: usize) -> Vec<u8> {
     let (zero, one, two) = (payload(len, 0), payload(len, 1), payload(len, 2));
     [
@@ -268,22 +269,22 @@ fn what_a_server_must_not_send() {
         ("unknown kind 3", server(0x83, &zero)),
         ("unknown kind 11", server(0x8b, &[])),
         ("a text", server(0x81, &zero)),
-        ("the middle", server(0x80, &zero)),
+        ("a continuation frame without", server(0x80, &zero)),
         ("inside another", [server(0x02, &zero[..4]), server(0x82, &zero)].concat()),
         ("inside another", [server(0x02, &zero[..4]), server(0x81, &zero)].concat()),
         ("has 7 bytes, expected 8", server(0x82, &zero[..7])),
         ("has 0 bytes, expected 8", server(0x82, &[])),
         ("more than the expected 8", server(0x82, &[0; 9])),
         ("more than", [server(0x02, &zero), server(0x80, &[0])].concat()),
-        ("long or in pieces", server(0x09, b"x")),
-        ("long or in pieces", server(0x89, &[0; 126])),
+        ("too long or fragmented", server(0x09, b"x")),
+        ("too long or fragmented", server(0x89, &[0; 126])),
         ("a length of 8 in a head of 4", [&[0x82, 126, 0, 8], zero.as_slice()].concat()),
         ("a length of 8 in a head of 10", vec![0x82, 127, 0, 0, 0, 0, 0, 0, 0, 8]),
         ("in a head of 10", vec![0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0]),
         ("Close 1002 bad", server(0x88, b"\x03\xeabad")),
         ("Close 1013", server(0x88, b"\x03\xf5")),
         ("half a code", server(0x88, b"\x03")),
-        ("no text", server(0x88, b"\x03\xe8\xff")),
+        ("is not text", server(0x88, b"\x03\xe8\xff")),
         ("after Close", [server(0x88, b""), server(0x89, b"")].concat()),
     ];
     for (reason, bytes) in cases {

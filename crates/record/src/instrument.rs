@@ -1,4 +1,4 @@
-//! What `iolab check-instrument` found: the instrument tested on itself.
+//! The result of `iolab check-instrument`, which tests the measurements.
 
 use std::collections::BTreeMap;
 
@@ -10,68 +10,68 @@ use crate::{Environment, ParseError};
 /// The file that `iolab check-instrument` writes (`instrument.json`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Instrument {
-    /// Version of this format: [`crate::SCHEMA_VERSION`] when written.
+    /// Version of this format ([`crate::SCHEMA_VERSION`]).
     pub schema_version: u32,
     /// The machine.
     pub environment: Environment,
-    /// Seed of everything random.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// What was tried, in the order in which it is told.
+    /// The checks, in their order.
     pub checks: Vec<Check>,
 }
 
-/// One thing that an instrument can get wrong, tried on a server made for it.
+/// One possible error of measurement, tested on a server made for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
-    /// Short name: `coordinated-omission`.
+    /// Short name, such as `coordinated-omission`.
     pub name: String,
-    /// The rule of measuring that it belongs to (REPORT.md numbers them).
+    /// The rule of measuring that it tests (REPORT.md numbers them).
     pub rule: u32,
-    /// What should be seen, in one sentence, fixed before measuring.
+    /// What should be found, in one sentence, fixed before measuring.
     pub claim: String,
-    /// The bounds that decide, in words and figures: `corrected p99 >= 50 x uncorrected`.
+    /// The bounds that decide, such as `corrected p99 >= 50 x uncorrected`.
     pub expected: String,
-    /// What an instrument has that does not pass, in one sentence.
+    /// What is wrong with an instrument that fails, in one sentence.
     #[serde(default)]
     pub fails_if: String,
-    /// What was seen, in words and figures.
+    /// What was found.
     pub measured: String,
-    /// The figures behind the words, by name; names end in their unit.
+    /// The figures by name; a name ends in its unit.
     pub figures: BTreeMap<String, f64>,
-    /// What the wrong way of measuring said, where there is one.
+    /// The result of a wrong way of measuring, if there is one.
     pub wrong: Option<Way>,
-    /// What the right way said about the same server.
+    /// The result of the right way for the same server.
     pub right: Option<Way>,
-    /// What follows.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
-/// One way of measuring, and what it said.
+/// A way of measuring, and its result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Way {
-    /// The way, in a few words: `timed from the send`.
+    /// The way, in a few words, such as `timed from the send`.
     pub how: String,
-    /// The figure that it gives, with its unit, as it would be printed.
+    /// The figure with its unit, as printed.
     pub figure: String,
 }
 
-/// What follows from a check.
+/// The verdict of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// The bounds held.
+    /// The result is within the bounds.
     Holds,
-    /// They did not.
+    /// The result is not within the bounds.
     Fails,
-    /// It could not be tried here; one sentence says why.
+    /// The check could not be made here, for this reason.
     Skipped(String),
-    /// They did not, on a machine that others were busy on: so nothing follows. One sentence says
-    /// how busy.
+    /// The result is not within the bounds, but other processes used the machine, so nothing
+    /// follows. One sentence says how much.
     CannotTell(String),
 }
 
 impl Instrument {
-    /// Reads the file from its text, the version first.
+    /// Reads the file. The version is checked first.
     pub fn from_json(text: &str) -> Result<Instrument, ParseError> {
         crate::results::versioned(text)
     }

@@ -1,8 +1,9 @@
-//! The types of a result file, and nothing else: serde in, serde out, one JSON schema. The seed in
-//! it means something by the generator that stands here too.
+//! The types of a result file, with serde and a JSON schema, and the random generator that gives
+//! the recorded seed its meaning.
 //!
-//! Everything that `iolab` prints, draws or compares is a pure function of these types, so a result
-//! file can be rendered years later on another machine. Must never know: sockets, clocks, servers.
+//! All that `iolab` prints, draws or compares is a pure function of these types, so a result file
+//! can be rendered later and on another machine. This crate has no sockets, no clock, and knows no
+//! servers.
 
 mod environment;
 mod instrument;

@@ -1,227 +1,225 @@
-//! What one run of the load generator saw.
+//! The outcome of a run of the load generator.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The outcome of one measured window of load, as the client saw it.
+/// The outcome of a measured window of load.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LoadOutcome {
-    /// Where the load went.
+    /// URL of the server.
     pub url: String,
-    /// The address that it went to: the first of those of the URL's host that can be connected to.
+    /// Address of the server: the first of the URL's host that accepts a connection.
     #[serde(default)]
     pub address: String,
-    /// What was spoken: `echo`, `HTTP/1.1`, `HTTP/2` or `WebSocket`.
+    /// Protocol: `echo`, `HTTP/1.1`, `HTTP/2` or `WebSocket`.
     pub protocol: String,
-    /// What was seen of TLS; `None` without it.
+    /// TLS handshakes; `None` without TLS.
     pub tls: Option<TlsOutcome>,
-    /// What a fan-out adds: then each delivery counts as a request, and its latency runs from the
-    /// send of the message. `None` elsewhere.
+    /// Figures of a fan-out. In a fan-out each delivery counts as a request, and its latency begins
+    /// with the send of the message. `None` otherwise.
     pub fan_out: Option<FanOut>,
-    /// Requests whose reply arrived complete and correct inside the window.
+    /// Requests with a complete and correct reply in the window.
     pub requests: u64,
-    /// Everything that went wrong inside the window, summed. Zero in a valid run.
+    /// Errors in the window. Zero in a valid run.
     pub errors: u64,
-    /// The same, by kind.
+    /// The errors by kind.
     pub errors_by_kind: Errors,
-    /// Errors during warm-up, of all kinds. They are not in `errors`, but they are a reason for
-    /// doubt.
+    /// Errors during warm-up, which are not in `errors`.
     pub errors_in_warmup: u64,
-    /// What the first error of the window was, in words.
+    /// The first error of the window, in words.
     pub first_error: Option<String>,
-    /// Why the window ended before its time, if it did: the server died, say.
+    /// Why the window ended early, if it did: for example because the server ended.
     pub ended_early: Option<String>,
     /// Length of the window, in seconds.
     pub duration_s: f64,
     /// `requests / duration_s`.
     pub requests_per_s: f64,
-    /// Connections that sent load.
+    /// Active connections.
     pub connections: u32,
-    /// Connections that completed no request in the window, nor soon after it, and had been given
-    /// one: starvation, a doubt of its own.
+    /// Connections that were given a request but completed none in the window nor soon after it
+    /// (starvation).
     pub connections_without_progress: u32,
-    /// Silent connections held open beside the active ones, and still open at the end.
+    /// Idle connections that were still open at the end.
     pub idle_connections: u32,
-    /// Silent connections that were opened before the window; the server closed those that are
+    /// Idle connections that were opened before the window. The server has closed those that are
     /// missing in `idle_connections`.
     pub idle_connections_asked: u32,
-    /// Connections opened inside the window (more than `connections` when each request connects).
+    /// Connections opened in the window (more than `connections` if each request has a new one).
     pub connects: u64,
-    /// Connections that the server ended as it may, between two replies or with the announcement
-    /// `Connection: close` (RFC 9112, section 9.6), and that were opened anew. Not errors. Not
-    /// counted when each request has its own connection.
+    /// Connections that the server closed as it may, between two replies or with `Connection:
+    /// close` (RFC 9112 section 9.6), and that were opened again. Not errors. Not counted if each
+    /// request has a new connection.
     pub closed_by_server: u64,
-    /// Bytes sent to the server inside the window.
+    /// Bytes sent in the window.
     pub bytes_sent: u64,
-    /// Bytes received from the server inside the window.
+    /// Bytes received in the window.
     pub bytes_received: u64,
-    /// Closed loop: time from sending a request to its last byte, all connections merged; with a
-    /// new connection per request it begins at connect(2). Requests that were on their way when the
-    /// window ended are in it only if they are older than a tenth of a second and than all that
-    /// were answered in it, or the largest sample would hide a stall at the end. Open loop: from
-    /// the moment at which the request was due, whether or not it could be sent then; requests
-    /// still unanswered at the end are in it with their age, which is the least that they took.
+    /// Latency of all connections together. Closed loop: from the send of a request to the last
+    /// byte of its reply; with a connection per request from connect(2). Requests in flight at the
+    /// end of the window are included only if they are older than a tenth of a second and than all
+    /// requests answered in the window; otherwise a stall at the end would not show in the maximum.
+    /// Open loop: from the due time of a request, also if it was sent later. Requests without a
+    /// reply are included with their age at the end, which is a lower bound.
     pub latency: Latency,
-    /// What an open loop adds; `None` for a closed one.
+    /// Figures of an open loop; `None` for a closed loop.
     pub open_loop: Option<OpenLoop>,
-    /// What was on its way when the window ended, and what became of it.
+    /// Requests in flight at the end of the window.
     #[serde(default)]
     pub at_end: AtEnd,
-    /// When the client itself did not run.
+    /// Times at which the client did not run.
     #[serde(default)]
     pub client_stops: ClientStops,
-    /// Why this run says nothing about the server, whichever loop it was: the client was stopped,
-    /// or fell behind its schedule.
+    /// Why the run says nothing about the server, if so: the client was stopped, or was too slow
+    /// for its schedule.
     #[serde(default)]
     pub invalid: Option<String>,
-    /// What a reader should know about how the client had to work here.
+    /// Notes on the client's work in this run.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// Requests on their way, averaged over the window's time: the L of Little's law (L = rate x
-    /// mean latency), measured apart from both.
+    /// Mean number of requests in flight over the window: the L of Little's law (L = rate x mean
+    /// latency), measured independently of both.
     pub mean_in_flight: f64,
-    /// CPU time of the client's threads inside the window, in microseconds.
+    /// CPU time of the client's threads in the window, in microseconds.
     pub client_cpu_us: u64,
-    /// Whether each request had a new connection, instead of keep-alive.
+    /// Whether each request had a new connection.
     pub reconnect: bool,
-    /// Requests on their way at once on one connection, at most.
+    /// Maximum number of requests in flight on a connection.
     pub pipelining: u32,
-    /// Messages flowed without waiting for replies, as far as the window of `pipelining` messages
-    /// allowed: what is measured is a stream's throughput, not a conversation's.
+    /// Whether messages were sent without waiting for replies, up to `pipelining` messages ahead:
+    /// the result is the throughput of a stream.
     pub streaming: bool,
-    /// Bytes of one echo message, or of a POST's body.
+    /// Size of an echo message or of a POST's body, in bytes.
     pub payload_bytes: u64,
-    /// Engine threads of the client.
+    /// Client threads.
     pub threads: u32,
-    /// Load before the window that was not counted, in seconds.
+    /// Length of the warm-up, in seconds.
     pub warmup_s: f64,
-    /// The congestion control in force on the client's sockets (tcp(7), TCP_CONGESTION).
+    /// Congestion control of the client's sockets (tcp(7), TCP_CONGESTION).
     pub congestion_control: String,
-    /// What of each reply was compared with what.
+    /// How replies were verified.
     pub verification: String,
 }
 
-/// Requests on their way when a window ended. Each was admitted in it, and its reply is not
+/// Requests in flight at the end of the window. They began in the window, and their replies are not
 /// counted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AtEnd {
-    /// How many there were.
+    /// Their number.
     pub in_flight: u64,
-    /// How old the oldest of them was, in microseconds.
+    /// Age of the oldest of them, in microseconds.
     pub oldest_us: f64,
-    /// Those that were still not answered when the run ended.
+    /// Those without a reply when the run ended.
     pub unanswered: u64,
-    /// How old the oldest of those was then, in microseconds.
+    /// Age of the oldest of these at that time, in microseconds.
     pub oldest_unanswered_us: f64,
-    /// Those of them that were older than a tenth of a second and than all that were answered in
-    /// the window, on connections that had been answered before: the server has stopped answering.
+    /// Those of them that were older than a tenth of a second and than all requests answered in the
+    /// window, on connections with earlier replies: the server has stopped answering.
     pub overdue: u64,
 }
 
-/// Times in the window at which the client did not run for a tenth of a second or more although it
-/// had work: it was stopped (SIGSTOP), or the machine was.
+/// Times in the window at which the client had work but did not run for a tenth of a second or
+/// more: it was stopped (SIGSTOP), or the machine was.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ClientStops {
-    /// How many, of the thread that did not run for the longest time in all.
+    /// Their number, for the thread with the longest total.
     pub count: u32,
-    /// All of them together, in microseconds.
+    /// Their total, in microseconds.
     pub total_us: f64,
-    /// The longest, in microseconds.
+    /// The longest of them, in microseconds.
     pub longest_us: f64,
-    /// When that one began, in seconds from the window's start.
+    /// Start of the longest, in seconds after the start of the window.
     pub longest_at_s: f64,
-    /// Requests that were on their way or fell due meanwhile, or waited for those that did: their
-    /// latencies are the client's own.
+    /// Requests that were in flight or fell due meanwhile, or waited for these: their latencies are
+    /// caused by the client.
     pub requests: u64,
-    /// Time in which it could run and had no core, in pieces of a tenth of a second or more, in
-    /// microseconds: other processes had them all, and the server waited in the same queue. Not in
-    /// the figures above.
+    /// Time for which the client was runnable but had no core, in periods of a tenth of a second or
+    /// more, in microseconds: other processes used all cores, and the server waited for them too.
+    /// Not in the figures above.
     pub waited_for_core_us: f64,
 }
 
-/// TLS as the client saw it, inside the window.
+/// TLS in the window, as seen by the client.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TlsOutcome {
-    /// Protocol version that was agreed on: `TLSv1.3`, say.
+    /// Protocol version, such as `TLSv1.3`.
     pub version: String,
-    /// Cipher suite that was agreed on.
+    /// Cipher suite.
     pub cipher_suite: String,
-    /// Application protocol that was agreed on (ALPN, RFC 7301), if any.
+    /// Application protocol (ALPN, RFC 7301), if any.
     pub alpn: Option<String>,
-    /// Handshakes with a certificate and a signature.
+    /// Full handshakes, with a certificate and a signature.
     pub handshakes_full: u64,
-    /// Handshakes that resumed an earlier session (RFC 8446 section 2.2).
+    /// Handshakes that resumed a session (RFC 8446 section 2.2).
     pub handshakes_resumed: u64,
     /// Time of a handshake, from connect(2) to the end of the client's part.
     pub handshake: Latency,
 }
 
-/// One speaker, many listeners.
+/// A fan-out: one connection sends, all others receive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FanOut {
-    /// Connections in the room, the speaker's among them.
+    /// Connections in the chat, including the sender.
     pub members: u32,
-    /// Messages that the speaker sent and all others heard.
+    /// Messages that all others received.
     pub messages: u64,
 }
 
-/// An open loop: requests fall due by the clock, not by the server's answers (Schroeder, Wierman,
+/// An open loop: requests fall due by the clock, independently of replies (Schroeder, Wierman,
 /// Harchol-Balter, "Open Versus Closed: A Cautionary Tale", NSDI 2006).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OpenLoop {
-    /// How the gaps between due times are distributed.
+    /// Distribution of the gaps between due times.
     pub arrivals: Arrivals,
-    /// Requests that fall due per second, all threads.
+    /// Requests that fall due per second, all threads together.
     pub rate_per_s: f64,
-    /// Seed of the gaps; the same seed gives every server the same due times.
+    /// Seed of the gaps; the same seed gives the same due times.
     pub seed: u64,
-    /// Requests that fell due inside the window.
+    /// Requests that fell due in the window.
     pub due: u64,
-    /// Those of them that had been sent when the window ended.
+    /// Those of them that were sent before the end of the window.
     pub sent: u64,
-    /// Those of them that had not been answered when the run ended: overload, or loss.
+    /// Those of them without a reply when the run ended: overload, or loss.
     pub unanswered: u64,
-    /// What the client itself was late by: from the moment when a request was due and a connection
-    /// was free for it, to its send(2). The client's fault only: waiting for a free connection is
-    /// the server's.
+    /// Delay of the client itself: from the time when a request was due and a connection was free
+    /// until its send(2). The wait for a free connection is caused by the server and not included.
     pub send_lag: Latency,
-    /// The same replies timed from their actual send, as tools do that let a slow server delay the
-    /// next request ("coordinated omission", Tene 2013). For comparison only.
+    /// Latency from the actual send. Tools with this latency let a slow server delay the next
+    /// request ("coordinated omission", Tene 2013). For comparison only.
     pub from_send: Latency,
-    /// Why this run says nothing about the server: the client fell behind its schedule.
+    /// Why the run says nothing about the server, if so: the client was too slow for its schedule.
     pub invalid: Option<String>,
 }
 
-/// How the gaps between the due times of an open loop are distributed.
+/// Distribution of the gaps between the due times of an open loop.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Arrivals {
-    /// Exponentially: independent clients, as on the open Internet.
+    /// Exponential gaps, as from independent clients.
     #[default]
     Poisson,
-    /// All equal: a metronome.
+    /// Equal gaps.
     Constant,
 }
 
-/// Errors by kind: which promise was broken.
+/// Errors by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Errors {
-    /// connect(2) failed, or the TLS handshake, or what a protocol says first.
+    /// connect(2), the TLS handshake, or the opening of the protocol failed.
     pub connect: u64,
-    /// The connection was closed or reset in the middle of a reply.
+    /// The connection was closed or reset before the reply was complete.
     pub closed: u64,
-    /// A complete reply with other bytes than the scenario promises (status, length or body).
+    /// A complete reply with a wrong status, length or body.
     pub wrong: u64,
-    /// A reply that did not arrive within the time limit.
+    /// No reply within the time limit.
     pub timeout: u64,
 }
 
-/// A latency distribution: the histogram itself, and the figures that people read first.
+/// A latency distribution: the histogram and its main figures.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Latency {
     /// Number of samples.
     pub samples: u64,
-    /// Smallest sample, in microseconds.
+    /// Minimum, in microseconds.
     pub min_us: f64,
     /// Mean, in microseconds.
     pub mean_us: f64,
@@ -229,13 +227,13 @@ pub struct Latency {
     pub p50_us: f64,
     /// 90th percentile, in microseconds.
     pub p90_us: f64,
-    /// 99th percentile, in microseconds; `None` with fewer than 10 samples beyond it.
+    /// 99th percentile, in microseconds; `None` with fewer than 10 samples above it.
     pub p99_us: Option<f64>,
-    /// 99.9th percentile, in microseconds; `None` with fewer than 10 samples beyond it.
+    /// 99.9th percentile, in microseconds; `None` with fewer than 10 samples above it.
     pub p999_us: Option<f64>,
-    /// Largest sample, in microseconds.
+    /// Maximum, in microseconds.
     pub max_us: f64,
-    /// The histogram of nanoseconds, V2 + DEFLATE as HdrHistogram defines it, in base64.
-    /// Merge histograms; never average percentiles.
+    /// The histogram in nanoseconds, in HdrHistogram's format V2 + DEFLATE, in base64. Merge
+    /// histograms; do not average percentiles.
     pub histogram: String,
 }

@@ -1,13 +1,13 @@
-//! Random numbers that a seed decides for ever.
+//! Random numbers that are the same for a seed in all versions.
 
 /// SplitMix64: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014.
-/// Ours, and not a library's, so that a seed means
-/// the same order, the same due times and the same simulations in every version.
+/// Not from a library, so that a seed gives the same orders, due times and simulations in every
+/// version.
 #[derive(Debug, Clone)]
 pub struct SplitMix64(u64);
 
 impl SplitMix64 {
-    /// All seeds are good ones.
+    /// All seeds are equally good.
     pub fn new(seed: u64) -> Self {
         SplitMix64(seed)
     }
@@ -26,7 +26,7 @@ impl SplitMix64 {
         ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
     }
 
-    /// Fisher-Yates: every order is equally likely.
+    /// Fisher-Yates: all orders are equally likely.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i + 1));
@@ -38,7 +38,7 @@ impl SplitMix64 {
         (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Uniform in (0, 1]: never 0, whose logarithm is no gap.
+    /// Uniform in (0, 1]: not 0, which has no logarithm.
     pub fn next_unit(&mut self) -> f64 {
         /// The 53 bits of a double's mantissa.
         const STEP: f64 = 1.0 / (1_u64 << 53) as f64;

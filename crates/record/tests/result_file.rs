@@ -1,4 +1,4 @@
-//! A written result file reads back identically, and files that are none say so in one sentence.
+//! A written result file is read back identically; other files are refused with one sentence.
 
 use record::{ParseError, Results, SCHEMA_VERSION, schema};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ fn what_was_written_reads_back_identically() {
 fn a_file_of_another_version_is_named_as_such() {
     let mut value: Value = serde_json::from_str(&results().to_json().unwrap()).unwrap();
     value["schema_version"] = json!(SCHEMA_VERSION + 1);
-    // A newer file may lack what this reader wants: the version must be what is complained about.
+    // A newer file may lack fields: the error must name the version.
     value.as_object_mut().unwrap().remove("trials");
     let error = Results::from_json(&value.to_string()).unwrap_err();
     assert_eq!(error, ParseError::UnknownVersion(u64::from(SCHEMA_VERSION + 1)));
@@ -36,7 +36,7 @@ fn a_truncated_file_is_an_error_wherever_it_ends() {
     assert!(!Results::from_json("[]").unwrap_err().to_string().contains('\n'));
 }
 
-/// Every field of a written file stands in the schema and the other way round, object by object.
+/// The fields of a written file are those of the schema, object by object.
 #[test]
 fn the_schema_describes_what_is_written() {
     let schema = schema();

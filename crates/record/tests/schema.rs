@@ -1,4 +1,4 @@
-//! The committed schemas are those of the types, and what is written satisfies them.
+//! The committed schemas are up to date, and written files satisfy them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ fn committed(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("schema").join(name)
 }
 
-/// What `iolab schema` prints. After a change of the types:
-/// `cargo run -p iolab -- schema > crates/record/schema/results.json` and
-/// `cargo run -p iolab -- schema --instrument > crates/record/schema/instrument.json`; raise
-/// SCHEMA_VERSION if an older reader would misread a newer file.
+/// The output of `iolab schema`. After a change of the types run `cargo run -p iolab -- schema >
+/// crates/record/schema/results.json` and `cargo run -p iolab -- schema --instrument >
+/// crates/record/schema/instrument.json`. Raise SCHEMA_VERSION if an older reader would misread a
+/// newer file.
 #[test]
 fn the_committed_schemas_are_up_to_date() {
     for (name, flag, schema) in
@@ -69,7 +69,7 @@ fn a_written_file_satisfies_its_schema() {
     assert_eq!(errors(&instrument_schema(), &value), Vec::<String>::new());
 }
 
-/// The validator is no formality: these are told, with their place.
+/// The validator finds these errors and their places.
 #[test]
 fn what_breaks_the_schema_is_seen() {
     let good: Value = serde_json::from_str(&sample::results().to_json().unwrap()).unwrap();

@@ -1,9 +1,9 @@
-//! `iolab compare`: two runs, or two models of one run, figure by figure.
+//! `iolab compare`: compares two runs, or two models of one run, figure by figure.
 //!
-//! Two models of one run took turns in its blocks, so their ratio is formed block by block. Two
-//! runs have no block in common: what each model was relative to its run's reference, epoch by
-//! epoch, is compared, so that a machine that was slower on the other day is in neither side. What
-//! the reference itself became, such a ratio cannot show, and it is not compared.
+//! Two models of one run were measured in the same blocks, so their ratio is formed block by block.
+//! Two runs have no common block. There the ratio of each model to the reference of its run is
+//! compared, epoch by epoch, so that a difference in the speed of the machine cancels. The
+//! reference itself cannot be compared in this way.
 
 mod render;
 
@@ -15,19 +15,19 @@ use record::{Environment, Results, Role, Workload};
 
 use crate::failure::Failure;
 use crate::report;
-use crate::statistics::{BlockRatio, Finding};
-use crate::summary::{
+use crate::text;
+use verdict::statistics::{BlockRatio, Finding};
+use verdict::summary::{
     Cell, Figure, Summary, WorkloadSummary, is_judged, ratio, rounds, summarise, trials,
 };
-use crate::text;
 
-/// Exit code when something is clearly worse.
+/// Exit code if something is significantly worse.
 const EXIT_WORSE: u8 = 1;
 
 /// Arguments of `iolab compare`.
 #[derive(Args)]
-#[command(after_help = "Exit codes: 0 nothing is clearly worse, 1 something is, 2 bad input or \
-nothing to compare.\n\n\
+#[command(after_help = "Exit codes: 0: nothing is significantly worse, 1: something is, 2: bad \
+input or nothing to compare.\n\n\
 Examples:\n  \
 iolab compare results/monday results/tuesday\n  \
 iolab compare results/monday results/tuesday --models uring --threshold 5%\n  \
@@ -38,35 +38,37 @@ pub struct Arguments {
     a: PathBuf,
     /// The newer run. Without it, --models names two models of the first.
     b: Option<PathBuf>,
-    /// One run: the two models to compare, the base first. Two runs: the models to look at.
+    /// Models, separated by commas. With one run: the two models to compare, the base first. With
+    /// two runs: the models to compare [default: all].
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     models: Vec<String>,
-    /// Workloads to look at. All that both have by default.
+    /// Workloads to compare, separated by commas [default: all that both sides have].
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     workloads: Vec<String>,
-    /// Smallest difference that counts: 5% or 0.05. It must be beyond chance besides.
+    /// Smallest difference that is reported as better or worse (5% or 0.05). It must also be
+    /// statistically significant.
     #[arg(long, value_name = "SHARE", default_value = "3%", value_parser = share)]
     threshold: f64,
-    /// How it is written.
+    /// Format of the output.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For a terminal.
+    /// A table for the terminal.
     Table,
-    /// For a comment or a page.
+    /// A table in Markdown.
     Markdown,
-    /// One line per comparison.
+    /// One line for each comparison.
     Csv,
-    /// For machines.
+    /// One JSON object.
     Json,
-    /// The rounds of both sides as Go benchmarks, told apart by `/run=`, for benchstat to compare.
+    /// Go benchmark lines of both sides, marked by `/run=`, for benchstat.
     Benchstat,
 }
 
-/// A share, as `5%` or `0.05`.
+/// Reads a share: `5%` or `0.05`.
 fn share(text: &str) -> Result<f64, String> {
     let (digits, unit) = match text.trim().strip_suffix('%') {
         Some(percent) => (percent.trim(), 100.0),
@@ -78,19 +80,18 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// What a comparison means for a reader who wants a server fast and cheap.
+/// The direction of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     Better,
     Worse,
-    /// Shown to be nearer to 1 than the threshold.
+    /// The ratio is significantly within the threshold.
     Equal,
-    /// Neither was shown.
     Unknown,
 }
 
 impl Change {
-    /// What a ratio B : A means. A difference counts beyond chance and beyond `threshold`.
+    /// Of a ratio B : A. A difference must be significant and larger than `threshold`.
     fn of(ratio: &BlockRatio, figure: Figure, threshold: f64) -> Change {
         let beyond = ratio.ratio.max(1.0 / ratio.ratio) > 1.0 + threshold;
         match (ratio.finding(threshold), figure.more_is_better()) {
@@ -115,12 +116,11 @@ impl Change {
     }
 }
 
-/// One comparison.
 struct Row {
     workload: String,
     model: String,
     figure: Figure,
-    /// The figure, or what it was relative to the reference where two runs are compared.
+    /// The figure; if two runs are compared, its ratio to that of the run's reference.
     a: f64,
     b: f64,
     ratio: BlockRatio,
@@ -129,9 +129,8 @@ struct Row {
 
 /// Everything that was compared, and what could not be.
 struct Comparison {
-    /// Names of the two sides.
     sides: [String; 2],
-    /// What A and B are in the rows: figures, or figures relative to a reference.
+    /// The reference to which A and B are ratios; `None`: they are figures.
     relative_to: Option<String>,
     rows: Vec<Row>,
     /// What differs between the two runs, as (what, A, B).
@@ -139,7 +138,6 @@ struct Comparison {
     notes: Vec<String>,
 }
 
-/// One side of a comparison.
 struct Side {
     name: String,
     results: Results,
@@ -176,7 +174,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     Ok(if worse { ExitCode::from(EXIT_WORSE) } else { ExitCode::SUCCESS })
 }
 
-/// A name that is in the arguments and not in the file is a slip.
+/// Refuses a name in the arguments that is not in the file.
 fn known(side: &Side, arguments: &Arguments) -> Result<(), Failure> {
     let labels: Vec<&str> = side.results.models.iter().map(|m| m.label.as_str()).collect();
     let names: Vec<&str> = side.results.workloads.iter().map(|w| w.name.as_str()).collect();
@@ -191,7 +189,8 @@ fn known(side: &Side, arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A machine that is kept awake is another machine, and a ratio to another reference another ratio.
+/// Refuses runs that cannot be compared: one with processors kept awake and one without, or with
+/// different references.
 fn comparable(a: &Side, b: &Side) -> Result<(), Failure> {
     let (of_a, of_b) = (&a.results, &b.results);
     if of_a.settings.awake != of_b.settings.awake {
@@ -216,11 +215,11 @@ fn wanted(list: &[String], name: &str) -> bool {
     list.is_empty() || list.iter().any(|wanted| wanted == name)
 }
 
-/// The figures that a workload is compared by, as far as any model has them.
+/// The figures by which a workload is compared, if any model has them.
 fn figures_of(workload: &WorkloadSummary) -> Vec<Figure> {
     let all: &[Figure] = match (workload.is_open(), workload.workload.fan_out) {
         (true, _) => &[Figure::Server, Figure::P99, Figure::Memory],
-        // Its latency is that of a delivery, which is what a chat is for.
+        // In a chat the latency of a delivery matters.
         (false, true) => &[Figure::Server, Figure::Rate, Figure::P99, Figure::Memory],
         (false, false) => &[Figure::Server, Figure::Rate, Figure::Memory],
     };
@@ -276,17 +275,17 @@ fn two_runs(a: &Side, b: &Side, arguments: &Arguments) -> Comparison {
     Comparison { sides, relative_to, rows, differences, notes }
 }
 
-/// All workloads and models of one figure together, in the order in which figures are looked at.
+/// Sorts by figure, in the order of importance.
 fn by_figure(rows: &mut [Row]) {
     rows.sort_by_key(|row| Figure::ALL.iter().position(|figure| *figure == row.figure));
 }
 
-/// The description is for readers; everything else is the load.
+/// Whether two workloads are the same apart from their descriptions.
 fn same_load(a: &Workload, b: &Workload) -> bool {
     *a == Workload { description: a.description.clone(), ..b.clone() }
 }
 
-/// Why a cell cannot be compared by a figure; `None` when it can.
+/// Why a cell cannot be compared by a figure; `None` if it can.
 fn spoilt(cell: &Cell, figure: Figure, open: bool) -> Option<String> {
     let figures = match &cell.state {
         Ok(figures) => figures,
@@ -299,7 +298,7 @@ fn spoilt(cell: &Cell, figure: Figure, open: bool) -> Option<String> {
     sentence.map(|doubt| doubt.sentence().trim_end_matches('.').to_owned())
 }
 
-/// Fails where a cell cannot be compared by a figure.
+/// Fails if a cell cannot be compared by a figure.
 fn fit(side: &Side, cell: &Cell, figure: Figure, open: bool) -> Result<(), String> {
     spoilt(cell, figure, open).map_or(Ok(()), |why| Err(format!("{}: {why}", side.name)))
 }
@@ -339,7 +338,7 @@ fn unpaired(
 /// Why there is no ratio.
 const TOO_FEW: &str = "too few rounds; measure again with more";
 
-/// The logarithm of what a model was relative to its run's reference, epoch by epoch.
+/// The logarithms of the ratios of a model to its run's reference, epoch by epoch.
 fn logs(side: &Side, workload: &str, model: &str, figure: Figure) -> Vec<f64> {
     let of = |model: &str| rounds(trials(&side.results, workload, model, Role::Timed));
     let ratio = ratio(&of(model), &of(&side.results.reference), figure);
@@ -401,7 +400,7 @@ fn paired(
     })
 }
 
-/// What a reader must know before believing a comparison of two runs.
+/// The differences between two runs that may explain a difference in their figures.
 fn differences(a: &Results, b: &Results) -> Vec<(String, String, String)> {
     let told = |results: &Results| -> Vec<(&'static str, String)> {
         let Environment { kernel, cpu_model, cores, host, .. } = &results.environment;
@@ -450,7 +449,7 @@ mod tests {
         Side { name: name.into(), results, summary }
     }
 
-    /// The fixture, with so many times the requests of one model in the same CPU time.
+    /// The fixture with `factor` times the requests of one model in the same CPU time.
     fn changed(model: &str, factor: f64) -> Results {
         let mut results = fixture::results();
         for trial in results.trials.iter_mut().filter(|trial| trial.slot.model == model) {
@@ -483,7 +482,7 @@ mod tests {
         // 20 % is not more than 30 %.
         let lenient = two_runs(&a, &b, &arguments("compare a b --threshold 30%"));
         assert_eq!(change(&lenient, "poll", Figure::Rate), Change::Equal);
-        // A client at its end says nothing of the server's rate, and a note says that.
+        // A busy client limits the rate, which a note says.
         let note = comparison.notes.iter().find(|note| note.contains("threads, req/s"));
         assert!(note.unwrap().contains("The client was the limit"), "{note:?}");
         let all = arguments("compare a b --models epoll");
@@ -540,7 +539,7 @@ mod tests {
         let one = side("run", fixture::open_loop());
         let comparison = two_models(&one, &arguments("compare run --models epoll,poll")).unwrap();
         assert_eq!(comparison.rows.len(), 0);
-        assert!(comparison.notes.iter().any(|note| note.contains("fell behind its schedule")));
+        assert!(comparison.notes.iter().any(|note| note.contains("too slow for its schedule")));
         let mut results = fixture::open_loop();
         results.trials.retain(|trial| trial.slot.round != 3);
         let one = side("run", results);

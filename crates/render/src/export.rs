@@ -1,5 +1,4 @@
-//! `iolab export`: a result file in formats that other tools read. `iolab schema`: what the file
-//! itself looks like.
+//! `iolab export`: converts a result file for other tools. `iolab schema`: the schema of the file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,15 +8,15 @@ use clap::{Args, ValueEnum};
 use record::{Measured, Outcome, Results, Role, Trial};
 use serde_json::{Value, json};
 
-use crate::doubt::Doubt;
 use crate::failure::{Failure, because};
 use crate::report;
-use crate::statistics::{BlockRatio, Finding};
-use crate::summary::{
+use crate::text;
+use verdict::doubt::Doubt;
+use verdict::statistics::{BlockRatio, Finding};
+use verdict::summary::{
     Cell, FanOutFigures, Figure, Figures, Judged, Summary, TlsFigures, WorkloadSummary, rounds,
     summarise, trials,
 };
-use crate::text;
 
 /// Arguments of `iolab export`.
 #[derive(Args)]
@@ -27,27 +26,27 @@ iolab export results/monday --format benchstat > old.txt; benchstat old.txt new.
 pub struct Arguments {
     /// A result folder, or the results.json in it.
     results: PathBuf,
-    /// What is written.
+    /// Format of the output.
     #[arg(long, value_enum)]
     format: Format,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
-    /// One line per trial, raw: times of the whole window, not per request.
+    /// Raw data, one line per trial.
     Csv,
     /// The tables of the report.
     Markdown,
-    /// Medians, ratios with their intervals, and findings of every cell.
+    /// Medians and ratios with their intervals, for each workload and model.
     Json,
-    /// Go benchmark lines, one per cell and round, for benchstat.
+    /// Go benchmark lines for benchstat, one for each workload, model and round.
     Benchstat,
 }
 
 /// Arguments of `iolab schema`.
 #[derive(Args)]
 pub struct SchemaArguments {
-    /// The schema of instrument.json, which `iolab check-instrument` writes.
+    /// Print the schema of instrument.json, which `iolab check-instrument` writes.
     #[arg(long)]
     instrument: bool,
 }
@@ -77,7 +76,7 @@ pub fn schema(arguments: &SchemaArguments) -> Result<ExitCode, Failure> {
     text::print(&format!("{schema:#}\n"))
 }
 
-/// One line of CSV (RFC 4180): quoted where it must be.
+/// One line of CSV (RFC 4180).
 pub fn csv_line(fields: &[String]) -> String {
     let quoted = |field: &String| match field.contains([',', '"', '\n', '\r']) {
         true => format!("\"{}\"", field.replace('"', "\"\"")),
@@ -86,15 +85,15 @@ pub fn csv_line(fields: &[String]) -> String {
     fields.iter().map(quoted).collect::<Vec<_>>().join(",") + "\n"
 }
 
-/// A column of the raw table: its name, which ends in its unit, and how it is read.
+/// A column of the raw table: its name, which ends in its unit, and its value.
 type Column = (&'static str, fn(&Measured) -> String);
 
-/// A figure that may be missing: empty, never zero.
+/// A missing figure is empty, not zero.
 fn optional<T: ToString>(value: Option<T>) -> String {
     value.map_or(String::new(), |value| value.to_string())
 }
 
-/// What is written of a trial that was measured.
+/// The columns of a measured trial.
 const COLUMNS: &[Column] = &[
     ("requests", |m| m.load.requests.to_string()),
     ("errors", |m| m.load.errors.to_string()),
@@ -163,8 +162,8 @@ fn csv_row(trial: &Trial) -> Vec<String> {
     row
 }
 
-/// Units of the benchmark lines beyond Go's own, and which way is better (benchfmt's unit metadata,
-/// golang.org/x/perf).
+/// Units of the benchmark lines besides Go's own, and whether more is better (benchfmt's unit
+/// metadata, golang.org/x/perf).
 const UNITS: [(&str, &str); 4] = [
     ("req/s", "higher"),
     ("cpu-ns/req", "lower"),
@@ -172,9 +171,9 @@ const UNITS: [(&str, &str); 4] = [
     ("p99-ns", "lower"),
 ];
 
-/// The valid rounds of a run as Go benchmark lines (golang.org/design/14313-benchmark-format): an
-/// operation is a request, so `ns/op` is the window over the requests in it. `name` is put behind
-/// each name; `chosen` says which workloads and models are written.
+/// The valid rounds of a run as Go benchmark lines (golang.org/design/14313-benchmark-format). An
+/// operation is a request, so `ns/op` is the length of the window divided by its requests. `name`
+/// is appended to each name; `chosen` selects workloads and models.
 pub fn benchmarks(results: &Results, name: &str, chosen: &dyn Fn(&str, &str) -> bool) -> String {
     let environment = &results.environment;
     let mut out = String::new();
@@ -201,7 +200,7 @@ pub fn benchmarks(results: &Results, name: &str, chosen: &dyn Fn(&str, &str) -> 
     out
 }
 
-/// The name that Go has for this kind of processor.
+/// Go's name of this architecture.
 fn goarch() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -210,7 +209,8 @@ fn goarch() -> &'static str {
     }
 }
 
-/// `http-keepalive` -> `BenchmarkHttpKeepalive`: what follows the word must not be a small letter.
+/// `http-keepalive` -> `BenchmarkHttpKeepalive`: the letter after `Benchmark` must not be lower
+/// case.
 fn title(workload: &str) -> String {
     let mut title = "Benchmark".to_owned();
     for word in workload.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
@@ -380,9 +380,9 @@ mod tests {
         assert!(text.lines().nth(2).unwrap().starts_with("http-keepalive,threads,timed,1,1,"));
     }
 
-    /// The rules of the format, line by line: a configuration line is `key: value` with a key that
-    /// begins with a small letter and has neither blanks nor capitals; a result line begins with
-    /// `Benchmark`, no small letter behind it, then a count and pairs of value and unit.
+    /// Checks the rules of the format: a configuration line is `key: value`, with a key that begins
+    /// with a lower-case letter and has neither blanks nor capitals. A result line begins with
+    /// `Benchmark`, not followed by a lower-case letter, then a count and pairs of value and unit.
     #[test]
     fn benchmark_lines_follow_the_format() {
         let results = fixture::results();
@@ -426,7 +426,7 @@ mod tests {
         let workloads = value["workloads"].as_array().unwrap();
         let cells = workloads.iter().flat_map(|w| w["cells"].as_array().unwrap());
         assert_eq!(cells.filter(|cell| chat(cell)).count(), 3);
-        // The latency of a delivery is a figure; that of a saturated closed loop is none.
+        // The latency of a delivery is exported; that of a saturated closed loop is not.
         let lines = benchmarks(&results, "", &|_, model| model == "epoll");
         let with_p99 = |line: &&str| line.contains("p99-ns");
         assert_eq!(lines.lines().filter(with_p99).filter(|l| l.starts_with("Bench")).count(), 6);

@@ -1,14 +1,14 @@
-//! The one way in which a subcommand fails: one clear sentence on stderr and exit code 2.
+//! The failure of a subcommand: one sentence on stderr and exit code 2.
 
 use std::fmt;
 use std::process::ExitCode;
 
-/// One sentence: what went wrong, where, and what to do.
+/// One sentence: what failed, where, and how to mend it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failure(pub String);
 
 impl Failure {
-    /// Tells the user, and gives the exit code of bad input.
+    /// Prints the sentence to stderr and returns the exit code.
     pub fn tell(&self) -> ExitCode {
         eprintln!("iolab: {self}");
         ExitCode::from(2)
@@ -21,14 +21,13 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A sentence as it came from where the fault was found.
 impl From<String> for Failure {
     fn from(sentence: String) -> Failure {
         Failure(sentence)
     }
 }
 
-/// Puts "what we were doing" in front of an error, for `map_err`.
+/// For `map_err`: puts `what` in front of the error.
 pub fn because<E: fmt::Display>(what: impl fmt::Display) -> impl FnOnce(E) -> Failure {
     move |error| Failure(format!("{what}: {error}"))
 }

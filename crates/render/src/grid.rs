@@ -1,16 +1,16 @@
-//! Tables that fit the terminal and break no figure.
+//! Tables that fit the terminal without breaking figures.
 //!
-//! comfy-table breaks a word where its column is narrower, and then a figure reads as two. So no
-//! column is narrower than its longest word, and where the columns do not fit side by side the
-//! table goes on below, with the column that says what a row is about before each part.
+//! comfy-table breaks a word in a column that is too narrow, and a broken figure looks like two. So
+//! each column is at least as wide as its longest word. If the columns do not fit side by side the
+//! table continues below, and each part begins with the column that identifies the row.
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 
-/// Blanks behind each column.
+/// Blanks after each column.
 const PADDING: u16 = 1;
 
-/// A table without lines, at most `columns` wide; `figures` are the columns to be aligned right,
-/// `key` is the one that stands before each part.
+/// A table without lines, at most `columns` wide. `figures`: columns that are aligned right. `key`:
+/// the column that begins each part.
 pub fn plain(table: &Table, figures: &[usize], key: usize, columns: usize) -> String {
     let rows: Vec<Vec<String>> =
         table.header().into_iter().chain(table.row_iter()).map(texts).collect();
@@ -22,17 +22,17 @@ pub fn plain(table: &Table, figures: &[usize], key: usize, columns: usize) -> St
     drawn.collect::<Vec<_>>().join("\n")
 }
 
-/// A table with its own lines, at most `columns` wide: text is broken at blanks.
+/// Fits a table with lines into `columns`; text is broken at blanks.
 pub fn fit(table: &mut Table, columns: usize) {
     let rows: Vec<Vec<String>> =
         table.header().into_iter().chain(table.row_iter()).map(texts).collect();
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(saturated(columns));
-    // Lines left and right, a blank on both sides of each cell.
+    // Lines at both ends, and a blank on both sides of each cell.
     let frame = 2 + 2 * count;
     let widths: Vec<usize> = (0..count).map(|column| narrowest(&rows, column)).collect();
     if widths.iter().sum::<usize>() + frame > columns {
-        // A word that is longer than the line cannot stay whole.
+        // A word longer than the line must be broken.
         return;
     }
     for (index, width) in widths.into_iter().enumerate() {
@@ -58,7 +58,7 @@ fn narrowest(rows: &[Vec<String>], column: usize) -> usize {
     words.map(|word| word.chars().count()).max().unwrap_or(0)
 }
 
-/// Which columns stand side by side: the key, and as many of the others as fit.
+/// The columns of each part: the key, and as many others as fit.
 fn parts(widths: &[usize], key: usize, columns: usize) -> Vec<Vec<usize>> {
     let padded = |column: usize| widths[column] + usize::from(PADDING);
     let mut parts: Vec<Vec<usize>> = Vec::new();
@@ -74,7 +74,7 @@ fn parts(widths: &[usize], key: usize, columns: usize) -> Vec<Vec<usize>> {
             part.push(column);
         }
     }
-    // In the order in which the columns stand in the table.
+    // In the order of the table.
     parts.iter_mut().for_each(|part| part.sort_unstable());
     parts
 }

@@ -1,5 +1,5 @@
-//! A result, written down: tables for a terminal, REPORT.md and its plots, the comparison of two
-//! runs, other formats. A function of the file and of the terminal's width; opens no socket.
+//! Renders results: tables for a terminal, REPORT.md and its plots, comparisons of runs, other
+//! formats. A function of the file and of the terminal's width, without sockets.
 
 pub mod compare;
 pub mod export;
@@ -7,5 +7,3 @@ pub mod failure;
 pub mod grid;
 pub mod report;
 pub mod text;
-
-use verdict::{doubt, statistics, summary};

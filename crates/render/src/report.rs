@@ -1,4 +1,4 @@
-//! `iolab report`: everything that is rendered from a result file, and from nothing else.
+//! `iolab report`: tables, REPORT.md and plots, rendered from a result file only.
 
 mod listing;
 mod map;
@@ -16,8 +16,8 @@ use clap::Args;
 use record::{Instrument, Outcome, Results, Role, Trial};
 
 use crate::failure::{Failure, because};
-use crate::summary::summarise;
 use crate::text;
+use verdict::summary::summarise;
 
 use plot::Plot;
 use template::Context;
@@ -28,10 +28,10 @@ pub const RESULTS_FILE: &str = "results.json";
 /// Name of the rendered report.
 const REPORT_FILE: &str = "REPORT.md";
 
-/// Name, beside a result file, of the tables of all workloads.
+/// Name, in a result folder, of the file with the tables of all workloads.
 const TABLES_FILE: &str = "TABLES.md";
 
-/// Name, beside a result file, of what `iolab check-instrument` wrote: the report tells of it too.
+/// Name, in a result folder, of the file that `iolab check-instrument` wrote. The report shows it.
 pub const INSTRUMENT_FILE: &str = "instrument.json";
 
 /// Exit code of `--check` when a file is stale.
@@ -42,22 +42,22 @@ const EXIT_STALE: u8 = 1;
 pub struct Arguments {
     /// A result folder, or the results.json in it.
     results: PathBuf,
-    /// Write the report to this file, and the plots beside the result file. Without it, the tables
-    /// are printed.
+    /// Write the report to this file, and the plots to the result folder. Without --output the
+    /// tables are printed.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Render this template instead of the built-in one.
     #[arg(long, value_name = "FILE", requires = "output")]
     template: Option<PathBuf>,
-    /// Also render the regions of this file: what stands between `<!-- rendered: TEMPLATE -->` and
-    /// `<!-- end rendered -->` is replaced by what the template says. A sentence that the result
-    /// does not bear out is then an error.
+    /// Also render the parts of this file between `<!-- rendered: TEMPLATE -->` and
+    /// `<!-- end rendered -->`. A claim of a template that the result contradicts is then an error.
     #[arg(long, value_name = "FILE", requires = "output")]
     fill: Option<PathBuf>,
-    /// Print what each request cost in detail too: the ledger, and system calls by name.
+    /// Also print the details of each request's cost, such as system calls by name.
     #[arg(long, conflicts_with = "output")]
     full: bool,
-    /// Write nothing: say whether the report and the plots are up to date (exit code 0) or not (1).
+    /// Write nothing; check that the report and the plots are up to date. Exit code 0: they are, 1:
+    /// they are not.
     #[arg(long, requires = "output")]
     check: bool,
 }
@@ -87,7 +87,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     measured_or_failure(&results, printed)
 }
 
-/// `done` if these results hold a measurement; else a failure, which is told.
+/// `done` if the results hold a measurement; otherwise a failure, which is printed.
 pub fn measured_or_failure(results: &Results, done: ExitCode) -> Result<ExitCode, Failure> {
     let is_missing = |missing: &Unmeasured| missing.pairs == missing.of;
     let Some(missing) = unmeasured(results).filter(is_missing) else { return Ok(done) };
@@ -95,12 +95,12 @@ pub fn measured_or_failure(results: &Results, done: ExitCode) -> Result<ExitCode
     Ok(ExitCode::FAILURE)
 }
 
-/// Pairs of model and workload of which nothing was measured.
+/// Pairs of model and workload without a measurement.
 pub struct Unmeasured {
     pairs: usize,
-    /// Those that were tried.
+    /// Number of pairs that were tried.
     of: usize,
-    /// What stood in the way of the first.
+    /// Reason of the first failure.
     first: String,
 }
 
@@ -118,7 +118,7 @@ impl fmt::Display for Unmeasured {
     }
 }
 
-/// What was tried and not measured; `None` if there is nothing.
+/// Pairs that were tried but not measured; `None` if there are none.
 pub fn unmeasured(results: &Results) -> Option<Unmeasured> {
     let answered = |trial: &Trial| match &trial.outcome {
         Outcome::Measured(measured) => measured.load.requests > 0,
@@ -154,7 +154,7 @@ pub fn read(path: &Path) -> Result<Results, Failure> {
     Results::from_json(&text).map_err(because(path.display()))
 }
 
-/// Reads the file about the instrument in a folder; `None` when there is none.
+/// Reads instrument.json in a folder; `None` if there is none.
 fn read_instrument(folder: &Path) -> Result<Option<Instrument>, Failure> {
     let path = folder.join(INSTRUMENT_FILE);
     match std::fs::read_to_string(&path) {
@@ -164,12 +164,12 @@ fn read_instrument(folder: &Path) -> Result<Option<Instrument>, Failure> {
     }
 }
 
-/// The tables for a terminal; `full`: with what each request costs in detail.
+/// The tables for a terminal. `full`: with the details of each request's cost.
 pub fn terminal(results: &Results, full: bool) -> String {
     table::terminal(results, &summarise(results), full)
 }
 
-/// The last screen of a run. `folder`: where the result is, if it could be written.
+/// The summary at the end of a run. `folder`: that of the result, if it could be written.
 pub fn terminal_end(results: &Results, folder: Option<&Path>) -> String {
     table::end::screen(results, &summarise(results), folder)
 }
@@ -184,7 +184,7 @@ pub fn write_folder(results: &Results, folder: &Path) -> Result<(), Failure> {
     write(&rendered(results, folder, &folder.join(REPORT_FILE), template::REPORT, None)?)
 }
 
-/// The folder that a result file is in, where the file was named; a folder itself.
+/// The folder of a result file; for a folder, itself.
 pub fn folder_of(results: &Path) -> PathBuf {
     match results.is_dir() {
         true => results.to_owned(),
@@ -192,7 +192,7 @@ pub fn folder_of(results: &Path) -> PathBuf {
     }
 }
 
-/// The report, the file whose regions are filled, and the plots: name and text of each.
+/// The report, the file with rendered regions, and the plots: name and text of each.
 fn rendered(
     results: &Results,
     folder: &Path,
@@ -226,8 +226,8 @@ fn rendered(
     Ok(files)
 }
 
-/// How the report links to files in `folder`: relative to the report's own place if the folder is
-/// at or below it, else as it was given.
+/// The prefix of the report's links to files in `folder`: relative if the folder is at or below the
+/// report's own, otherwise as given.
 fn link_prefix(folder: &Path, output: &Path) -> String {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let place = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -238,7 +238,7 @@ fn link_prefix(folder: &Path, output: &Path) -> String {
     }
 }
 
-/// The top of the checkout that we are in: where listings come from.
+/// The top of the working directory's checkout, from which listings are included.
 fn checkout() -> Option<PathBuf> {
     let here = std::env::current_dir().ok()?;
     let top = |place: &&Path| place.join("Cargo.lock").is_file() && place.join("crates").is_dir();
@@ -249,8 +249,8 @@ fn write(files: &[(PathBuf, String)]) -> Result<(), Failure> {
     files.iter().try_for_each(|(path, text)| write_safely(path, text.as_bytes()))
 }
 
-/// Writes a file whole or not at all: to a file beside it first, so that a full disk or a kill in
-/// the middle leaves the last complete one.
+/// Writes a file completely or not at all: first to a temporary file, so that a full disk or a kill
+/// leaves the previous file.
 pub fn write_safely(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || {

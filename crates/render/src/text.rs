@@ -1,18 +1,17 @@
-//! Text for people: writing it to stdout, wrapping it, formatting figures.
+//! Output for the terminal: printing, wrapping lines, formatting figures.
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use crate::failure::{Failure, because};
 
-/// Widest line that is printed, in columns: a longer one is hard to read on any terminal.
+/// Maximum width of a printed line, in columns: longer lines are hard to read.
 pub const COLUMNS_MAX: usize = 100;
 
-/// Narrowest terminal that is followed: below, not even a name and a figure stand side by side.
+/// Minimum width, in columns: a narrower line does not fit a name and a figure.
 const COLUMNS_MIN: usize = 40;
 
-/// How wide a line may be: as wide as the terminal. Where stdout is none, COLUMNS may say it
-/// (environ(7)).
+/// The width of the terminal. If stdout is not a terminal, the value of COLUMNS (environ(7)).
 pub fn columns() -> usize {
     let terminal = terminal_size::terminal_size_of(io::stdout());
     let terminal = terminal.map(|(width, _)| usize::from(width.0));
@@ -20,7 +19,7 @@ pub fn columns() -> usize {
     terminal.or_else(told).unwrap_or(COLUMNS_MAX).clamp(COLUMNS_MIN, COLUMNS_MAX)
 }
 
-/// Writes to stdout. A reader that went away (`| head`) is no failure: it has what it wanted.
+/// Writes to stdout. EPIPE is no failure: the reader (`| head`) needed no more.
 pub fn print(text: &str) -> Result<ExitCode, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -30,8 +29,8 @@ pub fn print(text: &str) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Breaks `text` at blanks into lines of at most [`columns`], later lines indented by `indent`. A
-/// word longer than a line stays whole.
+/// Breaks `text` at blanks into lines of at most [`columns`]; lines after the first are indented by
+/// `indent`. A word longer than a line is not broken.
 pub fn wrap(text: &str, indent: usize) -> String {
     wrap_at(text, indent, columns())
 }
@@ -56,7 +55,15 @@ fn wrap_at(text: &str, indent: usize, columns: usize) -> String {
     lines.join("\n")
 }
 
-/// `1234567` -> `1,234,567`: whole numbers with thousands separators.
+/// `1 round`, `2 rounds`.
+pub fn count(number: impl Into<u64>, noun: &str) -> String {
+    match number.into() {
+        1 => format!("1 {noun}"),
+        many => format!("{many} {noun}s"),
+    }
+}
+
+/// `1234567` -> `1,234,567`.
 pub fn thousands(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut out = String::new();
@@ -69,7 +76,7 @@ pub fn thousands(value: f64) -> String {
     if value < 0.0 && digits != "0" { format!("-{out}") } else { out }
 }
 
-/// Three significant digits or so, never an exponent: `0.123`, `1.23`, `12.3`, `1,234`.
+/// About three significant digits, without an exponent: `0.123`, `1.23`, `12.3`, `1,234`.
 pub fn figure(value: f64) -> String {
     match value.abs() {
         size if size >= 99.95 => thousands(value),
@@ -82,6 +89,11 @@ pub fn figure(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_noun_agrees_with_its_number() {
+        assert_eq!([0_u32, 1, 2].map(|n| count(n, "model")), ["0 models", "1 model", "2 models"]);
+    }
 
     #[test]
     fn figures_read_well() {

@@ -1,4 +1,4 @@
-//! The loop: epoll_wait(2), then for each ready connection one recv(2) and one send(2).
+//! The event loop: epoll_wait(2), then one recv(2) and one send(2) for each ready connection.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,66 +16,63 @@ use nix::sys::socket::{
 use crate::fault::{Fault, Treatment};
 use crate::heads::{Heads, ask_to_close};
 
-/// One reply: as short as a real one may be.
 const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\r\n\
     Hello, world!";
-/// As many bytes, of which the body's are others.
+/// A reply of the same length with a wrong body.
 const WRONG_REPLY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\
     \r\nHello, wrong!";
-/// Replies laid out one after the other, so that those to one read are one piece of memory: more
-/// than any pipeline here is deep. More than so many are copied together.
+/// Replies in one piece of memory, for the replies to one read: more than the deepest pipeline
+/// here. A larger number is copied together.
 const REPLIES_LAID_OUT: usize = 256;
 
-/// Receive buffer, shared by all connections: the size that the models' loops have.
+/// Size of the receive buffer, which all connections share: that of the models' loops.
 const READ_BYTES: usize = 64 * 1024;
-/// Events taken at once.
+/// Maximum number of events of a wait.
 const EVENTS: usize = 1_024;
-/// Connections that may wait to be accepted: the models' number.
+/// Backlog of the listener: that of the models.
 const BACKLOG: i32 = 4_096;
 
-/// Tokens of what is no connection. A connection's is its descriptor, which is never so large.
+/// Tokens of the listener and of signals. The token of a connection is its descriptor, which is
+/// never so large.
 const LISTENER: u64 = u64::MAX;
 const STOP: u64 = u64::MAX - 1;
 
-/// Nonblocking by the call, which spares an ioctl(2) per connection.
+/// Nonblocking by a flag of the call, which saves an ioctl(2) per connection.
 const NOW: MsgFlags = MsgFlags::MSG_DONTWAIT;
 
-/// One connection.
 struct Peer {
     stream: TcpStream,
-    /// How much of the end of a head its bytes so far close with.
+    /// How many bytes of the end of a head the input so far ends with.
     matched: usize,
-    /// What the socket did not take. While there is any, nothing is read.
+    /// Unsent output. While there is any, nothing is read.
     unsent: Vec<u8>,
-    /// The connection ends when all is sent: its client asked for that.
+    /// Whether to close after the output: the client asked for that.
     ends: bool,
 }
 
 impl Peer {
-    /// What becomes of it when all is sent.
-    fn turn(&self) -> Turn {
-        if self.ends { Turn::Ends } else { Turn::Stays }
+    /// The state once all output is sent.
+    fn after(&self) -> After {
+        if self.ends { After::Ends } else { After::Stays }
     }
 }
 
-/// What became of a connection's turn.
+/// The state of a connection after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
+enum After {
     Stays,
     Ends,
 }
 
-/// The server.
 pub(crate) struct EventLoop {
     epoll: Epoll,
     listener: TcpListener,
-    /// Whether the listener is in the epoll set: it is not while all places are taken.
+    /// Whether the listener is in the epoll set: not while `admitted` connections are open.
     listening: bool,
     signals: SignalFd,
-    /// By descriptor: those are small numbers, given again as soon as they are free.
+    /// Indexed by descriptor: the kernel assigns the lowest free number.
     peers: Vec<Option<Peer>>,
     open: usize,
-    /// Most connections at once.
     admitted: usize,
     http: bool,
     heads: Heads,
@@ -86,8 +83,8 @@ pub(crate) struct EventLoop {
 }
 
 impl EventLoop {
-    /// Listens, and takes SIGTERM and SIGINT as events from now on. Call it before there are other
-    /// threads, which would get the signals otherwise.
+    /// Opens the listener and makes SIGTERM and SIGINT events. To be called before other threads
+    /// start, which would receive the signals.
     pub(crate) fn listen(
         address: SocketAddr,
         http: bool,
@@ -118,18 +115,16 @@ impl EventLoop {
         Ok(server)
     }
 
-    /// Where it listens.
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Requests answered (echo: reads) and connections accepted.
+    /// Numbers of answered requests (echo: reads) and of accepted connections.
     pub(crate) fn counters(&self) -> (u64, u64) {
         (self.requests, self.connections)
     }
 
-    /// Serves until SIGTERM or SIGINT. What has not been read by a client then is lost with its
-    /// connection: nothing else can be in flight.
+    /// Serves until SIGTERM or SIGINT. Unsent output is then lost; no request is in progress.
     pub(crate) fn run(&mut self) -> io::Result<()> {
         let mut events = vec![EpollEvent::empty(); EVENTS];
         let mut buffer = vec![0; READ_BYTES];
@@ -149,7 +144,7 @@ impl EventLoop {
         }
     }
 
-    /// Watches the listener while there are places for more connections.
+    /// Watches the listener while more connections are allowed.
     fn watch_listener(&mut self) -> io::Result<()> {
         let wanted = self.open < self.admitted;
         if wanted != self.listening {
@@ -169,7 +164,7 @@ impl EventLoop {
             let stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                // The client gave up while it waited.
+                // The client has closed the connection before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => return Err(error),
             };
@@ -185,43 +180,42 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Lets one connection read and answer once, or send what is left.
+    /// One step of a connection: reads and answers, or sends the rest of the output.
     fn serve(&mut self, place: usize, buffer: &mut [u8]) -> io::Result<()> {
         let Some(mut peer) = self.peers.get_mut(place).and_then(Option::take) else {
             return Ok(());
         };
-        let turn = match peer.unsent.is_empty() {
+        let after = match peer.unsent.is_empty() {
             true => self.answer(&mut peer, buffer)?,
             false => send_rest(&self.epoll, &mut peer)?,
         };
-        match turn {
-            Turn::Stays => self.peers[place] = Some(peer),
-            // Closing the last descriptor of a socket takes it out of every epoll set (epoll(7)).
-            Turn::Ends => self.open -= 1,
+        match after {
+            After::Stays => self.peers[place] = Some(peer),
+            // Closing the last descriptor of a socket removes it from the epoll set (epoll(7)).
+            After::Ends => self.open -= 1,
         }
         Ok(())
     }
 
-    /// One read, one answer.
-    fn answer(&mut self, peer: &mut Peer, buffer: &mut [u8]) -> io::Result<Turn> {
+    fn answer(&mut self, peer: &mut Peer, buffer: &mut [u8]) -> io::Result<After> {
         let read = match recv(peer.stream.as_raw_fd(), buffer, NOW) {
-            Ok(0) => return Ok(Turn::Ends),
+            Ok(0) => return Ok(After::Ends),
             Ok(read) => read,
-            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Turn::Stays),
-            // ECONNRESET and its like: the client is gone, whatever the name.
-            Err(_) => return Ok(Turn::Ends),
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(After::Stays),
+            // ECONNRESET and similar errors: the connection has ended.
+            Err(_) => return Ok(After::Ends),
         };
         let requests = match self.http {
             true => self.heads.count_ends(&mut peer.matched, &buffer[..read]),
             false => 1,
         };
         if requests == 0 {
-            return Ok(Turn::Stays);
+            return Ok(After::Stays);
         }
         peer.ends = self.http && ask_to_close(&buffer[..read]);
         let treatment = self.fault.meet(requests)?;
         if treatment == Treatment::Close {
-            return Ok(Turn::Ends);
+            return Ok(After::Ends);
         }
         self.requests += requests as u64;
         let wrong = treatment == Treatment::Wrong;
@@ -239,30 +233,30 @@ impl EventLoop {
     }
 }
 
-/// One send(2); what the socket does not take is kept, and the kernel asked to say when it will.
-fn send_what_fits(epoll: &Epoll, peer: &mut Peer, bytes: &[u8]) -> io::Result<Turn> {
-    let Some(sent) = send_now(peer, bytes) else { return Ok(Turn::Ends) };
+/// One send(2). The rest is kept and EPOLLOUT is watched.
+fn send_what_fits(epoll: &Epoll, peer: &mut Peer, bytes: &[u8]) -> io::Result<After> {
+    let Some(sent) = send_now(peer, bytes) else { return Ok(After::Ends) };
     if sent == bytes.len() {
-        return Ok(peer.turn());
+        return Ok(peer.after());
     }
     peer.unsent.extend_from_slice(&bytes[sent..]);
     watch(epoll, peer, EpollFlags::EPOLLOUT)?;
-    Ok(Turn::Stays)
+    Ok(After::Stays)
 }
 
-/// Sends what was kept; once all is gone, the connection is read again.
-fn send_rest(epoll: &Epoll, peer: &mut Peer) -> io::Result<Turn> {
-    let Some(sent) = send_now(peer, &peer.unsent) else { return Ok(Turn::Ends) };
+/// Sends the rest of the output. After that input is watched again.
+fn send_rest(epoll: &Epoll, peer: &mut Peer) -> io::Result<After> {
+    let Some(sent) = send_now(peer, &peer.unsent) else { return Ok(After::Ends) };
     peer.unsent.drain(..sent);
     if !peer.unsent.is_empty() {
-        return Ok(Turn::Stays);
+        return Ok(After::Stays);
     }
     peer.unsent = Vec::new();
     watch(epoll, peer, EpollFlags::EPOLLIN)?;
-    Ok(peer.turn())
+    Ok(peer.after())
 }
 
-/// How many bytes the socket took; `None` when the client is gone.
+/// The number of bytes sent; `None` if the connection has ended.
 fn send_now(peer: &Peer, bytes: &[u8]) -> Option<usize> {
     match send(peer.stream.as_raw_fd(), bytes, NOW | MsgFlags::MSG_NOSIGNAL) {
         Ok(sent) => Some(sent),
@@ -276,7 +270,7 @@ fn watch(epoll: &Epoll, peer: &Peer, interest: EpollFlags) -> io::Result<()> {
     Ok(epoll.modify(&peer.stream, &mut EpollEvent::new(interest, place))?)
 }
 
-/// A listener with the options that the models' sockets have, which accepted ones inherit.
+/// A listener with the socket options of the models, which accepted sockets inherit.
 fn listening_socket(address: SocketAddr) -> io::Result<TcpListener> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::Inet,
@@ -286,8 +280,8 @@ fn listening_socket(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket(family, SockType::Stream, flags, None)?;
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
-    // As in the models: some machines default to BBR, whose pacing measures itself on loopback.
-    // Where reno may not be chosen the default stays, for them too.
+    // As in the models: bbr, the default of some machines, limits the rate over loopback. If reno
+    // is not permitted the default stays.
     let _ = setsockopt(&socket, sockopt::TcpCongestion, &"reno".into());
     bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
     listen(&socket, Backlog::new(BACKLOG)?)?;

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-/// The flags that choose a fault.
+/// The flags that select a fault.
 #[derive(Debug, Args)]
 pub(crate) struct FaultArguments {
-    /// What it does wrong, from the first request after --fault-after on.
+    /// The fault, from the first request after --fault-after on.
     #[arg(long, value_enum, default_value_t = Kind::None)]
     fault: Kind,
-    /// Requests that are answered faultlessly first.
+    /// Number of requests that are answered correctly first.
     #[arg(long, value_name = "N", default_value_t = 0)]
     fault_after: u64,
-    /// How long it stalls, or how much each request costs on top (slow), in nanoseconds.
+    /// Length of the stall, or further CPU time of each request (slow), in nanoseconds.
     #[arg(long, value_name = "NS", default_value_t = 0)]
     fault_ns: u64,
 }
@@ -29,13 +29,13 @@ impl FaultArguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
-    /// None: as fast as serve-floor, since it is the same loop.
+    /// No fault: the same as serve-floor.
     None,
-    /// Answers nobody for --fault-ns, once.
+    /// Sends no reply for --fault-ns, once.
     Stall,
-    /// Burns --fault-ns of CPU time for each request.
+    /// Uses --fault-ns of CPU time for each request.
     Slow,
-    /// Answers with other bytes, as many as the right ones.
+    /// Answers with wrong bytes of the right length.
     Wrong,
     /// Closes the connection instead of answering.
     Close,
@@ -43,18 +43,16 @@ enum Kind {
     Die,
 }
 
-/// How the requests of one read are to be treated.
+/// How the requests of one read are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Treatment {
-    /// Answered.
     Right,
-    /// Answered with other bytes.
     Wrong,
     /// Not answered: the connection is closed.
     Close,
 }
 
-/// A fault, and how many requests it has met.
+/// A fault and its state.
 #[derive(Debug)]
 pub(crate) struct Fault {
     kind: Kind,
@@ -64,13 +62,12 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    /// A server without a fault.
     pub(crate) fn none() -> Fault {
         Fault { kind: Kind::None, after: 0, time: Duration::ZERO, met: 0 }
     }
 
-    /// So many requests were read: wastes the time that the fault wastes, and says how they are to
-    /// be treated. The error ends the process.
+    /// To be called for each read with its number of requests. Waits or uses CPU as the fault
+    /// demands, and returns the treatment. An error ends the process.
     pub(crate) fn meet(&mut self, requests: usize) -> io::Result<Treatment> {
         if self.kind == Kind::None {
             return Ok(Treatment::Right);
@@ -87,13 +84,13 @@ impl Fault {
             Kind::Slow => burn(self.time * requests as u32),
             Kind::Wrong => return Ok(Treatment::Wrong),
             Kind::Close => return Ok(Treatment::Close),
-            Kind::Die => return Err(io::Error::other("it ends here, as --fault die wants it")),
+            Kind::Die => return Err(io::Error::other("ended by --fault die")),
         }
         Ok(Treatment::Right)
     }
 }
 
-/// Uses the CPU for so long.
+/// Uses the CPU for this time.
 fn burn(time: Duration) {
     let begin = Instant::now();
     while begin.elapsed() < time {
@@ -101,7 +98,7 @@ fn burn(time: Duration) {
     }
 }
 
-/// The flags as `--describe` lists them, so that `iolab bench` takes them in a label:
+/// The flags for `--describe`, so that `iolab bench` accepts them in a label:
 /// `faulty+fault=slow+fault-ns=5000`.
 pub(crate) fn flavours() -> Value {
     let number = json!({"from": 0, "to": u32::MAX});
@@ -110,9 +107,9 @@ pub(crate) fn flavours() -> Value {
         .filter_map(|kind| Some(kind.to_possible_value()?.get_name().to_owned()))
         .collect();
     json!([
-        {"flag": "fault", "values": words, "default": "none", "help": "What it does wrong"},
-        {"flag": "fault-after", "values": number, "default": "0", "help": "Requests before that"},
-        {"flag": "fault-ns", "values": number, "default": "0", "help": "Time wasted"},
+        {"flag": "fault", "values": words, "default": "none", "help": "The fault"},
+        {"flag": "fault-after", "values": number, "default": "0", "help": "Replies before it"},
+        {"flag": "fault-ns", "values": number, "default": "0", "help": "Length of the fault"},
     ])
 }
 

@@ -1,21 +1,20 @@
-//! Counts the ends of request heads in a stream, however the network cut it.
+//! Counts the ends of request heads in a stream, across reads.
 
 use memchr::memmem::Finder;
 
-/// What ends a head (RFC 9112, section 2.1).
+/// The end of a head (RFC 9112 section 2.1).
 const END: &[u8; 4] = b"\r\n\r\n";
 
-/// How a head ends whose last field asks for the connection to be closed (RFC 9112, section 9.6).
-/// A client with another field behind that one waits in vain: this is no parser.
+/// The end of a head whose last field asks to close the connection (RFC 9112 section 9.6). If
+/// another field follows, this is not recognised: there is no parser.
 const CLOSE: &[u8] = b"\r\nConnection: close\r\n\r\n";
 
-/// Whether what was read last asks for the connection to be closed. A read that cuts such an end
-/// hides it; requests here are far smaller than what one read takes.
+/// Whether the last read ends with [`CLOSE`]. It is missed if it is split between two reads, but
+/// requests here are far smaller than a read.
 pub(crate) fn ask_to_close(bytes: &[u8]) -> bool {
     bytes.ends_with(CLOSE)
 }
 
-/// Looks for the ends of heads.
 #[derive(Debug)]
 pub(crate) struct Heads {
     finder: Finder<'static>,
@@ -26,11 +25,11 @@ impl Heads {
         Heads { finder: Finder::new(END) }
     }
 
-    /// How many heads end in `bytes`. `matched` is how much of an end the stream's bytes before
-    /// these had closed with, and is kept up for the next call.
+    /// Counts the heads that end in `bytes`. `matched`: how many bytes of an end the stream before
+    /// them has ended with; it is updated for the next call.
     pub(crate) fn count_ends(&self, matched: &mut usize, bytes: &[u8]) -> usize {
         let (mut count, mut rest) = (0, bytes);
-        // An end that a read has cut is followed byte by byte until it is decided.
+        // An end that is split between reads is compared byte by byte.
         while *matched > 0
             && let Some((&byte, after)) = rest.split_first()
         {
@@ -59,7 +58,7 @@ impl Heads {
 mod tests {
     use super::*;
 
-    /// What is counted when the stream is cut into pieces of `size`.
+    /// The count if the stream is split into pieces of `size`.
     fn count(stream: &[u8], size: usize) -> usize {
         let (heads, mut matched) = (Heads::new(), 0);
         stream.chunks(size).map(|piece| heads.count_ends(&mut matched, piece)).sum()

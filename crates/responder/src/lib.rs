@@ -1,13 +1,12 @@
-//! A server that parses nothing, for two purposes: `serve-floor`, the physical line under every
-//! comparison, and `serve-faulty`, whose known faults the instrument must find. Both keep a server
-//! executable's contract (ARCHITECTURE.md), and say in `--describe` by their `role` that they are
-//! no model: what looks for all servers leaves them out.
+//! A server that parses nothing, for two purposes: `serve-floor`, the lower bound of all
+//! comparisons, and `serve-faulty`, with known faults that `iolab check-instrument` must find. Both
+//! follow the contract of server executables (ARCHITECTURE.md). Their `role` in `--describe` says
+//! that they are no models, so they do not take part where all models do.
 //!
-//! It counts the ends of request heads and sends a canned reply for each, or sends back what came.
-//! What it saves against a real server is the whole protocol; what it pays is what every server
-//! here pays: epoll_wait(2), recv(2), send(2).
+//! It counts the ends of request heads and sends a canned reply for each, or echoes its input. It
+//! has no protocol, but the system calls of all servers here: epoll_wait(2), recv(2), send(2).
 //!
-//! Reading order: `heads` (what it looks for), `event_loop` (the server), `fault` (how it may err).
+//! Reading order: `heads` (the ends of heads), `event_loop` (the server), `fault` (the faults).
 
 mod event_loop;
 mod fault;
@@ -24,18 +23,19 @@ use serde_json::json;
 use event_loop::EventLoop;
 use fault::{Fault, FaultArguments};
 
-/// Descriptors beside the connections: standard streams, epoll, signals, listener, room for libc.
+/// Descriptors beside the connections: standard streams, epoll, signals, listener, a margin for
+/// libc.
 const DESCRIPTORS_SPARE: u64 = 16;
 
-/// What `--workers` above 1 is answered with.
-const ONE_WORKER: &str = "one loop is the line that one loop of a model is compared with";
+/// Why `--workers` above 1 is refused.
+const ONE_WORKER: &str = "it has one loop, for the comparison with one loop of a model";
 
-/// Sends canned replies and parses nothing: the floor under every server, and not one itself.
+/// Sends canned replies without parsing requests: the lower bound of all servers.
 ///
-/// HTTP: each blank line is taken for the end of a request and answered with 13 bytes, whatever was
-/// asked for, all replies to one read in one write; a read that ends in `Connection: close` and a
-/// blank line ends the connection. Echo: what is read is sent back. There are no files, no bodies
-/// of requests, no limits and no timeouts.
+/// HTTP: each blank line counts as the end of a request and is answered with 13 bytes; the replies
+/// to one read are sent in one write. A read that ends in `Connection: close` and a blank line
+/// closes the connection. Echo: the input is sent back. There are no files, no request bodies, no
+/// limits and no timeouts.
 #[derive(Parser)]
 #[command(name = "serve-floor", bin_name = "serve-floor", version, help_expected = true)]
 #[command(args_override_self = true)]
@@ -44,7 +44,7 @@ struct Floor {
     common: Common,
 }
 
-/// serve-floor with one known fault, on which the instrument is tested.
+/// serve-floor with one known fault, to test `iolab check-instrument`.
 #[derive(Parser)]
 #[command(name = "serve-faulty", bin_name = "serve-faulty", version, help_expected = true)]
 #[command(args_override_self = true)]
@@ -55,35 +55,36 @@ struct Faulty {
     fault: FaultArguments,
 }
 
-/// The flags that all servers share, as far as they mean anything here.
+/// The flags of all servers that apply here.
 #[derive(Args)]
 struct Common {
-    /// Address to listen on; port 0 picks a free one, and the first line of output names it.
+    /// Address to listen on. With port 0 the kernel picks a free port; the first line of output
+    /// names it.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// What to speak: echo sends every byte back, http answers each blank line.
+    /// Protocol: echo sends every byte back, http answers each blank line.
     #[arg(long, value_enum, default_value_t = Protocol::Http)]
     protocol: Protocol,
-    /// Loops: there is one.
+    /// Number of workers: only 1 is accepted.
     #[arg(long, value_name = "N", default_value_t = 1)]
     workers: u16,
-    /// Refused: it serves no files.
+    /// Refused: this server has no files.
     #[arg(long, value_name = "DIR")]
     root: Option<String>,
-    /// Most connections at once; more wait in the kernel's backlog [default: what descriptors
-    /// allow].
+    /// Maximum number of connections at once. Further ones wait in the listener's backlog [default:
+    /// as many as the limit of descriptors allows].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     conns_max: Option<u32>,
-    /// Accepted, without effect: no connection is closed for its age.
+    /// Accepted without effect: idle connections are not closed.
     #[arg(long, value_name = "TIME", default_value = "30s")]
     idle_timeout: String,
-    /// Accepted, without effect: nothing is ever in flight between two turns of the loop.
+    /// Accepted without effect: no request is in progress between two iterations of the loop.
     #[arg(long, value_name = "TIME", default_value = "5s")]
     drain_timeout: String,
-    /// Only 0 (never close) is accepted: it counts no requests of a connection.
+    /// Only 0 (no limit) is accepted: requests of a connection are not counted.
     #[arg(long, value_name = "N", default_value_t = 0)]
     keepalive_requests: u64,
-    /// Print one line of JSON about this server and exit.
+    /// Print a description of this server as one line of JSON, and exit.
     #[arg(long)]
     describe: bool,
 }
@@ -94,7 +95,7 @@ enum Protocol {
     Http,
 }
 
-/// Which of the two executables runs.
+/// The two executables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Name {
     /// `serve-floor`.
@@ -104,7 +105,7 @@ pub enum Name {
 }
 
 impl Name {
-    /// Its name, and what it is for.
+    /// Name and role.
     fn text(self) -> &'static str {
         match self {
             Name::Floor => "floor",
@@ -113,9 +114,9 @@ impl Name {
     }
 }
 
-/// Runs one of the two as a process.
+/// Runs one of the two executables.
 pub fn run(name: Name) -> ExitCode {
-    // clap ends the process on --help and on mistakes, with exit codes 0 and 2.
+    // clap exits on --help and on mistakes, with codes 0 and 2.
     let (common, fault) = match name {
         Name::Floor => (Floor::parse().common, Fault::none()),
         Name::Faulty => {
@@ -140,20 +141,20 @@ pub fn run(name: Name) -> ExitCode {
     )
 }
 
-/// Raises the soft limit of descriptors to the hard one; the limit in force.
+/// Raises the soft limit of descriptors to the hard one. Returns the limit in force.
 fn raise_descriptor_limit() -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard)
 }
 
-/// What it cannot do it does not pretend to do.
+/// Refuses flags that it does not support.
 fn refuse(common: &Common) -> Result<(), String> {
     let complaints = [
         (common.workers != 1, format!("--workers {}: {ONE_WORKER}", common.workers)),
-        (common.root.is_some(), "it serves no files: leave --root out".to_owned()),
+        (common.root.is_some(), "it serves no files: omit --root".to_owned()),
         (
             common.keepalive_requests != 0,
-            "it counts no requests of a connection: leave --keepalive-requests out".to_owned(),
+            "it does not count the requests of a connection: omit --keepalive-requests".to_owned(),
         ),
     ];
     complaints.into_iter().find(|(wrong, _)| *wrong).map_or(Ok(()), |(_, why)| Err(why))
@@ -181,7 +182,7 @@ fn say(line: &str) -> Result<(), String> {
         .map_err(|error| format!("cannot write to stdout: {error}"))
 }
 
-/// `paths` is what keeps it out of workloads that it would answer with the wrong bytes.
+/// `paths` excludes it from workloads that it would answer with wrong bytes.
 fn describe(name: Name, common: &Common, connections_max: u64) -> Result<(), String> {
     let reason = match common.conns_max {
         Some(_) => "--conns-max",
@@ -189,10 +190,10 @@ fn describe(name: Name, common: &Common, connections_max: u64) -> Result<(), Str
     };
     let (description, flavours) = match name {
         Name::Floor => {
-            ("canned replies, nothing parsed: the physical line, not a server", json!([]))
+            ("canned replies without parsing: the lower bound of all servers", json!([]))
         }
         Name::Faulty => {
-            ("serve-floor with one known fault, to test the instrument", fault::flavours())
+            ("serve-floor with one known fault, to test the measurements", fault::flavours())
         }
     };
     let line = json!({
@@ -233,7 +234,7 @@ mod tests {
         assert_eq!(why(&["--idle-timeout", "600s", "--drain-timeout", "2s"]), Ok(()));
         assert!(why(&["--root", "."]).unwrap_err().contains("no files"));
         assert!(why(&["--workers", "2"]).unwrap_err().contains("one loop"));
-        assert!(why(&["--keepalive-requests", "9"]).unwrap_err().contains("leave"));
+        assert!(why(&["--keepalive-requests", "9"]).unwrap_err().contains("omit"));
         assert!(Floor::try_parse_from(["serve-floor", "--fault", "slow"]).is_err());
     }
 }

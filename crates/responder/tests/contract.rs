@@ -1,5 +1,4 @@
-//! serve-floor and serve-faulty from outside: real sockets, a real process, and the contract of a
-//! server executable.
+//! Tests of serve-floor and serve-faulty as processes, over sockets.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -49,7 +48,7 @@ impl Server {
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).unwrap();
-        // Only so that a fault ends the test instead of hanging it.
+        // A guard: after a fault the test must not hang.
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream
     }
@@ -60,7 +59,7 @@ impl Server {
         read(&mut stream, REPLY.len())
     }
 
-    /// Stops it; its counters.
+    /// Stops the server. Returns its counters.
     fn stop(mut self, signal: Signal) -> Value {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
         let mut rest = String::new();
@@ -72,7 +71,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // An error means that it has ended, as it should.
+        // Fails if it has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -108,7 +107,7 @@ fn heads_cut_and_heads_together_are_all_answered() {
         stream.write_all(piece.as_bytes()).unwrap();
     }
     assert_eq!(read(&mut stream, REPLY.len()), REPLY);
-    // More replies than are laid out, in one read of the server's or several.
+    // More replies than are prepared, in one read of the server's or several.
     stream.write_all("GET / HTTP/1.1\r\n\r\n".repeat(1_000).as_bytes()).unwrap();
     assert_eq!(read(&mut stream, 1_000 * REPLY.len()), REPLY.repeat(1_000));
     stream.shutdown(Shutdown::Write).unwrap();
@@ -121,7 +120,7 @@ fn heads_cut_and_heads_together_are_all_answered() {
     assert_eq!(server.stop(Signal::SIGTERM)["requests"], 1_002);
 }
 
-/// The client reads nothing until the server's send buffer and its own receive buffer are full.
+/// The client does not read until the server's send buffer and its own receive buffer are full.
 #[test]
 fn what_does_not_fit_is_sent_later() {
     const BYTES: usize = 32 << 20;
@@ -144,7 +143,7 @@ fn more_connections_than_admitted_wait() {
     let mut first = server.connect();
     let mut second = server.connect();
     second.write_all(b"\r\n\r\n").unwrap();
-    // Turns of the loop in any of which it would have served the second.
+    // Iterations of the loop in any of which it could have served the second.
     for _ in 0..100 {
         first.write_all(b"\r\n\r\n").unwrap();
         read(&mut first, REPLY.len());
@@ -186,7 +185,7 @@ fn bad_input_gets_one_sentence_and_exit_code_2() {
         (&["--workers", "2"], "one loop"),
         (&["--protocol", "gopher"], "gopher"),
         (&["--no-such-flag"], "--no-such-flag"),
-        // TEST-NET-1 (RFC 5737): nobody's address.
+        // TEST-NET-1 (RFC 5737): an address that no machine has.
         (&["--listen", "192.0.2.1:0"], "--listen"),
     ] {
         let output = run("serve-floor", flags);

@@ -1,5 +1,4 @@
-//! What the basic operations cost on this machine: the floor under every model. man: getppid(2),
-//! clock_gettime(2), eventfd(2).
+//! The cost of basic operations on this machine. man: getppid(2), clock_gettime(2), eventfd(2).
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -13,22 +12,21 @@ use socket2::SockRef;
 
 use crate::sys;
 
-/// The congestion control of every socket that is measured here; see `exchange`.
+/// The congestion control of all measured sockets; see `exchange`.
 const CONGESTION_CONTROL: &[u8] = b"reno";
-/// Bytes of one message.
 const MESSAGE_BYTES: usize = 64;
-/// Operations timed together, so that the clock's own cost vanishes.
+/// Operations that are timed together, so that the cost of reading the clock is negligible.
 const BATCH: u32 = 10_000;
-/// Batches, of which the median is taken.
+/// Number of batches; the result is their median.
 const BATCHES: usize = 15;
 /// Round trips timed one by one.
 const ROUND_TRIPS: usize = 1_000;
 
-/// Measures all of them; about 0.3 s. The pairs of threads sit on the cores of server and client.
+/// Takes about 0.3 s. The threads of a pair run on the cores of server and client.
 pub fn calibrate(server_core: Option<u32>, client_core: Option<u32>) -> Calibration {
     let cores = (server_core, client_core);
     Calibration {
-        // What cannot be set up (no descriptor left) reads 0, like every unknown figure here.
+        // A failure reads 0, like all unknown figures here.
         null_syscall_ns: batches_of(null_syscall).unwrap_or(0.0),
         clock_read_ns: batches_of(|| {
             std::hint::black_box(Instant::now());
@@ -45,8 +43,8 @@ fn null_syscall() -> std::io::Result<()> {
     Ok(())
 }
 
-/// The median over batches of the time of one operation, in nanoseconds. The first batch is thrown
-/// away: caches and TCP windows fill.
+/// The median time of an operation, in nanoseconds. The first batch is discarded: caches and TCP
+/// windows fill.
 fn batches_of(mut operation: impl FnMut() -> std::io::Result<()>) -> std::io::Result<f64> {
     let mut batches = Vec::with_capacity(BATCHES);
     for batch in 0..=BATCHES {
@@ -61,20 +59,20 @@ fn batches_of(mut operation: impl FnMut() -> std::io::Result<()>) -> std::io::Re
     Ok(middle(batches))
 }
 
-/// Two ends of one loopback connection, with the options of every socket that is measured here.
+/// Both ends of a loopback connection, with the options of all measured sockets.
 fn connected() -> std::io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let client = TcpStream::connect(listener.local_addr()?)?;
     let (server, _) = listener.accept()?;
     for end in [&client, &server] {
         end.set_nodelay(true)?;
-        // A kernel without it keeps its own; the record says which one that is.
+        // A kernel without it uses its default, which the result file records.
         let _ = SockRef::from(end).set_tcp_congestion(CONGESTION_CONTROL);
     }
     Ok((client, server))
 }
 
-/// Half of a ping-pong over two eventfds.
+/// Half of a round trip over two eventfds.
 fn wake_up_us(cores: (Option<u32>, Option<u32>)) -> nix::Result<f64> {
     let (there, back) = (EventFd::new()?, EventFd::new()?);
     std::thread::scope(|scope| {
@@ -94,7 +92,7 @@ fn wake_up_us(cores: (Option<u32>, Option<u32>)) -> nix::Result<f64> {
     })
 }
 
-/// 64 bytes there and back between two blocking sockets.
+/// A round trip of 64 bytes between two blocking sockets.
 fn round_trip_us(cores: (Option<u32>, Option<u32>)) -> std::io::Result<f64> {
     let (mut client, mut server) = connected()?;
     std::thread::scope(|scope| {
@@ -113,7 +111,7 @@ fn round_trip_us(cores: (Option<u32>, Option<u32>)) -> std::io::Result<f64> {
     })
 }
 
-/// The middle of so many values that which of the two middle ones it is does not matter.
+/// The median. With so many values either of two middle ones will do.
 fn middle(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -129,7 +127,7 @@ fn time_us(mut round_trip: impl FnMut() -> std::io::Result<()>) -> std::io::Resu
     Ok(middle(times))
 }
 
-/// Pins the calling thread; a machine that refuses gets the unpinned figure.
+/// Pins the calling thread. If that is not permitted the figure is that of unpinned threads.
 fn pin(core: Option<u32>) {
     let mut set = CpuSet::new();
     if core.is_some_and(|core| set.set(core as usize).is_ok()) {

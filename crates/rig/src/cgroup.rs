@@ -1,9 +1,9 @@
-//! A memory cgroup for one server: the only place where the kernel says what it keeps for a process
+//! A memory cgroup for one server. Only there the kernel accounts its own memory for a process
 //! (sockets, epoll items, descriptors, stacks). man: cgroups(7); Documentation/admin-guide:
 //! cgroup-v1/memory.rst, cgroup-v2.rst.
 //!
-//! A cgroup also names every process of a server, those that it forks later and those that leave
-//! its process group included, so that none is missed in the account and none outlives its trial.
+//! A cgroup also lists all processes of a server, also those that leave its process group. So all
+//! are accounted, and none outlives its trial.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Error, ErrorKind};
@@ -24,13 +24,13 @@ use super::unavailable::Unavailable;
 /// What the names of these cgroups start with; the rest is the process id of iolab and a number.
 const PREFIX: &str = "iolab-";
 
-/// Time for killed processes to leave, so that their cgroup can be removed.
+/// Time limit for killed processes to end, after which their cgroup can be removed.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Time between two tries to remove a cgroup that killed processes are leaving.
+/// Time between two attempts to remove a cgroup.
 const LEAVE_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Time for a program that does nothing, in a cgroup of its own: the proof that it works here.
+/// Time limit of the program that is run to test a cgroup. It does nothing.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Distinguishes the cgroups of one process.
@@ -39,7 +39,7 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 /// The two interfaces of the memory controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {
-    /// A hierarchy of its own; memory.kmem.* are files.
+    /// A separate hierarchy; memory.kmem.* are files.
     One,
     /// The unified hierarchy; figures are lines of memory.stat.
     Two,
@@ -52,25 +52,25 @@ struct Place {
     path: PathBuf,
 }
 
-/// A memory cgroup, removed when this is dropped, and with it whatever still runs in it.
+/// A memory cgroup. Dropping it kills its processes and removes it.
 #[derive(Debug)]
 pub struct Cgroup {
     version: Version,
     path: PathBuf,
 }
 
-/// Makes a cgroup for one server; `None` where [`unavailable`] says why.
+/// Makes a cgroup for one server; `None` if [`unavailable`] says why.
 pub fn create() -> Option<Cgroup> {
-    // What worked before and does not now (somebody removed the parent) is an unknown figure again.
+    // If it fails now but worked before (the parent was removed), the figure is unknown.
     place().as_ref().ok().and_then(|place| place.create().ok())
 }
 
-/// Why the kernel's memory for a server cannot be told here; `None` when it can.
+/// Why the kernel's memory for a server cannot be measured; `None` if it can.
 pub fn unavailable() -> Option<Unavailable> {
     place().as_ref().err().cloned()
 }
 
-/// Where cgroups can be made: found once, by making one and running a program in it.
+/// Where cgroups can be made. Found once, by making one and running a program in it.
 fn place() -> &'static Result<Place, Unavailable> {
     static PLACE: OnceLock<Result<Place, Unavailable>> = OnceLock::new();
     PLACE.get_or_init(|| {
@@ -98,7 +98,7 @@ fn refused(why: &str) -> Unavailable {
     )
 }
 
-/// Where cgroups are made, in words, for the doctor; `None` where they cannot be made.
+/// Where cgroups are made, for `iolab doctor`; `None` if they cannot be made.
 pub fn described() -> Option<String> {
     let Place { version, path } = place().as_ref().ok()?;
     let version = match version {
@@ -108,8 +108,8 @@ pub fn described() -> Option<String> {
     Some(format!("version {version}, below {}", path.display()))
 }
 
-/// Our own cgroup, then those above it. Version 2 forbids cgroups with controllers below one that
-/// holds processes (unless it is the root), so there only an ancestor can do.
+/// The own cgroup, then its ancestors. Version 2 forbids cgroups with controllers below one that
+/// holds processes (except the root), so there only an ancestor is usable.
 fn candidates() -> Result<Vec<Place>, String> {
     let me = Process::myself().map_err(|e| e.to_string())?;
     let cgroups = me.cgroups().map_err(|e| e.to_string())?;
@@ -126,7 +126,7 @@ fn candidates() -> Result<Vec<Place>, String> {
         Version::Two => mount.fs_type == "cgroup2",
     });
     let mount = mount.ok_or("the memory hierarchy is not mounted")?;
-    // In a container the mount shows a part of the hierarchy: `root` is where that part begins.
+    // In a container the mount shows a part of the hierarchy, which begins at `root`.
     let below = Path::new(&group.pathname)
         .strip_prefix(&mount.root)
         .map_err(|_| "our own cgroup lies outside of what is mounted")?;
@@ -142,20 +142,21 @@ impl Place {
         fs::create_dir(&path)?;
         let cgroup = Cgroup { version: self.version, path };
         if self.version == Version::One {
-            // Version 1 charges sockets to a cgroup from the first limit on: "no limit" is one.
+            // Version 1 charges sockets to a cgroup only after a limit was set; "no limit" is
+            // enough.
             fs::write(cgroup.path.join("memory.kmem.tcp.limit_in_bytes"), "-1")?;
         }
         Ok(cgroup)
     }
 
-    /// Makes a cgroup, runs this program in it for a moment, and looks whether that was charged.
+    /// Makes a cgroup, runs this program in it, and checks that its memory was charged.
     fn prove(&self) -> Result<(), String> {
         let cgroup = self.create().map_err(|e| e.to_string())?;
-        let entrance = cgroup.entrance().map_err(|e| e.to_string())?;
+        let join_file = cgroup.join_file().map_err(|e| e.to_string())?;
         let itself = std::env::current_exe().map_err(|e| e.to_string())?;
         let mut command = Command::new(itself);
         command.arg("--version");
-        server::run_briefly_in(command, PROOF_TIMEOUT, Some(entrance))?;
+        server::run_briefly_in(command, PROOF_TIMEOUT, Some(join_file))?;
         match cgroup.kernel_kib() {
             Some(_) => Ok(()),
             None => Err("it does not account for the kernel's memory (Linux 5.18 does, unless \
@@ -164,14 +165,14 @@ impl Place {
         }
     }
 
-    /// Removes what an iolab left behind that was killed. Those of a living one are its own.
+    /// Removes cgroups that a killed iolab left behind. Those of a running iolab are kept.
     fn sweep(&self) {
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
             let owner = owner.and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
             if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
-                // Refused while processes are in it: then somebody still uses it.
+                // Fails if processes are in it: then it is still in use.
                 let _ = fs::remove_dir(entry.path());
             }
         }
@@ -179,10 +180,10 @@ impl Place {
 }
 
 impl Cgroup {
-    /// The file that takes in whoever writes `0` to it. `tasks` of version 1 takes one thread, and
-    /// a process between fork and exec is one thread; unlike cgroup.procs it needs no lock over all
-    /// processes of the machine, for which an RCU grace period must pass (5-16 ms here).
-    pub fn entrance(&self) -> Result<OwnedFd, Error> {
+    /// The file to which a process writes `0` to join. `tasks` of version 1 moves one thread, and a
+    /// process between fork and exec has one. Unlike cgroup.procs it needs no lock over all
+    /// processes of the machine, which waits for an RCU grace period (5-16 ms).
+    pub fn join_file(&self) -> Result<OwnedFd, Error> {
         let file = match self.version {
             Version::One => "tasks",
             Version::Two => "cgroup.procs",
@@ -190,14 +191,14 @@ impl Cgroup {
         Ok(OwnedFd::from(OpenOptions::new().write(true).open(self.path.join(file))?))
     }
 
-    /// All processes in it.
+    /// All processes of the cgroup.
     pub fn processes(&self) -> Vec<Pid> {
         let text = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).map(Pid::from_raw).collect()
     }
 
-    /// What the kernel keeps for these processes, in KiB, socket buffers included. Charges are
-    /// handed out to each core in portions of up to a page, so a small difference is inexact.
+    /// The kernel's memory for these processes, in KiB, with socket buffers. Each core is charged
+    /// in portions of up to a page, so the figure is inexact by that.
     pub fn kernel_kib(&self) -> Option<u64> {
         let read = |name| fs::read_to_string(self.path.join(name)).ok();
         let bytes = match self.version {
@@ -207,14 +208,14 @@ impl Cgroup {
             }
             Version::Two => kernel_bytes(&read("memory.stat")?)?,
         };
-        // Nothing at all is what a kernel says that does not count.
+        // 0 means that the kernel does not count.
         (bytes > 0).then_some(bytes / 1024)
     }
 
-    /// Kills whatever is still in it.
+    /// Kills all processes that are still in it.
     pub fn kill_all(&self) {
         for pid in self.processes() {
-            // An error means that it has ended.
+            // Fails if it has ended.
             let _ = kill(pid, Signal::SIGKILL);
         }
     }
@@ -229,14 +230,14 @@ impl Drop for Cgroup {
                     self.kill_all();
                     std::thread::sleep(LEAVE_INTERVAL);
                 }
-                // What cannot be removed now is swept by the next iolab.
+                // Otherwise the next iolab removes it.
                 _ => return,
             }
         }
     }
 }
 
-/// The kernel's part in a memory.stat of version 2: `kernel` (stacks, page tables, slab, ...) and
+/// The kernel's memory in memory.stat of version 2: `kernel` (stacks, page tables, slab, ...) and
 /// `sock` (socket buffers).
 fn kernel_bytes(stat: &str) -> Option<u64> {
     let value = |key: &str| {

@@ -1,15 +1,14 @@
-//! System calls and io_uring operations of a server, counted by the kernel's tracepoints. man:
+//! Counts system calls and io_uring operations of a server by the kernel's tracepoints. man:
 //! perf_event_open(2), io_uring_enter(2); Documentation/trace/events.rst.
 //!
-//! The counters are opened on a thread that then starts the server and sleeps: they are inherited
-//! by every thread and process of the server, while that thread's own part stands still. So the
-//! number of descriptors does not depend on the server, and nothing that the server does escapes.
+//! The counters are opened on a thread that then starts the server and sleeps. All threads and
+//! processes of the server inherit them, and the sleeping thread adds nothing. So all calls of the
+//! server are counted, and the number of descriptors does not depend on the server.
 //!
-//! A counted call costs 165-197 ns more (measured while this was planned), each switch between
-//! threads some microseconds, and each thread 95 KiB of kernel memory (10,000 threads: 950 MB), so
-//! the times of such a trial are not used. A batch size
-//! (events per epoll_wait, completions per io_uring_enter) depends on how fast server and client
-//! are, so what is counted is what a somewhat slower server does.
+//! A counted call costs 165-197 ns more (measured), each switch between threads some microseconds,
+//! and each thread 95 KiB of kernel memory (10,000 threads: 950 MB). So the times of such a trial
+//! are not used. Batch sizes (events per epoll_wait, completions per io_uring_enter) depend on the
+//! speed of server and client, so the counts are those of a somewhat slower server.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -29,12 +28,11 @@ use crate::sys;
 
 use super::unavailable::Unavailable;
 
-/// Where tracefs is mounted, if it is.
+/// Usual mount points of tracefs.
 const MOUNT_POINTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// The calls that servers make while they serve, by the name of their tracepoint: every way of
-/// waiting, of reading and writing, of accepting and closing, and what allocators and threads do.
-/// Whatever else is called is in the total only. Each name costs one counter for each thread.
+/// The calls that are counted by name: those of a serving server, of allocators and of threads.
+/// Other calls count in the total only. Each name costs one counter per thread.
 const NAMES: [&str; 50] = [
     "accept",
     "accept4",
@@ -88,8 +86,8 @@ const NAMES: [&str; 50] = [
     "writev",
 ];
 
-/// Operations of io_uring that a server may submit: name and number (enum io_uring_op,
-/// linux/io_uring.h; the numbers are part of the kernel's binary interface).
+/// Operations of io_uring that are counted: name and number (enum io_uring_op, linux/io_uring.h;
+/// the numbers are part of the kernel's ABI).
 const OPERATIONS: [(&str, u8); 21] = [
     ("NOP", 0),
     ("READV", 1),
@@ -114,13 +112,12 @@ const OPERATIONS: [(&str, u8); 21] = [
     ("SEND_ZC", 47),
 ];
 
-/// The kernel's directory of tracepoints.
 struct Tracepoints {
     tracefs: OwnedFd,
 }
 
 impl Tracepoints {
-    /// Opens tracefs where it is mounted, or mounts it where nobody else sees it.
+    /// Opens tracefs at its mount point, or mounts it privately.
     fn find() -> Result<Tracepoints, Unavailable> {
         let directory = OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC;
         for place in MOUNT_POINTS {
@@ -148,7 +145,6 @@ impl Tracepoints {
         Ok(found)
     }
 
-    /// The number of a tracepoint.
     fn id(&self, category: &str, name: &str) -> Result<u64, Errno> {
         let path = format!("events/{category}/{name}/id");
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
@@ -159,20 +155,19 @@ impl Tracepoints {
     }
 }
 
-/// Keeps every tracepoint in use between the trials of a counting pass. When the last user of a
-/// tracepoint leaves, the kernel waits for an RCU grace period: 53 times one after the other, which
-/// took 1.9 s here and would be the most expensive part of a trial.
+/// Keeps all tracepoints in use between the trials of a counting pass. When a tracepoint loses its
+/// last user the kernel waits for an RCU grace period. For 53 tracepoints in sequence that took 1.9
+/// s, the most expensive part of a trial.
 struct Pass {
-    /// Lets the thread end that holds the counters.
+    /// Dropping this ends the thread that holds the counters.
     hold: Sender<()>,
     holder: JoinHandle<()>,
 }
 
-/// The pass that is going on.
 static PASS: Mutex<Option<Pass>> = Mutex::new(None);
 
-/// Keeps the tracepoints in use until [`end_pass`]. Everything else that runs on the machine calls
-/// the kernel more slowly meanwhile, so nothing must be timed then.
+/// Keeps the tracepoints in use until [`end_pass`]. Until then all system calls on the machine are
+/// slower, so nothing may be timed.
 fn begin_pass() -> Result<(), Unavailable> {
     let mut pass = PASS.lock().unwrap_or_else(PoisonError::into_inner);
     if pass.is_some() {
@@ -180,14 +175,14 @@ fn begin_pass() -> Result<(), Unavailable> {
     }
     let (hold, end) = channel::<()>();
     let (tell, told) = channel();
-    // A thread of its own, which starts nothing: so nothing inherits these counters.
+    // This thread starts no other, so nothing inherits its counters.
     let holder = std::thread::spawn(move || {
         let counters = Tracepoints::find().and_then(|tracepoints| Counters::open(&tracepoints));
         let (counters, answer) = match counters {
             Ok(counters) => (Some(counters), Ok(())),
             Err(reason) => (None, Err(reason)),
         };
-        // The other side waits for the answer; then this thread waits for the end of the pass.
+        // The receiver waits for this. Then the thread waits for the end of the pass.
         let _ = tell.send(answer);
         let _ = end.recv();
         drop(counters);
@@ -197,19 +192,19 @@ fn begin_pass() -> Result<(), Unavailable> {
     Ok(())
 }
 
-/// Ends a counting pass, if one is going on; takes two seconds then. To be called before anything
-/// is timed again: while a tracepoint is in use, every process pays for it.
+/// Ends the current counting pass, which takes two seconds. Must be called before anything is
+/// timed, because a tracepoint in use slows all processes.
 pub fn end_pass() {
     let pass = PASS.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(Pass { hold, holder }) = pass {
         drop(hold);
-        // It cannot panic; and if it did, its counters would be closed all the same.
+        // A panic would close the counters too.
         let _ = holder.join();
     }
 }
 
-/// Opens all counters on the calling thread, which then should start the server and sleep, and
-/// begins a counting pass, which lasts until [`end_pass`].
+/// Opens all counters on the calling thread, which should then start the server and sleep. Begins a
+/// counting pass, which lasts until [`end_pass`].
 pub fn open_here() -> Result<Counters, Unavailable> {
     begin_pass()?;
     Counters::open(&Tracepoints::find()?)
@@ -218,11 +213,11 @@ pub fn open_here() -> Result<Counters, Unavailable> {
 /// Name -> count.
 type Counts = BTreeMap<String, u64>;
 
-/// Open counters, all running.
+/// Open counters.
 pub struct Counters {
     total: File,
     by_name: Vec<(&'static str, File)>,
-    /// `None` where the kernel has no io_uring, or none with tracepoints.
+    /// `None`: the kernel has no io_uring, or no tracepoints for it.
     ring: Option<Ring>,
 }
 
@@ -237,7 +232,7 @@ impl Counters {
         let total = total.and_then(|id| counter(id, None)).map_err(|error| refused(&error))?;
         let mut by_name = Vec::with_capacity(NAMES.len());
         for name in NAMES {
-            // A call that this architecture does not have (epoll_wait on arm64) is not made either.
+            // A missing tracepoint: this architecture has no such call (epoll_wait on arm64).
             if let Ok(id) = tracepoints.id("syscalls", &format!("sys_enter_{name}")) {
                 by_name.push((name, counter(id, None).map_err(|error| refused(&error))?));
             }
@@ -249,22 +244,21 @@ impl Counters {
         Ok(Counters { total, by_name, ring })
     }
 
-    /// What was counted so far, for the start of a window. The totals are read first here and last
-    /// at the end, so that a server which is still at work meanwhile cannot make the names' sum
-    /// larger than the total.
+    /// The counts at the start of a window. The totals are read first here and last at the end, so
+    /// that the sum of the names cannot exceed the total if the server makes calls meanwhile.
     ///
     /// # Errors
-    /// What read(2) says.
+    /// Those of read(2).
     pub fn read_at_start(&self) -> Result<Calls, Error> {
         let (total, ring_operations) = self.totals()?;
         let (by_name, ring_by_name) = self.names()?;
         Ok(Calls { total, by_name, ring_operations, ring_by_name })
     }
 
-    /// What was counted so far, for the end of a window.
+    /// The counts at the end of a window.
     ///
     /// # Errors
-    /// What read(2) says.
+    /// Those of read(2).
     pub fn read_at_end(&self) -> Result<Calls, Error> {
         let (by_name, ring_by_name) = self.names()?;
         let (total, ring_operations) = self.totals()?;
@@ -297,7 +291,6 @@ fn counter(id: u64, filter: Option<CString>) -> Result<File, Error> {
     sys::inherited_counter(id, filter.as_deref()).map(File::from)
 }
 
-/// About a counter that could not be opened.
 fn refused(error: &Error) -> Unavailable {
     let remedy = match error.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => {
@@ -311,7 +304,7 @@ fn refused(error: &Error) -> Unavailable {
     Unavailable::new(format!("the kernel refuses counters of tracepoints ({error})"), remedy)
 }
 
-/// A counter without PERF_FORMAT flags is read as one number.
+/// A counter without PERF_FORMAT flags reads as one number.
 fn value(mut counter: &File) -> Result<u64, Error> {
     let mut bytes = [0; 8];
     counter.read_exact(&mut bytes)?;
@@ -323,7 +316,7 @@ fn values(counters: &[(&'static str, File)]) -> Result<Counts, Error> {
     counters.iter().map(one).collect()
 }
 
-/// The name in man section 2 of the call with this tracepoint.
+/// The name, as in man section 2, of the call with this tracepoint.
 fn shown(name: &str) -> &str {
     match name {
         "sendfile64" => "sendfile",
@@ -333,7 +326,7 @@ fn shown(name: &str) -> &str {
     }
 }
 
-/// What was counted between two readings; zeros are left out.
+/// The difference between two readings, without zeros.
 pub fn difference(before: &Calls, after: &Calls) -> Calls {
     let maps = |before: &Counts, after: &Counts| {
         let one = |(name, count): (&String, &u64)| {
@@ -350,17 +343,17 @@ pub fn difference(before: &Calls, after: &Calls) -> Calls {
     }
 }
 
-/// Why system calls cannot be counted here; `None` when they can. Tried with one counter: there is
-/// nothing that the others need beside.
+/// Why system calls cannot be counted; `None` if they can. Tested with one counter, which needs the
+/// same as the others.
 pub fn unavailable() -> Option<Unavailable> {
     let tried = || {
         let id = Tracepoints::find()?.id("raw_syscalls", "sys_enter");
         let counter = id.map_err(Error::from).and_then(|id| counter(id, None));
         counter.and_then(|counter| value(&counter)).map_err(|error| refused(&error))
     };
-    // On a thread of its own, which ends with its counter: nothing is inherited by anybody.
+    // In a separate thread, which ends together with the counter, so that nothing inherits it.
     match std::thread::spawn(tried).join() {
-        // The read itself was one.
+        // The read(2) itself was counted.
         Ok(Ok(1..)) => None,
         Ok(Ok(0)) => Some(Unavailable::new(
             "the kernel counts none of this process's system calls (gVisor?)",
@@ -377,8 +370,8 @@ mod tests {
 
     use super::*;
 
-    /// What a shell with two children that each copy `count` bytes one by one calls, all three
-    /// processes together. `None`, with the reason told, where nothing can be counted.
+    /// The calls of a shell and two children that each copy `count` bytes one by one. `None` if
+    /// they cannot be counted.
     fn two_copies(count: u32) -> Option<Calls> {
         if let Some(reason) = unavailable() {
             eprintln!("SKIP {reason}");
@@ -395,13 +388,14 @@ mod tests {
         Some(counted.join().unwrap())
     }
 
-    /// dd reads and writes once for each block; what loading and starting cost is the same in both.
+    /// dd reads and writes once for each block; the calls of loading and starting are the same in
+    /// both runs.
     #[test]
     fn calls_of_children_and_their_children_are_counted_exactly() {
         let (Some(few), Some(many)) = (two_copies(100), two_copies(2_600)) else { return };
         let more = |name: &str| many.by_name[name] - few.by_name[name];
         assert_eq!((more("read"), more("write")), (5_000, 5_000));
-        // The shell's own calls vary by a few: how often it is told of a child that ended.
+        // The shell's own calls vary by a few, because of SIGCHLD.
         assert!((9_900..=10_100).contains(&(many.total - few.total)), "{few:?} {many:?}");
         assert!(many.by_name.values().sum::<u64>() <= many.total, "{many:?}");
         assert_eq!((many.ring_operations, many.ring_by_name.len()), (0, 0));
@@ -415,7 +409,7 @@ mod tests {
         }
         assert_eq!(begin_pass(), Ok(()));
         end_pass();
-        // A second pass needs what the first has given back.
+        // A second pass needs the resources that the first has released.
         assert_eq!(begin_pass(), Ok(()));
     }
 

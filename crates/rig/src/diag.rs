@@ -1,9 +1,9 @@
-//! What the kernel says about the server's end of a connection. man: sock_diag(7), netlink(7);
+//! The congestion control of the server's end of a connection. man: sock_diag(7), netlink(7);
 //! linux/inet_diag.h.
 //!
-//! A peer chooses its own congestion control, or takes the machine's default. On loopback bbr paces
-//! what reno does not, so the record must say which one a server had: asked from outside, for one
-//! connection, before anything is timed.
+//! A server of another project chooses its own, or takes the machine's default. On loopback bbr
+//! limits the rate and reno does not, so the result file records it. It is read for one connection
+//! before the measurement.
 
 use std::io::{Error, Read};
 use std::net::{SocketAddr, SocketAddrV4};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// The kernel answers at once; this is for one that never does.
+/// A guard: the kernel answers at once.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// sizeof(struct nlmsghdr).
@@ -25,8 +25,8 @@ const BY_FAMILY: u16 = 20;
 /// INET_DIAG_CONG: the attribute with the name of the congestion control, NUL-terminated.
 const CONGESTION: u16 = 4;
 
-/// The congestion control of the socket whose own address is `server` and whose peer is `client`.
-/// `None` where the kernel has no such socket (the server has closed it) or does not tell.
+/// The congestion control of the socket with local address `server` and peer `client`. `None` if
+/// there is no such socket, or the kernel does not say.
 pub fn congestion_control(server: SocketAddr, client: SocketAddr) -> Option<String> {
     let (SocketAddr::V4(server), SocketAddr::V4(client)) = (server, client) else { return None };
     parse(&ask(&request(server, client)).ok()?)
@@ -38,7 +38,7 @@ fn ask(request: &[u8]) -> Result<Vec<u8>, Error> {
     let mut socket = Socket::new(domain, Type::DGRAM.cloexec(), Some(protocol))?;
     socket.set_read_timeout(Some(TIMEOUT))?;
     socket.send(request)?;
-    // One message with one attribute, far below this.
+    // One message with one attribute is far shorter.
     let mut answer = vec![0; 4096];
     let length = socket.read(&mut answer)?;
     answer.truncate(length);
@@ -51,10 +51,10 @@ fn request(server: SocketAddrV4, client: SocketAddrV4) -> Vec<u8> {
     bytes.extend(((HEADER_BYTES + REQUEST_BYTES) as u32).to_ne_bytes());
     bytes.extend(BY_FAMILY.to_ne_bytes());
     bytes.extend((libc::NLM_F_REQUEST as u16).to_ne_bytes());
-    // Sequence number and port: nobody else uses this socket.
+    // Sequence number and port: not needed for a single request.
     bytes.extend([0; 8]);
     bytes.extend([libc::AF_INET as u8, libc::IPPROTO_TCP as u8, 1 << (CONGESTION - 1), 0]);
-    // Whatever state the connection is in.
+    // All states of a connection.
     bytes.extend(u32::MAX.to_ne_bytes());
     bytes.extend(server.port().to_be_bytes());
     bytes.extend(client.port().to_be_bytes());
@@ -68,10 +68,10 @@ fn request(server: SocketAddrV4, client: SocketAddrV4) -> Vec<u8> {
     bytes
 }
 
-/// The attribute behind struct nlmsghdr and struct inet_diag_msg.
+/// Finds the attribute after struct nlmsghdr and struct inet_diag_msg.
 fn parse(answer: &[u8]) -> Option<String> {
     let number = |at: usize| Some(u16::from_ne_bytes(answer.get(at..at + 2)?.try_into().ok()?));
-    // Anything else is NLMSG_ERROR: there is no such socket.
+    // Otherwise it is NLMSG_ERROR: there is no such socket.
     if number(4)? != BY_FAMILY {
         return None;
     }
@@ -108,14 +108,14 @@ mod tests {
         };
         SockRef::from(&server).set_tcp_congestion(b"reno").unwrap();
         let Some(told) = congestion_control(here, there) else {
-            eprintln!("SKIP the kernel does not tell of its sockets (CONFIG_INET_DIAG)");
+            eprintln!("SKIP the kernel does not support sock_diag (CONFIG_INET_DIAG)");
             return;
         };
         assert_eq!((told.as_str(), own(&server).as_str()), ("reno", "reno"));
         assert_eq!(congestion_control(there, here), Some(own(&client)));
         drop((server, client, listener));
-        let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        assert_eq!(congestion_control(nobody, there), None);
+        let unused = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        assert_eq!(congestion_control(unused, there), None);
     }
 
     #[test]
@@ -127,7 +127,7 @@ mod tests {
         let whole = [&answer[..], &attribute].concat();
         assert_eq!(parse(&whole), Some("reno".into()));
         assert_eq!(parse(&whole[..whole.len() - 3]), None);
-        // A length of 0 would be read for ever.
+        // A length of 0 must not lead to an endless loop.
         assert_eq!(parse(&[&answer[..], &[0; 64]].concat()), None);
         assert_eq!(parse(&[]), None);
     }

@@ -1,4 +1,4 @@
-//! Finds servers the way git finds subcommands: executables named `serve-NAME`.
+//! Finds servers as git finds subcommands: by executables named `serve-NAME`.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -13,27 +13,25 @@ use serde_json::Value;
 use super::executable::{self, Watched};
 use super::server::{run_briefly, tail};
 
-/// What every server's file name starts with.
 const PREFIX: &str = "serve-";
 
-/// Time that `--describe` may take. It does no work; a slow disk is allowed for.
+/// Time limit of `--describe`, which does no work. It allows for a slow disk.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The order in which models are shown: the order in which they are best read. Others follow by
-/// name.
+/// The order in which models are shown. Others follow by name.
 const READING_ORDER: [&str; 10] =
     ["serial", "threads", "pool", "busy", "select", "poll", "epoll", "sigio", "tokio", "uring"];
 
-/// The role of the floor: a responder that parses nothing and sends canned replies. It is no
-/// competitor but the physical line: what this machine's sockets cost when the server does nothing.
+/// The role of the floor: a server that sends canned replies without parsing requests. Its cost is
+/// that of the sockets alone.
 const FLOOR: &str = "floor";
 
-/// Flavours that take part beside their models when no models are named, and the protocol under
-/// which they differ from them: the price of a second thread for each connection shows where both
-/// directions flow on their own.
+/// Flavours that also take part when no models are named, each with the protocol in which it
+/// differs from its model. A second thread per connection matters if both directions carry data
+/// independently.
 pub const BESIDE: [(&str, &str); 1] = [("threads+duplex=on", "websocket")];
 
-/// A server's answer to `--describe`. Unknown fields are ignored, missing optional ones tolerated.
+/// A server's answer to `--describe`. Unknown fields are ignored.
 #[derive(Debug, Deserialize)]
 struct Description {
     name: String,
@@ -48,7 +46,7 @@ struct Description {
     unavailable: Option<String>,
     #[serde(default)]
     build: Option<String>,
-    /// What it is for, where it is no model.
+    /// The purpose of a server that is no model.
     #[serde(default)]
     role: Option<String>,
 }
@@ -60,8 +58,8 @@ struct Limits {
     connections_max_reason: Option<String>,
 }
 
-/// A flag with which a server changes its way of waiting. `values` is a list of words, or a range
-/// of numbers as `{"from": 1, "to": 300}`.
+/// A flag that selects a variant of a server. `values` is a list of words, or a range of numbers:
+/// `{"from": 1, "to": 300}`.
 #[derive(Debug, Clone, Deserialize)]
 struct Flavour {
     flag: String,
@@ -70,8 +68,7 @@ struct Flavour {
 }
 
 impl Flavour {
-    /// Whether the flag may have this value. Values of a shape that is not known here are left to
-    /// the server's own judgement.
+    /// Whether the flag accepts this value. If the form of `values` is unknown, the server decides.
     fn takes(&self, flag: &str, value: &str) -> bool {
         self.flag == flag
             && match &self.values {
@@ -88,7 +85,7 @@ impl Flavour {
             }
     }
 
-    /// As a user would write it.
+    /// The flavour as on the command line.
     fn usage(&self) -> String {
         let values = match &self.values {
             Value::Array(words) => {
@@ -104,17 +101,16 @@ impl Flavour {
     }
 }
 
-/// A server that answered.
+/// A server that answered `--describe`.
 #[derive(Debug)]
 pub struct Found {
-    /// The executable.
+    /// Path of the executable.
     pub executable: PathBuf,
-    /// What the result file says about it.
+    /// Its entry in the result file.
     pub model: Model,
-    /// Why it cannot run here, in its own words.
+    /// Why it cannot run here, from `--describe`.
     pub unavailable: Option<String>,
-    /// Whether it is a model, and takes part where no models are named; a server with another role
-    /// is there for a purpose of its own.
+    /// Whether it is a model, so that it takes part when no models are named.
     pub is_model: bool,
     /// Whether it is the floor.
     pub is_floor: bool,
@@ -122,28 +118,28 @@ pub struct Found {
 }
 
 impl Found {
-    /// Connections that it holds at once; descriptors are another limit.
+    /// The maximum number of connections, apart from the limit of descriptors.
     pub fn connections_max(&self) -> u32 {
         let most = self.model.connections_max.unwrap_or(u64::MAX);
         u32::try_from(most).unwrap_or(u32::MAX)
     }
 
-    /// Its file, to be looked at before each trial.
+    /// Its executable, to be checked before each trial.
     pub fn watched(self) -> Watched {
         let sha256 = self.model.executable.map(|executable| executable.sha256);
         Watched::new(self.executable, sha256.unwrap_or_default())
     }
 }
 
-/// The directories searched: those of `list` (like PATH, separated by `:`), then the one that this
-/// executable is in, where `cargo build` puts the servers.
+/// The directories to search: those of `list` (separated by `:`, like PATH), then that of this
+/// executable, where `cargo build` puts the servers.
 pub fn directories(list: Option<&str>) -> Vec<PathBuf> {
     let given = list.map(|l| std::env::split_paths(l).collect::<Vec<_>>()).unwrap_or_default();
     let own = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
     given.into_iter().chain(own).collect()
 }
 
-/// Executables named `serve-NAME` in `directories`; the first of a name wins, as in PATH.
+/// Executables named `serve-NAME` in `directories`. The first of a name is taken, as in PATH.
 pub fn executables(directories: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>, String> {
     let mut found = BTreeMap::new();
     for directory in directories {
@@ -154,7 +150,7 @@ pub fn executables(directories: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>,
             let path = entry.path();
             let name =
                 path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix(PREFIX));
-            // Files with a dot are cargo's notes beside an executable (serve-epoll.d).
+            // Files with a dot are cargo's dependency files (serve-epoll.d).
             let Some(name) = name.filter(|name| !name.is_empty() && !name.contains('.')) else {
                 continue;
             };
@@ -168,12 +164,15 @@ pub fn executables(directories: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>,
     Ok(found)
 }
 
-/// Asks one executable to describe itself; the error is the reason, for a table.
+/// Runs `--describe` of an executable.
+///
+/// # Errors
+/// The reason, for a table.
 pub fn describe(executable: &Path) -> Result<Found, String> {
     describe_flavour(executable, &[])
 }
 
-/// The same of a flavour: with other flags a server may hold other numbers of connections.
+/// Runs `--describe` with the flags of a flavour, which may have other limits.
 fn describe_flavour(path: &Path, flags: &[String]) -> Result<Found, String> {
     let mut command = std::process::Command::new(path);
     command.arg("--describe").args(flags).stdin(Stdio::null());
@@ -184,7 +183,7 @@ fn describe_flavour(path: &Path, flags: &[String]) -> Result<Found, String> {
     let describe: Value = serde_json::from_str(output.stdout.trim())
         .map_err(|error| format!("--describe is not one line of JSON: {error}"))?;
     let description: Description = serde_json::from_value(describe.clone())
-        .map_err(|error| format!("--describe lacks something: {error}"))?;
+        .map_err(|error| format!("--describe is incomplete: {error}"))?;
     let identity = executable::identify(path, description.build)
         .map_err(|error| format!("it cannot be read: {error}"))?;
     let model = Model {
@@ -204,9 +203,11 @@ fn describe_flavour(path: &Path, flags: &[String]) -> Result<Found, String> {
     Ok(Found { executable: path.to_owned(), model, unavailable, is_model, is_floor, flavours })
 }
 
-/// Finds the servers asked for (`epoll`, `epoll+trigger=edge`), or all. Servers that cannot take
-/// part come back as skips with their reason; one that was asked for by name and cannot is a
-/// failure.
+/// Finds the `wanted` servers (`epoll`, `epoll+trigger=edge`), or all. Servers that cannot take
+/// part are returned as skips.
+///
+/// # Errors
+/// One sentence; also if a `wanted` server cannot take part.
 pub fn servers(
     directories: &[PathBuf],
     wanted: &[String],
@@ -234,12 +235,15 @@ pub fn servers(
     Ok((found, Vec::new()))
 }
 
-/// The floor, by its own word. The error is the reason why there is none, for a table.
+/// Finds the server whose `--describe` has the role of the floor.
+///
+/// # Errors
+/// Why there is none, for a table.
 pub fn floor(directories: &[PathBuf]) -> Result<Found, String> {
     let executables = executables(directories)?;
     let mut said = executables.iter().filter_map(|(name, path)| Some((name, describe(path).ok()?)));
     let (name, mut server) = said.find(|(_, server)| server.is_floor).ok_or(
-        "no server here says that it is the floor; serve-floor is (cargo build --release)",
+        "no server here has the role of the floor; build serve-floor (cargo build --release)",
     )?;
     if let Some(reason) = server.unavailable {
         return Err(reason);
@@ -257,7 +261,7 @@ fn everything(executables: &BTreeMap<String, PathBuf>) -> (Vec<Found>, Vec<Skip>
             Ok(Found { unavailable: Some(reason), .. }) | Err(reason) => skips.push(skip(reason)),
             Ok(mut server) => {
                 server.model.label = name.clone();
-                // One that does not know the flavour any more takes part without it.
+                // A server without the flavour takes part without it.
                 found.extend(beside(&server).filter_map(|l| by_label(executables, l).ok()));
                 found.push(server);
             }
@@ -271,7 +275,7 @@ fn everything(executables: &BTreeMap<String, PathBuf>) -> (Vec<Found>, Vec<Skip>
     (found, skips)
 }
 
-/// Labels of the flavours of this server that take part beside it.
+/// Labels of this server's flavours in [`BESIDE`].
 fn beside(server: &Found) -> impl Iterator<Item = &'static str> {
     let offers = |label: &str| {
         let (name, flavour) = label.split_once('+')?;
@@ -282,14 +286,13 @@ fn beside(server: &Found) -> impl Iterator<Item = &'static str> {
     BESIDE.into_iter().map(|(label, _)| label).filter(move |label| offers(label).is_some())
 }
 
-/// One server by its label: `NAME[+FLAG=VALUE]...`.
 fn by_label(executables: &BTreeMap<String, PathBuf>, label: &str) -> Result<Found, String> {
     let mut parts = label.split('+');
     let name = parts.next().unwrap_or_default();
     let Some(path) = executables.get(name) else {
         let known: Vec<_> = executables.keys().map(String::as_str).collect();
         return Err(format!(
-            "--models: no server serve-{name} was found; there are {}",
+            "--models: no server serve-{name} was found; found were {}",
             known.join(", ")
         ));
     };
@@ -323,7 +326,7 @@ fn by_label(executables: &BTreeMap<String, PathBuf>, label: &str) -> Result<Foun
 mod tests {
     use super::*;
 
-    /// A directory with executables that are one line of shell each.
+    /// A directory with executables of one line of shell each.
     fn directory(files: &[(&str, u32, &str)]) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         for (name, mode, body) in files {
@@ -385,7 +388,7 @@ mod tests {
         assert!(failure(dir.path(), "ring").contains("not permitted"));
     }
 
-    /// By the server's word, and not by its name.
+    /// By the role in `--describe`, not by the name.
     #[test]
     fn what_is_no_model_takes_part_only_where_it_is_asked_for() {
         let role = |role| format!(r#"echo '{{"name":"x","protocols":["echo"],"role":"{role}"}}'"#);
@@ -435,7 +438,7 @@ mod tests {
     fn bad_names_get_one_sentence() {
         let dir = directory(&[("serve-good", 0o755, GOOD)]);
         assert!(failure(dir.path(), "good+pool=301").contains("pool=1..300"));
-        assert!(failure(dir.path(), "epol").contains("there are good"));
+        assert!(failure(dir.path(), "epol").contains("found were good"));
         assert!(failure(dir.path(), "good+trigger=egde").contains("trigger=level|edge"));
         assert!(failure(dir.path(), "good+edge").contains("FLAG=VALUE"));
         let empty = tempfile::tempdir().unwrap();

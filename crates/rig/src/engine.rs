@@ -1,4 +1,4 @@
-//! The one place that calls the load generator: a workload and the settings become its plan.
+//! Makes the load generator's plan from a workload and the settings, and runs it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use record::{LoadOutcome, Settings, Workload};
 
-/// A request without a reply for so long is an error. Longer than any window, so that a server that
-/// serves one client after the other shows as "connections without progress", not as errors.
+/// A request without a reply for this long is an error. Longer than any window, so that with a
+/// server of one client at a time the waiting connections count as without progress, not as errors.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs one workload against a server; the observer is told the borders of the window.
+/// `observer` is called at the borders of the window.
 pub fn run(
     address: SocketAddr,
     workload: &Workload,
@@ -19,7 +19,7 @@ pub fn run(
     observer: &mut dyn load::Observer,
 ) -> Result<LoadOutcome, String> {
     let plan = plan(address, workload, settings).map_err(|e| e.to_string())?;
-    // The engine may pin the thread that called it. That thread goes on to do other work here.
+    // The engine may pin the calling thread, which has other work afterwards.
     let this_thread = Pid::from_raw(0);
     let cores: Option<CpuSet> = sched_getaffinity(this_thread).ok();
     let outcome = load::run(&plan, observer).map_err(|e| e.to_string());
@@ -29,10 +29,8 @@ pub fn run(
     outcome
 }
 
-/// The load generator's plan for a workload.
-///
 /// # Errors
-/// What is wrong with it, in a sentence.
+/// One sentence: what is wrong with the workload.
 pub fn plan(
     address: SocketAddr,
     workload: &Workload,

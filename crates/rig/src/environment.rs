@@ -1,5 +1,5 @@
-//! Reads what a reader must know about the machine. Nothing here may fail a run: what cannot be
-//! read stays empty in the result file.
+//! Reads the description of the machine. A part that cannot be read stays empty in the result file
+//! and does not fail the run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use record::{Environment, Pressure};
 use super::server::run_briefly;
 use super::{calibrate, cgroup, counting};
 
-/// The settings that move loopback numbers (tcp(7), socket(7), ip(7)).
+/// Settings that affect measurements over loopback (tcp(7), socket(7), ip(7)).
 const SYSCTLS: [&str; 10] = [
     "net.core.somaxconn",
     "net.core.rmem_default",
@@ -29,8 +29,8 @@ const SYSCTLS: [&str; 10] = [
     "kernel.io_uring_disabled",
 ];
 
-/// Raises the soft limit of descriptors to the hard one, for this process and the servers it
-/// starts, and returns the limit in force: 10,000 idle connections need more than the usual 1,024.
+/// Raises the soft limit of descriptors to the hard limit, for this process and its servers.
+/// Returns the limit in force. 10,000 idle connections need more than the usual 1,024.
 pub fn raise_descriptor_limit() -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
     match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
@@ -45,7 +45,15 @@ pub fn cores() -> Vec<u32> {
     (0..CpuSet::count()).filter(|&core| set.is_set(core) == Ok(true)).map(|c| c as u32).collect()
 }
 
-/// The environment, with the calibration run on the cores where server and client will sit.
+/// A core to pin the server to, and one for the client; both empty if there are not two.
+pub fn server_and_client_cores() -> (Vec<u32>, Vec<u32>) {
+    match cores()[..] {
+        [server, client, ..] => (vec![server], vec![client]),
+        _ => (Vec::new(), Vec::new()),
+    }
+}
+
+/// The calibration runs on these cores.
 pub fn read(server_core: Option<u32>, client_core: Option<u32>) -> Environment {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((0, 0));
     Environment {
@@ -81,12 +89,12 @@ pub fn read(server_core: Option<u32>, client_core: Option<u32>) -> Environment {
     }
 }
 
-/// Today's date in UTC, as in the name of a result folder.
+/// Today's date in UTC: `2026-01-02`.
 pub fn today() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()[..10].to_owned()
 }
 
-/// The host name, made fit for the name of a folder.
+/// The host name, with characters that do not fit a folder's name replaced.
 pub fn host() -> String {
     let name = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
     let fit = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' };
@@ -94,7 +102,7 @@ pub fn host() -> String {
     if name.is_empty() { "unnamed".into() } else { name }
 }
 
-/// The value of a sysctl, with its tabs made blanks.
+/// The value of a sysctl, with blanks in place of tabs.
 pub fn sysctl(name: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
     Some(text.split_whitespace().collect::<Vec<_>>().join(" "))

@@ -1,8 +1,8 @@
-//! One exchange at a time with a server, for what is not timed: the verification before the load,
-//! and bringing a connection into the idle state that a keep-alive connection really has.
+//! Single exchanges with a server, outside of timed windows: the verification before the load, and
+//! the exchange after which a keep-alive connection is idle.
 //!
-//! Deliberately apart from the load generator: two readers that agree are worth more than one. That
-//! holds for HTTP/2, WebSocket and TLS too, of which this side speaks as little as it can.
+//! It shares no code with the load generator, so that an error of one client is found by the other.
+//! For HTTP/2, WebSocket and TLS it supports only what this needs.
 
 mod http2;
 mod websocket;
@@ -21,32 +21,31 @@ use scenario::workload::{FILE_BYTES, FILE_NAME, TEXT, TEXT_BYTES, WS_ECHO, patte
 
 use wire::Wire;
 
-/// Time for one exchange on a server that has nothing else to do.
+/// Time limit of an exchange with a server without other load.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Time for the server to close one connection: longer than it may take to stop.
+/// Time limit for the server to close a connection: longer than its stop may take.
 const HANG_UP_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Largest head of a reply that is read, in bytes.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// Connections that are opened and exercised together: far below any backlog.
+/// Connections that are opened together: fewer than any backlog.
 const BATCH: usize = 128;
 
-/// Connections that one source address opens towards one server. connect(2) tries the ports of one
-/// parity first, half of the default range (14,116 of ip_local_port_range, ip(7)), and then looks
-/// for the others one by one: 19,000 connections from one address took 28 s here, and 2 s so.
+/// Connections from one source address to one server. connect(2) first tries the ports of one
+/// parity, half of the default range (14,116 of ip_local_port_range, ip(7)), then searches the
+/// others one by one: 19,000 connections took 28 s from one address and 2 s from two.
 const CONNECTIONS_PER_SOURCE: usize = 12_000;
 
-/// What the load generator and the servers choose for their sockets too: a default of bbr would
-/// pace packets on loopback, in one direction only.
+/// The choice of the load generator and the servers too. A default of bbr would limit the rate over
+/// loopback, in one direction only.
 const CONGESTION_CONTROL: &[u8] = b"reno";
 
-/// Checks what the server answers to this workload, byte for byte. Returns a connection on which it
-/// did.
+/// Verifies the server's reply to this workload byte for byte. Returns the connection.
 ///
 /// # Errors
-/// One sentence: what came instead.
+/// One sentence: what was received instead.
 pub fn verify(address: SocketAddr, workload: &Workload) -> Result<TcpStream, String> {
     let socket = connect(address, None).map_err(cannot_connect)?;
     let verified = match (workload.protocol.as_str(), &workload.path) {
@@ -66,7 +65,7 @@ fn verify_echo(stream: TcpStream, workload: &Workload) -> Result<TcpStream, Stri
     if got == sent { Ok(stream) } else { Err("the echo differs".into()) }
 }
 
-/// A message must come back, or reach another member of the chat, as it was.
+/// A message must be echoed, or reach another member of the chat, unchanged.
 fn verify_messages(
     socket: TcpStream,
     address: SocketAddr,
@@ -78,21 +77,21 @@ fn verify_messages(
         let mut wire = wire(socket, workload)?;
         websocket::open(&mut wire, &address.to_string(), path).map(|()| wire)
     };
-    let mut speaker = open(socket).map_err(told)?;
-    let mut listener = match workload.fan_out {
+    let mut sender = open(socket).map_err(told)?;
+    let mut receiver = match workload.fan_out {
         true => Some(open(connect(address, None).map_err(cannot_connect)?).map_err(told)?),
         false => None,
     };
     let sent = pattern(workload.payload_bytes);
-    websocket::say(&mut speaker, &sent).map_err(told)?;
-    let heard = websocket::hear(listener.as_mut().unwrap_or(&mut speaker)).map_err(told)?;
-    match heard == sent {
-        true => Ok(speaker.into_socket()),
+    websocket::send_message(&mut sender, &sent).map_err(told)?;
+    let received = websocket::receive(receiver.as_mut().unwrap_or(&mut sender)).map_err(told)?;
+    match received == sent {
+        true => Ok(sender.into_socket()),
         false => Err(told("the message differs".to_owned())),
     }
 }
 
-/// Status, length and, where they are known, bytes of a reply.
+/// Verifies status, length and, if known, the bytes of a reply.
 fn verify_reply(
     socket: TcpStream,
     address: SocketAddr,
@@ -123,14 +122,12 @@ fn verify_reply(
         return Err(format!("{path} has {} bytes, not {expected}", body.len()));
     }
     match posted.or_else(|| known_body(path, workload.payload_bytes)) {
-        Some(known) if known != body => {
-            Err(format!("{path} was answered with other bytes than it should be"))
-        }
+        Some(known) if known != body => Err(format!("{path} was answered with wrong bytes")),
         _ => Ok(wire.into_socket()),
     }
 }
 
-/// The socket, or TLS on it where the workload asks for that.
+/// The socket, or TLS over it if the workload has TLS.
 fn wire(socket: TcpStream, workload: &Workload) -> Result<Wire, String> {
     match workload.tls {
         false => Ok(Wire::Plain(socket)),
@@ -142,8 +139,8 @@ fn scheme(workload: &Workload) -> &'static str {
     if workload.tls { "https" } else { "http" }
 }
 
-/// The body of a route whose bytes are known beforehand (ARCHITECTURE.md, the contract); `None` for
-/// a path of a reader's own server, of which the length is known only.
+/// The body of a route with known bytes (ARCHITECTURE.md, the contract). `None` for a path of a
+/// user's server, of which only the length is known.
 fn known_body(path: &str, payload_bytes: u64) -> Option<Vec<u8>> {
     match path {
         "/" if payload_bytes == TEXT_BYTES => Some(TEXT.to_vec()),
@@ -153,14 +150,14 @@ fn known_body(path: &str, payload_bytes: u64) -> Option<Vec<u8>> {
     }
 }
 
-/// Opens `count` connections, has one exchange on each (so the server has accepted it, and its idle
-/// timeout, not its first-request timeout, is running), and leaves them silent.
+/// Opens `count` connections and makes one exchange on each. So the server has accepted it, and its
+/// idle timeout runs, not that of the first request.
 pub fn open_idle(
     address: SocketAddr,
     count: u32,
     workload: &Workload,
 ) -> Result<Vec<TcpStream>, String> {
-    // Then a batch is asked before anybody waits for the answers.
+    // Then the requests of a batch are sent before the first reply is read.
     let in_one_go = !workload.tls && ["echo", "http"].contains(&workload.protocol.as_str());
     let mut open = Vec::with_capacity(count as usize);
     while open.len() < count as usize {
@@ -174,24 +171,24 @@ pub fn open_idle(
             let mut stream =
                 connect(address, source).map_err(|e| refused(before, cannot_connect(e)))?;
             if in_one_go {
-                say(&mut stream, address, workload).map_err(|e| refused(before, e))?;
+                send(&mut stream, address, workload).map_err(|e| refused(before, e))?;
             } else {
                 let at = open.len();
-                stream = dialogue(stream, address, workload).map_err(|e| refused(at, e))?;
+                stream = exchange_once(stream, address, workload).map_err(|e| refused(at, e))?;
             }
             open.push(stream);
         }
         for (i, stream) in open[before..].iter_mut().enumerate().filter(|_| in_one_go) {
-            hear(stream, workload).map_err(|e| refused(before + i, e))?;
+            receive(stream, workload).map_err(|e| refused(before + i, e))?;
         }
     }
     Ok(open)
 }
 
-/// The exchange of an idle connection that takes more than one question and one answer: one request
-/// over HTTP/2 or under TLS, one message over a WebSocket. Of TLS only the socket is kept, for a
-/// silent client needs no keys.
-fn dialogue(
+/// The exchange of an idle connection with more than one request and reply: a request over HTTP/2
+/// or TLS, or a message over a WebSocket. Of TLS only the socket is kept: an idle client needs no
+/// keys.
+fn exchange_once(
     socket: TcpStream,
     address: SocketAddr,
     workload: &Workload,
@@ -201,8 +198,8 @@ fn dialogue(
     match workload.protocol.as_str() {
         "websocket" => {
             websocket::open(&mut wire, &authority, WS_ECHO)?;
-            websocket::say(&mut wire, b"!")?;
-            if websocket::hear(&mut wire)? != b"!" {
+            websocket::send_message(&mut wire, b"!")?;
+            if websocket::receive(&mut wire)? != b"!" {
                 return Err("the message differs".into());
             }
         }
@@ -223,7 +220,7 @@ fn dialogue(
     Ok(wire.into_socket())
 }
 
-/// How many of these silent connections the server has closed (or broken its silence on).
+/// The number of these idle connections that the server has closed, or on which it has sent bytes.
 pub fn count_lost(connections: &[TcpStream]) -> u32 {
     let lost = |stream: &&TcpStream| {
         let waits = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
@@ -232,26 +229,25 @@ pub fn count_lost(connections: &[TcpStream]) -> u32 {
     connections.iter().filter(lost).count() as u32
 }
 
-/// Ends these connections, and waits until the server has ended its sides: what it has to do for
-/// that (a thread that returns, a table that shrinks) is then not done in somebody's window.
+/// Closes these connections, and waits until the server has closed its ends. So its work for that
+/// (a thread that ends, a table that shrinks) is not in a later window.
 pub fn part(connections: Vec<TcpStream>) {
     for stream in &connections {
-        // An error means that it has ended.
+        // Fails if it has ended.
         let _ = stream.shutdown(Shutdown::Write);
     }
     hang_up_after_server(connections);
 }
 
-/// Closes each of these connections once the server has closed its side, as a polite client does.
-/// The end of the server's process closes them too; the time limit is for a process that it left
-/// behind.
+/// Closes each connection after the server has closed its end. The end of the server's process
+/// closes them too; the time limit is for a process that it left behind.
 pub fn hang_up_after_server(connections: Vec<TcpStream>) {
     let mut late = false;
     for mut stream in connections {
         if late {
             continue;
         }
-        // An error is an end too: a reset, or a socket that cannot block.
+        // An error counts as the end too: a reset, or a socket that cannot block.
         let waits = stream
             .set_nonblocking(false)
             .and_then(|()| stream.set_read_timeout(Some(HANG_UP_TIMEOUT)));
@@ -260,19 +256,19 @@ pub fn hang_up_after_server(connections: Vec<TcpStream>) {
     }
 }
 
-/// A connected socket like those of the load generator (rule "same everything else"), but blocking.
+/// A connected socket with the options of the load generator's, but blocking.
 fn connect(address: SocketAddr, source: Option<Ipv4Addr>) -> Result<TcpStream, Error> {
     let kind = Type::STREAM.cloexec();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-    // The time limit of sending is that of connecting, too (socket(7), SO_SNDTIMEO).
+    // The time limit of sending is also that of connect(2) (socket(7), SO_SNDTIMEO).
     socket.set_read_timeout(Some(TIMEOUT))?;
     socket.set_write_timeout(Some(TIMEOUT))?;
     socket.set_tcp_nodelay(true)?;
-    // A kernel that does not let us choose keeps its own: the record says which one the load had.
+    // If it fails the kernel's default stays; the result file records it.
     let _ = socket.set_tcp_congestion(CONGESTION_CONTROL);
     if let Some(source) = source {
-        // The port is chosen by connect, where the pair of addresses must be unique, and not by
-        // bind, where the port alone must be (IP_BIND_ADDRESS_NO_PORT, ip(7)).
+        // So connect(2) chooses the port, for which the pair of addresses must be unique; bind(2)
+        // needs a port that is unique by itself (IP_BIND_ADDRESS_NO_PORT, ip(7)).
         setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
         socket.bind(&SockAddr::from(SocketAddr::from((source, 0))))?;
     }
@@ -280,14 +276,14 @@ fn connect(address: SocketAddr, source: Option<Ipv4Addr>) -> Result<TcpStream, E
     Ok(socket.into())
 }
 
-/// Another 127.0.0.x for every [`CONNECTIONS_PER_SOURCE`] connections on loopback.
+/// Another 127.0.0.x for each [`CONNECTIONS_PER_SOURCE`] connections over loopback.
 fn source(address: SocketAddr, index: usize) -> Option<Ipv4Addr> {
     let block = (index / CONNECTIONS_PER_SOURCE) as u32;
     let further = address.ip().is_loopback() && address.is_ipv4() && block > 0;
     further.then(|| Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + block))
 }
 
-/// One sentence, with the remedy where there is one.
+/// One sentence, with a remedy if there is one.
 fn cannot_connect(error: Error) -> String {
     let remedy = match error.raw_os_error() {
         Some(libc::EMFILE) => {
@@ -298,7 +294,7 @@ fn cannot_connect(error: Error) -> String {
         Some(libc::EADDRNOTAVAIL) => {
             ": no client port is left: widen net.ipv4.ip_local_port_range".into()
         }
-        // The backlog was full, and repeated SYNs met a full backlog again.
+        // The backlog stayed full while the SYN was repeated.
         Some(libc::EINPROGRESS | libc::EAGAIN) => {
             format!(": the server accepted nothing within {} s", TIMEOUT.as_secs())
         }
@@ -310,26 +306,26 @@ fn cannot_connect(error: Error) -> String {
     }
 }
 
-/// Sends while `hear` receives: a server that answers while it reads would otherwise wait for its
-/// reader, and its reader for it, as soon as a message is larger than the sockets' buffers.
+/// Sends while `receive` receives. Otherwise both sides would block if a message is larger than the
+/// socket buffers and the server replies while it reads.
 fn send_beside<T>(
     stream: &TcpStream,
     bytes: &[u8],
-    hear: impl FnOnce(&TcpStream) -> Result<T, String>,
+    receive: impl FnOnce(&TcpStream) -> Result<T, String>,
 ) -> Result<T, String> {
     std::thread::scope(|scope| {
         let mut sender = stream;
         let sending = scope.spawn(move || sender.write_all(bytes));
-        let heard = hear(stream);
+        let received = receive(stream);
         let sent = sending.join().map_err(|_| "sending failed")?;
-        // Of the two errors the reader's says more: what came instead of an answer.
-        let heard = heard?;
+        // Of two errors that of receiving says more.
+        let received = received?;
         sent.map_err(|e| format!("cannot send: {}", why(&e)))?;
-        Ok(heard)
+        Ok(received)
     })
 }
 
-fn say(stream: &mut TcpStream, address: SocketAddr, workload: &Workload) -> Result<(), String> {
+fn send(stream: &mut TcpStream, address: SocketAddr, workload: &Workload) -> Result<(), String> {
     match &workload.path {
         Some(_) => stream.write_all(&request(address, "/", None)),
         None => stream.write_all(b"!"),
@@ -337,7 +333,7 @@ fn say(stream: &mut TcpStream, address: SocketAddr, workload: &Workload) -> Resu
     .map_err(|e| format!("cannot send: {}", why(&e)))
 }
 
-fn hear(stream: &mut TcpStream, workload: &Workload) -> Result<(), String> {
+fn receive(stream: &mut TcpStream, workload: &Workload) -> Result<(), String> {
     match &workload.path {
         Some(_) => match read_reply(stream)? {
             (200, _) => Ok(()),
@@ -347,11 +343,11 @@ fn hear(stream: &mut TcpStream, workload: &Workload) -> Result<(), String> {
     }
 }
 
-/// A read that timed out reports EAGAIN, which would mislead a reader.
+/// A timeout of a read is EAGAIN, whose text would be misleading.
 fn why(error: &std::io::Error) -> String {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            format!("nothing came within {} s", TIMEOUT.as_secs())
+            format!("nothing was received within {} s", TIMEOUT.as_secs())
         }
         _ => error.to_string(),
     }
@@ -368,7 +364,7 @@ fn request(address: SocketAddr, path: &str, body: Option<&[u8]>) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// Reads one reply with Content-Length (RFC 9112, section 6.2), whole.
+/// Reads one complete reply with Content-Length (RFC 9112, section 6.2).
 fn read_reply(stream: &mut impl Read) -> Result<(u16, Vec<u8>), String> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 16 * 1024];
@@ -410,7 +406,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(u16, usize, usize)>, String> {
 mod tests {
     use super::*;
 
-    /// Gives one byte per read, the worst that a socket can do.
+    /// Returns one byte per read.
     struct Trickle<'a>(&'a [u8]);
 
     impl Read for Trickle<'_> {
@@ -457,7 +453,7 @@ mod tests {
         assert_eq!(peer.join().unwrap(), 16 << 20);
     }
 
-    /// An HTTPS server for one connection, which speaks this protocol by ALPN and says this.
+    /// An HTTPS server for one connection, with this protocol in ALPN and this reply.
     fn https(protocol: &str, says: &'static [u8]) -> SocketAddr {
         let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = rustls::pki_types::PrivatePkcs8KeyDer::from(signed.signing_key.serialize_der());
@@ -476,7 +472,7 @@ mod tests {
             let connection = rustls::ServerConnection::new(std::sync::Arc::new(config)).unwrap();
             let mut stream = rustls::StreamOwned::new(connection, socket);
             let mut asked = [0; 1024];
-            // A client that does not agree leaves in the handshake.
+            // A client that does not accept the protocol closes in the handshake.
             if stream.read(&mut asked).is_ok_and(|length| length > 0) {
                 stream.write_all(says).unwrap();
                 let _ = stream.read(&mut asked);
@@ -494,7 +490,7 @@ mod tests {
         assert_eq!((held.len(), count_lost(&held)), (1, 0));
         let bad = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\nHello, World!";
         let told = verify(https("http/1.1", bad), &workload).unwrap_err();
-        assert!(told.contains("other bytes than it should be"), "{told}");
+        assert!(told.contains("wrong bytes"), "{told}");
         let told = verify(https("http/0.9", good), &workload).unwrap_err();
         assert!(told.contains("no TLS handshake"), "{told}");
     }

@@ -1,6 +1,6 @@
-//! Which file a server is. It is hashed when the server is found, and looked at again before each
-//! trial: a build beside the run puts another executable of the same name in its place, and the
-//! rounds before and after would be of two servers under one name.
+//! The identity of a server's executable. It is hashed when the server is found and checked before
+//! each trial, because a build during the run may replace it. The rounds before and after would
+//! then be of two servers with the same name.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use record::Executable;
 use ring::digest::{SHA256, digest};
 
-/// What changes whenever a file is replaced or written to. Asking for it costs microseconds and the
-/// hash some milliseconds of a core, so the hash is taken only where this differs.
+/// Changes whenever the file is replaced or written. Reading it takes microseconds and the hash
+/// some milliseconds, so the hash is computed only if this has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -31,7 +31,7 @@ impl Stamp {
     }
 }
 
-/// The file as it is now; `build` is what the server says of itself.
+/// The present file. `build`: from the server's `--describe`.
 pub fn identify(path: &Path, build: Option<String>) -> io::Result<Executable> {
     let content = std::fs::read(path)?;
     let hash = digest(&SHA256, &content);
@@ -39,27 +39,30 @@ pub fn identify(path: &Path, build: Option<String>) -> io::Result<Executable> {
     Ok(Executable { sha256, bytes: content.len() as u64, build })
 }
 
-/// An executable that must stay what it was when its server was found.
+/// An executable that must not change during the run.
 #[derive(Debug)]
 pub struct Watched {
-    /// Where it is.
+    /// Path of the executable.
     pub path: PathBuf,
     sha256: String,
-    /// `None` until the first look, which takes the hash: the file may have changed since it was
-    /// described.
+    /// `None` until the first check, which computes the hash: the file may have changed after
+    /// `--describe`.
     stamp: Option<Stamp>,
 }
 
 impl Watched {
-    /// An executable that was found with this hash.
+    /// `sha256`: the hash when the server was found.
     pub fn new(path: PathBuf, sha256: String) -> Watched {
         Watched { path, sha256, stamp: None }
     }
 
-    /// Looks at the file. The error is the sentence that ends the run.
-    pub fn look(&mut self) -> Result<(), String> {
+    /// Checks the file.
+    ///
+    /// # Errors
+    /// The sentence that ends the run.
+    pub fn check(&mut self) -> Result<(), String> {
         let shown = self.path.display();
-        let gone = |error| format!("{shown} cannot be read any more ({error})");
+        let gone = |error| format!("{shown} can no longer be read ({error})");
         let stamp = Stamp::of(&self.path).map_err(gone)?;
         if self.stamp.as_ref() == Some(&stamp) {
             return Ok(());
@@ -67,8 +70,8 @@ impl Watched {
         let now = identify(&self.path, None).map_err(gone)?.sha256;
         if now != self.sha256 {
             return Err(format!(
-                "{shown} is another executable than at the start of the run (SHA-256 {}..., then \
-                 {}...): build first and measure then, in a new run",
+                "{shown} has changed since the start of the run (SHA-256 {}..., then \
+                 {}...): build first, then start a new run",
                 &now[..12],
                 &self.sha256[..12],
             ));
@@ -99,19 +102,19 @@ mod tests {
         let path = place.path().join("serve-abc");
         std::fs::write(&path, "abc").unwrap();
         let mut watched = Watched::new(path.clone(), identify(&path, None).unwrap().sha256);
-        assert_eq!(watched.look(), Ok(()));
-        // As cargo does it: another file takes the name. The same bytes are the same server.
+        assert_eq!(watched.check(), Ok(()));
+        // As cargo does: a new file replaces it. The same bytes are the same server.
         let replace = |content: &str| {
             let new = place.path().join("new");
             std::fs::write(&new, content).unwrap();
             std::fs::rename(&new, &path).unwrap();
         };
         replace("abc");
-        assert_eq!(watched.look(), Ok(()));
+        assert_eq!(watched.check(), Ok(()));
         replace("abd");
-        let told = watched.look().unwrap_err();
-        assert!(told.contains("serve-abc is another executable"), "{told}");
+        let told = watched.check().unwrap_err();
+        assert!(told.contains("serve-abc has changed"), "{told}");
         std::fs::remove_file(&path).unwrap();
-        assert!(watched.look().unwrap_err().contains("cannot be read any more"));
+        assert!(watched.check().unwrap_err().contains("can no longer be read"));
     }
 }

@@ -1,9 +1,9 @@
-//! What touches processes and the machine: servers are found and started, each in a cgroup of its
-//! own, asked, loaded, sampled, counted and stopped. What was seen becomes the types of [`record`].
+//! Everything that handles processes and the machine: servers are found, started in their own
+//! cgroups, tested, loaded, sampled, counted and stopped. The results have the types of [`record`].
 //!
-//! Reading order: `discover`, `server`, `epoch` and `trial`, then what they are made of: `exchange`
-//! (the second reader), `hold` (silent connections), `engine` (the load), `slices`, `sample`,
-//! `counting`; and the machine: `environment`, `others`, `calibrate`.
+//! Reading order: `discover`, `server`, `epoch` and `trial`, then their parts: `exchange` (the
+//! second client), `hold` (idle connections), `engine` (the load), `slices`, `sample`, `counting`.
+//! Of the machine: `environment`, `others`, `calibrate`.
 
 pub mod calibrate;
 pub mod cgroup;

@@ -1,5 +1,4 @@
-//! Who else uses the machine: what makes a run doubtful is said before the run, not after it.
-//! man: proc(5) (PID/stat).
+//! CPU use of other processes, checked before a run. man: proc(5) (PID/stat).
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,17 +7,16 @@ use std::time::{Duration, Instant};
 
 use crate::sample::TICKS_PER_S;
 
-/// How long the machine is looked at: twenty ticks of the clocks in /proc/PID/stat.
+/// Time of the check: twenty ticks of the clocks in /proc/PID/stat.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A process that uses less than this share of a core takes nothing from a run.
+/// A process that uses a smaller share of a core does not disturb a run.
 const SHARE_MIN: f64 = 0.1;
 
-/// Processes that are named.
+/// Maximum number of processes in the sentence.
 const NAMED_MAX: usize = 3;
 
-/// Looks at the machine for a fifth of a second. `None` when it is quiet; else a sentence that
-/// names the processes that use it most.
+/// `None` if the machine is idle; else a sentence with the processes that use most CPU.
 pub fn busy() -> Option<String> {
     let (begun, before) = (Instant::now(), cpu_ticks());
     thread::sleep(LOOK);
@@ -33,7 +31,7 @@ pub fn busy() -> Option<String> {
     sentence(after.iter().map(share).filter(is_other).collect())
 }
 
-/// Shares of a core, names and process ids of those that are busy, in words.
+/// `busy`: share of a core, name and process id.
 fn sentence(mut busy: Vec<(f64, String, u32)>) -> Option<String> {
     busy.sort_by(|one, other| other.0.total_cmp(&one.0));
     let sum: f64 = busy.iter().map(|(share, ..)| share).sum();
@@ -43,7 +41,7 @@ fn sentence(mut busy: Vec<(f64, String, u32)>) -> Option<String> {
     let named: Vec<String> = busy.iter().take(NAMED_MAX).map(name).collect();
     (!busy.is_empty()).then(|| {
         format!(
-            "the machine is busy: others use {:.0} % of a core, most of all {}",
+            "the machine is busy: other processes use {:.0} % of a core, most of it {}",
             100.0 * sum,
             named.join(", ")
         )
@@ -61,12 +59,12 @@ fn cpu_ticks() -> HashMap<u32, (String, u64)> {
     pids.filter_map(read).collect()
 }
 
-/// Name, and user and system time, of a line of /proc/PID/stat. The name stands in parentheses, and
-/// may hold some itself.
+/// Name and CPU time (user and system) from a line of /proc/PID/stat. The name is in parentheses
+/// and may contain parentheses.
 fn parse(stat: &str) -> Option<(String, u64)> {
     let (before, after) = stat.rsplit_once(')')?;
     let name = before.split_once('(')?.1.to_owned();
-    // Fields 14 and 15 of the line; the first that follows the name is the third.
+    // Fields 14 and 15 of the line; the first after the name is field 3.
     let mut times = after.split_whitespace().skip(11).map(|field| field.parse::<u64>().ok());
     Some((name, times.next()?? + times.next()??))
 }
@@ -88,9 +86,9 @@ mod tests {
         let busy = [(0.2, "cc"), (1.0, "ld"), (0.3, "make"), (0.1, "sh")];
         let busy = busy.map(|(share, name)| (share, name.to_owned(), 9));
         let told = sentence(busy.into()).unwrap();
-        let wanted = "the machine is busy: others use 160 % of a core, most of all ld (process 9, \
-                      100 % of a core), make (process 9, 30 % of a core), cc (process 9, 20 % of \
-                      a core)";
+        let wanted = "the machine is busy: other processes use 160 % of a core, most of it ld \
+                      (process 9, 100 % of a core), make (process 9, 30 % of a core), cc \
+                      (process 9, 20 % of a core)";
         assert_eq!(told, wanted);
         assert_eq!(sentence(Vec::new()), None);
     }

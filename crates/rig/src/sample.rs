@@ -1,8 +1,8 @@
-//! What a server uses, read from outside. man: clock_getcpuclockid(3), proc(5): task/*/status,
-//! task/*/schedstat, smaps_rollup, stat; cgroups(7).
+//! Resource usage of a server, read from /proc. man: clock_getcpuclockid(3), proc(5):
+//! task/*/status, task/*/schedstat, smaps_rollup, stat; cgroups(7).
 //!
-//! The process CPU clock counts nanoseconds and includes threads that have ended; /proc/PID/stat
-//! counts 10 ms ticks and is too coarse for a window of half a second.
+//! The CPU clock of a process has a resolution of nanoseconds and includes ended threads.
+//! /proc/PID/stat has ticks of 10 ms, too coarse for a window of half a second.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,17 +15,17 @@ use record::{Calls, MachineSample, MemorySample, ServerSample};
 use super::counting::{self, Counters};
 use super::server::Server;
 
-/// What can be sampled: a server of a trial, or any process of this machine.
+/// What is sampled: a server of a trial, or any process.
 pub trait Subject {
-    /// Its processes now: workers that it forks later are found when they are there.
+    /// Its present processes; workers that it forks later appear later.
     fn processes(&self) -> Vec<Pid>;
 
-    /// Kernel memory charged to it, in KiB; `None` where that cannot be told.
+    /// Kernel memory charged to it, in KiB; `None` if unknown.
     fn kernel_kib(&self) -> Option<u64> {
         None
     }
 
-    /// The counters of its system calls, if it was started to be counted.
+    /// Counters of its system calls, if they are counted.
     fn counters(&self) -> Option<&Counters> {
         None
     }
@@ -45,17 +45,18 @@ impl Subject for Server {
     }
 }
 
-/// A process that somebody else has started, and all that it forked.
+/// A process that iolab did not start, and its descendants.
 #[derive(Debug, Clone, Copy)]
 pub struct Process(Pid);
 
 impl Process {
-    /// The process with this id; the error is one sentence when it cannot be sampled.
+    /// # Errors
+    /// One sentence if the process cannot be sampled.
     pub fn new(pid: i32) -> Result<Process, String> {
         let process = Process(Pid::from_raw(pid));
         let readable = cpu_us_of(process.0).is_some() && !threads(&[process.0]).is_empty();
         readable.then_some(process).ok_or_else(|| {
-            format!("cannot read the process {pid}: --pid wants that of a server on this machine")
+            format!("cannot read the process {pid}: --pid takes that of a server on this machine")
         })
     }
 }
@@ -66,7 +67,7 @@ impl Subject for Process {
     }
 }
 
-/// The processes of a server: its own and, for a peer such as nginx, the workers that it forked.
+/// The process and its descendants, such as the workers of nginx.
 pub fn process_tree(root: Pid) -> Vec<Pid> {
     let mut tree = vec![root];
     let mut next = 0;
@@ -88,22 +89,21 @@ fn task_ids(pid: Pid) -> Vec<i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// CPU time of all threads of a process since its start, ended ones included, in microseconds;
-/// `None` when the process has ended.
+/// CPU time of all threads of a process, ended ones included, in microseconds; `None` if it has
+/// ended.
 fn cpu_us_of(pid: Pid) -> Option<u64> {
     let time = clock_getcpuclockid(pid).and_then(clock_gettime).ok()?;
     Some(time.tv_sec() as u64 * 1_000_000 + time.tv_nsec() as u64 / 1_000)
 }
 
-/// CPU time by process.
 type CpuTimes = HashMap<Pid, u64>;
 
 fn cpu_times(processes: &[Pid]) -> CpuTimes {
     processes.iter().filter_map(|&pid| Some((pid, cpu_us_of(pid)?))).collect()
 }
 
-/// CPU time used between two readings. A process that was born between them counts from zero; one
-/// that ended between them is lost, and its threads are in `threads_changed`.
+/// CPU time between two readings. A process that was forked between them counts from zero. The time
+/// of one that ended is lost; its threads count in `threads_changed`.
 fn cpu_us_between(start: &CpuTimes, end: &CpuTimes) -> u64 {
     let one = |(pid, after): (&Pid, &u64)| after.saturating_sub(*start.get(pid).unwrap_or(&0));
     end.iter().map(one).sum()
@@ -135,7 +135,7 @@ fn number_after(text: &str, key: &str) -> Option<u64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// What the scheduler has counted for one thread since its start.
+/// The scheduler's counts for one thread since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct ThreadCounts {
     voluntary: u64,
@@ -149,7 +149,7 @@ fn threads(processes: &[Pid]) -> Threads {
     let mut all = Threads::new();
     for &pid in processes {
         for task in task_ids(pid) {
-            // A thread may end between the listing and the reading: it is then left out.
+            // A thread that ends between listing and reading is left out.
             if let Some(counts) = thread_counts(pid, task) {
                 all.insert(task, counts);
             }
@@ -160,7 +160,7 @@ fn threads(processes: &[Pid]) -> Threads {
 
 fn thread_counts(pid: Pid, task: i32) -> Option<ThreadCounts> {
     let status = fs::read_to_string(format!("/proc/{pid}/task/{task}/status")).ok()?;
-    // Absent on kernels without CONFIG_SCHEDSTATS: the delay then reads 0.
+    // Without CONFIG_SCHEDSTATS there is no such file; the delay is then 0.
     let schedstat = fs::read_to_string(format!("/proc/{pid}/task/{task}/schedstat"));
     Some(ThreadCounts {
         voluntary: number_after(&status, "\nvoluntary_ctxt_switches:")?,
@@ -172,7 +172,7 @@ fn thread_counts(pid: Pid, task: i32) -> Option<ThreadCounts> {
     })
 }
 
-/// The difference between two readings, summed over the threads present in both.
+/// The difference of two readings, summed over the threads that are in both.
 fn difference(start: &Threads, end: &Threads) -> ServerSample {
     let mut sample = ServerSample {
         threads_at_start: start.len() as u32,
@@ -194,7 +194,7 @@ fn difference(start: &Threads, end: &Threads) -> ServerSample {
     sample
 }
 
-/// USER_HZ: the unit of CPU times in /proc, the same on every Linux that this builds for.
+/// USER_HZ: the unit of CPU times in /proc, the same on all supported architectures.
 pub(crate) const TICKS_PER_S: f64 = 100.0;
 
 /// Busy and stolen time of all cores since boot, in seconds.
@@ -215,33 +215,33 @@ fn parse_machine(stat: &str) -> Option<MachineSample> {
     })
 }
 
-/// What a server used while nobody talked to it.
-pub struct Quiet {
+/// Usage of a server without traffic.
+pub struct IdleUsage {
     /// CPU time, in microseconds.
     pub cpu_us: u64,
-    /// Times that one of its threads woke up.
+    /// Voluntary context switches, each of which ended with a wake-up.
     pub wake_ups: u64,
 }
 
-/// A silence that has begun.
-pub struct Silence<'a> {
+/// The start of a sample without traffic.
+pub struct Idling<'a> {
     server: &'a dyn Subject,
     threads: Threads,
     cpu: CpuTimes,
 }
 
-impl<'a> Silence<'a> {
-    /// It begins now.
-    pub fn begin(server: &'a dyn Subject) -> Silence<'a> {
+impl<'a> Idling<'a> {
+    /// Begins the sample.
+    pub fn begin(server: &'a dyn Subject) -> Idling<'a> {
         let threads = threads(&server.processes());
-        Silence { server, threads, cpu: cpu_times(&server.processes()) }
+        Idling { server, threads, cpu: cpu_times(&server.processes()) }
     }
 
-    /// What the server has used until now.
-    pub fn end(&self) -> Quiet {
+    /// The usage since [`Idling::begin`].
+    pub fn end(&self) -> IdleUsage {
         let cpu_us = cpu_us_between(&self.cpu, &cpu_times(&self.server.processes()));
         let threads = threads(&self.server.processes());
-        Quiet { cpu_us, wake_ups: difference(&self.threads, &threads).voluntary_switches }
+        IdleUsage { cpu_us, wake_ups: difference(&self.threads, &threads).voluntary_switches }
     }
 }
 
@@ -258,30 +258,28 @@ struct Reading {
     threads: Threads,
     machine: Option<MachineSample>,
     memory: MemorySample,
-    /// `None` where nothing is counted.
+    /// `None`: system calls are not counted.
     calls: Option<std::io::Result<Calls>>,
 }
 
-/// What was seen between the borders.
+/// The usage between the borders.
 pub struct Seen {
-    /// What the server used.
+    /// Usage of the server.
     pub server: ServerSample,
-    /// What the machine did.
+    /// Usage of the machine.
     pub machine: MachineSample,
-    /// The server's system calls, where it was started to be counted.
+    /// The server's system calls, if they are counted.
     pub calls: Option<Calls>,
 }
 
 impl<'a> Borders<'a> {
-    /// Will sample this server. Its memory is sampled now, before the first connection of the load.
+    /// Samples the memory now, before the first connection of the load.
     pub fn new(server: &'a dyn Subject) -> Borders<'a> {
         Borders { server, memory_before: memory(server), start: None, end: None }
     }
 
-    /// What was used between the borders.
-    ///
     /// # Errors
-    /// One sentence when the window never began or never ended, or a counter could not be read.
+    /// One sentence if the window did not begin or did not end, or if a counter could not be read.
     pub fn finish(self) -> Result<Seen, String> {
         let (Some(start), Some(end)) = (self.start, self.end) else {
             return Err("the load had no measured window".into());
@@ -311,9 +309,8 @@ impl<'a> Borders<'a> {
     }
 }
 
-/// The client stands still during these calls, so what takes long (10,000 threads) is read outside
-/// of what must be exact: before the first reading of the CPU clocks and the counters, and after
-/// the second.
+/// The client waits during these calls. Slow readings (10,000 threads) are therefore made outside:
+/// before the first reading of CPU clocks and counters, and after the second.
 impl Observer for Borders<'_> {
     fn window_started(&mut self) {
         let processes = self.server.processes();
@@ -327,8 +324,8 @@ impl Observer for Borders<'_> {
 
     fn window_ended(&mut self) {
         let mut processes = self.server.processes();
-        // A server that died in the window is in no list any more, but its clock still can be read:
-        // it is collected later.
+        // A process that ended in the window is no longer listed. Its clock can still be read,
+        // because it is reaped later.
         let known = self.start.iter().flat_map(|start| start.cpu.keys());
         let gone: Vec<_> = known.filter(|pid| !processes.contains(pid)).copied().collect();
         processes.extend(gone);

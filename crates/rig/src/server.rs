@@ -1,8 +1,8 @@
 //! A server process under test: start, first line, stop, last line. man: wait4(2), pidfd_open(2),
 //! prctl(2), sched_setaffinity(2).
 //!
-//! Whatever happens, no server outlives its trial: its process group is killed when the value is
-//! dropped, and it is killed by the kernel (PR_SET_PDEATHSIG) when iolab itself is killed.
+//! No server outlives its trial: dropping the value kills its process group, and the kernel kills
+//! it when iolab is killed (PR_SET_PDEATHSIG).
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -20,56 +20,56 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use record::ServerExit;
 
-use crate::sys::{self, Birth};
+use crate::sys::{self, ChildSetup};
 
 use super::cgroup::{self, Cgroup};
 use super::counting::{self, Counters};
 use super::sample;
 
-/// Time from the start to the `listening` line: a ring, a thread pool and a scan of the document
-/// root take milliseconds; a loaded machine is allowed for.
+/// Time limit of the `listening` line. A ring, a thread pool and a scan of the document root take
+/// milliseconds; the limit allows for a loaded machine.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time from SIGTERM to the end: the drain timeout that trials ask for (2 s), and room for a loaded
+/// Time limit of the end after SIGTERM: the drain timeout of trials (2 s), and time for a loaded
 /// machine.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time for the end of a pipe after the end of its process. It is there at once, unless a process
-/// that was left behind holds the pipe; what that one says is not waited for. A thread reads it,
-/// which on a loaded machine may wait for a core.
+/// Time limit of the end of a pipe after the end of its process. The end follows at once, unless a
+/// process that the server left behind holds the pipe. The reading thread may have to wait for a
+/// core.
 const PIPE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Most bytes kept of what a process says on stderr: enough for its reason.
+/// Maximum number of bytes kept of stderr: enough for the reason of a failure.
 const STDERR_BYTES_MAX: u64 = 16 * 1024;
 
 /// A running server.
 pub struct Server {
     child: Child,
-    /// Where it listens.
+    /// Address of the listener.
     pub address: SocketAddr,
     stdout: Receiver<String>,
-    /// What it said on stderr, once it has ended.
+    /// Its stderr, after its end.
     stderr: Receiver<String>,
-    /// How it ended, once that is known.
     exit: Option<ServerExit>,
-    /// Readable when the child has ended.
     pidfd: OwnedFd,
-    /// The counters of its system calls, where it was started with them.
+    /// Counters of its system calls, after [`Server::start_counted`].
     pub counters: Option<Counters>,
-    /// Its own memory cgroup, where one can be made.
+    /// Its memory cgroup, if one could be made.
     pub cgroup: Option<Cgroup>,
-    /// Lets the thread go that started it.
+    /// Dropping this ends the thread that started the server.
     _starter: Sender<()>,
 }
 
 impl Server {
-    /// Starts `executable` on `cores` (any core if empty) and waits for its `listening` line. The
-    /// error is one sentence for the table.
+    /// Starts `executable` on `cores` (on any core if empty) and waits for its `listening` line.
+    ///
+    /// # Errors
+    /// One sentence for the table.
     pub fn start(executable: &Path, arguments: &[String], cores: &[u32]) -> Result<Server, String> {
         Server::start_as(executable, arguments, cores, false)
     }
 
-    /// The same, and its system calls are counted from its birth on.
+    /// As [`Server::start`], with system calls counted from the start.
     pub fn start_counted(
         executable: &Path,
         arguments: &[String],
@@ -87,9 +87,9 @@ impl Server {
         let mut command = Command::new(executable);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let cgroup = cgroup::create();
-        let entrance = cgroup.as_ref().map(Cgroup::entrance).transpose();
-        let entrance = entrance.map_err(|e| format!("cannot start: its cgroup: {e}"))?;
-        prepare(&mut command, cores, entrance)?;
+        let join_file = cgroup.as_ref().map(Cgroup::join_file).transpose();
+        let join_file = join_file.map_err(|e| format!("cannot start: its cgroup: {e}"))?;
+        prepare(&mut command, cores, join_file)?;
         let Started { mut child, counters, starter, pidfd } = start(command, counted)?;
         let stdout = lines_of(child.stdout.take().ok_or("its stdout is not a pipe")?);
         let stderr = text_of(child.stderr.take().ok_or("its stderr is not a pipe")?);
@@ -108,12 +108,12 @@ impl Server {
         Ok(server)
     }
 
-    /// Its process id.
+    /// Process id.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// All its processes at this moment: a peer may fork workers when it likes.
+    /// All its present processes: a server may fork workers at any time.
     pub fn processes(&self) -> Vec<Pid> {
         match &self.cgroup {
             Some(cgroup) => cgroup.processes(),
@@ -138,9 +138,9 @@ impl Server {
         })
     }
 
-    /// How it ended by itself, and what it said, in words; `None` if it still runs after this time.
-    /// A process that ends has closed its sockets some time before it counts as ended.
-    pub fn obituary(&mut self, within: Duration) -> Option<String> {
+    /// How it ended by itself, with its last line on stderr; `None` if it still runs after this
+    /// time. An ending process closes its sockets before it counts as ended.
+    pub fn how_it_ended(&mut self, within: Duration) -> Option<String> {
         if self.exit.is_none() && !ends_within(&self.pidfd, within) {
             return None;
         }
@@ -155,14 +155,15 @@ impl Server {
         Some(format!("the server {how}: {}", tail(&self.said())))
     }
 
-    /// Asks the server to stop (SIGTERM), waits for its end within a time limit, then kills it.
+    /// Sends SIGTERM, waits for the end within the time limit, then kills.
     pub fn stop(mut self) -> ServerExit {
         if self.exit.is_none() {
-            // An error means that it has ended already; its status is collected below.
+            // Fails if it has ended already; its status is collected below.
             let _ = kill(self.pid(), Signal::SIGTERM);
         }
         let mut exit = self.end(STOP_TIMEOUT);
-        // Every line is there by now, unless a process that the server left behind holds the pipe.
+        // All lines have arrived by now, unless a process that the server left behind holds the
+        // pipe.
         let mut last = None;
         while let Ok(line) = self.stdout.recv_timeout(PIPE_TIMEOUT) {
             last = Some(line);
@@ -173,12 +174,12 @@ impl Server {
         exit
     }
 
-    /// What it said on stderr, after its end.
+    /// Its stderr, after its end.
     fn said(&self) -> String {
         self.stderr.recv_timeout(PIPE_TIMEOUT).unwrap_or_default()
     }
 
-    /// Waits for the end so long, then kills.
+    /// Waits for the end up to `limit`, then kills.
     fn end(&mut self, limit: Duration) -> ServerExit {
         if let Some(exit) = &self.exit {
             return exit.clone();
@@ -189,7 +190,7 @@ impl Server {
         }
         let exit = ServerExit { killed, ..wait4(self.pid()) };
         self.exit = Some(exit.clone());
-        // What a server leaves behind (workers in a session of their own) ends with it.
+        // Kills what the server left behind, such as workers in another session.
         if let Some(cgroup) = &self.cgroup {
             cgroup.kill_all();
         }
@@ -205,7 +206,6 @@ impl Drop for Server {
     }
 }
 
-/// What [`start`] brings back.
 struct Started {
     child: Child,
     counters: Option<Counters>,
@@ -213,9 +213,9 @@ struct Started {
     pidfd: OwnedFd,
 }
 
-/// Starts a process on a thread made for it, which then sleeps until `starter` is dropped. That
-/// thread must outlive the process: the kernel kills the child of a thread that has ended
-/// (PR_SET_PDEATHSIG), and counters are inherited from it.
+/// Starts a process from a new thread, which then sleeps until `starter` is dropped. The thread
+/// must outlive the process: when a thread ends the kernel kills its children with
+/// PR_SET_PDEATHSIG, and the counters are inherited from it.
 fn start(mut command: Command, counted: bool) -> Result<Started, String> {
     let (tell, told) = channel();
     let (starter, stop) = channel::<()>();
@@ -228,7 +228,7 @@ fn start(mut command: Command, counted: bool) -> Result<Started, String> {
     std::thread::Builder::new()
         .name("starter".into())
         .spawn(move || {
-            // The other side waits for it; then this thread waits for the end of `starter`.
+            // The receiver waits for this. Then the thread waits until `starter` is dropped.
             let _ = tell.send(born());
             let _ = stop.recv();
         })
@@ -244,33 +244,33 @@ fn start(mut command: Command, counted: bool) -> Result<Started, String> {
     Ok(Started { child, counters, starter, pidfd })
 }
 
-/// Whether the process behind this descriptor ends within the time limit.
+/// Whether the process of this descriptor ends within the time limit.
 fn ends_within(pidfd: &OwnedFd, limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        // Rounded up: a poll of 0 ms would spin through the last millisecond.
+        // Rounded up, because poll(2) with 0 ms would spin during the last millisecond.
         let left = left.as_millis() as i32 + i32::from(!left.is_zero());
         let mut watched = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut watched, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
             Ok(0) if Instant::now() >= deadline => return false,
             Ok(0) | Err(Errno::EINTR) => {}
-            // Any other error leaves the process unwatched: it is then killed.
+            // After any other error the process is killed.
             Ok(_) => return true,
             Err(_) => return false,
         }
     }
 }
 
-/// Kills a child that is not reaped yet (so its id cannot belong to anybody else) and the processes
-/// that it started, such as the workers of a peer: [`prepare`] made them a process group.
+/// Kills a child and the processes that it started, which [`prepare`] made a process group. The
+/// child is not reaped yet, so its id is not reused.
 fn kill_group(leader: Pid) {
-    // An error means that all of them have ended.
+    // Fails if all of them have ended.
     let _ = killpg(leader, Signal::SIGKILL);
 }
 
-/// Pins the child, ties its life to ours, puts it into its cgroup, and keeps the terminal's Ctrl-C
-/// from it: iolab stops its servers itself, so that what was measured is written first.
+/// Pins the child, sets PR_SET_PDEATHSIG, puts it into its cgroup, and makes a process group, so
+/// that Ctrl-C on the terminal does not end it: iolab stops its servers after writing the results.
 fn prepare(command: &mut Command, cores: &[u32], cgroup: Option<OwnedFd>) -> Result<(), String> {
     let mut set = CpuSet::new();
     for &core in cores {
@@ -278,13 +278,13 @@ fn prepare(command: &mut Command, cores: &[u32], cgroup: Option<OwnedFd>) -> Res
     }
     command.process_group(0);
     let cores = (!cores.is_empty()).then_some(set);
-    sys::prepare_birth(command, Birth { cores, cgroup });
+    sys::set_up_child(command, ChildSetup { cores, cgroup });
     Ok(())
 }
 
-/// Collects a child that has ended or was killed, with what its whole life used.
+/// Reaps a child that has ended, with the resources that it used.
 fn wait4(pid: Pid) -> ServerExit {
-    // ECHILD: collected before. There is nothing left to tell.
+    // ECHILD: it was reaped before.
     let Ok((status, usage)) = sys::wait4(pid) else { return ServerExit::default() };
     let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
     ServerExit {
@@ -311,39 +311,40 @@ fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
-/// The text comes when the last process that holds the pipe has ended.
+/// The text arrives when the last process that holds the pipe has ended.
 fn text_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         let mut reader = BufReader::new(pipe);
         let mut kept = Vec::new();
-        // Read errors end the text; the rest is drained so that the server never blocks on stderr.
+        // A read error ends the text. The rest is discarded, so that the server never blocks on
+        // stderr.
         let _ = reader.by_ref().take(STDERR_BYTES_MAX).read_to_end(&mut kept);
         let _ = std::io::copy(&mut reader, &mut std::io::sink());
-        // Nobody asks for what a server said that ended well.
+        // The receiver is gone if the server ended normally.
         let _ = sender.send(String::from_utf8_lossy(&kept).into_owned());
     });
     receiver
 }
 
-/// What a short-lived process said.
+/// The output of a short-lived process.
 pub struct Said {
-    /// Exit code; `None` when a signal ended it.
+    /// Exit code; `None` if a signal ended it.
     pub code: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<i32>,
-    /// Its whole stdout.
+    /// The whole stdout.
     pub stdout: String,
-    /// The beginning of its stderr.
+    /// The first bytes of stderr.
     pub stderr: String,
 }
 
-/// Runs a process that should end by itself, within a time limit.
+/// Runs a process to its end, within a time limit.
 pub fn run_briefly(command: Command, timeout: Duration) -> Result<Said, String> {
     run_briefly_in(command, timeout, None)
 }
 
-/// The same in a cgroup, given by its entrance.
+/// As [`run_briefly`], in a cgroup.
 pub fn run_briefly_in(
     mut command: Command,
     timeout: Duration,
@@ -372,12 +373,12 @@ pub fn run_briefly_in(
     })
 }
 
-/// The last line that says something: where a program puts its reason.
+/// The last line that is not blank: programs print their reason there.
 pub fn tail(text: &str) -> &str {
-    text.lines().rev().find(|line| !line.trim().is_empty()).map_or("it said nothing", str::trim)
+    text.lines().rev().find(|line| !line.trim().is_empty()).map_or("it printed nothing", str::trim)
 }
 
-/// The server of the tests, which is an example of iolab.
+/// The server of the tests: an example of the package iolab.
 #[cfg(test)]
 pub fn example() -> std::path::PathBuf {
     let test = std::env::current_exe().unwrap();
@@ -392,7 +393,7 @@ mod tests {
 
     use super::*;
 
-    /// A server made of a few lines of shell.
+    /// A server written in shell.
     fn script(lines: &str) -> (tempfile::TempDir, std::path::PathBuf) {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("serve-script");
@@ -408,7 +409,7 @@ mod tests {
 
     #[test]
     fn workers_that_come_later_are_found_and_none_outlives_the_server() {
-        // The first worker comes after the first line, the second leaves the process group.
+        // The first worker starts after the first line; the second leaves the process group.
         let server = start(
             "echo listening 127.0.0.1:1 model=script pid=$$
              sleep 1000 &
@@ -426,7 +427,7 @@ mod tests {
             processes = server.processes();
         }
         assert!(processes.len() >= 3, "{processes:?}");
-        // The second may still be the shell's own child that is about to call setsid.
+        // The second may still be a child of the shell before its call of setsid.
         drop(server);
         let runs = |pid: &Pid| {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -438,28 +439,28 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_server_is_told_with_its_last_words() {
+    fn the_end_of_a_server_is_told_with_its_last_line() {
         let lines = "echo listening 127.0.0.1:1 model=script pid=$$; echo too bad >&2; exit 3";
         let mut server = start(lines).unwrap();
-        let told = server.obituary(START_TIMEOUT).unwrap();
+        let told = server.how_it_ended(START_TIMEOUT).unwrap();
         assert_eq!(told, "the server ended by itself with exit code 3: too bad");
         assert_eq!(server.stop().code, Some(3));
 
         let lines = "echo listening 127.0.0.1:1 model=script pid=$$; kill -9 $$";
         let mut server = start(lines).unwrap();
-        assert!(server.obituary(START_TIMEOUT).unwrap().contains("was ended by SIGKILL"));
+        assert!(server.how_it_ended(START_TIMEOUT).unwrap().contains("was ended by SIGKILL"));
     }
 
     #[test]
-    fn a_server_that_runs_has_no_obituary_and_is_killed_when_it_does_not_stop() {
+    fn a_server_that_runs_has_not_ended_and_is_killed_when_it_does_not_stop() {
         let lines = "trap '' TERM; echo listening 127.0.0.1:1 model=script pid=$$
                      while :; do sleep 1000; done";
         let mut server = start(lines).unwrap();
-        assert_eq!(server.obituary(Duration::ZERO), None);
+        assert_eq!(server.how_it_ended(Duration::ZERO), None);
         assert!(server.end(Duration::from_millis(1)).killed);
         assert_eq!(
-            server.obituary(START_TIMEOUT).unwrap(),
-            "the server was ended by SIGKILL: it said nothing"
+            server.how_it_ended(START_TIMEOUT).unwrap(),
+            "the server was ended by SIGKILL: it printed nothing"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! The system calls for which neither std nor nix has a safe form that fits: the only `unsafe` of
-//! this crate. man: getppid(2), wait4(2), pidfd_open(2), prctl(2), sched_setaffinity(2),
+//! System calls for which neither std nor nix has a suitable safe form: the only `unsafe` of this
+//! crate. man: getppid(2), wait4(2), pidfd_open(2), prctl(2), sched_setaffinity(2),
 //! io_uring_setup(2), perf_event_open(2), fsopen(2).
 
 use std::ffi::CStr;
@@ -14,64 +14,64 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use perf_event_open_sys::{bindings, ioctls, perf_event_open};
 
-/// sizeof(struct io_uring_params): 120 bytes, all zero = no flags (linux/io_uring.h).
+/// sizeof(struct io_uring_params): 120 bytes; all zero: no flags (linux/io_uring.h).
 const PARAMS_U64S: usize = 15;
 
 /// fsopen(2) and fsmount(2): the new descriptor is not inherited by exec (linux/mount.h).
 const FS_CLOEXEC: libc::c_uint = 1;
-/// fsconfig(2): make the file system with what was set so far (linux/mount.h).
+/// fsconfig(2): creates the file system (linux/mount.h).
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 
-/// The cheapest system call. Through syscall(2): a C library may answer getppid from memory.
+/// The cheapest system call. Made by syscall(2), because a C library may cache getppid.
 pub fn null_syscall() {
     // SAFETY: getppid takes no argument and cannot fail.
     unsafe { libc::syscall(libc::SYS_getppid) };
 }
 
-/// Gives the calling thread the lowest priority among those that share time (setpriority(2)).
+/// Gives the calling thread the lowest priority of SCHED_OTHER (setpriority(2)).
 pub fn lower_priority() {
     const LOWEST: libc::c_int = 19;
-    // SAFETY: it takes no pointer. Every process may lower its own priority.
+    // SAFETY: the call takes no pointer. Each process may lower its own priority.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LOWEST) };
 }
 
-/// Sets up a small ring and gives it back at once.
+/// Sets up a small ring and closes it.
 ///
 /// # Errors
-/// What io_uring_setup(2) says.
+/// That of io_uring_setup(2).
 pub fn try_ring() -> Result<()> {
     let mut params = [0_u64; PARAMS_U64S];
-    // SAFETY: params is as large as struct io_uring_params and lives in this frame; the kernel
+    // SAFETY: params has the size of struct io_uring_params and lives in this frame; the kernel
     // writes to it during the call only.
     let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4_u32, params.as_mut_ptr()) };
     if ring < 0 {
         return Err(Error::last_os_error());
     }
-    // SAFETY: the call returned a new descriptor, which nobody else owns.
+    // SAFETY: the call returned a new descriptor, which has no other owner.
     drop(unsafe { OwnedFd::from_raw_fd(ring as i32) });
     Ok(())
 }
 
-/// What happens to a child between fork and exec.
-pub struct Birth {
-    /// The cores that it may run on; `None`: those of its parent.
+/// What a child does between fork and exec.
+pub struct ChildSetup {
+    /// The cores to run on; `None`: those of its parent.
     pub cores: Option<CpuSet>,
-    /// A file of a cgroup, open for writing, which takes in the process that writes `0` to it.
+    /// A file of a cgroup, open for writing. The process that writes `0` to it joins the cgroup.
     pub cgroup: Option<OwnedFd>,
 }
 
-/// Ties a child's life to that of the thread that starts it (PR_SET_PDEATHSIG), and prepares it as
-/// asked. An error of the child is the error of [`Command::spawn`].
-pub fn prepare_birth(command: &mut Command, birth: Birth) {
+/// Kills the child when the thread that starts it ends (PR_SET_PDEATHSIG), and applies `setup`. An
+/// error of the child is the error of [`Command::spawn`].
+pub fn set_up_child(command: &mut Command, setup: ChildSetup) {
     // SAFETY: between fork and exec the closure makes system calls only and touches no heap; what
     // it reads is owned by the closure.
     unsafe {
         command.pre_exec(move || {
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-            if let Some(cgroup) = &birth.cgroup {
+            if let Some(cgroup) = &setup.cgroup {
                 nix::unistd::write(cgroup, b"0")?;
             }
-            if let Some(cores) = &birth.cores {
+            if let Some(cores) = &setup.cores {
                 sched_setaffinity(Pid::from_raw(0), cores)?;
             }
             Ok(())
@@ -82,27 +82,27 @@ pub fn prepare_birth(command: &mut Command, birth: Birth) {
 /// A descriptor that becomes readable when the child ends (pidfd_open(2), Linux 5.3).
 ///
 /// # Errors
-/// ENOSYS on an older kernel, ESRCH when the child was collected.
+/// ENOSYS on an older kernel, ESRCH if the child was reaped.
 pub fn pidfd(pid: Pid) -> Result<OwnedFd> {
-    // SAFETY: the call takes two numbers and touches no memory of ours.
+    // SAFETY: the call takes two numbers and no pointer.
     let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
     owned(pidfd)
 }
 
-/// A result of syscall(2) that is a new descriptor, or -1.
+/// Makes the result of syscall(2), a new descriptor or -1, an `OwnedFd`.
 fn owned(descriptor: libc::c_long) -> Result<OwnedFd> {
     if descriptor < 0 {
         return Err(Error::last_os_error());
     }
-    // SAFETY: the caller passes what the kernel has just returned, which nobody else owns.
+    // SAFETY: the caller passes what the kernel has just returned, which has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor as i32) })
 }
 
-/// tracefs as a mount that hangs nowhere: it is seen through this descriptor only, and is gone with
-/// it. The machine is not changed.
+/// Mounts tracefs without a mount point: it is reachable by this descriptor only and ends with it.
+/// The machine is not changed.
 ///
 /// # Errors
-/// EPERM without CAP_SYS_ADMIN, ENODEV where the kernel has no tracing, ENOSYS before Linux 5.2.
+/// EPERM without CAP_SYS_ADMIN, ENODEV if the kernel has no tracing, ENOSYS before Linux 5.2.
 pub fn detached_tracefs() -> Result<OwnedFd> {
     let name = c"tracefs";
     // SAFETY: the kernel reads the name, a constant, during the call only.
@@ -121,12 +121,12 @@ pub fn detached_tracefs() -> Result<OwnedFd> {
     owned(mount)
 }
 
-/// A counter of the tracepoint with this number, on the calling thread and on all threads and
-/// processes that descend from it after this call. `filter` is one of the tracepoint's own fields
-/// compared with a number (Documentation/trace/events.rst, "Event filtering").
+/// A counter of the tracepoint with this number, for the calling thread and all its later
+/// descendants (threads and processes). `filter` compares one of the tracepoint's fields with a
+/// number (Documentation/trace/events.rst, "Event filtering").
 ///
 /// # Errors
-/// What perf_event_open(2) says: EACCES or EPERM by perf_event_paranoid, EMFILE, ENOSYS, EINVAL for
+/// Those of perf_event_open(2): EACCES or EPERM by perf_event_paranoid, EMFILE, ENOSYS, EINVAL for
 /// a filter that the tracepoint does not have.
 pub fn inherited_counter(tracepoint: u64, filter: Option<&CStr>) -> Result<OwnedFd> {
     let mut attributes = bindings::perf_event_attr {
@@ -152,10 +152,10 @@ pub fn inherited_counter(tracepoint: u64, filter: Option<&CStr>) -> Result<Owned
     Ok(counter)
 }
 
-/// wait4(2): waits for a child's end, and collects its status and the usage of its whole life.
+/// wait4(2): waits for a child's end. Returns its status and resource usage.
 ///
 /// # Errors
-/// ECHILD when it was collected before.
+/// ECHILD if it was reaped before.
 pub fn wait4(pid: Pid) -> Result<(libc::c_int, libc::rusage)> {
     let mut status: libc::c_int = 0;
     // SAFETY: an all-zero rusage is a valid value of this plain C struct.

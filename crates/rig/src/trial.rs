@@ -1,5 +1,6 @@
-//! A trial of the counting pass: a fresh server whose system calls are counted, verified, loaded
-//! for one window, stopped. Its times are not used; what is timed takes turns ([`crate::epoch`]).
+//! A trial of the counting pass: a new server is verified, loaded for one window with its system
+//! calls counted, and stopped. Its times are not used; timed measurements are made in slices
+//! ([`crate::epoch`]).
 
 use std::net::TcpStream;
 use std::path::Path;
@@ -11,39 +12,41 @@ use super::sample::{Borders, Seen};
 use super::server::Server;
 use super::{engine, exchange};
 
-/// Idle time that servers are asked to allow: no idle connection may be closed for its age.
+/// Idle timeout of servers: longer than a run needs, so that no idle connection is closed.
 const IDLE_TIMEOUT: &str = "600s";
 
-/// Time that servers are given to finish what is in flight when they are stopped. Nothing is in
-/// flight then, so a server that needs it all has a fault, which must not eat the time of the run.
+/// Drain timeout of servers. No request is in flight when they are stopped, so a server that needs
+/// all of it has a fault, which must not delay the run.
 const DRAIN_TIMEOUT: &str = "2s";
 
-/// From so many connections on, a server is told to expect them (`--conns-max`).
+/// With more connections the server gets `--conns-max`.
 const MANY_CONNECTIONS: u32 = 512;
 
-/// Connections beyond those of the workload: the verification's, the load generator's probe.
+/// Connections beyond the workload's: those of verification and of the load generator's probe.
 const CONNECTIONS_SPARE: u32 = 64;
 
-/// Time from the first error that a dying server causes to its end: its threads, memory and sockets
-/// are taken apart in between. Spent only where something went wrong.
-const DYING_TIME: Duration = Duration::from_millis(200);
+/// Time from the first error on a connection until the server's process has ended: its threads,
+/// memory and sockets are released in between. Waited for only after an error.
+const ENDING_TIME: Duration = Duration::from_millis(200);
 
-/// What a trial needs to know.
+/// The setting of a trial.
 pub struct Setting<'a> {
-    /// The server's executable.
+    /// Path of the server's executable.
     pub executable: &'a Path,
-    /// The server, as the result file knows it.
+    /// The server's entry in the result file.
     pub model: &'a Model,
-    /// What the client does.
+    /// The workload.
     pub workload: &'a Workload,
-    /// How the run is set up.
+    /// Settings of the run.
     pub settings: &'a Settings,
-    /// Document root with the file of the file workload.
+    /// The document root.
     pub root: &'a Path,
 }
 
-/// Runs a trial. The error is one sentence for the table. Takes bounded time whatever the server
-/// does.
+/// Runs a trial, in bounded time.
+///
+/// # Errors
+/// One sentence for the table.
 pub fn run(setting: &Setting) -> Result<Measured, String> {
     let Setting { workload, model, root, .. } = setting;
     let arguments = server_arguments(workload, model, root, 0);
@@ -51,24 +54,23 @@ pub fn run(setting: &Setting) -> Result<Measured, String> {
     let mut server = Server::start_counted(setting.executable, &arguments, cores)?;
     match measure(setting, &server) {
         Ok(seen) => finish(server, seen),
-        // A server that has ended is the cause of whatever the client complains about.
-        Err(reason) => Err(with_obituary(&mut server, reason)),
+        // If the server has ended, that is the cause of the client's error.
+        Err(reason) => Err(with_end(&mut server, reason)),
     }
 }
 
-/// A reason, and how the server ended if it has: then that is the cause.
-pub(crate) fn with_obituary(server: &mut Server, reason: String) -> String {
-    match server.obituary(DYING_TIME) {
-        Some(obituary) => format!("{reason}; {obituary}"),
+/// Adds to the reason how the server ended, if it has.
+pub(crate) fn with_end(server: &mut Server, reason: String) -> String {
+    match server.how_it_ended(ENDING_TIME) {
+        Some(end) => format!("{reason}; {end}"),
         None => reason,
     }
 }
 
-/// What was measured of a server that still runs, as far as that is known.
+/// The measurements of a server that still runs.
 struct Loaded {
     load: LoadOutcome,
     seen: Seen,
-    /// The idle connections, still open.
     open: Vec<TcpStream>,
     idle_connections_lost: u32,
 }
@@ -84,12 +86,12 @@ fn measure(setting: &Setting, server: &Server) -> Result<Loaded, String> {
     Ok(Loaded { load, seen, open, idle_connections_lost })
 }
 
-/// Stops the server. One that has ended by itself is told of, and what was measured is kept.
+/// Stops the server. If it has ended by itself that is recorded, and the measurements are kept.
 fn finish(mut server: Server, loaded: Loaded) -> Result<Measured, String> {
     let Loaded { mut load, seen, open, idle_connections_lost } = loaded;
-    add_obituary(&mut server, &mut load)?;
-    // The server is stopped with its idle connections open: it closes first, so that no port of the
-    // client is left in TIME_WAIT, and stopping under connections is exercised in every trial.
+    add_end(&mut server, &mut load)?;
+    // The server is stopped with its idle connections open. So it closes first and no client port
+    // stays in TIME_WAIT, and each trial tests a stop with open connections.
     let hanging_up = std::thread::spawn(move || exchange::hang_up_after_server(open));
     let exit = server.stop();
     hanging_up.join().map_err(|_| "closing the idle connections failed")?;
@@ -107,22 +109,23 @@ fn finish(mut server: Server, loaded: Loaded) -> Result<Measured, String> {
     })
 }
 
-/// If the server has ended by itself, what the client saw ends with how. The error: that, where the
-/// client saw nothing.
-pub(crate) fn add_obituary(server: &mut Server, load: &mut LoadOutcome) -> Result<(), String> {
+/// If the server has ended by itself, adds this to the client's result.
+///
+/// # Errors
+/// How it ended, if no request was completed.
+pub(crate) fn add_end(server: &mut Server, load: &mut LoadOutcome) -> Result<(), String> {
     let trouble = load.errors > 0 || load.ended_early.is_some();
-    if let Some(obituary) = server.obituary(if trouble { DYING_TIME } else { Duration::ZERO }) {
+    if let Some(end) = server.how_it_ended(if trouble { ENDING_TIME } else { Duration::ZERO }) {
         if load.requests == 0 {
-            return Err(format!("no request was completed; {obituary}"));
+            return Err(format!("no request was completed; {end}"));
         }
         let seen_by_client = load.ended_early.take().map(|why| why + "; ").unwrap_or_default();
-        load.ended_early = Some(seen_by_client + &obituary);
+        load.ended_early = Some(seen_by_client + &end);
     }
     Ok(())
 }
 
-/// The flags that a server is started with for a workload. `sampled`: silent connections of the
-/// idle sample.
+/// The flags of a server for a workload. `sampled`: connections of the idle sample.
 pub fn server_arguments(
     workload: &Workload,
     model: &Model,
@@ -132,7 +135,7 @@ pub fn server_arguments(
     let mut arguments = Vec::new();
     let mut push = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
     push("--listen", "127.0.0.1:0".into());
-    // HTTP/2 and WebSocket are spoken on the port of HTTP/1.1.
+    // HTTP/2 and WebSocket use the port of HTTP/1.1.
     let protocol = if workload.protocol == "echo" { "echo" } else { "http" };
     push("--protocol", protocol.to_owned());
     push("--idle-timeout", IDLE_TIMEOUT.into());
@@ -145,8 +148,7 @@ pub fn server_arguments(
         push("--conns-max", (connections + CONNECTIONS_SPARE).to_string());
     }
     if workload.tls {
-        // Its own certificate, self-signed: nobody's identity is measured, and the client looks at
-        // no chain of trust.
+        // With its self-signed certificate: the client does not verify it.
         arguments.push("--tls".to_owned());
     }
     arguments.extend(model.arguments.iter().cloned());
@@ -158,7 +160,7 @@ mod tests {
     use super::*;
     use crate::{counting, environment};
 
-    /// A trial of the example server, which has a thread for each connection.
+    /// A trial of the example server, which has a thread per connection.
     fn trial(workload: &Workload) -> Result<Measured, String> {
         environment::raise_descriptor_limit();
         let settings = Settings {
@@ -186,7 +188,7 @@ mod tests {
         for workload in [fixture::small_workload(None), fixture::small_workload(Some("/"))] {
             let measured = trial(&workload).unwrap();
             let (requests, calls) = (measured.load.requests, measured.calls.unwrap());
-            // At each border a request may be on its way on each connection.
+            // At each border a request may be in flight on each connection.
             let most = u64::from(2 * workload.connections);
             assert!(calls.by_name["recvfrom"].abs_diff(requests) <= most, "{calls:?} {requests}");
             assert!(calls.by_name["sendto"].abs_diff(requests) <= most, "{calls:?} {requests}");

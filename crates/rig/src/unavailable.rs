@@ -1,24 +1,23 @@
-//! What this machine does not allow.
+//! What cannot be measured on this machine.
 
 use std::fmt;
 
-/// Why something cannot be measured here, and what would change that.
+/// Why something cannot be measured here, and how to enable it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unavailable {
-    /// What was found.
+    /// The reason.
     pub why: String,
-    /// What to do.
+    /// How to enable it.
     pub remedy: String,
 }
 
 impl Unavailable {
-    /// Puts the two together.
+    /// From reason and remedy.
     pub fn new(why: impl Into<String>, remedy: impl Into<String>) -> Unavailable {
         Unavailable { why: why.into(), remedy: remedy.into() }
     }
 }
 
-/// One sentence.
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.why, self.remedy)

@@ -1,4 +1,4 @@
-//! Epochs with the example server, which has a thread for each connection.
+//! Epochs with the example server, which has a thread per connection.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use record::{Measured, Model, Settings, Slices, Workload};
 use rig::epoch::{self, Entry, Part, Setting, Stop};
 use rig::{cgroup, environment};
 
-/// The server of the tests, which is an example of iolab.
+/// The server of the tests: an example of the package iolab.
 fn example() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let example = test.parent().unwrap().parent().unwrap().join("examples/serve-example");
@@ -51,7 +51,7 @@ fn run(servers: &[(&Path, &Model)], workloads: Vec<Part>) -> Result<epoch::Outco
     })
 }
 
-/// Every column has so many slices, each of which has something in it.
+/// All columns have equally many slices, none of which is empty. Returns their number.
 #[track_caller]
 fn check(slices: &Slices) -> usize {
     let columns =
@@ -61,7 +61,7 @@ fn check(slices: &Slices) -> usize {
     slices.requests.len()
 }
 
-/// The slices are part of what the outcome counts, and so is their CPU time.
+/// The sums over the slices are at most the totals.
 #[track_caller]
 fn check_sums(measured: &Measured) {
     let Measured { load, server, slices, .. } = measured;
@@ -87,7 +87,7 @@ fn two_servers_take_turns_and_their_slices_are_pairs() {
         assert!(measured.load.warmup_s > 0.0 && measured.load.latency.samples > 0);
         assert!(measured.server.memory.threads >= workload.connections);
         assert!(measured.calls.is_none() && measured.idle.is_none());
-        // The example chooses none, so its end has the machine's default; the client's has reno.
+        // The example sets none, so its end has the machine's default; the client's has reno.
         let default = environment::sysctl("net.ipv4.tcp_congestion_control").unwrap();
         assert!(measured.server.congestion_control.as_ref().is_none_or(|name| *name == default));
         assert_eq!(measured.load.congestion_control, "reno");
@@ -95,7 +95,7 @@ fn two_servers_take_turns_and_their_slices_are_pairs() {
 }
 
 #[test]
-fn silent_connections_are_held_by_a_process_of_their_own_and_sampled() {
+fn idle_connections_are_held_by_a_separate_process_and_sampled() {
     let (example, none) = (example(), model("none"));
     let workload = Workload {
         idle_connections: 20,
@@ -107,7 +107,7 @@ fn silent_connections_are_held_by_a_process_of_their_own_and_sampled() {
         let idle = measured.idle.unwrap();
         assert_eq!((idle.connections, measured.idle_connections_lost), (50, 0));
         assert!(idle.memory.threads >= idle.memory_before.threads + 49, "{idle:?}");
-        // The example ends a connection's thread when the client has closed it: 20 are kept.
+        // The example ends a connection's thread after the client has closed: 20 are kept.
         let before = measured.server.memory_before.threads;
         assert!((20..50).contains(&before), "{:?}", measured.server);
         assert!(measured.server.memory.threads >= 20 + workload.connections);
@@ -115,7 +115,7 @@ fn silent_connections_are_held_by_a_process_of_their_own_and_sampled() {
             Some(reason) => eprintln!("SKIP {reason}"),
             None => {
                 let (before, with) = (idle.memory_before.kernel_kib, idle.memory.kernel_kib);
-                // A kernel stack has 16 KiB on every 64-bit Linux (8 on some others).
+                // A kernel stack has 16 KiB on 64-bit Linux (8 KiB on some other architectures).
                 assert!(with.unwrap() >= before.unwrap() + 50 * 8, "{idle:?}");
             }
         }
@@ -130,7 +130,7 @@ fn a_server_that_dies_costs_its_own_cell_and_is_named_as_the_cause() {
     let workload = fixture::small_workload(Some("/"));
     let outcomes = run(&servers, vec![part(&workload, 5)]).unwrap();
     let [first, died, start, wrong, last] = &outcomes[0][..] else { panic!("{outcomes:?}") };
-    // It dies after 500 requests: in a slice, or before it on a machine that is fast.
+    // It ends after 500 requests: in a slice, or before it on a fast machine.
     match died {
         Ok(measured) => {
             let why = measured.load.ended_early.as_ref().unwrap();
@@ -154,11 +154,11 @@ fn a_server_that_dies_costs_its_own_cell_and_is_named_as_the_cause() {
     assert!(blocks(&outcomes[0][1]) > 0);
 }
 
-/// A script that starts the example, and stops it (SIGSTOP) when the load is under way.
+/// A script that starts the example and stops it (SIGSTOP) during the load.
 fn hanging(example: &Path) -> (tempfile::TempDir, PathBuf) {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("serve-hanging");
-    // Its load begins after some milliseconds, and lasts for half a second.
+    // The load begins after some milliseconds and takes half a second.
     let script = format!(
         "#!/bin/sh\n{} \"$@\" & child=$!\n\
          sleep 0.2; kill -STOP $child; trap 'kill -KILL $child' TERM; wait; wait\n",
@@ -185,13 +185,13 @@ fn a_server_that_hangs_costs_its_own_cell_only() {
         let blocks = |at: usize| check(&part[at].as_ref().unwrap().slices);
         assert!(blocks(0) > 0 && blocks(0) == blocks(2));
     }
-    // It hangs in its slices, or before them on a machine that is slow; and from then on.
+    // It hangs in its slices, or before them on a slow machine.
     match &outcomes[0][1] {
         Ok(measured) => assert!(measured.load.ended_early.is_some(), "{measured:?}"),
         Err(reason) => assert!(!reason.is_empty()),
     }
     assert!(outcomes[1][1].is_err(), "{:?}", outcomes[1][1]);
-    // Some time limits of seconds, and not one for each of its slices.
+    // A few time limits of seconds, not one for each slice.
     assert!(took < Duration::from_secs(60), "{took:?}");
 }
 
@@ -209,7 +209,7 @@ fn several_workloads_have_the_same_processes() {
     let connections: Vec<_> = all.iter().map(|measured| measured.load.connections).collect();
     assert_eq!(connections, [1, 1, 8, 1, 1]);
     all.iter().for_each(check_sums);
-    // What its whole life used is of one process in all its cells.
+    // The totals of the process are the same in all its cells.
     assert_eq!(all[1].exit, all[2].exit);
     assert_eq!(all[2].exit, all[4].exit);
     assert_ne!(all[0].exit, all[1].exit);
@@ -226,7 +226,7 @@ fn the_client_is_doubled_where_that_says_something() {
     let blocks = check(&first.doubled.single);
     assert!(blocks > 0 && check(&first.doubled.double) == blocks);
     assert_eq!(check(&second.doubled.single) + check(&second.doubled.double), 0);
-    // Its slices are in no outcome.
+    // Its slices are not in an outcome.
     check_sums(first);
     let seconds = first.load.duration_s;
     let in_slices = first.slices.elapsed_ns.iter().sum::<u64>() as f64 / 1e9;

@@ -1,4 +1,4 @@
-//! `iolab-hold` on its own.
+//! Tests of `iolab-hold` as a process.
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -7,7 +7,7 @@ fn hold(arguments: &[&str], orders: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_iolab-hold"));
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // It may have ended before it reads them.
+    // Fails if it has ended before it reads them.
     let _ = child.stdin.take().unwrap().write_all(orders.as_bytes());
     child.wait_with_output().unwrap()
 }
@@ -19,11 +19,11 @@ fn said(output: &Output) -> String {
 #[test]
 fn it_says_what_it_is_and_what_is_wrong_in_a_sentence() {
     let help = hold(&["--help"], "");
-    assert!(help.status.success() && said(&help).contains("Holds silent connections"), "{help:?}");
+    assert!(help.status.success() && said(&help).contains("Holds idle connections"), "{help:?}");
     assert_eq!(hold(&["--nothing"], "").status.code(), Some(2));
     let wrong = hold(&[], "nonsense\n");
     assert_eq!(wrong.status.code(), Some(1));
-    assert!(said(&wrong).starts_with("this is no order: "), "{wrong:?}");
+    assert!(said(&wrong).starts_with("invalid order: "), "{wrong:?}");
     assert!(hold(&[], "").status.success());
 }
 

@@ -1,5 +1,5 @@
-//! A scenario: one workload as a small TOML file (toml.io), one of those that come with iolab or a
-//! user's own. The keys are the fields of [`record::Workload`], most of which can be left out.
+//! A scenario: a workload as a TOML file (toml.io), one of iolab's or the user's own. Its keys are
+//! the fields of [`record::Workload`], most of them optional.
 
 use std::ops::Range;
 use std::path::Path;
@@ -12,33 +12,33 @@ pub mod workload;
 
 use workload::{CONNECTIONS, FILE_BYTES, FILE_NAME, FILES_PATH, TEXT_BYTES, WS_CHAT, WS_ECHO};
 
-/// What a file's name ends in; what stands before is the name of the workload.
+/// Extension of a scenario file; the rest of its name is that of the workload.
 const EXTENSION: &str = "toml";
 
-/// Longest name of a workload: it stands in tables of 100 columns and in names of plots.
+/// Maximum length of a workload's name, for tables of 100 columns and names of plots.
 const NAME_CHARS_MAX: usize = 32;
 
-/// Bytes of an echo message, a WebSocket's message or a POST's body, where the file does not say.
+/// Default size of an echo message, a WebSocket message or a POST's body, in bytes.
 const PAYLOAD_BYTES: u64 = 64;
 
 /// The path whose reply is the request's body.
 const ECHO_PATH: &str = "/echo";
 
-/// Where a WebSocket's server speaks by the clock.
+/// The WebSocket route whose server sends by the clock.
 const WS_CLOCK: &str = "/ws/clock";
 
-/// Bytes of a POST under TLS, at most: the verification sends it whole before it reads, which the
-/// sockets' buffers and the server's (64 KiB) must hold.
+/// Maximum size of a POST over TLS, in bytes. The verification sends it before it reads, so it must
+/// fit into the socket buffers and the server's buffer (64 KiB).
 const TLS_PAYLOAD_BYTES_MAX: u64 = 64 * 1024;
 
-/// Bytes of a WebSocket's message, at most: servers take longer ones (`message_bytes_max`
-/// in --describe), but the same bound as under TLS holds for the verification.
+/// Maximum size of a WebSocket message, in bytes. Servers accept longer ones (`message_bytes_max`
+/// in --describe), but the verification has the same limit as over TLS.
 const WS_PAYLOAD_BYTES_MAX: u64 = 64 * 1024;
 
-/// What a wrong file is answered with at the end: a right one to compare it with.
+/// End of a message about a wrong file.
 const REMEDY: &str = "compare with a scenario that works: iolab bench --show http-keepalive";
 
-/// The keys of a scenario file. Each remembers where it stood, for the sentence about it.
+/// The keys of a scenario file, with their positions for messages.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Scenario {
@@ -71,7 +71,7 @@ enum Protocol {
 }
 
 impl Protocol {
-    /// As [`Workload::protocol`] has it.
+    /// The name in [`Workload::protocol`].
     fn name(self) -> &'static str {
         match self {
             Protocol::Echo => "echo",
@@ -81,7 +81,6 @@ impl Protocol {
         }
     }
 
-    /// Where a scenario without a path goes.
     fn path(self) -> Option<&'static str> {
         match self {
             Protocol::Echo => None,
@@ -91,7 +90,7 @@ impl Protocol {
     }
 }
 
-/// The names of the fields of [`Scenario`], as its own reader lists them.
+/// The names of the fields of [`Scenario`], from the message about an unknown field.
 pub fn keys() -> Vec<String> {
     let refused = toml::from_str::<Scenario>("no-such-key = 1").err();
     let message = refused.map(|error| error.message().to_owned()).unwrap_or_default();
@@ -100,8 +99,8 @@ pub fn keys() -> Vec<String> {
     quoted.map(str::to_owned).collect()
 }
 
-/// Whether what sends the load can do what a workload asks for; the error says why not, and what to
-/// write instead.
+/// Whether the load generator supports a workload; the error says why not, and what to write
+/// instead.
 pub type Check = fn(&Workload) -> Result<(), String>;
 
 /// Reads a user's scenario file.
@@ -116,15 +115,15 @@ pub fn read(path: &Path, check: Check) -> Result<Workload, String> {
     let fit = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if !is_toml || stem.is_empty() || stem.len() > NAME_CHARS_MAX || !stem.chars().all(fit) {
         return Err(format!(
-            "--scenario: {} names its workload by its file name, which must be up to \
-             {NAME_CHARS_MAX} of a-z, 0-9 and -, then .{EXTENSION}: rename it",
+            "--scenario: {} must have a name of at most \
+             {NAME_CHARS_MAX} characters (a-z, 0-9, -) and .{EXTENSION}: rename it",
             path.display()
         ));
     }
     parse(stem, &path.display().to_string(), &text, check)
 }
 
-/// Reads the text of a scenario; `file` stands in the sentence about a fault.
+/// Reads the text of a scenario. `file`: the name for messages.
 ///
 /// # Errors
 /// One sentence with the file, the line and the remedy.
@@ -132,7 +131,7 @@ pub fn parse(name: &str, file: &str, text: &str, check: Check) -> Result<Workloa
     let scenario: Scenario = toml::from_str(text).map_err(|error| {
         let why = error.message().replace('\n', ", ");
         match error.span() {
-            // A key that is missing stands on no line.
+            // A missing key has no line.
             Some(span) if !why.starts_with("missing field") => {
                 format!("{}: {why}; {REMEDY}", place(file, text, &span))
             }
@@ -149,7 +148,6 @@ fn place(file: &str, text: &str, span: &Range<usize>) -> String {
     format!("{file}, line {}", before.matches('\n').count() + 1)
 }
 
-/// What a scenario says when it says as little as it may.
 fn blank(name: &str, scenario: &Scenario) -> Workload {
     let protocol = *scenario.protocol.as_ref();
     let messages = matches!(protocol, Protocol::Echo | Protocol::WebSocket);
@@ -175,7 +173,6 @@ fn blank(name: &str, scenario: &Scenario) -> Workload {
     }
 }
 
-/// A workload that is being filled in.
 struct Draft<'a> {
     workload: Workload,
     file: &'a str,
@@ -184,11 +181,10 @@ struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    /// Sets the keys one by one and asks after each whether this can be carried out, so that the
-    /// line to be named is known.
+    /// Sets the keys one by one and checks after each, so that a message can name the line.
     fn fill(&mut self, scenario: &Scenario) -> Result<(), String> {
         if scenario.description.as_ref().trim().is_empty() {
-            return self.blame(&scenario.description, "say in one sentence what the client does");
+            return self.blame(&scenario.description, "describe the workload in one sentence");
         }
         self.set(&scenario.post, |w, post| {
             if post && w.path.is_some() {
@@ -211,7 +207,7 @@ impl Draft<'_> {
         self.set(&scenario.pipelining, |w, pipelining| w.pipelining = pipelining)?;
         self.set(&scenario.rate_per_s, |w, rate| w.rate_per_s = Some(rate))?;
         if let (Some(arrivals), None) = (&scenario.arrivals, &scenario.rate_per_s) {
-            let why = "arrivals are for an open loop: add rate_per_s, or leave `arrivals` out";
+            let why = "arrivals are for an open loop: add rate_per_s, or omit `arrivals`";
             return self.blame(arrivals, why);
         }
         self.set(&scenario.arrivals, |w, arrivals| w.arrivals = arrivals)?;
@@ -226,14 +222,14 @@ impl Draft<'_> {
             return self.payload(&scenario.payload_bytes);
         };
         if self.workload.protocol == "echo" {
-            let why = "an echo server has no paths: leave `path` out, or write protocol = \"http\"";
+            let why = "an echo server has no paths: omit `path`, or write protocol = \"http\"";
             return self.blame(path, why);
         }
         self.workload.path = Some(path.as_ref().clone());
         match (known_bytes(path.as_ref()), &scenario.payload_bytes) {
             (Some(bytes), _) if !self.workload.post => self.workload.payload_bytes = bytes,
             (None, None) if !self.workload.post && !is_websocket(&self.workload) => {
-                let why = "how long the replies on this path are is not known: add payload_bytes";
+                let why = "the length of the replies on this path is unknown: add payload_bytes";
                 return self.blame(path, why);
             }
             _ => {}
@@ -246,7 +242,7 @@ impl Draft<'_> {
         let Some(given) = given else { return Ok(()) };
         let known = self.workload.path.as_deref().and_then(known_bytes);
         if let Some(known) = known.filter(|known| !self.workload.post && known != given.as_ref()) {
-            let why = format!("the reply on this path has {known} bytes: leave payload_bytes out");
+            let why = format!("the reply on this path has {known} bytes: omit payload_bytes");
             return self.blame(given, &why);
         }
         self.workload.payload_bytes = *given.as_ref();
@@ -263,7 +259,7 @@ impl Draft<'_> {
         self.ask(value)
     }
 
-    /// Whether what has been set so far can be carried out; if not, the last key is to blame.
+    /// Checks the workload so far; `last`, the key set last, is named in the message.
     fn ask<T>(&self, last: &Spanned<T>) -> Result<(), String> {
         let why = complaint(&self.workload).or_else(|| (self.check)(&self.workload).err());
         why.map_or(Ok(()), |why| self.blame(last, &why))
@@ -278,7 +274,7 @@ fn is_websocket(workload: &Workload) -> bool {
     workload.protocol == Protocol::WebSocket.name()
 }
 
-/// Bytes of the reply's body on the paths that every server of this project answers.
+/// Length of the reply's body on the paths of all servers of this project.
 fn known_bytes(path: &str) -> Option<u64> {
     match (path.strip_prefix("/bytes/"), path.strip_prefix(FILES_PATH)) {
         (Some(count), _) => count.parse().ok(),
@@ -287,8 +283,8 @@ fn known_bytes(path: &str) -> Option<u64> {
     }
 }
 
-/// What the load generator would do and this experiment cannot use; the generator's own limits are
-/// its to check.
+/// What the load generator supports but this experiment does not. The generator checks its own
+/// limits.
 fn complaint(workload: &Workload) -> Option<String> {
     let path = workload.path.as_deref();
     let other_file = path.and_then(|path| path.strip_prefix(FILES_PATH));
@@ -298,34 +294,34 @@ fn complaint(workload: &Workload) -> Option<String> {
         (
             workload.post && !http,
             format!(
-                "a POST is measured over HTTP/1.1, and this speaks {}: leave `post` out, or write \
+                "a POST is measured over HTTP/1.1, not over {}: omit `post`, or write \
                  protocol = \"http\"",
                 workload.protocol
             ),
         ),
         (
             workload.post && path.is_some_and(|path| path != ECHO_PATH),
-            format!("a POST's body must come back, which {ECHO_PATH} is for: leave `path` out"),
+            format!("a POST needs the route {ECHO_PATH}, which sends the body back: omit `path`"),
         ),
         (
             !workload.post && path == Some(ECHO_PATH),
-            format!("{ECHO_PATH} is asked by POST: add post = true"),
+            format!("{ECHO_PATH} needs POST: add post = true"),
         ),
         (
             other_file.is_some_and(|name| name != FILE_NAME),
             format!(
-                "the document root of a run holds {FILE_NAME} only: ask for {FILES_PATH}{FILE_NAME}"
+                "the document root of a run holds only {FILE_NAME}: use {FILES_PATH}{FILE_NAME}"
             ),
         ),
         (
             workload.rate_per_s == Some(0),
-            "no request would ever fall due: give at least 1, or leave it out for a closed loop"
-                .into(),
+            "no request would ever fall due: give at least 1, or omit it for a closed loop".into(),
         ),
         (
             sample > 0 && sample < workload.idle_connections,
             format!(
-                "the idle sample holds all idle connections: give at least {}, or 0 for no sample",
+                "the idle sample includes all idle connections: give at least {}, or 0 for no \
+                 sample",
                 workload.idle_connections
             ),
         ),
@@ -335,18 +331,18 @@ fn complaint(workload: &Workload) -> Option<String> {
     complaints.find_map(|(complaint, why)| complaint.then_some(why))
 }
 
-/// What is wrong with TLS, where the first half of a pair is true.
+/// Errors of TLS: whether it applies, and the message.
 fn complaints_of_tls(workload: &Workload) -> [(bool, String); 4] {
     [
         (
             workload.tls && workload.protocol == Protocol::Echo.name(),
-            "TLS is measured under HTTP and WebSocket: leave `tls` out, or write protocol = \
+            "TLS needs HTTP or WebSocket: omit `tls`, or write protocol = \
              \"http\""
                 .into(),
         ),
         (
             workload.tls && workload.post && workload.payload_bytes > TLS_PAYLOAD_BYTES_MAX,
-            format!("under TLS a POST has at most {TLS_PAYLOAD_BYTES_MAX} bytes: give less"),
+            format!("over TLS a POST may have at most {TLS_PAYLOAD_BYTES_MAX} bytes: give fewer"),
         ),
         (
             workload.tls_resume && !workload.tls,
@@ -359,35 +355,31 @@ fn complaints_of_tls(workload: &Workload) -> [(bool, String); 4] {
     ]
 }
 
-/// What is wrong with a WebSocket, where the first half of a pair is true.
+/// Errors of a WebSocket: whether it applies, and the message.
 fn complaints_of_websocket(workload: &Workload) -> [(bool, String); 6] {
     let path = workload.path.as_deref().unwrap_or_default();
     let (websocket, chat) = (is_websocket(workload), workload.fan_out);
     [
-        (
-            chat && !websocket,
-            "what one says reaches the others over WebSockets: write protocol = \"websocket\""
-                .into(),
-        ),
+        (chat && !websocket, "a fan-out needs WebSockets: write protocol = \"websocket\"".into()),
         (
             websocket && chat && path != WS_CHAT,
-            format!("what one says reaches the others in {WS_CHAT}: leave `path` out"),
+            format!("a fan-out needs the route {WS_CHAT}: omit `path`"),
         ),
         (
             chat && workload.connections < 2,
-            "in a chat somebody must hear what one says: give at least 2 connections".into(),
+            "a chat needs a sender and a receiver: give at least 2 connections".into(),
         ),
         (
             websocket && !chat && path == WS_CHAT,
-            format!("what is said in {WS_CHAT} reaches the others only: add fan_out = true"),
+            format!("{WS_CHAT} sends a message to the others only: add fan_out = true"),
         ),
         (
             websocket && path.starts_with(WS_CLOCK),
-            format!("nobody asks for what a clock says, so it is no reply: ask for {WS_ECHO}"),
+            format!("{WS_CLOCK} sends without requests, which cannot be measured: use {WS_ECHO}"),
         ),
         (
             websocket && workload.payload_bytes > WS_PAYLOAD_BYTES_MAX,
-            format!("a message has at most {WS_PAYLOAD_BYTES_MAX} bytes here: give less"),
+            format!("a message may have at most {WS_PAYLOAD_BYTES_MAX} bytes: give fewer"),
         ),
     ]
 }

@@ -1,35 +1,34 @@
-//! The workloads that come with iolab. Each is a scenario file (crates/scenario/scenarios), which
-//! says why it is in the set.
+//! iolab's own workloads. Each is a scenario file (crates/scenario/scenarios) with a comment on its
+//! purpose.
 
 use record::Workload;
 
-/// Connections that send load at once, where a scenario does not say. Enough to keep one core busy,
-/// few enough for select.
+/// Default number of active connections: enough to keep one core busy, few enough for select.
 pub const CONNECTIONS: u32 = 64;
 
-/// Size of the file: many socket buffers' worth, so that partial sends happen.
+/// Size of the file: larger than a socket buffer, so that partial sends occur.
 pub const FILE_BYTES: u64 = 100 * 1024;
 
-/// Name of the file under the document root made for the run.
+/// Name of the file in the document root of a run.
 pub const FILE_NAME: &str = "100k.bin";
 
-/// Where the documents are on a server.
+/// Path of the document root on a server.
 pub const FILES_PATH: &str = "/files/";
 
-/// Name of the document root, in the temporary directory of the run.
+/// Name of the document root in the run's temporary directory.
 pub const DOCUMENTS: &str = "documents";
 
-/// Body of `/`: the smallest reply that is still a real one.
+/// Body of `/`.
 pub const TEXT: &[u8] = b"Hello, world!";
 
 /// Its length, in bytes.
 pub const TEXT_BYTES: u64 = TEXT.len() as u64;
 
-/// Repeated to fill files and to know `/bytes/N` in advance: byte k is `ALPHABET[k % 64]`.
+/// The pattern of files and of `/bytes/N`: byte k is `ALPHABET[k % 64]`.
 pub const ALPHABET: &[u8; 64] =
     b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-\n";
 
-/// One scenario that comes with iolab.
+/// One of iolab's scenarios.
 pub struct BuiltIn {
     /// Name of the workload, and of its file.
     pub name: &'static str,
@@ -46,7 +45,7 @@ macro_rules! built_in {
     };
 }
 
-/// All of them, in the order in which they are shown.
+/// All of them, in the order of the tables.
 pub const BUILT_IN: [BuiltIn; 33] = built_in![
     "active-1",
     "active-1-asleep",
@@ -83,11 +82,10 @@ pub const BUILT_IN: [BuiltIn; 33] = built_in![
     "stream-64k",
 ];
 
-/// The workloads of the quick preset: one of each kind of answer that takes little time.
+/// The workloads of the quick preset: one of each kind that takes little time.
 pub const QUICK: [&str; 5] = ["active-1", "http-keepalive", "idle-1000", "h2-streams", "ws-echo"];
 
-/// Those that run only when they are asked for by name: each is a step between two others, and a
-/// run of everything has its time limit.
+/// Workloads that run only if named, to save time: each lies between two others.
 pub const ON_DEMAND: [&str; 7] = [
     "idle-100",
     "h2-one",
@@ -98,10 +96,10 @@ pub const ON_DEMAND: [&str; 7] = [
     "stream-64",
 ];
 
-/// Where WebSockets send back what they hear.
+/// The WebSocket route that echoes.
 pub const WS_ECHO: &str = "/ws/echo";
 
-/// Where what one says reaches all others.
+/// The WebSocket route of the chat.
 pub const WS_CHAT: &str = "/ws/chat";
 
 /// Their names.
@@ -109,14 +107,14 @@ pub fn names() -> Vec<String> {
     BUILT_IN.iter().map(|scenario| scenario.name.to_owned()).collect()
 }
 
-/// All workloads that come with iolab, in the order in which they are shown.
+/// All of iolab's workloads, in the order of the tables.
 ///
 /// # Errors
-/// When one of them is wrong, which is a fault of iolab.
+/// If one of them is wrong, which is a fault of iolab.
 pub fn all() -> Result<Vec<Workload>, String> {
     let read = |scenario: &BuiltIn| {
         let file = format!("scenarios/{}.toml", scenario.name);
-        // That the load generator can do what they ask for is tested where it is called.
+        // Whether the load generator supports them is tested in the package iolab.
         crate::parse(scenario.name, &file, scenario.text, |_| Ok(()))
     };
     BUILT_IN.iter().map(read).collect()
@@ -127,7 +125,7 @@ pub fn is_file(workload: &Workload) -> bool {
     workload.path.as_ref().is_some_and(|path| path.starts_with(FILES_PATH))
 }
 
-/// `count` bytes of the known pattern.
+/// `count` bytes of [`ALPHABET`].
 pub fn pattern(count: u64) -> Vec<u8> {
     ALPHABET.iter().copied().cycle().take(count as usize).collect()
 }
@@ -136,8 +134,8 @@ pub fn pattern(count: u64) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Two workloads that are set beside each other as the price of a protocol differ in the
-    /// protocol (and in what is sampled of idle connections).
+    /// Two workloads that are compared for the cost of a protocol differ only in the protocol (and
+    /// in the idle sample).
     #[test]
     fn siblings_differ_in_the_protocol_alone() {
         let all = all().unwrap();
@@ -174,8 +172,8 @@ mod tests {
         assert_eq!(files.count(), BUILT_IN.len(), "every file in scenarios/ is in the set");
     }
 
-    /// The points of the map are one workload with more and more connections, and the ladder of
-    /// rates is that workload at more and more requests a second.
+    /// The points of the map differ only in the number of connections, and the rates only in the
+    /// requests per second.
     #[test]
     fn what_is_drawn_together_differs_in_what_it_is_drawn_by() {
         let all = all().unwrap();

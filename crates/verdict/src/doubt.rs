@@ -1,66 +1,65 @@
-//! Doubts: what a reader should know before believing a number, each with a sentence and a remedy.
-//! They are printed with the number (hyperfine's warnings are the precedent).
+//! Doubts: reasons why a figure may be misleading, each with a sentence and a remedy. They are
+//! printed with the figure, as hyperfine prints its warnings.
 
-/// Something that weakens a figure.
+/// A reason to doubt a figure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Doubt {
-    /// Requests that failed, over all rounds.
+    /// Failed requests, in all rounds.
     Errors(u64),
-    /// Rounds in which the window ended before its time.
+    /// Rounds in which the window ended early.
     EndedEarly(u32),
-    /// Most connections in one window that completed nothing, and how many there were.
+    /// Maximum number of connections in a window that completed no request, and the number of
+    /// connections.
     WithoutProgress(u32, u32),
-    /// Rounds in which the trial failed altogether.
+    /// Rounds in which the trial failed.
     FailedRounds(u32),
-    /// Requests that were on their way at the end, and older than all that were answered, over all
-    /// rounds.
+    /// Requests in flight at the end that were older than all answered requests, in all rounds.
     StoppedAnswering(u64),
-    /// Rounds of a closed loop in which the client itself was stopped, and rounds tried.
+    /// Rounds of a closed loop in which the client was stopped, and all rounds.
     ClientStopped(u32, u32),
-    /// Idle connections that the server closed, most in one round.
+    /// Idle connections that the server closed: the maximum of all rounds.
     IdleLost(u32),
-    /// Servers that did not end with exit code 0 and a line of counters, in rounds.
+    /// Rounds in which the server did not end with exit code 0 and a line of counters.
     BadEnd(u32),
-    /// The client was busy: share of the window.
+    /// The client was busy for this share of the window.
     ClientBound(f64),
-    /// Requests/s with twice the client, relative to those with the client as it is.
+    /// Requests/s with two clients, relative to those with one.
     MoreWithTwice(f64),
     /// Neither side was busy: shares of server and client.
     LatencyBound(f64, f64),
-    /// The server burns its core while nothing happens: share of a core.
+    /// The server uses this share of a core without traffic.
     Spins(f64),
-    /// Rate x mean latency / requests on their way, which should be 1.
+    /// Rate x mean latency / mean requests in flight, which should be 1.
     LittlesLaw(f64),
-    /// Server threads waited for a core: share of the window.
+    /// Threads of the server waited for a core for this share of the window.
     RunQueue(f64),
-    /// The hypervisor took time away: share of all cores.
+    /// The hypervisor stole this share of all cores' time.
     Steal(f64),
-    /// Other processes were busy: share of all cores.
+    /// Other processes used this share of all cores' time.
     OtherLoad(f64),
-    /// Rounds in which server and client had different congestion controls.
+    /// Rounds in which server and client used different congestion controls.
     OtherCongestionControl(u32),
-    /// Threads came and went: the context switches are a lower bound, in rounds.
+    /// Rounds in which threads ended, so that the context switches are a lower bound.
     SwitchesLowerBound(u32),
-    /// Rounds of an open loop in which the client fell behind its schedule, and rounds tried.
+    /// Rounds of an open loop in which the client was too slow for its schedule, and all rounds.
     ClientBehind(u32, u32),
-    /// Share of the TLS handshakes that were of the other kind than the workload asks for: resumed
-    /// instead of full, or the other way round.
+    /// Share of the TLS handshakes that were resumed although the workload has full ones, or the
+    /// reverse.
     OtherHandshakes(f64),
-    /// Share of the requests due that were answered before the run ended.
+    /// Share of the due requests that were answered before the run ended.
     Overload(f64),
-    /// 99th percentile of what the client itself was late by, in microseconds.
+    /// 99th percentile of the client's send lag, in microseconds.
     SendLag(f64),
-    /// Better than the model that parses nothing: rate and server CPU per request relative to it.
+    /// Better than the floor: rate and server CPU per request relative to it.
     BeatsFloor(f64, f64),
-    /// Rate relative to that of the model that parses nothing, where it comes near to it.
+    /// Rate relative to the floor's, if it is close to it.
     AtCeiling(f64),
     /// No system calls were counted.
     NotCounted,
 }
 
 impl Doubt {
-    /// Whether a cell with this doubt has no place in a ranking: its rate is not what the column
-    /// says.
+    /// Whether a cell with this doubt is not ranked, because its rate is not the server's.
     pub fn unranks(self) -> bool {
         use Doubt::*;
         matches!(
@@ -79,73 +78,71 @@ impl Doubt {
         )
     }
 
-    /// Whether it is the client that was the limit: CPU per request stays the server's own.
+    /// Whether the client was the limit. CPU per request is then still valid.
     pub fn is_of_client(self) -> bool {
         matches!(self, Doubt::ClientBound(_) | Doubt::MoreWithTwice(_))
     }
 
-    /// One sentence: what is doubtful.
+    /// What is doubtful, in one sentence.
     pub fn sentence(self) -> &'static str {
         match self {
             Doubt::Errors(_) => "Requests failed, so the rate is not that of a working server.",
-            Doubt::EndedEarly(_) => "The load ended before its time: the server was gone.",
+            Doubt::EndedEarly(_) => "The load ended early, because the server had ended.",
             Doubt::WithoutProgress(..) => {
-                "Connections completed nothing: the rate belongs to the others alone."
+                "Some connections completed no request: the rate is that of the others."
             }
             Doubt::FailedRounds(_) => "Some rounds failed and are missing from the figures.",
             Doubt::StoppedAnswering(_) => {
-                "The server stopped answering before the window ended, and did not begin again."
+                "The server stopped answering before the end of the window."
             }
             Doubt::ClientStopped(..) => {
-                "The client itself was stopped in some rounds, which are left out of the figures."
+                "The client was stopped in some rounds, which are not in the figures."
             }
             Doubt::IdleLost(_) => "The server closed idle connections before the window ended.",
             Doubt::BadEnd(_) => "The server did not end cleanly, with a line of counters.",
             Doubt::ClientBound(_) => "The client was the limit: the server could do more.",
-            Doubt::MoreWithTwice(_) => "Twice the client gets more answers in the same time.",
+            Doubt::MoreWithTwice(_) => {
+                "With two clients the server answers more: one is the limit."
+            }
             Doubt::LatencyBound(..) => {
-                "Neither side was busy: the rate shows waiting (wake-ups, lockstep), not capacity."
+                "Neither side was busy: the rate shows waiting (such as wake-ups), not capacity."
             }
             Doubt::Spins(_) => {
-                "It polls without sleeping: its CPU per request is the price of spinning, not work."
+                "It polls without sleeping: its CPU per request includes the time without work."
             }
             Doubt::LittlesLaw(_) => {
-                "Rate x mean latency is not the number of requests on their way (Little's law)."
+                "Rate x mean latency is not the number of requests in flight (Little's law)."
             }
-            Doubt::RunQueue(_) => {
-                "Threads of the server waited for a core that was taken (sum over its threads)."
-            }
-            Doubt::Steal(_) => "The hypervisor took CPU time away during the windows.",
+            Doubt::RunQueue(_) => "Threads of the server waited for a core (sum over its threads).",
+            Doubt::Steal(_) => "The hypervisor stole CPU time during the windows.",
             Doubt::OtherLoad(_) => "Other processes used the CPU during the windows.",
             Doubt::OtherCongestionControl(_) => {
-                "The server's sockets have another congestion control than the client's."
+                "The server's sockets use a different congestion control from the client's."
             }
             Doubt::SwitchesLowerBound(_) => {
-                "Threads ended inside the window, and the kernel forgot their context switches."
+                "Threads ended in the window, and their context switches are missing."
             }
             Doubt::ClientBehind(..) => {
-                "The client fell behind its schedule: those rounds say nothing about the server."
+                "The client was too slow for its schedule: these rounds are not in the figures."
             }
             Doubt::OtherHandshakes(_) => {
-                "TLS handshakes were of the other kind than this workload asks for."
+                "Some TLS handshakes were full instead of resumed, or the reverse."
             }
             Doubt::Overload(_) => {
-                "Requests that fell due were not answered: the server cannot hold this rate."
+                "Due requests were not answered: the server cannot sustain this rate."
             }
-            Doubt::SendLag(_) => {
-                "The client sent late by itself, and that lateness is in the latencies."
-            }
+            Doubt::SendLag(_) => "The client sent late, and its delay is part of the latencies.",
             Doubt::AtCeiling(_) => {
-                "A server that parses nothing is no faster here: rates end where the machine does."
+                "The floor, which parses nothing, is no faster: client and machine limit the rate."
             }
             Doubt::BeatsFloor(..) => {
-                "Better than the server that parses nothing, so that one is no floor here."
+                "Better than the floor, which parses nothing: so the floor is no lower bound here."
             }
             Doubt::NotCounted => "No system calls were counted.",
         }
     }
 
-    /// One sentence: what to do about it.
+    /// What to do about it, in one sentence.
     pub fn remedy(self) -> &'static str {
         match self {
             Doubt::Errors(_) => "Run iolab load against this server alone and read its errors.",
@@ -155,11 +152,11 @@ impl Doubt {
             }
             Doubt::FailedRounds(_) => "Start the server by hand with the same flags.",
             Doubt::StoppedAnswering(_) => {
-                "Run iolab load against this server alone: it says how long it was silent."
+                "Run iolab load against this server: it reports when the server stopped."
             }
             Doubt::ClientStopped(..) => "Repeat on a quieter machine.",
-            Doubt::IdleLost(_) => "Look for an idle timeout or a limit in its --describe.",
-            Doubt::BadEnd(_) => "Stop it by hand with SIGTERM and look at its exit code.",
+            Doubt::IdleLost(_) => "Check its idle timeout and its limits in --describe.",
+            Doubt::BadEnd(_) => "Stop it by hand with SIGTERM and check its exit code.",
             Doubt::ClientBound(_) | Doubt::MoreWithTwice(_) => {
                 "Compare server CPU per request instead."
             }
@@ -174,21 +171,19 @@ impl Doubt {
                 "Run it where both have the same default: see scripts/peers/same-sockets."
             }
             Doubt::SwitchesLowerBound(_) => "Read the figure as `at least`.",
-            Doubt::ClientBehind(..) => "Offer a lower rate, or give the client a core of its own.",
+            Doubt::ClientBehind(..) => "Use a lower rate, or give the client its own core.",
             Doubt::OtherHandshakes(_) => {
-                "Look whether the server gives tickets, and how often one may be used."
+                "Check whether the server sends tickets, and how often one may be used."
             }
-            Doubt::Overload(_) => "Offer a lower rate; iolab load --find-rate finds the highest.",
-            Doubt::SendLag(_) => "Trust latencies well above the lag only.",
-            Doubt::AtCeiling(_) => "Compare CPU per request: it still tells them apart.",
-            Doubt::BeatsFloor(..) => {
-                "Look at the ledger: fewer system calls explain it, a noisy round does not."
-            }
-            Doubt::NotCounted => "Run iolab doctor: it says what counting needs here.",
+            Doubt::Overload(_) => "Use a lower rate; iolab load --find-rate finds the highest.",
+            Doubt::SendLag(_) => "Use only latencies far above the lag.",
+            Doubt::AtCeiling(_) => "Compare CPU per request, which still differs.",
+            Doubt::BeatsFloor(..) => "Compare the system calls per request: fewer may explain it.",
+            Doubt::NotCounted => "Run iolab doctor: it says how to enable counting.",
         }
     }
 
-    /// The figure behind it, short.
+    /// Its figure.
     pub fn detail(self) -> String {
         let percent = |share: f64| format!("{:.0} %", share * 100.0);
         match self {

@@ -1,5 +1,5 @@
-//! What a result file says: when figures differ, one cell for each workload and model, and what a
-//! reader should know before believing it. Pure functions of [`record::Results`].
+//! Evaluates a result file: which figures differ, one cell for each workload and model, and doubts
+//! about them. Pure functions of [`record::Results`].
 //!
 //! Reading order: `statistics`, `summary`, `doubt`.
 

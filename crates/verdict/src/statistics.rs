@@ -1,18 +1,18 @@
-//! The statistics behind every printed comparison.
+//! The statistics of all printed comparisons.
 //!
-//! Noise on a shared machine has a long tail, so what stands for an epoch is a median. Ratios are
-//! formed between slices of one block, which takes out whatever slowed the machine down for longer
-//! than that, and on the log scale, where twice and half are equally far from one.
+//! Noise on a shared machine has a long tail, so an epoch is represented by a median. Ratios are
+//! formed between slices of one block, so that a longer disturbance of the machine affects both,
+//! and on a log scale, on which twice and half are equally far from one.
 
 mod blocks;
 
 pub use blocks::{BlockRatio, EPOCHS_MIN, Finding};
 
-/// Differences below this are of no consequence: 3 %. Where code and data lie in memory moves
-/// figures by as much.
+/// Differences below 3 % are considered irrelevant: the placement of code and data in memory
+/// changes figures by as much.
 pub const MARGIN: f64 = 0.03;
 
-/// Between two bounds.
+/// An interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Interval {
     /// Lower bound.
@@ -21,7 +21,7 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// The middle value; the mean of the two middle ones for an even count; `None` for no values.
+/// The median; `None` for no values.
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -39,8 +39,8 @@ pub fn median_absolute_deviation(values: &[f64]) -> Option<f64> {
     median(&values.iter().map(|value| (value - centre).abs()).collect::<Vec<_>>())
 }
 
-/// A figure with its spread over epochs. The epochs of a machine that changes its speed lie far
-/// apart, and so two of these say little about each other: ratios are for that.
+/// A figure with its spread over epochs. Epochs of a machine whose speed changes differ widely, so
+/// two estimates are not comparable; ratios are.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
     /// Median over the epochs.
@@ -55,13 +55,13 @@ pub fn estimate(values: &[f64]) -> Option<Estimate> {
     Some(Estimate { median: median(values)?, deviation })
 }
 
-/// The logarithm of a ratio; `None` unless both figures are above zero.
+/// The logarithm of a ratio; `None` unless both figures are positive.
 pub fn log_ratio(figure: f64, reference: f64) -> Option<f64> {
     (figure > 0.0 && reference > 0.0).then(|| (figure / reference).ln())
 }
 
-/// Best and worst place (1 = first) that the findings leave open, for each of `better.len()`
-/// models; `better[i][j]`: model i was shown to be better than model j.
+/// Best and worst possible place (1: first) of each model. `better[i][j]`: model i was shown to be
+/// better than model j.
 pub fn tied_ranks(better: &[Vec<bool>]) -> Vec<(usize, usize)> {
     let n = better.len();
     let place = |i: usize| {
@@ -76,7 +76,7 @@ pub fn tied_ranks(better: &[Vec<bool>]) -> Vec<(usize, usize)> {
 mod tests {
     use super::*;
 
-    /// Values worked out by hand or with R 4.2 (`median`, `mad(constant = 1)`).
+    /// Values computed by hand or with R 4.2 (`median`, `mad(constant = 1)`).
     #[test]
     fn medians_and_deviations_match_r() {
         assert_eq!(median(&[]), None);

@@ -1,8 +1,8 @@
-//! From raw trials to what is printed: one cell per workload and model, with verdict and doubts.
-//! Pure functions of a result file.
+//! Summarises raw trials: one cell per workload and model, with findings and doubts. Pure functions
+//! of a result file.
 //!
-//! In each workload and figure all models are compared with the reference, for "more" and "less",
-//! and all pairs of models, for the ranks. The floor model is in neither: it is no competitor.
+//! For each workload and figure, findings compare all models with the reference, and ranks compare
+//! all pairs of models. The floor takes part in neither.
 
 mod judge;
 mod map;
@@ -24,49 +24,49 @@ pub use measure::{
 };
 pub use protocols::{IDLE_CONNECTIONS, IdlePrice, idle_prices, name_of, prices, steps};
 
-/// From this share of its window on, a side counts as busy. The rest is the price of sleeping and
-/// waking between batches, which a saturated side still pays.
+/// From this share of the window on a side counts as busy. The rest is the time of sleeping and
+/// waking between batches, which a saturated side has too.
 pub const BUSY: f64 = 0.90;
 
-/// A server keeps an offered rate if it answers this share of the requests due inside the window.
-/// The rest is on its way when the window ends: at a latency of 2 ms, 1 % of a window of 0.2 s.
+/// A server sustains an offered rate if it answers this share of the due requests in the window.
+/// The rest may be in flight at its end: at a latency of 2 ms that is 1 % of a window of 0.2 s.
 pub const KEPT_MIN: f64 = 0.98;
 
-/// An idle server above this share of a core does not sleep. Those that sleep stay below 2 %; one
-/// that spins may get less than the whole core when others want it too.
+/// A server that uses more of a core without traffic does not sleep. Servers that sleep use below 2
+/// %; one that spins may get less than a whole core if other processes run.
 const SPINS_MIN: f64 = 0.50;
 
-/// Everything that the renderers need.
+/// All data of the renderers.
 #[derive(Debug)]
 pub struct Summary {
-    /// One per workload, in the order of the file.
+    /// All workloads, in the order of the file.
     pub workloads: Vec<WorkloadSummary>,
-    /// What connections of plain HTTP/1.1 cost while nothing happens, per model label.
+    /// Cost of idle HTTP/1.1 connections, by model label.
     pub costs: BTreeMap<String, Cost>,
-    /// What weakens the run as a whole.
+    /// Doubts about the whole run.
     pub doubts: Vec<Doubt>,
 }
 
-/// One workload: a table.
+/// One workload.
 #[derive(Debug)]
 pub struct WorkloadSummary {
     /// The workload.
     pub workload: Workload,
     /// Label of the reference model.
     pub reference: String,
-    /// One per competing model, in the order of the file.
+    /// The models, in the order of the file.
     pub cells: Vec<Cell>,
-    /// The model that parses nothing: the physical line below the table, never ranked. `None` when
-    /// it did not take part.
+    /// The floor, which is not ranked. `None`: it did not take part.
     pub floor: Option<Cell>,
-    /// The reference's second process relative to its first: what these epochs can tell apart.
+    /// The reference's second process relative to its first: the smallest difference that can be
+    /// found.
     pub control: BTreeMap<Figure, BlockRatio>,
-    /// All pairs of competing models, by figure.
+    /// All pairs of models, by figure.
     pub pairs: BTreeMap<Figure, Pairs>,
 }
 
 impl WorkloadSummary {
-    /// Whether requests fall due by the clock and not by the server's answers.
+    /// Whether it is an open loop.
     pub fn is_open(&self) -> bool {
         self.workload.rate_per_s.is_some()
     }
@@ -77,28 +77,28 @@ impl WorkloadSummary {
 pub struct Cell {
     /// Label of the model.
     pub model: String,
-    /// What was measured, or why nothing was.
+    /// The figures, or why there are none.
     pub state: Result<Box<Figures>, String>,
 }
 
-/// Who was the limit.
+/// Which side limited the rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// The server was busy, the client was not: the rate is the server's capacity.
     Server,
-    /// The client was busy, the server was not, or the rate is the floor's: the server could do
+    /// The client was busy and the server was not, or the rate is the floor's: the server could do
     /// more.
     Client,
     /// Both were busy.
     Both,
-    /// Neither: the rate shows waiting.
+    /// Neither side was busy: the rate shows waiting.
     Latency,
-    /// The schedule: an open loop that the server kept up with.
+    /// The schedule of an open loop, which the server kept up with.
     Offered,
 }
 
 impl Limit {
-    /// As it is printed.
+    /// The printed name.
     pub fn name(self) -> &'static str {
         match self {
             Limit::Server => "server-bound",
@@ -117,58 +117,57 @@ pub struct Figures {
     pub client_us: Estimate,
     /// Context switches of the server per request.
     pub switches: f64,
-    /// Those of them that were waits: voluntary.
+    /// Voluntary context switches per request.
     pub voluntary: f64,
-    /// Those of them that were preemptions: involuntary.
+    /// Involuntary context switches per request.
     pub involuntary: f64,
-    /// Time that the server's threads were runnable and waited for a core, per request, in
+    /// Time for which the server's threads were runnable and waited for a core, per request, in
     /// microseconds.
     pub run_queue_us: f64,
-    /// System calls per request, from the counting passes; `None` when nothing was counted.
+    /// System calls per request, from the counting passes; `None` if they were not counted.
     pub calls: Option<CallsPerRequest>,
-    /// Median latency of all rounds merged, in microseconds. In a closed loop that is mostly
-    /// queueing.
+    /// Median latency of all rounds merged, in microseconds. In a closed loop it is mostly time in
+    /// a queue.
     pub p50_us: f64,
     /// 99th percentile of all rounds merged; `None` with too few samples.
     pub p99_us: Option<f64>,
-    /// Rounds that are left out, because their client was stopped or fell behind.
+    /// Rounds that are left out because the client was stopped or too slow.
     pub invalid_rounds: u32,
-    /// What an open loop adds; `None` in a closed one.
+    /// Figures of an open loop; `None` in a closed loop.
     pub open: Option<OpenFigures>,
-    /// What a fan-out adds; `None` elsewhere.
+    /// Figures of a fan-out; `None` otherwise.
     pub fan_out: Option<FanOutFigures>,
-    /// What TLS adds; `None` without it.
+    /// Figures of TLS; `None` without it.
     pub tls: Option<TlsFigures>,
     /// Share of its cores that the server used.
     pub server_busy: f64,
     /// Share of its core that the client used.
     pub client_busy: f64,
-    /// Who was the limit.
+    /// Which side limited the rate.
     pub limit: Limit,
-    /// What the cell is judged by. [`Figure::P99`] only where a percentile is a figure of its own.
+    /// The figures by which the cell is compared. [`Figure::P99`] only if it is meaningful.
     pub by: BTreeMap<Figure, Judged>,
-    /// Requests/s with twice the client, relative to those with the client as it is; `None` where
-    /// that was not asked.
+    /// Requests/s with two clients, relative to those with one; `None` if this was not measured.
     pub doubled: Option<BlockRatio>,
-    /// The first thing that went wrong in any round, in words.
+    /// The first error of any round, in words.
     pub first_error: Option<String>,
-    /// What weakens these figures.
+    /// Doubts about these figures.
     pub doubts: Vec<Doubt>,
 }
 
-/// One figure of a cell, and what is said of it.
+/// One figure of a cell, and its comparison.
 #[derive(Debug)]
 pub struct Judged {
     /// The figure, over the epochs.
     pub value: Estimate,
-    /// Relative to the reference; `None` for the reference itself, and with too few epochs.
+    /// Relative to the reference; `None` for the reference itself, or with too few epochs.
     pub ratio: Option<BlockRatio>,
-    /// Relative to the floor model.
+    /// Relative to the floor.
     pub to_floor: Option<BlockRatio>,
-    /// Whether it differs from the reference's; `None` for the reference itself and where it cannot
-    /// be judged.
+    /// The comparison with the reference; `None` for the reference itself, or if it cannot be
+    /// compared.
     pub finding: Option<Finding>,
-    /// Best and worst place that the findings leave open; `None` = not ranked.
+    /// Best and worst possible place; `None`: not ranked.
     pub rank: Option<(usize, usize)>,
 }
 
@@ -188,7 +187,7 @@ impl Figures {
         self.value(Figure::Sum)
     }
 
-    /// What is judged by one figure.
+    /// A figure and its comparison.
     pub fn judged(&self, figure: Figure) -> Option<&Judged> {
         self.by.get(&figure)
     }
@@ -208,7 +207,8 @@ impl Figures {
         self.judged(figure).map_or(none, |judged| judged.value)
     }
 
-    /// Connections that completed nothing, and of how many; `None` when all made progress.
+    /// Connections that completed no request, and the number of connections; `None` if all
+    /// completed some.
     pub fn stuck(&self) -> Option<(u32, u32)> {
         self.doubts.iter().find_map(|doubt| match doubt {
             Doubt::WithoutProgress(stuck, of) => Some((*stuck, *of)),
@@ -220,27 +220,27 @@ impl Figures {
 /// System calls of the server per request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CallsPerRequest {
-    /// Of every name.
+    /// All system calls.
     pub total: f64,
-    /// By name, the most frequent first. Not all names are followed, so the sum may be below
+    /// By name, the most frequent first. Only some names are counted, so the sum may be below
     /// `total`.
     pub by_name: Vec<(String, f64)>,
-    /// Operations handed to io_uring rings.
+    /// Operations submitted to io_uring rings.
     pub ring_operations: f64,
     /// The same by operation, the most frequent first.
     pub ring_by_name: Vec<(String, f64)>,
 }
 
-/// What an open loop adds, over its valid rounds; percentiles come from their merged histograms,
-/// timed from the moment when a request was due.
+/// Figures of an open loop, over its valid rounds. Percentiles are from the merged histograms and
+/// count from the due time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OpenFigures {
     /// Requests that fell due per second.
     pub offered_per_s: f64,
-    /// Share of the requests due that were answered inside the window. What is answered only
-    /// afterwards, when nothing new falls due, does not show that a server keeps the rate.
+    /// Share of the due requests that were answered in the window. Replies after the window, when
+    /// no new requests fall due, do not show that the server sustains the rate.
     pub answered_share: f64,
-    /// Requests due that were not answered even when the run had ended.
+    /// Due requests that were not answered when the run ended.
     pub unanswered: u64,
     /// Median latency, in microseconds.
     pub p50_us: Option<f64>,
@@ -248,23 +248,23 @@ pub struct OpenFigures {
     pub p99_us: Option<f64>,
     /// 99.9th percentile, in microseconds; `None` with fewer than ten samples beyond it.
     pub p999_us: Option<f64>,
-    /// 99th percentile of what the client itself was late by, in microseconds.
+    /// 99th percentile of the client's send lag, in microseconds.
     pub send_lag_p99_us: Option<f64>,
-    /// 99th percentile timed from the send, as "coordinated omission" has it, in microseconds.
+    /// 99th percentile from the send ("coordinated omission"), in microseconds.
     pub from_send_p99_us: Option<f64>,
-    /// Rounds behind these figures.
+    /// Rounds in these figures.
     pub valid_rounds: u32,
-    /// Rounds in which the client fell behind its schedule: left out of all figures.
+    /// Rounds in which the client was too slow for its schedule, which are left out.
     pub invalid_rounds: u32,
 }
 
-/// What a fan-out adds: percentiles come from the merged histograms of its rounds and are those of
-/// a delivery, from the send of the message to its last byte at one of the listeners.
+/// Figures of a fan-out. Percentiles are from the merged histograms of the rounds and are those of
+/// a delivery, from the send of the message to its last byte at a receiver.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FanOutFigures {
-    /// Connections in the room, the speaker's among them.
+    /// Connections in the chat, including the sender.
     pub members: u32,
-    /// Messages per second that everybody heard.
+    /// Messages per second that all receivers got.
     pub messages_per_s: f64,
     /// Median latency of a delivery, in microseconds.
     pub p50_us: Option<f64>,
@@ -274,15 +274,15 @@ pub struct FanOutFigures {
     pub p999_us: Option<f64>,
 }
 
-/// What TLS adds. Rates are medians of the rounds; with keep-alive connections both are zero, since
-/// the handshakes are over before the window begins.
+/// Figures of TLS. Rates are medians of the rounds. With keep-alive they are zero, because the
+/// handshakes are made before the window.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TlsFigures {
-    /// Protocol version that was agreed on.
+    /// Protocol version.
     pub version: String,
-    /// Cipher suite that was agreed on.
+    /// Cipher suite.
     pub cipher_suite: String,
-    /// Application protocol that was agreed on (ALPN), if any.
+    /// Application protocol (ALPN), if any.
     pub alpn: Option<String>,
     /// Handshakes per second with a certificate and a signature.
     pub full_per_s: f64,
@@ -305,28 +305,28 @@ impl TlsFigures {
 /// Memory per connection, in KiB.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Memory {
-    /// The process's own: proportional set size.
+    /// Proportional set size of the process.
     pub user_kib: f64,
     /// Page tables.
     pub page_tables_kib: f64,
     /// Kernel stacks of threads.
     pub kernel_stacks_kib: f64,
-    /// All kernel memory charged to the server's cgroup: page tables and stacks, and sockets, their
-    /// buffers and epoll items besides. `None` where no cgroup could be made.
+    /// All kernel memory charged to the server's cgroup: page tables, stacks, sockets and their
+    /// buffers, epoll items. `None`: no cgroup could be made.
     pub kernel_kib: Option<f64>,
 }
 
 impl Memory {
-    /// The kernel's part; without a cgroup only page tables and stacks are seen, a lower bound.
+    /// Kernel memory. Without a cgroup only page tables and stacks are known, a lower bound.
     pub fn kernel_part_kib(&self) -> f64 {
         self.kernel_kib.unwrap_or(self.page_tables_kib + self.kernel_stacks_kib)
     }
 }
 
-/// What connections cost a model while nothing happens.
+/// Cost of idle connections for a model.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Cost {
-    /// Connections behind the memory figures.
+    /// Number of connections.
     pub connections: u32,
     /// Pss and page tables per connection, in KiB.
     pub own_kib: f64,
@@ -334,9 +334,9 @@ pub struct Cost {
     pub kernel_stacks_kib: f64,
     /// Memory per idle connection, by part.
     pub memory: Memory,
-    /// CPU with connections open and no traffic, as a share of one core.
+    /// CPU without traffic, as a share of one core.
     pub idle_busy: f64,
-    /// Sleeps that ended, per second, with connections open and no traffic.
+    /// Wake-ups per second without traffic.
     pub wake_ups_per_s: f64,
 }
 
@@ -353,8 +353,8 @@ pub fn summarise(results: &Results) -> Summary {
     Summary { workloads, costs, doubts }
 }
 
-/// What the cells of one workload are summarised from.
-struct Scene<'a> {
+/// The inputs of the cells of one workload.
+struct Inputs<'a> {
     results: &'a Results,
     workload: &'a Workload,
     reference: Rounds<'a>,
@@ -369,7 +369,7 @@ fn summarise_workload(
 ) -> WorkloadSummary {
     let timed = |model: &str| rounds(trials(results, &workload.name, model, Role::Timed));
     let floor = results.floor.as_deref();
-    let scene = Scene {
+    let inputs = Inputs {
         results,
         workload,
         reference: timed(&results.reference),
@@ -378,7 +378,7 @@ fn summarise_workload(
     };
     let cell = |model: &Model| Cell {
         model: model.label.clone(),
-        state: figures(&scene, &model.label).map(Box::new),
+        state: figures(&inputs, &model.label).map(Box::new),
     };
     let wanted = |model: &&Model| {
         !results.skips.iter().any(|skip| {
@@ -390,7 +390,7 @@ fn summarise_workload(
     let (floors, models): (Vec<_>, Vec<_>) =
         results.models.iter().filter(wanted).partition(|model| Some(model.label.as_str()) == floor);
     let second = rounds(trials(results, &workload.name, &results.reference, Role::Sentinel));
-    let control = |figure| Some((figure, judge::ratio(&second, &scene.reference, figure)?));
+    let control = |figure| Some((figure, judge::ratio(&second, &inputs.reference, figure)?));
     let mut summary = WorkloadSummary {
         workload: workload.clone(),
         reference: results.reference.clone(),
@@ -403,8 +403,8 @@ fn summarise_workload(
     summary
 }
 
-fn figures(scene: &Scene, model: &str) -> Result<Figures, String> {
-    let (results, name) = (scene.results, &scene.workload.name);
+fn figures(inputs: &Inputs, model: &str) -> Result<Figures, String> {
+    let (results, name) = (inputs.results, &inputs.workload.name);
     let all: Vec<_> = trials(results, name, model, Role::Timed).collect();
     let measured = rounds(all.iter().copied());
     let values = |figure: &dyn Fn(&Measured) -> Option<f64>| -> Vec<f64> {
@@ -412,7 +412,7 @@ fn figures(scene: &Scene, model: &str) -> Result<Figures, String> {
     };
     let over = |figure: &dyn Fn(&Measured) -> Option<f64>| estimate(&values(figure));
     let Some(client_us) = over(&|m| measure::per_request(m, m.load.client_cpu_us)) else {
-        return Err(why_nothing(scene, model, &all));
+        return Err(why_nothing(inputs, model, &all));
     };
     let latency = measure::merged(measured.values().map(|m| m.load.latency.histogram.as_str()));
     let middle = |figure: &dyn Fn(&Measured) -> Option<f64>| median(&values(figure)).unwrap_or(0.0);
@@ -421,8 +421,8 @@ fn figures(scene: &Scene, model: &str) -> Result<Figures, String> {
         let against = |other: &Rounds| judge::ratio(&measured, other, figure);
         let judged = Judged {
             value: over(&|m| figure.of(m))?,
-            ratio: (model != results.reference).then(|| against(&scene.reference)).flatten(),
-            to_floor: against(&scene.floor),
+            ratio: (model != results.reference).then(|| against(&inputs.reference)).flatten(),
+            to_floor: against(&inputs.floor),
             finding: None,
             rank: None,
         };
@@ -451,14 +451,14 @@ fn figures(scene: &Scene, model: &str) -> Result<Figures, String> {
             .find_map(|m| m.load.first_error.clone().or_else(|| m.load.ended_early.clone())),
         doubts: Vec::new(),
     };
-    let spins = scene.costs.get(model).map(|cost| cost.idle_busy).filter(|&b| b >= SPINS_MIN);
+    let spins = inputs.costs.get(model).map(|cost| cost.idle_busy).filter(|&b| b >= SPINS_MIN);
     figures.limit = limit(&figures, spins.is_some());
-    figures.doubts = weigh::of_cell(scene, &figures, &measured, all.len() as u32, spins);
+    figures.doubts = weigh::of_cell(inputs, &figures, &measured, all.len() as u32, spins);
     Ok(figures)
 }
 
-/// Busy polling is always busy, so its share says nothing: if the client is not busy either, the
-/// server's sweep is what everybody waits for.
+/// A server that spins is always busy, so its share says nothing: then a busy client counts as the
+/// limit.
 fn limit(figures: &Figures, spins: bool) -> Limit {
     if figures.open.is_some() {
         return match figures.server_busy >= BUSY {
@@ -475,9 +475,9 @@ fn limit(figures: &Figures, spins: bool) -> Limit {
     }
 }
 
-fn why_nothing(scene: &Scene, model: &str, all: &[&Trial]) -> String {
-    let skipped = scene.results.skips.iter().find(|skip| {
-        let here = |name: &String| *name == scene.workload.name;
+fn why_nothing(inputs: &Inputs, model: &str, all: &[&Trial]) -> String {
+    let skipped = inputs.results.skips.iter().find(|skip| {
+        let here = |name: &String| *name == inputs.workload.name;
         skip.model == model && skip.workload.as_ref().is_none_or(here)
     });
     if let Some(skip) = skipped {
@@ -630,8 +630,8 @@ mod tests {
         let epoll = figures(&summary, "epoll");
         assert!((epoll.to_floor(Figure::Server).unwrap().ratio - 1.565).abs() < 0.02);
         assert_eq!(epoll.limit, Limit::Server);
-        // Both sides busy, at 98 % of the floor's rate: both were the limit, and the rate is the
-        // machine's as much as the server's. Without a floor nobody can tell.
+        // Both sides are busy, at 98 % of the floor's rate: both are the limit. Without a floor
+        // this is not known.
         let at_ceiling = |results: &Results| {
             let summary = summarise(results);
             let epoll = figures(&summary, "epoll");
@@ -687,7 +687,7 @@ mod tests {
         assert!((open.p99_us.unwrap() - 900.0).abs() < 1.0);
         assert!((open.send_lag_p99_us.unwrap() - 5.0).abs() < 0.1);
         assert_eq!((epoll.limit, rank(epoll, Figure::Rate)), (Limit::Offered, None));
-        // Its client fell behind in one round, which counts for nothing and spoils the cell.
+        // Its client was too slow in one round, which is left out and makes the cell doubtful.
         let open = poll.open.as_ref().unwrap();
         assert_eq!((open.valid_rounds, open.invalid_rounds), (5, 1));
         assert_eq!(rank(poll, Figure::Server), None);

@@ -290,7 +290,6 @@ impl Http1 {
         Ok(Step::Wait)
     }
 
-    /// `more`: input follows this request.
     fn finish(&mut self, cx: &mut Context, used: usize, more: bool) -> Step {
         let Some(exchange) = self.exchange.take() else { return Step::Used(used) };
         cx.service.counters.request();
@@ -355,7 +354,6 @@ fn before_drain(cx: &Context, input: &[u8], used: usize) -> usize {
 }
 
 enum Step {
-    /// So many bytes of input were processed; continue.
     Used(usize),
     Wait,
     /// So many bytes of input were processed; another protocol processes the rest.

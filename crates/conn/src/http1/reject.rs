@@ -11,7 +11,6 @@ pub(super) enum Reject {
     TargetTooLong,
     Expectation,
     HeadTooLarge,
-    /// 501, because of the method.
     MethodUnknown,
     /// 501, because of a transfer coding other than chunked (RFC 9112 section 6.1).
     Coding,

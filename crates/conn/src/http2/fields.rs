@@ -45,7 +45,6 @@ pub(super) struct Table {
 struct Entry {
     is_pseudo: bool,
     name_len: usize,
-    /// Bytes of all entries, with their overhead.
     size: usize,
 }
 
@@ -103,7 +102,6 @@ impl Table {
         }
     }
 
-    /// Evicts entries to make room for `more` bytes.
     fn evict(&mut self, more: usize) {
         while self.size + more > self.size_max {
             let Some(oldest) = self.entries.pop_back() else { return };
@@ -152,7 +150,6 @@ fn text(block: &mut &[u8]) -> Option<(bool, usize)> {
     Some((bytes.first() == Some(&b':'), len))
 }
 
-/// How many symbols a string in Huffman's code has.
 fn decoded_len(coded: &[u8]) -> usize {
     let (mut symbols, mut code, mut first, mut len) = (0, 0u32, 0u32, 0);
     for byte in coded {

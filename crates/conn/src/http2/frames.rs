@@ -27,7 +27,6 @@ pub(super) struct FrameFollower {
     head: [u8; HEAD_LEN],
     head_len: usize,
     payload_left: usize,
-    /// The block of fields continues in the next frame.
     block_goes_on: bool,
     /// The payload of the current frame, if it belongs to a block of fields.
     payload: Vec<u8>,
@@ -75,7 +74,6 @@ impl FrameFollower {
         all.len() - input.len()
     }
 
-    /// Streams with malformed trailers since the last call.
     pub(super) fn take_malformed(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.malformed)
     }

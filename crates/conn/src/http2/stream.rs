@@ -27,9 +27,7 @@ pub(super) enum Sender {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TurnEnd {
-    /// It waits for its waker or for its deadline.
     Wait,
-    /// It can continue after the other streams.
     Again,
     /// It needs [`Http2Stream::file_part`].
     File,
@@ -55,7 +53,6 @@ pub(super) struct Http2Stream {
     body: Option<RecvStream>,
     received: u64,
     request_ended: bool,
-    /// The library has the whole reply.
     reply_ended: bool,
     /// Bytes of the reply to be sent: of the request's body, or of a short reply for which the peer
     /// has no window.

@@ -1,8 +1,8 @@
-//! `iolab bench --against GITREF`: what became dearer since another commit.
+//! `iolab bench --against GITREF`: compares the CPU per request with that of another commit.
 //!
-//! The servers of that commit are built in a worktree under target/, and take turns in slices with
-//! those beside this executable: old, old once more (the control), new. Every epoch has processes
-//! started anew.
+//! The servers of that commit are built in a worktree under target/. In slices, in alternation,
+//! three processes are loaded: old, a second old one as control, and new. Each epoch has new
+//! processes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -13,46 +13,43 @@ use rig::discover::{self, Found, directories};
 use rig::environment;
 use scenario::workload;
 
-use crate::failure::{Failure, because};
 use crate::slices::standing;
-use crate::statistics::Finding;
-use crate::text;
+use render::failure::{Failure, because};
+use render::text;
+use verdict::statistics::Finding;
 
 use super::contest::{self, Rules};
 use super::{Arguments, EXIT_INTERRUPTED, handle_interrupts, interrupted};
 use super::{own, plan, temporary_place};
 
-/// Workloads where no other are named: what most requests go through, and HTTP/2.
+/// Workloads without `--workloads`: the common case, and HTTP/2.
 const WORKLOADS: [&str; 2] = ["http-keepalive", "h2-streams"];
 
-/// Epochs for each server and workload, and the time of one. Where code and data lie in memory
-/// differs from process to process by a percent or two, so that many short epochs tell more than a
-/// few long ones.
+/// Number of epochs for each server and workload, and the time of one. The placement of code and
+/// data in memory differs between processes and changes a figure by a percent or two. So many short
+/// epochs are more precise than a few long ones.
 const EPOCHS: usize = 18;
 const EPOCH: Duration = Duration::from_millis(250);
 
-/// Seed of the order in blocks.
 const SEED: u64 = 1;
 
-/// Digits of a commit that name its folder.
+/// Length of the part of the commit's hash that names the folder.
 const COMMIT_DIGITS: usize = 12;
 
-/// `2%` or `0.02`.
 pub fn margin(text: &str) -> Result<f64, String> {
     let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
     let margin = number.trim().parse::<f64>().map(|number| number / unit);
     let fits = |margin: &f64| (0.001..=1.0).contains(margin);
-    margin.ok().filter(fits).ok_or_else(|| "write a share from 0.1% to 100%, such as 2%".into())
+    margin.ok().filter(fits).ok_or_else(|| "give a share from 0.1% to 100%, such as 2%".into())
 }
 
-/// One comparison.
 struct Compared {
     label: String,
     workload: String,
     standings: Vec<standing::Standing>,
 }
 
-/// Builds, compares, and prints. Exit code 1 if anything became dearer.
+/// Builds, compares and prints. The exit code is 1 if any server now uses more CPU.
 pub fn run(commit: &str, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let names = match (&arguments.workloads[..], &arguments.scenario[..]) {
         ([], []) => WORKLOADS.map(str::to_owned).to_vec(),
@@ -61,8 +58,8 @@ pub fn run(commit: &str, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let workloads = plan::workloads(Preset::Default, own::workloads(&arguments.scenario)?, &names)?;
     if let Some(open) = workloads.iter().find(|workload| workload.rate_per_s.is_some()) {
         return Err(Failure(format!(
-            "--against: {} has a fixed rate, and slices are of closed loops: name others with \
-             --workloads",
+            "--against: {} has a fixed rate, but only closed loops can be compared in slices: \
+             name other --workloads",
             open.name
         )));
     }
@@ -81,7 +78,7 @@ pub fn run(commit: &str, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let (mut compared, mut failed) = (Vec::new(), false);
     for new in &found {
         let Some(old) = old_of(&old, new) else {
-            eprintln!("SKIP {}: there was none at {commit}", new.model.label);
+            eprintln!("SKIP {}: {commit} has no such server", new.model.label);
             continue;
         };
         for workload in &workloads {
@@ -101,7 +98,7 @@ pub fn run(commit: &str, arguments: &Arguments) -> Result<ExitCode, Failure> {
             eprintln!("{name}");
             match compare(&old, new, workload, &root, arguments.margin) {
                 Ok(one) => compared.push(one),
-                // The others are compared all the same.
+                // The other servers are compared nevertheless.
                 Err(why) => {
                     eprintln!("iolab: {why}");
                     failed = true;
@@ -120,7 +117,7 @@ pub fn run(commit: &str, arguments: &Arguments) -> Result<ExitCode, Failure> {
     })
 }
 
-/// The directory with the servers of `commit`, built if they are not there yet.
+/// The directory of the servers of `commit`, after building them.
 fn built(commit: &str, found: &[Found]) -> Result<PathBuf, Failure> {
     let git = |words: &[&str]| {
         let output = Command::new("git").args(words).stderr(Stdio::null()).output();
@@ -130,8 +127,8 @@ fn built(commit: &str, found: &[Found]) -> Result<PathBuf, Failure> {
     };
     let unknown = || {
         Failure(format!(
-            "--against: {commit:?} is no commit of a repository here: run this in iolab's own, and \
-             name a commit, a branch or a tag"
+            "--against: {commit:?} is no commit of a repository here: run this in iolab's \
+             repository, and name a commit, branch or tag"
         ))
     };
     let full = format!("{commit}^{{commit}}");
@@ -146,14 +143,14 @@ fn built(commit: &str, found: &[Found]) -> Result<PathBuf, Failure> {
             Failure(format!("--against: git cannot make a worktree of {commit} in {path}"))
         })?;
     }
-    // One for all commits, so that the crates of others are built once.
+    // The same for all commits, so that third-party crates are built once.
     let target = against.join("build");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(&source).args(["build", "--release", "--locked", "--target-dir"]);
     cargo.arg(&target);
     for server in found {
         let package = format!("serve-{}", server.model.name);
-        // One that is not of this workspace, or was not yet, is the same on both sides, or new.
+        // A server of another workspace, or one that did not exist then, is not built.
         if source.join("crates").join(&package).is_dir() {
             cargo.args(["-p", &package]);
         }
@@ -166,7 +163,7 @@ fn built(commit: &str, found: &[Found]) -> Result<PathBuf, Failure> {
     }
 }
 
-/// The same server, flavour and all, among the old ones.
+/// The old server with the same flavour.
 fn old_of(directory: &Path, new: &Found) -> Option<Found> {
     let (found, _) =
         discover::servers(&[directory.to_owned()], std::slice::from_ref(&new.model.label)).ok()?;
@@ -187,7 +184,7 @@ fn compare(
     Ok(Compared { label: new.model.label.clone(), workload: workload.name.clone(), standings })
 }
 
-/// What became dearer, and what could not be told. Whether anything did, beyond the margin.
+/// Prints the comparison. Returns whether any server uses more CPU, beyond the margin.
 fn tell(commit: &str, compared: &[Compared], margin: f64) -> Result<bool, Failure> {
     let found = |finding| move |one: &&Compared| one.ratio().is_some_and(|told| told.is(finding));
     let names = |list: &[&Compared]| {
@@ -199,15 +196,15 @@ fn tell(commit: &str, compared: &[Compared], margin: f64) -> Result<bool, Failur
     let (dearer, a_little): (Vec<_>, Vec<_>) = of(Finding::More).into_iter().partition(beyond);
     let percent = format!("{:.1} %", 100.0 * margin);
     let mut sentences = vec![match dearer.len() {
-        0 => format!("Nothing was shown to be dearer than at {commit} by more than {percent}."),
-        _ => format!("Dearer than at {commit} by more than {percent}: {}.", names(&dearer)),
+        0 => format!("No server was shown to use over {percent} more CPU than at {commit}."),
+        _ => format!("Over {percent} more CPU than at {commit}: {}.", names(&dearer)),
     }];
     if !a_little.is_empty() {
-        sentences.push(format!("Dearer by less: {}.", names(&a_little)));
+        sentences.push(format!("More CPU, but within the margin: {}.", names(&a_little)));
     }
     let cheaper = of(Finding::Less);
     if !cheaper.is_empty() {
-        sentences.push(format!("Cheaper: {}.", names(&cheaper)));
+        sentences.push(format!("Less CPU: {}.", names(&cheaper)));
     }
     let equal = of(Finding::Equal).len();
     sentences.push(format!("Equal within {percent}: {equal} of {}.", compared.len()));
@@ -216,7 +213,7 @@ fn tell(commit: &str, compared: &[Compared], margin: f64) -> Result<bool, Failur
         .filter(|one| one.ratio().is_none_or(|told| told.is(Finding::Unknown)))
         .collect();
     if !open.is_empty() {
-        sentences.push(format!("Undecided: {}: run it again.", names(&open)));
+        sentences.push(format!("Undecided: {} (a further run may decide).", names(&open)));
     }
     let lines: String = compared.iter().map(Compared::line).collect();
     let head = format!(
@@ -228,7 +225,6 @@ fn tell(commit: &str, compared: &[Compared], margin: f64) -> Result<bool, Failur
 }
 
 impl Compared {
-    /// New to old.
     fn ratio(&self) -> Option<&standing::Told> {
         self.standings.last()?.cpu.as_ref()
     }

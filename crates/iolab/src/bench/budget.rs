@@ -1,52 +1,51 @@
-//! `--budget`: as many rounds as fit into a given time.
+//! `--budget`: the number of rounds that fits into a given time.
 
 use record::Settings;
 
-use crate::failure::Failure;
-use crate::statistics::EPOCHS_MIN;
+use render::failure::Failure;
+use render::text;
+use verdict::statistics::EPOCHS_MIN;
 
 use super::plan::{Cells, expected_s, schedule};
 
-/// Most rounds that a budget buys: with so many, intervals hardly narrow any more (they do with the
-/// square root), and `--rounds` takes what is asked for.
+/// Maximum number of rounds. Intervals narrow with the square root of it, so more rounds are of
+/// little use; `--rounds` has no such limit.
 const ROUNDS_MAX: u32 = 100;
 
-/// Calibration, description of the servers and rendering, in seconds.
+/// Time of calibration, `--describe` of the servers and rendering, in seconds.
 const FIXED_S: f64 = 3.0;
 
-/// Share of a budget that is planned for; the rest is for a machine that is slower than expected.
+/// Share of the budget that is planned; the rest is a reserve for a slower machine.
 const PLANNED: f64 = 0.95;
 
-/// How long a run with these settings should take, in seconds.
+/// The expected time of a run, in seconds.
 pub fn total_s(cells: Cells, settings: &Settings) -> f64 {
     let slots = schedule(cells, settings);
     FIXED_S + slots.iter().map(|slot| expected_s(slot, cells.workloads, settings)).sum::<f64>()
 }
 
-/// Chooses the rounds so that the run fits into `budget_s` seconds.
+/// Chooses the number of rounds for a run of `budget_s` seconds.
 ///
 /// # Errors
-/// One sentence when not even one round fits.
+/// One sentence if not even one round fits.
 pub fn fit(cells: Cells, preset: Settings, budget_s: f64) -> Result<Settings, Failure> {
     let with = |rounds| Settings { rounds, budget_s: Some(budget_s), ..preset.clone() };
     let fits = |rounds: &u32| total_s(cells, &with(*rounds)) <= budget_s * PLANNED;
-    // Every round takes the same or more time, so the first that does not fit ends the search.
+    // The time grows with the number of rounds, so the first that does not fit ends the search.
     (1..=ROUNDS_MAX).take_while(fits).last().map(with).ok_or_else(|| {
         let needed_s = total_s(cells, &with(1)) / PLANNED;
         Failure(format!(
-            "--budget: one round of everything takes about {needed_s:.0} s and {budget_s:.0} s are \
-             given: give more, or name fewer --models or --workloads"
+            "--budget: one round of everything takes about {needed_s:.0} s, more than \
+             {budget_s:.0} s: give more time, or fewer --models or --workloads"
         ))
     })
 }
 
-/// What was chosen, and what it costs, for people.
 pub fn explain(chosen: &Settings, total_s: f64) -> String {
-    let rounds = chosen.rounds;
-    let plural = if rounds == 1 { "" } else { "s" };
-    let mut told = format!("budget: {rounds} round{plural}, about {total_s:.0} s in all");
-    if (rounds as usize) < EPOCHS_MIN {
-        told += &format!("; nothing is decided with fewer than {EPOCHS_MIN}");
+    let rounds = text::count(chosen.rounds, "round");
+    let mut told = format!("budget: {rounds}, about {total_s:.0} s in total");
+    if (chosen.rounds as usize) < EPOCHS_MIN {
+        told += &format!("; no difference can be shown with fewer than {EPOCHS_MIN}");
     }
     told
 }
@@ -86,7 +85,7 @@ mod tests {
             let needed: f64 = refused.split(' ').find_map(|word| word.parse().ok()).unwrap();
             let chosen = fit(cells, preset, needed + 1.0).unwrap();
             assert_eq!(chosen.rounds, 1);
-            assert!(explain(&chosen, 1.0).contains("nothing is decided with fewer than 3"));
+            assert!(explain(&chosen, 1.0).contains("no difference can be shown with fewer than 3"));
         });
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use record::{Model, Outcome, Results, Role, Slot, Trial, Workload};
 use tempfile::TempDir;
 
-use crate::text::thousands;
+use render::text::thousands;
 
 use super::keep::Keeper;
 use super::progress::Progress;
@@ -16,40 +16,39 @@ use rig::epoch::{self, Entry, Part, Stop};
 use rig::executable::Watched;
 use rig::trial;
 
-/// A cell that failed so often is not tried again: every failure costs the others time.
+/// A cell with this number of failures is not measured again, to save time.
 const FAILURES_MAX: usize = 2;
 
-/// A cell that was overloaded so often is not tried again: it says nothing new, and takes longest.
+/// A cell with this number of overloads is not measured again: it takes longest and says nothing
+/// new.
 const OVERLOADS_MAX: usize = 2;
 
-/// From this share of its requests unanswered on, an open loop is far beyond what a server can do:
-/// a short stop of the machine leaves fewer.
+/// An open loop with a larger share of unanswered requests counts as overloaded. A short stop of
+/// the machine leaves fewer unanswered.
 const UNANSWERED_MAX: f64 = 0.1;
 
-/// So is one whose 99th percentile is above one second, in microseconds.
+/// So does one with a higher 99th percentile, in microseconds.
 const OVERLOAD_P99_US: f64 = 1e6;
 
-/// A run that is going on.
 pub struct Run {
-    /// What is known so far.
     pub results: Results,
-    /// Label -> executable.
     pub executables: BTreeMap<String, Watched>,
-    /// Where the result is written.
     pub keeper: Keeper,
-    /// The document root is in it.
+    /// The temporary directory with the document root.
     pub place: TempDir,
 }
 
 impl Run {
-    /// Seconds that each slot of the schedule should take.
+    /// The expected time of each slot of the schedule, in seconds.
     pub fn expected_s(&self) -> Vec<f64> {
         let Results { schedule, workloads, settings, .. } = &self.results;
         schedule.iter().map(|slot| plan::expected_s(slot, workloads, settings)).collect()
     }
 
-    /// Runs what is left of the schedule, until it is done or interrupted. The error is a sentence:
-    /// why the rest cannot be measured, or would be of another server than what was so far.
+    /// Measures the rest of the schedule, until it is done or interrupted.
+    ///
+    /// # Errors
+    /// One sentence: why the rest cannot be measured, or that a server has changed.
     pub fn measure(&mut self) -> Result<(), String> {
         let begin = Instant::now();
         let before_s = self.results.trials.last().map_or(0.0, |t| t.started_s + t.took_s);
@@ -65,7 +64,7 @@ impl Run {
             let Results { schedule, workloads, .. } = &self.results;
             let end = plan::end_of_epoch(schedule, at, workloads);
             let slots = schedule[at..end].to_vec();
-            result = self.look_at_executables(&slots);
+            result = self.check_executables(&slots);
             if result.is_err() {
                 break;
             }
@@ -80,7 +79,7 @@ impl Run {
                 }
             };
             let started_s = before_s + (started - begin).as_secs_f64();
-            // All of an epoch are alive together: each has its share of the time.
+            // The trials of an epoch run together. Each gets an equal share of its time.
             let took_s = started.elapsed().as_secs_f64() / slots.len() as f64;
             let trials = slots.into_iter().zip(outcomes).zip(0_u32..);
             self.results.trials.extend(trials.map(|((slot, outcome), place)| {
@@ -93,13 +92,14 @@ impl Run {
         result
     }
 
-    fn look_at_executables(&mut self, slots: &[Slot]) -> Result<(), String> {
-        let looked =
-            |slot: &Slot| self.executables.get_mut(&slot.model).map_or(Ok(()), Watched::look);
-        slots.iter().try_for_each(looked)
+    fn check_executables(&mut self, slots: &[Slot]) -> Result<(), String> {
+        let checked =
+            |slot: &Slot| self.executables.get_mut(&slot.model).map_or(Ok(()), Watched::check);
+        slots.iter().try_for_each(checked)
     }
 
-    /// What is done between two rounds: the file is written, and the time left is looked at.
+    /// Between two rounds: writes the file, and drops the rest of the rounds if the budget is too
+    /// small.
     fn begin_round(&mut self, at: usize, so_far_s: f64, progress: &mut Progress) {
         self.keeper.save(&self.results);
         if self.is_over_budget(at, so_far_s, progress) {
@@ -108,13 +108,12 @@ impl Run {
             plan::drop_rounds(schedule, settings, at);
             progress.replan(self.expected_s());
             eprintln!(
-                "budget: the machine is slower than expected, so {} rounds of {planned} are made",
+                "budget: the machine is slower than planned, so {} rounds of {planned} are made",
                 self.results.settings.rounds
             );
         }
     }
 
-    /// Whether the next round, and the counting passes that follow it, would end after the budget.
     fn is_over_budget(&self, at: usize, so_far_s: f64, progress: &Progress) -> bool {
         let Results { schedule, settings, .. } = &self.results;
         let next = &schedule[at];
@@ -130,8 +129,8 @@ impl Run {
         so_far_s + needed_s * progress.pace(at) > budget_s
     }
 
-    /// What came of these slots: an epoch, or one counting trial. `None` after Ctrl-C: the epoch
-    /// was cut short, and is made again by --resume.
+    /// The outcomes of these slots: an epoch, or one counting trial. `None` after Ctrl-C: --resume
+    /// measures the interrupted epoch again.
     fn outcomes_of(&self, slots: &[Slot]) -> Result<Option<Vec<Outcome>>, String> {
         let given_up: Vec<_> = slots.iter().map(|slot| given_up(&self.results, slot)).collect();
         let failed =
@@ -145,12 +144,11 @@ impl Run {
             slots.iter().zip(&given_up).filter(|(_, why)| why.is_none()).map(|one| one.0).collect();
         let Some(measured) = self.epoch(&live)? else { return Ok(None) };
         let mut measured = measured.into_iter();
-        let missing = || Outcome::Failed { reason: "nothing came of it".to_owned() };
+        let missing = || Outcome::Failed { reason: "the epoch has no outcome for it".to_owned() };
         let of = |why| failed(why).or_else(|| measured.next()).unwrap_or_else(missing);
         Ok(Some(given_up.iter().map(of).collect()))
     }
 
-    /// One epoch: the outcomes of these slots, in their order.
     fn epoch(&self, slots: &[&Slot]) -> Result<Option<Vec<Outcome>>, String> {
         let Some(first) = slots.first() else { return Ok(Some(Vec::new())) };
         let mut seats: Vec<(&str, Role)> = Vec::new();
@@ -201,7 +199,7 @@ impl Run {
         let mut of_slots = Vec::new();
         for slot in slots {
             let cell = cells.remove(&(&*slot.workload, (&*slot.model, slot.role)));
-            let missing = || Err("nothing came of it".to_owned());
+            let missing = || Err("the epoch has no outcome for it".to_owned());
             of_slots.push(match cell.unwrap_or_else(missing) {
                 Ok(measured) => Outcome::Measured(Box::new(measured)),
                 Err(reason) => Outcome::Failed { reason },
@@ -210,7 +208,7 @@ impl Run {
         Ok(Some(of_slots))
     }
 
-    /// A trial whose system calls are counted.
+    /// Measures a trial with system calls counted.
     fn counted(&self, slot: &Slot) -> Outcome {
         let measured = || {
             let (model, executable) = self.server(&slot.model)?;
@@ -232,32 +230,31 @@ impl Run {
     fn server(&self, label: &str) -> Result<(&Model, &Path), String> {
         let model = self.results.models.iter().find(|model| model.label == label);
         let executable = self.executables.get(label);
-        let unknown = || format!("the schedule names a model {label} that the file does not hold");
+        let unknown = || format!("the schedule names the model {label}, which is not in the file");
         model.zip(executable).map(|(model, watched)| (model, &*watched.path)).ok_or_else(unknown)
     }
 
     fn workload(&self, name: &str) -> Result<&Workload, String> {
         let workload = self.results.workloads.iter().find(|workload| workload.name == name);
         workload.ok_or_else(|| {
-            format!("the schedule names a workload {name} that the file does not hold")
+            format!("the schedule names the workload {name}, which is not in the file")
         })
     }
 }
 
-/// Whether a round or a counting pass begins at this place.
 fn is_border(schedule: &[Slot], at: usize) -> bool {
     let block = |slot: &Slot| (slot.role == Role::Counting, slot.round);
     at > 0 && block(&schedule[at]) != block(&schedule[at - 1])
 }
 
-/// Why this cell is not tried again, if it is not. The reference is tried in every round, however
-/// overloaded: all others are compared with it.
+/// Why this cell is not measured again, if that is so. The reference is measured even if it is
+/// overloaded, because all other models are compared with it.
 fn given_up(results: &Results, slot: &Slot) -> Option<String> {
     let same_cell = |t: &&Trial| t.slot.model == slot.model && t.slot.workload == slot.workload;
     let cell = || results.trials.iter().filter(same_cell);
     let overloads: Vec<_> = cell().filter_map(overload).take(OVERLOADS_MAX).collect();
     if overloads.len() == OVERLOADS_MAX && slot.model != results.reference {
-        return Some(format!("not tried again after overload: {}", overloads.join("; ")));
+        return Some(format!("not measured again after overload: {}", overloads.join("; ")));
     }
     let mut failures = cell().filter_map(|t| match &t.outcome {
         Outcome::Failed { reason } => Some(reason.clone()),
@@ -266,7 +263,7 @@ fn given_up(results: &Results, slot: &Slot) -> Option<String> {
     failures.nth(FAILURES_MAX - 1)
 }
 
-/// What shows that a trial was far beyond what its server can do; `None` if nothing does.
+/// Evidence that a trial was overloaded.
 fn overload(trial: &Trial) -> Option<String> {
     let Outcome::Measured(measured) = &trial.outcome else { return None };
     let open = measured.load.open_loop.as_ref().filter(|open| open.invalid.is_none())?;
@@ -289,8 +286,7 @@ mod tests {
 
     use super::*;
 
-    /// The results of the fixture, its trials made those of an open loop with so many requests
-    /// unanswered of 1,000 due.
+    /// The results of the fixture as open loops with `unanswered` of 1,000 due requests.
     fn open_loop(unanswered: u64) -> Results {
         let mut results = fixture::results();
         for trial in &mut results.trials {
@@ -308,10 +304,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_clearly_overloaded_twice_is_not_tried_again() {
+    fn a_cell_that_was_overloaded_twice_is_not_measured_again() {
         let results = open_loop(101);
         let reason = given_up(&results, &slot(&results, "poll")).unwrap();
-        assert!(reason.starts_with("not tried again after overload: 101 of 1,000"), "{reason}");
+        assert!(reason.starts_with("not measured again after overload: 101 of 1,000"), "{reason}");
         assert!(reason.contains("in round 1; ") && reason.contains("in round 2"), "{reason}");
         assert_eq!(given_up(&results, &slot(&results, "epoll")), None, "the reference goes on");
         let results = open_loop(99);

@@ -1,4 +1,4 @@
-//! Servers started anew for each epoch, which take turns in slices: see [`crate::slices`].
+//! Compares servers in slices ([`crate::slices`]) with new processes in each epoch.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,25 +8,22 @@ use rig::discover::Found;
 use rig::server::Server;
 use rig::{engine, environment, trial};
 
-use crate::slices::{self, Entrant, Epoch};
+use rig::slices::{self, Entrant, Epoch};
 
 use super::{interrupted, plan};
 
-/// How long it goes on, fixed before it begins.
 pub struct Rules {
-    /// Epochs.
     pub epochs: usize,
-    /// Time of one, after its warm-up.
+    /// Time of one epoch, after its warm-up.
     pub epoch: Duration,
-    /// Seed of the order in blocks.
     pub seed: u64,
 }
 
-/// Lets these servers take turns; the same one may take part several times, as as many processes.
-/// `root`: the document root. Fewer epochs than asked for after Ctrl-C.
+/// Measures these servers; a server that is listed twice has two processes. `root` is the document
+/// root. After Ctrl-C there are fewer epochs than asked for.
 ///
 /// # Errors
-/// Which server cannot take part and why, in a sentence.
+/// One sentence: which server failed, and why.
 pub fn run(
     servers: &[&Found],
     workload: &Workload,
@@ -34,10 +31,8 @@ pub fn run(
     rules: &Rules,
 ) -> Result<Vec<Epoch>, String> {
     let mut settings = plan::settings(Preset::Default, rules.seed);
-    if let [server, client, ..] = environment::cores()[..] {
-        (settings.server_cores, settings.client_cores) = (vec![server], vec![client]);
-    }
-    // As many connections as the one with the fewest serves at once: the others would wait in vain.
+    (settings.server_cores, settings.client_cores) = environment::server_and_client_cores();
+    // The number of connections that each server can serve at once: further ones would only wait.
     let most = servers.iter().map(|found| found.connections_max()).min().unwrap_or(u32::MAX);
     let workload = &Workload { connections: workload.connections.min(most), ..workload.clone() };
     let mut random = SplitMix64::new(rules.seed);
@@ -61,14 +56,14 @@ pub fn run(
             return Err(format!("serve-{} with {}: {why}", found.model.label, workload.name));
         }
         epochs.push(epoch);
-        // The clients leave first: what the server still sends to them must not be cut.
+        // The clients close first, so that the servers' last output is not lost.
         drop(entrants);
         processes.into_iter().for_each(|server| drop(server.stop()));
     }
     Ok(epochs)
 }
 
-/// A fresh process, its connections open.
+/// Starts a process and opens the connections to it.
 fn start(
     found: &Found,
     workload: &Workload,

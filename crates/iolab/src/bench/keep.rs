@@ -1,46 +1,41 @@
-//! What was measured is not lost: the result file is written after every round, and where that
-//! fails the run goes on, and the file is written somewhere else at the end.
+//! Writes the result file after every round. If that fails the run continues, and at the end other
+//! folders are tried.
 
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{SigSet, Signal};
 use record::Results;
 
-use crate::failure::{Failure, because};
-use crate::report::{RESULTS_FILE, write_safely};
+use render::failure::{Failure, because};
+use render::report::{RESULTS_FILE, write_safely};
 
-/// What the name of a folder made in need starts with.
+/// Prefix of the name of such a folder.
 const ELSEWHERE_PREFIX: &str = "iolab-results-";
 
-/// Where the file is in the end.
+/// Where the file was written at the end.
 pub enum Kept {
-    /// In the folder of the run.
     InFolder,
-    /// In another folder, and why.
     Elsewhere(PathBuf, Failure),
-    /// Nowhere: every place that was tried refused. The first reason.
+    /// Not written: the first error.
     Nowhere(Failure),
 }
 
-/// Writes the result file of one run.
 pub struct Keeper {
     folder: PathBuf,
     complained: bool,
 }
 
 impl Keeper {
-    /// For the file in this folder.
     pub fn new(folder: PathBuf) -> Keeper {
         Keeper { folder, complained: false }
     }
 
-    /// The folder of the run.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Writes the file before the first trial: a folder that cannot be written is refused while
-    /// nothing can be lost yet.
+    /// Writes the file before the first trial, so that a folder without write permission is found
+    /// before anything is measured.
     ///
     /// # Errors
     /// One sentence: what could not be written, and why.
@@ -49,22 +44,21 @@ impl Keeper {
         write_into(&self.folder, results)
     }
 
-    /// Writes the file after a round. A failure is told once and does not end the run: the next
-    /// round tries again.
+    /// Writes the file after a round. A failure is printed once; the next round tries again.
     pub fn save(&mut self, results: &Results) {
         match write_into(&self.folder, results) {
             Err(failure) if !self.complained => {
                 self.complained = true;
                 eprintln!(
-                    "iolab: {failure}; the run goes on, and every round tries again: make room, \
-                     or let it end and it looks for another place"
+                    "iolab: {failure}; the run goes on, and each round tries again: free some \
+                     space, or the result will be written to another folder at the end"
                 );
             }
             Err(_) | Ok(()) => {}
         }
     }
 
-    /// Writes the file after the last round, here or wherever it can be written.
+    /// Writes the file after the last round, to the folder or to another place.
     pub fn finish(&self, results: &Results) -> Kept {
         let Err(failure) = write_into(&self.folder, results) else { return Kept::InFolder };
         let home = std::env::home_dir();
@@ -73,7 +67,7 @@ impl Keeper {
             let folder =
                 tempfile::Builder::new().prefix(ELSEWHERE_PREFIX).tempdir_in(place).ok()?;
             write_into(folder.path(), results).ok()?;
-            // From here on nobody removes it.
+            // Keeps the folder after the program's end.
             Some(folder.keep())
         });
         match written {
@@ -83,7 +77,7 @@ impl Keeper {
     }
 }
 
-/// A folder that was removed meanwhile is made again.
+/// Makes the folder again if it was removed meanwhile.
 fn write_into(folder: &Path, results: &Results) -> Result<(), Failure> {
     let text = results.to_json().map_err(because("cannot write the result as JSON"))?;
     std::fs::create_dir_all(folder)
@@ -91,11 +85,11 @@ fn write_into(folder: &Path, results: &Results) -> Result<(), Failure> {
     write_safely(&folder.join(RESULTS_FILE), text.as_bytes())
 }
 
-/// A write beyond RLIMIT_FSIZE kills the process unless the signal is held back; then write(2) says
-/// EFBIG, like any other full disk (setrlimit(2)).
+/// Blocks SIGXFSZ, which would kill the process in a write beyond RLIMIT_FSIZE. write(2) then fails
+/// with EFBIG (setrlimit(2)).
 fn survive_file_size_limit() {
     let mut held = SigSet::empty();
     held.add(Signal::SIGXFSZ);
-    // Refused, it leaves the kernel's default in force: nothing better can be done.
+    // If this fails the default action stays in force, which cannot be helped.
     let _ = held.thread_block();
 }

@@ -1,15 +1,15 @@
-//! What will be measured, in what order: presets and randomised complete blocks.
+//! The plan of a run: presets, skipped cells, and the schedule.
 
 use record::{Model, Preset, Role, Settings, Skip, Slot, SplitMix64, Workload};
 use serde_json::Value;
 
-use crate::failure::Failure;
+use render::failure::Failure;
+use render::text;
 
-use super::discover::BESIDE;
 use super::workload;
+use rig::discover::BESIDE;
 
-/// Descriptors that a server needs beside its connections (listener, epoll, files, stdio), with
-/// room.
+/// Descriptors of a server besides its connections (listener, epoll, files, stdio), with a margin.
 const DESCRIPTORS_SPARE: u64 = 64;
 
 /// How long a server is loaded in an epoch of a closed loop, in seconds: twenty of the shortest
@@ -21,8 +21,8 @@ const WINDOW_S: f64 = 0.1;
 /// rate that comes with iolab (5,000 requests/s).
 const OPEN_WINDOW_S: f64 = 0.25;
 
-/// Warm-up and window of a counting pass, in seconds: system calls per request are steady to a
-/// fraction of a percent over some thousand requests.
+/// Warm-up and window of a counting pass, in seconds: over some thousand requests the system calls
+/// per request vary by less than a percent.
 const COUNTING_WARM_UP_S: f64 = 0.05;
 const COUNTING_WINDOW_S: f64 = 0.1;
 
@@ -53,9 +53,8 @@ pub fn settings(preset: Preset, seed: u64) -> Settings {
     }
 }
 
-/// The settings of one workload in one round. The seed belongs to the round, so that in an open
-/// loop requests fall due at the same times for every model of an epoch, and at other times in the
-/// next.
+/// The settings of one workload in one round. The seed depends on the round: so in an open loop the
+/// due times are the same for all models of an epoch, and different in the next round.
 pub fn settings_of(settings: &Settings, slot: &Slot, workload: &Workload) -> Settings {
     let mut random = SplitMix64::new(settings.seed ^ u64::from(slot.round));
     let window_s = match (slot.role, workload.rate_per_s) {
@@ -81,14 +80,14 @@ fn period(workload: &Workload) -> u32 {
     }
 }
 
-/// Whether it is asked in a round if twice the client gets more answers.
+/// Whether slices with two clients are measured in a round.
 pub fn is_doubled(round: u32) -> bool {
     !round.is_multiple_of(2)
 }
 
-/// Whether system calls are counted under a workload. Those that share their servers with another
-/// differ from it in the number of active connections; one of them is enough. With very many idle
-/// connections, to open them takes longer than all other passes together.
+/// Whether system calls are counted under a workload. Of workloads that differ only in the number
+/// of active connections one is enough. Very many idle connections take longer to open than all
+/// other counting passes together.
 fn is_counted(workload: &Workload) -> bool {
     let with_others = workload.protocol == "http" && workload.connections != workload::CONNECTIONS;
     let of_map = workload.path.as_deref() == Some("/") && !workload.tls;
@@ -96,8 +95,9 @@ fn is_counted(workload: &Workload) -> bool {
     !(with_others && of_map) && quick
 }
 
-/// The workloads, those together that can be measured with the same processes: they differ in their
-/// active connections, and in whether the processors may sleep. In the order of the first of each.
+/// The workloads, grouped by those that can be measured with the same processes: they differ in
+/// active connections, and in whether processors may sleep. In the order of the first of each
+/// group.
 pub fn setups(workloads: &[Workload]) -> Vec<Vec<&Workload>> {
     let like = |one: &Workload, other: &Workload| {
         let Workload { name, description, connections, .. } = one.clone();
@@ -122,7 +122,7 @@ pub fn setups(workloads: &[Workload]) -> Vec<Vec<&Workload>> {
     setups
 }
 
-/// The workloads to run: those asked for by name, or those of the preset and the user's own.
+/// The workloads to run: the named ones, or those of the preset, or the user's own.
 pub fn workloads(
     preset: Preset,
     own: Vec<Workload>,
@@ -133,7 +133,7 @@ pub fn workloads(
         let name = &workload.name;
         if built_in.iter().any(|other| other.name == *name) {
             return Err(Failure(format!(
-                "--scenario: iolab has a workload {name} of its own: rename {name}.toml"
+                "--scenario: iolab itself has a workload {name}: rename {name}.toml"
             )));
         }
         if own[..at].iter().any(|other| other.name == *name) {
@@ -146,7 +146,7 @@ pub fn workloads(
     if let Some(name) = names.iter().find(|name| !is_known(name)) {
         let known: Vec<_> = built_in.iter().chain(&own).map(|w| w.name.as_str()).collect();
         return Err(Failure(format!(
-            "--workloads: no workload is called {name:?}; there are {}",
+            "--workloads: unknown workload {name:?}; known are {}",
             known.join(", ")
         )));
     }
@@ -156,7 +156,7 @@ pub fn workloads(
     };
     let named = |w: &Workload| names.contains(&w.name);
     let none_named = names.is_empty();
-    // Who gives a file wants that one measured; others join it by name.
+    // With a scenario file the built-in workloads run only if named.
     let all = |w: &Workload| own.is_empty() && of_preset(w);
     let built_in = built_in
         .into_iter()
@@ -166,8 +166,7 @@ pub fn workloads(
     Ok(built_in.into_iter().chain(own).collect())
 }
 
-/// The cells that cannot be measured, known from what the servers say about themselves and from the
-/// limit of descriptors.
+/// The cells that cannot be measured, according to `--describe` and the limit of descriptors.
 pub fn skips(models: &[Model], workloads: &[Workload], descriptors: u64) -> Vec<Skip> {
     let mut skips = Vec::new();
     for model in models {
@@ -184,8 +183,7 @@ pub fn skips(models: &[Model], workloads: &[Workload], descriptors: u64) -> Vec<
     skips
 }
 
-/// The cells of flavours that take part beside their models (see [`BESIDE`]) where they would only
-/// repeat them.
+/// The cells of flavours in [`BESIDE`] that would only repeat their models.
 pub fn repeated(models: &[Model], workloads: &[Workload]) -> Vec<Skip> {
     let mut skips = Vec::new();
     for (label, protocol) in BESIDE {
@@ -202,7 +200,7 @@ pub fn repeated(models: &[Model], workloads: &[Workload]) -> Vec<Skip> {
     skips
 }
 
-/// What a server does not speak, by its own account: `protocols` and `tls` in `--describe`.
+/// Why a server does not support a workload's protocol (`protocols` and `tls` in `--describe`).
 fn other_protocols(model: &Model, workload: &Workload) -> Option<String> {
     let name = match workload.protocol.as_str() {
         "h2" => "HTTP/2",
@@ -210,17 +208,16 @@ fn other_protocols(model: &Model, workload: &Workload) -> Option<String> {
         other => other,
     };
     if !model.protocols.contains(&workload.protocol) {
-        return Some(format!("does not speak {name}"));
+        return Some(format!("does not support {name}"));
     }
     let tls = model.describe.get("tls").and_then(Value::as_bool) == Some(true);
-    (workload.tls && !tls).then(|| "does not speak TLS".into())
+    (workload.tls && !tls).then(|| "does not support TLS".into())
 }
 
-/// A load on connections that stay needs all of them at once: a server that holds fewer leaves the
-/// others waiting, and has no figure that could be set beside that of one that serves all. That is
-/// its limit, and a result.
+/// Why a server cannot have the connections of a workload. With keep-alive all are open at once. A
+/// server with a lower limit would serve only some, and its figures could not be compared.
 fn too_few_places(model: &Model, workload: &Workload, descriptors: u64) -> Option<String> {
-    // Its own words, where it has some.
+    // The server's own reason, if it has one.
     let cannot = model.describe.get("cannot").and_then(Value::as_array).into_iter().flatten();
     let mut cannot = cannot.filter_map(Value::as_str);
     if let Some(words) = cannot.find(|words| workload.fan_out && words.starts_with("chat")) {
@@ -230,25 +227,23 @@ fn too_few_places(model: &Model, workload: &Workload, descriptors: u64) -> Optio
     let needed = u64::from(workload.idle_connections + active);
     if let Some(most) = model.connections_max.filter(|&most| most < needed) {
         let why = model.connections_max_reason.as_deref().unwrap_or("its own limit");
-        let plural = if most == 1 { "" } else { "s" };
-        return Some(format!(
-            "holds {most} connection{plural} at once ({why}); this needs {needed}"
-        ));
+        let most = text::count(most, "connection");
+        return Some(format!("holds {most} at once ({why}); this workload needs {needed}"));
     }
     (needed + DESCRIPTORS_SPARE > descriptors).then(|| {
         format!(
-            "needs {} descriptors and this process may open {descriptors}: raise `ulimit -n`",
+            "needs {} descriptors, but this process may open {descriptors}: raise `ulimit -n`",
             needed + DESCRIPTORS_SPARE
         )
     })
 }
 
-/// A server that says which paths it answers (`paths` in `--describe`) answers no others. A path
-/// that ends in `*` stands for all that begin so; a method before it, for that method instead of
-/// GET. Without the list a server answers all paths that the workloads know.
+/// Why a server does not support a workload's path. If `--describe` has `paths` it answers only
+/// those. A path may end in `*`, for all paths with this beginning, and begin with a method other
+/// than GET. Without `paths` it answers all.
 ///
-/// One that says `"closes_when_asked": false` leaves a connection open on which the client asked
-/// for its end (RFC 9112, section 9.6), as a request with a connection of its own does.
+/// A server with `"closes_when_asked": false` does not close a connection at the client's request
+/// (RFC 9112 section 9.6), which a workload with a connection per request needs.
 fn other_paths(model: &Model, workload: &Workload) -> Option<String> {
     let closes = model.describe.get("closes_when_asked").and_then(Value::as_bool);
     if workload.connect_per_request && closes == Some(false) {
@@ -266,16 +261,12 @@ fn other_paths(model: &Model, workload: &Workload) -> Option<String> {
         .then(|| format!("does not answer {request}, only {}", known.join(", ")))
 }
 
-/// What a schedule is made from.
 #[derive(Clone, Copy)]
 pub struct Cells<'a> {
-    /// The models, the floor among them.
     pub models: &'a [Model],
-    /// The workloads.
     pub workloads: &'a [Workload],
-    /// What is left out.
     pub skips: &'a [Skip],
-    /// Label of the model that runs twice a round.
+    /// Label of the reference, which has two processes.
     pub reference: &'a str,
 }
 
@@ -287,12 +278,12 @@ impl<'a> Cells<'a> {
     }
 }
 
-/// Every trial of the run. In each round every workload has one epoch, in fresh random order, those
-/// together that share their servers; all models take part in it, and a second process of the
-/// reference, as control. Workloads whose epochs take long come in fewer rounds.
+/// All trials of a run. In each round each workload has one epoch, in random order; workloads that
+/// share processes are together. All models take part, and a second process of the reference as
+/// control. Workloads with long epochs are not in every round.
 ///
-/// The counting passes come last: what is timed does not wait for them, and a run that is
-/// interrupted has its times first. The round of a counting trial only tells the passes apart.
+/// The counting passes come last, so that an interrupted run has its timed trials first. The round
+/// of a counting trial is the number of its pass.
 pub fn schedule(cells: Cells, settings: &Settings) -> Vec<Slot> {
     let mut random = SplitMix64::new(settings.seed);
     let mut slots: Vec<Slot> = Vec::new();
@@ -310,7 +301,8 @@ pub fn schedule(cells: Cells, settings: &Settings) -> Vec<Slot> {
         setups.retain(|setup| (round - 1).is_multiple_of(period(setup[0])));
         random.shuffle(&mut setups);
         for setup in &mut setups {
-            // What more connections have made a server allocate is not there yet with fewer.
+            // Fewest connections first, so that memory that a server has allocated for more does
+            // not count.
             setup.sort_by_key(|workload| workload.connections);
             for workload in setup {
                 append(round, &workload.name, |is_reference| match is_reference {
@@ -329,8 +321,8 @@ pub fn schedule(cells: Cells, settings: &Settings) -> Vec<Slot> {
     slots
 }
 
-/// Where the epoch, or the counting trial, that begins at `at` ends in the schedule: an epoch has
-/// all slots of the workloads that share their servers.
+/// The end of the epoch or counting trial that begins at `at`. An epoch has all slots of the
+/// workloads that share processes.
 pub fn end_of_epoch(schedule: &[Slot], at: usize, workloads: &[Workload]) -> usize {
     let first = &schedule[at];
     if first.role == Role::Counting {
@@ -346,8 +338,8 @@ pub fn end_of_epoch(schedule: &[Slot], at: usize, workloads: &[Workload]) -> usi
     (at + schedule[at..].iter().take_while(belongs).count()).max(at + 1)
 }
 
-/// How many of these `done` slots belong to whole epochs: the servers of one that was cut short are
-/// gone, and what is measured of the others later has nothing to be set beside.
+/// The number of the `done` slots that belong to complete epochs. An interrupted epoch must be
+/// measured again, because its processes have ended.
 pub fn whole_epochs(schedule: &[Slot], done: usize, workloads: &[Workload]) -> usize {
     let mut at = 0;
     while at < done {
@@ -360,8 +352,8 @@ pub fn whole_epochs(schedule: &[Slot], done: usize, workloads: &[Workload]) -> u
     at
 }
 
-/// Takes all timed rounds out of a schedule that have not begun at place `at`, which is the first
-/// of a round: the counting passes follow at once, as many as there are rounds at most.
+/// Removes all timed rounds from place `at` on, which is the first slot of a round. The counting
+/// passes follow, at most as many as there are rounds.
 pub fn drop_rounds(schedule: &mut Vec<Slot>, settings: &mut Settings, at: usize) {
     let planned = settings.rounds;
     settings.rounds = schedule[..at].last().map_or(0, |slot| slot.round);
@@ -381,16 +373,15 @@ fn is_cell(skip: &Skip, model: &str, workload: &str) -> bool {
     skip.model == model && skip.workload.as_deref().is_none_or(|name| name == workload)
 }
 
-/// How long a slot should take, in seconds: for the time left, corrected by the pace so far.
+/// The expected time of a slot, in seconds.
 pub fn expected_s(slot: &Slot, workloads: &[Workload], settings: &Settings) -> f64 {
-    /// Start, verification and stop of a server take 20 ms on a quiet machine; the rest is the mean
-    /// of what servers cost that answer late or never, such as serial with its full backlog.
+    /// Start, verification and stop of a server take 20 ms; the rest is the mean cost of servers
+    /// that answer late or not at all, such as serial with a full backlog.
     const OVERHEAD_S: f64 = 0.08;
-    /// Opening, exercising and closing one idle connection.
+    /// Opening, using and closing an idle connection.
     const IDLE_CONNECTION_S: f64 = 300e-6;
-    /// A TLS handshake, both sides.
     const HANDSHAKE_S: f64 = 1e-3;
-    /// Warm-up and silence before an epoch, in closed and in open loops.
+    /// Warm-up and idle time before an epoch, in closed and in open loops.
     const BEFORE_S: f64 = 0.03;
     const BEFORE_OPEN_S: f64 = 0.27;
     /// What is asked with twice the client, as a share of the window.
@@ -571,9 +562,9 @@ mod tests {
         model.protocols = vec!["http".into()];
         model.describe = serde_json::json!({});
         assert_eq!(reason(&model, "http-keepalive"), None);
-        assert_eq!(reason(&model, "h2-streams").unwrap(), "does not speak HTTP/2");
-        assert_eq!(reason(&model, "ws-echo").unwrap(), "does not speak WebSocket");
-        assert_eq!(reason(&model, "https-keepalive").unwrap(), "does not speak TLS");
+        assert_eq!(reason(&model, "h2-streams").unwrap(), "does not support HTTP/2");
+        assert_eq!(reason(&model, "ws-echo").unwrap(), "does not support WebSocket");
+        assert_eq!(reason(&model, "https-keepalive").unwrap(), "does not support TLS");
         model.protocols = ["http", "h2", "websocket"].map(str::to_owned).into();
         model.describe = serde_json::json!({"tls": true});
         for name in ["h2-streams", "ws-echo", "ws-chat", "h2-tls-streams", "tls-resume"] {
@@ -585,7 +576,7 @@ mod tests {
         model.connections_max = Some(1);
         model.connections_max_reason = Some("one at a time".into());
         let told = reason(&model, "ws-chat").unwrap();
-        assert_eq!(told, "holds 1 connection at once (one at a time); this needs 100");
+        assert_eq!(told, "holds 1 connection at once (one at a time); this workload needs 100");
         for name in ["http-keepalive", "h2-streams", "ws-echo", "https-keepalive", "active-8"] {
             assert!(reason(&model, name).unwrap().contains("at once"), "{name}");
         }
@@ -649,7 +640,7 @@ mod tests {
         assert_eq!(chosen(&[own("mine")], &["echo-64", "mine"]).unwrap(), ["echo-64", "mine"]);
         assert_eq!(chosen(&[own("mine"), own("other")], &["mine"]).unwrap(), ["mine"]);
         let clash = |names: [&str; 2]| chosen(&names.map(own), &[]).unwrap_err().0;
-        assert!(clash(["mine", "echo-64"]).contains("a workload echo-64 of its own"));
+        assert!(clash(["mine", "echo-64"]).contains("itself has a workload echo-64"));
         assert!(clash(["mine", "mine"]).contains("two files are called mine.toml"));
     }
 }

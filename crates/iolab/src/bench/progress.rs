@@ -1,5 +1,5 @@
-//! The progress line: what runs and how long is left. Drawn between epochs only, never while
-//! something is being timed, and never by a thread of its own.
+//! The progress line. It is drawn between epochs only and without a thread of its own, so that it
+//! does not disturb a measurement.
 
 use std::io::{IsTerminal, stderr};
 use std::time::Instant;
@@ -7,7 +7,6 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use record::{Role, Slot};
 
-/// Says how far a run has come.
 pub struct Progress {
     bar: Option<ProgressBar>,
     expected_s: Vec<f64>,
@@ -17,19 +16,19 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// For slots expected to take so many seconds each, of which `done` are done already.
+    /// `expected_s`: the expected time of each slot, in seconds; `done` slots are done already.
     pub fn new(expected_s: Vec<f64>, done: usize) -> Progress {
         let bar = stderr().is_terminal().then(|| {
             let target = ProgressDrawTarget::stderr_with_hz(u8::MAX);
             let bar = ProgressBar::with_draw_target(Some(expected_s.len() as u64), target);
-            // No colour is asked for, so NO_COLOR has nothing to switch off.
+            // The template has no colour, so NO_COLOR has no effect.
             let style = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}");
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
         Progress { bar, expected_s, begin: Instant::now(), done_before: done, block_told: None }
     }
 
-    /// The rest of the schedule has changed.
+    /// Replaces the expected times after a change of the schedule.
     pub fn replan(&mut self, expected_s: Vec<f64>) {
         self.expected_s = expected_s;
         if let Some(bar) = &self.bar {
@@ -37,7 +36,7 @@ impl Progress {
         }
     }
 
-    /// An epoch, or a counting trial, is about to begin: these slots, from the `at`-th on.
+    /// Shows that these slots begin, an epoch or a counting trial; `at` is the place of the first.
     pub fn show(&mut self, at: usize, slots: &[Slot], rounds: u32) {
         let Some(slot) = slots.first() else { return };
         let left = remaining(self.left_s(at));
@@ -64,26 +63,24 @@ impl Progress {
         }
     }
 
-    /// Removes the line.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }
 
-    /// Time that the trials before the `at`-th took, as a multiple of what was planned for them.
+    /// The time that the trials before place `at` took, divided by the expected time.
     pub fn pace(&self, at: usize) -> f64 {
         let planned: f64 = self.expected_s[self.done_before..at].iter().sum();
         if planned > 0.0 { self.begin.elapsed().as_secs_f64() / planned } else { 1.0 }
     }
 
-    /// What the plan expects for the rest, corrected by the pace so far.
+    /// The expected time of the rest, corrected by the pace so far.
     fn left_s(&self, at: usize) -> f64 {
         self.expected_s[at..].iter().sum::<f64>() * self.pace(at)
     }
 }
 
-/// The workloads of an epoch: the first, and how many share its servers.
 fn names(slots: &[Slot]) -> String {
     let mut names: Vec<&str> = slots.iter().map(|slot| &*slot.workload).collect();
     names.dedup();
@@ -94,7 +91,7 @@ fn names(slots: &[Slot]) -> String {
     }
 }
 
-/// Seconds as people say them.
+/// The time left, rounded.
 pub fn remaining(seconds: f64) -> String {
     match seconds.round() as u64 {
         0..=1 => "nearly done".into(),

@@ -1,34 +1,33 @@
-//! Whether io_uring may be used here. man: io_uring_setup(2), seccomp(2), proc(5).
+//! Whether io_uring may be used. man: io_uring_setup(2), seccomp(2), proc(5).
 //!
-//! A seccomp filter may answer with an error or kill the caller with SIGSYS, so the call is made by
-//! a child: this executable, run again with a hidden flag.
+//! A seccomp filter may kill the caller with SIGSYS. So a child makes the call: this executable
+//! with a hidden flag.
 
 use std::io::Error;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::bench::environment::sysctl;
-use crate::bench::run_briefly;
+use rig::environment::sysctl;
+use rig::server::run_briefly;
 use rig::sys;
 
-use super::{Check, Verdict};
+use super::{Availability, Capability};
 
-/// Time for one system call in a fresh process.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the child prints when the ring could be set up.
+/// Output of the child if io_uring_setup succeeded.
 const WORKS: &str = "ok";
 
-/// What is known about why io_uring is refused.
+/// Settings that may forbid io_uring.
 #[derive(Debug, Default)]
 struct Evidence {
-    /// kernel.io_uring_disabled: 0 everybody may, 1 a group may, 2 nobody may (Linux 6.6).
+    /// kernel.io_uring_disabled: permitted for 0 all processes, 1 a group, 2 none (Linux 6.6).
     disabled: Option<String>,
-    /// Seccomp mode of this process: 2 = a filter is installed.
+    /// Seccomp mode of this process; 2: a filter is installed.
     seccomp: Option<String>,
 }
 
-/// Tries the call in this process. Prints `ok` or the number of the error.
+/// Makes the call in this process. Returns `ok` or the number of the error.
 pub fn probe_here() -> String {
     match sys::try_ring() {
         Ok(()) => format!("{WORKS}\n"),
@@ -36,8 +35,8 @@ pub fn probe_here() -> String {
     }
 }
 
-/// Tries the call in a child and explains what came of it.
-pub fn check() -> Check {
+/// Makes the call in a child, and explains the result.
+pub fn check() -> Capability {
     const NAME: &str = "io_uring";
     let said = std::env::current_exe().map_err(|e| e.to_string()).and_then(|executable| {
         let mut command = Command::new(executable);
@@ -47,11 +46,11 @@ pub fn check() -> Check {
     let (found, remedy) = match said {
         Err(error) => (format!("could not be tried: {error}"), "run iolab doctor again".to_owned()),
         Ok(said) if said.stdout.trim() == WORKS => {
-            return Check::new(NAME, "io_uring_setup works".into(), None);
+            return Capability::new(NAME, "io_uring_setup works".into(), None);
         }
         Ok(said) => explain(said.stdout.trim().parse().ok(), said.signal, &evidence()),
     };
-    Check { name: NAME, verdict: Verdict::Missing, found, remedy }
+    Capability { name: NAME, verdict: Availability::Missing, found, remedy }
 }
 
 fn evidence() -> Evidence {
@@ -63,7 +62,7 @@ fn evidence() -> Evidence {
     }
 }
 
-/// Facts and remedy for an error number or a deadly signal.
+/// What was found and the remedy, for an error number or a fatal signal.
 fn explain(errno: Option<i32>, signal: Option<i32>, evidence: &Evidence) -> (String, String) {
     let unknown = || "unknown".to_owned();
     let facts = format!(
@@ -79,10 +78,9 @@ fn explain(errno: Option<i32>, signal: Option<i32>, evidence: &Evidence) -> (Str
     let (what, remedy) = match (errno, signal) {
         (_, Some(libc::SIGSYS)) => ("killed by SIGSYS".to_owned(), filter),
         (_, Some(signal)) => (format!("killed by signal {signal}"), filter),
-        (Some(libc::EPERM), _) if switched_off => (
-            "EPERM".into(),
-            "switched off by an administrator: sysctl -w kernel.io_uring_disabled=0",
-        ),
+        (Some(libc::EPERM), _) if switched_off => {
+            ("EPERM".into(), "disabled by the administrator: sysctl -w kernel.io_uring_disabled=0")
+        }
         (Some(libc::EPERM), _) if filtered => ("EPERM".into(), filter),
         (Some(libc::EPERM), _) => {
             ("EPERM".into(), "a security module forbids it: see the kernel log")
@@ -97,7 +95,7 @@ fn explain(errno: Option<i32>, signal: Option<i32>, evidence: &Evidence) -> (Str
             Error::from_raw_os_error(errno).to_string(),
             "use a kernel or container that allows it",
         ),
-        (None, None) => ("the probe said nothing".into(), "run iolab doctor again"),
+        (None, None) => ("the child printed nothing".into(), "run iolab doctor again"),
     };
     (format!("{what} ({facts})"), remedy.to_owned())
 }

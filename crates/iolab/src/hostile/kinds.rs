@@ -1,8 +1,8 @@
-//! The hostile clients, a line of a table each, and the loops that they share.
+//! The hostile clients.
 //!
-//! What they do is known from the lists of slowhttptest and of HTTP/2's advisories (CVE-2023-44487
-//! rapid reset, CVE-2024-27316 CONTINUATION, CVE-2019-9512 PING, CVE-2019-9515 SETTINGS). Each loop
-//! ends when it is told so, and opens a bounded number of connections at a time.
+//! Sources: slowhttptest, and the advisories for HTTP/2 (CVE-2023-44487 rapid reset, CVE-2024-27316
+//! CONTINUATION, CVE-2019-9512 PING, CVE-2019-9515 SETTINGS). The number of open connections is
+//! bounded.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,47 +13,43 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, poll};
 use socket2::SockRef;
 
-/// Connections of a client that is slow: enough to fill a small pool, few enough for any machine.
+/// Connections of a slow client: enough to occupy a small pool of threads, few enough for every
+/// machine.
 const SLOW_CONNECTIONS: usize = 100;
 
-/// Connections of a client that floods: two, so that each gets a turn while the other has its own.
+/// Connections of a flood: two, so that one has input ready while the server handles the other.
 const FLOOD_CONNECTIONS: usize = 2;
 
-/// Time between two bytes of a client that trickles, in milliseconds: far below every time-out.
+/// Time between two bytes of [`Way::Trickle`], in milliseconds: far below every timeout.
 const TRICKLE_MS: u16 = 20;
 
-/// Longest wait for a socket of a flood, in milliseconds, so that the end is seen.
+/// Timeout of poll(2) in a flood, in milliseconds, after which `over` is checked.
 const FLOOD_WAIT_MS: u16 = 20;
 
-/// Longest connect(2), and the pause after one that failed.
+/// Timeout of connect(2), and the pause after a failed one.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// A hostile client.
 pub struct Kind {
-    /// Its name in the table.
     pub name: &'static str,
-    /// What it does, in a few words.
     pub what: &'static str,
     pub(super) way: Way,
 }
 
-/// The loop that a hostile client runs.
 pub(super) enum Way {
     /// Sends `first`, then a byte of `then` every [`TRICKLE_MS`], on many connections.
     Trickle { first: fn() -> Vec<u8>, then: &'static [u8] },
-    /// Sends `first` on many connections, and never reads.
+    /// Sends `first` on many connections, and does not read.
     Unread { first: fn() -> Vec<u8> },
-    /// Sends `first`, then `piece(0)`, `piece(1)` ... without pause, and drops all that comes back.
+    /// Sends `first`, then `piece(0)`, `piece(1)` ... without pause, and discards the replies.
     Flood { first: fn() -> Vec<u8>, piece: fn(u32) -> Vec<u8> },
     /// Connects, sends `first` and resets the connection, without pause.
     Reset { first: fn() -> Vec<u8> },
 }
 
-/// All of them.
 pub const KINDS: [Kind; 14] = [
     Kind {
         name: "slow-head",
-        what: "100 connections, a request head that comes byte by byte (slowloris)",
+        what: "100 connections that send a request head byte by byte (slowloris)",
         way: Way::Trickle {
             first: || b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ".into(),
             then: b"x",
@@ -61,7 +57,7 @@ pub const KINDS: [Kind; 14] = [
     },
     Kind {
         name: "slow-body",
-        what: "100 connections, a request body that comes byte by byte",
+        what: "100 connections that send a request body byte by byte",
         way: Way::Trickle {
             first: || {
                 b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999\r\n\r\n".into()
@@ -71,7 +67,7 @@ pub const KINDS: [Kind; 14] = [
     },
     Kind {
         name: "slow-read",
-        what: "100 connections that ask for a large reply and never read",
+        what: "100 connections that request a large reply and do not read it",
         way: Way::Unread {
             first: || b"GET /bytes/1000000000 HTTP/1.1\r\nHost: localhost\r\n\r\n".into(),
         },
@@ -86,7 +82,7 @@ pub const KINDS: [Kind; 14] = [
     },
     Kind {
         name: "upload-flood",
-        what: "2 connections that send large bodies without pause",
+        what: "2 connections that send large request bodies without pause",
         way: Way::Flood {
             first: Vec::new,
             piece: |_| {
@@ -98,12 +94,12 @@ pub const KINDS: [Kind; 14] = [
     },
     Kind {
         name: "connect-reset",
-        what: "connects and resets without pause",
+        what: "opens and resets connections without pause",
         way: Way::Reset { first: Vec::new },
     },
     Kind {
         name: "request-reset",
-        what: "connects, asks and resets without pause",
+        what: "opens a connection, sends a request and resets it, without pause",
         way: Way::Reset {
             first: || b"GET /bytes/100000 HTTP/1.1\r\nHost: localhost\r\n\r\n".into(),
         },
@@ -115,7 +111,7 @@ pub const KINDS: [Kind; 14] = [
     },
     Kind {
         name: "ws-fragments",
-        what: "100 WebSockets whose message has no end",
+        what: "100 WebSockets that send a message byte by byte without end",
         way: Way::Trickle {
             first: || [upgrade(), b"\x01\xff\0\0\0\0\0\x0f\xff\xff\0\0\0\0".into()].concat(),
             then: b"x",
@@ -123,19 +119,19 @@ pub const KINDS: [Kind; 14] = [
     },
     Kind {
         name: "h2-unread",
-        what: "100 connections of HTTP/2 with the largest windows that never read",
+        what: "100 HTTP/2 connections with the largest windows that do not read",
         way: Way::Unread {
             first: || [preface(i32::MAX as u32), request(1, b"/bytes/1000000000")].concat(),
         },
     },
     Kind {
         name: "h2-windows",
-        what: "100 connections of HTTP/2 that open no window",
+        what: "100 HTTP/2 connections with windows of 0 bytes",
         way: Way::Unread { first: || [preface(0), request(1, b"/bytes/100000")].concat() },
     },
     Kind {
         name: "h2-ping",
-        what: "2 connections of HTTP/2 that send PING and SETTINGS without pause",
+        what: "2 HTTP/2 connections that send PING and SETTINGS without pause",
         way: Way::Flood {
             first: || preface(65_535),
             piece: |_| [frame(6, 0, 0, b"12345678"), frame(4, 0, 0, b"")].concat().repeat(1_024),
@@ -143,7 +139,7 @@ pub const KINDS: [Kind; 14] = [
     },
     Kind {
         name: "h2-rapid-reset",
-        what: "2 connections of HTTP/2 that reset each stream at once",
+        what: "2 HTTP/2 connections that open and reset streams without pause",
         way: Way::Flood {
             first: || preface(65_535),
             piece: |n| {
@@ -155,7 +151,7 @@ pub const KINDS: [Kind; 14] = [
     },
     Kind {
         name: "h2-continuation",
-        what: "2 connections of HTTP/2 whose fields have no end",
+        what: "2 HTTP/2 connections that send CONTINUATION frames without end",
         way: Way::Flood {
             first: || [preface(65_535), frame(1, 1, 1, &fields(b"/"))].concat(),
             piece: |_| frame(9, 0, 1, b"").repeat(4_096),
@@ -163,21 +159,22 @@ pub const KINDS: [Kind; 14] = [
     },
 ];
 
-/// What a WebSocket begins with (RFC 6455 section 4.1).
+/// The opening handshake of a WebSocket (RFC 6455 section 4.1).
 fn upgrade() -> Vec<u8> {
     b"GET /ws/echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         .into()
 }
 
-/// A frame of HTTP/2 (RFC 9113 section 4.1).
+/// An HTTP/2 frame (RFC 9113 section 4.1).
 fn frame(kind: u8, flags: u8, stream_id: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
     let head = [length[1], length[2], length[3], kind, flags];
     [&head[..], &stream_id.to_be_bytes(), payload].concat()
 }
 
-/// The preface, SETTINGS with the initial window, and a window for the connection.
+/// The preface, SETTINGS with the initial window of streams, and the largest window for the
+/// connection.
 fn preface(window_bytes: u32) -> Vec<u8> {
     let settings = [&[0, 4][..], &window_bytes.to_be_bytes()].concat();
     let most = (i32::MAX as u32 - 65_535).to_be_bytes();
@@ -185,7 +182,7 @@ fn preface(window_bytes: u32) -> Vec<u8> {
     [magic, frame(4, 0, 0, &settings), frame(8, 0, 0, &most)].concat()
 }
 
-/// A whole request: GET, http, `path`, authority x (RFC 7541 appendix A, nothing indexed anew).
+/// A request: GET, http, `path`, authority x (RFC 7541 appendix A, without new table entries).
 fn request(stream_id: u32, path: &[u8]) -> Vec<u8> {
     frame(1, 5, stream_id, &fields(path))
 }
@@ -204,7 +201,7 @@ pub(super) fn run(way: &Way, address: SocketAddr, over: &AtomicBool) {
     }
 }
 
-/// A connection on which the greeting has been sent; `None` where the server takes none now.
+/// A connection on which `first` was sent; `None` if the server accepts none now.
 fn open(address: SocketAddr, first: &[u8]) -> Option<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).ok()?;
     stream.set_write_timeout(Some(CONNECT_TIMEOUT)).ok()?;
@@ -225,7 +222,7 @@ fn slow(address: SocketAddr, over: &AtomicBool, first: &fn() -> Vec<u8>, then: &
                 *connection = open(address, &first());
                 continue;
             };
-            // Where the server has ended it the next round opens another.
+            // If the server has closed it the next iteration opens another.
             if stream.write(then).is_err_and(|error| is_end(&error)) {
                 *connection = None;
             }
@@ -234,7 +231,6 @@ fn slow(address: SocketAddr, over: &AtomicBool, first: &fn() -> Vec<u8>, then: &
     }
 }
 
-/// One connection of a flood.
 struct Flooding {
     stream: TcpStream,
     piece: Vec<u8>,
@@ -243,8 +239,8 @@ struct Flooding {
 }
 
 impl Flooding {
-    /// Writes and reads as much as goes without waiting; false at the connection's end.
-    fn go_on(&mut self, piece: fn(u32) -> Vec<u8>, scratch: &mut [u8]) -> bool {
+    /// Writes and reads without blocking; false at the connection's end.
+    fn step(&mut self, piece: fn(u32) -> Vec<u8>, scratch: &mut [u8]) -> bool {
         match self.stream.write(&self.piece[self.sent..]) {
             Ok(n) => self.sent += n,
             Err(error) if is_end(&error) => return false,
@@ -281,23 +277,23 @@ fn flood(
         let both = PollFlags::POLLIN | PollFlags::POLLOUT;
         let mut waited: Vec<_> =
             connections.iter().map(|c| PollFd::new(c.stream.as_fd(), both)).collect();
-        // A signal or a time-out: every socket is tried all the same, and none of them blocks.
+        // After a signal or a timeout every socket is tried too, which does no harm: none blocks.
         let _ = poll(&mut waited, FLOOD_WAIT_MS);
-        connections.retain_mut(|connection| connection.go_on(piece, &mut scratch));
+        connections.retain_mut(|connection| connection.step(piece, &mut scratch));
     }
 }
 
 fn reset(address: SocketAddr, over: &AtomicBool, first: &[u8]) {
     while !over.load(SeqCst) {
         match open(address, first) {
-            // With no time to linger close(2) sends RST (socket(7)).
+            // With a linger time of 0 close(2) sends RST (socket(7)).
             Some(stream) => drop(SockRef::from(&stream).set_linger(Some(Duration::ZERO))),
             None => std::thread::sleep(CONNECT_TIMEOUT),
         }
     }
 }
 
-/// Whether the connection is over, and not only without room or input.
+/// Whether the error ends the connection.
 fn is_end(error: &std::io::Error) -> bool {
     !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

@@ -1,25 +1,40 @@
-//! Other load generators near capacity, in turn with this one on the same running server: they are
-//! stopped (SIGSTOP) while it is not their turn, so that what slows the machine down meets both.
+//! What this client says of a server, beside what the server and other load generators say of it.
+//!
+//! The other tool and this client take turns on one running server: the tool is stopped (SIGSTOP)
+//! while it is not its turn, so that what slows the machine down meets both. Each turn is measured
+//! from outside, in the same way for both: by the server's own count and by the CPU clocks, from
+//! the first request to the moment from which the server does nothing.
 
 use std::io::{ErrorKind, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use load::Clocks;
+use load::Session;
 use nix::sys::signal::{Signal, kill};
-use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use record::Workload;
 use rig::discover::Found;
 
 use super::lab::{Lab, go_on, pinned};
-use super::{Seen, Stop, Trap, quiet};
-use crate::bench::server::Server;
-use crate::slices::Awake;
-use crate::statistics::median;
+use super::own_count::{OwnCount, cpu_ns};
+use super::{Seen, Stop, Trap, ratio};
+use rig::slices::Awake;
+use verdict::statistics::median;
 
 /// The checks of this file.
 pub const TRAPS: &[Trap] = &[
+    Trap {
+        name: "requests-counted",
+        rule: 1,
+        claim: "This client counts the requests that the server counts, and a client that leaves \
+                out 2 % of them is found.",
+        expected: "the client's count / the server's own (/stats) is 1 exactly; that of a client \
+                   which does not count one slice of 50 is 0.950-0.995",
+        fails_if: "replies are left out, counted twice or before they are whole, or the \
+                   comparison cannot see 2 %",
+        takes_s: 1.0,
+        check: requests_counted,
+    },
     Trap {
         name: "wrk-agreement",
         rule: 5,
@@ -27,7 +42,7 @@ pub const TRAPS: &[Trap] = &[
                 needs less CPU.",
         expected: EXPECTED,
         fails_if: FAILS_IF,
-        takes_s: 40.0,
+        takes_s: 50.0,
         check: |lab| agreement(lab, &WRK),
     },
     Trap {
@@ -36,19 +51,27 @@ pub const TRAPS: &[Trap] = &[
         claim: "Near the capacity of a server h2load --h1 and this client say the same of it.",
         expected: EXPECTED,
         fails_if: FAILS_IF,
-        takes_s: 40.0,
+        takes_s: 50.0,
         check: |lab| agreement(lab, &H2LOAD),
     },
 ];
 
-const EXPECTED: &str = "requests/s and the server's CPU per request within 2 % (medians of 7 \
-                        runs), and the client's CPU per request <= 0.80 x wrk's";
-const FAILS_IF: &str = "more than 2 % of what is done are not counted, or counted twice, or CPU \
-                        time is billed to the wrong side";
+const EXPECTED: &str = "both count what the server counts (this client exactly, the other but for \
+                        its 64 last requests); with 200 us of work for each reply requests/s and \
+                        the server's CPU per request within 2 % (medians of 7 runs); with 20 us \
+                        the server's share of a core within 2 %, and the client's CPU per request \
+                        <= 0.80 x wrk's";
+const FAILS_IF: &str = "replies are left out or counted twice, a slice has not all of what it \
+                        asked, or CPU time is billed to the wrong side";
 
-/// Work for each reply, in microseconds: so much that the server is the limit with either client.
-/// With a reply that costs nothing wrk is, and then the rates are of two clients.
-const PATH: &str = "/work/20";
+/// Work for each reply, in microseconds: so much that the server is the limit with any client, and
+/// that what a batch spares it is small beside it. A reply that finds others ready costs a server
+/// less, for they share a wait; how many are ready together is the client's doing.
+const MUCH_WORK: &str = "/work/200";
+
+/// So little that the CPU time of a client can be compared, and still so much that the server is
+/// the limit.
+const SOME_WORK: &str = "/work/20";
 
 /// Another load generator: how it is asked, and what it says.
 struct Tool {
@@ -63,12 +86,12 @@ struct Tool {
 
 const CONNECTIONS: u32 = 64;
 /// From the start of the other tool to its end, as its argument says it.
-const LIFE: Duration = Duration::from_secs(4);
+const LIFE: Duration = Duration::from_secs(3);
 
 const WRK: Tool = Tool {
     name: "wrk",
     package: "wrk",
-    arguments: &["--threads=1", "--connections=64", "--duration=4s"],
+    arguments: &["--threads=1", "--connections=64", "--duration=3s"],
     says: ("requests in", 0),
     trouble: &["Non-2xx", "Socket errors"],
 };
@@ -76,7 +99,7 @@ const WRK: Tool = Tool {
 const H2LOAD: Tool = Tool {
     name: "h2load",
     package: "nghttp2-client",
-    arguments: &["--h1", "--threads=1", "--clients=64", "--duration=4"],
+    arguments: &["--h1", "--threads=1", "--clients=64", "--duration=3"],
     says: ("requests: ", 7),
     trouble: &["process failure"],
 };
@@ -84,6 +107,7 @@ const H2LOAD: Tool = Tool {
 /// What one side did in its turns, together.
 #[derive(Debug, Clone, Copy, Default)]
 struct Done {
+    /// By the server's own count.
     requests: f64,
     time_s: f64,
     server_us: f64,
@@ -91,114 +115,187 @@ struct Done {
 }
 
 impl Done {
-    /// Requests/s, and CPU of the server and of the client per request.
-    fn figures(self) -> [f64; 3] {
-        let Done { requests, time_s, server_us, client_us } = self;
-        [requests / time_s, server_us / requests, client_us / requests]
+    fn add(&mut self, other: Done) {
+        self.requests += other.requests;
+        self.time_s += other.time_s;
+        self.server_us += other.server_us;
+        self.client_us += other.client_us;
     }
 
-    fn to(self, other: Done) -> [f64; 3] {
-        let (ours, theirs) = (self.figures(), other.figures());
-        [0, 1, 2].map(|at| ours[at] / theirs[at])
+    /// Requests/s, CPU of the server and of the client per request, and the server's share of a
+    /// core.
+    fn figures(self) -> [f64; 4] {
+        let Done { requests, time_s, server_us, client_us } = self;
+        let share = server_us / 1e6 / time_s;
+        [requests / time_s, server_us / requests, client_us / requests, share]
     }
+
+    fn to(self, other: Done) -> [f64; 4] {
+        let (ours, theirs) = (self.figures(), other.figures());
+        [0, 1, 2, 3].map(|at| ours[at] / theirs[at])
+    }
+}
+
+/// What came of one run.
+struct Run {
+    /// This client's figures relative to the other's.
+    ratios: [f64; 4],
+    /// Requests that the server counted beyond those that each client did.
+    missed: [i64; 2],
+}
+
+/// Medians of the ratios over several runs.
+fn middle(runs: &[Run]) -> [f64; 4] {
+    [0, 1, 2, 3]
+        .map(|at| median(&runs.iter().map(|run| run.ratios[at]).collect::<Vec<_>>()).unwrap_or(0.0))
 }
 
 fn agreement(lab: &Lab, tool: &Tool) -> Result<Seen, Stop> {
     const RUNS: usize = 7;
-    let plain = lab.workload("http-keepalive")?;
-    let workload = Workload { connections: CONNECTIONS, path: Some(PATH.to_owned()), ..plain };
     // Where a processor sleeps between two requests, its waking is most of what is compared.
     let _awake = Awake::hold().ok();
     let found = lab.found("epoll")?;
-    let runs = (0..RUNS).map(|_| {
-        let [ours, theirs] = in_turn(lab, &found, &workload, tool)?;
-        Ok::<_, Stop>(ours.to(theirs))
-    });
-    let runs = runs.collect::<Result<Vec<_>, _>>()?;
-    let middle = |at: usize| {
-        median(&runs.iter().map(|ratios| ratios[at]).collect::<Vec<_>>()).unwrap_or(0.0)
+    let plain = lab.workload("http-keepalive")?;
+    let runs = |path: &str| {
+        let path = Some(path.to_owned());
+        let workload = Workload { connections: CONNECTIONS, path, ..plain.clone() };
+        (0..RUNS).map(|_| in_turn(lab, &found, &workload, tool)).collect::<Result<Vec<_>, _>>()
     };
-    let [rate, server, client] = [middle(0), middle(1), middle(2)];
+    let (much, some) = (runs(MUCH_WORK)?, runs(SOME_WORK)?);
+    let all = || much.iter().chain(&some);
+    let most = |at: usize| all().map(|run| run.missed[at].abs()).max().unwrap_or(0);
+    let missed = [most(0), most(1)];
+    let counted =
+        missed[0] == 0 && all().all(|run| (0..=i64::from(CONNECTIONS)).contains(&run.missed[1]));
+    let (much, some) = (middle(&much), middle(&some));
     let told = format!(
-        "requests/s {rate:.3} x, the server's CPU per request {server:.3} x, the client's \
-         {client:.2} x that of {}",
-        tool.name
+        "this client's count differs from the server's by {} at most, that of {} by {}; with 200 \
+         us of work requests/s {:.3} x, the server's CPU per request {:.3} x; with 20 us {:.3} x, \
+         {:.3} x, the server's share of a core {:.3} x, and the client's CPU {:.2} x",
+        missed[0], tool.name, missed[1], much[0], much[1], some[0], some[1], some[3], some[2]
     );
-    Ok(Seen::new(tool.agrees([rate, server, client]), told)
-        .figure("requests_ratio", rate)
-        .figure("server_cpu_ratio", server)
-        .figure("client_cpu_ratio", client))
+    Ok(Seen::new(counted && tool.agrees(much, some), told)
+        .figure("requests_ratio", much[0])
+        .figure("server_cpu_ratio", much[1])
+        .figure("requests_ratio_20_us", some[0])
+        .figure("server_cpu_ratio_20_us", some[1])
+        .figure("server_share_ratio_20_us", some[3])
+        .figure("client_cpu_ratio", some[2]))
 }
 
 /// A server, asked by this client and by the other tool in turn.
-fn in_turn(lab: &Lab, found: &Found, workload: &Workload, tool: &Tool) -> Result<[Done; 2], Stop> {
-    /// Short against the drift of a machine; long against the replies of the first and the last
-    /// round trip, of which the clock of one side or the other sees a part only.
-    const TURN: Duration = Duration::from_millis(250);
-    /// The server answers what the other tool asked before it was stopped.
-    const SETTLE: Duration = Duration::from_millis(2);
+fn in_turn(lab: &Lab, found: &Found, workload: &Workload, tool: &Tool) -> Result<Run, Stop> {
+    /// Short against the drift of a machine; long against the first and the last round trip.
+    const TURN: Duration = Duration::from_millis(100);
     go_on()?;
     let server = lab.start(found, workload)?;
-    let clocks: Vec<i32> = server.processes().iter().map(|pid| pid.as_raw()).collect();
-    let mut session = lab.session(&server, workload, Clocks::of(&clocks)?)?;
+    let mut own = OwnCount::of(&server)?;
+    let mut session = lab.session(&server, workload, own.clocks()?)?;
     session.slice(TURN)?;
-    let (mut ours, mut theirs) = (Done::default(), Done::default());
-    let collected_s = quiet::collected_cpu_s();
-    let mut turn = Turn::begin(&server)?;
+    let mut turns = Turns { ours: Done::default(), theirs: Done::default(), missed: 0 };
+    let begin = own.read()?.requests;
     let url = format!("http://{}{}", server.address, workload.path.as_deref().unwrap_or("/"));
     let other = Other::start(lab, tool, &url)?;
     let begun = Instant::now();
-    loop {
-        std::thread::sleep(TURN);
-        if begun.elapsed() + 3 * TURN > LIFE {
-            break;
-        }
-        other.signal(Signal::SIGSTOP)?;
-        turn.end(&server, SETTLE, &mut theirs)?;
-        let slice = session.slice(TURN)?;
-        ours.requests += slice.requests as f64;
-        ours.time_s += slice.elapsed_ns as f64 / 1e9;
-        ours.server_us += slice.server_cpu_ns.unwrap_or(0) as f64 / 1e3;
-        ours.client_us += slice.client_cpu_ns as f64 / 1e3;
+    // It connects, and is not yet compared.
+    std::thread::sleep(TURN);
+    other.signal(Signal::SIGSTOP)?;
+    own.wait_for_rest()?;
+    while begun.elapsed() + 4 * TURN < LIFE {
+        turns.ours(&mut own, &mut session, TURN)?;
+        turns.theirs(&mut own, &other, TURN)?;
+    }
+    other.signal(Signal::SIGCONT)?;
+    let counted = other.requests(tool)?;
+    own.wait_for_rest()?;
+    let all = (own.read()?.requests - begin) as i64;
+    let theirs = all - turns.ours.requests as i64;
+    Ok(Run { ratios: turns.ours.to(turns.theirs), missed: [turns.missed, theirs - counted as i64] })
+}
+
+/// What both sides have done in their turns.
+struct Turns {
+    ours: Done,
+    theirs: Done,
+    /// Requests that the server counted in our turns, and this client did not.
+    missed: i64,
+}
+
+impl Turns {
+    fn ours(
+        &mut self,
+        own: &mut OwnCount,
+        client: &mut Session,
+        turn: Duration,
+    ) -> Result<(), Stop> {
+        let before = own.read()?;
+        let begun = Instant::now();
+        let slice = client.slice(turn)?;
+        let rested = own.wait_for_rest()?;
+        let after = own.read()?;
         if let Some(why) = slice.ended.or_else(|| (slice.errors > 0).then(|| "errors".into())) {
             return Err(Stop::Wrong(format!("this client: {why}")));
         }
-        turn = Turn::begin(&server)?;
+        self.missed += (after.requests - before.requests) as i64 - slice.requests as i64;
+        self.ours.add(Done {
+            requests: (after.requests - before.requests) as f64,
+            time_s: (rested - begun).as_secs_f64(),
+            server_us: (after.cpu_ns - before.cpu_ns) as f64 / 1e3,
+            client_us: slice.client_cpu_ns as f64 / 1e3,
+        });
+        Ok(())
+    }
+
+    fn theirs(&mut self, own: &mut OwnCount, other: &Other, turn: Duration) -> Result<(), Stop> {
+        let (before, client_ns) = (own.read()?, other.cpu_ns()?);
+        let begun = Instant::now();
         other.signal(Signal::SIGCONT)?;
-    }
-    theirs.requests = other.requests(tool)?;
-    turn.end(&server, Duration::ZERO, &mut theirs)?;
-    theirs.client_us = (quiet::collected_cpu_s() - collected_s) * 1e6;
-    Ok([ours, theirs])
-}
-
-/// The other tool's turn.
-struct Turn {
-    begun: Instant,
-    server_ns: u64,
-}
-
-impl Turn {
-    fn begin(server: &Server) -> Result<Turn, Stop> {
-        Ok(Turn { begun: Instant::now(), server_ns: cpu_ns(server)? })
-    }
-
-    fn end(&self, server: &Server, settle: Duration, sum: &mut Done) -> Result<(), Stop> {
-        sum.time_s += self.begun.elapsed().as_secs_f64();
-        std::thread::sleep(settle);
-        sum.server_us += (cpu_ns(server)? - self.server_ns) as f64 / 1e3;
+        std::thread::sleep(turn);
+        other.signal(Signal::SIGSTOP)?;
+        let rested = own.wait_for_rest()?;
+        let (after, client_ns) = (own.read()?, other.cpu_ns()? - client_ns);
+        self.theirs.add(Done {
+            requests: (after.requests - before.requests) as f64,
+            time_s: (rested - begun).as_secs_f64(),
+            server_us: (after.cpu_ns - before.cpu_ns) as f64 / 1e3,
+            client_us: client_ns as f64 / 1e3,
+        });
         Ok(())
     }
 }
 
-/// CPU time of all processes of a server so far.
-fn cpu_ns(server: &Server) -> Result<u64, Stop> {
-    let read = |pid| clock_getcpuclockid(pid).and_then(clock_gettime);
-    let each = server.processes().into_iter().map(|pid| read(pid).map(Duration::from));
-    let sum: Duration = each
-        .sum::<Result<_, _>>()
-        .map_err(|errno| Stop::Wrong(format!("the server's CPU clock: {errno}")))?;
-    Ok(sum.as_nanos() as u64)
+/// Counts of a client that counts all, and of one that leaves out a fiftieth.
+fn requests_counted(lab: &mut Lab) -> Result<Seen, Stop> {
+    let (right, wrong) = (counted(lab, None)?, counted(lab, Some(50))?);
+    let holds = right == 1.0 && (0.95..0.995).contains(&wrong);
+    let told = format!("{right:.4} x, and {wrong:.4} x where one slice of 50 is not counted");
+    Ok(Seen::new(holds, told)
+        .figure("counted_ratio", right)
+        .figure("broken_ratio", wrong)
+        .wrong("one slice of 50 not counted", format!("{wrong:.4} of all"))
+        .right("all slices counted", format!("{right:.4} of all")))
+}
+
+/// What a client counts, relative to the server's own count, where it does not count one slice of
+/// so many.
+fn counted(lab: &Lab, left_out: Option<u32>) -> Result<f64, Stop> {
+    const SLICES: u32 = 100;
+    const SLICE: Duration = Duration::from_millis(5);
+    go_on()?;
+    let workload = lab.workload("http-keepalive")?;
+    let server = lab.start(&lab.found("epoll")?, &workload)?;
+    let mut own = OwnCount::of(&server)?;
+    let mut session = lab.session(&server, &workload, own.clocks()?)?;
+    let (before, mut counted) = (own.read()?.requests, 0);
+    for at in 0..SLICES {
+        let slice = session.slice(SLICE)?;
+        let counts = left_out.is_none_or(|each| at % each != each / 2);
+        counted += if counts { slice.requests } else { 0 };
+    }
+    let all = own.read()?.requests - before;
+    drop(session);
+    server.stop();
+    ratio(counted as f64, all as f64)
 }
 
 /// Another load generator that runs.
@@ -225,6 +322,11 @@ impl Other {
             .map_err(|errno| Stop::Wrong(format!("the other tool is gone: {errno}")))
     }
 
+    /// CPU time of all its threads so far.
+    fn cpu_ns(&self) -> Result<u64, Stop> {
+        cpu_ns(&[Pid::from_raw(self.0.id() as i32)])
+    }
+
     /// Waits for its end, and says how many requests it counted.
     fn requests(mut self, tool: &Tool) -> Result<f64, Stop> {
         let mut said = String::new();
@@ -248,10 +350,11 @@ impl Drop for Other {
 }
 
 impl Tool {
-    /// Whether ratios of requests/s and of both sides' CPU per request are within the bounds.
-    fn agrees(&self, [rate, server, client]: [f64; 3]) -> bool {
+    /// Whether the ratios with much work and with some are within the bounds.
+    fn agrees(&self, much: [f64; 4], some: [f64; 4]) -> bool {
         let near = |ratio: f64| (ratio - 1.0).abs() <= 0.02;
-        near(rate) && near(server) && (self.name != "wrk" || client <= 0.80)
+        let cheaper = self.name != "wrk" || some[2] <= 0.80;
+        near(much[0]) && near(much[1]) && near(some[3]) && cheaper
     }
 
     /// The number of requests in its summary.

@@ -9,17 +9,18 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use record::{LoadOutcome, Measured, Preset, Settings, Workload};
-use rig::discover::Found;
+use rig::discover::{self, Found, directories};
+use rig::{engine, environment, trial};
 use scenario::workload;
 use tempfile::TempDir;
 
 use super::Stop;
+use crate::bench;
 use crate::bench::contest::{self, Rules};
 use crate::bench::plan;
-use crate::bench::server::Server;
-use crate::bench::{self, directories, discover, engine, environment, trial};
-use crate::failure::{Failure, because};
-use crate::slices::Epoch;
+use render::failure::{Failure, because};
+use rig::server::Server;
+use rig::slices::Epoch;
 
 /// Warm-up and window of one load, in seconds.
 #[derive(Debug, Clone, Copy)]
@@ -45,9 +46,7 @@ impl Lab {
         environment::raise_descriptor_limit();
         let place = tempfile::tempdir().map_err(because("cannot make a temporary folder"))?;
         let mut settings = plan::settings(Preset::Default, seed);
-        if let [server, client, ..] = environment::cores()[..] {
-            (settings.server_cores, settings.client_cores) = (vec![server], vec![client]);
-        }
+        (settings.server_cores, settings.client_cores) = environment::server_and_client_cores();
         Ok(Lab { place, settings })
     }
 
@@ -125,7 +124,7 @@ impl Lab {
         Ok(load)
     }
 
-    /// The same with the system calls counted. Call [`bench::counting::end_pass`] afterwards.
+    /// The same with the system calls counted. Call [`rig::counting::end_pass`] afterwards.
     pub fn counted(&self, found: &Found, workload: &Workload) -> Result<Measured, Stop> {
         let settings = self.timed(SHORT);
         let counted = trial::run(&trial::Setting {

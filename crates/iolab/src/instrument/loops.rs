@@ -6,9 +6,9 @@ use record::{Arrivals, LoadOutcome, OpenLoop, Workload};
 
 use super::lab::{Lab, SHORT, Times};
 use super::{Seen, Stop, Trap, ratio};
-use crate::statistics::median;
-use crate::summary::{merged, quantile_us};
-use crate::text::{figure, thousands};
+use render::text::{figure, thousands};
+use verdict::statistics::median;
+use verdict::summary::{merged, quantile_us};
 
 /// The checks of this file.
 pub const TRAPS: &[Trap] = &[

@@ -10,7 +10,7 @@ use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use record::MachineSample;
 
-use crate::bench::sample;
+use rig::sample;
 
 /// CPU time that all others may take, in parts of one core. What runs on a machine at rest takes a
 /// fifth of it; one process that computes takes ten times as much.

@@ -7,7 +7,7 @@ use procfs::net::{TcpNetEntry, TcpState};
 
 use super::lab::{Lab, SHORT};
 use super::{Seen, Stop, Trap};
-use crate::bench::{diag, environment};
+use rig::{diag, environment};
 
 /// The checks of this file.
 pub const TRAPS: &[Trap] = &[Trap {

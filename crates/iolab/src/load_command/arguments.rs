@@ -1,4 +1,4 @@
-//! The command line of `iolab load`, and the plan that it means.
+//! The command line of `iolab load`, and its translation to a [`Plan`].
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -12,151 +12,149 @@ use record::Arrivals;
 
 use crate::awake::When;
 
-/// Send load to a server, verify every reply, and tell how it went.
+/// Load a server, verify every reply, and report rate, latency and CPU time.
 #[derive(Debug, Args)]
 #[command(long_about = LONG_ABOUT, after_long_help = EXAMPLES)]
 pub struct LoadArguments {
-    /// tcp://HOST:PORT for an echo server, http:// or https://HOST:PORT/PATH for HTTP, ws:// or
-    /// wss://HOST:PORT/PATH for a WebSocket whose messages come back. Several: they take turns, and
-    /// are compared with the first.
+    /// tcp://HOST:PORT of an echo server, http:// or https://HOST:PORT/PATH, or ws:// or
+    /// wss://HOST:PORT/PATH of a WebSocket that echoes. Several URLs are loaded in alternation and
+    /// compared with the first.
     #[arg(required = true, value_name = "URL")]
     urls: Vec<String>,
-    /// Connections that carry load.
+    /// Number of active connections.
     #[arg(short, long, value_name = "N", default_value_t = 64)]
     connections: u32,
     /// Length of the measured window [default: 10s; 1s for each probe of --find-rate].
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
-    /// Send exactly N requests instead of measuring for a time.
+    /// Send exactly N requests, in place of a measured window.
     #[arg(short = 'n', long, value_name = "N", conflicts_with = "duration")]
     requests: Option<u64>,
-    /// Load before the window that is not counted [default: 1s; 0s with --requests; 300ms before
-    /// each probe of --find-rate].
+    /// Length of the warm-up: load before the window, which is not counted [default: 1s; 0s with
+    /// --requests; 300ms before each probe of --find-rate].
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     warmup: Option<Duration>,
-    /// Bytes of one echo message, or of the body of a POST (a GET carries none).
+    /// Size of an echo message or of a POST's body, in bytes.
     #[arg(short, long, visible_alias = "body-size", value_name = "BYTES")]
     payload: Option<usize>,
     #[command(flatten)]
     pace: PaceArguments,
-    /// A new connection for each request. Latency then includes the handshake.
+    /// Open a new connection for each request. The latency then includes connect and handshake.
     #[arg(long)]
     reconnect: bool,
-    /// Requests on their way at once on each connection.
+    /// Number of requests in flight on each connection.
     #[arg(long, value_name = "DEPTH", default_value_t = 1)]
     pipelining: u32,
     #[command(flatten)]
     protocol: ProtocolArguments,
-    /// Echo messages flow without waiting for replies, 256 KiB of them on each connection.
+    /// Send echo messages without waiting for replies, up to 256 KiB ahead on each connection.
     #[arg(long)]
     streaming: bool,
-    /// Silent connections, opened before the window and held until after it.
+    /// Number of idle connections, which stay open during the window.
     #[arg(long, value_name = "N", default_value_t = 0)]
     idle: u32,
-    /// Connect from this address; repeated, from each in turn where one has not enough ports. On
-    /// loopback this is done by itself.
+    /// Connect from this local address. May be repeated, if one address has too few ports. On
+    /// loopback further addresses are chosen automatically.
     #[arg(long, value_name = "ADDR")]
     source: Vec<IpAddr>,
-    /// A reply that takes longer is an error.
+    /// Count a reply that takes longer than this as an error.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     timeout: Duration,
     /// HTTP method.
     #[arg(short = 'X', long, value_enum, ignore_case = true, default_value_t = MethodName::Get)]
     method: MethodName,
-    /// A further header field of each HTTP request; may be repeated.
+    /// Add a header field to each HTTP request; may be repeated.
     #[arg(short = 'H', long, value_name = "NAME: VALUE")]
     header: Vec<String>,
-    /// The one HTTP status that counts as right.
+    /// HTTP status that each reply must have.
     #[arg(long, value_name = "STATUS", default_value_t = 200)]
     expect_status: u16,
-    /// What the body of each HTTP reply is compared with.
+    /// Body that each HTTP reply must have.
     #[arg(long, value_enum, default_value_t = BodyName::Auto)]
     expect_body: BodyName,
-    /// Client threads, each with its share of the connections.
+    /// Number of client threads, among which the connections are divided.
     #[arg(long, value_name = "N", default_value_t = 1)]
     threads: u32,
-    /// Run the client on this core (its second thread on the next one, and so on).
+    /// Pin the client to this core (its second thread to the next core, and so on).
     #[arg(long, value_name = "CORE")]
     core: Option<usize>,
-    /// The server's process: also tell what it and its children used inside the window. With
-    /// several URLs one for each, in their order, with commas between them.
+    /// Process id of the server: also report the CPU time and memory of it and its children. With
+    /// several URLs one for each, in their order, separated by commas.
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
     #[arg(value_delimiter = ',')]
     pub(super) pid: Vec<i32>,
-    /// With several URLs: whether the processors are held awake (as root). One that sleeps takes
-    /// tens of microseconds to wake, and with few connections that is most of a figure.
+    /// With several URLs: whether to keep processors out of idle states (needs root). Leaving an
+    /// idle state takes tens of microseconds, which with few connections is most of a latency.
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
     pub(super) awake: When,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(super) json: bool,
-    /// Also write the latency as HdrHistogram percentiles (text, milliseconds), for its plotter.
+    /// Also write the latencies to this file, in HdrHistogram's percentile format (milliseconds).
     #[arg(long, value_name = "FILE", conflicts_with = "find_rate")]
     pub(super) hgrm: Option<PathBuf>,
 }
 
-/// What is spoken beside what the URL says.
+/// Options of the protocol that the URL names.
 #[derive(Debug, Args)]
 struct ProtocolArguments {
-    /// Speak HTTP/2: at once over http://, by agreement (ALPN) over https://.
+    /// Use HTTP/2: by prior knowledge over http://, by ALPN over https://.
     #[arg(long)]
     http2: bool,
-    /// Streams that are open at once on each HTTP/2 connection.
+    /// Number of open streams on each HTTP/2 connection.
     #[arg(long, value_name = "N", requires = "http2", conflicts_with = "pipelining")]
     streams: Option<u32>,
-    /// Resume TLS sessions: every handshake after the first ones is an abbreviated one.
+    /// Resume TLS sessions: only the first handshakes are full ones.
     #[arg(long)]
     tls_resume: bool,
-    /// One connection speaks and all others listen, in the room at this ws:// URL: each message
-    /// that each of them hears is counted.
+    /// Use the chat at this ws:// URL: one connection sends, all others receive. Each delivery of a
+    /// message to a receiver counts as a request.
     #[arg(long)]
     fan_out: bool,
 }
 
-/// Who decides when requests are sent.
+/// When requests are sent.
 #[derive(Debug, Args)]
 struct PaceArguments {
-    /// Open loop: so many requests fall due per second, whether the server keeps up or not.
+    /// Open loop: send this many requests per second, whether or not the server keeps up.
     #[arg(long, value_name = "REQUESTS/S", allow_negative_numbers = true)]
     #[arg(conflicts_with_all = ["find_rate", "streaming"])]
     rate: Option<f64>,
-    /// How the due times of an open loop are spread [default: poisson].
+    /// Distribution of the gaps between due times of an open loop [default: poisson].
     #[arg(long, value_enum)]
     arrivals: Option<ArrivalsName>,
-    /// Seed of the due times: the same seed asks every server at the same moments [default: 1].
+    /// Seed of the due times; the same seed gives the same due times [default: 1].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Find the highest rate at which the server keeps to a latency: --p50, --p99 or --p99.9.
+    /// Find the highest rate at which the latency stays within --p50, --p99 or --p99.9.
     #[arg(
         long,
         conflicts_with_all = ["requests", "streaming", "pid"],
         requires = "budget"
     )]
     find_rate: bool,
-    /// Half of the requests of --find-rate may take longer than this.
+    /// With --find-rate: limit of the 50th percentile of the latency.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, group = "budget")]
     #[arg(requires = "find_rate")]
     p50: Option<Duration>,
-    /// One in a hundred may take longer than this.
+    /// With --find-rate: limit of the 99th percentile of the latency.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, group = "budget")]
     #[arg(requires = "find_rate")]
     p99: Option<Duration>,
-    /// One in a thousand may take longer than this.
+    /// With --find-rate: limit of the 99.9th percentile of the latency.
     #[arg(long = "p99.9", value_name = "TIME", value_parser = parse_duration, group = "budget")]
     #[arg(requires = "find_rate")]
     p999: Option<Duration>,
 }
 
-/// Names of arrival processes on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ArrivalsName {
-    /// Exponential gaps: independent clients.
+    /// Exponentially distributed gaps, as from independent clients.
     Poisson,
-    /// Equal gaps: a metronome.
+    /// Equal gaps.
     Constant,
 }
 
-/// Names of HTTP methods on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum MethodName {
     Get,
@@ -164,40 +162,36 @@ enum MethodName {
     Post,
 }
 
-/// Names of expected bodies on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum BodyName {
-    /// /bytes/N: the rule of that route; POST to /echo: the request's body; else: learnt.
+    /// For /bytes/N its known pattern, for POST to /echo the request's body, else `learnt`.
     Auto,
-    /// The body of a reply that is read before the run.
+    /// The body of a first reply, which is read before the run.
     Learnt,
     /// Any body; only status and framing are verified.
     Any,
 }
 
-/// The latency that a rate must keep to.
+/// The latency limit of `--find-rate`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Budget {
-    /// The part of the requests that may not take longer, in thousandths.
+    /// The percentile that is limited, in thousandths.
     pub(super) per_mille: u32,
-    /// What they may take.
     pub(super) limit: Duration,
 }
 
-/// Window and warm-up of one probe of --find-rate: long enough for the server to reach its steady
-/// state, short enough for two dozen of them in a minute.
+/// Window and warm-up of one probe of --find-rate. Long enough for the server to reach a steady
+/// state, short enough for 24 probes in about half a minute.
 const PROBE_DURATION: Duration = Duration::from_secs(1);
 const PROBE_WARMUP: Duration = Duration::from_millis(300);
 
 impl LoadArguments {
-    /// What a rate must keep to, if one is to be found.
     pub(super) fn budget(&self) -> Option<Budget> {
         let PaceArguments { p50, p99, p999, .. } = self.pace;
         let named = [(500, p50), (990, p99), (999, p999)];
         named.into_iter().find_map(|(per_mille, limit)| Some(Budget { per_mille, limit: limit? }))
     }
 
-    /// An open loop of this rate.
     pub(super) fn open(&self, rate_per_s: f64) -> Pace {
         let arrivals = match self.pace.arrivals {
             Some(ArrivalsName::Constant) => Arrivals::Constant,
@@ -206,17 +200,18 @@ impl LoadArguments {
         Pace::Open { rate_per_s, arrivals, seed: self.pace.seed.unwrap_or(1) }
     }
 
-    /// Whether several servers are to be compared.
     pub(super) fn is_for_several(&self) -> bool {
         self.urls.len() > 1
     }
 
-    /// How long the servers take turns, if that was said.
     pub(super) fn duration(&self) -> Option<Duration> {
         self.duration
     }
 
-    /// What the arguments mean for each of several servers.
+    /// The plans for several servers.
+    ///
+    /// # Errors
+    /// An option that is for one server only.
     pub(super) fn plans(&self) -> Result<Vec<Plan>, Box<dyn Error>> {
         let asked = [
             (self.requests.is_some(), "--requests"),
@@ -228,18 +223,18 @@ impl LoadArguments {
         ];
         if let Some((_, option)) = asked.into_iter().find(|(asked, _)| *asked) {
             return Err(format!(
-                "{option} is for one server: several take turns in slices of a closed loop, each \
-                 with one thread (run iolab load once for each URL, or leave {option} out)"
+                "{option} is for one URL: several servers are compared in slices of a closed loop \
+                 with one client thread; omit {option}, or run iolab load for each URL"
             )
             .into());
         }
         self.urls.iter().map(|url| self.plan_for(url)).collect()
     }
 
-    /// What the arguments mean.
+    /// The plan for one server.
     pub(super) fn plan(&self) -> Result<Plan, Box<dyn Error>> {
         if self.pid.len() > 1 {
-            return Err("--pid names several processes for one server: name its first one".into());
+            return Err("--pid takes one process for one URL; its children are included".into());
         }
         self.plan_for(&self.urls[0])
     }
@@ -262,7 +257,7 @@ impl LoadArguments {
         match self.pace.rate {
             Some(rate_per_s) => plan.pace = self.open(rate_per_s),
             None if paced && !find_rate => {
-                return Err("--arrivals and --seed are for --rate and --find-rate".into());
+                return Err("--arrivals and --seed need --rate or --find-rate".into());
             }
             None => {}
         }
@@ -282,7 +277,6 @@ impl LoadArguments {
         Ok(plan)
     }
 
-    /// What is said in HTTP.
     fn add_http(&self, plan: &mut Plan) -> Result<(), Box<dyn Error>> {
         plan.method = match self.method {
             MethodName::Get => Method::Get,
@@ -299,13 +293,12 @@ impl LoadArguments {
         Ok(())
     }
 
-    /// Whether a payload was asked for.
     pub(super) fn has_payload(&self) -> bool {
         self.payload.is_some()
     }
 }
 
-/// Name and value of a header field as curl's -H takes it.
+/// Splits a header field, written as for curl's -H.
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text
         .split_once(':')
@@ -314,89 +307,85 @@ fn header(text: &str) -> Result<(String, String), String> {
 }
 
 const LONG_ABOUT: &str = "\
-Send load to a server, verify every reply, and tell how it went.
+Load a server, verify every reply, and report rate, latency and CPU time.
 
-CLOSED LOOP (without --rate). N connections each send a request, wait for its reply, verify it \
-byte for byte, and send the next one at once. It shows how much a server can do (its capacity), \
-for the server is never left without work. It does not show the latency that users will see. At \
-capacity every request waits for the ones before it, so by Little's law the mean latency is \
-connections / rate: 64 connections at 100,000 requests/s give 640 us, whatever the server. A \
-slow server is also asked less often, so its worst moments are sampled least. Read that latency \
-as time in a queue.
+CLOSED LOOP (without --rate). Each connection sends a request, waits for the reply, verifies it \
+byte for byte, and sends the next request at once. This measures capacity, because the server \
+always has work. It does not measure the latency that users see. At capacity each request waits \
+for those before it, so by Little's law the mean latency is connections / rate: 64 connections \
+at 100,000 requests/s give 640 us for every server. A slow server also receives fewer requests \
+while it is slow, so few samples show it (coordinated omission).
 
-OPEN LOOP (--rate). Requests fall due by the clock, as from users who do not know of one \
-another. Any free connection takes the oldest one; while none is free it waits, and its latency \
-counts from when it was due. This is the latency to quote, at a rate that the server can \
-sustain. A request that was never answered is in it with its age. 'Send lag' is what the client \
-itself was late by, from due and free to sent; when it, or the client's own speed, decides the \
-figures, the run is INVALID and says so: a slow server is a result, a slow client is not. The \
-client spins before each due time, so its CPU time is not that of a closed loop.
+OPEN LOOP (--rate). Requests fall due by the clock, as from independent users. A free connection \
+sends the oldest due request. If none is free the request waits, and its latency counts from the \
+due time. Quote this latency, at a rate that the server can sustain. A request without a reply \
+counts with its age at the end. 'Send lag' is the delay of the client itself: the time from \
+when a request is due and a connection is free until it is sent. If the client was too slow for \
+the rate, the run is INVALID, because its figures say nothing about the server. The client polls \
+before each due time, so its CPU time cannot be compared with that of a closed loop.
 
-EXIT STATUS. 0: what was asked for was done, and every reply was right. 1: errors, requests that \
-were never answered, connections that were never served, a server that died or stopped answering, \
-or a client that was itself stopped: the run is then INVALID, for its latencies are not the \
-server's. 2: nothing could be measured. A sentence on stderr says which.
+HIGHEST RATE (--find-rate --p99 5ms). Runs short open loops (probes), first at growing rates, \
+then by bisection, until the highest rate within the latency limit is known to a few percent. \
+Two of three probes decide at each rate, so that one disturbance of the machine does not.
 
-HIGHEST RATE (--find-rate --p99 5ms). Probes of an open loop, at growing rates and then in \
-between, until the highest rate that keeps to the latency is known to a few percent. Two of \
-three probes decide at each rate: one hiccup of the machine does not.
+STREAMING (--streaming, tcp:// only). Messages flow in both directions without waiting for \
+replies. The result is a throughput in MB/s.
 
-STREAMING (--streaming, echo). Messages flow both ways without waiting: MB/s is the figure.
+HTTP/2 (--http2 --streams 32). Each connection keeps this number of streams open. When some end, \
+the same number of requests is sent together. Replies may arrive in any order.
 
-HTTP/2 (--http2 --streams 32). Each connection keeps so many streams open: whenever some have \
-ended, as many requests go out together. Replies may come in any order.
+SEVERAL SERVERS (A B C). The servers are loaded in alternation, in slices of some milliseconds, \
+so that a disturbance of the machine affects all of them alike. Ratios are formed between \
+neighbouring slices and printed with their intervals. The first URL is the reference. It takes \
+part twice, and the second copy shows how much two equal servers differ here. --duration is the \
+time of all servers together.
 
-SEVERAL SERVERS (A B C). All are loaded in turn, in slices of some milliseconds, so that what \
-slows the machine down meets them alike; ratios are formed between slices that lie side by side, \
-and each is printed with its interval. \
-The first URL is the reference; it takes part twice, and the second time shows how far two equal \
-servers lie apart here. --duration is the time of all of them together.
+TLS (https://, wss://). Version 1.3 or 1.2. The certificate is not verified, because servers \
+under test have self-signed ones; signatures are verified. The handshake is completed before the \
+first request and is not part of any latency, except with --reconnect, where each request has a \
+handshake. With --tls-resume the handshakes resume a session. The number of handshakes and their \
+time, from connect(2) to the end of the client's part, have their own row.
 
-TLS (https://, wss://). 1.3 or 1.2, as agreed. The certificate is not verified, for servers under \
-test sign their own; signatures are. The handshake is over before the first request, so it is in \
-no latency, unless each request has a connection of its own: --reconnect measures handshakes, \
-with --tls-resume those that resume a session. Their number, and the time from connect(2) to the \
-end of the client's part, stand in a row of their own.
-
-WEBSOCKET (ws://, wss://). As with tcp://, every message must come back: a route that echoes. \
-With --fan-out, the URL names a room: the first connection says a message as soon as all others \
-have heard the last one (--pipelining N: the last but N; --rate: by the clock), and each delivery \
-counts, from the send of the message to its last byte there. -n is a number of messages.
+WEBSOCKET (ws://, wss://). The route must echo every message. With --fan-out the URL is a chat: \
+the first connection sends a message when all others have received the previous one \
+(--pipelining N: it keeps N messages in flight; --rate: by the clock). Each \
+delivery counts as a request; its latency is the time from the send to the last byte received. \
+-n is a number of messages.
 
 CPU. Over loopback the kernel does the receiver's TCP work in the sender's system call, and \
-bills the sender: what a server saves may land on its client. So --pid prints the server's CPU \
-time per request, the client's, and their sum.
+accounts it to the sender. So a server may use less CPU time because its client uses more. \
+--pid prints the CPU time per request of the server, of the client, and the sum.
 
-One request is sent and verified before the run; warm-up is not counted. Whatever fails is \
-counted by kind: connect (no connection), closed (the connection ended before the reply), wrong \
-(other bytes than promised), timeout. A server that announces the end of a connection is within \
-its rights: the client connects again, and counts it. Ctrl-C ends the window early and prints \
-it.
+ERRORS. One request is sent and verified before the run. Errors are counted by kind: connect (no \
+connection), closed (the connection ended before the reply did), wrong (a reply with wrong \
+bytes), timeout. If a server closes a connection between two replies, as it may, the client \
+connects again and counts that separately. Ctrl-C ends the window early and prints the result.
 
-Exit status: 0 when all replies were right, 1 when any error was counted, nothing completed, the \
-server died, the run is invalid, or no rate held; 2 when nothing could be measured or a file \
-could not be written; 130 after Ctrl-C.";
+EXIT STATUS. 0: all replies were right. 1: an error was counted, a request was not answered, a \
+connection was not served, nothing completed, the server died, no rate was within the limit, or \
+the run is INVALID. 2: nothing could be measured, or a file could not be written. 130: Ctrl-C. A \
+sentence on stderr gives the reason.";
 
 const EXAMPLES: &str = "\
 Examples:
   iolab load http://127.0.0.1:8080/                         64 connections for 10 s
   iolab load http://127.0.0.1:8080/ --rate 20000            latency at 20,000 requests/s
   iolab load http://127.0.0.1:8080/ --find-rate --p99 5ms   the highest rate with p99 <= 5 ms
-  iolab load http://127.0.0.1:8080/ --pid $(pidof nginx)    who uses how much CPU per request
-  iolab load http://127.0.0.1:8080/ http://127.0.0.1:8081/ --pid 71,72   which of two costs less
-  iolab load http://127.0.0.1:8080/bytes/100000 -c 8 -d 2s  a large body, every byte compared
+  iolab load http://127.0.0.1:8080/ --pid $(pidof nginx)    CPU time of server and client
+  iolab load http://127.0.0.1:8080/ http://127.0.0.1:8081/ --pid 71,72   compares two servers
+  iolab load http://127.0.0.1:8080/bytes/100000 -c 8 -d 2s  a large body, every byte verified
   iolab load http://127.0.0.1:8080/ --reconnect             a new connection for each request
   iolab load tcp://127.0.0.1:7000 --payload 1024 --json     echo, and JSON for a script
   iolab load tcp://127.0.0.1:7000 --streaming -p 65536 -c 4 throughput of 4 streams
-  iolab load tcp://127.0.0.1:7000 --idle 10000              64 active among 10,000 silent ones
-  iolab load http://127.0.0.1:8080/echo -X post -p 4096     each body must come back
+  iolab load tcp://127.0.0.1:7000 --idle 10000              64 active and 10,000 idle ones
+  iolab load http://127.0.0.1:8080/echo -X post -p 4096     POST; the reply has the same body
   iolab load http://127.0.0.1:8080/ --http2 --streams 32    HTTP/2, 32 streams on each connection
   iolab load https://127.0.0.1:8443/ --http2 -c 4           the same over TLS
   iolab load https://127.0.0.1:8443/ --reconnect            TLS handshakes per second
-  iolab load https://127.0.0.1:8443/ --reconnect --tls-resume   and resumed ones
+  iolab load https://127.0.0.1:8443/ --reconnect --tls-resume   resumed TLS handshakes per second
   iolab load ws://127.0.0.1:8080/ws/echo -p 125             messages over a WebSocket
-  iolab load ws://127.0.0.1:8080/ws/chat --fan-out -c 101   what one says, 100 must hear
-  iolab load https://127.0.0.1:8443/ --idle 10000           TLS among 10,000 silent sessions";
+  iolab load ws://127.0.0.1:8080/ws/chat --fan-out -c 101   one sender, 100 receivers
+  iolab load https://127.0.0.1:8443/ --idle 10000           TLS with 10,000 idle connections";
 
 #[cfg(test)]
 mod tests {

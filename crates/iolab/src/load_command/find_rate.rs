@@ -1,4 +1,4 @@
-//! `iolab load --find-rate`: the search for the highest rate, and what it prints.
+//! `iolab load --find-rate`: finds the highest rate within a latency limit, and prints the probes.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -12,52 +12,47 @@ use serde::Serialize;
 
 use super::arguments::{Budget, LoadArguments};
 use super::live::{Display, INTERRUPTED};
-use super::search::{Found, Halt, SEARCH_LIMIT, Verdict, check_time, search};
+use super::search::{Found, Halt, ProbeResult, SEARCH_LIMIT, check_time, search};
 use super::{table, tell};
-use crate::grid;
-use crate::text::{self, figure, thousands};
+use render::grid;
+use render::text::{self, figure, thousands};
 
-/// Samples beyond a percentile that make it a figure of its own (the generator's own rule), with a
-/// fifth more for the chance in Poisson arrivals.
+/// Samples above a percentile that make it reliable: the 10 that the load generator requires, and
+/// 20 % more because Poisson arrivals vary.
 const SAMPLES_BEYOND: f64 = 12.0;
-/// The longest probe, for rates so low that samples are rare.
+/// The longest probe: low rates need long probes for enough samples.
 const PROBE_MAX: Duration = Duration::from_secs(10);
-/// The lowest rate to begin with: a search for a median would begin at 24 requests/s, and any
-/// server here does more.
+/// The lowest first rate. The number of samples alone would begin a search for a median at 24
+/// requests/s, which wastes probes.
 const START_MIN: f64 = 1_000.0;
-/// Warm-up after an overload, at least: the server may still be at work for nobody.
+/// Shortest warm-up after an overload: the server may still be busy with requests of the last
+/// probe.
 const RECOVERY: Duration = Duration::from_secs(1);
 
-/// One probe.
 #[derive(Serialize)]
 struct Probe {
     rate_per_s: f64,
-    verdict: Verdict,
-    /// What was missed, or by whom.
+    verdict: ProbeResult,
     why: String,
     outcome: LoadOutcome,
 }
 
-/// What the search found, as JSON.
 #[derive(Serialize)]
 struct Report<'a> {
     url: &'a str,
-    /// The part of the requests that may not take longer.
+    /// The percentile that is limited, as a fraction.
     quantile: f64,
-    /// They may take so long, in microseconds.
     latency_us: f64,
-    /// The highest rate that held, in requests/s.
+    /// The highest rate within the limit, in requests/s.
     rate_per_s: Option<f64>,
-    /// The lowest rate that did not hold.
+    /// The lowest rate that was not, in requests/s.
     missed_rate_per_s: Option<f64>,
-    /// What was in the way there.
-    missed_by: Option<Verdict>,
-    /// Why the search ended early.
+    /// Why it was not.
+    missed_by: Option<ProbeResult>,
     ended_early: Option<String>,
     probes: &'a [Probe],
 }
 
-/// Searches, and prints what was found.
 pub(super) fn run(
     arguments: &LoadArguments,
     plan: &Plan,
@@ -115,13 +110,12 @@ pub(super) fn run(
     })
 }
 
-/// Sends one probe.
 fn one(plan: &Plan, live: &Arc<Live>, show: bool) -> Result<LoadOutcome, Halt> {
     let display = Display::start(live, show);
     let outcome = load::run_live(plan, &mut Silent, live);
     drop(display);
     match outcome {
-        // A window that was cut short is no probe.
+        // A shortened window is not a valid probe.
         _ if live.is_stopped() => Err(Halt::Interrupted),
         Ok(LoadOutcome { ended_early: Some(why), .. }) => Err(Halt::Failed(why)),
         Ok(outcome) => Ok(outcome),
@@ -129,7 +123,7 @@ fn one(plan: &Plan, live: &Arc<Live>, show: bool) -> Result<LoadOutcome, Halt> {
     }
 }
 
-/// The percentile of the budget; `None` with too few samples.
+/// The limited percentile; `None` with too few samples.
 fn percentile(latency: &Latency, budget: Budget) -> Option<f64> {
     match budget.per_mille {
         500 => Some(latency.p50_us).filter(|_| latency.samples > 0),
@@ -138,7 +132,6 @@ fn percentile(latency: &Latency, budget: Budget) -> Option<f64> {
     }
 }
 
-/// The percentile's name.
 fn name(budget: Budget) -> &'static str {
     match budget.per_mille {
         500 => "p50",
@@ -147,14 +140,14 @@ fn name(budget: Budget) -> &'static str {
     }
 }
 
-/// Whether the latency was kept to, and in what words.
-fn judge(outcome: &LoadOutcome, budget: Budget) -> (Verdict, String) {
+/// Whether the probe was within the limit, and why.
+fn judge(outcome: &LoadOutcome, budget: Budget) -> (ProbeResult, String) {
     let invalid = outcome.open_loop.as_ref().and_then(|open| open.invalid.as_ref());
-    let missed = if invalid.is_some() { Verdict::ClientLimit } else { Verdict::Missed };
+    let missed = if invalid.is_some() { ProbeResult::ClientLimit } else { ProbeResult::Missed };
     if outcome.errors + outcome.errors_in_warmup > 0 {
         let first = outcome.first_error.as_deref().unwrap_or("during warm-up");
         let errors = outcome.errors + outcome.errors_in_warmup;
-        return (Verdict::Missed, format!("{errors} errors ({first})"));
+        return (ProbeResult::Missed, format!("{} ({first})", text::count(errors, "error")));
     }
     let Some(us) = percentile(&outcome.latency, budget) else {
         let samples = outcome.latency.samples;
@@ -162,13 +155,13 @@ fn judge(outcome: &LoadOutcome, budget: Budget) -> (Verdict, String) {
     };
     let text = format!("{} {}", name(budget), table::time(us));
     match (us <= budget.limit.as_secs_f64() * 1e6, invalid) {
-        (true, _) => (Verdict::Held, text),
+        (true, _) => (ProbeResult::Held, text),
         (false, None) => (missed, text),
         (false, Some(_)) => (missed, format!("{text}, with a send lag of {}", lag(outcome))),
     }
 }
 
-/// What the client was late by: p99, or the most where samples are too few for that.
+/// The p99 of the send lag, or its maximum if there are too few samples for a p99.
 fn lag(outcome: &LoadOutcome) -> String {
     let lag = outcome.open_loop.as_ref().map(|open| &open.send_lag);
     match lag.map(|lag| (lag.p99_us, lag.max_us)) {
@@ -178,23 +171,22 @@ fn lag(outcome: &LoadOutcome) -> String {
     }
 }
 
-fn described(verdict: Verdict, why: &str) -> String {
+fn described(verdict: ProbeResult, why: &str) -> String {
     match verdict {
-        Verdict::Held => format!("held, {why}"),
-        Verdict::Missed => format!("missed, {why}"),
-        Verdict::ClientLimit => format!("spoilt by the client, {why}"),
+        ProbeResult::Held => format!("within the limit: {why}"),
+        ProbeResult::Missed => format!("above the limit: {why}"),
+        ProbeResult::ClientLimit => format!("client too slow: {why}"),
     }
 }
 
 fn reason(halt: &Halt) -> String {
     match halt {
-        Halt::Time => format!("{} s were up", SEARCH_LIMIT.as_secs()),
+        Halt::Time => format!("its time limit of {} s was reached", SEARCH_LIMIT.as_secs()),
         Halt::Interrupted => "stopped".to_owned(),
         Halt::Failed(why) => why.clone(),
     }
 }
 
-/// Every probe.
 fn rows(probes: &[Probe], budget: Budget, url: &str) -> String {
     let mut table = table::empty();
     let other = if name(budget) == "p50" { "p90" } else { "p50" };
@@ -204,10 +196,10 @@ fn rows(probes: &[Probe], budget: Budget, url: &str) -> String {
         let outcome = &probe.outcome;
         let shown = |us: Option<f64>| us.map_or_else(|| "n/a".to_owned(), table::time);
         let (verdict, colour) = match probe.verdict {
-            Verdict::Held => ("held".to_owned(), Color::Green),
-            Verdict::Missed if outcome.errors > 0 => (probe.why.clone(), Color::Red),
-            Verdict::Missed => ("missed".to_owned(), Color::Red),
-            Verdict::ClientLimit => ("spoilt by the client".to_owned(), Color::Yellow),
+            ProbeResult::Held => ("within limit".to_owned(), Color::Green),
+            ProbeResult::Missed if outcome.errors > 0 => (probe.why.clone(), Color::Red),
+            ProbeResult::Missed => ("above limit".to_owned(), Color::Red),
+            ProbeResult::ClientLimit => ("client too slow".to_owned(), Color::Yellow),
         };
         table.add_row([
             Cell::new(figure(probe.rate_per_s)),
@@ -230,26 +222,25 @@ fn rows(probes: &[Probe], budget: Budget, url: &str) -> String {
     format!("{url}\n{table}")
 }
 
-/// The finding, in a sentence or two.
 fn conclusion(found: &Found, budget: Budget) -> String {
     let limit = table::time(budget.limit.as_secs_f64() * 1e6);
     let wanted = format!("{} <= {limit}", name(budget));
     let mut text = match (found.held, found.missed) {
-        (Some(held), Some((missed, Verdict::ClientLimit))) => format!(
+        (Some(held), Some((missed, ProbeResult::ClientLimit))) => format!(
             "At least {} requests/s with {wanted}. At {} the client was the limit, not the \
              server:\ngive it a core of its own (--core) or more threads (--threads).",
             thousands(held),
             thousands(missed)
         ),
         (Some(held), Some((missed, _))) => format!(
-            "{} requests/s with {wanted}; {} are too many.",
+            "{} requests/s with {wanted}; at {} the latency was above the limit.",
             thousands(held),
             thousands(missed)
         ),
         (Some(held), None) => {
             format!("At least {} requests/s with {wanted}.", thousands(held))
         }
-        (None, _) => format!("No rate held with {wanted}."),
+        (None, _) => format!("No rate was found with {wanted}."),
     };
     if let Some(halt) = &found.halted {
         text.push_str(&format!("\nThe search ended early: {}.", reason(halt)));
@@ -274,31 +265,31 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_is_judged_by_its_percentile_and_by_whose_fault_it_was() {
+    fn a_probe_is_judged_by_its_percentile_and_by_the_cause() {
         let verdict = |outcome: &LoadOutcome| judge(outcome, BUDGET).0;
-        assert_eq!(verdict(&outcome(Some(4_999.0), false)), Verdict::Held);
-        assert_eq!(verdict(&outcome(Some(4_999.0), true)), Verdict::Held);
-        assert_eq!(verdict(&outcome(Some(5_001.0), false)), Verdict::Missed);
-        assert_eq!(verdict(&outcome(Some(5_001.0), true)), Verdict::ClientLimit);
-        assert_eq!(verdict(&outcome(None, false)), Verdict::Missed);
+        assert_eq!(verdict(&outcome(Some(4_999.0), false)), ProbeResult::Held);
+        assert_eq!(verdict(&outcome(Some(4_999.0), true)), ProbeResult::Held);
+        assert_eq!(verdict(&outcome(Some(5_001.0), false)), ProbeResult::Missed);
+        assert_eq!(verdict(&outcome(Some(5_001.0), true)), ProbeResult::ClientLimit);
+        assert_eq!(verdict(&outcome(None, false)), ProbeResult::Missed);
         let wrong = LoadOutcome { errors: 1, ..outcome(Some(1.0), false) };
-        assert_eq!(verdict(&wrong), Verdict::Missed);
+        assert_eq!(verdict(&wrong), ProbeResult::Missed);
     }
 
     #[test]
-    fn the_conclusion_says_who_was_the_limit() {
+    fn the_conclusion_names_the_limit() {
         let found = |verdict| Found {
             held: Some(60_000.0),
             missed: Some((62_000.0, verdict)),
             halted: Some(Halt::Time),
         };
-        let text = conclusion(&found(Verdict::Missed), BUDGET);
-        assert!(text.starts_with("60,000 requests/s with p99 <= 5.00 ms; 62,000"), "{text}");
-        assert!(text.contains("120 s were up"), "{text}");
-        let text = conclusion(&found(Verdict::ClientLimit), BUDGET);
+        let text = conclusion(&found(ProbeResult::Missed), BUDGET);
+        assert!(text.starts_with("60,000 requests/s with p99 <= 5.00 ms; at 62,000"), "{text}");
+        assert!(text.contains("time limit of 120 s"), "{text}");
+        let text = conclusion(&found(ProbeResult::ClientLimit), BUDGET);
         assert!(text.contains("At least 60,000") && text.contains("client was the limit"));
         let text = conclusion(&Found::default(), BUDGET);
-        assert!(text.starts_with("No rate held"), "{text}");
+        assert!(text.starts_with("No rate was found"), "{text}");
     }
 
     #[test]
@@ -306,7 +297,7 @@ mod tests {
         let mut outcome = outcome(Some(123_456.7), true);
         outcome.errors = 3;
         let why = "3 errors (byte 1 of the body is 0x00, expected 0x01)".repeat(3);
-        let probe = Probe { rate_per_s: 1_234_567.8, verdict: Verdict::Missed, why, outcome };
+        let probe = Probe { rate_per_s: 1_234_567.8, verdict: ProbeResult::Missed, why, outcome };
         let text = rows(&[probe], BUDGET, "http://127.0.0.1:8080/");
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     }

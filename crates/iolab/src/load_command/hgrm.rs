@@ -1,5 +1,5 @@
 //! The text format of HdrHistogram's percentile distributions (`outputPercentileDistribution` of
-//! the Java original), which its plotter and wrk2 speak. Values are milliseconds.
+//! the Java original), which its plotter and wrk2 use. Values are milliseconds.
 
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
@@ -11,31 +11,30 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use record::Latency;
 
-/// Lines between one percentile and half of what is left to 100 %: the original's default.
+/// Lines for each halving of the distance to 100 %: the original's default.
 const TICKS_PER_HALF_DISTANCE: u32 = 5;
 const NS_PER_MS: f64 = 1e6;
 
-/// A file that can be written, found out before anything is measured.
+/// The output file. It is opened before the measurement, so that a failure costs no time.
 pub(super) struct Output(PathBuf);
 
 impl Output {
-    /// Opens the file, and leaves what is in it for now.
+    /// Creates or opens the file without changing its content.
     pub(super) fn open(path: &Path) -> Result<Output, String> {
         let opened = OpenOptions::new().create(true).truncate(false).write(true).open(path);
         opened.map_err(|error| {
-            format!("nothing was measured, for {} cannot be written: {error}", path.display())
+            format!("nothing was measured, because {} cannot be written: {error}", path.display())
         })?;
         Ok(Output(path.to_owned()))
     }
 
-    /// Replaces what is in the file by the distribution of `latency`.
+    /// Replaces the content by the distribution of `latency`.
     pub(super) fn write(self, latency: &Latency) -> Result<(), String> {
         let written = std::fs::write(&self.0, distribution(latency)?);
         written.map_err(|error| format!("cannot write {}: {error}", self.0.display()))
     }
 }
 
-/// The distribution as text.
 fn distribution(latency: &Latency) -> Result<String, String> {
     let mut histogram: Histogram<u64> =
         Histogram::new(3).map_err(|error| format!("no histogram: {error}"))?;

@@ -1,7 +1,7 @@
-//! One line on a terminal that says how far a run has come, and Ctrl-C.
+//! The progress line on a terminal, and Ctrl-C.
 //!
-//! The line is drawn by a thread of its own, from counters that the engine publishes; the engine
-//! never waits for a terminal.
+//! A thread draws the line from counters that the engine publishes. The engine never waits for the
+//! terminal.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use load::{Live, Stage};
 use nix::time::{ClockId, clock_gettime};
 
-/// As often as an eye can follow digits.
+/// More often than this digits cannot be read.
 const REDRAW: Duration = Duration::from_millis(250);
-/// Exit status after Ctrl-C: 128 + SIGINT, as shells have it.
+/// Exit code after Ctrl-C: 128 + SIGINT, as in shells.
 pub(super) const INTERRUPTED: u8 = 130;
 
 /// Ctrl-C and SIGTERM end the window early; a second one ends the program.
@@ -28,11 +28,11 @@ pub(super) fn stop_on_interrupt(live: &Arc<Live>) -> Result<(), ctrlc::Error> {
     })
 }
 
-/// The line, as long as this lives.
+/// The progress line; dropping this removes it.
 pub struct Display(Option<(Sender<()>, JoinHandle<Option<Duration>>)>);
 
 impl Display {
-    /// Draws the run on stderr if that is a terminal and `wanted`.
+    /// Draws on stderr, if `wanted` and if stderr is a terminal.
     pub(super) fn start(live: &Arc<Live>, wanted: bool) -> Display {
         if !wanted || !stderr().is_terminal() {
             return Display(None);
@@ -40,7 +40,7 @@ impl Display {
         Display::draw(live, stderr())
     }
 
-    /// Draws the run there, whatever that is.
+    /// Draws on `there`.
     pub fn draw(live: &Arc<Live>, mut there: impl Write + Send + 'static) -> Display {
         let (end, ended) = channel();
         let live = Arc::clone(live);
@@ -51,7 +51,7 @@ impl Display {
                 if seen.stage != stage {
                     (stage, since) = (seen.stage, Instant::now());
                 }
-                // A terminal that went away is no reason to stop measuring.
+                // A failed write to the terminal does not end the measurement.
                 let _unseen = Display::redraw(&mut there, &live, since.elapsed());
             }
             let _unseen = write!(there, "\r\x1b[K");
@@ -65,8 +65,8 @@ impl Display {
         write!(there, "\r\x1b[K{}", line(live, elapsed))
     }
 
-    /// Ends the line, and says how much CPU time it took (clock_gettime(2),
-    /// CLOCK_THREAD_CPUTIME_ID); `None` where nothing was drawn.
+    /// Removes the line. Returns the CPU time of the thread (clock_gettime(2),
+    /// CLOCK_THREAD_CPUTIME_ID), or `None` if nothing was drawn.
     pub fn end(mut self) -> Option<Duration> {
         self.finish()
     }
@@ -74,7 +74,7 @@ impl Display {
     fn finish(&mut self) -> Option<Duration> {
         let (end, drawer) = self.0.take()?;
         drop(end);
-        // It draws and nothing else: had it panicked, the run would still be good.
+        // A panic of the thread does not affect the measurement.
         drawer.join().ok()?
     }
 }
@@ -85,7 +85,6 @@ impl Drop for Display {
     }
 }
 
-/// The line in words.
 fn line(live: &Live, elapsed: Duration) -> String {
     let seen = live.progress();
     let seconds = elapsed.as_secs_f64();
@@ -95,7 +94,7 @@ fn line(live: &Live, elapsed: Duration) -> String {
         Stage::Measuring => "measuring",
         Stage::Ending => "ending",
     };
-    let (requests, errors) = (crate::text::thousands(seen.requests as f64), seen.errors);
+    let (requests, errors) = (render::text::thousands(seen.requests as f64), seen.errors);
     format!("{what} {seconds:.0} s: {requests} requests, {errors} errors")
 }
 
@@ -107,7 +106,7 @@ mod tests {
     fn the_line_says_what_is_going_on() {
         let live = Arc::new(Live::default());
         assert_eq!(line(&live, Duration::from_secs(3)), "connecting 3 s");
-        // Without a terminal nothing is drawn, and nothing waits.
+        // Without a terminal nothing is drawn.
         assert_eq!(Display::start(&live, false).end(), None);
         assert!(Display::draw(&live, std::io::sink()).end().is_some());
     }

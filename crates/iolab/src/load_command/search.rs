@@ -1,11 +1,11 @@
-//! The highest rate at which a server keeps to a latency: probes of an open loop.
+//! The search for the highest rate within a latency limit, by probes of an open loop.
 //!
-//! The rate doubles from a low one until the server misses the latency, then the gap is halved (on
-//! a scale of ratios) down to a few percent. At each rate two of three probes decide, so that one
-//! hiccup of the machine does not. A probe that keeps to the latency counts even if the client was
-//! late in it, for its lateness is in the latency. One that misses it because of the client says
-//! nothing of the server: it is repeated, and when that happens three times at one rate the client
-//! is the limit, which is told apart.
+//! The rate doubles from a low one until the latency is above the limit. Then the interval is
+//! bisected (geometrically) down to a few percent. At each rate two of three probes decide, so that
+//! one disturbance of the machine does not. A probe within the limit counts even if the client was
+//! late, because the delay is part of the latency. A probe above the limit because of the client
+//! says nothing about the server and is repeated. After three of these at one rate the client
+//! counts as the limit.
 
 use std::time::{Duration, Instant};
 
@@ -13,63 +13,56 @@ use serde::Serialize;
 
 /// The rate grows by this factor until it is missed.
 const GROWTH: f64 = 2.0;
-/// And shrinks by this one where the first rate is too high already.
+/// And shrinks by this factor if the first rate is too high.
 const RETREAT: f64 = 4.0;
-/// The gap between the rate that held and the one that did not, at the end: as good as such a
-/// figure can be repeated on a quiet machine.
+/// Ratio of the two rates at which the search ends: on a quiet machine such a figure repeats to
+/// about 4 %.
 const PRECISION: f64 = 1.04;
-/// All probes together.
+/// Time limit of all probes together.
 pub(super) const SEARCH_LIMIT: Duration = Duration::from_secs(120);
-/// No server can be asked faster from one process.
+/// More than one client process can send, in requests/s.
 const RATE_MAX: f64 = 5_000_000.0;
 
-/// What a probe said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Verdict {
-    /// The server kept to the latency.
+pub(super) enum ProbeResult {
+    /// The latency was within the limit.
     Held,
-    /// It did not.
+    /// It was above the limit.
     Missed,
-    /// The latency was missed in a run whose client was too slow: the server may well be faster.
+    /// It was above the limit, and the client was too slow: the server may be faster.
     ClientLimit,
 }
 
-/// Why the search ended before its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Halt {
-    /// The time was up.
+    /// The time limit was reached.
     Time,
-    /// Ctrl-C.
     Interrupted,
-    /// The server cannot be measured (any more).
     Failed(String),
 }
 
-/// What the search has found.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Found {
-    /// The highest rate that held.
     pub(super) held: Option<f64>,
-    /// The lowest rate that did not, and what was in the way.
-    pub(super) missed: Option<(f64, Verdict)>,
-    /// Why the search ended early.
+    /// The lowest rate above the limit, and why.
+    pub(super) missed: Option<(f64, ProbeResult)>,
     pub(super) halted: Option<Halt>,
 }
 
-/// Searches from `start` on, never below `floor`. `probe` sends one probe of a rate; it is told
-/// whether the server was overloaded just before.
+/// Searches from `start`, but not below `floor`. `probe` runs one probe of a rate. Its second
+/// argument says whether the previous probe overloaded the server.
 pub(super) fn search(
     start: f64,
     floor: f64,
-    mut probe: impl FnMut(f64, bool) -> Result<Verdict, Halt>,
+    mut probe: impl FnMut(f64, bool) -> Result<ProbeResult, Halt>,
 ) -> Found {
     let mut found = Found::default();
     let mut rate = start;
     let mut overloaded = false;
     loop {
         match decide(rate, &mut overloaded, &mut probe) {
-            Ok(Verdict::Held) => found.held = Some(rate),
+            Ok(ProbeResult::Held) => found.held = Some(rate),
             Ok(verdict) => found.missed = Some((rate, verdict)),
             Err(halt) => {
                 found.halted = Some(halt);
@@ -88,23 +81,23 @@ pub(super) fn search(
     }
 }
 
-/// Probes of one rate that the client may spoil before it counts as the limit.
-const SPOILT_MAX: u32 = 3;
+/// Probes of one rate in which the client was too slow, before it counts as the limit.
+const CLIENT_LIMITS_MAX: u32 = 3;
 
-/// Two of three probes of one rate, not counting those that the client spoilt.
+/// Decides a rate by two of three probes, not counting those in which the client was too slow.
 fn decide(
     rate: f64,
     overloaded: &mut bool,
-    probe: &mut impl FnMut(f64, bool) -> Result<Verdict, Halt>,
-) -> Result<Verdict, Halt> {
-    let (mut held, mut missed, mut spoilt) = (0, 0, 0);
+    probe: &mut impl FnMut(f64, bool) -> Result<ProbeResult, Halt>,
+) -> Result<ProbeResult, Halt> {
+    let (mut held, mut missed, mut late) = (0, 0, 0);
     loop {
         let verdict = probe(rate, *overloaded)?;
-        *overloaded = verdict != Verdict::Held;
+        *overloaded = verdict != ProbeResult::Held;
         let (votes, needed) = match verdict {
-            Verdict::Held => (&mut held, 2),
-            Verdict::Missed => (&mut missed, 2),
-            Verdict::ClientLimit => (&mut spoilt, SPOILT_MAX),
+            ProbeResult::Held => (&mut held, 2),
+            ProbeResult::Missed => (&mut missed, 2),
+            ProbeResult::ClientLimit => (&mut late, CLIENT_LIMITS_MAX),
         };
         *votes += 1;
         if *votes == needed {
@@ -113,7 +106,6 @@ fn decide(
     }
 }
 
-/// Whether the time for all probes is up.
 pub(super) fn check_time(since: Instant) -> Result<(), Halt> {
     if since.elapsed() > SEARCH_LIMIT { Err(Halt::Time) } else { Ok(()) }
 }
@@ -122,9 +114,9 @@ pub(super) fn check_time(since: Instant) -> Result<(), Halt> {
 mod tests {
     use super::*;
 
-    /// A server that holds every rate up to `limit`.
-    fn server(limit: f64) -> impl FnMut(f64, bool) -> Result<Verdict, Halt> {
-        move |rate, _| Ok(if rate <= limit { Verdict::Held } else { Verdict::Missed })
+    /// A server that is within the limit up to the rate `limit`.
+    fn server(limit: f64) -> impl FnMut(f64, bool) -> Result<ProbeResult, Halt> {
+        move |rate, _| Ok(if rate <= limit { ProbeResult::Held } else { ProbeResult::Missed })
     }
 
     #[test]
@@ -139,11 +131,11 @@ mod tests {
     #[test]
     fn a_server_that_holds_nothing_is_given_up_at_the_floor() {
         let found = search(1_200.0, 100.0, server(50.0));
-        assert_eq!((found.held, found.missed), (None, Some((100.0, Verdict::Missed))));
+        assert_eq!((found.held, found.missed), (None, Some((100.0, ProbeResult::Missed))));
         let mut probes = 0;
         let found = search(1_200.0, 100.0, |_, _| {
             probes += 1;
-            Ok(Verdict::Held)
+            Ok(ProbeResult::Held)
         });
         assert!(found.held.is_some_and(|rate| rate > 1e6) && found.missed.is_none() && probes > 20);
     }
@@ -152,10 +144,10 @@ mod tests {
     fn one_bad_probe_of_three_does_not_decide() {
         let mut probes = 0;
         let mut server = server(20_000.0);
-        // The first probe of every third is bad, whatever the rate.
+        // Every third probe is bad.
         let found = search(1_200.0, 100.0, |rate, overloaded| {
             probes += 1;
-            if probes % 3 == 1 { Ok(Verdict::Missed) } else { server(rate, overloaded) }
+            if probes % 3 == 1 { Ok(ProbeResult::Missed) } else { server(rate, overloaded) }
         });
         assert!(found.held.is_some_and(|rate| rate > 19_000.0), "{found:?}");
     }
@@ -163,9 +155,9 @@ mod tests {
     #[test]
     fn the_client_is_named_when_it_is_the_limit() {
         let found = search(1_200.0, 100.0, |rate, _| {
-            Ok(if rate <= 9_000.0 { Verdict::Held } else { Verdict::ClientLimit })
+            Ok(if rate <= 9_000.0 { ProbeResult::Held } else { ProbeResult::ClientLimit })
         });
-        assert!(found.missed.is_some_and(|(_, verdict)| verdict == Verdict::ClientLimit));
+        assert!(found.missed.is_some_and(|(_, verdict)| verdict == ProbeResult::ClientLimit));
     }
 
     #[test]
@@ -174,10 +166,13 @@ mod tests {
         let mut server = server(20_000.0);
         let found = search(1_200.0, 100.0, |rate, overloaded| {
             probes += 1;
-            if probes % 2 == 1 { Ok(Verdict::ClientLimit) } else { server(rate, overloaded) }
+            if probes % 2 == 1 { Ok(ProbeResult::ClientLimit) } else { server(rate, overloaded) }
         });
         assert!(found.held.is_some_and(|rate| rate > 19_000.0), "{found:?}");
-        assert!(found.missed.is_some_and(|(_, verdict)| verdict == Verdict::Missed), "{found:?}");
+        assert!(
+            found.missed.is_some_and(|(_, verdict)| verdict == ProbeResult::Missed),
+            "{found:?}"
+        );
     }
 
     #[test]
@@ -186,7 +181,7 @@ mod tests {
         let found = search(1_200.0, 100.0, |_, overloaded| {
             probes += 1;
             assert!(!overloaded);
-            if probes > 4 { Err(Halt::Interrupted) } else { Ok(Verdict::Held) }
+            if probes > 4 { Err(Halt::Interrupted) } else { Ok(ProbeResult::Held) }
         });
         assert_eq!((found.held, found.halted), (Some(2_400.0), Some(Halt::Interrupted)));
     }

@@ -1,4 +1,4 @@
-//! `iolab load A B C`: servers that take turns in slices, and are compared with the first.
+//! `iolab load A B C`: loads servers in slices in alternation and compares them with the first.
 
 use std::error::Error;
 use std::io::{self, IsTerminal};
@@ -12,25 +12,24 @@ use record::SplitMix64;
 use rig::sample;
 use serde::Serialize;
 
-use crate::slices::{self, Entrant, Epoch, standing};
-use crate::statistics::MARGIN;
-use crate::text;
+use crate::slices::standing;
+use render::text;
+use rig::slices::{self, Entrant, Epoch};
+use verdict::statistics::MARGIN;
 
 use super::LoadArguments;
 use super::live::INTERRUPTED;
 
-/// The time is divided into so many epochs, each with connections of its own. How requests fall
-/// into batches is settled anew with each, and moves a figure by some percent, so that many short
-/// epochs tell more than a few long ones.
+/// Number of epochs, each with new connections. How requests fall into batches differs from one set
+/// of connections to the next and changes a figure by some percent. So many short epochs are more
+/// precise than a few long ones.
 const EPOCHS: usize = 18;
 
-/// Seed of the order in blocks.
 const SEED: u64 = 1;
 
-/// What is added to the name of the first server's second set of connections.
+/// Label of the second set of connections to the first server.
 const CONTROL: &str = "again (control)";
 
-/// Everything that was found, as JSON.
 #[derive(Serialize)]
 struct Output<'a> {
     servers: &'a [standing::Standing],
@@ -40,10 +39,10 @@ struct Output<'a> {
     awake: bool,
 }
 
-/// Lets the servers take turns, and prints how they stand to the first.
+/// Measures the servers and prints the comparison.
 ///
 /// # Errors
-/// Bad input, and servers that cannot be reached, in one sentence.
+/// One sentence: bad input, or a server that cannot be reached.
 pub fn run(arguments: &LoadArguments, live: &Arc<Live>) -> Result<ExitCode, Box<dyn Error>> {
     let plans = plans(arguments)?;
     let processes = processes(arguments, plans.len())?;
@@ -62,7 +61,7 @@ pub fn run(arguments: &LoadArguments, live: &Arc<Live>) -> Result<ExitCode, Box<
                 }
             }
             Err(error) if epochs.is_empty() => return Err(error.into()),
-            // What was measured is told all the same.
+            // The epochs so far are printed nevertheless.
             Err(error) => {
                 eprintln!("iolab: the figures are of {} epochs: {error}", epochs.len());
                 break;
@@ -86,15 +85,15 @@ pub fn run(arguments: &LoadArguments, live: &Arc<Live>) -> Result<ExitCode, Box<
     for (at, label) in labels.iter().enumerate() {
         if at != 1 && epochs.iter().any(|epoch| epoch.disturbs.get(at) == Some(&true)) {
             eprintln!(
-                "iolab: note: {label} uses its core while it is not asked, and takes it from the \
-                 others: compare it with one other at a time, each on a core of its own"
+                "iolab: note: {label} uses CPU while it has no requests, and takes it from the \
+                 others: compare it with one other server at a time, each on its own core"
             );
         }
     }
     let whole = epochs.len() == EPOCHS || live.is_stopped();
     let measured = whole && standings.iter().all(|one| one.ended.is_none() && one.blocks > 0);
     if !measured {
-        eprintln!("iolab: not every server was measured to the end");
+        eprintln!("iolab: not all servers were measured to the end");
     }
     Ok(match (live.is_stopped(), measured) {
         (true, _) => ExitCode::from(INTERRUPTED),
@@ -103,10 +102,10 @@ pub fn run(arguments: &LoadArguments, live: &Arc<Live>) -> Result<ExitCode, Box<
     })
 }
 
-/// As long as a single run.
+/// The default for one server.
 const DURATION: Duration = Duration::from_secs(10);
 
-/// Each server's plan, the first one twice.
+/// One plan for each server; the first server has two.
 fn plans(arguments: &LoadArguments) -> Result<Vec<Plan>, Box<dyn Error>> {
     let mut plans = arguments.plans()?;
     plans.insert(1, plans[0].clone());
@@ -116,7 +115,7 @@ fn plans(arguments: &LoadArguments) -> Result<Vec<Plan>, Box<dyn Error>> {
     Ok(plans)
 }
 
-/// The processes of each server; none where they were not named.
+/// The processes of each server; empty without --pid.
 fn processes(arguments: &LoadArguments, plans: usize) -> Result<Vec<Vec<Pid>>, Box<dyn Error>> {
     let mut named: Vec<Vec<Pid>> =
         arguments.pid.iter().map(|&pid| sample::process_tree(Pid::from_raw(pid))).collect();
@@ -125,8 +124,8 @@ fn processes(arguments: &LoadArguments, plans: usize) -> Result<Vec<Vec<Pid>>, B
     }
     if named.len() + 1 != plans {
         return Err(format!(
-            "--pid names {} processes for {} servers: name one for each, in their order, with \
-             commas between them",
+            "--pid names {} processes for {} servers: name one for each server, in their order, \
+             separated by commas",
             named.len(),
             plans - 1
         )
@@ -136,7 +135,6 @@ fn processes(arguments: &LoadArguments, plans: usize) -> Result<Vec<Vec<Pid>>, B
     Ok(named)
 }
 
-/// Shows how far we are, on a terminal.
 fn progress(epoch: usize) {
     if io::stderr().is_terminal() {
         let end = if epoch == EPOCHS { "\n" } else { "" };
@@ -144,7 +142,7 @@ fn progress(epoch: usize) {
     }
 }
 
-/// Opens connections to all, and lets them take turns.
+/// Opens connections to all servers and measures them in one epoch.
 fn one_epoch(
     plans: &[Plan],
     processes: &[Vec<Pid>],
@@ -152,27 +150,27 @@ fn one_epoch(
     random: &mut SplitMix64,
     live: &Live,
 ) -> Result<Epoch, load::Error> {
-    // The user did not ask for their servers to be stopped.
+    // Not stopped by SIGSTOP between slices: these servers are the user's.
     let open =
         |(plan, processes): (&Plan, &Vec<Pid>)| Entrant::open(plan.clone(), processes, false);
     let mut entrants = plans.iter().zip(processes).map(open).collect::<Result<Vec<_>, _>>()?;
     slices::epoch(&mut entrants, time, random, &|| live.is_stopped())
 }
 
-/// The table, what has to be said about it, and the answer.
+/// The table, notes, and the comparison in words.
 fn told(standings: &[standing::Standing], epochs: usize, discarded: u32, awake: bool) -> String {
     let blocks = standings.iter().map(|one| one.blocks).max().unwrap_or(0);
-    let power = if awake { "held awake" } else { "free to sleep" };
+    let power = if awake { "kept awake" } else { "allowed to sleep" };
     let mut note = format!(
-        "CPU time of server and client for each request, and their ratios to those of the first \
+        "CPU time of server and client per request, and ratios to the first \
          server: medians over {blocks} blocks in {epochs} epochs; processors {power}. \"equal\" \
-         is within {:.0} %, \"~\" is undecided. Below, 99 % intervals.",
+         means within {:.0} %, \"~\" means undecided. The intervals below are 99 % intervals.",
         100.0 * MARGIN
     );
     if discarded > 0 {
         note.push_str(&format!(
-            " {discarded} blocks were discarded: a server answered nothing in its slice, or \
-             wrongly."
+            " {discarded} blocks were discarded: in one slice a server sent no reply or a wrong \
+             one."
         ));
     }
     if standings.iter().skip(1).any(|one| one.rate.is_none()) {

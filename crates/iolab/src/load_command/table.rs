@@ -1,13 +1,12 @@
-//! The outcome of a run for people.
+//! The outcome of a run as a table.
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
 use record::{Arrivals, Latency, LoadOutcome, OpenLoop, ServerSample, TlsOutcome};
 
 use super::shortfall::{late, little};
-use crate::grid;
-use crate::text::{columns, figure, thousands};
+use render::grid;
+use render::text::{columns, figure, thousands};
 
-/// An empty table in the house's style.
 pub(super) fn empty() -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
@@ -17,7 +16,7 @@ pub(super) fn empty() -> Table {
     table
 }
 
-/// A time in the unit that suits it.
+/// A time with a unit that fits its size.
 pub(super) fn time(us: f64) -> String {
     match us {
         us if us < 1_000.0 => format!("{us:.1} us"),
@@ -26,7 +25,7 @@ pub(super) fn time(us: f64) -> String {
     }
 }
 
-/// The outcome, and what the server used where that was asked for.
+/// The table; `server` adds the rows of the server's process.
 pub(super) fn outcome(outcome: &LoadOutcome, server: Option<&ServerSample>) -> String {
     let mut table = empty();
     table.set_header([
@@ -61,7 +60,6 @@ pub(super) fn outcome(outcome: &LoadOutcome, server: Option<&ServerSample>) -> S
     text
 }
 
-/// How many requests were on their way, and what became of the last of them.
 fn in_flight(outcome: &LoadOutcome) -> String {
     let end = &outcome.at_end;
     let mut text = format!("{:.1} on average", outcome.mean_in_flight);
@@ -75,7 +73,6 @@ fn in_flight(outcome: &LoadOutcome) -> String {
     text
 }
 
-/// The load in a few words.
 fn setting(outcome: &LoadOutcome) -> String {
     let connections = thousands(outcome.connections.into());
     let mut text = format!("{}, {connections} connections", outcome.protocol);
@@ -100,7 +97,7 @@ fn setting(outcome: &LoadOutcome) -> String {
     } else if outcome.pipelining > 1 && outcome.protocol == "HTTP/2" {
         text.push_str(&format!(", {} streams each", outcome.pipelining));
     } else if outcome.pipelining > 1 {
-        text.push_str(&format!(", {} requests deep", outcome.pipelining));
+        text.push_str(&format!(", {} requests in flight each", outcome.pipelining));
     }
     if outcome.threads > 1 {
         text.push_str(&format!(", {} threads", outcome.threads));
@@ -111,7 +108,7 @@ fn setting(outcome: &LoadOutcome) -> String {
 
 type Rows = Vec<(&'static str, String)>;
 
-/// What is counted, and how much of it in a second.
+/// Names of what is counted, and of its rate.
 fn units(outcome: &LoadOutcome) -> [&'static str; 2] {
     match outcome.protocol.as_str() {
         _ if outcome.fan_out.is_some() => ["deliveries", "deliveries/s"],
@@ -120,12 +117,11 @@ fn units(outcome: &LoadOutcome) -> [&'static str; 2] {
     }
 }
 
-/// What a closed loop's latency is that of.
+/// Name of the latency of a closed loop.
 fn latency_of(outcome: &LoadOutcome) -> &'static str {
     if outcome.fan_out.is_some() { "delivery" } else { "latency" }
 }
 
-/// How much was done in how long.
 fn counts(outcome: &LoadOutcome) -> Rows {
     let [what, per_s] = units(outcome);
     let requests = thousands(outcome.requests as f64);
@@ -133,10 +129,10 @@ fn counts(outcome: &LoadOutcome) -> Rows {
     let mb_s = |bytes: u64| figure(bytes as f64 / 1e6 / seconds);
     let (sent, received) = (outcome.bytes_sent, outcome.bytes_received);
     let mut rows = Rows::new();
-    if let Some(room) = &outcome.fan_out {
-        let (messages, listeners) = (room.messages as f64, f64::from(room.members) - 1.0);
-        let (said, heard) = (thousands(messages), thousands(listeners));
-        rows.push(("messages", format!("{said}, each heard by all {heard} others")));
+    if let Some(chat) = &outcome.fan_out {
+        let (messages, receivers) = (chat.messages as f64, f64::from(chat.members) - 1.0);
+        let (sent, others) = (thousands(messages), thousands(receivers));
+        rows.push(("messages", format!("{sent}, each received by all {others} others")));
         rows.push(("messages/s", thousands(messages / seconds)));
     }
     rows.extend([
@@ -151,7 +147,6 @@ fn counts(outcome: &LoadOutcome) -> Rows {
     rows
 }
 
-/// What was seen of TLS.
 fn tls(tls: &TlsOutcome) -> Rows {
     let alpn = tls.alpn.as_deref().unwrap_or("none");
     let mut rows = vec![("TLS", format!("{}, {}, ALPN {alpn}", tls.version, tls.cipher_suite))];
@@ -164,7 +159,7 @@ fn tls(tls: &TlsOutcome) -> Rows {
     rows
 }
 
-/// CPU time per request, of both sides and together.
+/// CPU time per request: client, server, sum.
 fn cpu(outcome: &LoadOutcome, server: Option<&ServerSample>) -> Rows {
     let requests = outcome.requests.max(1) as f64;
     let one = if outcome.fan_out.is_some() { "delivery" } else { "request" };
@@ -189,12 +184,12 @@ fn cpu(outcome: &LoadOutcome, server: Option<&ServerSample>) -> Rows {
     rows.push(("  run queue", format!("{delay} us per request, waiting for a core")));
     if server.threads_changed > 0 {
         let changed = server.threads_changed;
-        rows.push(("  threads", format!("{changed} came or went: switches are lower bounds")));
+        rows.push(("  threads", format!("{changed} started or ended: switches are lower bounds")));
     }
     rows
 }
 
-/// Rows of a latency; percentiles with too few samples beyond them are left out.
+/// Rows of a latency, without percentiles that have too few samples.
 fn percentiles(name: &'static str, latency: &Latency) -> Rows {
     if latency.samples == 0 {
         return Vec::new();
@@ -212,7 +207,6 @@ fn percentiles(name: &'static str, latency: &Latency) -> Rows {
     std::iter::once(head).chain(rows).collect()
 }
 
-/// p50, p99 and the largest, in one line.
 fn brief(latency: &Latency) -> String {
     if latency.samples == 0 {
         return "no samples".to_owned();
@@ -221,25 +215,27 @@ fn brief(latency: &Latency) -> String {
     format!("p50 {}, {p99}max {}", time(latency.p50_us), time(latency.max_us))
 }
 
-/// What an open loop adds.
 fn open_loop(outcome: &LoadOutcome, open: &OpenLoop) -> Rows {
     let count = |count: u64| thousands(count as f64);
     let mut rows = vec![(
         "due",
         format!(
-            "{} in the window, {} sent in it, {} never answered",
+            "{} in the window, {} sent in it, {} not answered",
             count(open.due),
             count(open.sent),
             count(open.unanswered)
         ),
     )];
     rows.extend(percentiles("latency from due", &outcome.latency));
-    rows.push(("from send", format!("{} (uncorrected, to compare)", brief(&open.from_send))));
-    rows.push(("send lag", format!("{} (the client's own)", brief(&open.send_lag))));
+    rows.push((
+        "from send",
+        format!("{} (not corrected for coordinated omission)", brief(&open.from_send)),
+    ));
+    rows.push(("send lag", format!("{} (delay of the client itself)", brief(&open.send_lag))));
     rows
 }
 
-/// Rows that stand there only when there is something to say.
+/// Rows that are printed only if there is something to report.
 fn remarks(outcome: &LoadOutcome) -> Rows {
     let count = |count: u64| thousands(count as f64);
     let mut rows = Vec::new();
@@ -249,14 +245,14 @@ fn remarks(outcome: &LoadOutcome) -> Rows {
     if outcome.idle_connections_asked > 0 {
         let open = count(outcome.idle_connections.into());
         let asked = count(outcome.idle_connections_asked.into());
-        rows.push(("idle", format!("{open} of {asked} silent connections still open at the end")));
+        rows.push(("idle", format!("{open} of {asked} idle connections still open at the end")));
     }
     if outcome.connects > 0 {
         rows.push(("connects", count(outcome.connects)));
     }
     if outcome.closed_by_server > 0 {
         let closed = count(outcome.closed_by_server);
-        rows.push(("closed", format!("{closed} connections ended by the server, as it may")));
+        rows.push(("closed", format!("{closed} connections closed by the server between replies")));
     }
     if outcome.errors_in_warmup > 0 {
         let errors = count(outcome.errors_in_warmup);
@@ -269,8 +265,8 @@ fn remarks(outcome: &LoadOutcome) -> Rows {
         rows.push((
             "client stopped",
             format!(
-                "for {total} in all ({times} times, the longest {longest} at {at_s:.1} s): {} \
-                 requests were due or on their way meanwhile",
+                "for {total} in total ({times} times, longest {longest} at {at_s:.1} s): {} \
+                 requests were due or in flight meanwhile",
                 thousands(requests as f64)
             ),
         ));
@@ -279,13 +275,13 @@ fn remarks(outcome: &LoadOutcome) -> Rows {
         let waited = time(stops.waited_for_core_us);
         rows.push((
             "doubt",
-            format!("the client waited for a core for {waited}: others had them all"),
+            format!("the client waited {waited} for a core: other processes used them all"),
         ));
     }
     rows.extend(late(outcome).map(|text| ("doubt", text)));
     if outcome.connections_without_progress > 0 {
         let starved = outcome.connections_without_progress;
-        rows.push(("starved", format!("{starved} connections completed nothing")));
+        rows.push(("starved", format!("{starved} connections completed no request")));
     }
     rows.extend(little(outcome).map(|text| ("doubt", text)));
     rows.extend(outcome.notes.iter().map(|note| ("note", note.clone())));
@@ -295,7 +291,6 @@ fn remarks(outcome: &LoadOutcome) -> Rows {
     rows
 }
 
-/// The errors by kind.
 fn errors(outcome: &LoadOutcome) -> String {
     let kinds = &outcome.errors_by_kind;
     let named = [
@@ -316,18 +311,17 @@ fn errors(outcome: &LoadOutcome) -> String {
     }
 }
 
-/// How the figures above want to be read.
 fn note(outcome: &LoadOutcome) -> &'static str {
     match &outcome.open_loop {
         Some(_) => {
-            "\nLatency counts from when each request was due. The client spins before due times: \
-             compare\nits CPU with no closed loop's (see --help)."
+            "\nLatency counts from each request's due time. The client polls before due times: do \
+             not\ncompare its CPU time with that of a closed loop (see --help)."
         }
         None if outcome.streaming => {
-            "\nThe latency of a message in a stream is that of the window before it."
+            "\nThe latency of a message in a stream is mostly that of the messages before it."
         }
         None if outcome.requests > 0 => {
-            "\nLatency is that of a saturated closed loop: time in the queue (see --help)."
+            "\nLatency in a saturated closed loop is mostly time in a queue (see --help)."
         }
         None => "",
     }
@@ -336,7 +330,7 @@ fn note(outcome: &LoadOutcome) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::COLUMNS_MAX;
+    use render::text::COLUMNS_MAX;
 
     fn long() -> LoadOutcome {
         LoadOutcome {
@@ -383,7 +377,7 @@ mod tests {
         });
         let text = outcome(&shown, None);
         for part in [
-            "1,234, each heard by all 100 others",
+            "1,234, each received by all 100 others",
             "deliveries/s",
             "us/delivery",
             "TLSv1.3, TLS13_AES_256_GCM_SHA384, ALPN none",

@@ -1,58 +1,49 @@
-//! What slices say of each server: figures, ratios to the reference, and the sentence that answers.
+//! The result for each server: figures, ratios to the reference, and the comparison in words.
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Serialize, Serializer};
 
-use crate::statistics::{BlockRatio, Finding};
-use crate::text;
+use render::text;
+use verdict::statistics::{BlockRatio, Finding};
 
-use super::{
-    Epoch, client_share, client_us, ratio, requests_per_s, server_share, server_us, typical,
-};
+use super::{ratio, typical};
+use rig::slices::{Epoch, client_share, client_us, requests_per_s, server_share, server_us};
 
-/// A side that works for more than this share of the time is a limit of the requests/s; where it is
-/// the client and not the server, they are no figure of the server.
+/// A side that is busy for a larger share of the time limits the requests/s. If that is the client
+/// and not the server, the requests/s say nothing about the server.
 const SHARE_MAX: f64 = 0.9;
 
-/// From this ratio on, "times as much" is easier to read than percent.
+/// From this ratio on "times as much" is easier to read than percent.
 const TIMES_MIN: f64 = 1.5;
 
-/// One server among others. All figures are medians over the blocks.
+/// The result for one server. All figures are medians over the blocks.
 #[derive(Debug, Serialize)]
 pub struct Standing {
-    /// Its name.
     pub label: String,
-    /// CPU time of the server for each request, in microseconds; `None` where it is not known.
+    /// CPU time of the server per request, in microseconds; `None` if unknown.
     pub server_us: Option<f64>,
-    /// The same of the client.
+    /// CPU time of the client per request, in microseconds.
     pub client_us: Option<f64>,
-    /// Requests in a second.
     pub requests_per_s: Option<f64>,
-    /// The server's CPU time : that of the reference.
+    /// The server's CPU time per request, relative to the reference.
     pub cpu: Option<Told>,
-    /// Its requests/s : those of the reference.
     pub rate: Option<Told>,
-    /// The client was the limit of its requests/s.
     pub client_bound: bool,
-    /// Blocks that it was measured in.
     pub blocks: usize,
-    /// Why it took part no more, if it ended.
     pub ended: Option<String>,
 }
 
-/// A ratio for a reader.
+/// A ratio and what it shows.
 #[derive(Debug, Serialize)]
 pub struct Told {
-    /// The estimate.
     pub ratio: f64,
-    /// Its 99 % interval.
+    /// Lower end of its 99 % interval.
     pub low: f64,
-    /// Its upper end.
+    /// Upper end of its 99 % interval.
     pub high: f64,
     /// `more`, `less`, `equal`, or `~`.
     #[serde(serialize_with = "as_word")]
     pub finding: Finding,
-    /// The median of each epoch: how far they lie apart is what the interval is made of.
     pub epochs: Vec<f64>,
 }
 
@@ -71,7 +62,7 @@ impl Told {
         format!("{:.3} {}", self.ratio, self.finding.word())
     }
 
-    /// `13 % more CPU per request (11-15 %)`, or what else was found.
+    /// In words: `13 % more CPU per request (11-15 %)`.
     fn words(&self, what: &str) -> String {
         let percent = |ratio: f64| (ratio - 1.0).abs() * 100.0;
         let (one, other) = (percent(self.low), percent(self.high));
@@ -93,7 +84,6 @@ impl Told {
         }
     }
 
-    /// Whether this was found.
     pub fn is(&self, finding: Finding) -> bool {
         self.finding == finding
     }
@@ -103,8 +93,8 @@ fn as_word<S: Serializer>(finding: &Finding, serializer: S) -> Result<S::Ok, S::
     serializer.serialize_str(finding.word())
 }
 
-/// Of all entrants, in their order; the first is the reference. `margin`: a difference that does
-/// not matter ([`crate::statistics::MARGIN`]).
+/// The results of all entrants, in their order. The first is the reference. `margin`: a difference
+/// that does not matter ([`verdict::statistics::MARGIN`]).
 pub fn standings(labels: &[String], epochs: &[Epoch], margin: f64) -> Vec<Standing> {
     let told = |at: usize, figure| {
         let ratio = (at > 0).then(|| ratio(epochs, at, 0, figure)).flatten();
@@ -128,14 +118,13 @@ pub fn standings(labels: &[String], epochs: &[Epoch], margin: f64) -> Vec<Standi
     labels.iter().enumerate().map(standing).collect()
 }
 
-/// Whether the client had no time left, and the server had some.
+/// Whether the client was busy all the time and the server was not.
 fn is_client_bound(epochs: &[Epoch], at: usize) -> bool {
     let share = |figure| typical(epochs, at, figure);
     let limits = |share: f64| share > SHARE_MAX;
     share(client_share).is_some_and(limits) && !share(server_share).is_some_and(limits)
 }
 
-/// A row for each, ratios where there are any.
 pub fn table(standings: &[Standing]) -> String {
     let knows_cpu = standings.iter().any(|standing| standing.server_us.is_some());
     let mut table = Table::new();
@@ -164,7 +153,7 @@ pub fn table(standings: &[Standing]) -> String {
     format!("{table}\n")
 }
 
-/// What was found, a line for each server but the reference.
+/// A line for each server but the reference.
 pub fn answer(standings: &[&Standing]) -> String {
     let Some((reference, others)) = standings.split_first() else { return String::new() };
     let bound = |one: &Standing| one.client_bound || reference.client_bound;
@@ -175,7 +164,7 @@ pub fn answer(standings: &[&Standing]) -> String {
         let cpu = one.cpu.as_ref().map(|told| told.words("CPU per request"));
         let rate = one.rate.as_ref().map(|told| match bound(one) {
             false => told.words("requests/s"),
-            true => "requests/s that are the client's, which had no time left".to_owned(),
+            true => "requests/s not compared, because the client was busy all the time".to_owned(),
         });
         let all: Vec<_> = [cpu, rate].into_iter().flatten().collect();
         match all.is_empty() {
@@ -192,10 +181,10 @@ mod tests {
     use load::Slice;
 
     use super::*;
-    use crate::statistics::MARGIN;
+    use verdict::statistics::MARGIN;
 
-    /// Epochs of two servers: so many nanoseconds of CPU time for each of 100 requests, for the
-    /// second 20 more or less by turns.
+    /// Epochs of two servers with 100 requests per slice. `cpu_ns`: CPU time per request; that of
+    /// the second alternates by 20 up and down.
     fn epochs(cpu_ns: [u64; 2]) -> Vec<Epoch> {
         let slice = |cpu_ns: u64, wobble: u64| {
             let server_cpu_ns = Some(100 * (cpu_ns + wobble));

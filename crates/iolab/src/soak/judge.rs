@@ -1,42 +1,43 @@
-//! What a soak has to say: pure functions of what was seen.
+//! The checks of a soak, as pure functions.
 
-use crate::text::thousands;
+use render::text::{count, thousands};
 
-/// Memory settles in this time: pools, tables and allocators grow to what the traffic needs.
+/// In this time pools, tables and allocators grow to what the traffic needs.
 const SETTLE_S: f64 = 60.0;
 
-/// Fewer samples in a third of the time have no median to speak of.
+/// Fewest samples in a third of the time for a useful median.
 const SAMPLES_MIN: usize = 3;
 
-/// Growth that is no leak. An allocator that is asked in another order each time keeps some pages
-/// more or less; in ten minutes a turn comes dozens of times, with hundreds of connections and
-/// thousands of requests each, so that a leak of 200 bytes a connection is more than this.
+/// Growth up to this is no leak: an allocator keeps more or fewer pages if the order of requests
+/// changes. In ten minutes a server has dozens of turns with hundreds of connections and thousands
+/// of requests each, so a leak of 200 bytes per connection is larger.
 const GROWTH_KIB_MAX: u64 = 2 << 10;
 
-/// The same for a server that holds much: where it has pools for hundreds of threads, what they
-/// keep varies with how many of them were busy at once.
+/// Also up to 1/10 of the memory: a pool of hundreds of threads keeps more or less memory,
+/// depending on how many were busy together.
 const GROWTH_PARTS: u64 = 10;
 
-/// Memory of a server whose clients have left.
+/// Memory of a server after its clients have closed.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
-    /// Seconds since the soak began.
     pub at_s: f64,
     /// Proportional set size and page tables.
     pub kib: u64,
 }
 
-/// How memory went after the first minute.
+/// Memory after the first minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Growth {
-    /// Too few samples.
     Unknown,
     /// Medians of the first and the last third, in KiB.
-    Seen { early: u64, late: u64 },
+    Seen {
+        early: u64,
+        late: u64,
+    },
 }
 
 impl Growth {
-    /// Of samples in the order of time.
+    /// `samples`: in the order of time.
     pub fn of(samples: &[Sample]) -> Growth {
         let settled: Vec<u64> =
             samples.iter().filter(|sample| sample.at_s > SETTLE_S).map(|s| s.kib).collect();
@@ -48,7 +49,6 @@ impl Growth {
         Growth::Seen { early: median(early), late: median(late) }
     }
 
-    /// Whether nothing can be said.
     pub fn is_unknown(&self) -> bool {
         *self == Growth::Unknown
     }
@@ -73,32 +73,26 @@ fn median(values: &[u64]) -> u64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
-/// What came of one model, its server without TLS first.
+/// The result of one model. The server without TLS is first, then that with TLS.
 #[derive(Debug)]
-pub struct Outcome {
-    /// Name and flavour.
+pub struct SoakResult {
     pub label: String,
-    /// Turns that it had.
     pub turns: u32,
-    /// Requests that its clients made, all answered unless `wrong` says otherwise.
+    /// Requests of the clients; all were answered unless `wrong` says otherwise.
     pub requests: u64,
-    /// Memory of each server.
     pub growth: Vec<Growth>,
-    /// Descriptors at the start and at the end of each.
+    /// Descriptors of each server at the start and at the end.
     pub descriptors: Vec<(usize, usize)>,
-    /// What went wrong, a sentence each.
     pub wrong: Vec<String>,
 }
 
-/// All that is wrong with it.
-pub fn complaints(outcome: &Outcome) -> impl Iterator<Item = String> + '_ {
+pub fn complaints(outcome: &SoakResult) -> impl Iterator<Item = String> + '_ {
     let memory = outcome.growth.iter().filter_map(|growth| growth.complaint());
     let all = outcome.wrong.iter().cloned().chain(memory);
     all.map(|complaint| format!("{}: {complaint}", outcome.label))
 }
 
-/// One line for a reader.
-pub fn line(outcome: &Outcome) -> String {
+pub fn line(outcome: &SoakResult) -> String {
     let verdict = if complaints(outcome).next().is_none() { "HOLDS" } else { "FAILS" };
     let memory = outcome.growth.iter().map(|growth| match growth {
         Growth::Unknown => "-".to_owned(),
@@ -108,9 +102,9 @@ pub fn line(outcome: &Outcome) -> String {
     });
     let descriptors = outcome.descriptors.iter().map(|(start, end)| format!("{start} -> {end}"));
     format!(
-        "{verdict}  {:<18} {} turns, {} requests; memory {}; descriptors {}",
+        "{verdict}  {:<18} {}, {} requests; memory {}; descriptors {}",
         outcome.label,
-        outcome.turns,
+        count(outcome.turns, "turn"),
         thousands(outcome.requests as f64),
         memory.collect::<Vec<_>>().join(", with TLS "),
         descriptors.collect::<Vec<_>>().join(", with TLS "),
@@ -147,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_went_wrong_is_told_with_the_model_s_name() {
-        let outcome = Outcome {
+        let outcome = SoakResult {
             label: "epoll".into(),
             turns: 3,
             requests: 5_000,
@@ -157,7 +151,7 @@ mod tests {
         };
         assert_eq!(complaints(&outcome).collect::<Vec<_>>(), ["epoll: it is gone"]);
         assert!(line(&outcome).starts_with("FAILS  epoll "), "{}", line(&outcome));
-        let well = Outcome { wrong: vec![], ..outcome };
+        let well = SoakResult { wrong: vec![], ..outcome };
         assert!(line(&well).starts_with("HOLDS  epoll ") && line(&well).contains("5,000 requests"));
     }
 }

@@ -1,4 +1,4 @@
-//! One model under soak: a server without TLS, one with it, and what was seen of both.
+//! One model under soak: a server without TLS and one with TLS.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -6,64 +6,62 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
-use super::judge::{Growth, Outcome, Sample};
-use super::traffic::{Asker, Kind, PLAIN, TLS};
-use crate::bench::discover::Found;
-use crate::bench::sample;
-use crate::bench::server::Server;
+use super::judge::{Growth, Sample, SoakResult};
+use super::traffic::{Client, Kind, PLAIN, TLS};
+use rig::discover::Found;
+use rig::sample;
+use rig::server::Server;
 
-/// Silent connections that stay for the whole time, where a server can have so many beside the
-/// clients of a turn.
-const SILENT: u32 = 20;
+/// Idle connections for the whole time, if the server can serve them beside the clients of a turn.
+const IDLE: u32 = 20;
 
-/// From so many connections on clients of all kinds come at once; below, one kind after the other.
+/// A server with at least this many connections is loaded by all kinds of clients together, others
+/// by one kind after the other.
 const AT_ONCE_MIN: u32 = 100;
 
-/// The silent ones must not be closed for their age, and time passes while a server is stopped.
+/// The idle timeout must not close the idle connections, also because time passes while a server is
+/// stopped.
 const FLAGS: [&str; 6] =
     ["--listen", "127.0.0.1:0", "--idle-timeout", "24h", "--drain-timeout", "5s"];
 
-/// Threads that a pool is told to have: hardly more than the clients of a turn keep busy at once.
-/// What a thread touches first (its stack, its buffer) stays with it. With many threads some serve
-/// a kind of client for the first time after minutes, and memory grows: that is no leak, and looks
-/// like one.
+/// Threads of a pool: about as many as the clients of a turn keep busy. A thread keeps the pages of
+/// its stack and buffer that it has touched. With more threads some would first serve a kind of
+/// client after minutes, and their growth would look like a leak.
 const POOL_THREADS: &str = "80";
 
-/// A server has so long to see that its clients have left. A guard: it is told by their FINs.
+/// Time limit for the server to close the connections of its clients. It is long, because it is a
+/// guard only.
 const LEAVE_GUARD: Duration = Duration::from_secs(20);
 
-/// A number of descriptors that has not changed for so long is taken for that of a server without
-/// clients. One that was taken too early is too high by what a slow machine had not closed, and the
-/// only harm is that a leak as large is seen a turn later.
+/// The number of descriptors counts as settled if it did not change for this time. On a slow
+/// machine it may then still be too high, and a leak of that size is found a turn later.
 const SETTLED: Duration = Duration::from_millis(300);
 
-/// Time between two looks at it.
+/// Interval of reading that number.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// One of the two servers.
-struct Host {
+struct Endpoint {
     server: Server,
     tls: bool,
     connections_max: u32,
-    /// Descriptors after the first clients of every kind have left.
+    /// Descriptors after the first clients of each kind have closed.
     descriptors_at_start: usize,
-    /// Requests that it must have counted.
+    /// Requests that the server must have counted.
     requests: u64,
     memory: Vec<Sample>,
 }
 
-/// A model.
-pub struct Subject {
+pub struct SoakedModel {
     label: String,
-    hosts: [Host; 2],
-    silent: Vec<Asker>,
+    endpoints: [Endpoint; 2],
+    idle: Vec<Client>,
     turns: u32,
-    /// What went wrong; after the first of these there are no more turns.
+    /// Failed checks; after the first there are no more turns.
     wrong: Vec<String>,
 }
 
-impl Host {
-    fn start(found: &Found, tls: bool, root: &Path) -> Result<Host, String> {
+impl Endpoint {
+    fn start(found: &Found, tls: bool, root: &Path) -> Result<Endpoint, String> {
         let mut flags: Vec<String> = FLAGS.map(str::to_owned).into();
         flags.extend(["--root".to_owned(), root.display().to_string()]);
         flags.extend(tls.then(|| "--tls".to_owned()));
@@ -74,7 +72,7 @@ impl Host {
         let server = Server::start(&found.executable, &flags, &[])
             .map_err(|reason| format!("{}: {reason}", found.model.label))?;
         let connections_max = found.connections_max();
-        let mut host = Host {
+        let mut endpoint = Endpoint {
             server,
             tls,
             connections_max,
@@ -82,16 +80,16 @@ impl Host {
             requests: 0,
             memory: Vec::new(),
         };
-        // Some descriptors are opened when the first clients come, and kept.
-        let wrong = host.traffic();
+        // Some descriptors are opened for the first clients, and kept.
+        let wrong = endpoint.traffic();
         if let Some(reason) = wrong.into_iter().next() {
             return Err(format!("{}: {reason}", found.model.label));
         }
-        host.descriptors_at_start = host.descriptors_settled();
-        Ok(host)
+        endpoint.descriptors_at_start = endpoint.descriptors_settled();
+        Ok(endpoint)
     }
 
-    /// Descriptors once their number has stopped to change: the clients have left.
+    /// The number of descriptors, once it has settled.
     fn descriptors_settled(&self) -> usize {
         let (mut open, mut since) = (self.descriptors(), Instant::now());
         while since.elapsed() < SETTLED {
@@ -110,11 +108,11 @@ impl Host {
     }
 
     fn signal(&self, signal: Signal) {
-        // Fails only where the server has ended, which its clients will say.
+        // Fails only if the server has ended, which the clients then report.
         let _ = kill(self.server.pid(), signal);
     }
 
-    /// Waits until no more descriptors are open than at the start, and `held`.
+    /// Waits until at most `held` more descriptors are open than at the start.
     fn wait_until_left(&self, held: usize) -> Result<(), String> {
         let (begun, most) = (Instant::now(), self.descriptors_at_start + held);
         loop {
@@ -124,14 +122,14 @@ impl Host {
             }
             if begun.elapsed() > LEAVE_GUARD {
                 return Err(format!(
-                    "{open} descriptors are open after the clients have left, {most} were before"
+                    "{open} descriptors are open after the clients have closed, {most} were before"
                 ));
             }
             std::thread::sleep(LOOK_AGAIN);
         }
     }
 
-    /// Clients of all kinds come and go; returns what went wrong.
+    /// Runs clients of all kinds. Returns what failed.
     fn traffic(&mut self) -> Vec<String> {
         let connections_max = self.connections_max;
         let kinds = if self.tls { TLS.as_slice() } else { PLAIN.as_slice() };
@@ -152,68 +150,70 @@ impl Host {
     }
 }
 
-/// Whether it makes a number of threads in advance, and nothing else was asked for.
+/// Whether the server has a pool of threads, and its size was not given in the flavour.
 fn has_pool(found: &Found) -> bool {
     let flavours = found.model.describe["flavours"].as_array().into_iter().flatten();
     let mut flags = flavours.map(|flavour| &flavour["flag"]);
     found.model.arguments.is_empty() && flags.any(|flag| flag == "threads")
 }
 
-impl Subject {
-    /// Starts both servers, opens the silent connections, and lets them wait for their turn.
-    pub fn start(found: Found, root: &Path) -> Result<Subject, String> {
+impl SoakedModel {
+    /// Starts both servers, opens the idle connections, and stops the servers until their turn.
+    pub fn start(found: Found, root: &Path) -> Result<SoakedModel, String> {
         let connections_max = found.connections_max();
-        let hosts = [Host::start(&found, false, root)?, Host::start(&found, true, root)?];
+        let endpoints =
+            [Endpoint::start(&found, false, root)?, Endpoint::start(&found, true, root)?];
         let label = found.model.label;
-        let mut subject = Subject { label, hosts, silent: Vec::new(), turns: 0, wrong: Vec::new() };
+        let mut subject =
+            SoakedModel { label, endpoints, idle: Vec::new(), turns: 0, wrong: Vec::new() };
         if connections_max >= AT_ONCE_MIN {
-            let address = subject.hosts[0].server.address;
-            let silent = (0..SILENT).map(|_| Asker::connect(address)).collect::<Result<_, _>>();
-            subject.silent = silent.map_err(|reason| format!("{}: {reason}", subject.label))?;
-            subject.ask_silent();
+            let address = subject.endpoints[0].server.address;
+            let idle = (0..IDLE).map(|_| Client::connect(address)).collect::<Result<_, _>>();
+            subject.idle = idle.map_err(|reason| format!("{}: {reason}", subject.label))?;
+            subject.request_on_idle();
         }
-        subject.hosts.iter().for_each(|host| host.signal(Signal::SIGSTOP));
+        subject.endpoints.iter().for_each(|endpoint| endpoint.signal(Signal::SIGSTOP));
         Ok(subject)
     }
 
-    fn ask_silent(&mut self) {
-        for asker in &mut self.silent {
-            match asker.get("/", Duration::ZERO) {
-                Ok(_) => self.hosts[0].requests += 1,
-                Err(reason) => self.wrong.push(format!("a silent connection: {reason}")),
+    fn request_on_idle(&mut self) {
+        for client in &mut self.idle {
+            match client.get("/", Duration::ZERO) {
+                Ok(_) => self.endpoints[0].requests += 1,
+                Err(reason) => self.wrong.push(format!("an idle connection: {reason}")),
             }
         }
     }
 
-    /// Clients of all kinds come and go; then the server must be as it was.
+    /// Runs clients of all kinds, and checks the servers.
     pub fn turn(&mut self, begun: Instant) {
         if !self.wrong.is_empty() {
             return;
         }
-        let held = [self.silent.len(), 0];
-        for (host, held) in self.hosts.iter_mut().zip(held) {
-            host.signal(Signal::SIGCONT);
-            self.wrong.extend(host.traffic());
-            self.wrong.extend(host.wait_until_left(held).err());
-            let memory = sample::memory(&host.server);
-            host.memory.push(Sample {
+        let held = [self.idle.len(), 0];
+        for (endpoint, held) in self.endpoints.iter_mut().zip(held) {
+            endpoint.signal(Signal::SIGCONT);
+            self.wrong.extend(endpoint.traffic());
+            self.wrong.extend(endpoint.wait_until_left(held).err());
+            let memory = sample::memory(&endpoint.server);
+            endpoint.memory.push(Sample {
                 at_s: begun.elapsed().as_secs_f64(),
                 kib: memory.pss_kib + memory.page_tables_kib,
             });
-            host.signal(Signal::SIGSTOP);
+            endpoint.signal(Signal::SIGSTOP);
         }
         self.turns += 1;
     }
 
-    /// The silent connections are asked once more and leave; the servers end, and say what they
-    /// have counted.
-    pub fn finish(mut self) -> Outcome {
-        self.hosts.iter().for_each(|host| host.signal(Signal::SIGCONT));
-        self.ask_silent();
-        self.silent.clear();
-        // Where a client failed nobody knows how much of what it asked arrived.
+    /// Sends one more request on each idle connection and closes it. Then ends the servers and
+    /// compares their counts.
+    pub fn finish(mut self) -> SoakResult {
+        self.endpoints.iter().for_each(|endpoint| endpoint.signal(Signal::SIGCONT));
+        self.request_on_idle();
+        self.idle.clear();
+        // After a failed client the number of requests that arrived is unknown.
         let failed = !self.wrong.is_empty();
-        let mut outcome = Outcome {
+        let mut outcome = SoakResult {
             label: self.label,
             turns: self.turns,
             requests: 0,
@@ -221,22 +221,22 @@ impl Subject {
             descriptors: Vec::new(),
             wrong: self.wrong,
         };
-        for host in self.hosts {
-            outcome.wrong.extend(host.wait_until_left(0).err());
-            outcome.descriptors.push((host.descriptors_at_start, host.descriptors()));
-            outcome.growth.push(Growth::of(&host.memory));
-            outcome.requests += host.requests;
-            let exit = host.server.stop();
+        for endpoint in self.endpoints {
+            outcome.wrong.extend(endpoint.wait_until_left(0).err());
+            outcome.descriptors.push((endpoint.descriptors_at_start, endpoint.descriptors()));
+            outcome.growth.push(Growth::of(&endpoint.memory));
+            outcome.requests += endpoint.requests;
+            let exit = endpoint.server.stop();
             if exit.code != Some(0) || exit.killed {
                 outcome.wrong.push(format!("it did not end with exit code 0: {exit:?}"));
             }
             let counters = exit.counters.unwrap_or(Value::Null);
             let counted = counters["requests"].as_u64();
-            if counted != Some(host.requests) && !failed {
+            if counted != Some(endpoint.requests) && !failed {
                 outcome.wrong.push(format!(
-                    "its clients made {} requests{}, and it counted {}",
-                    host.requests,
-                    if host.tls { " over TLS" } else { "" },
+                    "its clients sent {} requests{}, but it counted {}",
+                    endpoint.requests,
+                    if endpoint.tls { " over TLS" } else { "" },
                     counted.map_or("nothing".to_owned(), |number| number.to_string()),
                 ));
             }

@@ -1,9 +1,9 @@
-//! What the tests of the command have in common.
+//! Common functions of the tests.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// A directory that holds the example server, which cargo builds beside the tests.
+/// The directory of the example server, which cargo builds for the tests.
 pub fn servers() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let examples = test.parent().unwrap().parent().unwrap().join("examples");

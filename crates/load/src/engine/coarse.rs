@@ -1,5 +1,5 @@
-//! Waiting where epoll_pwait2(2) is not to be had: Linux before 5.11, or a container whose filter
-//! of system calls is older than it. epoll_wait(2) counts milliseconds.
+//! Waits without epoll_pwait2(2): on Linux before 5.11, or in a container whose system-call filter
+//! is older. epoll_wait(2) counts milliseconds.
 
 use std::os::fd::OwnedFd;
 
@@ -9,21 +9,20 @@ use rustix::event::epoll;
 
 use crate::Error;
 
-/// The same set of sockets, asked in the old way.
+/// The same set of sockets, for epoll_wait(2).
 pub(super) struct CoarseWait {
     epoll: Epoll,
     events: Vec<EpollEvent>,
 }
 
 impl CoarseWait {
-    /// Asks `epoll`.
     pub(super) fn new(epoll: &OwnedFd) -> Result<Self, Error> {
         let same = epoll.try_clone().map_err(Error::system("dup"))?;
         Ok(CoarseWait { epoll: Epoll(same), events: Vec::new() })
     }
 
-    /// One epoll_wait(2), no longer than `wait_ns`: the rest of a millisecond is no wait, so that
-    /// nothing is sent late, and the loop spins through it.
+    /// One epoll_wait(2), at most `wait_ns`. It rounds down to milliseconds, so that requests are
+    /// not sent late; the loop spins through the rest.
     pub(super) fn wait(
         &mut self,
         wait_ns: Option<u64>,

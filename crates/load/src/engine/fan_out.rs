@@ -1,12 +1,13 @@
-//! One speaks, all others listen: how fast a server can hand one message to many, and how late the
-//! last of them hears it.
+//! One connection sends, all others receive: measures how fast a server delivers one message to
+//! many connections.
 //!
-//! Connection 0 sends messages, numbered from 0 on; every other one awaits each of them, under its
-//! number, from the moment when it is sent. So a delivery is a request that another connection has
-//! sent: its latency, its time limit and its place in Little's law are those of any other.
+//! Connection 0 sends messages, numbered from 0. Each other connection awaits each message, under
+//! its number, from the moment when it is sent. So a delivery is a request that another connection
+//! has sent, with latency, time limit and Little's law as for any request.
 //!
-//! Nobody speaks unless all members are in the room, and nobody comes (back) while a message is
-//! under way: who joins then may hear it or not, and both would be right.
+//! A message is sent only when all members have joined. A connection is opened (again) only while
+//! no message is in flight: otherwise it could receive that message or not, and both would be
+//! right.
 
 use std::collections::VecDeque;
 
@@ -15,78 +16,66 @@ use crate::codec::Codec;
 use crate::connection::{Pending, Phase};
 use crate::tally::Fault;
 
-/// The connection that speaks.
-pub(super) const SPEAKER: usize = 0;
-/// An open loop speaks by the clock, however many messages are under way; but a server that
-/// delivers none must not fill this side's memory with what is awaited.
+/// The connection that sends.
+pub(super) const SENDER: usize = 0;
+/// An open loop sends by the clock, however many messages are in flight. The limit keeps a server
+/// that delivers none from filling the client's memory.
 const UNDER_WAY_MAX: usize = 1_024;
 
-/// Who has heard what.
+/// Which members have received which messages.
 #[derive(Debug)]
-pub(super) struct Room {
-    members: u32,
+pub(super) struct Members {
+    count: u32,
     /// Members whose connection is open.
     joined: u32,
-    /// The number of the oldest message under way.
     first: u64,
-    /// Messages from that one on.
     messages: VecDeque<Message>,
-    /// How many of them have not been heard by all.
+    /// Messages that not all members have received.
     under_way: usize,
 }
 
-/// One message.
 #[derive(Debug, Clone, Copy)]
 struct Message {
-    /// Members who have still to hear it.
+    /// Members that have not received it.
     left: u32,
-    /// Whether one of them never will.
     missed: bool,
 }
 
-impl Room {
-    /// An empty room for `members`.
-    pub(super) fn new(members: u32) -> Self {
-        Room { members, joined: 0, first: 0, messages: VecDeque::new(), under_way: 0 }
+impl Members {
+    pub(super) fn new(count: u32) -> Self {
+        Members { count, joined: 0, first: 0, messages: VecDeque::new(), under_way: 0 }
     }
 
-    /// A member has come.
     pub(super) fn joined(&mut self) {
         self.joined += 1;
     }
 
-    /// A member has gone.
     pub(super) fn left(&mut self) {
         self.joined -= 1;
     }
 
-    /// Whether all members are there.
     pub(super) fn is_complete(&self) -> bool {
-        self.joined == self.members
+        self.joined == self.count
     }
 
-    /// Whether no message is under way.
-    pub(super) fn is_silent(&self) -> bool {
+    pub(super) fn has_none_in_flight(&self) -> bool {
         self.under_way == 0
     }
 
-    /// The number of the next message.
     pub(super) fn next(&self) -> u64 {
         self.first + self.messages.len() as u64
     }
 
-    /// A message is sent to all others.
-    fn said(&mut self) {
-        self.messages.push_back(Message { left: self.members - 1, missed: false });
+    fn sent(&mut self) {
+        self.messages.push_back(Message { left: self.count - 1, missed: false });
         self.under_way += 1;
     }
 
-    /// One member has heard a message; whether all others have, too.
-    pub(super) fn heard(&mut self, number: u64) -> bool {
+    /// A member has received a message. Returns whether all others have, too.
+    pub(super) fn received(&mut self, number: u64) -> bool {
         self.settle(number, false)
     }
 
-    /// One member will never hear a message.
     fn missed(&mut self, number: u64) {
         self.settle(number, true);
     }
@@ -110,44 +99,46 @@ impl Room {
 }
 
 impl<C: Codec> Engine<'_, C> {
-    /// Sends as many messages as may be under way now.
-    pub(super) fn speak(&mut self) {
+    /// Sends as many messages as may be in flight now.
+    pub(super) fn send_messages(&mut self) {
         if self.open.is_some() {
-            return self.list_if_free(SPEAKER);
+            return self.list_if_free(SENDER);
         }
         let mut spoken = false;
-        while self.may_speak() && self.schedule.take() {
-            self.say(Pending { due_ns: self.now_ns, sent_ns: self.now_ns });
+        while self.may_send_message() && self.schedule.take() {
+            self.admit_message(Pending { due_ns: self.now_ns, sent_ns: self.now_ns });
             spoken = true;
         }
         if spoken {
-            self.send(SPEAKER);
+            self.send(SENDER);
         }
     }
 
-    /// Whether a message may be sent now.
-    pub(super) fn may_speak(&self) -> bool {
+    pub(super) fn may_send_message(&self) -> bool {
         let at_once = if self.open.is_some() { UNDER_WAY_MAX } else { self.depth };
-        self.connections[SPEAKER].phase == Phase::Open
-            && self.room.as_ref().is_some_and(|room| room.is_complete() && room.under_way < at_once)
+        self.connections[SENDER].phase == Phase::Open
+            && self
+                .members
+                .as_ref()
+                .is_some_and(|members| members.is_complete() && members.under_way < at_once)
     }
 
     /// Admits a message, which all others await from now on.
-    pub(super) fn say(&mut self, pending: Pending) {
-        let Some(room) = &mut self.room else { return };
-        room.said();
-        self.connections[SPEAKER].outgoing.unsent += 1;
-        let listeners = self.connections.get_mut(SPEAKER + 1..).unwrap_or_default();
+    pub(super) fn admit_message(&mut self, pending: Pending) {
+        let Some(members) = &mut self.members else { return };
+        members.sent();
+        self.connections[SENDER].outgoing.unsent += 1;
+        let listeners = self.connections.get_mut(SENDER + 1..).unwrap_or_default();
         listeners.iter_mut().for_each(|listener| listener.expect(pending));
         self.tally.admitted(listeners.len() as u64, self.now_ns);
     }
 
-    /// A member is lost, and with it what it had still to hear, from message `first` on: an error
-    /// each.
-    pub(super) fn unheard(&mut self, first: u64, fault: Fault, what: &str, missed: &[Pending]) {
-        let Some(room) = &mut self.room else { return };
+    /// A member was lost, and the messages from `first` on that it has not received: each is an
+    /// error.
+    pub(super) fn undelivered(&mut self, first: u64, fault: Fault, what: &str, missed: &[Pending]) {
+        let Some(members) = &mut self.members else { return };
         for (number, &pending) in (first..).zip(missed) {
-            room.missed(number);
+            members.missed(number);
             if let Some(open) = &mut self.open {
                 open.lost(pending);
             }
@@ -164,25 +155,25 @@ mod tests {
 
     #[test]
     fn a_message_is_over_when_all_others_have_heard_it() {
-        let mut room = Room::new(3);
-        (0..3).for_each(|_| room.joined());
-        assert!(room.is_complete() && room.is_silent());
-        room.said();
-        room.said();
-        assert!(!room.heard(0));
-        assert!(!room.heard(1));
-        assert!(room.heard(1), "the second is over before the first");
-        assert_eq!((room.under_way, room.next()), (1, 2));
-        assert!(room.heard(0));
-        assert!(room.is_silent() && room.next() == 2);
-        assert!(!room.heard(0), "nobody waits for it any more");
+        let mut members = Members::new(3);
+        (0..3).for_each(|_| members.joined());
+        assert!(members.is_complete() && members.has_none_in_flight());
+        members.sent();
+        members.sent();
+        assert!(!members.received(0));
+        assert!(!members.received(1));
+        assert!(members.received(1), "the second is over before the first");
+        assert_eq!((members.under_way, members.next()), (1, 2));
+        assert!(members.received(0));
+        assert!(members.has_none_in_flight() && members.next() == 2);
+        assert!(!members.received(0), "no member waits for it");
     }
 
     #[test]
     fn a_message_that_one_member_missed_is_over_and_does_not_count() {
-        let mut room = Room::new(3);
-        room.said();
-        room.missed(0);
-        assert!(!room.heard(0) && room.is_silent());
+        let mut members = Members::new(3);
+        members.sent();
+        members.missed(0);
+        assert!(!members.received(0) && members.has_none_in_flight());
     }
 }

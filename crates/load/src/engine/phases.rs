@@ -1,4 +1,4 @@
-//! The course of a run: connect, warm up, measure, and let what is on its way come to its end.
+//! The phases of a run: connect, warm up, measure, and wait for requests in flight.
 
 use crate::codec::Codec;
 use crate::connection::{Connection, Phase};
@@ -8,31 +8,31 @@ use crate::schedule::ClosedLoop;
 use crate::tally::Tally;
 use crate::{Error, Length, Stage};
 
-use super::fan_out::SPEAKER;
+use super::fan_out::SENDER;
 use super::{AtEnd, Engine, SECOND_NS, SWEEP_NS, Window, nanoseconds, open, thread_cpu_ns};
 
-/// connect(2)s in progress at once while ramping up: well below the backlog of 4,096 that servers
-/// ask for (`somaxconn`), for a SYN that finds the backlog full is dropped and comes again a second
-/// later.
+/// Concurrent connect(2)s while ramping up: well below the backlog of 4,096 that servers ask for
+/// (`somaxconn`), because a SYN that finds the backlog full is dropped and sent again after a
+/// second.
 const CONNECTING_MAX: usize = 512;
-/// After the window, requests on their way may be answered for so long, so that the server sees its
+/// After the window, requests in flight may be answered for so long, so that the server sees its
 /// connections end cleanly.
 const DRAIN_NS: u64 = 500_000_000;
-/// Whoever says nothing for so long after the window (a server that has one client at a time) will
-/// not within [`DRAIN_NS`] either.
+/// A server that sends nothing for so long after the window (for example one that has one client at
+/// a time) will not within [`DRAIN_NS`] either.
 const SILENCE_NS: u64 = 100_000_000;
 
 impl<C: Codec> Engine<'_, C> {
-    /// Connects, warms up, measures, and lets what is on its way come to its end.
+    /// Connects, warms up, measures, and waits for requests in flight.
     pub(crate) fn run(mut self) -> Result<Window, Error> {
         let gate = self.share.gate;
-        let told = |Broken| Error::Internal("another thread of this run gave up".to_owned());
+        let gave_up = |Broken| Error::Internal("another thread of this run gave up".to_owned());
         if !self.share.plan.reconnect {
             self.ramp_up()?;
         }
-        gate.pass().map_err(told)?;
+        gate.pass().map_err(gave_up)?;
         self.warm_up()?;
-        gate.pass().map_err(told)?;
+        gate.pass().map_err(gave_up)?;
         if let Some(observer) = &mut self.observer {
             observer.window_started();
         }
@@ -43,16 +43,16 @@ impl<C: Codec> Engine<'_, C> {
         let (end_ns, cpu_ns) = (self.clock(), thread_cpu_ns()? - cpu_ns);
         self.schedule = ClosedLoop::stopped();
         let busy_share = self.end_open_window(end_ns);
-        gate.pass().map_err(told)?;
+        gate.pass().map_err(gave_up)?;
         if let Some(observer) = &mut self.observer {
             observer.window_ended();
         }
         (self.measuring, self.ending) = (false, true);
         let duration_ns = end_ns - self.phase_started_ns;
         let mean_in_flight = self.tally.mean_in_flight(end_ns, duration_ns);
-        if self.room.is_some() {
-            // The speaker is answered by what the others hear.
-            self.connections[SPEAKER].completed = self.tally.messages;
+        if self.members.is_some() {
+            // The sender completes what the others receive.
+            self.connections[SENDER].completed = self.tally.messages;
         }
         let fresh = Tally::new()?.carrying(&self.tally);
         let mut tally = std::mem::replace(&mut self.tally, fresh);
@@ -61,7 +61,7 @@ impl<C: Codec> Engine<'_, C> {
         let without_progress = self.without_progress();
         let open = self.finish_open().map(|counts| (counts, busy_share));
         let errors_in_warmup = self.errors_in_warmup;
-        self.take_leave();
+        self.end_connections();
         Ok(Window {
             duration_ns,
             cpu_ns,
@@ -78,8 +78,8 @@ impl<C: Codec> Engine<'_, C> {
         })
     }
 
-    /// How many of the plan's connections have completed nothing. Without a clock that says when
-    /// something falls due, or a number of requests that may be used up by others, all are asked.
+    /// How many of the plan's connections have completed nothing. Not counted if the clock or a
+    /// number of requests may have left a connection without a request.
     pub(super) fn without_progress(&self) -> u32 {
         let (own, aside) = self.connections.split_at(self.share.connections as usize);
         let all = self.open.is_none() && self.window_end_ns() != u64::MAX;
@@ -91,11 +91,10 @@ impl<C: Codec> Engine<'_, C> {
         own.iter().filter(starved).count() as u32
     }
 
-    /// The window is over: lets what is on its way come to its end, and says what did not.
+    /// Ends the window: waits for requests in flight, and reports those that are not answered.
     ///
-    /// A request that is older than all that were answered in the window would vanish, for a closed
-    /// loop counts what is answered: it becomes a sample of `tally`, with what it took in the end,
-    /// or with its age.
+    /// A closed loop counts answered requests, so a request that is older than all those would not
+    /// be counted. It becomes a sample of `tally`, with its latency in the end, or with its age.
     fn end(&mut self, end_ns: u64, tally: &mut Tally) -> Result<AtEnd, Error> {
         let all = |engine: &Self| -> Vec<u64> {
             let awaited = engine.connections.iter().flat_map(|one| one.awaited.iter());
@@ -133,9 +132,8 @@ impl<C: Codec> Engine<'_, C> {
         })
     }
 
-    /// Waits for replies after the window. Where a server that was quick has become silent it is
-    /// given as long as an open loop's; what is due by the clock may take as long again as the
-    /// slowest before it.
+    /// Waits for replies after the window. If a quick server stalls it gets as long as an open
+    /// loop's; requests that are due by the clock may take as long again as the slowest one before.
     fn drain_all(&mut self, end_ns: u64, stall_ns: u64) -> Result<(), Error> {
         let stalled = |one: &Connection<C::Reader>, now_ns: u64| {
             let oldest = one.awaited.oldest();
@@ -163,11 +161,11 @@ impl<C: Codec> Engine<'_, C> {
         self.drain(left_ns, left_ns)
     }
 
-    /// Ends all connections in good order, as far as their send buffers have room.
-    pub(super) fn take_leave(&mut self) {
+    /// Ends all connections in order, as far as their send buffers have room.
+    pub(super) fn end_connections(&mut self) {
         for connection in &mut self.connections {
             if matches!(connection.phase, Phase::Open | Phase::Leaving) {
-                connection.say_farewell(&mut self.codec, &mut self.tally.bytes_sent);
+                connection.send_farewell(&mut self.codec, &mut self.tally.bytes_sent);
             }
         }
     }
@@ -176,7 +174,7 @@ impl<C: Codec> Engine<'_, C> {
     pub(super) fn ramp_up(&mut self) -> Result<(), Error> {
         let (total, mut begun) = (self.share.connections as usize, 0);
         let patience_ns = self.timeout_ns().max(SECOND_NS);
-        // So long for each batch, and for one that has to be made again.
+        // So long for each batch, and for one that must be repeated.
         let limit_ns = self.clock() + patience_ns * (2 + total / CONNECTING_MAX) as u64;
         let mut progress_ns = self.now_ns;
         let (mut open, mut most) = (0, 0);
@@ -191,7 +189,8 @@ impl<C: Codec> Engine<'_, C> {
             }
             let is_open = |connection: &&Connection<_>| connection.phase == Phase::Open;
             let open_now = self.connections.iter().filter(is_open).count();
-            // Where the server closes as many as it accepts, their number goes up and down.
+            // If the server closes as many connections as it accepts, their number goes up and
+            // down.
             if open_now > most {
                 (most, progress_ns) = (open_now, self.now_ns);
             }
@@ -199,7 +198,7 @@ impl<C: Codec> Engine<'_, C> {
             if self.now_ns > limit_ns.min(progress_ns + patience_ns) {
                 let reason = match self.tally.closed_by_server {
                     0 => "the server stopped accepting",
-                    _ => "the server closes what it has just accepted, before anything is asked",
+                    _ => "the server closes connections that it has just accepted",
                 };
                 let reason = reason.to_owned();
                 let reason = self.tally.first_error.take().unwrap_or(reason);
@@ -209,8 +208,8 @@ impl<C: Codec> Engine<'_, C> {
         Ok(())
     }
 
-    /// Sends load that is not counted. A run of exactly so many requests begins with nothing in
-    /// flight.
+    /// Sends load that is not counted. A run with a number of requests starts its window with none
+    /// in flight.
     pub(super) fn warm_up(&mut self) -> Result<(), Error> {
         let warmup_ns = nanoseconds(self.share.plan.warmup);
         self.clock();
@@ -224,7 +223,7 @@ impl<C: Codec> Engine<'_, C> {
             Some(open) => open.warm_up(self.now_ns),
             None => self.schedule = ClosedLoop::endless(),
         }
-        self.kick();
+        self.start_unused();
         while self.now_ns < end_ns && !self.is_dead() {
             self.turn(end_ns)?;
             if self.stopped {
@@ -242,7 +241,7 @@ impl<C: Codec> Engine<'_, C> {
         Ok(())
     }
 
-    /// Sets the counters to zero: what follows is measured.
+    /// Sets the counters to zero: the measurement begins.
     pub(super) fn count_anew(&mut self) {
         self.errors_in_warmup = self.tally.errors_sum();
         self.tally.start(self.now_ns);
@@ -254,7 +253,7 @@ impl<C: Codec> Engine<'_, C> {
         self.waited_ns = 0;
     }
 
-    /// Sets the counters to zero and lets the load begin, or go on.
+    /// Sets the counters to zero and starts or continues the load.
     pub(super) fn start_window(&mut self) {
         self.clock();
         self.phase_started_ns = self.now_ns;
@@ -270,10 +269,10 @@ impl<C: Codec> Engine<'_, C> {
             None if counted => self.schedule = ClosedLoop::budget(budget),
             None => self.schedule = ClosedLoop::endless(),
         }
-        self.kick();
+        self.start_unused();
     }
 
-    /// When the window ends; `u64::MAX` if that is a matter of requests.
+    /// The end of the window; `u64::MAX` if a number of requests ends it.
     pub(super) fn window_end_ns(&self) -> u64 {
         match self.share.plan.length {
             Length::Window(window) => self.phase_started_ns.saturating_add(nanoseconds(window)),
@@ -281,7 +280,7 @@ impl<C: Codec> Engine<'_, C> {
         }
     }
 
-    /// Works until the window ends; why it ended early, if it did.
+    /// Runs until the window ends; returns why it ended early, if it did.
     pub(super) fn measure(&mut self) -> Result<Option<String>, Error> {
         let end_ns = self.window_end_ns();
         let counted = end_ns == u64::MAX;
@@ -298,7 +297,7 @@ impl<C: Codec> Engine<'_, C> {
                 let how = self.how_it_died();
                 return Ok(Some(format!("{how}, given up {seconds:.1} s into the window")));
             }
-            // In an open loop long pauses may be planned; each request has its own time limit.
+            // An open loop may have long gaps; each request has its own time limit.
             let silent_ns = 2 * self.timeout_ns() + SECOND_NS;
             if counted && self.open.is_none() && self.now_ns > self.last_reply_ns + silent_ns {
                 return Ok(Some(
@@ -310,17 +309,17 @@ impl<C: Codec> Engine<'_, C> {
         Ok(None)
     }
 
-    /// What is said of a server that is dead.
+    /// The message about a dead server.
     pub(super) fn how_it_died(&self) -> String {
         let address = self.share.sockets.address();
         let how = match self.failing_since_ns {
             Some(_) => "died: connections failed",
-            None => "turns connections away: it closed what it had just accepted",
+            None => "refuses connections: it closed those that it had just accepted",
         };
         format!("the server at {address} {how} for the last second")
     }
 
-    /// Whether requests are on their way, or will be sent.
+    /// Whether requests are in flight or will be sent.
     pub(super) fn has_work(&self) -> bool {
         let spent = match &self.open {
             Some(open) => open.is_spent(),
@@ -329,14 +328,14 @@ impl<C: Codec> Engine<'_, C> {
         !spent || self.tally.in_flight() > 0
     }
 
-    /// Waits until nothing is in flight, for `limit_ns` at most, and no longer than `silence_ns`
-    /// without a reply. The schedule must have stopped.
+    /// Waits until no request is in flight, for at most `limit_ns`, and at most `silence_ns`
+    /// without a reply. The schedule must be stopped.
     pub(super) fn drain(&mut self, limit_ns: u64, silence_ns: u64) -> Result<(), Error> {
         let begin_ns = self.clock();
         self.begin_watch()?;
         let mut end_ns = begin_ns + limit_ns;
         while self.has_work() && !self.is_dead() && !self.stopped {
-            // A client that was stopped has not given them that time.
+            // Time in which the client was stopped does not count.
             let stopped_ns = self.watch.grace_ns(begin_ns);
             let silent_at_ns = self.last_reply_ns.max(begin_ns) + silence_ns + stopped_ns;
             end_ns = end_ns.max(begin_ns + limit_ns + stopped_ns);

@@ -1,8 +1,8 @@
-//! The other course of a run: the connections stay open, and carry load for a slice at a time.
+//! Another use of the connections: they stay open, and carry load one slice at a time.
 //!
-//! A slice begins and ends with nothing on its way, so what both sides spend in it belongs to the
-//! requests of that slice. No wait in a closed loop has a timeout here either: a slice ends with
-//! the first event after its time, or with the next heartbeat.
+//! A slice begins and ends with no request in flight, so the work of both sides in it belongs to
+//! its requests. No wait in a closed loop has a timeout: a slice ends with the first event after
+//! its time, or with the next heartbeat.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::tally::Tally;
 use crate::{Error, Stage};
 
 impl<C: Codec> Engine<'_, C> {
-    /// Opens the connections, unless each request has one of its own.
+    /// Opens the connections, unless each request has its own.
     pub(crate) fn open_all(&mut self) -> Result<(), Error> {
         match self.share.plan.reconnect {
             true => Ok(()),
@@ -26,7 +26,7 @@ impl<C: Codec> Engine<'_, C> {
         }
     }
 
-    /// Asks for `length`, then waits for what is on its way. `clocks`: those of the server.
+    /// Sends requests for `length`, then waits for those in flight. `clocks`: those of the server.
     pub(crate) fn slice(&mut self, length: Duration, clocks: &mut Clocks) -> Result<Slice, Error> {
         let before = (self.tally.requests, self.tally.errors_sum());
         let server_ns = clocks.read();
@@ -40,7 +40,7 @@ impl<C: Codec> Engine<'_, C> {
             Some(open) => open.start_window(begin_ns, end_ns, u64::MAX),
             None => self.schedule = ClosedLoop::endless(),
         }
-        self.kick();
+        self.start_unused();
         let by_the_clock = self.open.is_some();
         while self.now_ns < end_ns && !self.is_dead() && !self.stopped {
             self.turn(if by_the_clock { end_ns } else { u64::MAX })?;
@@ -61,7 +61,7 @@ impl<C: Codec> Engine<'_, C> {
         })
     }
 
-    /// Asks for nothing for `length`.
+    /// Sends no request for `length`.
     pub(crate) fn rest(&mut self, length: Duration, clocks: &mut Clocks) -> Result<Slice, Error> {
         let (begin_ns, client_ns, server_ns) = (self.clock(), thread_cpu_ns()?, clocks.read());
         std::thread::sleep(length);
@@ -73,10 +73,10 @@ impl<C: Codec> Engine<'_, C> {
         })
     }
 
-    /// Waits until nothing is on its way: no request, and no connection that begins or ends.
+    /// Waits until no request is in flight, and no connection begins or ends.
     fn settle(&mut self) -> Result<(), Error> {
         let limit_ns = match self.open {
-            // What fell due and was not sent waits for a connection, as after a window.
+            // Requests that are due and not sent wait for a connection, as after a window.
             Some(_) => open::DRAIN_NS,
             None => self.timeout_ns() + SWEEP_NS,
         };
@@ -92,22 +92,22 @@ impl<C: Codec> Engine<'_, C> {
         Ok(())
     }
 
-    /// Whether a connection is between open and closed. Only where each request has its own: a
-    /// server may end any other whenever it likes.
+    /// Whether a connection is between open and closed. Only if each request has its own: a server
+    /// may end other connections at any time.
     fn has_passage(&self) -> bool {
         let passes = |phase| matches!(phase, Phase::Connecting | Phase::Opening | Phase::Closing);
         let mut phases = self.connections.iter().map(|connection| connection.phase);
         self.share.plan.reconnect && phases.any(passes)
     }
 
-    /// The slices so far were a warm-up: the counters begin anew.
+    /// The slices so far were a warm-up: the counters are set to zero.
     pub(crate) fn forget_slices(&mut self) -> Result<(), Error> {
         self.clock();
         self.count_anew();
         self.open.as_mut().map_or(Ok(()), OpenLoop::forget)
     }
 
-    /// What the slices so far came to, `duration_ns` together.
+    /// The result of the slices so far, `duration_ns` together.
     pub(crate) fn conclude_slices(
         &mut self,
         duration_ns: u64,
@@ -137,9 +137,9 @@ impl<C: Codec> Engine<'_, C> {
         })
     }
 
-    /// All slices are over. Ends all connections in good order.
+    /// All slices are over. Ends all connections in order.
     pub(crate) fn end_slices(mut self) {
         self.enter(Stage::Ending);
-        self.take_leave();
+        self.end_connections();
     }
 }

@@ -1,13 +1,13 @@
-//! Whether the client itself ran. What it does not see while it is stopped (SIGSTOP, a suspended
-//! machine) is in the latencies all the same, and must not be the server's.
+//! Detects when the client itself did not run. Time in which it was stopped (SIGSTOP, a suspended
+//! machine) is in the latencies and must not be attributed to the server.
 //!
-//! The loop wakes every [`super::SWEEP_NS`] at least, whatever happens. So where two of its turns
-//! lie much farther apart and the thread used no CPU time in between, it did not run. That costs
-//! one comparison per turn: the clock is read there anyway.
+//! The loop wakes at least every [`super::SWEEP_NS`]. If two iterations are much farther apart and
+//! the thread used no CPU time in between, it did not run. This costs one comparison per iteration,
+//! because the loop reads the clock there anyway.
 //!
-//! A thread that could run and had no core, because others had them all, was not stopped. The
-//! kernel tells the two apart (`run_delay` of /proc/thread-self/schedstat). On a machine that is so
-//! busy the server waits in the same queue: that is told, and is no reason to throw the run away.
+//! A thread that was ready and had no core was not stopped. The kernel distinguishes the two
+//! (`run_delay` of /proc/thread-self/schedstat). On such a busy machine the server waits for a core
+//! too: this is reported, and does not make the run invalid.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -16,22 +16,21 @@ use super::{Engine, SWEEP_NS, thread_cpu_ns};
 use crate::Error;
 use crate::codec::Codec;
 
-/// From this gap on it was a stop: a scheduler that shares a core among many hands it on within
-/// some tens of milliseconds, and what such turns cost the client is in its send lag.
+/// A gap of this length is a stop. A scheduler that shares a core among many threads gives it to
+/// the next one within some tens of milliseconds; that delay is in the client's send lag.
 const STOP_NS: u64 = 100_000_000;
 const _: () = assert!(STOP_NS > 4 * SWEEP_NS);
 
-/// A client that did not run for this share of the window measured a rate that is wrong by as much.
+/// A client that did not run for this part of the window measured a rate that is wrong by as much.
 const STOPPED_SHARE_MAX: f64 = 0.02;
-/// The percentiles that are printed, and from how many samples on. Where a stop delayed a larger
-/// share of the requests than lies beyond one of them, that one is the stop's. (The 99th always
-/// counts: with few samples the largest stands in its place.)
+/// The printed percentiles, and the number of samples from which each is used. If a stop delayed a
+/// larger part of the requests than lies beyond a percentile, that percentile is the stop's. (The
+/// 99th is always used: with few samples the largest takes its place.)
 const PERCENTILES: [(f64, u64); 2] = [(0.99, 0), (0.999, 10_000)];
-/// Unless they are slow by themselves: then a stop of less than this part of the percentile is lost
-/// in it.
+/// A stop that is shorter than this part of the percentile does not matter.
 const LATENCY_SHARE_MIN: f64 = 0.1;
 
-/// When the client did not run.
+/// The times when the client did not run.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Stops {
     pub(crate) count: u32,
@@ -39,14 +38,13 @@ pub(crate) struct Stops {
     pub(crate) longest_ns: u64,
     /// When the longest began, from the window's start.
     pub(crate) longest_at_ns: u64,
-    /// Requests that were on their way meanwhile.
     pub(crate) in_flight: u64,
-    /// Time without a core, in pieces as long as a stop.
+    /// Time without a core, in gaps as long as a stop.
     pub(crate) waited_ns: u64,
 }
 
 impl Stops {
-    /// Adds one, which began `at_ns` from the window's start with so many requests on their way.
+    /// Adds a stop that began `at_ns` after the window's start with `in_flight` requests.
     fn add(&mut self, at_ns: u64, stop_ns: u64, in_flight: u64) {
         self.count += 1;
         self.total_ns += stop_ns;
@@ -56,8 +54,8 @@ impl Stops {
         }
     }
 
-    /// Those of two threads. What stops a process stops them all, so that the figures are those of
-    /// the one that stood still longest.
+    /// Combines two threads. A stop of the process stops all its threads, so the figures of the
+    /// thread with the longest time are used.
     pub(crate) fn merge(&mut self, other: Stops) {
         let in_flight = self.in_flight + other.in_flight;
         let waited_ns = self.waited_ns.max(other.waited_ns);
@@ -67,8 +65,8 @@ impl Stops {
         (self.in_flight, self.waited_ns) = (in_flight, waited_ns);
     }
 
-    /// Why a run says nothing about the server, if the client stood still for too much of it.
-    /// `delayed` of `requests` were on their way or fell due meanwhile; `open`: by the clock.
+    /// Why the run is invalid, if the client was stopped for too much of it. `delayed` of
+    /// `requests` were in flight or due meanwhile; `open`: an open loop.
     pub(crate) fn invalid(
         &self,
         window_ns: u64,
@@ -82,7 +80,7 @@ impl Stops {
                 && share(delayed, requests) > 1.0 - quantile
                 && self.longest_ns as f64 > LATENCY_SHARE_MIN * quantile_ns(quantile) as f64
         });
-        // The rate of an open loop is the clock's.
+        // The clock sets the rate of an open loop.
         let rate = !open && share(self.total_ns, window_ns) > STOPPED_SHARE_MAX;
         if self.count == 0 || !(percentile || rate) {
             return None;
@@ -94,8 +92,8 @@ impl Stops {
         };
         Some(format!(
             "the client itself was stopped for {longest_ms} ms, {at_s:.1} s into the window{all}: \
-             {delayed} of {requests} requests were due or on their way meanwhile, and their \
-             latencies are its own (let it run undisturbed)"
+             {delayed} of {requests} requests were due or in flight meanwhile, and their \
+             latencies are the client's (do not suspend it)"
         ))
     }
 }
@@ -107,25 +105,23 @@ struct Ran {
     delay_ns: u64,
 }
 
-/// What the loop remembers to know whether it ran.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// When the last turn ended, and how many requests were on their way then.
+    /// When the last iteration ended, and the number of requests in flight then.
     turned_ns: u64,
     in_flight: u64,
-    /// What the kernel counts of this thread; `None` where it does not tell.
+    /// The kernel's counters of this thread; `None` if not available.
     schedstat: Option<File>,
-    /// How long it had run when time limits were last looked at.
+    /// How long it had run at the last check of time limits.
     seen: Ran,
-    /// When the last stop ended, and how long it was: time limits do not run meanwhile.
+    /// When the last stop ended, and its length: time limits do not include it.
     stop_ended_ns: u64,
     stop_ns: u64,
-    /// Those of the window.
     pub(super) stops: Stops,
 }
 
 impl Watch {
-    /// How long the calling thread has run, one read(2) or so.
+    /// How long the calling thread has run; about one read(2).
     fn ran(&self) -> Result<Ran, Error> {
         let mut text = [0; 64];
         let read = self.schedstat.as_ref().and_then(|file| file.read_at(&mut text, 0).ok());
@@ -138,14 +134,14 @@ impl Watch {
         }
     }
 
-    /// How much longer something may take that has begun at `since_ns`.
+    /// Additional time for something that began at `since_ns`.
     pub(super) fn grace_ns(&self, since_ns: u64) -> u64 {
         if since_ns < self.stop_ended_ns { self.stop_ns } else { 0 }
     }
 }
 
 impl<C: Codec> Engine<'_, C> {
-    /// A turn is over. Looks whether the client ran since the last one.
+    /// Ends an iteration. Detects whether the client ran since the last one.
     #[inline]
     pub(super) fn watch(&mut self) -> Result<(), Error> {
         let gap_ns = self.now_ns.saturating_sub(self.watch.turned_ns);
@@ -157,24 +153,25 @@ impl<C: Codec> Engine<'_, C> {
         Ok(())
     }
 
-    /// Begins to look: what was before was no turn.
+    /// Begins to watch: the time before was not an iteration.
     pub(super) fn begin_watch(&mut self) -> Result<(), Error> {
         self.watch.turned_ns = self.now_ns;
         self.watch.in_flight = self.tally.in_flight();
         if self.watch.schedstat.is_none() {
-            // A kernel without it, or a container without /proc, does not tell the two apart.
+            // A kernel without schedstat, or a container without /proc, does not distinguish the
+            // two.
             self.watch.schedstat = File::open("/proc/thread-self/schedstat").ok();
         }
         self.note_cpu()
     }
 
-    /// Looks at the CPU time now and then, so that a long turn is not taken for a stop.
+    /// Reads the CPU time now and then, so that a long iteration does not count as a stop.
     pub(super) fn note_cpu(&mut self) -> Result<(), Error> {
         self.watch.seen = self.watch.ran()?;
         Ok(())
     }
 
-    /// Long after the last turn: did the thread work?
+    /// Long after the last iteration: did the thread work?
     fn note_gap(&mut self, gap_ns: u64) -> Result<(), Error> {
         let (before, now) = (self.watch.seen, self.watch.ran()?);
         let idle_ns = gap_ns.saturating_sub(now.cpu_ns.saturating_sub(before.cpu_ns));
@@ -201,7 +198,7 @@ mod tests {
     use super::super::SECOND_NS;
     use super::*;
 
-    /// One stop of so many milliseconds, a second into the window.
+    /// One stop of `milliseconds`, a second after the window's start.
     fn stopped(milliseconds: u64, in_flight: u64) -> Stops {
         let mut stops = Stops::default();
         if milliseconds > 0 {

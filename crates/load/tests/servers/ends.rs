@@ -1,4 +1,4 @@
-//! Connections that the server ends as it may: announced, in silence, or by taking no more.
+//! Connections that the server ends without an error: announced, unannounced, or by GOAWAY.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use record::Arrivals;
 use crate::streams::{GOAWAY, HELLO, Peer, after_probes, frame, reply, streams};
 use crate::support::{Test, assert_exact, http, ok, plan, server};
 
-/// Answers each request with this reply, and leaves it to the client to close.
+/// Answers each request with `reply`, and does not close.
 fn never_closing(mut stream: TcpStream, reply: &[u8]) -> io::Result<()> {
     let mut buffer = [0; 4096];
     while stream.read(&mut buffer)? > 0 {
@@ -33,7 +33,7 @@ fn the_client_closes_where_the_server_has_announced_its_end() -> Test {
             let plan = Plan { pipelining, pace, ..plan("http", address, "/", 100)? };
             let outcome = run(&plan, &mut Silent)?;
             assert_exact(&outcome, 100);
-            // Each reply but those to the last requests made a new connection.
+            // Each reply but those to the last requests led to a new connection.
             assert!(outcome.closed_by_server >= 92, "{outcome:?}");
         }
     }
@@ -53,8 +53,8 @@ fn a_server_that_was_asked_to_close_and_does_not_is_at_fault() -> Test {
 
 #[test]
 fn status_408_on_an_idle_connection_is_an_end() -> Test {
-    // Each connection is asked once, and is told at once that it was silent for too long: in one
-    // piece with the reply, or a slow server's words could cross the next request.
+    // Each connection has one request and gets 408 at once, in one write with the reply. A slow
+    // server's 408 could cross the next request.
     let late =
         b"HTTP/1.0 408 Request Time-out\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbye";
     let address = server(|_, mut stream| match stream.read(&mut [0; 4096])? {
@@ -69,7 +69,7 @@ fn status_408_on_an_idle_connection_is_an_end() -> Test {
     Ok(())
 }
 
-/// Answers `first` requests of each connection, and the next one by a 408 that closes.
+/// Answers `first` requests of each connection, and the next one with a 408 that closes.
 fn late_after(first: usize, mut stream: TcpStream) -> io::Result<()> {
     let late = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbye";
     let mut buffer = [0; 4096];
@@ -98,7 +98,7 @@ fn status_408_that_crosses_a_request_is_an_end() -> Test {
 
 #[test]
 fn a_server_that_answers_nothing_but_408_is_at_fault() -> Test {
-    // The probes are answered, or there would be no load.
+    // The probes are answered; otherwise there would be no load.
     let address = server(|number, stream| late_after(usize::from(number < 3), stream))?;
     let length = Length::Window(Duration::from_millis(200));
     let outcome = run(&Plan { length, ..plan("http", address, "/", 40)? }, &mut Silent)?;
@@ -110,8 +110,8 @@ fn a_server_that_answers_nothing_but_408_is_at_fault() -> Test {
 
 #[test]
 fn new_requests_go_on_a_new_connection_while_the_old_one_ends() -> Test {
-    // The first connection under load answers nothing for stream 3 and says that it takes no more
-    // than it has. It answers when the second one has answered 50: so the client must not wait.
+    // The first connection under load does not answer stream 3 and sends GOAWAY. It answers when
+    // the second one has answered 50, so the client must not wait.
     let (told, tell) = channel();
     let tell = std::sync::Mutex::new((Some(told), Some(tell)));
     let address = after_probes(move |stream| {
@@ -145,12 +145,12 @@ fn new_requests_go_on_a_new_connection_while_the_old_one_ends() -> Test {
     Ok(())
 }
 
-/// Answers what comes first, and the rest of what it has taken once it is told to.
+/// Answers the first requests, and those that it has accepted once `told` says so.
 fn first_of_two(peer: &mut Peer<TcpStream>, told: &Receiver<()>) -> io::Result<()> {
     let first = peer.requests()?;
     first.iter().try_for_each(|&stream| peer.stream.write_all(&reply(stream, HELLO)))?;
     let taken = peer.requests()?;
-    // At first no number is named, as servers do that drain (RFC 9113, section 6.8).
+    // The first GOAWAY names no number, as from a server that drains (RFC 9113, section 6.8).
     let last = (1_u32 << 31) - 1;
     for last in [last, taken.iter().copied().max().unwrap_or(last)] {
         let payload = [last.to_be_bytes(), [0; 4]].concat();
@@ -162,7 +162,7 @@ fn first_of_two(peer: &mut Peer<TcpStream>, told: &Receiver<()>) -> io::Result<(
 }
 
 #[test]
-fn a_server_that_leaves_at_once_is_told_of_in_a_sentence() -> Test {
+fn a_server_that_leaves_at_once_is_reported_in_a_sentence() -> Test {
     let address = server(|_, stream| {
         let mut peer = Peer::meet(stream, 100)?;
         peer.stream.write_all(&frame(GOAWAY, 0, 0, &[0; 8]))?;
@@ -191,7 +191,7 @@ fn unusual_replies_that_are_legal_are_right() -> Test {
             server(move |_, stream| http(stream, |_, _, _| Some(reply.clone().into_bytes())))?;
         assert_exact(&run(&plan("http", address, "/", 50)?, &mut Silent)?, 50);
     }
-    // Until the end, after a coding that is not chunked.
+    // Until the end of the connection, after a coding that is not chunked.
     let address = server(|_, mut stream| {
         if stream.read(&mut [0; 4096])? > 0 {
             stream.write_all(
@@ -204,7 +204,7 @@ fn unusual_replies_that_are_legal_are_right() -> Test {
     Ok(())
 }
 
-/// An open loop of this rate, in equal steps.
+/// An open loop with this rate and equal gaps.
 fn open(rate_per_s: f64) -> Pace {
     Pace::Open { rate_per_s, arrivals: Arrivals::Constant, seed: 1 }
 }

@@ -1,9 +1,9 @@
-//! The generator against servers of a few lines, protocol by protocol: right ones, and ones that
-//! are wrong in one way each.
+//! The generator and servers of a few lines, for each protocol: correct ones, and ones with one
+//! error each.
 
+mod chats;
 mod ends;
 mod plain;
-mod rooms;
 mod sessions;
 mod stalls;
 mod streams;

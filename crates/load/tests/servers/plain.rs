@@ -36,8 +36,8 @@ fn one_echo_per_connection() -> Test {
     let outcome = run(&plan, &mut Silent)?;
     assert_exact(&outcome, 1_000);
     assert_eq!(outcome.connects, 1_000);
-    // A connection that was answered makes room for the next at once: a pause, which is for servers
-    // that send clients away, would leave most of the eight without a request.
+    // A connection that was answered is followed by a new one at once. A pause, which is for
+    // servers that refuse clients, would leave most of the eight without a request.
     assert!(outcome.mean_in_flight > 4.0, "{outcome:?}");
     Ok(())
 }
@@ -115,7 +115,7 @@ fn a_body_that_ends_with_the_connection() -> Test {
             first.then(|| b"HTTP/1.0 200 OK\r\n\r\nuntil the end".to_vec())
         })
     })?;
-    // The server closes when the second request comes: only a client that reconnects can go on.
+    // The server closes at the second request: only a client that reconnects can continue.
     let plan = Plan { reconnect: true, ..plan("http", address, "/", 30)? };
     assert_exact(&run(&plan, &mut Silent)?, 30);
     Ok(())
@@ -179,7 +179,7 @@ fn stale_echoes_are_counted() -> Test {
 }
 
 #[test]
-fn bytes_that_nobody_asked_for_are_wrong() -> Test {
+fn bytes_that_belong_to_no_request_are_wrong() -> Test {
     let address = server(|number, stream| {
         http(stream, |_, _, _| {
             Some(if number > 2 { [ok(b"hi"), ok(b"hi")].concat() } else { ok(b"hi") })
@@ -227,7 +227,7 @@ fn a_server_that_dies_ends_the_run() -> Test {
     std::thread::spawn(move || -> io::Result<()> {
         echo(0, listener.accept()?.0)?;
         let mut streams: Vec<_> = (0..8).map(|_| listener.accept()).collect::<Result<_, _>>()?;
-        // Death: nobody listens any more, and every connection ends with its second message
+        // The server dies: it stops listening, and every connection ends with its second message
         // unanswered.
         drop(listener);
         for (stream, _) in &mut streams {
@@ -275,8 +275,8 @@ fn bodies_that_change_need_to_be_allowed() -> Test {
 }
 
 #[test]
-fn nobody_at_the_address() -> Test {
-    // A port that was free a moment ago, and is bound but not listened to now.
+fn no_server_at_the_address() -> Test {
+    // A port that was free before, and is bound but not listening now.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
     let address = socket.local_addr()?.as_socket().ok_or("no address")?;
@@ -295,7 +295,7 @@ fn idle_connections_are_held_and_missed() -> Test {
     let outcome = run(&held, &mut Silent)?;
     assert_exact(&outcome, 10);
     assert_eq!((outcome.idle_connections, outcome.idle_connections_asked), (300, 300));
-    // Connections 1 to 20 are the idle ones here; every second is turned away.
+    // Connections 1 to 20 are the idle ones; every second one is closed.
     let closing = server(|number, stream| match number {
         1..=20 if number % 2 == 0 => stream.shutdown(Shutdown::Both),
         _ => echo(number, stream),
@@ -307,7 +307,7 @@ fn idle_connections_are_held_and_missed() -> Test {
     Ok(())
 }
 
-/// Writes down what it is told.
+/// Records its calls.
 #[derive(Default)]
 struct Witness(Vec<&'static str>);
 
@@ -336,12 +336,11 @@ fn the_observer_sees_both_borders_once() -> Test {
 }
 
 #[test]
-fn errors_before_the_window_are_told_apart() -> Test {
+fn errors_before_the_window_are_counted_apart() -> Test {
     let address = server(|number, stream| {
         http(stream, |_, _, _| Some(ok(if (3..11).contains(&number) { b"no" } else { b"ok" })))
     })?;
-    // Connections 3 to 10 are the first eight that carry load: all are wrong, and given up, at
-    // once.
+    // Connections 3 to 10 are the first eight that carry load: all are wrong, and given up at once.
     let warmup = Duration::from_millis(100);
     let outcome = run(&Plan { warmup, ..plan("http", address, "/", 50)? }, &mut Silent)?;
     assert_exact(&outcome, 50);
@@ -349,7 +348,7 @@ fn errors_before_the_window_are_told_apart() -> Test {
     Ok(())
 }
 
-/// An open loop of this rate, in equal steps.
+/// An open loop with this rate and equal gaps.
 fn open(rate_per_s: f64) -> Pace {
     Pace::Open { rate_per_s, arrivals: Arrivals::Constant, seed: 1 }
 }
@@ -395,8 +394,8 @@ fn every_server_is_asked_at_the_same_moments() -> Test {
 }
 
 #[test]
-fn a_stall_is_in_the_latency_of_all_who_waited() -> Test {
-    // One connection, one message a millisecond, and a server that does nothing for 400 of them.
+fn a_stall_is_in_the_latency_of_all_waiting_requests() -> Test {
+    // One connection, one message per millisecond, and a server that does nothing for 400 of them.
     let address = server(|number, mut stream| {
         let mut message = [0; 64];
         for count in 0_u64.. {
@@ -413,8 +412,9 @@ fn a_stall_is_in_the_latency_of_all_who_waited() -> Test {
     let outcome = run(&plan, &mut Silent)?;
     let open = open_loop(&outcome)?;
     assert_eq!((open.due, open.unanswered), (1_000, 0), "{open:?}");
-    // 300 of 1,000 were due in the first 300 ms of the stall and waited 100 ms or more: whatever
-    // the machine does, p90 is at least 300 ms. Timed from its send, one message shows the stall.
+    // 300 of 1,000 were due in the first 300 ms of the stall and waited 100 ms or more. So p90 is
+    // at least 300 ms on any machine. If the latency started at the send, one message would show
+    // the stall.
     assert!(outcome.latency.p90_us >= 290_000.0, "{outcome:?}");
     assert!(open.from_send.max_us >= 399_000.0, "{open:?}");
     assert!(open.from_send.p90_us < outcome.latency.p90_us / 2.0, "{open:?}");
@@ -432,10 +432,10 @@ fn what_is_never_answered_is_in_the_latency_with_its_age() -> Test {
     let outcome = run(&plan, &mut Silent)?;
     let open = open_loop(&outcome)?;
     assert_eq!((outcome.requests, outcome.errors), (0, 0), "{outcome:?}");
-    // Eight connections carry one each; nobody is ever free again.
+    // Eight connections have one request each and are never free again.
     assert_eq!((open.due, open.sent, open.unanswered), (200, 8, 200), "{open:?}");
     assert_eq!((outcome.latency.samples, open.from_send.samples), (200, 0));
-    // The youngest was due just before the end, and a second was granted after that.
+    // The youngest was due just before the end, and may be answered for a second after it.
     assert!(outcome.latency.min_us >= 1e6, "{outcome:?}");
     Ok(())
 }
@@ -486,7 +486,7 @@ fn a_stream_with_one_wrong_byte_is_caught() -> Test {
         let (mut buffer, mut passed) = (vec![0; 64 * 1024], 0);
         loop {
             let count = stream.read(&mut buffer)?;
-            // The first stream's byte 1,000,000 comes back wrong.
+            // Byte 1,000,000 of the first stream comes back wrong.
             if number == 1 && (passed..passed + count).contains(&1_000_000) {
                 buffer[1_000_000 - passed] ^= 1;
             }

@@ -12,7 +12,7 @@ use crate::support::{Test, http, ok, plan, server};
 
 const SLICE: Duration = Duration::from_millis(5);
 
-/// A server, and how many requests it has answered.
+/// A server, and the number of requests that it has answered.
 fn counting() -> std::io::Result<(std::net::SocketAddr, Arc<AtomicU64>)> {
     let answered = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&answered);
@@ -29,10 +29,10 @@ fn unknown() -> Result<Clocks, Error> {
     Clocks::of(&[])
 }
 
-/// Whatever the way of asking, nothing is on its way when a slice has ended, and nothing is asked
-/// of a server between its slices.
+/// In every kind of session no request is in flight when a slice has ended, and none is sent
+/// between slices.
 #[test]
-fn a_slice_is_one_server_s_and_whole() -> Test {
+fn a_slice_belongs_to_one_server() -> Test {
     let ways: [fn(&mut Plan); 3] =
         [|_| {}, |plan| plan.pipelining = 7, |plan| plan.reconnect = true];
     for way in ways {
@@ -73,7 +73,7 @@ fn the_outcome_is_that_of_the_slices_after_the_warm_up() -> Test {
     Ok(())
 }
 
-/// As slow as the loop's own heartbeat, which looks at the counts, and slower.
+/// Longer than the loop's heartbeat, which publishes the counts.
 const LONG: Duration = Duration::from_millis(150);
 
 #[test]
@@ -114,7 +114,7 @@ fn what_falls_due_in_slices_is_all_accounted_for() -> Test {
 
 /// Its connections end, and no more can be made.
 #[test]
-fn a_server_that_dies_is_told_of() -> Test {
+fn a_server_that_dies_is_reported() -> Test {
     let dead = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&dead);
     let listener = TcpListener::bind("127.0.0.1:0")?;

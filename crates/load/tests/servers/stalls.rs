@@ -1,4 +1,4 @@
-//! Servers that stop answering, turn connections away, or serve only some of them.
+//! Servers that stop answering, refuse connections, or serve only some of them.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,27 +8,27 @@ use std::time::{Duration, Instant};
 use load::{Error, Length, Pace, Plan, Silent, run};
 use record::{Arrivals, LoadOutcome};
 
-use crate::rooms;
+use crate::chats;
 use crate::streams::{self, HELLO, Peer, reply};
 use crate::support::{Test, echo, hang, http, ok, plan, server};
 
-/// Connections of the generator before those that carry load, at most.
+/// Most connections of the generator before those that carry load.
 const PROBES: u64 = 3;
-/// Replies before a server gets stuck.
+/// Replies before a server stalls.
 const ANSWERED: u64 = 200;
 
-/// A window that is over long after so many replies, on any machine that is not stuck itself.
+/// A window that ends long after so many replies, on any machine that does not stall itself.
 fn window(plan: Plan) -> Plan {
     Plan { length: Length::Window(Duration::from_millis(700)), ..plan }
 }
 
-/// What was on its way when the server got stuck is in the result, and in its largest latency.
+/// Requests in flight when the server stalled are in the result, and in its largest latency.
 fn assert_stuck(outcome: &LoadOutcome) {
     assert_eq!((outcome.errors, &outcome.first_error), (0, &None), "{outcome:?}");
     assert!(outcome.requests > 0, "{outcome:?}");
     let end = &outcome.at_end;
     assert!(end.in_flight > 0 && end.unanswered > 0, "{outcome:?}");
-    // A second is granted after the window.
+    // Replies may come for a second after the window.
     assert!(end.oldest_unanswered_us >= 1e6, "{outcome:?}");
     if outcome.open_loop.is_none() {
         assert!(end.overdue > 0, "{outcome:?}");
@@ -39,7 +39,7 @@ fn assert_stuck(outcome: &LoadOutcome) {
     }
 }
 
-/// Counts a reply under load; does not come back from the one after the last.
+/// Counts a reply under load; never returns after the last.
 fn count(number: u64, replies: &AtomicU64) {
     if number >= PROBES && replies.fetch_add(1, SeqCst) >= ANSWERED {
         hang()
@@ -87,7 +87,7 @@ fn a_stall_at_the_end_is_in_the_result_of_http() -> Test {
         let outcome = run(&window(plan), &mut Silent)?;
         match reconnect {
             false => assert_stuck(&outcome),
-            // Its connections are new ones each time, and some were served before.
+            // Each request has its own connection, and some were answered before.
             true => assert!(outcome.at_end.overdue > 0, "{outcome:?}"),
         }
     }
@@ -110,20 +110,20 @@ fn a_stall_at_the_end_is_in_the_result_of_http() -> Test {
 }
 
 #[test]
-fn a_stall_at_the_end_is_in_the_result_of_websockets_and_rooms() -> Test {
+fn a_stall_at_the_end_is_in_the_result_of_websockets_and_chats() -> Test {
     let replies = AtomicU64::new(0);
     let address = server(move |number, mut stream: TcpStream| {
-        let answer = rooms::upgrade(&mut stream)?;
+        let answer = chats::upgrade(&mut stream)?;
         stream.write_all(&answer)?;
         loop {
-            let (opcode, payload) = rooms::read_frame(&mut stream)?;
+            let (opcode, payload) = chats::read_frame(&mut stream)?;
             count(number + PROBES - 1, &replies);
-            stream.write_all(&rooms::frame(opcode, &payload))?;
+            stream.write_all(&chats::frame(opcode, &payload))?;
         }
     })?;
     assert_stuck(&run(&window(plan("ws", address, "/ws", 1)?), &mut Silent)?);
-    let room = rooms::stuck_room(ANSWERED)?;
-    let plan = Plan { fan_out: true, ..plan("ws", room, "/ws/chat", 1)? };
+    let chat = chats::stalled_chat(ANSWERED)?;
+    let plan = Plan { fan_out: true, ..plan("ws", chat, "/ws/chat", 1)? };
     assert_stuck(&run(&window(plan), &mut Silent)?);
     Ok(())
 }
@@ -132,14 +132,14 @@ fn a_stall_at_the_end_is_in_the_result_of_websockets_and_rooms() -> Test {
 fn a_server_that_turns_connections_away_is_given_up_in_time() -> Test {
     let begin = Instant::now();
     let request_timeout = Duration::from_millis(500);
-    // So many and no more: the rest is closed as soon as it is accepted.
+    // Exactly so many: the others are closed as soon as they are accepted.
     let address = server(|number, mut stream: TcpStream| match number {
         0..8 => {
-            let answer = rooms::upgrade(&mut stream)?;
+            let answer = chats::upgrade(&mut stream)?;
             stream.write_all(&answer)?;
-            let (_, payload) = rooms::read_frame(&mut stream)?;
-            stream.write_all(&rooms::frame(2, &payload))?;
-            rooms::read_frame(&mut stream).map(drop)
+            let (_, payload) = chats::read_frame(&mut stream)?;
+            stream.write_all(&chats::frame(2, &payload))?;
+            chats::read_frame(&mut stream).map(drop)
         }
         _ => Ok(()),
     })?;
@@ -149,8 +149,8 @@ fn a_server_that_turns_connections_away_is_given_up_in_time() -> Test {
         return Err(format!("it went on: {refused:?}").into());
     };
     assert!(opened < 8 && asked == 64 && reason.contains("before the greeting"), "{reason}");
-    // Without a greeting the kernel has made the connections before the server closes them, so
-    // that for a moment all may be open.
+    // Without a greeting the kernel has opened the connections before the server closes them, so
+    // for a moment all may be open.
     let address = server(|number, stream| match number {
         0..3 => http(stream, |_, _, _| Some(ok(b"ok"))),
         _ => Ok(()),
@@ -161,7 +161,7 @@ fn a_server_that_turns_connections_away_is_given_up_in_time() -> Test {
         Ok(outcome) => assert!(outcome.requests == 0, "{outcome:?}"),
         Err(error) => return Err(error.into()),
     }
-    // Each was given a second or two, and more for a machine that is busy.
+    // Each takes a second or two, and more on a busy machine.
     assert!(begin.elapsed() < Duration::from_secs(60));
     Ok(())
 }
@@ -184,15 +184,15 @@ fn a_handshake_that_never_ends_obeys_the_time_limit() -> Test {
 }
 
 #[test]
-fn connections_that_are_never_served_are_told_of() -> Test {
-    // Two of eight are served, all others are accepted and never read.
+fn connections_that_are_never_served_are_reported() -> Test {
+    // Two of eight are served; the others are accepted and never read.
     let address = server(|number, stream| match number {
         0..3 => echo(number, stream),
         _ => hang(),
     })?;
     let outcome = run(&window(plan("tcp", address, "", 1)?), &mut Silent)?;
     assert_eq!(outcome.connections_without_progress, 6, "{outcome:?}");
-    // A connection that was never asked is not starved.
+    // A connection without a request did not stall.
     let outcome = run(&plan("tcp", server(echo)?, "", 3)?, &mut Silent)?;
     assert_eq!((outcome.requests, outcome.connections_without_progress), (3, 0), "{outcome:?}");
     Ok(())
@@ -200,7 +200,7 @@ fn connections_that_are_never_served_are_told_of() -> Test {
 
 #[test]
 fn every_address_of_a_name_is_tried() -> Test {
-    // Two ports that are bound and not listened to, and one that is.
+    // Two ports that are bound and not listening, and one that is listening.
     let closed = || -> Result<(socket2::Socket, SocketAddr), Box<dyn std::error::Error>> {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;

@@ -1,4 +1,4 @@
-//! The generator over HTTP/2, against servers that answer out of order, wrongly, or leave.
+//! The generator over HTTP/2, with servers that answer out of order, answer wrongly, or leave.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A server's settings: so many streams at once.
+/// A server's settings, with so many streams.
 fn settings(streams: u32) -> Vec<u8> {
     frame(SETTINGS, 0, 0, &[&[0, 3], streams.to_be_bytes().as_slice()].concat())
 }
@@ -40,21 +40,21 @@ fn body_of(stream: u32, body: &[u8]) -> Vec<u8> {
 
 pub const HELLO: &[u8] = b"Hello, world!";
 
-/// The client's side of a connection.
+/// A server's connection to the client.
 pub struct Peer<S> {
     pub stream: S,
     held: Vec<u8>,
 }
 
 impl<S: Read + Write> Peer<S> {
-    /// Takes the preface, and says how many streams there may be.
+    /// Reads the preface and sends the number of streams.
     pub fn meet(mut stream: S, streams: u32) -> io::Result<Self> {
         stream.read_exact(&mut [0; PREFACE_BYTES])?;
         stream.write_all(&settings(streams))?;
         Ok(Peer { stream, held: Vec::new() })
     }
 
-    /// The streams of the requests that one read has brought; none at the end.
+    /// The streams of the requests in one read; none at the end.
     pub fn requests(&mut self) -> io::Result<Vec<u32>> {
         let (mut streams, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
         while streams.is_empty() {
@@ -85,7 +85,7 @@ pub fn streams(address: std::net::SocketAddr, streams: u32, requests: u64) -> Re
     Ok(Plan { http2: true, pipelining: streams, ..plan("http", address, "/", requests)? })
 }
 
-/// Answers in the order in which it was asked.
+/// Answers in order.
 fn in_order(stream: impl Read + Write) -> io::Result<()> {
     let mut peer = Peer::meet(stream, 100)?;
     loop {
@@ -98,8 +98,8 @@ fn in_order(stream: impl Read + Write) -> io::Result<()> {
     }
 }
 
-/// Answers the youngest first, heads before bodies, and keeps one request back until eight others
-/// were answered.
+/// Answers the youngest first, heads before bodies, and delays one request until eight others were
+/// answered.
 fn out_of_order(stream: impl Read + Write) -> io::Result<()> {
     let mut peer = Peer::meet(stream, 100)?;
     let (mut late, mut since) = (None, 0);
@@ -125,7 +125,7 @@ fn out_of_order(stream: impl Read + Write) -> io::Result<()> {
     }
 }
 
-/// A server that is right on its first three connections, the probes, and then like `serve`.
+/// A server that is correct on its first three connections, the probes, and then uses `serve`.
 pub fn after_probes<F>(serve: F) -> io::Result<std::net::SocketAddr>
 where
     F: Fn(std::net::TcpStream) -> io::Result<()> + Send + Sync + 'static,
@@ -134,15 +134,16 @@ where
 }
 
 #[test]
-fn replies_in_any_order_are_told_apart() -> Test {
+fn replies_in_any_order_are_matched() -> Test {
     let address = server(|_, stream| out_of_order(stream))?;
     for depth in [2, 8, 32] {
-        // A window, for at the end of a number of requests this server keeps one back for ever.
+        // A window, because with a number of requests this server would delay the last one for
+        // ever.
         let length = Length::Window(Duration::from_millis(300));
         let outcome = run(&Plan { length, ..streams(address, depth, 1)? }, &mut Silent)?;
         assert_eq!((outcome.errors, &outcome.first_error), (0, &None), "{outcome:?}");
         assert!(outcome.requests > 0, "{outcome:?}");
-        // What was kept back is a sample too, if it was for long enough.
+        // The delayed request is a sample too, if it was long enough.
         let samples = outcome.requests + outcome.at_end.overdue;
         assert_eq!((outcome.latency.samples, outcome.pipelining), (samples, depth));
         assert!(outcome.mean_in_flight <= 8.0 * f64::from(depth) + 1e-6, "{outcome:?}");
@@ -152,8 +153,8 @@ fn replies_in_any_order_are_told_apart() -> Test {
 
 #[test]
 fn every_latency_is_that_of_its_own_request() -> Test {
-    // The first request is kept back while six times seven others are answered, each time after a
-    // pause: it is the one that took six pauses.
+    // The first request is delayed while six times seven others are answered, each time after a
+    // pause: it takes six pauses.
     const PAUSE: Duration = Duration::from_millis(10);
     let address = after_probes(|stream| {
         let (mut peer, mut waiting, mut answered) = (Peer::meet(stream, 100)?, Vec::new(), 0);
@@ -226,14 +227,14 @@ fn a_wrong_reply_among_many_costs_one_request() -> Test {
         }
     })?;
     let outcome = run(&Plan { connections: 1, ..streams(address, 4, 50)? }, &mut Silent)?;
-    // One connection, on which numbers go on: stream 21 is asked for once.
+    // One connection, whose numbers continue: stream 21 is used once.
     assert_eq!((outcome.requests, outcome.errors_by_kind.wrong), (49, 1), "{outcome:?}");
     assert!(outcome.first_error.is_some_and(|text| text.contains("byte 11 of the body")));
     Ok(())
 }
 
 #[test]
-fn a_reply_that_nobody_asked_for_or_that_comes_twice_is_wrong() -> Test {
+fn a_reply_without_a_request_or_a_second_one_is_wrong() -> Test {
     for twice in [true, false] {
         let address = after_probes(move |stream| {
             let mut peer = Peer::meet(stream, 100)?;
@@ -274,14 +275,14 @@ fn a_stream_that_is_never_answered_runs_into_the_time_limit() -> Test {
     let request_timeout = Duration::from_millis(300);
     let plan = Plan { request_timeout, connections: 1, ..streams(address, 4, 40)? };
     let outcome = run(&plan, &mut Silent)?;
-    // The others pass it by, until its connection is given up.
+    // The others are answered before it, until its connection is given up.
     assert_eq!((outcome.requests, outcome.errors_by_kind.timeout), (39, 1), "{outcome:?}");
     Ok(())
 }
 
 #[test]
 fn a_server_that_leaves_has_its_last_requests_sent_again() -> Test {
-    // After 10 replies it takes no more, says so, answers what it took, and waits for the client.
+    // After 10 replies it sends GOAWAY, answers what it has accepted, and waits for the client.
     let address = server(|_, stream| {
         let (mut peer, mut answered, mut last) = (Peer::meet(stream, 100)?, 0, None);
         loop {

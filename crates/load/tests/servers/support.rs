@@ -1,5 +1,5 @@
-//! Servers for the generator, a few lines of blocking code each on a port of the kernel's choice,
-//! and what every good outcome has in common.
+//! Servers for the generator: a few lines of blocking code each, on a port that the kernel chooses;
+//! and checks that hold for every good outcome.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,8 +11,8 @@ use record::LoadOutcome;
 
 pub type Test = Result<(), Box<dyn std::error::Error>>;
 
-/// Serves each connection with `serve(its number from 0 on, stream)` on a thread of its own. The
-/// first connections are the generator's probes: one for echo, three for a learnt HTTP body.
+/// Serves each connection with `serve(its number from 0 on, stream)` on its own thread. The first
+/// connections are the generator's probes: one for echo, three for a learnt HTTP body.
 pub fn server<F>(serve: F) -> io::Result<SocketAddr>
 where
     F: Fn(u64, TcpStream) -> io::Result<()> + Send + Sync + 'static,
@@ -25,14 +25,14 @@ where
             let serve = Arc::clone(&serve);
             let Ok(stream) = stream else { continue };
             let Ok(()) = stream.set_nodelay(true) else { continue };
-            // A client that leaves early is the client's affair, and the test looks at the outcome.
+            // A client may leave early; the test checks the outcome.
             std::thread::spawn(move || drop(serve(number, stream)));
         }
     });
     Ok(address)
 }
 
-/// Blocks for ever, as a server does that is stuck.
+/// Blocks for ever, as a stalled server.
 pub fn hang<T>() -> T {
     loop {
         std::thread::park();
@@ -51,7 +51,7 @@ pub fn echo(_: u64, mut stream: impl Read + Write) -> io::Result<()> {
 }
 
 /// Reads requests and answers each with `answer(its number from 0 on, head, body)` until that is
-/// `None` or the client asks for the end.
+/// `None` or the client asks for the close.
 pub fn http(
     mut stream: impl Read + Write,
     mut answer: impl FnMut(u64, &str, &[u8]) -> Option<Vec<u8>>,

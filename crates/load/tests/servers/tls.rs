@@ -1,5 +1,4 @@
-//! The generator over TLS, against rustls's server: right ones, and ones that are wrong in one way
-//! each.
+//! The generator over TLS with rustls's server: correct ones, and ones with one error each.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +18,7 @@ use crate::support::{Test, assert_exact, echo, http, ok, plan, server};
 
 type Stream = StreamOwned<ServerConnection, TcpStream>;
 
-/// A server's side of TLS with a fresh certificate.
+/// The server's side of TLS with a new certificate.
 fn config(
     version: &'static SupportedProtocolVersion,
     protocols: &[&str],
@@ -34,7 +33,7 @@ fn config(
     Ok(config)
 }
 
-/// Serves each connection over TLS, and ends it in good order.
+/// Serves each connection over TLS, and ends it with close_notify.
 fn tls_server<F>(config: ServerConfig, serve: F) -> io::Result<SocketAddr>
 where
     F: Fn(u64, &mut Stream) -> io::Result<()> + Send + Sync + 'static,
@@ -49,7 +48,7 @@ where
     })
 }
 
-/// Says hello to everybody, and sends long bodies.
+/// Answers `hello`, or with long bodies.
 fn hello(_: u64, stream: &mut Stream) -> io::Result<()> {
     http(stream, |_, head, body| {
         Some(match head.split(' ').nth(1) {
@@ -64,7 +63,7 @@ fn tls(outcome: &record::LoadOutcome) -> Result<&TlsOutcome, String> {
     outcome.tls.as_ref().ok_or_else(|| format!("no TLS: {outcome:?}"))
 }
 
-/// The content of the DER element at the start of these bytes, and what follows it.
+/// The content of the first DER element, and the rest.
 fn element(der: &[u8]) -> (&[u8], &[u8]) {
     let (head, len) = match der[1] {
         short @ 0..=0x7f => (2, usize::from(short)),
@@ -79,8 +78,8 @@ fn sequence(content: &[u8]) -> Vec<u8> {
     [&[0x30, 0x82], len.as_slice(), content].concat()
 }
 
-/// The same certificate in X.509 version 1: neither a version nor extensions. (Its signature is
-/// that of the other one.)
+/// The same certificate in X.509 version 1, without version and extensions. (Its signature is that
+/// of the other one.)
 fn version_1(certificate: &[u8]) -> Vec<u8> {
     let (content, _) = element(certificate);
     let (signed, signature) = element(content);
@@ -92,7 +91,7 @@ fn version_1(certificate: &[u8]) -> Vec<u8> {
     sequence(&[sequence(fields).as_slice(), signature].concat())
 }
 
-/// Shows one certificate to all clients, whatever it is.
+/// Sends one certificate to all clients.
 #[derive(Debug)]
 struct Shows(Arc<CertifiedKey>);
 
@@ -102,7 +101,7 @@ impl ResolvesServerCert for Shows {
     }
 }
 
-/// A server's side with a certificate of version 1 for one key, and the other key if `wrong`.
+/// The server's side with a certificate of version 1 for one key, and the other key if `wrong`.
 fn old_config(
     version: &'static SupportedProtocolVersion,
     wrong: bool,
@@ -147,7 +146,7 @@ fn requests_of_all_kinds_in_both_versions() -> Test {
                 let tls = tls(&outcome)?;
                 assert_eq!((tls.version.as_str(), tls.alpn.as_deref()), (name, Some("http/1.1")));
                 assert!(tls.cipher_suite.contains("GCM") || tls.cipher_suite.contains("CHACHA"));
-                // They were over before the window.
+                // They were complete before the window.
                 assert_eq!((tls.handshakes_full, tls.handshakes_resumed), (0, 0));
             }
         }
@@ -179,7 +178,7 @@ fn handshakes_are_counted_and_timed() -> Test {
             let tls = tls(&outcome)?;
             assert_eq!((tls.handshakes_full, tls.handshakes_resumed), expected, "{version:?}");
             assert_eq!(tls.handshake.samples, 40);
-            // A request's latency begins at connect(2), so its handshake is in it.
+            // The latency of a request begins at connect(2), so it includes the handshake.
             assert!(outcome.latency.min_us >= tls.handshake.min_us, "{outcome:?}");
             assert!(outcome.latency.mean_us >= tls.handshake.mean_us, "{outcome:?}");
         }
@@ -195,7 +194,7 @@ fn many_connections_resume_at_once() -> Test {
     let outcome = run(&plan, &mut Silent)?;
     assert_exact(&outcome, 200);
     let tls = tls(&outcome)?;
-    // Each of the eight connections begins once without a ticket, at most.
+    // Each of the eight connections has at most one handshake without a ticket.
     assert_eq!(tls.handshakes_full + tls.handshakes_resumed, 200);
     assert!((2..=8).contains(&tls.handshakes_full), "{tls:?}");
     assert_eq!(tls.alpn, None);
@@ -223,7 +222,7 @@ fn a_server_that_agrees_to_nothing_is_refused_in_a_sentence() -> Test {
     let timeout = Duration::from_millis(200);
     let refused = run(&Plan { request_timeout: timeout, ..plan_of(plain)? }, &mut Silent);
     assert!(matches!(&refused, Err(Error::Probe { reason, .. }) if reason.contains("TLS")));
-    // What is sent comes back: a ClientHello is no answer to one.
+    // The bytes come back: a ClientHello does not answer a ClientHello.
     let refused = run(&plan_of(server(echo)?)?, &mut Silent);
     assert!(
         matches!(&refused, Err(Error::Probe { reason, .. }) if reason.contains("TLS")),
@@ -289,7 +288,7 @@ fn wrong_bytes_are_counted_over_tls() -> Test {
 }
 
 #[test]
-fn silent_connections_have_shaken_hands() -> Test {
+fn idle_connections_have_completed_their_handshake() -> Test {
     let idle = Arc::new(AtomicU64::new(0));
     let seen = Arc::clone(&idle);
     let address = tls_server(config(&TLS13, &[])?, move |number, stream| {
@@ -300,10 +299,10 @@ fn silent_connections_have_shaken_hands() -> Test {
             stream.conn.complete_io(&mut stream.sock)?;
         }
         seen.fetch_add(1, SeqCst);
-        // Every hundredth is turned away.
+        // Every hundredth is closed.
         if number % 100 == 0 { Ok(()) } else { stream.read(&mut [0; 1]).map(drop) }
     })?;
-    // With no body to learn, there is one probe before them.
+    // There is no body to learn, so there is only one probe.
     let expected_body = ExpectedBody::Any;
     let plan = Plan { idle_connections: 300, expected_body, ..plan_of(address)? };
     let outcome = run(&plan, &mut Silent)?;

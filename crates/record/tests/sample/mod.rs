@@ -1,4 +1,4 @@
-//! A result file with something in every field, for the tests.
+//! A result file with data in each field, for tests.
 
 use record::{
     Arrivals, Calls, Doubled, Environment, Executable, FanOut, IdleSample, LoadOutcome, Measured,

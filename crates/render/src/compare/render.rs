@@ -1,4 +1,4 @@
-//! A comparison, written for people or machines.
+//! The output formats of a comparison.
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
@@ -7,11 +7,11 @@ use super::{Arguments, Comparison, Format, Row, Side, wanted};
 use crate::export;
 use crate::failure::{Failure, because};
 use crate::grid;
-use crate::statistics::Interval;
-use crate::summary::Figure;
 use crate::text::{columns, figure, thousands, wrap};
+use verdict::statistics::Interval;
+use verdict::summary::Figure;
 
-/// The comparison in one of the formats that show it as a whole.
+/// The comparison as text.
 pub fn rendered(comparison: &Comparison, format: Format) -> Result<String, Failure> {
     match format {
         Format::Table | Format::Benchstat => Ok(people(comparison, false)),
@@ -127,8 +127,8 @@ fn as_json(comparison: &Comparison) -> Value {
     })
 }
 
-/// The rounds behind a comparison as Go benchmarks. With two runs, `/run=a` and `/run=b` in the
-/// names tell them apart.
+/// The rounds of a comparison as Go benchmarks. With two runs the names contain `/run=a` or
+/// `/run=b`.
 pub fn benchmarks(sides: &[&Side], arguments: &Arguments) -> String {
     let runs: &[&str] = if sides.len() > 1 { &["/run=a", "/run=b"] } else { &[""] };
     let lines = |(side, run): (&&Side, &&str)| {

@@ -1,7 +1,7 @@
-//! Listings: lines of a source file between `// ANCHOR: name` and `// ANCHOR_END: name`. Code in a
-//! text is included, never pasted, so that it cannot grow stale.
+//! Listings: lines of a source file between `// ANCHOR: name` and `// ANCHOR_END: name`. Code in
+//! the report is included, so that it is always up to date.
 
-/// The lines between the two marks, without the indentation that they share.
+/// The lines between the two marks, without common indentation.
 pub fn between_anchors(source: &str, anchor: &str) -> Result<String, String> {
     let mark = |line: &str, word: &str| {
         line.trim().strip_prefix("// ").and_then(|l| l.strip_prefix(word)).map(str::trim)

@@ -1,10 +1,10 @@
-//! The map: which model, when. For each number of active and of idle connections the best models
-//! and those that are as good; for latency, each fixed rate.
+//! The map: the best models, and those as good, for each number of active and of idle connections;
+//! for latency, at each fixed rate.
 
-use crate::summary::{Best, Figure, Summary, map};
 use crate::text::thousands;
+use verdict::summary::{Best, Figure, Summary, map};
 
-/// What is best.
+/// The figure of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     /// Least server CPU per request.
@@ -19,18 +19,18 @@ pub enum By {
 
 /// The points of one map.
 pub struct Grid {
-    /// What is best here.
+    /// The figure of the map.
     pub title: &'static str,
-    /// What the columns are.
+    /// Meaning of the columns.
     pub columns_name: &'static str,
-    /// Their heads.
+    /// Heads of the columns.
     pub columns: Vec<String>,
-    /// The head of each row, and what was found at each of its points.
+    /// The head of each row, and the best models at each of its points.
     pub rows: Vec<(String, Vec<Option<Best>>)>,
 }
 
 impl By {
-    /// By the word of a marker.
+    /// From the word in a marker.
     pub fn named(word: &str) -> Option<By> {
         match word {
             "cpu" => Some(By::Cpu),
@@ -51,7 +51,7 @@ impl By {
     }
 }
 
-/// The map by one figure; `None` where at no point two models could be judged.
+/// The map by one figure; `None` if at no point two models could be compared.
 pub fn grid(summary: &Summary, by: By) -> Option<Grid> {
     let grid = if by == By::Latency { of_rates(summary) } else { of_connections(summary, by) };
     grid.rows.iter().any(|(_, row)| row.iter().any(Option::is_some)).then_some(grid)
@@ -98,7 +98,7 @@ fn of_rates(summary: &Summary) -> Grid {
     Grid { title: By::Latency.title(), columns_name: "requests due per second", columns, rows }
 }
 
-/// The map as a table in Markdown: what is undecided stands in italics.
+/// The map as a table in Markdown, with undecided models in italics.
 pub fn markdown(summary: &Summary, by: By) -> Option<String> {
     let grid = grid(summary, by)?;
     let cell = |best: &Option<Best>| match best {
@@ -119,7 +119,7 @@ pub fn markdown(summary: &Summary, by: By) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
+    use verdict::summary::summarise;
 
     #[test]
     fn a_table_has_idle_connections_down_and_active_ones_across() {

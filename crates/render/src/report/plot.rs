@@ -1,5 +1,5 @@
-//! Plots, as SVG, drawn from a result file. Every model has one colour and one marker in all of
-//! them; intervals are drawn; each file fits light and dark pages and says in words what it shows.
+//! Plots of a result file, as SVG. Each model has the same colour and marker in all of them,
+//! intervals are drawn, and each file suits light and dark pages and has a description in words.
 
 mod bars;
 mod calls;
@@ -13,19 +13,19 @@ mod scale;
 
 use record::Results;
 
-use crate::summary::Summary;
+use verdict::summary::Summary;
 
 /// A plot: the name of its file without `.svg`, and its text.
 pub struct Plot {
-    /// For instance `rate-http-keepalive`.
+    /// Such as `rate-http-keepalive`.
     pub name: String,
-    /// The title, for readers who do not see it.
+    /// The title, as alternative text.
     pub title: String,
     /// The SVG document.
     pub svg: String,
 }
 
-/// All plots that the result has data for.
+/// All plots for which the result has data.
 pub fn all(results: &Results, summary: &Summary) -> Result<Vec<Plot>, String> {
     let mut plots = Vec::new();
     for workload in &summary.workloads {
@@ -45,7 +45,7 @@ pub fn all(results: &Results, summary: &Summary) -> Result<Vec<Plot>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
+    use verdict::summary::summarise;
 
     fn drawn(results: &Results) -> Vec<Plot> {
         all(results, &summarise(results)).unwrap()
@@ -105,7 +105,7 @@ mod tests {
         }
     }
 
-    /// Text at README width: 900 units on 830 pixels leave 12 of 13.
+    /// Size of text at README width: with 900 units on 830 pixels, 13 become 12.
     #[test]
     fn no_text_is_too_small_to_read() {
         for plot in drawn(&fixture::rich()).into_iter().chain(drawn(&fixture::protocols())) {
@@ -129,7 +129,7 @@ mod tests {
         let rate = named(&plots, "rate-http-keepalive");
         assert!(rate.contains(">= ") || rate.contains("&gt;= "), "{rate}");
         assert!(rate.contains("hatched"), "{rate}");
-        // threads, whose client was the limit, is drawn in lines of its colour.
+        // threads, whose client was the limit, is hatched in its colour.
         let threads = "stroke=\"#9A5B13\"";
         assert!(rate.matches(threads).count() > 5, "{rate}");
         assert!(!named(&plots, "cpu-http-keepalive").contains(threads));
@@ -143,7 +143,7 @@ mod tests {
             rate.matches("stroke=\"#2D333B\" stroke-width=\"2\"").count()
         };
         let mut results = fixture::results();
-        // Three lines to a whisker, and all but the reference have one.
+        // A whisker has three lines, and all models but the reference have one.
         assert_eq!(whiskers(&results), 15);
         results.trials.retain(|trial| trial.slot.round <= 2);
         assert_eq!(whiskers(&results), 0, "two epochs have no interval");

@@ -1,9 +1,9 @@
-//! Tables: for a terminal (at most 100 columns) and, with the same cells, for REPORT.md and
+//! Tables for a terminal (at most 100 columns) and, with the same cells, for REPORT.md and
 //! TABLES.md.
 //!
-//! A workload's table has at most eight columns: CPU per request first, its ratio to the reference
-//! with what was found, requests/s, memory. Its title says what was found. What a request costs in
-//! detail (the ledger, system calls) is for those who ask for all of it.
+//! The table of a workload has at most eight columns: CPU per request, its ratio to the reference
+//! with the finding, requests/s, memory. The title summarises the findings. The details of a
+//! request's cost (by part, system calls) are optional.
 
 pub mod doubts;
 pub mod end;
@@ -14,11 +14,11 @@ use comfy_table::{CellAlignment, Table, presets};
 use record::Results;
 
 use crate::grid;
-use crate::statistics::{BlockRatio, Finding};
-use crate::summary::{Cell, Cost, Figure, Figures, Summary, WorkloadSummary, is_judged};
 use crate::text::{columns, figure, thousands, wrap};
+use verdict::statistics::{BlockRatio, Finding};
+use verdict::summary::{Cell, Cost, Figure, Figures, Summary, WorkloadSummary, is_judged};
 
-/// What the columns mean: printed once under the tables.
+/// The meaning of the columns, printed once below the tables.
 pub const LEGEND: &str = "CPU us/req: CPU time of the server for each request, in microseconds, \
 median of the epochs. A ratio to the reference is formed between slices of the same block; in \
 brackets where it lies with 99 % confidence. `more`, `less`: not 1, by that interval; `equal`: \
@@ -28,17 +28,15 @@ and sends canned replies. MiB: the process's own memory and its threads' kernel 
 all connections open. In a chat each delivery counts as a request. At a fixed rate latency counts \
 from the moment when a request was due.";
 
-/// How a table is drawn.
+/// The format of a table.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// For a terminal.
     Terminal,
-    /// For a Markdown file.
     Markdown,
 }
 
-/// Everything for a terminal: per workload what was found, its table and what is doubtful; then
-/// what protocols and idle connections cost. `full`: with what each request costs in detail.
+/// Everything for a terminal: for each workload the findings, the table and the doubts; then the
+/// costs of protocols and idle connections. `full`: with the details of each request's cost.
 pub fn terminal(results: &Results, summary: &Summary, full: bool) -> String {
     let style = Style::Terminal;
     let mut out = String::new();
@@ -101,12 +99,12 @@ pub fn markdown(results: &Results, summary: &Summary) -> String {
     out
 }
 
-/// A table under a heading of its own; nothing for an empty one.
+/// A table under a heading; nothing for an empty table.
 fn part(heading: &str, table: &str) -> String {
     if table.is_empty() { String::new() } else { format!("\n{heading}\n{table}") }
 }
 
-/// What was found, and below it the table of one workload, without its notes.
+/// The findings and the table of one workload, without notes.
 pub fn measured(workload: &WorkloadSummary, style: Style) -> String {
     if workload.cells.iter().all(|cell| cell.state.is_err()) {
         return String::new();
@@ -123,7 +121,6 @@ pub fn measured(workload: &WorkloadSummary, style: Style) -> String {
     found + &table
 }
 
-/// The table of a closed loop.
 fn closed(workload: &WorkloadSummary, style: Style) -> String {
     let mut table = new_table(style);
     let to = format!(": {}", workload.reference);
@@ -149,7 +146,6 @@ fn closed(workload: &WorkloadSummary, style: Style) -> String {
     finish(table, &[1, 3, 5], style)
 }
 
-/// The table of an open loop.
 fn open(workload: &WorkloadSummary, style: Style) -> String {
     let mut table = new_table(style);
     let to = format!(": {}", workload.reference);
@@ -185,13 +181,13 @@ fn open(workload: &WorkloadSummary, style: Style) -> String {
     finish(table, &[1, 3, 4, 5, 7], style)
 }
 
-/// The model that parses nothing, if it was measured.
+/// The floor, if it was measured.
 fn floor(workload: &WorkloadSummary) -> Option<(&Cell, &Figures)> {
     let cell = workload.floor.as_ref()?;
     Some((cell, cell.state.as_deref().ok()?))
 }
 
-/// The second process of the reference, relative to its first: CPU and requests/s.
+/// The second process of the reference, relative to the first: CPU and requests/s.
 fn again(workload: &WorkloadSummary) -> Option<[String; 3]> {
     let cpu = workload.control.get(&Figure::Server)?;
     let rate = workload.control.get(&Figure::Rate);
@@ -202,7 +198,7 @@ fn again(workload: &WorkloadSummary) -> Option<[String; 3]> {
     ])
 }
 
-/// `0.87 less (0.85-0.89)`: the ratio to the reference, what was found, and its interval.
+/// `0.87 less (0.85-0.89)`: the ratio to the reference, the finding, and the interval.
 fn with_interval(workload: &WorkloadSummary, cell: &Cell, figures: &Figures, of: Figure) -> String {
     let word = in_a_word(workload, cell, figures, of);
     match figures.ratio(of) {
@@ -211,7 +207,7 @@ fn with_interval(workload: &WorkloadSummary, cell: &Cell, figures: &Figures, of:
     }
 }
 
-/// `0.87 less`: the ratio to the reference, and what was found if it is judged.
+/// `0.87 less`: the ratio to the reference, and the finding if there is one.
 fn in_a_word(workload: &WorkloadSummary, cell: &Cell, figures: &Figures, of: Figure) -> String {
     let Some(ratio) = figures.ratio(of) else {
         let is_reference = cell.model == workload.reference;
@@ -223,7 +219,7 @@ fn in_a_word(workload: &WorkloadSummary, cell: &Cell, figures: &Figures, of: Fig
     format!("{} {word}", times(ratio.ratio)).trim_end().to_owned()
 }
 
-/// Two decimals, or three significant digits where it is large.
+/// Two decimals; for large ratios three significant digits.
 fn times(ratio: f64) -> String {
     if ratio < 9.995 { format!("{ratio:.2}") } else { figure(ratio) }
 }
@@ -232,7 +228,7 @@ fn between(ratio: &BlockRatio) -> String {
     format!("{}-{}", times(ratio.interval.low), times(ratio.interval.high))
 }
 
-/// What a request costs, by part.
+/// The cost of a request by part.
 pub fn ledger(workload: &WorkloadSummary, style: Style) -> String {
     let mut table = new_table(style);
     let header = ["model", "client us", "both us", ": floor", "waits", "preempted", "queued us"];
@@ -256,17 +252,16 @@ pub fn ledger(workload: &WorkloadSummary, style: Style) -> String {
     if empty { String::new() } else { finish(table, &[1, 2, 3, 4, 5, 6, 7], style) }
 }
 
-/// KiB as MiB.
 fn mib(kib: f64) -> String {
     figure(kib / 1024.0)
 }
 
-/// System calls and ring operations per request, by name; nothing where none were counted.
+/// System calls and ring operations per request by name; empty if they were not counted.
 pub fn calls(workload: &WorkloadSummary, style: Style) -> String {
     let mut table = new_table(style);
     table.set_header(["model", "calls", "by name", "ring ops", "by operation"]);
     let named = |names: &[(String, f64)]| {
-        // What rounds to 0.00 happened at the start of the window, not per request.
+        // Calls that round to 0.00 are made at the start of the window, not per request.
         let names = names.iter().filter(|(_, share)| *share >= 0.005);
         names.map(|(name, share)| format!("{name} {share:.2}")).collect::<Vec<_>>().join(" ")
     };
@@ -286,8 +281,7 @@ pub fn calls(workload: &WorkloadSummary, style: Style) -> String {
     if empty { String::new() } else { finish(table, &[1, 3], style) }
 }
 
-/// What goes under a workload's tables: cells without figures, what is not available, and what is
-/// doubtful, in words.
+/// The notes below a workload's tables: cells without figures, unavailable columns, and doubts.
 pub fn notes(results: &Results, workload: &WorkloadSummary, style: Style, full: bool) -> String {
     let mut lines = Vec::new();
     for cell in &workload.cells {
@@ -313,7 +307,7 @@ pub fn notes(results: &Results, workload: &WorkloadSummary, style: Style, full: 
     lines.into_iter().map(line).collect()
 }
 
-/// Columns that this machine does not allow, and why.
+/// Columns that are unavailable on this machine, and why.
 fn unavailable(results: &Results, workload: &WorkloadSummary) -> Vec<String> {
     let environment = &results.environment;
     let mut lines = Vec::new();
@@ -326,7 +320,7 @@ fn unavailable(results: &Results, workload: &WorkloadSummary) -> Vec<String> {
     lines
 }
 
-/// What connections cost while nothing happens, per model; nothing when it was not sampled.
+/// The cost of idle connections for each model; empty if there was no idle sample.
 pub fn costs(summary: &Summary, style: Style) -> String {
     let mut table = new_table(style);
     table.set_header([
@@ -369,12 +363,12 @@ fn cost_row(model: &str, cost: &Cost) -> [String; 8] {
     ]
 }
 
-/// Cells with figures, as they are sorted.
+/// Cells with figures, sorted.
 fn measured_cells(workload: &WorkloadSummary) -> impl Iterator<Item = (&Cell, &Figures)> {
     sorted(workload).into_iter().filter_map(|cell| Some((cell, cell.state.as_deref().ok()?)))
 }
 
-/// Those whose CPU per request is judged first, the cheapest at the top; then the others.
+/// Sorts by CPU per request; cells that are not compared come last.
 fn sorted(workload: &WorkloadSummary) -> Vec<&Cell> {
     let mut cells: Vec<&Cell> = workload.cells.iter().collect();
     let key = |cell: &Cell| match &cell.state {
@@ -394,7 +388,7 @@ fn sorted(workload: &WorkloadSummary) -> Vec<&Cell> {
 fn new_table(style: Style) -> Table {
     let mut table = Table::new();
     match style {
-        // Drawn by `grid`, as wide as the terminal.
+        // `grid` fits it to the terminal.
         Style::Terminal => {}
         Style::Markdown => {
             table.load_style(presets::ASCII_MARKDOWN);
@@ -403,7 +397,7 @@ fn new_table(style: Style) -> Table {
     table
 }
 
-/// Right-aligns the columns of figures, and takes blanks off the ends of lines.
+/// Aligns the columns of figures right and removes trailing blanks.
 fn finish(mut table: Table, figures: &[usize], style: Style) -> String {
     if style == Style::Terminal {
         let named = |row: &comfy_table::Row| row.cell_iter().position(|c| c.content() == "model");
@@ -418,12 +412,12 @@ fn finish(mut table: Table, figures: &[usize], style: Style) -> String {
     table.to_string().lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
-/// A reason as it was given may end in a full stop or not.
+/// Removes a full stop at the end.
 fn without_stop(sentence: &str) -> &str {
     sentence.trim_end_matches('.')
 }
 
-/// Three significant digits in little room: `0.41`, `12`, `1,234`.
+/// Three significant digits, short: `0.41`, `12`, `1,234`.
 fn short(value: f64) -> String {
     if value.abs() >= 9.95 { thousands(value) } else { format!("{value:.1}") }
 }
@@ -431,8 +425,8 @@ fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
     use crate::text::COLUMNS_MAX;
+    use verdict::summary::summarise;
 
     fn text_of(results: &Results) -> String {
         terminal(results, &summarise(results), true)
@@ -446,7 +440,7 @@ mod tests {
     #[test]
     fn no_line_is_wider_than_a_terminal() {
         let mut results = fixture::results();
-        // The widest that is to be expected: a flavour's label and seven-digit rates.
+        // The widest expected cells: a flavour's label and rates of seven digits.
         for trial in &mut results.trials {
             if let record::Outcome::Measured(measured) = &mut trial.outcome {
                 measured.load.requests_per_s *= 10.0;
@@ -468,7 +462,10 @@ mod tests {
         assert!(text.contains(">= 63,000"), "{text}");
         assert!(text.contains("uring: cannot run here: io_uring is not permitted."), "{text}");
         assert!(text.contains("select: not measured: holds 1000"), "{text}");
-        assert!(text.contains("serial (63 of 64): Connections completed nothing"), "{text}");
+        assert!(
+            text.contains("serial (63 of 64): Some connections completed no request"),
+            "{text}"
+        );
         assert!(text.contains("epoll again"), "{text}");
     }
 
@@ -514,6 +511,6 @@ mod tests {
         let text = text_of(&fixture::open_loop());
         assert!(row(&text, "busy").contains("90.0 %") && row(&text, "epoll").contains("900"));
         assert!(row(&text, "poll").contains("1.30 (1.30-1.30)"), "not judged: {text}");
-        assert!(text.contains("poll (1 of 6 rounds): The client fell behind"), "{text}");
+        assert!(text.contains("poll (1 of 6 rounds): The client was too slow"), "{text}");
     }
 }

@@ -1,10 +1,10 @@
-//! REPORT.md from its template: `{{marker argument ...}}` is replaced by what the result file says.
-//! No figure stands in the template itself.
+//! Renders REPORT.md from its template: `{{marker argument ...}}` is replaced by data of the result
+//! file. The template itself has no figures.
 //!
 //! Markers: `table W`, `ledger W`, `calls W`, `notes W`, `deliveries W`, `handshakes W`, `tables`,
 //! `map FIGURE`, `claim ...` (see [`claims`]), `plot NAME`, `costs`, `prices`, `price-ratios`,
-//! `idle-prices`, `legend`, `doubts`, `env [FIELD]`, `count WHAT`,
-//! `include PATH ANCHOR`, `instrument [NAME FIELD]`, `instrument-rule N`, `instrument-place`.
+//! `idle-prices`, `legend`, `doubts`, `env [FIELD]`, `count WHAT`, `include PATH ANCHOR`,
+//! `instrument [NAME FIELD]`, `instrument-rule N`, `instrument-place`.
 
 mod checks;
 mod claims;
@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use record::{Instrument, Results};
 
 use crate::failure::Failure;
-use crate::summary::{Summary, WorkloadSummary};
 use crate::text::{figure, thousands};
+use verdict::summary::{Summary, WorkloadSummary};
 
 use super::TABLES_FILE;
 use super::listing;
@@ -26,13 +26,13 @@ use claims::Answer;
 
 const MARKDOWN: Style = Style::Markdown;
 
-/// What stands where a run has no data.
+/// Text in place of missing data.
 const NOT_MEASURED: &str = "Not measured in this run.";
 
 /// The template that REPORT.md is rendered from.
 pub const REPORT: &str = include_str!("../../report/REPORT.template.md");
 
-/// What the markers can refer to.
+/// The data of the markers.
 pub struct Context<'a> {
     /// The result file.
     pub results: &'a Results,
@@ -40,18 +40,18 @@ pub struct Context<'a> {
     pub summary: &'a Summary,
     /// The plots that were drawn from it.
     pub plots: &'a [Plot],
-    /// Put in front of the plots' file names in links.
+    /// Prefix of the plots' file names in links.
     pub plots_prefix: &'a str,
-    /// Top of the checkout that listings come from; `None` outside of one.
+    /// Top of the checkout from which listings are included; `None` outside of one.
     pub sources: Option<PathBuf>,
-    /// What `iolab check-instrument` found; `None` without its file.
+    /// The result of `iolab check-instrument`; `None` without its file.
     pub instrument: Option<&'a Instrument>,
-    /// A sentence that does not hold is an error. Else, on a reader's own machine, what the data
-    /// say stands in its place.
+    /// Whether a claim that does not hold is an error. If not, for the report of a user's own run,
+    /// the data replace it.
     pub strict: bool,
 }
 
-/// Replaces every marker. An unknown or wrong one is an error that names its line.
+/// Replaces all markers. A wrong marker is an error that names its line.
 pub fn render(template: &str, context: &Context) -> Result<String, Failure> {
     let mut out = String::new();
     let mut rest = template;
@@ -70,7 +70,7 @@ pub fn render(template: &str, context: &Context) -> Result<String, Failure> {
             behind.find(CLAIM_END).ok_or_else(|| failed("claim without end".into()))?;
         let words: Vec<&str> = claim.split_whitespace().collect();
         let instead = match claims::ask(&words, context.summary).map_err(failed)? {
-            // The sentence is a template as well, and its end is nothing.
+            // The text of the claim is rendered too, and its end marker is removed.
             Answer::Holds => continue,
             Answer::NotMeasured => NOT_MEASURED.to_owned(),
             Answer::Fails(why) if context.strict => {
@@ -85,17 +85,17 @@ pub fn render(template: &str, context: &Context) -> Result<String, Failure> {
     Ok(out + rest)
 }
 
-/// Ends the sentence of a claim.
+/// The end marker of a claim.
 const CLAIM_END: &str = "{{end}}";
 
-/// Opens a region of a file that is rendered in place; its template follows, up to `-->`.
+/// The start of a region that is rendered in place. Its template follows, up to `-->`.
 const REGION: &str = "<!-- rendered:";
 
-/// Closes it.
+/// The end of a region.
 const REGION_END: &str = "<!-- end rendered -->";
 
-/// Renders the regions of `text`, each from the template in its own opening comment, and leaves the
-/// rest as it is. Rendering twice changes nothing.
+/// Renders the regions of `text`, each from the template in its opening comment, and leaves the
+/// rest unchanged. To render twice changes nothing.
 pub fn fill(text: &str, context: &Context) -> Result<String, Failure> {
     let mut out = String::new();
     let mut rest = text;
@@ -162,12 +162,12 @@ fn replacement(marker: &str, context: &Context) -> Result<String, String> {
     }
 }
 
-/// A table over several workloads is empty where none of them were run.
+/// A table over several workloads is empty if none of them was run.
 fn measured(table: String) -> String {
     if table.is_empty() { NOT_MEASURED.to_owned() } else { table }
 }
 
-/// A workload that no iolab knows is a slip in the template; one that was not run is not.
+/// An unknown workload is an error in the template; one that was not run is not.
 fn known_workload(name: &str) -> Result<(), String> {
     let all = scenario::workload::names();
     if all.iter().any(|known| known == name) {
@@ -183,7 +183,7 @@ fn plot(name: &str, context: &Context) -> String {
     }
 }
 
-/// How many there are of something, over the whole file.
+/// Numbers over the whole file.
 fn count(results: &Results, summary: &Summary, what: &str) -> Result<String, String> {
     let cells = || {
         let all = summary.workloads.iter().flat_map(|w| &w.cells);
@@ -199,7 +199,7 @@ fn count(results: &Results, summary: &Summary, what: &str) -> Result<String, Str
     Ok(thousands(count as f64))
 }
 
-/// What a reader must know about the machine, as (name, value).
+/// The description of the machine, as (name, value).
 fn environment(results: &Results) -> Vec<(&'static str, String)> {
     let e = &results.environment;
     let (c, s) = (&e.calibration, &results.settings);
@@ -252,7 +252,7 @@ fn include(path: &str, anchor: &str, sources: Option<&Path>) -> Result<String, S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
+    use verdict::summary::summarise;
 
     fn rendered(template: &str, sources: Option<&Path>) -> Result<String, String> {
         let results = fixture::results();
@@ -364,14 +364,14 @@ mod tests {
     fn the_report_tells_of_every_rule_and_where_all_tables_are() {
         for rule in 1..=13 {
             assert!(REPORT.contains(&format!("### Rule {rule}: ")), "rule {rule}");
-            // What rule 12 asks for is counted in the result itself.
+            // The figures of rule 12 are in the result itself.
             let example = match rule {
                 12 => "{{count doubtful}}".to_owned(),
                 rule => format!("{{{{instrument-rule {rule}}}}}"),
             };
             assert!(REPORT.contains(&example), "rule {rule}");
         }
-        // The tables of all workloads are in a file of their own, and the report says where.
+        // The tables of all workloads are in a separate file, which the report names.
         assert!(REPORT.contains("{{tables}}"));
     }
 

@@ -1,4 +1,4 @@
-//! `iolab-hold`: silent connections to one server, in a process of their own. See [`rig::hold`].
+//! `iolab-hold`: holds idle connections to one server. See [`rig::hold`].
 
 use std::fmt::Display;
 use std::io::{Write, stdin};
@@ -16,19 +16,19 @@ use rig::{environment, exchange};
 use serde::de::DeserializeOwned;
 
 const HELP: &str = "\
-Holds silent connections to one server, for `iolab bench`, which starts it where a workload has
-idle connections: servers that are measured in turns have up to 10,000 each, more together than
-one process has descriptors.
+Holds idle connections to one server. `iolab bench` starts it for workloads with idle
+connections: the servers of an epoch have up to 10,000 each, which together is more than the
+limit of descriptors of one process.
 
 Usage: iolab-hold < ORDERS
 
-An order is a line of JSON. The first one opens connections, each with one exchange:
+Each order is a line of JSON. The first opens connections, with one exchange on each:
     {\"address\": \"127.0.0.1:PORT\", \"connections\": N, \"workload\": {...}}
-(the workload is that of a result file; see `iolab schema`). Each further one ends some of them:
+(workload: as in a result file, see `iolab schema`). Each further order closes all but N:
     {\"keep\": N}
-Each is answered by a line, {\"held\": N, \"lost\": N}, where the lost ones are those that the
-server has closed; or by the sentence that says why not, and exit code 1. At the end of its stdin,
-or on SIGTERM, it answers once more, and closes each connection when the server has closed it.
+The answer to each is a line, {\"held\": N, \"lost\": N}; `lost` counts connections that the
+server has closed. After an error the answer is a sentence and the exit code is 1. At the end of
+stdin, or on SIGTERM, it answers once more and closes each connection after the server has.
 ";
 
 fn main() -> ExitCode {
@@ -39,7 +39,9 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Some(other) => {
-            eprintln!("iolab-hold: {other:?} is no argument: it takes orders on stdin, see --help");
+            eprintln!(
+                "iolab-hold: unknown argument {other:?}: orders are read from stdin, see --help"
+            );
             return ExitCode::from(2);
         }
     }
@@ -59,7 +61,7 @@ fn hold() -> Result<(), String> {
         return Ok(());
     };
     let mut open = exchange::open_idle(address, connections, &workload)?;
-    // From here on it ends in good order; before, it has nothing to tell.
+    // From here on SIGTERM ends the process in order. Before, the default action is enough.
     let mut term = SigSet::empty();
     term.add(Signal::SIGTERM);
     let failed = |errno: Errno| format!("cannot wait for SIGTERM: {errno}");
@@ -75,33 +77,32 @@ fn hold() -> Result<(), String> {
     Ok(())
 }
 
-/// Says what is held.
 fn tell(open: &[TcpStream]) {
     let lost = exchange::count_lost(open);
     let held = Held { held: open.len() as u32, lost };
     say(&serde_json::to_string(&held).unwrap_or_default());
 }
 
-/// One line. Who does not read it has left, and the end of stdin says so too.
+/// A failed write means that the parent has ended, which the end of stdin shows too.
 fn say(line: &dyn Display) {
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
-/// The lines of stdin, read without a buffer that poll(2) would not see.
+/// The lines of stdin. Read without BufReader, whose buffer poll(2) does not see.
 #[derive(Default)]
 struct Orders {
     bytes: Vec<u8>,
 }
 
 impl Orders {
-    /// The next order; `None` at the end, and where the signal comes first.
+    /// The next order; `None` at the end of stdin, or after the signal.
     fn next<T: DeserializeOwned>(&mut self, term: Option<&SignalFd>) -> Result<Option<T>, String> {
         loop {
             if let Some(end) = self.bytes.iter().position(|&byte| byte == b'\n') {
                 let line: Vec<u8> = self.bytes.drain(..=end).collect();
                 let order = serde_json::from_slice(&line);
-                return order.map(Some).map_err(|error| format!("this is no order: {error}"));
+                return order.map(Some).map_err(|error| format!("invalid order: {error}"));
             }
             if term.is_some_and(ends_first) {
                 return Ok(None);
@@ -117,12 +118,12 @@ impl Orders {
     }
 }
 
-/// Waits until there is something to read on stdin, or the signal has come: then it is true.
+/// Waits for input on stdin or for the signal. Returns whether the signal has come.
 fn ends_first(term: &SignalFd) -> bool {
     let stdin = stdin();
     let watched = |fd| PollFd::new(fd, PollFlags::POLLIN);
     let mut both = [watched(stdin.as_fd()), watched(term.as_fd())];
-    // It fails where a signal interrupts it, and the read that follows waits too.
+    // If a signal interrupts poll(2), the following read(2) waits.
     let _ = poll(&mut both, PollTimeout::NONE);
     both[1].any().unwrap_or(false)
 }

@@ -1,5 +1,5 @@
-//! Whether more is answered when the client has twice the connections, on two threads: then it was
-//! the client that could do no more, and not the server.
+//! Measures whether a server answers more requests with a second client on a second thread. If so,
+//! a single client is the limit.
 
 use std::time::{Duration, Instant};
 
@@ -11,34 +11,32 @@ use crate::slices::{self, Entrant};
 
 use super::turns::push;
 
-/// The part of the time of a server's slices that is spent on this question beside them.
+/// Time for this, as a share of the time of a server's slices.
 const SHARE: f64 = 0.25;
 
-/// Load of the second client that is not used.
 const WARM_UP: Duration = Duration::from_millis(5);
 
-/// Whether it is asked: of a closed loop, which alone shows what a server can do; not of a chat,
-/// where twice the members is another load; and of a server that holds so many.
+/// Whether this is measured: for a closed loop, which shows capacity; not for a chat, where twice
+/// the members is another workload; and only if the server's limit allows the connections.
 fn applies(workload: &Workload, model: &Model) -> bool {
     let needed = 2 * u64::from(workload.connections) + u64::from(workload.idle_connections);
     let holds = model.connections_max.is_none_or(|most| most >= needed);
     workload.rate_per_s.is_none() && !workload.fan_out && holds
 }
 
-/// Connections with load that a server has at once.
+/// Number of active connections of a server.
 pub(super) fn connections(workload: &Workload, model: &Model) -> u32 {
     workload.connections * if applies(workload, model) { 2 } else { 1 }
 }
 
-/// What the second client needs.
 pub(super) struct Second {
-    /// The plan of the first, but for its core: whichever is free.
+    /// The plan of the first client, but not pinned.
     plan: Plan,
     processes: Vec<Pid>,
 }
 
 impl Second {
-    /// `None` where it is not asked.
+    /// `None`: not measured.
     pub(super) fn new(
         workload: &Workload,
         model: &Model,
@@ -55,18 +53,17 @@ impl Second {
     }
 }
 
-/// One server's part.
 struct Pair<'a> {
     entrant: &'a mut Entrant,
     second: Option<Session>,
     seen: Doubled,
-    /// Why there is no more of it.
+    /// Why it ended early, if it did.
     ended: Option<String>,
 }
 
-/// Blocks, one at least, in each of which every server has a slice with its client alone, and one
-/// with a second client at once. The outcomes of the entrants are concluded. What is given is empty
-/// where it is not asked; with it comes why it ended before its time, if it did.
+/// Measures at least one block, in which each server has a slice with one client and a slice with
+/// two. Concludes the outcomes of the entrants. Returns the slices, and why the measurement ended
+/// early if it did.
 pub(super) fn measure(
     entrants: &mut [Entrant],
     seconds: Vec<Option<Second>>,
@@ -81,7 +78,7 @@ pub(super) fn measure(
             entrant.conclude();
             match entrant.in_its_turn(|_| Ok(second.open()))? {
                 Ok(mut open) => {
-                    // It fills what the first client's warm-up filled for that one.
+                    // Fills caches, as the first client's warm-up did.
                     entrant.in_its_turn(|_| open.slice(WARM_UP))?;
                     session = Some(open);
                 }
@@ -111,9 +108,9 @@ impl Pair<'_> {
         let slices = self.entrant.single_and_double(second, double_first)?;
         let (single, [one, other]) = slices;
         if let Some(fault) = [&single, &one, &other].into_iter().find(|s| !slices::is_whole(s)) {
-            // Once is enough: the question is not worth the time of the others.
+            // No further attempt, to save time.
             let how = fault.ended.clone().unwrap_or_else(|| {
-                format!("{} requests were answered wrongly or not at all", fault.errors)
+                format!("{} requests had wrong or missing replies", fault.errors)
             });
             (self.ended, self.second) = (Some(how), None);
         } else {
@@ -124,8 +121,8 @@ impl Pair<'_> {
     }
 }
 
-/// Two slices of one server at once: the server's clock was read at the borders of both, and the
-/// longer one spans its work.
+/// Two simultaneous slices of one server. The server's clock was read at the borders of both, and
+/// the longer one includes all its work.
 fn together(one: &Slice, other: &Slice) -> Slice {
     Slice {
         requests: one.requests + other.requests,

@@ -1,5 +1,4 @@
-//! One server of an epoch: started, verified, given its silent connections, sampled while idle,
-//! stopped.
+//! One server of an epoch: start, verification, idle connections, idle sample, stop.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,7 +7,7 @@ use nix::unistd::Pid;
 use record::{IdleSample, MemorySample, ServerExit, Settings, Workload};
 
 use crate::hold::{Holder, Opening};
-use crate::sample::{self, Silence};
+use crate::sample::{self, Idling};
 use crate::server::Server;
 use crate::slices::{Processes, SILENCE, UNASKED_SHARE};
 use crate::trial::{self, server_arguments};
@@ -16,51 +15,46 @@ use crate::{diag, exchange};
 
 use super::{Setting, doubled, sampled};
 
-/// Time in which a server finishes what the opening of idle connections left to do (accepting,
-/// first growth of its tables) before it is sampled as idle, and what their end left to do (ending
-/// threads) before the load.
+/// Time for a server to finish its work after idle connections were opened (accepting, growth of
+/// tables), before the idle sample, and after they were closed (ending threads), before the load.
 const SETTLE: Duration = Duration::from_millis(20);
 
-/// A server that takes part in some workloads of an epoch.
+/// A server of an epoch, which takes part in some of its workloads.
 pub(super) struct Member {
-    /// Why it cannot be asked, if it cannot.
+    /// The server, or why it does not run.
     pub(super) server: Result<Running, String>,
-    /// What is spoken: the first workload that it takes part in.
+    /// The first workload in which it takes part, for its protocol.
     workload: Workload,
-    /// Silent connections while it is sampled, and those that stay. The first are 0 where it is not
-    /// sampled.
+    /// Number of idle connections during the idle sample (0: no sample), and afterwards.
     sampled: u32,
     kept: u32,
-    /// What was sampled.
     pub(super) idle: Option<IdleSample>,
-    /// How it ended, after [`Member::stop`].
+    /// Its end, after [`Member::stop`].
     pub(super) exit: Option<ServerExit>,
 }
 
-/// A server that runs.
 pub(super) struct Running {
-    // Dropped first: a stopped process goes on, and is then asked to end.
+    // Dropped first, so that a stopped process is continued before it is asked to end.
     stopping: Processes,
     holder: Option<Holder>,
     pub(super) server: Server,
-    /// It uses its core while nothing is asked.
+    /// Whether it uses CPU without requests.
     restless: bool,
     memory_before: MemorySample,
     pub(super) congestion_control: Option<String>,
 }
 
 impl Running {
-    /// Its processes.
     pub(super) fn processes(&self) -> Vec<Pid> {
         self.server.processes()
     }
 
-    /// Lets it run.
+    /// Continues its processes.
     pub(super) fn go_on(&mut self) {
         self.stopping.go_on();
     }
 
-    /// Leaves the core to others, if it uses it unasked.
+    /// Stops its processes if it uses CPU without requests, so that the core is free.
     pub(super) fn rest(&mut self) {
         if self.restless {
             self.stopping = Processes::new(self.processes());
@@ -68,30 +62,29 @@ impl Running {
         }
     }
 
-    /// The same after a look at whether it does.
-    fn look_and_rest(&mut self) {
+    /// Measures whether it uses CPU without requests, then rests.
+    fn measure_and_rest(&mut self) {
         let begun = Instant::now();
-        let silence = Silence::begin(&self.server);
+        let idling = Idling::begin(&self.server);
         std::thread::sleep(SILENCE);
-        let used_us = silence.end().cpu_us as f64;
+        let used_us = idling.end().cpu_us as f64;
         self.restless |= used_us > UNASKED_SHARE * begun.elapsed().as_micros() as f64;
         self.rest();
     }
 
-    /// How many of its silent connections the server has closed.
+    /// The number of idle connections that the server has closed.
     pub(super) fn idle_connections_lost(&mut self, kept: u32) -> Result<u32, String> {
         let Some(holder) = &mut self.holder else { return Ok(0) };
         holder.keep(kept).map(|held| held.lost)
     }
 
-    /// [`trial::with_obituary`] of its server.
-    pub(super) fn with_obituary(&mut self, reason: String) -> String {
-        trial::with_obituary(&mut self.server, reason)
+    pub(super) fn with_end(&mut self, reason: String) -> String {
+        trial::with_end(&mut self.server, reason)
     }
 }
 
 impl Member {
-    /// Starts the server at this place, and checks what it answers.
+    /// Starts and verifies the server with this index.
     pub(super) fn start(setting: &Setting, at: usize) -> Member {
         let entry = &setting.members[at];
         let parts = || setting.workloads.iter().filter(|part| part.members.contains(&at));
@@ -99,7 +92,7 @@ impl Member {
             entry.model.connections_max.map_or(u32::MAX, |most| most.min(u32::MAX.into()) as u32);
         let kept = parts().map(|part| part.workload.idle_connections).max().unwrap_or(0);
         let asked = parts().filter(|part| part.idle_sample).map(sampled).max();
-        // One that holds fewer is sampled with what it holds: it must not be failed for that.
+        // A server with a lower limit is sampled with as many as it allows.
         let sampled = asked.map_or(0, |asked| asked.min(most).max(kept));
         let connections = parts().map(|part| doubled::connections(part.workload, entry.model));
         let connections = connections.max().unwrap_or(0);
@@ -120,7 +113,6 @@ impl Member {
         Member { server: started, workload, sampled, kept, idle: None, exit: None }
     }
 
-    /// Opens its silent connections.
     pub(super) fn open_silent(&mut self, executable: &Path) {
         let (connections, workload) = (self.sampled.max(self.kept), &self.workload);
         let Ok(running) = &mut self.server else { return };
@@ -134,13 +126,13 @@ impl Member {
             Ok(holder) => {
                 running.holder = Some(holder);
                 std::thread::sleep(SETTLE);
-                running.look_and_rest();
+                running.measure_and_rest();
             }
-            Err(reason) => self.server = Err(running.with_obituary(reason)),
+            Err(reason) => self.server = Err(running.with_end(reason)),
         }
     }
 
-    /// Ends the connections that were there for the idle sample only.
+    /// Closes the connections that were for the idle sample only.
     pub(super) fn part_from_sampled(&mut self) {
         let kept = self.kept;
         let Ok(running) = &mut self.server else { return };
@@ -153,18 +145,18 @@ impl Member {
                     std::thread::sleep(SETTLE);
                     running.rest();
                 }
-                Err(reason) => self.server = Err(running.with_obituary(reason)),
+                Err(reason) => self.server = Err(running.with_end(reason)),
             }
         }
     }
 
-    /// How many silent connections stay.
+    /// The number of idle connections after the idle sample.
     pub(super) fn kept(&self) -> u32 {
         self.kept
     }
 
-    /// Stops it, with its idle connections open: it closes first, so that no port of the client is
-    /// left in TIME_WAIT, and stopping under connections is exercised in every epoch.
+    /// Stops the server with its idle connections open. So it closes first and no client port stays
+    /// in TIME_WAIT, and each epoch tests a stop with open connections.
     pub(super) fn stop(&mut self) {
         let stopped = Err("it was stopped".to_owned());
         let Ok(running) = std::mem::replace(&mut self.server, stopped) else { return };
@@ -175,7 +167,6 @@ impl Member {
     }
 }
 
-/// A fresh process, verified.
 fn start(
     executable: &Path,
     arguments: &[String],
@@ -185,8 +176,8 @@ fn start(
     let mut server = Server::start(executable, arguments, cores)?;
     let verified = match exchange::verify(server.address, workload) {
         Ok(verified) => verified,
-        // A server that has ended is the cause of whatever the client complains about.
-        Err(reason) => return Err(trial::with_obituary(&mut server, reason)),
+        // If the server has ended, that is the cause of the client's error.
+        Err(reason) => return Err(trial::with_end(&mut server, reason)),
     };
     let client = verified.local_addr().ok();
     let congestion_control =
@@ -200,19 +191,19 @@ fn start(
         restless: false,
         congestion_control,
     };
-    running.look_and_rest();
+    running.measure_and_rest();
     Ok(running)
 }
 
-/// Samples all servers that have connections for it, while nothing is asked of any: those that rest
-/// all at once, for none disturbs another, and then each of the others alone.
+/// Takes the idle samples, without load on any server: first of all servers that rest, together,
+/// because they do not disturb each other; then of each other server alone.
 pub(super) fn sample_idle(members: &mut [Member], settings: &Settings) {
     let is_restless = |member: &Member| member.server.as_ref().is_ok_and(|one| one.restless);
-    let (restless, calm): (Vec<_>, Vec<_>) = members
+    let (restless, resting): (Vec<_>, Vec<_>) = members
         .iter_mut()
         .filter(|member| member.sampled > 0 && member.server.is_ok())
         .partition(|member| is_restless(member));
-    sample_together(calm, settings);
+    sample_together(resting, settings);
     for member in restless {
         sample_together(vec![member], settings);
     }
@@ -235,24 +226,23 @@ fn sample_together(mut members: Vec<&mut Member>, settings: &Settings) {
     }
 }
 
-/// An idle sample that has begun.
 struct Sampling<'a> {
     member: &'a Member,
     running: &'a Running,
     begin: Instant,
-    silence: Silence<'a>,
+    idling: Idling<'a>,
 }
 
 impl<'a> Sampling<'a> {
-    /// `None` where the server does not run.
+    /// `None`: the server does not run.
     fn begin(member: &'a Member) -> Option<Sampling<'a>> {
         let running = member.server.as_ref().ok()?;
-        let silence = Silence::begin(&running.server);
-        Some(Sampling { member, running, begin: Instant::now(), silence })
+        let idling = Idling::begin(&running.server);
+        Some(Sampling { member, running, begin: Instant::now(), idling })
     }
 
     fn end(self) -> IdleSample {
-        let used = self.silence.end();
+        let used = self.idling.end();
         IdleSample {
             connections: self.member.sampled,
             duration_s: self.begin.elapsed().as_secs_f64(),

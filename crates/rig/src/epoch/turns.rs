@@ -1,8 +1,8 @@
-//! One workload of an epoch: its servers take turns, and each one's part becomes its outcome.
+//! One workload of an epoch: its servers are loaded in alternation, and each has an outcome.
 //!
-//! Memory, context switches, threads and the time on the run queue are read at the beginning, after
-//! the warm-up, and at the end of all turns: a server sleeps while it is not its turn, so that what
-//! falls between belongs to its slices. CPU time is the sum over its slices, as it is the client's.
+//! Memory, context switches, threads and the run-queue delay are read after the warm-up and at the
+//! end of all slices. A server sleeps between its slices, so the difference belongs to its slices.
+//! CPU time is the sum over its slices, as for the client.
 
 use std::time::{Duration, Instant};
 
@@ -21,12 +21,11 @@ use super::doubled::{self, Second};
 use super::member::{Member, Running};
 use super::{Part, Setting};
 
-/// A request without a reply for so long is an error. Longer than a server that answers at all
-/// takes for it, on a machine that is busy with others; and no longer, for the others wait
-/// meanwhile.
+/// A request without a reply for this long is an error. Longer than a working server takes on a
+/// busy machine, but not more, because the other servers wait meanwhile.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What was measured of a server under one workload.
+/// The measurements of a server under one workload.
 pub(super) struct Loaded {
     pub(super) load: LoadOutcome,
     pub(super) server: ServerSample,
@@ -36,7 +35,10 @@ pub(super) struct Loaded {
     pub(super) idle_connections_lost: u32,
 }
 
-/// Lets the members of a workload take turns. The error is what failed on this side.
+/// Measures the members of a workload.
+///
+/// # Errors
+/// A failure of the client.
 pub(super) fn measure(
     setting: &Setting,
     part: &Part,
@@ -54,7 +56,7 @@ pub(super) fn measure(
     let loaded = turns.load(setting, random).map_err(|error| error.to_string())?;
     let with_members = part.members.iter().zip(loaded);
     let complete = |(&at, one): (&usize, Result<Loaded, String>)| {
-        // Then it was not asked, and there is no end to wait for.
+        // Otherwise it was not loaded.
         serves_so_many(setting.members[at].model, part.workload)?;
         complete(&mut members[at], one)
     };
@@ -65,15 +67,15 @@ pub(super) fn measure(
     Ok(outcomes)
 }
 
-/// Adds what can be said now that no load is under way.
+/// Adds what is known after the load.
 fn complete(member: &mut Member, loaded: Result<Loaded, String>) -> Result<Loaded, String> {
     let kept = member.kept();
     let running = member.server.as_mut().map_err(|reason| reason.clone())?;
-    let mut loaded = loaded.map_err(|reason| running.with_obituary(reason))?;
-    trial::add_obituary(&mut running.server, &mut loaded.load)?;
+    let mut loaded = loaded.map_err(|reason| running.with_end(reason))?;
+    trial::add_end(&mut running.server, &mut loaded.load)?;
     if loaded.slices.requests.is_empty() {
         let why = loaded.load.ended_early.take();
-        let unknown = || "in each block a server answered nothing, or wrongly".to_owned();
+        let unknown = || "in each block a server sent no reply or a wrong one".to_owned();
         return Err(format!("no slice was measured: {}", why.unwrap_or_else(unknown)));
     }
     loaded.server.congestion_control.clone_from(&running.congestion_control);
@@ -81,9 +83,9 @@ fn complete(member: &mut Member, loaded: Result<Loaded, String>) -> Result<Loade
     Ok(loaded)
 }
 
-/// The servers that take turns; the columns belong together.
+/// The servers of a workload; entries with the same index belong together.
 struct Turns<'a> {
-    /// By member of the workload: its place in the columns, or why it has none.
+    /// By member of the workload: its index, or why it has none.
     places: Vec<Result<usize, String>>,
     entrants: Vec<Entrant>,
     seconds: Vec<Option<Second>>,
@@ -91,13 +93,13 @@ struct Turns<'a> {
 }
 
 impl<'a> Turns<'a> {
-    /// Opens the connections of all that run.
+    /// Opens the connections to all running servers.
     fn open(setting: &Setting, part: &Part, members: &'a [Member], settings: &Settings) -> Self {
         let (mut entrants, mut seconds, mut borders) = (Vec::new(), Vec::new(), Vec::new());
         let mut open = |at: usize| {
             let running = members[at].server.as_ref().map_err(Clone::clone)?;
             serves_so_many(setting.members[at].model, part.workload)?;
-            // Its memory is sampled before the first connection of the load.
+            // The memory is sampled before the first connection of the load.
             let seen = Borders::new(&running.server);
             let plan = engine::plan(running.server.address, part.workload, settings);
             let plan = plan.map_err(|error| error.to_string())?;
@@ -114,7 +116,7 @@ impl<'a> Turns<'a> {
         Turns { places, entrants, seconds, borders }
     }
 
-    /// All the load of a workload. By member of the workload: what came of it.
+    /// Makes the load. Returns the measurements of each member.
     fn load(
         mut self,
         setting: &Setting,
@@ -143,7 +145,7 @@ impl<'a> Turns<'a> {
                 _ => Some(one(entrant, seen, spent, doubled, columns_of(&epoch, at), &others)),
             })
             .collect();
-        let unknown = || Err("it took no turn".to_owned());
+        let unknown = || Err("it was not measured".to_owned());
         let of = |place: Result<usize, String>| match place {
             Ok(at) => Option::take(&mut loaded[at]).unwrap_or_else(unknown),
             Err(reason) => Err(reason),
@@ -152,15 +154,16 @@ impl<'a> Turns<'a> {
     }
 }
 
-/// Whether a server says that it holds the connections of a workload. The others would wait in vain
-/// for each of its slices to end; of one that does not say so, that is seen in its first slices.
+/// Checks that the server's limit allows the connections of the workload. If not, further
+/// connections would delay all its slices. A server that does not state its limit is detected in
+/// its first slices.
 fn serves_so_many(model: &Model, workload: &Workload) -> Result<(), String> {
-    // A connection for each request is gone when it is answered: one at a time will do.
+    // A connection per request is closed after its reply, so one at a time is enough.
     let active = if workload.connect_per_request { 0 } else { workload.connections };
     let needed = u64::from(active) + u64::from(workload.idle_connections);
     match model.connections_max.filter(|&most| most < needed) {
         Some(most) => Err(format!(
-            "it holds {most} connections at once ({}), and this workload has {needed}: ask with \
+            "it holds {most} connections at once ({}), but this workload has {needed}: use \
              fewer",
             model.connections_max_reason.as_deref().unwrap_or("its own limit")
         )),
@@ -168,7 +171,6 @@ fn serves_so_many(model: &Model, workload: &Workload) -> Result<(), String> {
     }
 }
 
-/// Everything that is known of one server when all have had their turns.
 fn one(
     entrant: Entrant,
     seen: Result<Seen, String>,
@@ -184,7 +186,6 @@ fn one(
     Ok(Loaded { load, server, machine, slices, doubled, idle_connections_lost: 0 })
 }
 
-/// The slices of one server.
 fn columns_of(epoch: &Epoch, at: usize) -> Slices {
     let mut columns = Slices::default();
     let slices = epoch.blocks.iter().filter_map(|block| block[at].as_ref());
@@ -192,23 +193,22 @@ fn columns_of(epoch: &Epoch, at: usize) -> Slices {
     columns
 }
 
-/// Adds a slice to the columns.
 pub(super) fn push(columns: &mut Slices, slice: &Slice) {
     columns.requests.push(slice.requests);
     columns.elapsed_ns.push(slice.elapsed_ns);
-    // All servers of an epoch are ours, and their clocks are known.
+    // The servers of an epoch were started here, so their clocks are known.
     columns.server_cpu_ns.push(slice.server_cpu_ns.unwrap_or(0));
     columns.client_cpu_ns.push(slice.client_cpu_ns);
 }
 
-/// The machine while the servers take turns.
+/// The usage of the machine at the start of the slices.
 struct Machine {
     begun: Instant,
     client_s: f64,
     sample: MachineSample,
 }
 
-/// What the whole machine did meanwhile.
+/// The usage of the machine since then.
 struct Passed {
     duration_s: f64,
     client_s: f64,
@@ -235,15 +235,15 @@ impl Machine {
 }
 
 impl Passed {
-    /// The same, without what the servers and this process used: the others.
+    /// Subtracts the usage of the servers and of this process: the rest is that of other processes.
     fn without(mut self, servers_us: u64) -> Passed {
         let ours_s = servers_us as f64 / 1e6 + self.client_s;
         self.machine.busy_s = (self.machine.busy_s - ours_s).max(0.0);
         self
     }
 
-    /// What belongs to the slices of one server: of the others' time as much as its part of the
-    /// whole is, and what it and its client used.
+    /// The usage in the slices of one server: its share of the other processes' usage by time, and
+    /// its own and its client's.
     fn share_of(&self, spent: &Spent) -> MachineSample {
         let share = spent.elapsed_ns as f64 / 1e9 / self.duration_s;
         let ours_s = (spent.server_cpu_ns + spent.client_cpu_ns) as f64 / 1e9;
@@ -254,7 +254,6 @@ impl Passed {
     }
 }
 
-/// CPU time of this process, in seconds.
 fn client_s() -> f64 {
     let used = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID);
     used.map_or(0.0, |used| used.tv_sec() as f64 + used.tv_nsec() as f64 / 1e9)

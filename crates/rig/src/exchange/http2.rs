@@ -1,23 +1,22 @@
-//! One request over HTTP/2, on a connection of its own (RFC 9113), and as little of HPACK (RFC
-//! 7541) as that takes: a request made of literals, and the status of the reply.
+//! One request over HTTP/2 on a new connection (RFC 9113), with the part of HPACK (RFC 7541) that
+//! it needs: literals in the request, the status of the reply.
 
 use std::io::{Read, Write};
 
-/// What a client says first (RFC 9113 section 3.4).
+/// The connection preface (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Bytes of a frame's head (section 4.1).
 const HEAD_BYTES: usize = 9;
-/// Largest frame that a server may send unasked (SETTINGS_MAX_FRAME_SIZE, section 6.5.2).
+/// Largest frame by default (SETTINGS_MAX_FRAME_SIZE, section 6.5.2).
 const FRAME_BYTES_MAX: usize = 16_384;
-/// The largest window there is (section 6.9.1), so that no reply has to wait for us.
+/// The largest window (section 6.9.1), so that no reply waits for a WINDOW_UPDATE.
 const WINDOW_BYTES: u32 = (1 << 31) - 1;
 /// The window of a connection before it is raised.
 const WINDOW_BYTES_INITIAL: u32 = 65_535;
-/// Largest body of a reply that is read: far beyond any workload's.
+/// Limit of the body of a reply: far above any workload's.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
-/// The one stream.
 const STREAM: u32 = 1;
 
 const DATA: u8 = 0;
@@ -37,11 +36,11 @@ const PRIORITY: u8 = 0x20;
 const SETTINGS_ENABLE_PUSH: u16 = 2;
 const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// Asks for `path` and returns status and body. The connection is then at rest: each side has
-/// acknowledged the other's settings, and nothing is on its way.
+/// Requests `path` and returns status and body. Afterwards the connection is idle: both sides have
+/// acknowledged the settings, and nothing is in flight.
 ///
 /// # Errors
-/// One sentence: what came instead.
+/// One sentence: what was received instead.
 pub fn ask(
     stream: &mut (impl Read + Write),
     scheme: &str,
@@ -86,7 +85,7 @@ pub fn ask(
     Ok((status.ok_or("a reply without a status")?, body))
 }
 
-/// Preface, settings, a connection window without end, and the request.
+/// Preface, settings, the largest window for the connection, and the request.
 fn request(scheme: &str, authority: &str, path: &str) -> Vec<u8> {
     let setting = |key: u16, value: u32| [&key.to_be_bytes()[..], &value.to_be_bytes()].concat();
     let settings =
@@ -187,12 +186,13 @@ fn error_code(payload: &[u8], at: usize) -> u32 {
     bytes.map_or(0, u32::from_be_bytes)
 }
 
-/// `:status`, which comes first: an entry of the static table (8 to 14), or a literal in digits.
+/// Reads `:status`, the first field: an entry of the static table (8 to 14), or a literal in
+/// digits.
 fn status_of(block: &[u8]) -> Result<u16, String> {
     const STATIC: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
     let mut block = block;
-    // The server may change the size of its table first (RFC 7541 section 6.3): an integer with a
-    // prefix of 5 bits, whose further bytes all but the last have their first bit set.
+    // The server may first change the size of its table (RFC 7541 section 6.3): an integer with a
+    // prefix of 5 bits, whose further bytes except the last have their first bit set.
     while let [first, rest @ ..] = block
         && first & 0xe0 == 0x20
     {
@@ -218,7 +218,7 @@ mod tests {
 
     use super::*;
 
-    /// A server whose words are fixed; what it is told is kept.
+    /// A stream with fixed input; it records the output.
     struct Canned {
         says: Cursor<Vec<u8>>,
         told: Vec<u8>,

@@ -2,17 +2,18 @@
 
 use std::io::{Read, Write};
 
-/// The key of RFC 6455 section 1.3, and what a server makes of it there. A server that computes
-/// wrongly does so for this key too, and nothing here is a secret.
+/// The key of RFC 6455 section 1.3 and the accept value that follows from it. A fixed key finds a
+/// wrong server too, and it is no secret.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// The mask of every frame: no proxy reads along here, which a random one is for (section 10.3).
+/// The mask of all frames. Random masks protect against proxies (section 10.3), of which there are
+/// none.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// Largest head of the reply to the upgrade, in bytes.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
-/// Largest message that is read: what servers take, and room.
+/// Limit of a message: that of the servers.
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 
 const FIN: u8 = 0x80;
@@ -26,7 +27,7 @@ const PONG: u8 = 10;
 /// Upgrades a connection.
 ///
 /// # Errors
-/// One sentence: what came instead.
+/// One sentence: what was received instead.
 pub fn open(stream: &mut (impl Read + Write), authority: &str, path: &str) -> Result<(), String> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\n\
@@ -53,15 +54,15 @@ pub fn open(stream: &mut (impl Read + Write), authority: &str, path: &str) -> Re
 ///
 /// # Errors
 /// One sentence.
-pub fn say(stream: &mut impl Write, message: &[u8]) -> Result<(), String> {
+pub fn send_message(stream: &mut impl Write, message: &[u8]) -> Result<(), String> {
     send(stream, &frame(BINARY, message))
 }
 
-/// Receives one whole message, however it is fragmented; pings are answered.
+/// Receives one complete message, which may be fragmented. Answers pings.
 ///
 /// # Errors
-/// One sentence: what came instead.
-pub fn hear(stream: &mut (impl Read + Write)) -> Result<Vec<u8>, String> {
+/// One sentence: what was received instead.
+pub fn receive(stream: &mut (impl Read + Write)) -> Result<Vec<u8>, String> {
     let mut message = Vec::new();
     loop {
         let [first, second] = read_bytes(stream)?;
@@ -159,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    /// Reads from the one, writes to the other.
+    /// A stream with fixed input; it records the output.
     struct Canned(Cursor<Vec<u8>>, Vec<u8>);
 
     impl Read for Canned {
@@ -204,11 +205,11 @@ mod tests {
     #[test]
     fn fragments_are_put_together_and_pings_answered() {
         let mut one = server(&[2, 1, b'a', FIN | PING, 1, b'!', FIN, 1, b'b']);
-        assert_eq!(hear(&mut one), Ok(b"ab".to_vec()));
+        assert_eq!(receive(&mut one), Ok(b"ab".to_vec()));
         assert_eq!(one.1, frame(PONG, b"!"));
         let long = [&[FIN | BINARY, 126, 1, 0][..], &[7; 256]].concat();
-        assert_eq!(hear(&mut server(&long)), Ok(vec![7; 256]));
-        let told = |says: &[u8]| hear(&mut server(says)).unwrap_err();
+        assert_eq!(receive(&mut server(&long)), Ok(vec![7; 256]));
+        let told = |says: &[u8]| receive(&mut server(says)).unwrap_err();
         assert!(told(&[FIN | CLOSE, 2, 3, 245]).contains("1013"));
         assert!(told(&[FIN | BINARY, MASKED]).contains("masked"));
         assert!(told(&[FIN | BINARY, 3, 1]).contains("no complete message"));

@@ -1,4 +1,4 @@
-//! What an exchange is had over: a socket, or TLS on a socket (rustls). RFC 8446, RFC 7301 (ALPN).
+//! A socket, or TLS over a socket (rustls). RFC 8446, RFC 7301 (ALPN).
 
 use std::io::{Read, Result, Write};
 use std::net::TcpStream;
@@ -7,16 +7,14 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
-/// A connection on which one exchange at a time is had, blocking.
+/// A blocking connection.
 pub enum Wire {
-    /// As TCP brings it.
     Plain(TcpStream),
-    /// Encrypted.
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 impl Wire {
-    /// Has the TLS handshake; `protocol` is what the server has to agree to (`h2`, `http/1.1`).
+    /// Makes the TLS handshake; the server must agree to `protocol` (`h2`, `http/1.1`).
     pub fn tls(mut socket: TcpStream, protocol: &str) -> std::result::Result<Wire, String> {
         let failed = |why: String| format!("no TLS handshake: {why}");
         let config =
@@ -36,7 +34,7 @@ impl Wire {
         Ok(Wire::Tls(Box::new(StreamOwned::new(connection, socket))))
     }
 
-    /// The socket alone: what is kept of a connection that falls silent.
+    /// The socket, without the TLS session.
     pub fn into_socket(self) -> TcpStream {
         match self {
             Wire::Plain(socket) => socket,

@@ -1,4 +1,4 @@
-//! A server that takes part: its session, and whether it must be stopped when it is not its turn.
+//! A server of an epoch: its session, and whether it must be stopped outside of its slices.
 
 use std::time::{Duration, Instant};
 
@@ -11,60 +11,58 @@ use record::LoadOutcome;
 /// it the first and the last requests, which find nothing to wait behind, are no longer few.
 const SLICE_MIN: Duration = Duration::from_millis(5);
 
-/// The longest: where a round trip takes longer than this, fewer fit.
+/// The longest slice; with longer round trips it holds fewer of them.
 const SLICE_MAX: Duration = Duration::from_millis(100);
 
-/// Round trips of all connections that a slice holds at least, for the same reason.
+/// Fewest round trips of all connections in a slice, for the same reason.
 const ROUND_TRIPS_MIN: f64 = 2.0;
 
 /// A slice of an open loop: what falls due first has found the client asleep and the caches cold,
 /// and must be few among many.
 const OPEN_SLICE: Duration = Duration::from_millis(250);
 
-/// A slice in which requests were not answered, or wrongly, and that took so long, is that of a
-/// server that hangs: the others do not wait for it again.
+/// If a slice with wrong or missing replies took longer than this, the server hangs: it has no
+/// further slices.
 const HANG: Duration = Duration::from_secs(1);
 
-/// So many slices with requests that were not answered, or wrongly, and a server takes part no
-/// more: each has cost the others their block.
+/// After this number of slices with wrong or missing replies a server has no further ones, because
+/// each cost the other servers their block.
 const FAULTS_MAX: u32 = 3;
 
-/// After it was stopped, a server has so long to fill its caches before its slice begins.
+/// Time to fill caches after a stop, before the slice begins.
 const AFTER_STOP: Duration = Duration::from_millis(1);
 
-/// Silence in which a server is looked at for using its core unasked, and the part of the time from
-/// which it does: a loop that sleeps uses some microseconds.
+/// Time without requests in which the CPU use of a server is measured, and the share from which on
+/// it counts as restless. A loop that sleeps uses some microseconds.
 pub(crate) const SILENCE: Duration = Duration::from_millis(10);
 pub(crate) const UNASKED_SHARE: f64 = 0.2;
 
-/// A server that takes part in an epoch.
+/// A server of an epoch.
 #[derive(Debug)]
 pub struct Entrant {
     session: Session,
-    /// It is asked by the clock.
     open_loop: bool,
     processes: Processes,
-    /// It uses its core while nothing is asked.
+    /// Whether it uses CPU without requests.
     restless: bool,
-    /// It is stopped outside of its slices.
+    /// Whether it is stopped outside of its slices.
     stops: bool,
-    /// Length of its slices.
     length: Duration,
-    /// Slices in which something was not answered, or wrongly.
+    /// Slices with wrong or missing replies.
     faults: u32,
-    /// Why it takes part no more.
+    /// Why it has no further slices, if so.
     ended: Option<String>,
-    /// Its warm-up, and all slices since.
+    /// Usage in the warm-up, and in all slices since.
     warm_up: Spent,
     spent: Spent,
 }
 
-/// What slices have used together, those of discarded blocks included.
+/// The usage of slices together, including those of discarded blocks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Spent {
     /// Time, in nanoseconds.
     pub elapsed_ns: u64,
-    /// CPU time of the server, in nanoseconds; 0 where none of its processes was named.
+    /// CPU time of the server, in nanoseconds; 0 if its processes are unknown.
     pub server_cpu_ns: u64,
     /// CPU time of the client, in nanoseconds.
     pub client_cpu_ns: u64,
@@ -79,8 +77,8 @@ impl Spent {
 }
 
 impl Entrant {
-    /// Opens the connections of `plan`. `processes`: those of the server, the first one its own;
-    /// none: its CPU time is not known. Only one that is `ours` is ever stopped.
+    /// Opens the connections of `plan`. `processes`: those of the server, its main process first;
+    /// empty: its CPU time is not measured. Only servers that are `ours` are stopped.
     ///
     /// # Errors
     /// As [`Session::open`].
@@ -101,17 +99,17 @@ impl Entrant {
         })
     }
 
-    /// Why it takes part no more, if it does not.
+    /// Why it has no further slices, if so.
     pub fn ended(&self) -> Option<&str> {
         self.ended.as_deref()
     }
 
-    /// What its slices after the warm-up have used.
+    /// The usage of its slices after the warm-up.
     pub fn spent(&self) -> Spent {
         self.spent
     }
 
-    /// Its outcome will have the slices so far, and none that follow ([`Session::conclude`]).
+    /// Ends the outcome: later slices are not in it ([`Session::conclude`]).
     pub fn conclude(&mut self) {
         self.session.conclude();
     }
@@ -131,18 +129,18 @@ impl Entrant {
         self.open_loop
     }
 
-    /// It used its core unasked and cannot be stopped.
+    /// Whether it uses CPU without requests and cannot be stopped.
     pub(super) fn disturbs(&self) -> bool {
         self.restless && !self.stops
     }
 
-    /// What was done so far was a warm-up.
+    /// Ends the warm-up.
     pub(super) fn forget(&mut self) {
         self.session.forget();
         self.warm_up = std::mem::take(&mut self.spent);
     }
 
-    /// Lets it go on if it was stopped, does something with its session, and stops it again.
+    /// Continues the server if it was stopped, runs `act`, and stops it again.
     pub(crate) fn in_its_turn<T>(
         &mut self,
         act: impl FnOnce(&mut Session) -> Result<T, load::Error>,
@@ -163,7 +161,7 @@ impl Entrant {
         done
     }
 
-    /// One slice; `None` when the server takes part no more.
+    /// Measures one slice; `None` if there are no further ones.
     pub(super) fn slice(&mut self) -> Result<Option<Slice>, load::Error> {
         if self.ended.is_some() {
             return Ok(None);
@@ -175,8 +173,8 @@ impl Entrant {
         Ok(Some(slice))
     }
 
-    /// A slice of its session alone, and one of this and `second` at once, in this order or the
-    /// other. Neither is in its outcome, which is concluded.
+    /// Measures a slice of its session alone, and one together with `second`, in this order or the
+    /// reverse. Neither is in its outcome, which is concluded.
     pub(crate) fn single_and_double(
         &mut self,
         second: &mut Session,
@@ -195,22 +193,23 @@ impl Entrant {
         })
     }
 
-    /// One that leaves requests unanswered in the warm-up takes part no more: each of its slices
-    /// would last as long as the time limit of a request.
+    /// Checks a slice of the warm-up. After wrong or missing replies the server has no further
+    /// slices, because each would take as long as the time limit of a request.
     pub(super) fn look_at_warm_up(&mut self, slice: &Slice) {
         if !self.open_loop {
             self.length = length_for(slice);
         }
         if slice.errors > 0 && self.ended.is_none() {
             self.ended = Some(format!(
-                "{} of the requests in its first slices were answered wrongly or not at all; ask \
-                 with fewer connections if it serves fewer at once",
+                "{} of the requests in its first slices had wrong or missing replies; use \
+                 fewer connections if it serves fewer at once",
                 slice.errors
             ));
         }
     }
 
-    /// Nor does one that hangs, or goes on answering wrongly.
+    /// Checks a slice. A server that hangs, or has sent wrong replies too often, has no further
+    /// slices.
     pub(super) fn look_at(&mut self, slice: &Slice) {
         if slice.errors == 0 || self.ended.is_some() {
             return;
@@ -220,13 +219,13 @@ impl Entrant {
         if hangs || self.faults == FAULTS_MAX {
             let (errors, seconds) = (slice.errors, slice.elapsed_ns as f64 / 1e9);
             self.ended = Some(format!(
-                "{errors} requests in a slice of {seconds:.3} s were answered wrongly or not at \
-                 all, so that it takes part no more"
+                "{errors} requests in a slice of {seconds:.3} s had wrong or missing \
+                 replies, so it has no further slices"
             ));
         }
     }
 
-    /// Stops it, if it uses its core while nothing is asked.
+    /// Measures whether the server uses CPU without requests, and stops it if so.
     pub(super) fn look_whether_it_rests(&mut self) -> Result<(), load::Error> {
         let before = Instant::now();
         let used = self.session.rest(SILENCE)?.server_cpu_ns;
@@ -240,18 +239,17 @@ impl Entrant {
     }
 }
 
-/// How long slices must be where one came to this.
+/// The length of slices, from one of the warm-up.
 fn length_for(slice: &Slice) -> Duration {
     let round_trip_ns = slice.round_trip_ns();
     Duration::from_nanos((ROUND_TRIPS_MIN * round_trip_ns) as u64).clamp(SLICE_MIN, SLICE_MAX)
 }
 
-/// The CPU clocks of these processes.
 pub(crate) fn clocks(processes: &[Pid]) -> Result<Clocks, load::Error> {
     Clocks::of(&processes.iter().map(|process| process.as_raw()).collect::<Vec<_>>())
 }
 
-/// Processes that may be stopped (SIGSTOP). Dropped, they go on.
+/// Processes that may be stopped (SIGSTOP). Dropping this continues them.
 #[derive(Debug)]
 pub(crate) struct Processes(Vec<Pid>, bool);
 
@@ -273,7 +271,7 @@ impl Processes {
 
     fn signal(&self, signal: Signal) {
         for &process in &self.0 {
-            // Fails only where it has ended, which its slice will say.
+            // Fails only if it has ended, which its slice reports.
             let _ = kill(process, signal);
         }
     }

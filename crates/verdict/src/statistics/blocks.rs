@@ -1,35 +1,34 @@
-//! The ratio of two servers that took turns in blocks of slices, its interval, and the verdict.
+//! The ratio of two servers that were measured in blocks of slices, its interval, and the finding.
 //!
-//! In a block each server has one slice, so the logarithm of a block's ratio has nothing in it of
-//! what slowed the machine down for longer than a block. Blocks of one epoch share their processes:
-//! where the allocator put things, how connections fell into hash tables. So an interval over the
-//! blocks of one epoch promises too much, and epochs, each with processes started anew, are what is
-//! counted.
+//! In a block each server has one slice, so a disturbance of the machine that lasts longer than a
+//! block cancels in the block's ratio. Blocks of one epoch share their processes, and with them the
+//! layout of memory and of hash tables. So an interval over the blocks of one epoch would be too
+//! narrow. The sample is therefore the set of epochs, each with new processes.
 //!
-//! The estimate is the trimmed mean of the epochs' medians, and its interval that of Yuen's t
-//! (Biometrika 61, 1974): a sixth of the epochs is left out at each end, and takes the value of its
-//! neighbour in the variance. An epoch in which something else had the machine would otherwise make
-//! the interval as wide as it is far off. The epochs' spread has the noise of their blocks in it
-//! already. To resample blocks within the epochs too, as a hierarchical bootstrap may, counts that
-//! noise twice, and its intervals are wider than the estimates' own spread (Davison and Hinkley,
-//! Bootstrap Methods and their Application, 1997, section 3.8, weigh both ways of resampling).
+//! The estimate is the trimmed mean of the epochs' medians. Its interval is that of Yuen's t
+//! (Biometrika 61, 1974): a sixth of the epochs is trimmed at each end, and counts in the variance
+//! with the value of its neighbour. Otherwise a single disturbed epoch would widen the interval.
+//! The spread of the epochs already contains the noise of their blocks. To resample blocks within
+//! epochs too, as a hierarchical bootstrap may, counts that noise twice, and gives intervals wider
+//! than the spread of the estimates (Davison and Hinkley, Bootstrap Methods and their Application,
+//! 1997, section 3.8, discuss both ways).
 //!
-//! A ratio is called more or less where its 99 % interval leaves 1 out: a table has dozens of
-//! ratios, and at 95 % one of twenty would be called different by chance. "Not shown to differ" is
-//! not "equal": that is said where two one-sided tests at 5 % (Schuirmann, J. Pharmacokinetics and
-//! Biopharmaceutics 15, 1987) show that the ratio is nearer to 1 than a margin fixed beforehand,
-//! which is where its 90 % interval lies within the margin.
+//! A ratio is called more or less if its 99 % interval excludes 1. At 95 % one ratio in twenty
+//! would be called different by chance, and a table has dozens. "Not shown to differ" does not mean
+//! "equal". Equality is claimed if two one-sided tests at 5 % (Schuirmann, J. Pharmacokinetics and
+//! Biopharmaceutics 15, 1987) show that the ratio is within a margin around 1 that was fixed
+//! beforehand, which means that its 90 % interval is within the margin.
 
 use super::{Interval, median};
 
-/// Fewer epochs have no spread to speak of.
+/// Fewer epochs do not give a usable spread.
 pub const EPOCHS_MIN: usize = 3;
 
-/// One epoch of so many is left out at each end: none of five, one of six.
+/// 1/6 of the epochs is trimmed at each end: none of five, one of six.
 const TRIMMED_PARTS: usize = 6;
 
-/// Quantiles of Student's t at 99.5 % and 95 %, by degrees of freedom from 1 on (R 4.2, `qt`); a
-/// larger number has the last.
+/// Quantiles of Student's t at 99.5 % and 95 %, by degrees of freedom from 1 on (R 4.2, `qt`). For
+/// more degrees the last is used.
 const STUDENT: [(f64, f64); 20] = [
     (63.657, 6.314),
     (9.925, 2.920),
@@ -53,29 +52,29 @@ const STUDENT: [(f64, f64); 20] = [
     (2.845, 1.725),
 ];
 
-/// A ratio of two servers, from all blocks of all epochs.
+/// The ratio of two servers, from all blocks of all epochs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BlockRatio {
     /// The estimate.
     pub ratio: f64,
-    /// Where the true ratio lies with 99 % confidence.
+    /// 99 % confidence interval.
     pub interval: Interval,
-    /// The same with 90 %: what equality is judged by.
+    /// 90 % confidence interval, by which equality is decided.
     pub inner: Interval,
-    /// The median of each epoch; none where two runs were set beside each other.
+    /// The median of each epoch; empty if two runs are compared.
     pub epochs: Vec<f64>,
 }
 
-/// What is said of a ratio.
+/// What a ratio shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finding {
-    /// Above 1, beyond chance.
+    /// Significantly above 1.
     More,
-    /// Below 1, beyond chance.
+    /// Significantly below 1.
     Less,
-    /// Not shown to be either, and nearer to 1 than the margin, beyond chance.
+    /// Neither, and significantly within the margin around 1.
     Equal,
-    /// None of these was shown.
+    /// Nothing is shown.
     Unknown,
 }
 
@@ -93,7 +92,7 @@ impl Finding {
 
 impl BlockRatio {
     /// From the logarithms of the blocks' ratios, epoch by epoch. `None` with fewer than
-    /// [`EPOCHS_MIN`] epochs that have blocks.
+    /// [`EPOCHS_MIN`] non-empty epochs.
     pub fn of(epochs: &[Vec<f64>]) -> Option<BlockRatio> {
         let medians: Vec<f64> = epochs.iter().filter_map(|blocks| median(blocks)).collect();
         if medians.len() < EPOCHS_MIN {
@@ -104,9 +103,9 @@ impl BlockRatio {
         Some(BlockRatio { epochs, ..BlockRatio::around(centre, error, kept - 1) })
     }
 
-    /// What a run came to, to what another run came to that had other epochs: from the logarithms
-    /// of both runs' epochs. The degrees of freedom are Welch's (Biometrika 34, 1947). `None` where
-    /// either has fewer than [`EPOCHS_MIN`].
+    /// The ratio between two runs with different epochs, from the logarithms of both runs' epochs.
+    /// The degrees of freedom are Welch's (Biometrika 34, 1947). `None` if either has fewer than
+    /// [`EPOCHS_MIN`].
     pub fn between(one: &[f64], other: &[f64]) -> Option<BlockRatio> {
         if one.len().min(other.len()) < EPOCHS_MIN {
             return None;
@@ -115,7 +114,7 @@ impl BlockRatio {
         let variance = one.error.powi(2) + other.error.powi(2);
         let part = |of: &Trimmed| of.error.powi(4) / (of.kept - 1) as f64;
         let parts = part(&one) + part(&other);
-        // Without any spread every number of degrees gives the same interval.
+        // Without any spread the degrees of freedom do not matter.
         let freedom = if parts > 0.0 { (variance.powi(2) / parts) as usize } else { 1 };
         Some(BlockRatio::around(one.centre - other.centre, variance.sqrt(), freedom))
     }
@@ -130,13 +129,13 @@ impl BlockRatio {
         BlockRatio { ratio, interval: within(wide), inner: within(narrow), epochs }
     }
 
-    /// Whether the ratio is shown to be nearer to 1 than `margin`. It may be shown to differ all
-    /// the same, by what does not matter.
+    /// Whether the ratio is significantly within `margin` around 1. It may differ significantly
+    /// from 1 nevertheless.
     pub fn is_near(&self, margin: f64) -> bool {
         self.inner.low > 1.0 / (1.0 + margin) && self.inner.high < 1.0 + margin
     }
 
-    /// What is to be said, where a difference of less than `margin` (0.03: 3 %) does not matter.
+    /// The finding. A difference of less than `margin` (0.03: 3 %) is irrelevant.
     pub fn finding(&self, margin: f64) -> Finding {
         match (self.interval.low > 1.0, self.interval.high < 1.0) {
             (true, _) => Finding::More,
@@ -150,9 +149,8 @@ impl BlockRatio {
 /// A trimmed mean.
 struct Trimmed {
     centre: f64,
-    /// Its standard error.
     error: f64,
-    /// How many values it is the mean of.
+    /// Number of values that are not trimmed.
     kept: usize,
 }
 
@@ -179,14 +177,14 @@ mod tests {
 
     use super::*;
 
-    /// A number with the standard normal distribution (Box and Muller).
+    /// A standard normal random number (Box and Muller).
     fn normal(random: &mut SplitMix64) -> f64 {
         let (radius, angle) = (1.0 - random.unit(), random.unit());
         (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
     }
 
-    /// Logarithms of ratios as a noisy machine gives them: each epoch is off by some percent, and
-    /// so is each block by more, one in ten of them by five times that.
+    /// Logarithms of ratios of a noisy machine: each epoch deviates by some percent, each block by
+    /// more, and one block in ten by five times that.
     fn runs(truth: f64, epochs: usize, random: &mut SplitMix64) -> Vec<Vec<f64>> {
         const BETWEEN: f64 = 0.008;
         const WITHIN: f64 = 0.04;
@@ -201,7 +199,7 @@ mod tests {
         (0..epochs).map(|_| one(random)).collect()
     }
 
-    /// How often each finding comes of so many runs.
+    /// The number of each finding in [`RUNS`] runs.
     fn findings(truth: f64, epochs: usize) -> [usize; 4] {
         let mut random = SplitMix64::new(7);
         let mut counts = [0; 4];
@@ -218,7 +216,7 @@ mod tests {
     #[test]
     fn two_equal_servers_are_called_equal_and_seldom_different() {
         let [more, less, equal, _] = findings(1.0, 8);
-        // One of a hundred, and three standard deviations of that number.
+        // One in a hundred, plus three standard deviations.
         assert!(more + less <= 20, "{more} more, {less} less");
         assert!(equal >= RUNS * 15 / 20, "{equal} equal");
     }
@@ -230,7 +228,7 @@ mod tests {
         assert!(equal <= RUNS / 20, "{equal} equal");
     }
 
-    /// Whatever the number of epochs: the interval holds the truth as often as it says.
+    /// The interval has its confidence level for each number of epochs.
     #[test]
     fn an_interval_holds_the_truth_as_often_as_it_promises() {
         for epochs in [3, 5, 10] {
@@ -241,13 +239,13 @@ mod tests {
                 interval.low <= 1.2 && 1.2 <= interval.high
             });
             let held = held.count();
-            // 99 % of 1,000, give or take three standard deviations of that number.
+            // 99 % of 1,000, within three standard deviations.
             assert!((980..=999).contains(&held), "{epochs} epochs: {held} of {RUNS}");
         }
     }
 
-    /// Welch's t with whole samples, worked out by hand for {0, 2, 4} and {1, 1, 4}: a difference
-    /// of 0, a standard error of sqrt(4/3 + 1), and 3.9 degrees of freedom, so t of 3.
+    /// Welch's t without trimming, computed by hand for {0, 2, 4} and {1, 1, 4}: a difference of 0,
+    /// a standard error of sqrt(4/3 + 1), and 3.9 degrees of freedom, taken as 3.
     #[test]
     fn two_runs_are_set_beside_each_other_as_welch_does() {
         let ratio = BlockRatio::between(&[0.0, 2.0, 4.0], &[1.0, 1.0, 4.0]).unwrap();

@@ -1,4 +1,4 @@
-//! Verdicts and ranks of one workload: every model against the reference, and all pairs.
+//! Findings and ranks of one workload: all models against the reference, and all pairs.
 
 use record::{Measured, Results, Role};
 
@@ -7,11 +7,11 @@ use super::{Cell, WorkloadSummary};
 use crate::doubt::Doubt;
 use crate::statistics::{BlockRatio, Finding, MARGIN, log_ratio, tied_ranks};
 
-/// Fewest models of a column that are given places: one alone is first of nothing.
+/// Fewest models that are ranked: a single one needs no rank.
 const RANKED_MIN: usize = 2;
 
-/// What one cell cost or did relative to another, over the epochs that have both: slice by slice,
-/// or for a figure that only a whole epoch has, epoch by epoch.
+/// The ratio of two cells over the epochs that have both: slice by slice, or epoch by epoch for a
+/// figure that only whole epochs have.
 pub fn ratio(one: &Rounds, other: &Rounds, figure: Figure) -> Option<BlockRatio> {
     let logs = |(round, one): (&u32, &&Measured)| {
         let other = other.get(round)?;
@@ -25,7 +25,7 @@ pub fn ratio(one: &Rounds, other: &Rounds, figure: Figure) -> Option<BlockRatio>
     BlockRatio::of(&one.iter().filter_map(logs).collect::<Vec<_>>())
 }
 
-/// What one cell cost or did relative to another that was measured in epochs of its own.
+/// The ratio of two cells that were measured in different epochs.
 pub fn ratio_of_epochs(one: &Rounds, other: &Rounds, figure: Figure) -> Option<BlockRatio> {
     let log = |(round, one): (&u32, &&Measured)| {
         Some(vec![log_ratio(figure.of(one)?, figure.of(other.get(round)?)?)?])
@@ -33,9 +33,9 @@ pub fn ratio_of_epochs(one: &Rounds, other: &Rounds, figure: Figure) -> Option<B
     BlockRatio::of(&one.iter().filter_map(log).collect::<Vec<_>>())
 }
 
-/// Whether a cell may be judged by a figure. The rate of a server with failures, or of a client at
-/// its end, is not the server's; CPU per request stays its own under a busy client, unless it is
-/// the price of spinning. In an open loop the rate is the schedule's.
+/// Whether a cell may be compared by a figure. A rate with failures, or with a busy client, is not
+/// the server's. CPU per request stays valid with a busy client, but not if the server spins. In an
+/// open loop the rate is given.
 pub fn is_judged(cell: &Cell, figure: Figure, open: bool) -> bool {
     let Ok(figures) = &cell.state else { return false };
     let spoilt = |doubt: &Doubt| match figure {
@@ -50,21 +50,22 @@ pub fn is_judged(cell: &Cell, figure: Figure, open: bool) -> bool {
     measured && !of_schedule && !figures.doubts.iter().any(spoilt)
 }
 
-/// All pairs of the models that are judged by one figure.
+/// All pairs of the models that are compared by one figure.
 #[derive(Debug, Default)]
 pub struct Pairs {
     /// The models.
     pub labels: Vec<String>,
-    /// `ratios[i][j]`: model i to model j. `None` for a model and itself, and with too few epochs.
+    /// `ratios[i][j]`: model i relative to model j. `None` for a model and itself, or with too few
+    /// epochs.
     pub ratios: Vec<Vec<Option<BlockRatio>>>,
 }
 
-/// The models that are best by a figure, as far as that could be told.
+/// The best models by a figure.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Best {
-    /// The best, and those that are as good within the margin. Empty where nothing was decided.
+    /// The best model, and those within the margin. Empty if nothing was decided.
     pub best: Vec<String>,
-    /// Those of which it could not be told whether they are as good.
+    /// Models that may be as good, or not.
     pub undecided: Vec<String>,
 }
 
@@ -90,7 +91,7 @@ impl Pairs {
         ratio.map_or(Finding::Unknown, |ratio| ratio.finding(MARGIN))
     }
 
-    /// The places that the findings leave open; `None` where too few compete.
+    /// The possible places; `None` if there are too few models.
     fn places(&self, figure: Figure) -> Option<Vec<(usize, usize)>> {
         let better = if figure.more_is_better() { Finding::More } else { Finding::Less };
         let all = 0..self.labels.len();
@@ -99,8 +100,8 @@ impl Pairs {
         (all.len() >= RANKED_MIN).then(|| tied_ranks(&table))
     }
 
-    /// Who is best; `None` where too few compete. The first is the one with the best estimate: the
-    /// one that most others are worse than.
+    /// The best models; `None` if there are too few. The first is that with the best estimate: most
+    /// others have a worse one.
     pub fn best(&self, figure: Figure) -> Option<Best> {
         let all = 0..self.labels.len();
         let better = |ratio: &BlockRatio| (ratio.ratio > 1.0) == figure.more_is_better();
@@ -111,7 +112,7 @@ impl Pairs {
         for other in all.filter(|&other| other != first) {
             let label = self.labels[other].clone();
             let ratio = self.ratios[other][first].as_ref();
-            // Shown to be worse, and shown to be worse by less than matters: as good.
+            // It may be significantly worse, but by less than the margin.
             let near = ratio.is_some_and(|ratio| ratio.is_near(MARGIN));
             match self.finding(other, first) {
                 _ if near => best.best.push(label),
@@ -119,7 +120,7 @@ impl Pairs {
                 Finding::Equal | Finding::More | Finding::Less => {}
             }
         }
-        // One that is not shown to be better than any other is no best.
+        // A model that is not shown to be better than any other is not the best.
         if best.undecided.len() + 1 == self.labels.len() {
             best.undecided.splice(0..0, std::mem::take(&mut best.best));
         }
@@ -127,7 +128,7 @@ impl Pairs {
     }
 }
 
-/// Fills in pairs, verdicts and ranks.
+/// Adds pairs, findings and ranks to the summary.
 pub fn judge(results: &Results, summary: &mut WorkloadSummary) {
     for figure in Figure::ALL {
         let pairs = Pairs::of(results, summary, figure);
@@ -151,7 +152,7 @@ pub fn judge(results: &Results, summary: &mut WorkloadSummary) {
 mod tests {
     use super::*;
 
-    /// A table of models whose figure is known to a tenth of a percent, or to a tenth.
+    /// Pairs of models with these figures; `half`: half-width of the spread on the log scale.
     fn pairs(figures: &[(&str, f64)], half: f64) -> Pairs {
         let ratio = |one: f64, other: f64| {
             let log = (one / other).ln();
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn best_is_the_first_and_whatever_is_as_good_and_what_is_not_told_is_undecided() {
+    fn models_as_good_as_the_best_are_best_and_undecided_ones_are_undecided() {
         let figures = [("poll", 1.2), ("epoll", 1.0), ("uring", 1.01)];
         let sure = pairs(&figures, 0.001);
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();

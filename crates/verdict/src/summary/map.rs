@@ -1,4 +1,4 @@
-//! The map: which model is best with so many connections that ask, among so many that are silent.
+//! The map: which model is best for each number of active and of idle connections.
 
 use record::Workload;
 
@@ -8,13 +8,13 @@ use super::{Figure, Summary, WorkloadSummary, is_plain};
 /// One point of the map.
 #[derive(Debug)]
 pub struct Point<'a> {
-    /// Connections that ask.
+    /// Active connections.
     pub active: u32,
-    /// Connections that are silent.
+    /// Idle connections.
     pub idle: u32,
-    /// What was measured there.
+    /// The workload of this point.
     pub workload: &'a WorkloadSummary,
-    /// The best by CPU per request; `None` where too few could be judged.
+    /// The best by CPU per request; `None` if too few models could be compared.
     pub by_cpu: Option<Best>,
     /// The best by requests/s.
     pub by_rate: Option<Best>,
@@ -22,8 +22,8 @@ pub struct Point<'a> {
     pub by_memory: Option<Best>,
 }
 
-/// Whether a workload is a point of the map: one short request after the other over HTTP/1.1, on
-/// connections that stay, from as many clients as there are connections.
+/// Whether a workload is a point of the map: a closed loop of short requests over HTTP/1.1 with
+/// keep-alive.
 fn is_point(workload: &Workload) -> bool {
     let plain = is_plain(workload) && workload.protocol == "http" && !workload.post;
     let steady = !workload.connect_per_request && workload.pipelining == 1;
@@ -31,7 +31,7 @@ fn is_point(workload: &Workload) -> bool {
     plain && steady && closed && workload.path.as_deref() == Some("/")
 }
 
-/// The points that were measured, by idle and then by active connections.
+/// The measured points, ordered by idle, then by active connections.
 pub fn map(summary: &Summary) -> Vec<Point<'_>> {
     let point = |workload: &'_ WorkloadSummary| {
         let best = |figure: Figure| workload.pairs.get(&figure)?.best(figure);

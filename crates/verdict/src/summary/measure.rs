@@ -1,5 +1,5 @@
-//! The figures of one trial, and those that take the trials of a cell together. Amounts are per
-//! request that was answered, complete and right.
+//! Figures of one trial, and of all trials of a cell. Amounts are per request with a complete and
+//! correct reply.
 
 use std::collections::BTreeMap;
 
@@ -15,36 +15,36 @@ use record::{
 use super::{CallsPerRequest, Cost, FanOutFigures, Memory, OpenFigures, TlsFigures};
 use crate::statistics::{BlockRatio, log_ratio, median};
 
-/// A percentile is printed with at least so many samples beyond it.
+/// Fewest samples above a percentile that is printed.
 const SAMPLES_BEYOND_MIN: f64 = 10.0;
 
-/// Size of a kernel stack on x86-64 and arm64 (THREAD_SIZE), in KiB: not in any process's Pss.
+/// Size of a kernel stack on x86-64 and arm64 (THREAD_SIZE), in KiB. It is not part of any Pss.
 pub const KERNEL_STACK_KIB: f64 = 16.0;
 
-/// A figure that models are compared by.
+/// A figure by which models are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Figure {
     /// Requests per second. More is better.
     Rate,
     /// Server CPU per request, in microseconds. Less is better.
     Server,
-    /// CPU of server and client per request, in microseconds: loopback bills the receiver's TCP
-    /// work to the sender, so only the sum cannot be moved to the other side. Less is better.
+    /// CPU of server and client per request, in microseconds. Over loopback the kernel accounts the
+    /// receiver's TCP work to the sender, but the sum is not affected. Less is better.
     Sum,
     /// 99th percentile of latency in an open loop, or of a delivery in a fan-out, in microseconds.
     /// Less is better.
     P99,
-    /// Memory of the server with all connections open, its own and its threads' kernel stacks, in
-    /// KiB. Less is better.
+    /// Memory of the server with all connections open: its own and the kernel stacks of its
+    /// threads, in KiB. Less is better.
     Memory,
 }
 
 impl Figure {
-    /// All, in the order in which they are looked at.
+    /// All figures, in the order of the tables.
     pub const ALL: [Figure; 5] =
         [Figure::Server, Figure::Rate, Figure::Memory, Figure::P99, Figure::Sum];
 
-    /// The figure of each slice; none where only a whole epoch has it.
+    /// The figure of each slice; empty if only a whole epoch has it.
     pub fn of_slices(self, measured: &Measured) -> Vec<Option<f64>> {
         let slices = &measured.slices;
         let of = |at: usize| {
@@ -64,7 +64,7 @@ impl Figure {
         }
     }
 
-    /// The figure of one trial; `None` when nothing was answered.
+    /// The figure of one trial; `None` if no request was answered.
     pub fn of(self, measured: &Measured) -> Option<f64> {
         let load = &measured.load;
         match self {
@@ -72,7 +72,7 @@ impl Figure {
             Figure::Server => per_request(measured, measured.server.cpu_us),
             Figure::Sum => per_request(measured, measured.server.cpu_us + load.client_cpu_us),
             Figure::P99 => load.latency.p99_us.filter(|_| {
-                // In a closed loop of requests it is queueing, and no figure of its own.
+                // In a closed loop of requests it is mostly time in a queue.
                 load.open_loop.is_some() || load.fan_out.is_some()
             }),
             Figure::Memory => {
@@ -84,12 +84,12 @@ impl Figure {
         }
     }
 
-    /// Whether more of it is better.
+    /// Whether a larger value is better.
     pub fn more_is_better(self) -> bool {
         self == Figure::Rate
     }
 
-    /// As it is printed, with its unit.
+    /// The printed name, with the unit.
     pub fn name(self) -> &'static str {
         match self {
             Figure::Rate => "req/s",
@@ -101,7 +101,7 @@ impl Figure {
     }
 }
 
-/// Round -> what was measured in it.
+/// The measurements of each round.
 pub type Rounds<'a> = BTreeMap<u32, &'a Measured>;
 
 /// The trials of one cell in one role.
@@ -118,8 +118,8 @@ pub fn trials<'a>(
     results.trials.iter().filter(wanted).collect::<Vec<_>>().into_iter()
 }
 
-/// Those that were measured, leaving out failures and rounds whose client was stopped or fell
-/// behind: such a round says nothing about the server.
+/// The measured trials, without those whose client was stopped or too slow, which say nothing about
+/// the server.
 pub fn rounds<'a>(trials: impl Iterator<Item = &'a Trial>) -> Rounds<'a> {
     trials
         .filter_map(|trial| Some((trial.slot.round, measured(trial)?)))
@@ -127,7 +127,7 @@ pub fn rounds<'a>(trials: impl Iterator<Item = &'a Trial>) -> Rounds<'a> {
         .collect()
 }
 
-/// What a trial measured; `None` when it failed.
+/// The measurements of a trial; `None` if it failed.
 pub fn measured(trial: &Trial) -> Option<&Measured> {
     match &trial.outcome {
         Outcome::Measured(measured) => Some(measured),
@@ -135,7 +135,7 @@ pub fn measured(trial: &Trial) -> Option<&Measured> {
     }
 }
 
-/// Why a trial says nothing about the server, if it does.
+/// Why a trial says nothing about the server, if so.
 pub fn invalid(measured: &Measured) -> Option<&str> {
     let of_schedule = measured.load.open_loop.as_ref().and_then(|open| open.invalid.as_deref());
     measured.load.invalid.as_deref().or(of_schedule)
@@ -157,9 +157,9 @@ pub fn client_share(measured: &Measured) -> f64 {
     measured.load.client_cpu_us as f64 / 1e6 / measured.load.duration_s
 }
 
-/// Voluntary and involuntary context switches per request. When threads came and went, the kernel
-/// has forgotten the switches of the ended ones; the whole life of the process (wait4) has them
-/// all, and the server's own counter of requests belongs to the same span.
+/// Voluntary and involuntary context switches per request. If threads ended, the kernel has
+/// forgotten their switches; then the totals of the process (wait4) and the server's own count of
+/// requests are used.
 pub fn switches(measured: &Measured) -> Option<(f64, f64)> {
     let server = &measured.server;
     let live = || {
@@ -169,9 +169,9 @@ pub fn switches(measured: &Measured) -> Option<(f64, f64)> {
     whole_life_switches(measured).or_else(live)
 }
 
-/// The same from the whole life of the process, when the window's would be a lower bound.
+/// The same from the totals of the process, if those of the window would be lower bounds.
 pub fn whole_life_switches(measured: &Measured) -> Option<(f64, f64)> {
-    // What a server counts over a WebSocket are other things than what the client counts.
+    // Over a WebSocket server and client count different things.
     let messages = measured.load.protocol == "WebSocket";
     if measured.server.threads_changed == 0 || messages {
         return None;
@@ -208,14 +208,14 @@ pub fn calls<'a>(trials: impl Iterator<Item = &'a Trial>) -> Option<CallsPerRequ
     })
 }
 
-/// The histograms of all rounds in one: percentiles are never averaged. `None` when one of them
-/// cannot be read: the rest would be another distribution.
+/// Merges the histograms of all rounds, because percentiles cannot be averaged. `None` if one
+/// cannot be read, since the rest would be another distribution.
 pub fn merged<'a>(histograms: impl Iterator<Item = &'a str>) -> Option<Histogram<u64>> {
     let mut merged: Option<Histogram<u64>> = None;
     for encoded in histograms {
         let bytes = STANDARD.decode(encoded).ok()?;
         let mut one: Histogram<u64> = Deserializer::new().deserialize(&mut &bytes[..]).ok()?;
-        // A histogram that was read has the range of its own values; a later one may go beyond.
+        // A decoded histogram has the range of its own values; a later one may exceed it.
         one.auto(true);
         match &mut merged {
             Some(sum) => sum.add(one).ok()?,
@@ -226,15 +226,15 @@ pub fn merged<'a>(histograms: impl Iterator<Item = &'a str>) -> Option<Histogram
 }
 
 /// A quantile of a histogram of nanoseconds, in microseconds; `None` with fewer than ten samples
-/// beyond it.
+/// above it.
 pub fn quantile_us(histogram: &Histogram<u64>, quantile: f64) -> Option<f64> {
     let beyond = histogram.len() as f64 * (1.0 - quantile);
-    // A hair less than ten is ten: 0.999 has no exact binary form.
+    // The tolerance is needed because 0.999 has no exact binary form.
     (beyond >= SAMPLES_BEYOND_MIN - 1e-6)
         .then(|| histogram.value_at_quantile(quantile) as f64 / 1_000.0)
 }
 
-/// What an open loop adds to a cell; `None` for a closed one.
+/// Figures of an open loop; `None` for a closed loop.
 pub fn open_figures(valid: &Rounds, invalid_rounds: u32) -> Option<OpenFigures> {
     let open: Vec<_> =
         valid.values().filter_map(|m| Some((&m.load, m.load.open_loop.as_ref()?))).collect();
@@ -261,7 +261,7 @@ pub fn open_figures(valid: &Rounds, invalid_rounds: u32) -> Option<OpenFigures> 
     })
 }
 
-/// Requests/s with twice the client, relative to those with the client as it is.
+/// Requests/s with two clients, relative to those with one.
 pub fn doubled(rounds: &Rounds) -> Option<BlockRatio> {
     let rates = |slices: &Slices| -> Vec<f64> {
         let both = slices.requests.iter().zip(&slices.elapsed_ns);
@@ -275,7 +275,7 @@ pub fn doubled(rounds: &Rounds) -> Option<BlockRatio> {
     BlockRatio::of(&rounds.values().map(logs).collect::<Vec<_>>())
 }
 
-/// What `connections` added to a server's memory, per connection.
+/// Memory that `connections` added to a server, per connection.
 fn added(before: &MemorySample, after: &MemorySample, connections: u32) -> Option<Memory> {
     if connections == 0 {
         return None;
@@ -292,7 +292,7 @@ fn added(before: &MemorySample, after: &MemorySample, connections: u32) -> Optio
     })
 }
 
-/// The median of each part; the kernel's only where all samples have it.
+/// The median of each part; kernel memory only if all samples have it.
 fn median_memory(samples: &[Memory]) -> Option<Memory> {
     let of = |part: fn(&Memory) -> f64| median(&samples.iter().map(part).collect::<Vec<_>>());
     let kernel: Option<Vec<f64>> = samples.iter().map(|memory| memory.kernel_kib).collect();
@@ -304,7 +304,7 @@ fn median_memory(samples: &[Memory]) -> Option<Memory> {
     })
 }
 
-/// The idle samples of a model under the workloads that are asked for.
+/// The idle samples of a model under the workloads that `of` selects.
 pub fn idle_samples<'a>(
     results: &'a Results,
     model: &str,
@@ -322,20 +322,21 @@ pub fn idle_samples<'a>(
     results.trials.iter().filter(wanted).filter_map(|trial| measured(trial)?.idle)
 }
 
-/// What connections cost while nothing happens, over HTTP/1.1 (or echo) without TLS: memory from
-/// the samples with the most connections, CPU and wake-ups from all.
+/// Cost of idle connections over HTTP/1.1 (or echo) without TLS: memory from the samples with the
+/// most connections, CPU and wake-ups from all.
 pub fn cost(results: &Results, model: &str) -> Option<Cost> {
     let samples = idle_samples(results, model, &is_plain);
     let connections = samples.map(|sample| sample.connections).max()?;
     cost_at(results, model, &is_plain, connections)
 }
 
-/// Whether a workload's connections hold neither frames nor keys.
+/// Whether a workload has neither frames nor TLS.
 pub fn is_plain(workload: &Workload) -> bool {
     !workload.tls && ["echo", "http"].contains(&workload.protocol.as_str())
 }
 
-/// The same of some workloads, memory from the samples with so many connections.
+/// The same of the workloads that `of` selects; memory from the samples with this number of
+/// connections.
 pub fn cost_at(
     results: &Results,
     model: &str,
@@ -359,12 +360,12 @@ pub fn cost_at(
     })
 }
 
-/// What a fan-out adds to a cell; `None` elsewhere.
+/// Figures of a fan-out; `None` otherwise.
 pub fn fan_out(rounds: &Rounds) -> Option<FanOutFigures> {
     let loads = || rounds.values().filter_map(|m| Some((&m.load, m.load.fan_out.as_ref()?)));
     let members = loads().next()?.1.members;
     let rates: Vec<f64> =
-        loads().map(|(load, room)| room.messages as f64 / load.duration_s).collect();
+        loads().map(|(load, chat)| chat.messages as f64 / load.duration_s).collect();
     let latency = merged(loads().map(|(load, _)| load.latency.histogram.as_str()));
     let of = |quantile| latency.as_ref().and_then(|h| quantile_us(h, quantile));
     Some(FanOutFigures {

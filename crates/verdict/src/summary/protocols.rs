@@ -1,5 +1,5 @@
-//! What a protocol costs: the same model under workloads that differ in the protocol alone, per
-//! request and per idle connection.
+//! The cost of a protocol, per request and per idle connection: one model under two workloads that
+//! differ only in the protocol.
 
 use std::collections::BTreeSet;
 
@@ -10,20 +10,19 @@ use super::measure::{self, Figure, rounds, trials};
 use super::{Cost, Memory, Summary, WorkloadSummary};
 use crate::statistics::BlockRatio;
 
-/// Connections for which the price of being idle is told.
+/// Number of connections for which the memory is given.
 pub const IDLE_CONNECTIONS: f64 = 10_000.0;
 
-/// Fewest connections that are sampled for that: the memory of a few is lost in the pages that a
-/// process takes and gives back for itself.
+/// Fewest connections of a usable sample: with fewer, their memory is less than the variation of
+/// the process's own.
 const IDLE_SAMPLED_MIN: u32 = 100;
 
-/// KiB in a MiB.
 const KIB_PER_MIB: f64 = 1024.0;
 
-/// A way to ask, as a reader would call it, and the workload that measures it.
+/// A protocol and the workload that measures it.
 #[derive(Debug, Clone, Copy)]
 pub struct Step {
-    /// Short, for the head of a column.
+    /// Short name, for the head of a column.
     pub name: &'static str,
     /// The workload.
     pub workload: &'static str,
@@ -33,7 +32,7 @@ const fn step(name: &'static str, workload: &'static str) -> Step {
     Step { name, workload }
 }
 
-/// In the order in which one leads to the next: TCP alone, HTTP/1.1 on it, HTTP/2, WebSocket, TLS.
+/// In order of growing complexity: TCP alone, HTTP/1.1, HTTP/2, WebSocket, TLS.
 pub const STEPS: [Step; 11] = [
     step("TCP echo", "echo-64"),
     step("HTTP/1.1", "http-keepalive"),
@@ -48,7 +47,7 @@ pub const STEPS: [Step; 11] = [
     step("TLS resumed", "tls-resume"),
 ];
 
-/// What is set beside what: both differ in one thing.
+/// The pairs that are compared: they differ in one thing.
 const PAIRS: [(&str, &str); 8] = [
     ("http-keepalive", "echo-64"),
     ("h2-one", "http-keepalive"),
@@ -66,8 +65,8 @@ pub fn name_of(workload: &str) -> &str {
     step.map_or(workload, |step| step.name)
 }
 
-/// What a workload speaks, as the head of a column.
-pub fn spoken(workload: &Workload) -> &'static str {
+/// The protocol of a workload, for the head of a column.
+pub fn protocol_name(workload: &Workload) -> &'static str {
     match (workload.protocol.as_str(), workload.tls) {
         ("echo", _) => "TCP echo",
         ("h2", false) => "HTTP/2",
@@ -79,7 +78,7 @@ pub fn spoken(workload: &Workload) -> &'static str {
     }
 }
 
-/// The steps that a run has measured, each with its workload.
+/// The measured steps with their workloads.
 pub fn steps(summary: &Summary) -> Vec<(Step, &WorkloadSummary)> {
     let find = |step: Step| {
         let mut workloads = summary.workloads.iter();
@@ -91,15 +90,15 @@ pub fn steps(summary: &Summary) -> Vec<(Step, &WorkloadSummary)> {
 /// Server CPU per request of one model under one workload, relative to another.
 #[derive(Debug, Clone)]
 pub struct Price {
-    /// The workload with the protocol that is priced.
+    /// The workload with the protocol whose cost is given.
     pub workload: &'static str,
-    /// What it is relative to.
+    /// The workload for comparison.
     pub base: &'static str,
-    /// Paired by round: the two were measured in epochs of their own.
+    /// Paired by round, because the two were measured in different epochs.
     pub ratio: BlockRatio,
 }
 
-/// What protocols cost this model, as far as both sides were measured and nobody was left waiting.
+/// The cost of protocols for this model, from workloads in which all connections were served.
 pub fn prices(results: &Results, summary: &Summary, model: &str) -> Vec<Price> {
     let fair = |name: &str| {
         let workload = summary.workloads.iter().find(|w| w.workload.name == name);
@@ -119,17 +118,17 @@ pub fn prices(results: &Results, summary: &Summary, model: &str) -> Vec<Price> {
     PAIRS.into_iter().filter_map(price).collect()
 }
 
-/// What silent connections of one protocol cost one model.
+/// The cost of idle connections of one protocol for one model.
 #[derive(Debug, Clone, Copy)]
 pub struct IdlePrice {
-    /// The protocol, as [`spoken`] calls it.
+    /// The protocol, as named by [`protocol_name`].
     pub protocol: &'static str,
-    /// What was sampled, per connection.
+    /// The cost per connection.
     pub cost: Cost,
 }
 
 impl IdlePrice {
-    /// Memory of [`IDLE_CONNECTIONS`] of them, in MiB: the process's own and the kernel's.
+    /// Memory of [`IDLE_CONNECTIONS`] connections, in MiB: of the process and of the kernel.
     pub fn mib(&self) -> (f64, f64) {
         let many = |kib: f64| kib * IDLE_CONNECTIONS / KIB_PER_MIB;
         let memory: &Memory = &self.cost.memory;
@@ -137,18 +136,18 @@ impl IdlePrice {
     }
 }
 
-/// The price of idle connections by protocol, for one model. All are told at one number of
-/// connections where there is one that all were sampled at (tables grow in steps, so per connection
-/// 1,000 are not the same as 10,000), else each at its largest.
+/// The cost of idle connections by protocol, for one model. Tables grow in steps, so the cost per
+/// connection depends on their number. If there is a number that was sampled for all protocols it
+/// is used for all, else the largest of each.
 pub fn idle_prices(results: &Results, model: &str) -> Vec<IdlePrice> {
     let mut protocols: Vec<&'static str> = Vec::new();
-    for protocol in results.workloads.iter().map(spoken) {
+    for protocol in results.workloads.iter().map(protocol_name) {
         if !protocols.contains(&protocol) {
             protocols.push(protocol);
         }
     }
     let counts = |protocol: &str| -> BTreeSet<u32> {
-        let is_it = |workload: &Workload| spoken(workload) == protocol;
+        let is_it = |workload: &Workload| protocol_name(workload) == protocol;
         let samples = measure::idle_samples(results, model, &is_it);
         samples.map(|sample| sample.connections).filter(|&n| n >= IDLE_SAMPLED_MIN).collect()
     };
@@ -159,7 +158,7 @@ pub fn idle_prices(results: &Results, model: &str) -> Vec<IdlePrice> {
     let common = common.fold(first, |a, b| a.intersection(&b).copied().collect());
     let price = |(protocol, counts): &(&'static str, BTreeSet<u32>)| {
         let at = common.last().or(counts.last()).copied()?;
-        let is_it = |workload: &Workload| spoken(workload) == *protocol;
+        let is_it = |workload: &Workload| protocol_name(workload) == *protocol;
         let cost = measure::cost_at(results, model, &is_it, at)?;
         Some(IdlePrice { protocol, cost })
     };
@@ -191,7 +190,7 @@ mod tests {
         assert!((of("epoll", "h2-streams").unwrap() - 0.25).abs() < 1e-3);
         // Neither side of this pair was measured.
         assert_eq!(of("epoll", "tls-resume"), None);
-        assert_eq!(of("nobody", "ws-echo"), None);
+        assert_eq!(of("unknown", "ws-echo"), None);
         let steps: Vec<_> = steps(&summary).iter().map(|(step, _)| step.name).collect();
         assert_eq!(steps, ["TCP echo", "HTTP/1.1", "HTTP/2 x 32", "WebSocket", "chat", "TLS full"]);
     }
@@ -207,6 +206,6 @@ mod tests {
         let (own, kernel) = prices[1].mib();
         assert!((own - 30.0 * 10_000.0 / 1024.0).abs() < 1.0, "{own}");
         assert!((kernel - 2.0 * 10_000.0 / 1024.0).abs() < 1.0, "{kernel}");
-        assert!(idle_prices(&results, "nobody").is_empty());
+        assert!(idle_prices(&results, "unknown").is_empty());
     }
 }

@@ -1,45 +1,46 @@
-//! Which doubts a cell, or a whole run, deserves.
+//! The doubts about a cell and about a whole run.
 
 use record::{Measured, Results, Role};
 
 use super::measure::{Rounds, measured, whole_life_switches};
-use super::{BUSY, Figure, Figures, KEPT_MIN, Limit, Scene};
+use super::{BUSY, Figure, Figures, Inputs, KEPT_MIN, Limit};
 use crate::doubt::Doubt;
 use crate::statistics::{BlockRatio, MARGIN, median};
 
-/// Above these shares the matching doubt is raised.
+/// Above these shares a doubt is raised.
 const LITTLE_MAX: f64 = 0.05;
 const STEAL_MAX: f64 = 0.02;
 const RUN_QUEUE_MAX: f64 = 0.05;
-/// /proc/stat counts whole ticks, and charges a tick to whom it meets: less than this is not seen.
+/// /proc/stat counts whole ticks and charges each to the process that runs then, so less is not
+/// detectable.
 const OTHER_LOAD_MAX: f64 = 0.10;
-/// The first connections have no session to resume yet.
+/// The first connections have no session to resume.
 const OTHER_HANDSHAKES_MAX: f64 = 0.01;
-/// A send lag of a fifth of the latency moves the percentile in its second digit.
+/// A send lag of 1/5 of the latency changes the second digit of the percentile.
 const SEND_LAG_MAX: f64 = 0.20;
-/// The floor does less than any model, so a lead over it that is larger than noise needs a reason.
+/// The floor does less than any model, so a lead over it beyond noise needs an explanation.
 const FLOOR_MARGIN: f64 = 0.03;
-/// A rate within this share of the floor's is what client and machine can reach at most.
+/// A rate within this share of the floor's is the maximum of client and machine.
 const CEILING: f64 = 0.05;
 
-/// The doubts about one cell. `tried` counts its rounds, failed and invalid ones included; `spins`
-/// is the share of a core that it burns when idle, if it does.
+/// The doubts about one cell. `tried`: its rounds, including failed and invalid ones. `spins`: the
+/// share of a core that it uses without traffic, if it spins.
 pub fn of_cell(
-    scene: &Scene,
+    inputs: &Inputs,
     figures: &Figures,
     rounds: &Rounds,
     tried: u32,
     spins: Option<f64>,
 ) -> Vec<Doubt> {
-    let mut doubts = failures(scene, figures, rounds, tried);
+    let mut doubts = failures(inputs, figures, rounds, tried);
     doubts.extend(limits(figures, spins));
     doubts.extend(of_open_loop(figures));
-    doubts.extend(of_tls(scene, figures));
-    doubts.extend(of_machine(scene, figures, rounds));
+    doubts.extend(of_tls(inputs, figures));
+    doubts.extend(of_machine(inputs, figures, rounds));
     doubts
 }
 
-fn failures(scene: &Scene, figures: &Figures, rounds: &Rounds, tried: u32) -> Vec<Doubt> {
+fn failures(inputs: &Inputs, figures: &Figures, rounds: &Rounds, tried: u32) -> Vec<Doubt> {
     let all = || rounds.values();
     let count = |raised: &dyn Fn(&Measured) -> bool| all().filter(|m| raised(m)).count() as u32;
     let mut doubts = Vec::new();
@@ -48,16 +49,16 @@ fn failures(scene: &Scene, figures: &Figures, rounds: &Rounds, tried: u32) -> Ve
     add(errors, Doubt::Errors(errors));
     let early = count(&|m| m.load.ended_early.is_some());
     add(early.into(), Doubt::EndedEarly(early));
-    // Between two requests that fall due, a connection of an open loop has nothing to complete.
+    // A connection of an open loop may have no request in a window.
     let stuck = match figures.open {
         Some(_) => 0,
         None => all().map(|m| m.load.connections_without_progress).max().unwrap_or(0),
     };
-    add(stuck.into(), Doubt::WithoutProgress(stuck, scene.workload.connections));
+    add(stuck.into(), Doubt::WithoutProgress(stuck, inputs.workload.connections));
     let overdue = all().map(|m| m.load.at_end.overdue).sum();
     add(overdue, Doubt::StoppedAnswering(overdue));
     let invalid = figures.invalid_rounds;
-    // An open loop has its own words for it.
+    // An open loop has its own doubt for this.
     if figures.open.is_none() {
         add(invalid.into(), Doubt::ClientStopped(invalid, tried));
     }
@@ -117,15 +118,15 @@ fn of_open_loop(figures: &Figures) -> Vec<Doubt> {
     .collect()
 }
 
-/// A server may refuse to resume a session, and one that resumes unasked saves what is measured.
-fn of_tls(scene: &Scene, figures: &Figures) -> Option<Doubt> {
+/// A server may refuse to resume a session, or resume where full handshakes are measured.
+fn of_tls(inputs: &Inputs, figures: &Figures) -> Option<Doubt> {
     let resumed = figures.tls.as_ref()?.resumed_share()?;
-    let other = if scene.workload.tls_resume { 1.0 - resumed } else { resumed };
-    let counts = scene.workload.connect_per_request && other > OTHER_HANDSHAKES_MAX;
+    let other = if inputs.workload.tls_resume { 1.0 - resumed } else { resumed };
+    let counts = inputs.workload.connect_per_request && other > OTHER_HANDSHAKES_MAX;
     counts.then_some(Doubt::OtherHandshakes(other))
 }
 
-fn of_machine(scene: &Scene, figures: &Figures, rounds: &Rounds) -> Vec<Doubt> {
+fn of_machine(inputs: &Inputs, figures: &Figures, rounds: &Rounds) -> Vec<Doubt> {
     let middle = |figure: &dyn Fn(&Measured) -> f64| {
         median(&rounds.values().map(|m| figure(m)).collect::<Vec<_>>()).unwrap_or(0.0)
     };
@@ -140,7 +141,7 @@ fn of_machine(scene: &Scene, figures: &Figures, rounds: &Rounds) -> Vec<Doubt> {
     add(!holds, Doubt::LittlesLaw(little));
     let queue = middle(&|m| m.server.run_queue_delay_us as f64 / 1e6 / m.load.duration_s);
     add(queue > RUN_QUEUE_MAX && figures.server_busy < BUSY, Doubt::RunQueue(queue));
-    let cores = f64::from(scene.results.environment.cores.max(1));
+    let cores = f64::from(inputs.results.environment.cores.max(1));
     let steal = middle(&|m| m.machine.steal_s / m.load.duration_s / cores);
     add(steal > STEAL_MAX, Doubt::Steal(steal));
     let other = middle(&|m| {
@@ -151,9 +152,8 @@ fn of_machine(scene: &Scene, figures: &Figures, rounds: &Rounds) -> Vec<Doubt> {
     doubts
 }
 
-/// Little's law, L = lambda x W (Operations Research 9, 1961): rate x mean latency over the
-/// requests on their way, each of the three measured on its own. 1 when they belong to the same
-/// system.
+/// Little's law, L = lambda x W (Operations Research 9, 1961): rate x mean latency, divided by the
+/// mean number of requests in flight. The three are measured independently; the result should be 1.
 fn little(measured: &Measured) -> f64 {
     let load = &measured.load;
     load.requests_per_s * load.latency.mean_us / 1e6 / load.mean_in_flight.max(1e-9)
@@ -173,14 +173,14 @@ mod tests {
     use super::*;
     use crate::summary::summarise;
 
-    /// The queue M/M/1 in closed form: with arrivals of 800 a second and a service of 1 ms, L =
+    /// The queue M/M/1 in closed form: with 800 arrivals per second and a service time of 1 ms, L =
     /// rho / (1 - rho) = 4 and W = 1 / (mu - lambda) = 5 ms.
     #[test]
     fn littles_law_holds_for_a_queue_with_a_known_answer() {
         let mut measured = fixture::measured(800, 1.0, 0.1);
         (measured.load.mean_in_flight, measured.load.latency.mean_us) = (4.0, 5_000.0);
         assert!((little(&measured) - 1.0).abs() < 1e-12);
-        // Timed from the send instead of the arrival, the wait of 4 ms is missing.
+        // Measured from the send instead of the arrival, the wait of 4 ms is missing.
         measured.load.latency.mean_us = 1_000.0;
         assert!((little(&measured) - 0.2).abs() < 1e-12);
     }
@@ -199,7 +199,8 @@ mod tests {
             let doubts = &poll.unwrap().state.as_ref().unwrap().doubts;
             doubts.iter().any(|doubt| matches!(doubt, Doubt::LittlesLaw(_)))
         };
-        // 64 connections with one request each: 4 % off is the border of a window, 8 % is not.
+        // 64 connections with one request each: a deviation of 4 % comes from the borders of the
+        // window, 8 % does not.
         assert!(!doubted(64.0) && !doubted(61.5) && doubted(59.0));
     }
 }

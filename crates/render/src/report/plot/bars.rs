@@ -1,12 +1,12 @@
-//! Bars: one per model, with intervals, because a bar without one says too much.
+//! Bar plots: one bar per model, with intervals.
 
 use std::collections::BTreeSet;
 
 use record::Results;
 
-use crate::statistics::Interval;
-use crate::summary::{Cell, Figure, Figures, WorkloadSummary};
 use crate::text::{figure, thousands};
+use verdict::statistics::Interval;
+use verdict::summary::{Cell, Figure, Figures, WorkloadSummary};
 
 use super::Plot;
 use super::colour::{Ink, TEXT, of_model};
@@ -14,18 +14,18 @@ use super::data;
 use super::page::{self, Drawn, Page, SMALL_PX, Side, TEXT_PX, WIDTH, tick, width_of};
 use super::scale::Scale;
 
-/// Height of one bar with the space around it.
+/// Height of a bar with the space around it.
 const ROW: i32 = 34;
-/// Where bars begin: room for names.
+/// Start of the bars, after the names.
 const LEFT: i32 = 150;
-/// Where the longest ends: room for figures.
+/// End of the longest bar, before the figures.
 const RIGHT: i32 = WIDTH - 210;
 /// Below the title and the key.
 const TOP: i32 = 76;
-/// Room for the axis.
+/// Height of the axis.
 const AXIS: i32 = 52;
-/// An axis goes on beyond the longest bar by so much at most. A longer interval is cut off: it
-/// would squeeze all bars into a corner.
+/// The axis is at most this factor longer than the longest bar. A longer interval is cut off,
+/// because it would make the bars too short.
 const BEYOND_MAX: f64 = 1.25;
 /// Tones of a bar's first and second part.
 const TONES: [f64; 2] = [1.0, 0.45];
@@ -34,11 +34,11 @@ const TONES: [f64; 2] = [1.0, 0.45];
 struct Bar {
     name: String,
     ink: Ink,
-    /// One or two parts, in strong and in pale tone.
+    /// One or two parts, in the two tones.
     parts: Vec<f64>,
-    /// Each from its end.
+    /// The interval of each part, at its end.
     intervals: Vec<Interval>,
-    /// The figure is a lower bound.
+    /// Whether the figure is a lower bound.
     bound: bool,
     label: String,
 }
@@ -53,16 +53,16 @@ impl Bar {
     }
 }
 
-/// What all bars of a plot share.
+/// The common parts of a plot.
 struct Frame<'a> {
-    /// What the parts are; one entry with one part.
+    /// Meaning of the parts.
     key: &'a [&'a str],
     axis: &'a str,
-    /// The floor: what a server costs that parses nothing.
+    /// The floor's figure and its label.
     floor: Option<(f64, String)>,
 }
 
-/// Requests per second of a closed loop; in an open one the client sets the rate.
+/// Requests per second of a closed loop. In an open loop the client sets the rate.
 pub fn rate(results: &Results, workload: &WorkloadSummary) -> Result<Option<Plot>, String> {
     if workload.is_open() {
         return Ok(None);
@@ -128,7 +128,7 @@ pub fn cpu(results: &Results, workload: &WorkloadSummary) -> Result<Option<Plot>
     draw(&format!("cpu-{name}"), &format!("CPU per request: {name}"), &frame, &bars)
 }
 
-/// Memory of one idle connection, at the most connections that were sampled.
+/// Memory of an idle connection, with the most connections that were sampled.
 pub fn memory(results: &Results) -> Result<Option<Plot>, String> {
     let models = results.models.iter().filter(|m| Some(&m.label) != results.floor.as_ref());
     let grown: Vec<(&str, data::Growth)> = models
@@ -138,7 +138,7 @@ pub fn memory(results: &Results) -> Result<Option<Plot>, String> {
     let bar = |(model, growth): &(&str, data::Growth)| {
         let each = |kib: f64| (kib / f64::from(growth.connections)).max(0.0);
         let (user, kernel) = (each(growth.user_kib), each(growth.kernel_kib));
-        // Models that hold different numbers say theirs each.
+        // If the numbers differ each model shows its own.
         let open = match counts.len() {
             1 => String::new(),
             _ => format!(" (of {})", thousands(f64::from(growth.connections))),
@@ -167,7 +167,7 @@ pub fn memory(results: &Results) -> Result<Option<Plot>, String> {
     draw("memory", "server memory per idle connection", &frame, &bars)
 }
 
-/// What the kernel's part of the memory is, on this machine.
+/// Meaning of the kernel's part of the memory on this machine.
 fn kernel_part(results: &Results) -> &'static str {
     match data::kernel_is_counted(results) {
         true => "the kernel's memory for it",
@@ -183,7 +183,7 @@ fn floor(workload: &WorkloadSummary) -> Option<&Figures> {
     workload.floor.as_ref()?.state.as_deref().ok()
 }
 
-/// `None` when there is nothing to draw.
+/// `None` without data.
 fn draw(name: &str, title: &str, frame: &Frame, bars: &[Bar]) -> Result<Option<Plot>, String> {
     if bars.is_empty() {
         return Ok(None);
@@ -235,7 +235,7 @@ fn draw_bar(page: &Page, x: &Scale, most: f64, bar: &Bar, top: i32) -> Drawn {
     page.text(&bar.name, (LEFT - 9, middle), Side::Left, TEXT_PX, TEXT)
 }
 
-/// The key on the right of the title's line: boxes in the tones of the parts, or one sentence.
+/// The key, to the right of the title: boxes in the tones of the parts, or one sentence.
 fn draw_key(page: &Page, key: &[&str]) -> Drawn {
     const BOX: i32 = 14;
     const Y: i32 = 22;

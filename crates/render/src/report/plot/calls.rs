@@ -1,7 +1,7 @@
-//! System calls per request, by name: bars whose colours say what each call is for.
+//! System calls per request by name, as bars. The colour shows the purpose of a call.
 
-use crate::summary::{CallsPerRequest, Cell, WorkloadSummary};
 use crate::text::figure;
+use verdict::summary::{CallsPerRequest, Cell, WorkloadSummary};
 
 use super::Plot;
 use super::colour::{CALL_FAMILIES, PAGE, TEXT};
@@ -9,25 +9,25 @@ use super::data;
 use super::page::{self, Drawn, Page, SMALL_PX, Side, TEXT_PX, WIDTH, tick, width_of};
 use super::scale::Scale;
 
-/// Height of one model's calls with the space around them.
+/// Height of a model's bar with the space around it.
 const ROW: i32 = 34;
-/// The same with a bar of ring operations below.
+/// Height with a second bar for ring operations.
 const ROW_WITH_RING: i32 = 56;
-/// Where bars begin: room for names.
+/// Start of the bars, after the names.
 const LEFT: i32 = 110;
-/// Where the longest ends: room for figures.
+/// End of the longest bar, before the figures.
 const RIGHT: i32 = WIDTH - 150;
 /// Below title and key.
 const TOP: i32 = 78;
-/// Room for the axis.
+/// Height of the axis.
 const AXIS: i32 = 52;
 
 /// Index of ring operations among the families.
 const RING: usize = 5;
-/// Index of the calls that no other family has.
+/// Index of the family of all other calls.
 const REST: usize = 4;
 
-/// Calls that wait for something to happen (and, for io_uring, hand work over).
+/// Calls that wait (and, for io_uring, submit).
 const WAITING: &[&str] = &[
     "epoll_pwait",
     "epoll_pwait2",
@@ -39,12 +39,12 @@ const WAITING: &[&str] = &[
     "rt_sigtimedwait",
     "select",
 ];
-/// Calls that bring bytes in.
+/// Calls that receive bytes.
 const INPUT: &[&str] = &["pread64", "preadv", "read", "readv", "recvfrom", "recvmmsg", "recvmsg"];
 /// Calls that send bytes.
 const OUTPUT: &[&str] =
     &["pwrite64", "sendfile", "sendmmsg", "sendmsg", "sendto", "splice", "write", "writev"];
-/// Calls about connections themselves: making, watching and ending them.
+/// Calls that open, watch and close connections.
 const CONNECTIONS: &[&str] = &[
     "accept",
     "accept4",
@@ -77,7 +77,7 @@ struct Part {
     each: f64,
 }
 
-/// The plot of one workload; `None` when nothing was counted under it.
+/// The plot of one workload; `None` if its calls were not counted.
 pub fn plot(workload: &WorkloadSummary) -> Result<Option<Plot>, String> {
     let row = |cell: &Cell| Some(row(&cell.model, cell.state.as_ref().ok()?.calls.as_ref()?));
     let rows: Vec<Row> = data::cells(workload).filter_map(row).collect();
@@ -160,7 +160,7 @@ fn draw(page: &Page, rows: &[Row], bottom: i32) -> Drawn {
     draw_key(page, rows)
 }
 
-/// Boxes side by side, with the names in them that fit.
+/// Boxes side by side, with those names that fit.
 fn draw_parts(page: &Page, x: &Scale, parts: &[Part], (upper, lower): (i32, i32)) -> Drawn {
     let mut from = 0.0;
     for part in parts {
@@ -170,7 +170,7 @@ fn draw_parts(page: &Page, x: &Scale, parts: &[Part], (upper, lower): (i32, i32)
             continue;
         }
         page.area((left, upper), (right, lower), CALL_FAMILIES[part.family].1, 1.0)?;
-        // A thin line of the page's colour keeps neighbours of one family apart.
+        // A thin line in the page's colour separates neighbours of one family.
         page.line(vec![(right, upper), (right, lower)], PAGE, 1)?;
         let words = format!("{} {}", part.name, figure(part.each));
         let middle = ((left + right) / 2, (upper + lower) / 2);
@@ -201,7 +201,7 @@ fn draw_key(page: &Page, rows: &[Row]) -> Drawn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
+    use verdict::summary::summarise;
 
     #[test]
     fn calls_without_a_name_are_not_lost() {
@@ -214,7 +214,7 @@ mod tests {
         };
         let row = row("epoll", &calls);
         let parts: Vec<_> = row.calls.iter().map(|p| (p.name.as_str(), p.each)).collect();
-        // In the order of the families, whatever the alphabet says.
+        // In the order of the families, not of the alphabet.
         assert_eq!(parts, [("epoll_wait", 0.25), ("write", 1.0), ("others", 0.75)]);
     }
 

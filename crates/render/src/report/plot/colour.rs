@@ -1,7 +1,7 @@
-//! Colours, each in two tones: one for light pages, one for dark ones.
+//! Colours, each with a tone for light and one for dark pages.
 //!
-//! Colours alone do not tell a dozen lines apart, least of all to colour-blind readers: lines also
-//! have a marker each and their name at the end, bars have their name beside them.
+//! Colours alone do not distinguish a dozen lines, in particular for colour-blind readers. So lines
+//! also have markers and names at their ends, and bars have names.
 
 use plotters::style::RGBColor;
 use record::Results;
@@ -9,9 +9,9 @@ use record::Results;
 /// One colour on both kinds of page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ink {
-    /// What plotters writes: for light pages.
+    /// For light pages; plotters writes this tone.
     pub light: RGBColor,
-    /// What the style sheet puts in its place on dark pages.
+    /// For dark pages; the style sheet replaces the light tone by it.
     pub dark: RGBColor,
 }
 
@@ -22,17 +22,17 @@ const fn ink(light: u32, dark: u32) -> Ink {
     Ink { light: rgb(light), dark: rgb(dark) }
 }
 
-/// The page. Plots bring their own, because a code host's theme and the reader's need not agree.
+/// The background. Plots have their own, because the theme of the site and of the user may differ.
 pub const PAGE: Ink = ink(0xFAFAF8, 0x161B22);
 /// Text, axes and intervals.
 pub const TEXT: Ink = ink(0x2D333B, 0xE6EDF3);
 /// Grid lines.
 pub const GRID: Ink = ink(0xDEDEDA, 0x30363D);
-/// What is not decided.
+/// Undecided results.
 pub const MUTED: Ink = ink(0x68707A, 0x9AA4AF);
 
-/// The known models. One mechanism, one family: blocking brown, spinning red, readiness violet to
-/// blue, a runtime green, completion teal.
+/// The known models, with similar colours for similar mechanisms: blocking brown, spinning red,
+/// readiness violet to blue, a runtime green, completion teal.
 const MODELS: [(&str, Ink); 10] = [
     ("serial", ink(0x6E7781, 0xAAB4BE)),
     ("threads", ink(0x9A5B13, 0xD9944A)),
@@ -46,7 +46,7 @@ const MODELS: [(&str, Ink); 10] = [
     ("uring", ink(0x07868B, 0x39C5CF)),
 ];
 
-/// Everybody else, in the order of the result file.
+/// Other models, in the order of the result file.
 const OTHERS: [Ink; 6] = [
     ink(0x4D6A0F, 0xA3D977),
     ink(0x7C2D12, 0xFF9E80),
@@ -56,7 +56,7 @@ const OTHERS: [Ink; 6] = [
     ink(0x53604F, 0xB5C4B0),
 ];
 
-/// What a system call is for: where the process waits, how bytes come in and go out, and the rest.
+/// Purposes of system calls: waiting, receiving, sending, and others.
 pub const CALL_FAMILIES: [(&str, Ink); 6] = [
     ("waiting", ink(0x0A5FB8, 0x6CB2F7)),
     ("input", ink(0x1F8040, 0x57D068)),
@@ -66,8 +66,8 @@ pub const CALL_FAMILIES: [(&str, Ink); 6] = [
     ("ring operations", ink(0x08888E, 0x3CC8D2)),
 ];
 
-/// A model's colour: the same in every plot. A flavour (`epoll+trigger=edge`) has its model's; the
-/// floor, which does not compete, has that of the axes.
+/// A model's colour, the same in all plots. A flavour (`epoll+trigger=edge`) has its model's; the
+/// floor has that of the axes.
 pub fn of_model(results: &Results, label: &str) -> Ink {
     if results.floor.as_deref() == Some(label) {
         return TEXT;
@@ -115,7 +115,8 @@ mod tests {
         }
     }
 
-    /// The style sheet finds a colour by its light tone, so each may stand for one dark tone only.
+    /// The style sheet finds a colour by its light tone, so each light tone must have one dark tone
+    /// only.
     #[test]
     fn light_tones_are_unique() {
         let all: Vec<Ink> = all().collect();

@@ -1,15 +1,15 @@
-//! What the curves are made of: which cells make an axis, and what only the trials can tell.
+//! The data of the plots: the cells of an axis, and figures that only trials have.
 
 use std::collections::BTreeSet;
 
 use record::{IdleSample, MemorySample, Outcome, Results, Role, Trial, Workload};
 
-use crate::statistics::{Interval, median};
-use crate::summary::{
+use verdict::statistics::{Interval, median};
+use verdict::summary::{
     self, Cell, Figure, Figures, KEPT_MIN, KERNEL_STACK_KIB, Summary, WorkloadSummary,
 };
 
-/// A figure in a plot, and how far it may be off.
+/// A figure in a plot with its interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Value {
     /// The figure.
@@ -32,9 +32,9 @@ impl Value {
     }
 }
 
-/// How far a figure may be off in the comparison with the reference: the interval of its ratio, in
-/// the figure's own unit. `None` for the reference itself. What slowed the machine down for all of
-/// them is not in it.
+/// The interval of a figure in the comparison with the reference: the interval of its ratio, in the
+/// figure's unit. `None` for the reference itself. It does not include disturbances that affected
+/// all models.
 pub fn interval(figures: &Figures, figure: Figure) -> Option<Interval> {
     let judged = figures.judged(figure)?;
     let ratio = judged.ratio.as_ref()?;
@@ -47,13 +47,13 @@ pub fn cells(workload: &WorkloadSummary) -> impl Iterator<Item = &Cell> {
     workload.cells.iter().chain(&workload.floor)
 }
 
-/// What was measured of a model under a workload.
+/// The figures of a model under a workload.
 pub fn figures<'a>(summary: &'a Summary, workload: &str, model: &str) -> Option<&'a Figures> {
     let workload = summary.workloads.iter().find(|w| w.workload.name == workload)?;
     cells(workload).find(|cell| cell.model == model)?.state.as_deref().ok()
 }
 
-/// What a workload is, but for its name, its samples, and what `of` takes out of it.
+/// A workload without its name, its samples, and what `of` removes.
 fn rest(workload: &Workload, of: &dyn Fn(&mut Workload)) -> Workload {
     let mut rest = workload.clone();
     (rest.name, rest.description, rest.idle_sample_connections) = Default::default();
@@ -61,7 +61,8 @@ fn rest(workload: &Workload, of: &dyn Fn(&mut Workload)) -> Workload {
     rest
 }
 
-/// The most workloads that are alike but for what `of` takes out of them; of as many, the first.
+/// The largest group of workloads that differ only in what `of` removes; of equally large groups
+/// the first.
 fn family<'a>(
     workloads: impl Iterator<Item = &'a Workload>,
     of: &dyn Fn(&mut Workload),
@@ -78,8 +79,8 @@ fn family<'a>(
     largest.map(|(_, family)| family).unwrap_or_default()
 }
 
-/// The workloads that differ in nothing but their idle connections, fewest first: `GET /` over
-/// keep-alive connections in a closed loop, one request at a time.
+/// The workloads that differ only in idle connections, fewest first: `GET /` over keep-alive
+/// connections in a closed loop, one request at a time.
 pub fn idle_axis(results: &Results) -> Vec<&Workload> {
     let plain = |w: &&Workload| {
         let one = w.protocol == "http" && !w.tls && !w.post && w.pipelining == 1;
@@ -92,8 +93,7 @@ pub fn idle_axis(results: &Results) -> Vec<&Workload> {
     axis
 }
 
-/// The open loops that differ in their rate only, slowest first, and the closed loop that they
-/// would be without one.
+/// The open loops that differ only in their rate, slowest first, and the same closed loop.
 pub fn rate_axis(results: &Results) -> (Vec<&Workload>, Option<&Workload>) {
     let without = |workload: &mut Workload| workload.rate_per_s = None;
     let open = results.workloads.iter().filter(|w| w.rate_per_s.is_some());
@@ -105,23 +105,23 @@ pub fn rate_axis(results: &Results) -> (Vec<&Workload>, Option<&Workload>) {
     (axis, closed)
 }
 
-/// Whether a server answered what fell due: beyond that a figure is one of the test's length.
+/// Whether a server kept up with the rate; otherwise a figure depends on the length of the window.
 pub fn keeps(figures: &Figures) -> bool {
     figures.open.as_ref().is_some_and(|open| open.answered_share >= KEPT_MIN)
 }
 
-/// What a model's memory grew by while connections were opened.
+/// Growth of a model's memory while connections were opened.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Growth {
-    /// Connections open.
+    /// Open connections.
     pub connections: u32,
-    /// Its own pages (proportional set size).
+    /// Growth of the proportional set size.
     pub user_kib: f64,
-    /// The kernel's memory for it.
+    /// Growth of the kernel's memory.
     pub kernel_kib: f64,
 }
 
-/// Whether the kernel's part was read from cgroups, rather than put together from what /proc shows.
+/// Whether the kernel's part was read from cgroups and not computed from /proc.
 pub fn kernel_is_counted(results: &Results) -> bool {
     let samples = idle_samples(results).map(|(_, sample)| sample);
     let mut known = samples.map(|s| s.memory.kernel_kib.is_some());
@@ -149,7 +149,7 @@ pub fn growth(results: &Results, model: &str) -> Vec<Growth> {
     counts.into_iter().filter(|&count| count > 0).filter_map(at).collect()
 }
 
-/// Those of plain connections: what frames and keys add is told by protocol.
+/// The samples of connections without frames and TLS, whose cost is shown by protocol.
 fn idle_samples(results: &Results) -> impl Iterator<Item = (&str, &IdleSample)> {
     let plain = |trial: &&Trial| {
         let mut workloads = results.workloads.iter();
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(threads[1].user_kib, 200_000.0);
         assert!(kernel_is_counted(&results));
         assert_eq!(threads[1].kernel_kib, 30_000.0);
-        // One sample without a cgroup, and all are put together from /proc.
+        // With one sample without a cgroup all are computed from /proc.
         let mut results = results;
         let sample = results.trials.iter_mut().find_map(|trial| match &mut trial.outcome {
             Outcome::Measured(measured) => measured.idle.as_mut(),

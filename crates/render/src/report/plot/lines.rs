@@ -1,10 +1,10 @@
-//! Lines: a figure of each model along an axis, with a marker at each measured place, the interval
-//! over the rounds, and the model's name at the line's end.
+//! Line plots: a figure of each model along an axis, with markers, intervals, and the model's name
+//! at the end of the line.
 
 use record::Results;
 
-use crate::summary::{Figure, Summary};
 use crate::text::{figure, thousands};
+use verdict::summary::{Figure, Summary};
 
 use super::Plot;
 use super::colour::{Ink, TEXT, of_model};
@@ -12,28 +12,26 @@ use super::data::{self, Value};
 use super::page::{self, Drawn, Page, Point, SMALL_PX, Side, TEXT_PX, WIDTH, tick, width_of};
 use super::scale::{Scale, spread};
 
-/// Height of a plot of lines.
 const HEIGHT: i32 = 480;
-/// Room for the axis below.
+/// Height of the horizontal axis.
 const AXIS: i32 = 56;
 /// Below the title.
 const TOP: i32 = 52;
-/// Room for the upright axis.
+/// Width of the vertical axis.
 const LEFT: i32 = 84;
-/// Room for the names at the lines' ends.
+/// Width of the names at the ends of the lines.
 const NAMES: i32 = 160;
-/// Names are at least so far apart.
+/// Smallest distance of two names.
 const NAME_GAP: i32 = 18;
 
-/// One model's line.
 struct Line {
     name: String,
     ink: Ink,
     marker: usize,
-    /// The floor: no competitor.
+    /// Whether the line is dashed: the floor.
     dashed: bool,
     points: Vec<(f64, Value)>,
-    /// A place beside the line, which it does not lead to: the capacity.
+    /// A separate point beside the line: the capacity.
     beside: Option<(f64, Value)>,
 }
 
@@ -59,7 +57,7 @@ impl Line {
     }
 }
 
-/// Server CPU per request against the connections open: the axis that decides. Needs two places.
+/// Server CPU per request against the number of open connections. Needs two numbers.
 pub fn by_idle(results: &Results, summary: &Summary) -> Result<Option<Plot>, String> {
     let axis = data::idle_axis(results);
     if axis.len() < 2 {
@@ -83,8 +81,8 @@ pub fn by_idle(results: &Results, summary: &Summary) -> Result<Option<Plot>, Str
     plane.plot("cpu-by-idle", title, &lines)
 }
 
-/// Server CPU per request at the rates that a server keeps, and beside it at its capacity: a loop
-/// that is woken for one request has no other to share the price with. Needs two rates.
+/// Server CPU per request at the rates that a server sustains, and at its capacity. A loop that is
+/// woken for a single request cannot share the cost among several. Needs two rates.
 pub fn by_rate(results: &Results, summary: &Summary) -> Result<Option<Plot>, String> {
     let (axis, closed) = data::rate_axis(results);
     if axis.len() < 2 {
@@ -115,24 +113,23 @@ fn floor_note(results: &Results, lines: &[Line]) -> Option<String> {
     drawn.then(|| format!("{floor} parses nothing: the physical line"))
 }
 
-/// A logarithmic plane of microseconds of CPU, and what stands around it.
+/// A plot with logarithmic axes.
 struct Plane<'a> {
     x_axis: &'a str,
-    /// In the corner: what a reader must know.
     note: Option<String>,
-    /// Where something was measured: the ticks of the axis below.
+    /// The measured values: the ticks of the horizontal axis.
     ticks: &'a [f64],
 }
 
-/// Corners of the plane.
+/// The upper left corner.
 const UPPER: Point = (LEFT, TOP);
 const LOWER: Point = (WIDTH - NAMES, HEIGHT - AXIS);
 
-/// How far beyond the values a logarithmic axis goes.
+/// A logarithmic axis extends this factor beyond the values.
 const MARGIN: f64 = 1.3;
 
 impl Plane<'_> {
-    /// `None` when there is nothing to draw.
+    /// `None` without data.
     fn plot(&self, name: &str, title: &str, lines: &[Line]) -> Result<Option<Plot>, String> {
         let all = || lines.iter().flat_map(Line::all);
         let heights = all().flat_map(|(_, value)| value.heights());
@@ -160,10 +157,9 @@ impl Plane<'_> {
     }
 }
 
-/// What stands along the upright axis.
 const Y_AXIS: &str = "microseconds of server CPU per request";
 
-/// The places whose labels fit, from the right: the largest is always there.
+/// The values whose labels fit, beginning with the largest.
 fn labelled(x: &Scale, open: &[f64]) -> Vec<f64> {
     let mut free = i32::MAX;
     let fits = |value: &f64| {
@@ -196,8 +192,8 @@ fn draw_line(page: &Page, x: &Scale, y: &Scale, line: &Line) -> Drawn {
     points.into_iter().chain(beside).try_for_each(|at| page.marker(line.marker, at, line.ink))
 }
 
-/// Names with their markers on the right, each beside the end of its line, moved apart where they
-/// would collide. A line that ends early says where.
+/// Names with markers at the ends of the lines, moved apart if they would overlap. A line that ends
+/// early says at which value.
 fn draw_names(page: &Page, x: &Scale, y: &Scale, lines: &[Line]) -> Drawn {
     let ((_, top), (right, bottom)) = (UPPER, LOWER);
     let last = lines.iter().filter_map(|line| line.points.last()).map(|point| point.0);
@@ -215,7 +211,7 @@ fn draw_names(page: &Page, x: &Scale, y: &Scale, lines: &[Line]) -> Drawn {
         if to < last {
             name += &format!(" (to {})", thousands(to));
         }
-        // A thin line leads to a name that stands elsewhere.
+        // A thin line leads to a name that was moved.
         let leader = vec![(end.0 + 8, end.1), (right + 2, end.1), (right + 12, place)];
         if to >= last || line.beside.is_some() {
             page.line(leader, line.ink, 1)?;

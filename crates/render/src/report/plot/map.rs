@@ -1,18 +1,18 @@
-//! The map as one picture: which model, when. A panel each for CPU, memory and latency; in each
-//! cell the best and those as good, in their colours, and in grey what could not be decided.
+//! The map as a picture, with a panel each for CPU, memory and latency. A cell has the best models
+//! and those as good in their colours, and undecided ones in grey.
 
 use record::Results;
 
 use crate::report::map::{By, Grid, grid};
-use crate::summary::{Best, Summary};
+use verdict::summary::{Best, Summary};
 
 use super::Plot;
 use super::colour::{GRID, Ink, MUTED, TEXT, of_model};
 use super::page::{self, Drawn, Page, SMALL_PX, Side, TEXT_PX, WIDTH, width_of};
 
-/// Room for the heads of rows.
+/// Width of the heads of rows.
 const LEFT: i32 = 110;
-/// Where the last column ends.
+/// End of the last column.
 const RIGHT: i32 = WIDTH - 16;
 /// Below the title and the key.
 const TOP: i32 = 70;
@@ -22,39 +22,36 @@ const HEAD: i32 = 52;
 const LINE: i32 = 21;
 /// Above and below the names in a cell.
 const PADDING: i32 = 8;
-/// Between two panels.
 const GAP: i32 = 22;
 /// Between two names of a line.
 const BETWEEN: i32 = 12;
-/// From a marker to its name.
+/// Distance from a marker to its name.
 const BESIDE: i32 = 11;
 
-/// One name in a cell.
 struct Name {
     text: String,
     ink: Ink,
-    /// The model's marker; none where it is undecided.
+    /// The model's marker; `None`: undecided.
     marker: Option<usize>,
     /// Its line in the cell, and its distance from the cell's left edge.
     line: i32,
     left: i32,
 }
 
-/// A panel with its names laid out.
+/// A panel with the positions of its names.
 struct Panel {
     grid: Grid,
-    /// Width of a column.
     width: i32,
-    /// The cells of each row, and the lines that the row needs.
+    /// The cells of each row, and the number of lines of the row.
     rows: Vec<(Vec<Vec<Name>>, i32)>,
 }
 
-/// `None` where no map was measured.
+/// `None` without a map.
 pub fn plot(results: &Results, summary: &Summary) -> Result<Option<Plot>, String> {
     let all = [By::Cpu, By::Memory, By::Latency];
     let grids = all.into_iter().filter_map(|by| grid(summary, by));
     let panels: Vec<Panel> = grids.map(|grid| Panel::of(results, grid)).collect();
-    // One cell is no map.
+    // A single cell is not drawn.
     if panels.iter().all(|panel| panel.grid.rows.len() * panel.grid.columns.len() < 2) {
         return Ok(None);
     }
@@ -166,7 +163,7 @@ fn told(grid: &Grid) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
+    use verdict::summary::summarise;
 
     #[test]
     fn the_picture_names_the_best_and_what_is_undecided_is_grey() {

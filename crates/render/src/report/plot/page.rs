@@ -1,5 +1,4 @@
-//! What all plots are drawn on: a page of a README's width, with text that can be read there, and a
-//! style sheet by which the same file fits light and dark pages.
+//! The page of all plots, with the width of a README and a style sheet for light and dark pages.
 
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
@@ -13,25 +12,25 @@ use super::scale::Scale;
 
 /// Width of a README on a code host, in pixels.
 pub const WIDTH: i32 = 900;
-/// Size of text, in pixels: a page that is only 830 wide still shows the smallest above 12.
+/// Size of text, in pixels: above 12 if the page is shown only 830 pixels wide.
 pub const TEXT_PX: f64 = 14.0;
-/// Size of what stands along an axis.
+/// Size of labels of an axis.
 pub const SMALL_PX: f64 = 13.5;
 /// Size of a title.
 pub const TITLE_PX: f64 = 18.0;
-/// A sans-serif letter's mean width, as a share of its size: for what must fit somewhere.
+/// Mean width of a sans-serif letter, as a share of its size.
 const LETTER: f64 = 0.54;
 
 /// plotters divides sizes by this before it writes them (plotters-svg, `draw_text`).
 const PLOTTERS_SIZE: f64 = 1.24;
 
-/// What can go wrong in drawing.
+/// The result of drawing.
 pub type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-/// A place, in pixels from the upper left corner.
+/// A point, in pixels from the upper left corner.
 pub type Point = (i32, i32);
 
-/// Where a text stands, relative to its point.
+/// Position of a text relative to its point.
 #[derive(Clone, Copy)]
 pub enum Side {
     /// To the right of it.
@@ -42,10 +41,10 @@ pub enum Side {
     Middle,
 }
 
-/// A page in the making.
+/// The page while it is drawn.
 pub struct Page<'a>(DrawingArea<SVGBackend<'a>, plotters::coord::Shift>);
 
-/// Draws a plot. `told` says in sentences what it shows, for readers who do not see it.
+/// Draws a plot. `told`: a description in sentences, for readers who do not see it.
 pub fn plot(
     name: &str,
     title: &str,
@@ -93,7 +92,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// A figure beside an axis: without zeros at its end.
+/// A figure beside an axis, without trailing zeros.
 pub fn tick(value: f64) -> String {
     let text = figure(value);
     match text.contains('.') {
@@ -102,7 +101,7 @@ pub fn tick(value: f64) -> String {
     }
 }
 
-/// Width that a text takes, about.
+/// Approximate width of a text.
 pub fn width_of(text: &str, size_px: f64) -> i32 {
     (text.chars().count() as f64 * size_px * LETTER).ceil() as i32
 }
@@ -112,7 +111,7 @@ impl Page<'_> {
         ("sans-serif", size_px * PLOTTERS_SIZE).into_font().color(&ink.light)
     }
 
-    /// Text, its middle at the height of `at`.
+    /// Text that is centred vertically at `at`.
     pub fn text(&self, text: &str, at: Point, side: Side, size_px: f64, ink: Ink) -> Drawn {
         let side = match side {
             Side::Right => HPos::Left,
@@ -123,7 +122,7 @@ impl Page<'_> {
         Ok(self.0.draw(&Text::new(text.to_owned(), at, style))?)
     }
 
-    /// Text that runs upwards, its middle at `at`.
+    /// Text that runs upwards, centred at `at`.
     pub fn upright(&self, text: &str, at: Point) -> Drawn {
         let font = ("sans-serif", SMALL_PX * PLOTTERS_SIZE).into_font();
         let font = font.transform(FontTransform::Rotate270);
@@ -136,13 +135,13 @@ impl Page<'_> {
         Ok(self.0.draw(&PathElement::new(points, ink.light.stroke_width(width)))?)
     }
 
-    /// A dashed line: what was not measured at this place, or does not take part.
+    /// A dashed line: a value that was measured elsewhere, or the floor.
     pub fn dashed(&self, from: Point, to: Point, ink: Ink) -> Drawn {
         let style = ink.light.stroke_width(2);
         Ok(self.0.draw(&DashedPathElement::new([from, to], 6, 5, style))?)
     }
 
-    /// A dotted line: where nothing was measured between two places.
+    /// A dotted line: between two values without measurements in between.
     pub fn dotted(&self, from: Point, to: Point, ink: Ink) -> Drawn {
         Ok(self.0.draw(&DashedPathElement::new([from, to], 2, 4, ink.light.stroke_width(1)))?)
     }
@@ -153,13 +152,13 @@ impl Page<'_> {
         Ok(self.0.draw(&Rectangle::new([from, to], style))?)
     }
 
-    /// A box of slanted lines in a pale frame: a figure that is a bound only.
+    /// A hatched box: a figure that is a bound.
     pub fn hatched(&self, from: Point, to: Point, ink: Ink) -> Drawn {
         const APART: i32 = 9;
         self.area(from, to, ink, 0.25)?;
         let ((left, top), (right, bottom)) = (from, to);
         let height = bottom - top;
-        // Each line starts at the lower edge and rises to the right, cut off at both sides.
+        // Each line rises from the lower edge to the right and is cut off at both sides.
         for start in (left - height..right).step_by(APART as usize) {
             let (low, high) = (start.max(left), (start + height).min(right));
             if low < high {
@@ -170,8 +169,8 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// A whisker along a bar at height `y`, with a seam of the page's colour to be seen on the bar.
-    /// An end that is cut off by the edge of the plot has no cap.
+    /// A whisker along a bar at height `y`, with an outline in the page's colour. An end that is
+    /// cut off has no cap.
     pub fn whisker(&self, low: i32, high: i32, y: i32, cut: bool) -> Drawn {
         const CAP: i32 = 5;
         let ends = [Some(low), (!cut).then_some(high)];
@@ -184,7 +183,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// The marker with this number: six shapes, full and hollow.
+    /// The marker with this number: six shapes, filled and hollow.
     pub fn marker(&self, number: usize, (x, y): Point, ink: Ink) -> Drawn {
         const R: i32 = 5;
         let shape = |points: &[(i32, i32)]| -> Vec<Point> {
@@ -231,7 +230,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// Grid lines across `y` with labels on the left where wanted.
+    /// Grid lines across `y`, with labels on the left if wanted.
     pub fn ticks_left(
         &self,
         y: &Scale,
@@ -249,7 +248,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// The two axes of a plane whose corners are `(left, top)` and `(right, bottom)`.
+    /// Both axes of a plot with the corners `(left, top)` and `(right, bottom)`.
     pub fn axes(&self, (left, top): Point, (right, bottom): Point) -> Drawn {
         self.line(vec![(left, top), (left, bottom), (right, bottom)], TEXT, 1)
     }
@@ -279,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plot_speaks_and_follows_the_readers_theme() {
+    fn a_plot_has_a_description_and_follows_the_theme() {
         let plot = plot("a", "b < c", "d & e", 100, |page| {
             page.text("word", (5, 5), Side::Right, SMALL_PX, TEXT)
         });
@@ -289,9 +288,9 @@ mod tests {
         let style = &svg[svg.find("<style>").unwrap()..svg.find("</style>").unwrap()];
         assert!(style.contains("prefers-color-scheme: dark"), "{style}");
         assert!(style.contains("[fill=\"#2D333B\"]{fill:#E6EDF3}"), "{style}");
-        // Only colours that are there have a rule.
+        // Only colours that are used have a rule.
         assert!(!style.contains("#CF222E"), "{style}");
-        // The size asked for is the size written.
+        // The written sizes are those asked for.
         let sizes = svg.split("font-size=\"").skip(1).map(|rest| rest.split('"').next().unwrap());
         let sizes: Vec<f64> = sizes.map(|size| size.parse().unwrap()).collect();
         assert!((sizes[1] - SMALL_PX).abs() < 1e-9, "{sizes:?}");

@@ -1,11 +1,10 @@
-//! What protocols cost: a band for each protocol, in it a marker for each model on a logarithmic
-//! axis, with the interval over the rounds. Two plots: server CPU per request, and memory of idle
-//! connections.
+//! The cost of protocols: a band for each protocol with a marker for each model on a logarithmic
+//! axis, and intervals. Two plots: server CPU per request, and memory of idle connections.
 
 use record::Results;
 
-use crate::summary::{Figure, IDLE_CONNECTIONS, Summary, idle_prices, steps};
 use crate::text::{figure, thousands};
+use verdict::summary::{Figure, IDLE_CONNECTIONS, Summary, idle_prices, steps};
 
 use super::Plot;
 use super::colour::{GRID, Ink, TEXT, of_model};
@@ -13,24 +12,24 @@ use super::data::{self, Value};
 use super::page::{self, Drawn, Page, SMALL_PX, Side, TEXT_PX, WIDTH, tick, width_of};
 use super::scale::Scale;
 
-/// Room for the names of protocols.
+/// Width of the names of protocols.
 const LEFT: i32 = 130;
-/// Where the axis ends.
+/// End of the axis.
 const RIGHT: i32 = WIDTH - 24;
 /// Below the title.
 const KEY: i32 = 52;
 /// Height of a line of the key.
 const KEY_LINE: i32 = 22;
-/// Height of one model in a band: markers of two models do not touch.
+/// Height of a model in a band, so that markers do not touch.
 const MODEL: i32 = 13;
 /// Space between two bands.
 const GAP: i32 = 12;
-/// Room for the axis.
+/// Height of the axis.
 const AXIS: i32 = 54;
-/// How far beyond the values the axis goes.
+/// The axis extends this factor beyond the values.
 const MARGIN: f64 = 1.25;
 
-/// One model: what stands in the key, and its figure in each band.
+/// One model: its entry in the key, and its figure in each band.
 struct Series {
     name: String,
     ink: Ink,
@@ -38,7 +37,7 @@ struct Series {
     values: Vec<Option<Value>>,
 }
 
-/// Server CPU per request by protocol; `None` where no two protocols were measured.
+/// Server CPU per request by protocol; `None` with fewer than two protocols.
 pub fn cpu(results: &Results, summary: &Summary) -> Result<Option<Plot>, String> {
     let steps = steps(summary);
     let bands: Vec<&str> = steps.iter().map(|(step, _)| step.name).collect();
@@ -51,7 +50,7 @@ pub fn cpu(results: &Results, summary: &Summary) -> Result<Option<Plot>, String>
     draw("cpu-by-protocol", "server CPU per request by protocol", axis, &bands, &all)
 }
 
-/// Memory of idle connections by protocol, both parts together.
+/// Memory of idle connections by protocol: process and kernel together.
 pub fn memory(results: &Results) -> Result<Option<Plot>, String> {
     let mut bands: Vec<&str> = Vec::new();
     for price in results.models.iter().flat_map(|model| idle_prices(results, &model.label)) {
@@ -139,7 +138,7 @@ fn draw_band(page: &Page, x: &Scale, band: usize, top: i32, all: &[Series]) -> D
     Ok(())
 }
 
-/// The key below the title: line, place in it, and whose.
+/// The key below the title: line, position in it, and model.
 fn key(all: &[Series]) -> Vec<(i32, i32, &Series)> {
     let (mut line, mut left) = (0, 24);
     let mut places = Vec::new();
@@ -166,7 +165,7 @@ fn told(band: usize, name: &str, all: &[Series]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
+    use verdict::summary::summarise;
 
     #[test]
     fn protocols_have_a_band_each_and_models_a_marker() {

@@ -1,4 +1,4 @@
-//! Scales: from a figure to a pixel, and the ticks that fit beside it.
+//! Scales: the pixel of a figure, and the ticks of an axis.
 
 /// One axis.
 #[derive(Debug, Clone, Copy)]
@@ -6,19 +6,19 @@ pub struct Scale {
     low: f64,
     high: f64,
     logarithmic: bool,
-    /// Where `low` and `high` are, in pixels; upright axes run from large to small.
+    /// Pixels of `low` and `high`; on a vertical axis they decrease.
     from: i32,
     to: i32,
 }
 
-/// Multiples within a decade that make ticks, from dense to sparse.
+/// Ticks within a decade, from dense to sparse.
 const LOG_TICKS: [&[f64]; 3] =
     [&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], &[1.0, 2.0, 5.0], &[1.0]];
 
-/// With fewer ticks a reader cannot tell how an axis runs.
+/// Fewest ticks that show the scale of an axis.
 const TICKS_MIN: usize = 3;
 
-/// More ticks than that are a ruler, not an axis.
+/// Most ticks of a readable axis.
 const TICKS_MAX: usize = 10;
 
 impl Scale {
@@ -33,7 +33,7 @@ impl Scale {
         Scale { low, high, logarithmic: false, from: pixels.0, to: pixels.1 }
     }
 
-    /// A logarithmic axis that holds all `values` above zero, with a margin; `None` without any.
+    /// A logarithmic axis for all positive `values`, with a margin; `None` without any.
     pub fn logarithmic(
         values: impl Iterator<Item = f64>,
         margin: f64,
@@ -48,7 +48,7 @@ impl Scale {
         Some(Scale { low, high, logarithmic: true, from: pixels.0, to: pixels.1 })
     }
 
-    /// The pixel of a value; values outside of the axis land on its nearer end.
+    /// The pixel of a value; values outside of the axis are drawn at its nearer end.
     pub fn at(&self, value: f64) -> i32 {
         let share = match self.logarithmic {
             true => (value.max(self.low) / self.low).ln() / (self.high / self.low).ln(),
@@ -94,15 +94,15 @@ impl Scale {
     }
 }
 
-/// Moves labels apart: places as near as possible to the `wanted` ones (least squares), in the same
-/// order, at least `gap` apart, inside `bounds` if they fit there at all.
+/// Moves labels apart: as close as possible to the `wanted` positions (least squares), in the same
+/// order, at least `gap` apart, and inside `bounds` if they fit.
 ///
-/// Labels that collide become a block around their mean place; blocks that collide merge (the
+/// Labels that overlap form a block around their mean position; blocks that overlap are merged (the
 /// pool-adjacent-violators algorithm: Ayer and others, 1955).
 pub fn spread(wanted: &[i32], gap: i32, bounds: (i32, i32)) -> Vec<i32> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by_key(|&i| wanted[i]);
-    // With the gaps taken out, "at least `gap` apart" becomes "not falling".
+    // Without the gaps, "at least `gap` apart" means "not decreasing".
     let mut blocks: Vec<(f64, usize)> = Vec::new();
     for (rank, &i) in order.iter().enumerate() {
         let mut block = (f64::from(wanted[i] - gap * rank as i32), 1);
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(ticks, [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]);
         let wide = Scale::logarithmic([1.0, 1e6].into_iter(), 1.0, (0, 300)).unwrap();
         assert_eq!(wide.ticks(40), [1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6]);
-        // Less than a decade: powers of ten alone would leave one tick, or none.
+        // Less than a decade: with powers of ten alone there would be one tick or none.
         let narrow = Scale::logarithmic([12.0, 19.0].into_iter(), 1.0, (0, 300)).unwrap();
         assert!(narrow.ticks(40).len() >= 3, "{:?}", narrow.ticks(40));
         assert!(narrow.ticks(40).iter().all(|tick| (12.0..=19.0).contains(tick)));
@@ -151,7 +151,7 @@ mod tests {
     fn labels_move_as_little_as_they_must() {
         assert_eq!(spread(&[10, 50, 90], 16, (0, 100)), [10, 50, 90]);
         assert_eq!(spread(&[50, 50], 16, (0, 100)), [42, 58]);
-        // Order is kept, whatever the order of the list.
+        // The order is kept.
         assert_eq!(spread(&[52, 48, 10], 16, (0, 100)), [58, 42, 10]);
         // The bounds hold for a whole block.
         assert_eq!(spread(&[100, 100, 100], 16, (0, 100)), [68, 84, 100]);

@@ -1,12 +1,11 @@
-//! Doubts in words, under the table that they concern.
+//! The doubts below a table.
 
-use crate::doubt::Doubt;
-use crate::summary::{Cell, Figures, Summary, WorkloadSummary};
+use verdict::doubt::Doubt;
+use verdict::summary::{Cell, Figures, Summary, WorkloadSummary};
 
 use super::sorted;
 
-/// One line for each kind of doubt in a table: the models that it concerns, what is doubtful, and
-/// what to do about it.
+/// One line for each kind of doubt in a table: the models, the sentence, the remedy.
 pub fn of_workload(workload: &WorkloadSummary) -> Vec<String> {
     let cells = sorted(workload);
     let mut kinds: Vec<Doubt> = Vec::new();
@@ -27,7 +26,7 @@ pub fn of_workload(workload: &WorkloadSummary) -> Vec<String> {
     kinds.iter().map(line).collect()
 }
 
-/// What weakens the run as a whole, a line each.
+/// The doubts about the whole run, one line each.
 pub fn of_run(summary: &Summary) -> Vec<String> {
     let line = |doubt: &Doubt| {
         let detail = Some(doubt.detail()).filter(|detail| !detail.is_empty());

@@ -1,29 +1,28 @@
-//! The last screen of a run: what this machine could tell, in about a dozen lines.
+//! The summary at the end of a run, in about a dozen lines.
 
 use std::path::Path;
 
 use record::Results;
 
-use crate::statistics::{BlockRatio, Finding};
-use crate::summary::{Best, Figure, Figures, Point, Summary, WorkloadSummary, map};
 use crate::text::{thousands, wrap};
+use verdict::statistics::{BlockRatio, Finding};
+use verdict::summary::{Best, Figure, Figures, Point, Summary, WorkloadSummary, map};
 
 use super::found::{self, list};
 use super::{Style, finish, new_table, times};
 
-/// Names in one cell of the map; others are counted.
+/// Maximum number of names in a cell of the map; further ones are counted.
 const NAMED_MAX: usize = 2;
 
-/// Differences that are told.
 const DIFFERENCES: usize = 3;
 
-/// Workloads that are told of where no map was measured.
+/// Maximum number of printed workloads if there is no map.
 const WORKLOADS_MAX: usize = 8;
 
-/// A ratio below this is no large difference.
+/// A large difference has at least this ratio.
 const LARGE: f64 = 1.5;
 
-/// The screen. `folder`: where the result is, if it could be written.
+/// `folder`: that of the result, if it could be written.
 pub fn screen(results: &Results, summary: &Summary, folder: Option<&Path>) -> String {
     let mut out = format!("\n{}\n", wrap(&machine(results), 2));
     let points = map(summary);
@@ -53,7 +52,7 @@ fn machine(results: &Results) -> String {
     )
 }
 
-/// What each table found, where there is no map.
+/// The findings of each table, if there is no map.
 fn workloads(summary: &Summary) -> impl Iterator<Item = String> {
     let told = |workload: &WorkloadSummary| {
         let found = found::sentence(workload)?;
@@ -62,7 +61,8 @@ fn workloads(summary: &Summary) -> impl Iterator<Item = String> {
     summary.workloads.iter().filter_map(told).take(WORKLOADS_MAX)
 }
 
-/// Least CPU per request at each point, then the least memory where most are idle.
+/// The least CPU per request at each point of the map, then the least memory with the most idle
+/// connections.
 fn of_map(points: &[Point]) -> String {
     let mut idle: Vec<u32> = points.iter().map(|point| point.idle).collect();
     idle.dedup();
@@ -90,7 +90,7 @@ fn of_map(points: &[Point]) -> String {
     finish(table, &[], Style::Terminal) + &memory.unwrap_or_default()
 }
 
-/// `threads, serial +1, ?epoll`: the best, how many others are as good, who may be.
+/// `threads, serial +1, ?epoll`: the best models, the number of further ones, and undecided ones.
 fn cell(best: &Best) -> String {
     if best.best.is_empty() {
         return "undecided".to_owned();
@@ -117,7 +117,6 @@ fn names(best: &Best) -> String {
     }
 }
 
-/// The least latency at each fixed rate.
 fn latency(summary: &Summary) -> Option<String> {
     let one = |workload: &WorkloadSummary| {
         let rate = thousands(f64::from(workload.workload.rate_per_s?));
@@ -128,7 +127,7 @@ fn latency(summary: &Summary) -> Option<String> {
     (!told.is_empty()).then(|| format!("Least latency (99th percentile): {}.", told.join("; ")))
 }
 
-/// A cell's ratio of CPU per request to the reference, where it was decided.
+/// Ratios of CPU per request to the reference that were decided.
 fn cpu_ratios(summary: &Summary) -> impl Iterator<Item = (&WorkloadSummary, &str, &BlockRatio)> {
     summary.workloads.iter().flat_map(|workload| {
         workload.cells.iter().filter_map(move |cell| {
@@ -159,7 +158,7 @@ fn differences(summary: &Summary) -> Option<String> {
         .then(|| format!("Largest differences of CPU per request: {}.", told.join("; ")))
 }
 
-/// How much was decided, and how wide the intervals are.
+/// The number of decided ratios, and the width of the intervals.
 fn decided(summary: &Summary) -> Option<String> {
     let cells = || {
         let cells = summary.workloads.iter().flat_map(|workload| &workload.cells);
@@ -177,7 +176,7 @@ fn decided(summary: &Summary) -> Option<String> {
         Some((interval.high / interval.low).sqrt() - 1.0)
     };
     let halves: Vec<f64> = cells().filter_map(half).collect();
-    let wide = crate::statistics::median(&halves)?;
+    let wide = verdict::statistics::median(&halves)?;
     let open = |(model, figures): (&'_ str, &Figures)| {
         let finding = figures.judged(Figure::Server)?.finding?;
         (finding == Finding::Unknown).then(|| model.to_owned())
@@ -199,8 +198,8 @@ fn decided(summary: &Summary) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
     use crate::text::COLUMNS_MAX;
+    use verdict::summary::summarise;
 
     #[test]
     fn the_screen_fits_and_ends_with_where_the_rest_is() {

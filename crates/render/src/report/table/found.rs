@@ -1,16 +1,16 @@
-//! What a table found, in a sentence made from its verdicts.
+//! The findings of a table in a sentence.
 
-use crate::statistics::{Finding, MARGIN};
-use crate::summary::{Figure, Figures, WorkloadSummary, is_judged};
+use verdict::statistics::{Finding, MARGIN};
+use verdict::summary::{Figure, Figures, WorkloadSummary, is_judged};
 
-/// What is said of a group of models, for one and for several.
+/// The verbs of the sentence, for one and for several models.
 const WORDS: [(&str, &str); 3] = [
     ("costs less CPU than", "cost less CPU than"),
     ("costs as much as", "cost as much as"),
     ("costs more CPU than", "cost more CPU than"),
 ];
 
-/// What the CPU per request came to; `None` where nothing was judged.
+/// The findings about CPU per request; `None` if there are none.
 pub fn sentence(workload: &WorkloadSummary) -> Option<String> {
     let [less, equal, more, unknown] = groups(workload);
     let reference = &workload.reference;
@@ -26,11 +26,12 @@ pub fn sentence(workload: &WorkloadSummary) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("; ") + ".")
 }
 
-/// The models that were judged: those that cost less than the reference, as much within the margin,
-/// more, and those that could not be told.
+/// The models that cost less than the reference, as much within the margin, more, and the undecided
+/// ones.
 fn groups(workload: &WorkloadSummary) -> [Vec<&str>; 4] {
     let mut groups: [Vec<&str>; 4] = Default::default();
-    let judged = |cell: &&crate::summary::Cell| is_judged(cell, Figure::Server, workload.is_open());
+    let judged =
+        |cell: &&verdict::summary::Cell| is_judged(cell, Figure::Server, workload.is_open());
     for cell in workload.cells.iter().filter(judged) {
         let Ok(figures) = &cell.state else { continue };
         if let Some(group) = group_of(figures) {
@@ -44,7 +45,7 @@ fn group_of(figures: &Figures) -> Option<usize> {
     let judged = figures.judged(Figure::Server)?;
     let near = judged.ratio.as_ref().is_some_and(|ratio| ratio.is_near(MARGIN));
     Some(match judged.finding? {
-        // Shown to differ, by what does not matter.
+        // It may differ significantly, but within the margin.
         _ if near => 1,
         Finding::Less => 0,
         Finding::Equal => 1,
@@ -66,13 +67,13 @@ pub fn list(names: &[impl AsRef<str>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
+    use verdict::summary::summarise;
 
     #[test]
     fn a_sentence_names_every_model_that_was_judged() {
         let summary = summarise(&fixture::results());
         let told = sentence(&summary.workloads[0]).unwrap();
-        // serial leaves connections without progress, and busy spins: neither is judged.
+        // serial leaves connections without progress, and busy spins, so neither is compared.
         let wanted = "threads costs less CPU than epoll; select costs as much as epoll; poll costs \
                       more CPU than epoll.";
         assert_eq!(told, wanted);

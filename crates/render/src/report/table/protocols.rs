@@ -1,20 +1,20 @@
-//! The tables of protocols: what each costs a model per request, relative to the one before it, and
-//! per 10,000 idle connections; deliveries of a fan-out; handshakes of TLS.
+//! Tables of protocols: the cost per request relative to another protocol, and of 10,000 idle
+//! connections; deliveries of a fan-out; TLS handshakes.
 
 use record::Results;
 
-use crate::statistics::BlockRatio;
-use crate::summary::{
+use crate::text::{figure, thousands};
+use verdict::statistics::BlockRatio;
+use verdict::summary::{
     Figures, IdlePrice, Summary, WorkloadSummary, idle_prices, name_of, prices, steps,
 };
-use crate::text::{figure, thousands};
 
 use super::{Style, between, finish, measured_cells, new_table, short, times};
 
-/// How many workloads make a table of prices: one alone has nothing beside it.
+/// Fewest workloads of such a table: a single one cannot be compared.
 const STEPS_MIN: usize = 2;
 
-/// Models in the order of the file, the floor last, which have something to show.
+/// Models with data, in the order of the file, the floor last.
 fn models(results: &Results, has: impl Fn(&str) -> bool) -> Vec<&str> {
     let is_floor = |label: &&str| results.floor.as_deref() == Some(*label);
     let labels = results.models.iter().map(|model| model.label.as_str());
@@ -28,7 +28,7 @@ fn cell<'a>(workload: &'a WorkloadSummary, model: &str) -> Option<&'a Figures> {
     cells.find(|cell| cell.model == model)?.state.as_deref().ok()
 }
 
-/// Server CPU per request by protocol, in microseconds; nothing where no two were measured.
+/// Server CPU per request by protocol, in microseconds; empty with fewer than two protocols.
 pub fn cpu(results: &Results, summary: &Summary, style: Style) -> String {
     let steps = steps(summary);
     let labels = models(results, |model| steps.iter().any(|(_, w)| cell(w, model).is_some()));
@@ -39,7 +39,7 @@ pub fn cpu(results: &Results, summary: &Summary, style: Style) -> String {
     table.set_header(std::iter::once("model").chain(steps.iter().map(|(step, _)| step.name)));
     for model in labels {
         let one = |workload: &WorkloadSummary| match cell(workload, model) {
-            // What starves others is told in its own table, and is no price.
+            // If some connections were not served the cost is not comparable.
             Some(figures) if figures.stuck().is_none() => figure(figures.server_us().median),
             _ => "-".to_owned(),
         };
@@ -80,7 +80,7 @@ fn ratio(ratio: &BlockRatio) -> String {
     format!("{} ({})", times(ratio.ratio), between(ratio))
 }
 
-/// Memory of 10,000 idle connections by protocol, in MiB: own + kernel.
+/// Memory of 10,000 idle connections by protocol, in MiB: process + kernel.
 pub fn idle(results: &Results, style: Style) -> String {
     let all = |model: &str| idle_prices(results, model);
     let mut protocols: Vec<&str> = Vec::new();
@@ -116,7 +116,7 @@ fn mib(price: &IdlePrice) -> String {
     format!("{}+{least}{}", short(own.max(0.0)), short(kernel.max(0.0)))
 }
 
-/// Deliveries of a fan-out; nothing for other workloads.
+/// Deliveries of a fan-out; empty for other workloads.
 pub fn deliveries(workload: &WorkloadSummary, style: Style) -> String {
     let mut table = new_table(style);
     table.set_header([
@@ -148,7 +148,7 @@ pub fn deliveries(workload: &WorkloadSummary, style: Style) -> String {
     if empty { String::new() } else { finish(table, &[1, 2, 3, 4, 5, 6, 7], style) }
 }
 
-/// Handshakes of TLS; nothing without.
+/// TLS handshakes; empty without TLS.
 pub fn handshakes(workload: &WorkloadSummary, style: Style) -> String {
     let mut table = new_table(style);
     let header = ["model", "full/s", "resumed/s", "p50 us", "p99 us", "CPU us", "agreed on"];
@@ -156,7 +156,7 @@ pub fn handshakes(workload: &WorkloadSummary, style: Style) -> String {
     let or_none = |value: Option<f64>| value.map_or("-".to_owned(), short);
     let mut empty = true;
     for (cell, figures) in measured_cells(workload) {
-        // Those of connections that are kept were over before the window began.
+        // With keep-alive the handshakes are made before the window.
         let tls = figures.tls.as_ref().filter(|tls| tls.resumed_share().is_some());
         let Some(tls) = tls else { continue };
         let agreed = [&tls.version, &tls.cipher_suite].map(String::as_str);
@@ -178,8 +178,8 @@ pub fn handshakes(workload: &WorkloadSummary, style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::summarise;
     use crate::text::COLUMNS_MAX;
+    use verdict::summary::summarise;
 
     fn row<'a>(table: &'a str, model: &str) -> Vec<&'a str> {
         let wanted = |line: &&str| line.split('|').nth(1).is_some_and(|cell| cell.trim() == model);
@@ -194,7 +194,7 @@ mod tests {
         let table = cpu(&results, &summary, Style::Markdown);
         let epoll = row(&table, "epoll");
         assert_eq!(epoll, ["epoll", "10.1", "10.1", "2.52", "11.1", "4.04", "505"], "{table}");
-        // What would repeat its model is no cell and has no figure.
+        // A flavour that would repeat its model has no figure.
         assert_eq!(row(&table, "threads+duplex=on")[1..3], ["-", "-"], "{table}");
         let table = ratios(&results, &summary, Style::Markdown);
         assert!(row(&table, "epoll").contains(&"0.25 (0.25-0.25)"), "{table}");

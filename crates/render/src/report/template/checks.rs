@@ -1,14 +1,15 @@
-//! The markers that tell of `iolab check-instrument`: what the wrong way of measuring said, beside
-//! the right way, about the same server on the same machine.
+//! The markers for results of `iolab check-instrument`: the wrong and the right way of measuring,
+//! for the same server on the same machine.
 
 use record::{Check, Instrument, Verdict, Way};
 
-/// What stands where a check was not made: a user's own report renders without them.
+/// Text in place of a check that was not made.
 pub const NOT_TRIED: &str = "(not tried in this run)";
 
 /// The checks that iolab knows: a name beside these is a slip in the template.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 18] = [
     "verify-wrong-bytes",
+    "requests-counted",
     "starved-connections",
     "slices",
     "who-is-the-limit",
@@ -55,7 +56,7 @@ pub fn field(instrument: Option<&Instrument>, name: &str, field: &str) -> Result
     }
 }
 
-/// The checks of one rule: what each way of measuring said.
+/// The checks of one rule, with both ways of measuring.
 pub fn of_rule(instrument: Option<&Instrument>, rule: u32) -> String {
     let checks = instrument.into_iter().flat_map(|i| &i.checks).filter(|c| c.rule == rule);
     let way = |way: &Option<Way>| match way {
@@ -64,7 +65,7 @@ pub fn of_rule(instrument: Option<&Instrument>, rule: u32) -> String {
     };
     let row = |check: &Check| {
         let ([wrong_how, wrong], [right_how, right]) = (way(&check.wrong), way(&check.right));
-        // Without two ways to compare, what was seen says it.
+        // Without two ways, the measured text.
         let right = if check.right.is_none() { check.measured.clone() } else { right };
         line(&[&check.claim, &wrong_how, &wrong, &right_how, &right, &verdict(&check.verdict)])
     };
@@ -72,7 +73,7 @@ pub fn of_rule(instrument: Option<&Instrument>, rule: u32) -> String {
     table(&titles, checks.map(row).collect())
 }
 
-/// All checks: bounds fixed before measuring, and what was seen.
+/// All checks: bounds and results.
 pub fn all(instrument: Option<&Instrument>) -> String {
     let row = |check: &Check| {
         let rule = check.rule.to_string();
@@ -86,7 +87,7 @@ pub fn all(instrument: Option<&Instrument>) -> String {
     )
 }
 
-/// Where and when the instrument was tested.
+/// Machine and time of the checks.
 pub fn place(instrument: Option<&Instrument>) -> String {
     let Some(Instrument { environment: e, .. }) = instrument else { return NOT_TRIED.to_owned() };
     format!("{}, {} cores, Linux {}, {}", e.cpu_model, e.cores, e.kernel, e.started_at)
@@ -108,7 +109,7 @@ fn table(titles: &[&str], rows: Vec<String>) -> String {
     line(titles) + &line(&vec!["---"; titles.len()]) + &rows.concat()
 }
 
-/// One row; what would end a cell or the row is taken out of the texts.
+/// One row; characters that would end a cell are escaped or removed.
 fn line(cells: &[&str]) -> String {
     let cell =
         |text: &&str| text.replace('|', "\\|").split_whitespace().collect::<Vec<_>>().join(" ");
@@ -127,7 +128,7 @@ mod tests {
         assert_eq!(said("wrong-how"), "timed from the send");
         assert_eq!(said("right"), "1,380 ms");
         assert_eq!(said("verdict"), "holds");
-        // A check without a wrong way has none to tell.
+        // A check without a wrong way.
         assert_eq!(field(Some(&instrument), "littles-law", "wrong").unwrap(), NOT_TRIED);
         assert!(field(Some(&instrument), "littles-law", "speed").unwrap_err().contains("speed"));
     }
@@ -151,7 +152,8 @@ mod tests {
                         | a stall is seen | timed from the send | 0.2 ms | timed from the due \
                         time | 1,380 ms | holds |\n";
         assert_eq!(rule, expected);
-        // No two ways: what was seen stands on the right, and a bar in a text ends no cell.
+        // Without two ways the measured text is on the right, and a bar in a text does not end the
+        // cell.
         let rule = of_rule(Some(&instrument), 4);
         assert!(rule.contains("| 1.00 \\| 0.99 | skipped: one core only |"), "{rule}");
         assert_eq!(all(Some(&instrument)).lines().count(), 4);

@@ -1,21 +1,21 @@
-//! Sentences that compare, bound to their data: `{{claim WORKLOAD MODEL FIGURE RELATION OTHER}}` up
-//! to `{{end}}`. FIGURE: `cpu`, `rate`, `memory` or `p99`. RELATION: `more`, `less` (beyond chance
-//! and beyond the margin) or `equal` (shown to be within the margin).
+//! Claims in the report that are checked against the data: `{{claim WORKLOAD MODEL FIGURE RELATION
+//! OTHER}}` up to `{{end}}`. FIGURE: `cpu`, `rate`, `memory` or `p99`. RELATION: `more`, `less`
+//! (significant and beyond the margin) or `equal` (significantly within the margin).
 
-use crate::statistics::{BlockRatio, Finding, MARGIN};
-use crate::summary::{Figure, Summary};
+use verdict::statistics::{BlockRatio, Finding, MARGIN};
+use verdict::summary::{Figure, Summary};
 
-/// What the data say of a claim.
+/// The result of a claim.
 pub enum Answer {
     /// It holds.
     Holds,
     /// The workload or one of the models was not measured.
     NotMeasured,
-    /// It does not hold; what the data say.
+    /// It does not hold; with the data.
     Fails(String),
 }
 
-/// Asks the data. `words`: what stands behind `claim`.
+/// Checks a claim. `words`: the arguments of `claim`.
 pub fn ask(words: &[&str], summary: &Summary) -> Result<Answer, String> {
     let [workload, model, figure, relation, other] = *words else {
         return Err("a claim is: claim WORKLOAD MODEL FIGURE RELATION OTHER".into());

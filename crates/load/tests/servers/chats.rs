@@ -1,4 +1,5 @@
-//! The generator over WebSockets: echoes, and rooms in which what one says all others must hear.
+//! The generator over WebSockets: echo servers, and chats in which each message must reach all
+//! other members.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -17,7 +18,7 @@ use crate::support::{Test, assert_exact, plan, server};
 const TEXT_OR_BINARY: [u8; 2] = [1, 2];
 const CLOSE: u8 = 8;
 
-/// Reads the upgrade; the answer to it (RFC 6455, section 4.2.2).
+/// Reads the upgrade; returns the answer (RFC 6455, section 4.2.2).
 pub fn upgrade(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
@@ -38,7 +39,7 @@ pub fn upgrade(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(answer.into_bytes())
 }
 
-/// The next frame of a client, unmasked (RFC 6455, section 5.2).
+/// A client's next frame, unmasked (RFC 6455, section 5.2).
 pub fn read_frame(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
     let mut head = [0; 2];
     stream.read_exact(&mut head)?;
@@ -62,7 +63,7 @@ pub fn read_frame(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
     Ok((head[0] & 0x0f, payload))
 }
 
-/// A whole frame of a server.
+/// A server's frame.
 pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x80 | opcode];
     match payload.len() {
@@ -122,7 +123,7 @@ fn a_websocket_for_each_message() -> Test {
 }
 
 #[test]
-fn silent_websockets_are_open() -> Test {
+fn idle_websockets_are_open() -> Test {
     let opened = Arc::new(AtomicU64::new(0));
     let seen = Arc::clone(&opened);
     let address = server(move |number, mut stream| {
@@ -132,7 +133,7 @@ fn silent_websockets_are_open() -> Test {
         let answer = upgrade(&mut stream)?;
         stream.write_all(&answer)?;
         seen.fetch_add(1, SeqCst);
-        // Every tenth is sent away.
+        // Every tenth gets a Close.
         if number % 10 == 0 {
             return stream.write_all(&frame(CLOSE, &1001_u16.to_be_bytes()));
         }
@@ -181,12 +182,12 @@ fn a_greeting_that_is_never_answered_is_an_error_of_its_own() -> Test {
     Ok(())
 }
 
-/// The members of one room.
+/// The members of a chat.
 type Members = Arc<Mutex<Vec<(u64, TcpStream)>>>;
 
-/// A room in which `deliver(message's number from 0 on, member's number, payload)` says what this
-/// member is sent of a message, if anything.
-fn room<F>(deliver: F) -> io::Result<SocketAddr>
+/// A chat. `deliver(message's number, member's number, payload)` returns the bytes that this member
+/// gets, if any.
+fn chat<F>(deliver: F) -> io::Result<SocketAddr>
 where
     F: Fn(u64, u64, &[u8]) -> Option<Vec<u8>> + Send + Sync + 'static,
 {
@@ -207,7 +208,7 @@ where
             let message = said.fetch_add(1, SeqCst);
             for (member, stream) in all().iter_mut().filter(|(member, _)| *member != number) {
                 if let Some(bytes) = deliver(message, *member, &payload) {
-                    // Who has left meanwhile is about to be taken off the list.
+                    // A member that has left is removed from the list soon.
                     let _gone = stream.write_all(&bytes);
                 }
             }
@@ -221,19 +222,19 @@ fn whole(_: u64, _: u64, payload: &[u8]) -> Option<Vec<u8>> {
     Some(frame(2, payload))
 }
 
-/// A room in which so many messages are delivered, and no more.
-pub fn stuck_room(messages: u64) -> io::Result<SocketAddr> {
-    room(move |number, _, payload| (number < messages).then(|| frame(2, payload)))
+/// A chat in which only so many messages are delivered.
+pub fn stalled_chat(messages: u64) -> io::Result<SocketAddr> {
+    chat(move |number, _, payload| (number < messages).then(|| frame(2, payload)))
 }
 
-/// So many messages to 7 listeners.
+/// So many messages to 7 members.
 fn fan_out(address: SocketAddr, messages: u64) -> Result<Plan, Error> {
     Ok(Plan { fan_out: true, ..plan("ws", address, "/ws/chat", messages)? })
 }
 
 #[test]
 fn every_message_reaches_all_others() -> Test {
-    let address = room(whole)?;
+    let address = chat(whole)?;
     for (payload_bytes, pipelining) in [(64, 1), (64, 5), (70_000, 2)] {
         let plan = Plan { pipelining, payload_bytes, ..fan_out(address, 50)? };
         let outcome = run(&plan, &mut Silent)?;
@@ -247,8 +248,8 @@ fn every_message_reaches_all_others() -> Test {
 }
 
 #[test]
-fn an_open_loop_speaks_by_the_clock() -> Test {
-    let address = room(whole)?;
+fn an_open_loop_sends_by_the_clock() -> Test {
+    let address = chat(whole)?;
     let pace = Pace::Open { rate_per_s: 500.0, arrivals: Arrivals::Poisson, seed: 5 };
     let warmup = Duration::from_millis(20);
     let outcome = run(&Plan { pace, warmup, ..fan_out(address, 50)? }, &mut Silent)?;
@@ -261,8 +262,8 @@ fn an_open_loop_speaks_by_the_clock() -> Test {
 
 #[test]
 fn a_delivery_that_is_dropped_runs_into_the_time_limit() -> Test {
-    // Connections 0 and 1 are the probe's, and message 0 is. Member 5 does not hear message 10.
-    let address = room(|message, member, payload| {
+    // Connections 0 and 1 are the probe's, with message 0. Member 5 does not receive message 10.
+    let address = chat(|message, member, payload| {
         let dropped = (message, member) == (10, 5);
         (!dropped).then(|| frame(2, payload))
     })?;
@@ -276,7 +277,7 @@ fn a_delivery_that_is_dropped_runs_into_the_time_limit() -> Test {
 
 #[test]
 fn a_delivery_with_a_wrong_byte_is_caught() -> Test {
-    let address = room(|message, member, payload| {
+    let address = chat(|message, member, payload| {
         let mut payload = payload.to_vec();
         if (message, member) == (10, 5) {
             payload[33] ^= 1;
@@ -284,20 +285,20 @@ fn a_delivery_with_a_wrong_byte_is_caught() -> Test {
         Some(frame(2, &payload))
     })?;
     let outcome = run(&Plan { pipelining: 3, ..fan_out(address, 50)? }, &mut Silent)?;
-    // What the member had still to hear is lost with its connection: three messages at most.
+    // Messages that the member has not received are lost with its connection: at most three.
     assert!((1..=3).contains(&outcome.errors), "{outcome:?}");
     assert_eq!(
         (outcome.errors_by_kind.wrong, outcome.requests),
         (outcome.errors, 350 - outcome.errors)
     );
-    assert_eq!(outcome.fan_out.map(|room| room.messages), Some(50 - outcome.errors));
+    assert_eq!(outcome.fan_out.map(|fan_out| fan_out.messages), Some(50 - outcome.errors));
     assert!(outcome.first_error.is_some_and(|text| text.contains("byte 33")));
     Ok(())
 }
 
 #[test]
-fn a_member_who_is_sent_away_is_an_error_and_comes_back() -> Test {
-    let address = room(|message, member, payload| {
+fn a_member_that_is_closed_is_an_error_and_joins_again() -> Test {
+    let address = chat(|message, member, payload| {
         Some(match (message, member) {
             (10, 5) => frame(CLOSE, &1013_u16.to_be_bytes()),
             _ => frame(2, payload),
@@ -310,12 +311,12 @@ fn a_member_who_is_sent_away_is_an_error_and_comes_back() -> Test {
 }
 
 #[test]
-fn a_room_that_echoes_is_refused() -> Test {
+fn a_chat_that_echoes_is_refused() -> Test {
     let address = server(|_, stream| echo(stream))?;
     let request_timeout = Duration::from_millis(200);
     let refused = run(&Plan { request_timeout, ..fan_out(address, 1)? }, &mut Silent);
     assert!(
-        matches!(&refused, Err(Error::Probe { reason, .. }) if reason.contains("nobody asked for")),
+        matches!(&refused, Err(Error::Probe { reason, .. }) if reason.contains("no request")),
         "{refused:?}"
     );
     Ok(())

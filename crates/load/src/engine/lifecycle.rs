@@ -1,4 +1,4 @@
-//! How connections begin and end: made, made again, closed by the server, lost, given up.
+//! How connections begin and end: opened, reopened, closed by the server, lost, given up.
 
 use rustix::event::epoll;
 use rustix::io::Errno;
@@ -10,18 +10,18 @@ use crate::socket::connect_error;
 use crate::tally::Fault;
 use crate::tls::{Client, Session};
 
-use super::fan_out::Room;
+use super::fan_out::Members;
 use super::{Engine, SWEEP_NS, WATCHED, WATCHED_FOR_READING, count_reply};
 
-/// Pause after a failed connect(2): a dead server must not be hammered.
+/// Pause after a failed connect(2), so that a dead server does not get a flood of connects.
 const RECONNECT_PAUSE_NS: u64 = 20_000_000;
-/// A server that closes a connection so soon, on which nothing was asked, did not want it; later it
-/// has a time limit for idle ones.
+/// A server that closes an unused connection within this time has refused it; later, it has an idle
+/// timeout.
 const TURNED_AWAY_NS: u64 = 100_000_000;
 
 impl<C: Codec> Engine<'_, C> {
-    /// Gives a place a new connection. With one request per connection, the request is admitted
-    /// now: its latency includes the handshake.
+    /// Opens a connection in this place. With a connection per request the request is admitted now:
+    /// its latency includes the handshake.
     pub(super) fn connect(&mut self, slot: usize) {
         if self.share.plan.reconnect {
             let Some(pending) = self.next_of_its_own() else {
@@ -43,7 +43,8 @@ impl<C: Codec> Engine<'_, C> {
         let connection = &mut self.connections[slot];
         connection.since_ns = self.now_ns;
         connection.begin(&mut self.codec, socket, tls);
-        // On loopback the connection is usually made by now, so the first words can follow at once.
+        // On loopback the connection is usually open by now, so the first bytes can be sent at
+        // once.
         let mut flags = WATCHED;
         if connection.has_to_send() {
             match connection.send(&mut self.codec, &mut self.tally.bytes_sent) {
@@ -67,7 +68,7 @@ impl<C: Codec> Engine<'_, C> {
         }
     }
 
-    /// A connecting socket has an event: it is connected, or has failed.
+    /// An event of a connecting socket: it is connected, or has failed.
     pub(super) fn connected(&mut self, slot: usize) {
         self.clock();
         let connection = &mut self.connections[slot];
@@ -88,7 +89,7 @@ impl<C: Codec> Engine<'_, C> {
         }
     }
 
-    /// Goes on with handshake and greeting as far as what has arrived allows.
+    /// Continues handshake and greeting with the bytes that have arrived.
     pub(super) fn open_further(&mut self, slot: usize) -> Result<(), String> {
         let connection = &mut self.connections[slot];
         let (tally, agreed) = (&mut self.tally, &mut self.agreed);
@@ -104,18 +105,18 @@ impl<C: Codec> Engine<'_, C> {
         Ok(())
     }
 
-    /// Requests may pass from now on.
+    /// From now on requests may be sent.
     fn opened(&mut self, slot: usize) {
         self.connections[slot].phase = Phase::Open;
         self.failing_since_ns = None;
         self.tally.connects += 1;
-        if let Some(room) = &mut self.room {
-            self.connections[slot].skip_to(room.next());
-            room.joined();
+        if let Some(members) = &mut self.members {
+            self.connections[slot].skip_to(members.next());
+            members.joined();
         }
     }
 
-    /// The server's FIN has come, or its close_notify.
+    /// The server has sent FIN or close_notify.
     pub(super) fn closed_by_server(&mut self, slot: usize) {
         self.clock();
         let connection = &mut self.connections[slot];
@@ -149,15 +150,15 @@ impl<C: Codec> Engine<'_, C> {
         self.left(slot);
     }
 
-    /// Whether a place is not one of the plan's, but for a connection that was set aside.
+    /// Whether this place belongs to a connection that was set aside, and not to the plan.
     pub(super) fn is_aside(&self, slot: usize) -> bool {
         slot >= self.share.connections as usize
     }
 
-    /// The server takes no more requests on a connection (GOAWAY), and has some to answer: it is
-    /// set aside until it has, and its place is given a new one, on which requests go out at once.
-    /// So there may be more of them on their way than the plan says, until the old ones are
-    /// answered.
+    /// The server accepts no more requests on this connection (GOAWAY) and still has some to
+    /// answer. The connection is set aside until it has, and its place gets a new connection, on
+    /// which requests are sent at once. So more requests may be in flight than the plan says, until
+    /// the old ones are answered.
     pub(super) fn set_aside(&mut self, slot: usize) {
         let number = self.connections[slot].number;
         let mut fresh = Connection::new(number, self.depth as u32, self.codec.reader());
@@ -178,7 +179,7 @@ impl<C: Codec> Engine<'_, C> {
         }
         let data = epoll::EventData::new_u64(aside as u64);
         let modified = old.socket.as_ref().map_or(Ok(()), |socket| {
-            // What is there to be read or sent is reported anew, under the new name.
+            // epoll reports readiness again under the new slot.
             epoll::modify(&self.epoll, socket, data, WATCHED)
         });
         match modified {
@@ -188,8 +189,8 @@ impl<C: Codec> Engine<'_, C> {
         self.connect(slot);
     }
 
-    /// A connection that was set aside is over: what it has answered counts for the place that it
-    /// came from.
+    /// A connection that was set aside has ended. Its replies count for the place that it came
+    /// from.
     fn retire(&mut self, slot: usize) {
         let old = &mut self.connections[slot];
         old.phase = Phase::Spare;
@@ -198,21 +199,21 @@ impl<C: Codec> Engine<'_, C> {
         self.spare.push(slot);
     }
 
-    /// Whether the server, which takes no more requests, has answered all those that it took; then
-    /// the connection is made anew.
+    /// Whether the server, which accepts no more requests, has answered all that it accepted; then
+    /// the connection is reopened.
     pub(super) fn has_left(&mut self, slot: usize) -> bool {
         let connection = &mut self.connections[slot];
         let has_left = connection.phase == Phase::Leaving && connection.awaited.is_empty();
         if has_left {
-            connection.say_farewell(&mut self.codec, &mut self.tally.bytes_sent);
+            connection.send_farewell(&mut self.codec, &mut self.tally.bytes_sent);
             self.left(slot);
         }
         has_left
     }
 
-    /// The server has ended a connection as it may.
+    /// The server has ended a connection without an error.
     fn left(&mut self, slot: usize) {
-        if self.room.is_some() {
+        if self.members.is_some() {
             let what = "the server closed the connection of a member".to_owned();
             return self.lost(slot, Fault::Closed, what);
         }
@@ -220,7 +221,7 @@ impl<C: Codec> Engine<'_, C> {
         let connection = &self.connections[slot];
         let age_ns = self.now_ns.saturating_sub(connection.since_ns);
         if connection.is_unused() && !self.is_aside(slot) {
-            // A server that has too many already: connecting again at once would only load it.
+            // The server has too many connections already; connecting again at once would add load.
             if age_ns < TURNED_AWAY_NS {
                 self.turned_away_since_ns.get_or_insert(self.now_ns);
             }
@@ -230,7 +231,7 @@ impl<C: Codec> Engine<'_, C> {
         self.reopen(slot);
     }
 
-    /// What came is no TLS, or not what was agreed on. The server is told, by an alert.
+    /// The bytes are not TLS, or not as negotiated. An alert tells the server.
     pub(super) fn broken(&mut self, slot: usize, what: String) {
         let connection = &mut self.connections[slot];
         let fault = match connection.phase {
@@ -242,7 +243,7 @@ impl<C: Codec> Engine<'_, C> {
         self.lost(slot, fault, what);
     }
 
-    /// A system call says that the connection is gone.
+    /// A system call failed: the connection is lost.
     pub(super) fn failed(&mut self, slot: usize, errno: Errno) {
         let connection = &self.connections[slot];
         match connection.phase {
@@ -250,7 +251,7 @@ impl<C: Codec> Engine<'_, C> {
                 let what = opening(connection.tls.as_ref(), "the connection broke");
                 return self.lost(slot, Fault::Connect, format!("{what}: {errno}"));
             }
-            // The last reply was complete: a server that then resets has lost nothing of ours.
+            // The last reply was complete, so a reset loses nothing.
             Phase::Closing => return self.closed_by_server(slot),
             _ if connection.awaited.is_empty() => return self.closed_by_server(slot),
             _ => {}
@@ -258,14 +259,14 @@ impl<C: Codec> Engine<'_, C> {
         self.lost(slot, Fault::Closed, format!("the connection broke before the reply: {errno}"));
     }
 
-    /// The server ended a connection as it may: what was still on its way is sent on a new one.
+    /// The server ended a connection without an error: requests in flight are sent on a new one.
     pub(super) fn reopen(&mut self, slot: usize) {
         let lost = self.close(slot, Phase::Parked);
         self.give_back(&lost);
         self.begin(slot);
     }
 
-    /// Gives a place a new connection, or says that it is free for one when a request is due.
+    /// Opens a new connection in this place, or marks it as free for one when a request is due.
     pub(super) fn begin(&mut self, slot: usize) {
         if self.is_aside(slot) {
             return self.retire(slot);
@@ -277,13 +278,13 @@ impl<C: Codec> Engine<'_, C> {
         self.connect(slot);
     }
 
-    /// Drops a connection and all that was on its way, which is handed over.
+    /// Drops a connection and returns its requests in flight.
     pub(super) fn close(&mut self, slot: usize, phase: Phase) -> Vec<Pending> {
         let connection = &mut self.connections[slot];
-        if let Some(room) = &mut self.room
+        if let Some(members) = &mut self.members
             && connection.phase == Phase::Open
         {
-            room.left();
+            members.left();
         }
         let lost = connection.close(phase, self.codec.reader());
         self.tally.lost(lost.len() as u64, self.now_ns);
@@ -295,7 +296,7 @@ impl<C: Codec> Engine<'_, C> {
         lost
     }
 
-    /// Requests lost their connection through no fault of theirs: they are sent again.
+    /// Requests lost their connection without an error: they are sent again.
     pub(super) fn give_back(&mut self, requests: &[Pending]) {
         match &mut self.open {
             Some(open) => requests.iter().for_each(|&one| open.give_back(one, self.now_ns)),
@@ -303,14 +304,14 @@ impl<C: Codec> Engine<'_, C> {
         }
     }
 
-    /// A promise was broken: one request is lost to it, the others on this connection are sent
-    /// again, on a new one. That one is opened after the batch, so that errors cannot recurse.
+    /// An error: one request is lost by it, and the others on this connection are sent again on a
+    /// new one. That one is opened after the batch, so that errors do not recurse.
     pub(super) fn lost(&mut self, slot: usize, fault: Fault, what: String) {
         let before = self.connections[slot].phase;
         let first = self.connections[slot].awaited.first();
         let lost = self.close(slot, Phase::Waiting);
-        if self.room.is_some() {
-            self.unheard(first, fault, &what, &lost);
+        if self.members.is_some() {
+            self.undelivered(first, fault, &what, &lost);
         } else if let Some((&oldest, others)) = lost.split_first() {
             match &mut self.open {
                 Some(open) => open.lost(oldest),
@@ -333,12 +334,12 @@ impl<C: Codec> Engine<'_, C> {
         self.retries.push((self.now_ns + pause_ns, slot));
     }
 
-    /// Whether a connection may be made again now: into a room only while nobody speaks.
+    /// Whether a connection may be reopened now. In a fan-out only while no message is in flight.
     pub(super) fn may_retry(&self) -> bool {
-        !self.retries.is_empty() && self.room.as_ref().is_none_or(Room::is_silent)
+        !self.retries.is_empty() && self.members.as_ref().is_none_or(Members::has_none_in_flight)
     }
 
-    /// Opens the connections whose time to try again has come.
+    /// Reopens connections whose pause has passed.
     pub(super) fn retry(&mut self) {
         if !self.may_retry() {
             return;
@@ -353,8 +354,9 @@ impl<C: Codec> Engine<'_, C> {
         }
     }
 
-    /// Starts every connection that is not at work: open and silent, or without a socket.
-    pub(super) fn kick(&mut self) {
+    /// Starts every connection that carries no load: an open one without requests, or one without a
+    /// socket.
+    pub(super) fn start_unused(&mut self) {
         for slot in 0..self.connections.len() {
             self.clock();
             match self.connections[slot].phase {
@@ -370,7 +372,7 @@ impl<C: Codec> Engine<'_, C> {
         }
     }
 
-    /// Gives up what has taken too long.
+    /// Gives up connections and requests that took too long.
     pub(super) fn sweep(&mut self) {
         self.next_sweep_ns = self.now_ns + SWEEP_NS.min(self.timeout_ns());
         let limit_ns = self.timeout_ns();
@@ -406,7 +408,7 @@ impl<C: Codec> Engine<'_, C> {
     }
 }
 
-/// What went wrong while a connection opened, and in which part of that.
+/// The error while a connection opened, and the part of the opening.
 fn opening(tls: Option<&Session>, what: &str) -> String {
     match tls {
         Some(tls) if tls.is_handshaking() => format!("{what} during the TLS handshake"),
