@@ -64,9 +64,7 @@ const EXPECTED: &str = "both count what the server counts (this client exactly, 
 const FAILS_IF: &str = "replies are left out or counted twice, a slice has not all of what it \
                         asked, or CPU time is billed to the wrong side";
 
-/// Work for each reply, in microseconds: so much that the server is the limit with any client, and
-/// that what a batch spares it is small beside it. A reply that finds others ready costs a server
-/// less, for they share a wait; how many are ready together is the client's doing.
+/// Work for each reply, in microseconds: so much that the server is the limit with any client.
 const MUCH_WORK: &str = "/work/200";
 
 /// So little that the CPU time of a client can be compared, and still so much that the server is
