@@ -30,7 +30,7 @@ use runtime::{
 use tokio::io::{AsyncWriteExt, Interest, Ready};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
-use wake::{Timer, WakeUp, late};
+use wake::{Timer, WakeUp, interest, late};
 
 /// What `--help` and `--describe` say.
 pub const MODEL: Model = Model {
@@ -171,7 +171,7 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
                 // The task sleeps here until the socket is ready, and the thread runs other tasks.
                 ready = stream.ready(interest(&wants)), if wants.read || wants.write => {
                     let moved = ready.and_then(|ready| step(&stream, &mut conn, &wants, ready));
-                    emptied = !wants.write && moved.as_ref().is_ok_and(|&n| n < SCRATCH_BYTES);
+                    emptied = is_emptied(&moved, &wants, emptied);
                     count(&mut turns, moved, &mut conn);
                 }
                 () = timer.wait() => {}
@@ -179,8 +179,7 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
                 _ = stop.changed() => {}
             }
         }
-        // The runtime lets other tasks run after a number of calls, but one call may bring many
-        // requests.
+        // The runtime's own limit counts calls, and one call may bring many requests.
         if turns.is_over() {
             turns.use_up();
             tokio::task::yield_now().await;
@@ -188,15 +187,6 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
         now = Instant::now();
     }
     // ANCHOR_END: wait
-}
-
-/// What the runtime is to wait for.
-fn interest(wants: &Wants) -> Interest {
-    match (wants.read, wants.write) {
-        (true, true) => Interest::READABLE | Interest::WRITABLE,
-        (_, true) => Interest::WRITABLE,
-        _ => Interest::READABLE,
-    }
 }
 
 // ANCHOR: step
@@ -236,6 +226,11 @@ fn write(stream: &TcpStream, conn: &mut Conn) -> io::Result<usize> {
     Ok(n)
 }
 // ANCHOR_END: step
+
+/// Whether the last read was short.
+fn is_emptied(moved: &io::Result<usize>, wants: &Wants, before: bool) -> bool {
+    if wants.write { before } else { moved.as_ref().is_ok_and(|&n| n < SCRATCH_BYTES) }
+}
 
 /// Counts a step of the turn, or ends the connection after an error.
 fn count(turns: &mut Turns, moved: io::Result<usize>, conn: &mut Conn) {

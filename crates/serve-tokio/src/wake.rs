@@ -1,10 +1,11 @@
-//! What wakes a task beside its socket: other connections, and the clock.
+//! What a task waits for: its socket, other connections, and the clock.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use conn::{Conn, Wake};
+use conn::{Conn, Wake, Wants};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -64,6 +65,15 @@ impl Timer {
 
     pub(crate) async fn wait(&mut self) {
         self.sleep.as_mut().await;
+    }
+}
+
+/// What the runtime is to wait for on the socket.
+pub(crate) fn interest(wants: &Wants) -> Interest {
+    match (wants.read, wants.write) {
+        (true, true) => Interest::READABLE | Interest::WRITABLE,
+        (_, true) => Interest::WRITABLE,
+        _ => Interest::READABLE,
     }
 }
 
