@@ -327,9 +327,9 @@ fn http2_cases() -> Vec<Case> {
     cases
 }
 
-/// Models whose HTTP/2 is tested over TLS too. TLS lies inside the protocol core, so what a model can
-/// do wrong is how it passes bytes on: one of each kind (readiness, blocking calls, completions,
-/// tasks).
+/// Models whose HTTP/2 is tested over TLS too. TLS lies inside the protocol core, so what a model
+/// can do wrong is how it passes bytes on: one of each kind (readiness, blocking calls,
+/// completions, tasks).
 const HTTP2_OVER_TLS: &[&str] = &["epoll", "threads", "uring", "tokio"];
 
 fn trials(variants: &[Variant]) -> Vec<Trial> {
@@ -389,8 +389,8 @@ fn run(
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Most cases wait more than they work, so a few more than there are cores; each has a server of
-    // its own, and a busy one takes a core.
+    // Most cases wait more than they work, so a few more than there are cores; each has a server
+    // of its own, and a busy one takes a core.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     arguments.test_threads = arguments.test_threads.or(Some(cores + 2));
     // The crowd needs more descriptors than the soft limit of most machines.

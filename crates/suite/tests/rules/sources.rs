@@ -20,7 +20,7 @@ const MODEL_FILE_LINES_MAX: usize = 250;
 /// So are all files of a model together, tests not counted.
 const MODEL_LINES_MAX: usize = 300;
 /// Two models bring their own table, timers or wake-ups, which the others share.
-const MODEL_LINES_MAX_OF: &[(&str, usize)] = &[("serve-tokio", 500), ("serve-uring", 1_700)];
+const MODEL_LINES_MAX_OF: &[(&str, usize)] = &[("serve-tokio", 500), ("serve-uring", 1_800)];
 
 /// Crates that may have `unsafe`, in one module each (a file and the directory of its name); all
 /// others in none.
