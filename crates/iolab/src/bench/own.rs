@@ -101,7 +101,7 @@ mod tests {
             (HTTP, "arrivals = \"poisson\"", "line 3: arrivals are for an open loop"),
             (HTTP, "rate_per_s = 0", "line 3: no request would ever fall due"),
             (HTTP, "streaming = true", "line 3: only echo messages can be streamed"),
-            (ECHO, "streaming = true\nrate_per_s = 9", "line 4: a stream flows as fast as"),
+            (ECHO, "streaming = true\nrate_per_s = 9", "line 4: a stream is as fast as the server"),
             (
                 HTTP,
                 "idle_connections = 9\nidle_sample_connections = 8",
