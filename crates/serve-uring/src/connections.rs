@@ -115,6 +115,11 @@ impl Connection {
         self.conn.drain(kit::unread(&self.stream), at);
     }
 
+    /// Its turns come after those of others.
+    fn is_bulk(&self) -> bool {
+        self.turns.is_bulk() || self.conn.is_lingering()
+    }
+
     /// A send was completed.
     fn sent(&mut self, result: io::Result<usize>, now: Instant) {
         self.sending = Request::None;
@@ -333,7 +338,7 @@ impl Connections {
     pub(crate) fn sent(&mut self, token: Token, result: io::Result<usize>, now: Instant) {
         let alone = self.is_alone();
         let Some(connection) = self.get(token) else { return };
-        if connection.turns.is_bulk() && !alone {
+        if connection.is_bulk() && !alone {
             connection.sent = Some(result);
             self.put_off(token);
         } else {
@@ -390,7 +395,7 @@ impl Connections {
             connection.turns.wait();
         }
         let has_turn = std::mem::take(&mut connection.has_turn);
-        match connection.turns.is_bulk() {
+        match connection.is_bulk() {
             true => (Receive::OneShot, has_turn || alone),
             false => (usual, true),
         }
@@ -505,7 +510,7 @@ impl Connections {
             self.timers.arm(token, &mut connection.armed, wants.deadline);
             let served = usize::from(connection.sending == Request::Pending);
             self.served += served;
-            self.others[0] += if connection.turns.is_bulk() { 0 } else { served };
+            self.others[0] += if connection.is_bulk() { 0 } else { served };
             if wants.turn {
                 self.again.push(token);
             }
