@@ -180,7 +180,7 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
             }
         }
         // The runtime's own limit counts calls, and one call may bring many requests.
-        if turns.is_over() || conn.is_lingering() {
+        if turns.is_over() {
             turns.use_up();
             tokio::task::yield_now().await;
         }
