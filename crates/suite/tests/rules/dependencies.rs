@@ -146,6 +146,7 @@ fn the_core_and_the_kit_look_only_down() {
     let packages = packages();
     let mut broken: Vec<_> = reachable(&packages, "conn").into_iter().collect();
     for (name, below) in SERVING_SIDE {
+        assert!(packages.contains_key(*name), "there is no crate {name}");
         let others = reachable(&packages, name).into_iter();
         broken.extend(others.filter(|other| !below.contains(&other.as_str())));
     }
