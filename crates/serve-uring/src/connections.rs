@@ -13,15 +13,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::msg_ring::{self, WakeUp, Waker};
-use crate::ring::{Op, Receive, Token, pack, unpack};
-use crate::table::Table;
 use bytes::Bytes;
 use conn::{Address, Conn, Wake, Wants};
 use kit::{
     ACCEPTS_PER_ITERATION, AcceptError, Accepted, Armed, EXHAUSTED_PAUSE, Files, TIGHT_PAUSE,
     Timers, Turns, Worker, accepts_per_iteration,
 };
+
+use crate::msg_ring::{self, WakeUp, Waker};
+use crate::ring::{Op, Receive, Token, pack, unpack};
+use crate::table::Table;
 
 /// The state of a request that may be cancelled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,12 +46,12 @@ pub(crate) struct Connection {
     pub(crate) receive: Receive,
     pub(crate) sending: Request,
     pub(crate) reading_file: bool,
-    /// Bytes have arrived since the last turn.
+    /// A receive was completed since the last turn.
     pub(crate) received: bool,
-    /// The last of them left the socket empty.
+    /// The last one left the socket empty.
     pub(crate) emptied: bool,
     /// A deadline is due, and the loop waits once more, for what has arrived in time.
-    pub(crate) late: bool,
+    late: bool,
     /// Bytes that have arrived since the last turn.
     pub(crate) arrived: usize,
     turns: Turns,
@@ -88,7 +89,7 @@ impl Connection {
         if wants.shutdown {
             // A call and not a request: it never blocks, and io_uring passes every shutdown to a
             // worker thread of the kernel (io_uring/net.c: REQ_F_FORCE_ASYNC). It fails if the
-            // connection has reset the connection; the receive reports that.
+            // peer has reset the connection; the receive reports that.
             let _ = self.stream.shutdown(Shutdown::Write);
             self.conn.shutdown_done(now);
             wants = self.conn.wants()?;
@@ -100,7 +101,7 @@ impl Connection {
         Some(wants)
     }
 
-    /// Whether the connection has reset the connection right after its last bytes. A multishot
+    /// Whether the peer has reset the connection right after its last bytes. A multishot
     /// receive takes these bytes and then waits for the next event, but the reset came before it
     /// waited, and is not reported. A send would fail and report it; where nothing is sent,
     /// SO_ERROR is asked.
@@ -118,6 +119,31 @@ impl Connection {
     /// Its turns come after those of others.
     fn is_bulk(&self) -> bool {
         self.turns.is_bulk() || self.conn.is_lingering()
+    }
+
+    /// Ends a turn after which the connection waits for `wants`. Returns how it is to receive from
+    /// now on, and whether it may now. `usual`: how connections receive that are not bulk.
+    pub(crate) fn end_turn(
+        &mut self,
+        wants: &Wants,
+        usual: Receive,
+        alone: bool,
+    ) -> (Receive, bool) {
+        let went_on = std::mem::take(&mut self.went_on);
+        let arrived = std::mem::take(&mut self.arrived);
+        // It has received as much as a whole turn of other models, or its output is so full that
+        // it does not read. A client that sends some requests ahead does neither.
+        let is_full = went_on && wants.write && !wants.read;
+        if arrived >= kit::BYTES_PER_TURN || is_full || wants.turn {
+            self.turns.use_up();
+        } else if self.emptied && !wants.write && (self.received || went_on) {
+            self.turns.wait();
+        }
+        let has_turn = std::mem::take(&mut self.has_turn);
+        match self.is_bulk() {
+            true => (Receive::OneShot, has_turn || alone),
+            false => (usual, true),
+        }
     }
 
     /// A send was completed.
@@ -167,7 +193,7 @@ pub(crate) struct Connections {
     /// Those of them that are not bulk, in this iteration and in the one before.
     others: [usize; 2],
     /// How connections that are not bulk receive.
-    receive: Receive,
+    pub(crate) receive: Receive,
     /// Set while no descriptors or no memory are left: accept again at this time, or when a
     /// connection ends.
     exhausted_until: Option<Instant>,
@@ -375,30 +401,8 @@ impl Connections {
     }
 
     /// True if only bulk connections were served lately.
-    fn is_alone(&self) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         self.others == [0; 2]
-    }
-
-    /// Ends a turn after which the connection waits for `wants`. Returns how it is to receive from
-    /// now on, and whether it may now.
-    pub(crate) fn end_turn(&mut self, token: Token, wants: &Wants) -> (Receive, bool) {
-        let (usual, alone) = (self.receive, self.is_alone());
-        let Some(connection) = self.get(token) else { return (usual, true) };
-        let went_on = std::mem::take(&mut connection.went_on);
-        let arrived = std::mem::take(&mut connection.arrived);
-        // It has received as much as a whole turn of other models, or its output is so full that
-        // it does not read. A client that sends some requests ahead does neither.
-        let is_full = went_on && wants.write && !wants.read;
-        if arrived >= kit::BYTES_PER_TURN || is_full || wants.turn {
-            connection.turns.use_up();
-        } else if connection.emptied && !wants.write && (connection.received || went_on) {
-            connection.turns.wait();
-        }
-        let has_turn = std::mem::take(&mut connection.has_turn);
-        match connection.is_bulk() {
-            true => (Receive::OneShot, has_turn || alone),
-            false => (usual, true),
-        }
     }
 
     /// The connection of this token, unless it has ended.

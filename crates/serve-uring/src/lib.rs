@@ -180,10 +180,10 @@ fn received(ring: &mut Ring, conn: &mut Conn, result: io::Result<Option<Buffer>>
 
 /// Asks the kernel for what one connection waits for and has not asked for yet.
 fn step(ring: &mut Ring, connections: &mut Connections, token: Token, now: Instant) {
-    let Some(connection) = connections.get(token) else { return };
-    let Some(wants) = connection.wants(now) else { return close(ring, connections, token, now) };
-    let (receive, may_receive) = connections.end_turn(token, &wants);
+    let (usual, alone) = (connections.receive, connections.is_alone());
     let Some((connection, files)) = connections.get_with_files(token) else { return };
+    let Some(wants) = connection.wants(now) else { return close(ring, connections, token, now) };
+    let (receive, may_receive) = connection.end_turn(&wants, usual, alone);
     let received = std::mem::take(&mut connection.received);
     if let Some(part) = &wants.file
         && !connection.reading_file

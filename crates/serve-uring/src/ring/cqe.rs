@@ -63,17 +63,11 @@ pub(crate) fn pack(op: Op, token: Token) -> u64 {
     op as u64 | u64::from(token.slot) << 8 | u64::from(token.generation) << 40
 }
 
+/// By their numbers in `user_data`.
+pub(super) const OPS: [Op; 8] =
+    [Op::Accept, Op::Stop, Op::Receive, Op::Send, Op::ReadFile, Op::MsgRing, Op::WakeUp, Op::Quiet];
+
 pub(crate) fn unpack(user_data: u64) -> Option<(Op, Token)> {
-    const OPS: [Op; 8] = [
-        Op::Accept,
-        Op::Stop,
-        Op::Receive,
-        Op::Send,
-        Op::ReadFile,
-        Op::MsgRing,
-        Op::WakeUp,
-        Op::Quiet,
-    ];
     let op = *OPS.get((user_data & 0xff) as usize)?;
     let token = Token { slot: (user_data >> 8) as u32, generation: (user_data >> 40) as u32 };
     Some((op, token))

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use super::cqe::OPS;
 use super::provided_buffers::{BUFFER_BYTES, BUFFERS};
 use super::*;
 use crate::msg_ring::Waker;
@@ -45,17 +46,7 @@ fn sent(completion: Completion) -> usize {
 
 #[test]
 fn names_come_back_as_they_went() {
-    let ops = [
-        Op::Accept,
-        Op::Stop,
-        Op::Receive,
-        Op::Send,
-        Op::ReadFile,
-        Op::MsgRing,
-        Op::WakeUp,
-        Op::Quiet,
-    ];
-    for (number, op) in ops.into_iter().enumerate() {
+    for (number, op) in OPS.into_iter().enumerate() {
         for slot in [0, 1, 0xff, 0x1234_5678, u32::MAX] {
             for generation in [0, 1, 0xff, GENERATIONS - 1] {
                 let token = Token { slot, generation };
@@ -65,7 +56,7 @@ fn names_come_back_as_they_went() {
             }
         }
     }
-    assert_eq!(unpack(ops.len() as u64), None, "no such operation");
+    assert_eq!(unpack(OPS.len() as u64), None, "no such operation");
 }
 
 #[test]
