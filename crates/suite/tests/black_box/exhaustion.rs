@@ -132,8 +132,8 @@ fn no_threads_for_connections(variant: &Variant) -> Option<Outcome> {
     (!has_threads).then(|| Outcome::skipped("it has no thread for each connection"))
 }
 
-/// Members of a chat have two threads where threads block. One for whom no second can be started is
-/// cut and counted, and all others go on.
+/// Members of a chat have two threads where threads block. With a connection in every place, a
+/// member for which no second thread can be started is cut and counted, and the others go on.
 pub fn second_threads_run_out(variant: &Variant) -> Outcome {
     if let Some(skipped) = no_threads_for_connections(variant) {
         return skipped;
@@ -141,26 +141,41 @@ pub fn second_threads_run_out(variant: &Variant) -> Outcome {
     if variant.flags.iter().any(|flag| flag == "--duplex") {
         return Outcome::skipped("each connection has its second thread from the start");
     }
+    let describe = Server::describe_with_addresses(variant, &[], ADDRESSES_KIB);
+    let places = describe["limits"]["connections_max"].as_u64().expect("a number");
     let server = Server::start_with_addresses(variant, &[], ADDRESSES_KIB);
-    let members = (0..MORE_THAN_THREADS).map(|_| WebSocket::ask(&server, "/ws/chat"));
-    let (mut opened, mut cut) = (0, 0);
-    for mut member in members.collect::<Vec<_>>() {
-        match member.client().stream().peek(&mut [0]) {
-            Ok(1) => {
-                member.expect_opened();
-                opened += 1;
-            }
-            Ok(_) => cut += 1,
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => cut += 1,
-            Err(error) => panic!("neither opened nor cut: {error}"),
-        }
+    let mut clients: Vec<_> = (0..places).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send(&get("/"));
+        assert_eq!(client.reply().status, 200);
     }
-    server.serves();
+    // One after another: a member that was cut makes room for the second thread of a later one.
+    let mut cut = clients.iter_mut().map(joins).filter(|joined| !joined).count();
+    assert!(cut > 0, "{places} members have two threads each");
+    drop(clients);
+    until("there is a second thread again", || {
+        // The threads of those that left may still be ending.
+        let joined = joins(&mut server.connect());
+        cut += usize::from(!joined);
+        joined
+    });
     let counters = server.stop();
-    assert_eq!((opened + cut), MORE_THAN_THREADS);
-    assert!(opened > 0 && cut > 0, "{counters}");
     assert_eq!(counters["connections_ended"]["exhausted"], cut, "{counters}");
     Outcome::Passed
+}
+
+/// Asks for the chat: whether the connection becomes a member or is cut.
+fn joins(client: &mut Client) -> bool {
+    client.send(&WebSocket::opening("/ws/chat"));
+    match client.stream().peek(&mut [0]) {
+        Ok(1) => {
+            assert_eq!(client.head().status, 101);
+            true
+        }
+        Ok(_) => false,
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+        Err(error) => panic!("neither opened nor cut: {error}"),
+    }
 }
 
 /// Memory that connections may hold, and its flag: a few messages that are not finished.
