@@ -502,7 +502,7 @@ impl Conn {
     }
 
     /// The output as reference-counted handles, front first. For models that lend memory to the
-    /// kernel or to another thread (io_uring, tokio): a handle keeps its bytes valid even after the
+    /// kernel (io_uring) or to a second thread: a handle keeps its bytes valid even after the
     /// connection has ended.
     pub fn chunks(&mut self) -> impl Iterator<Item = Bytes> + '_ {
         self.output_is_lent = true;
