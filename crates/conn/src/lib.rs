@@ -189,7 +189,7 @@ impl Conn {
             // the last.
             self.protocol.draining |= self.is_all_read();
         }
-        self.process(bytes, now);
+        self.receive_from_wire(bytes, now);
         if stopping {
             self.begin_draining(now);
         }
@@ -207,7 +207,7 @@ impl Conn {
     }
 
     /// Gives bytes from the socket to the protocol, through TLS if the listener uses it.
-    fn process(&mut self, bytes: &[u8], now: Instant) {
+    fn receive_from_wire(&mut self, bytes: &[u8], now: Instant) {
         let protocol = &mut self.protocol;
         let Some(tls) = &mut self.tls else { return protocol.receive(bytes, now) };
         // The first byte of TLS is never a letter, and that of HTTP always is.
