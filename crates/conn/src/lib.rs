@@ -78,8 +78,8 @@ fn unprocessed_is_full(unprocessed: &[u8], limits: &Limits) -> bool {
     unprocessed.len() >= limits.head_bytes_max.max(websocket::INPUT_KEPT_MAX)
 }
 
-/// After this many bytes behind our FIN, reading pauses. It is two reads, which is more than most
-/// peers have in flight.
+/// After this many bytes behind our FIN, reading pauses. It is two reads: more than most peers have
+/// in flight, and more than the window of an HTTP/2 connection.
 const DISCARDED_AT_ONCE_MAX: usize = 128 << 10;
 
 /// With [`DISCARDED_AT_ONCE_MAX`] the pause allows 6 MB/s. Within a linger timeout of a second the
@@ -289,7 +289,13 @@ impl Conn {
         self.discarded += n;
         if self.discarded >= DISCARDED_AT_ONCE_MAX {
             self.discarded = 0;
-            self.deadlines.set(Deadline::Discard, now + DISCARD_PAUSE, now);
+            let pause = match self.state {
+                // Flow control allows no more in flight (RFC 9113 section 5.2): this is a flood.
+                // The full receive window then stops the peer.
+                ProtocolState::Http2(_) => self.service.limits.linger_timeout(),
+                _ => DISCARD_PAUSE,
+            };
+            self.deadlines.set(Deadline::Discard, now + pause, now);
         }
     }
 
