@@ -78,8 +78,8 @@ fn unprocessed_is_full(unprocessed: &[u8], limits: &Limits) -> bool {
     unprocessed.len() >= limits.head_bytes_max.max(websocket::INPUT_KEPT_MAX)
 }
 
-/// After this many bytes behind our FIN, reading pauses. It is two reads: more than most peers have
-/// in flight, and more than the window of an HTTP/2 connection.
+/// After this many bytes behind our FIN, reading pauses. It is two reads, which is more than most
+/// peers have in flight.
 const DISCARDED_AT_ONCE_MAX: usize = 128 << 10;
 
 /// With [`DISCARDED_AT_ONCE_MAX`] the pause allows 6 MB/s. Within a linger timeout of a second the
@@ -287,16 +287,22 @@ impl Conn {
     /// pay for bytes that are dropped.
     fn discard(&mut self, n: usize, now: Instant) {
         self.discarded += n;
-        if self.discarded >= DISCARDED_AT_ONCE_MAX {
+        let (most, pause) = if self.is_refused_http2() {
+            // Flow control allows a valid client no more in flight (RFC 9113 section 5.2). The rest
+            // fills the receive window, and that stops the peer.
+            (http2::WINDOW_BYTES, self.service.limits.linger_timeout())
+        } else {
+            (DISCARDED_AT_ONCE_MAX, DISCARD_PAUSE)
+        };
+        if self.discarded >= most {
             self.discarded = 0;
-            let pause = match self.state {
-                // Flow control allows no more in flight (RFC 9113 section 5.2): this is a flood.
-                // The full receive window then stops the peer.
-                ProtocolState::Http2(_) => self.service.limits.linger_timeout(),
-                _ => DISCARD_PAUSE,
-            };
             self.deadlines.set(Deadline::Discard, now + pause, now);
         }
+    }
+
+    /// An HTTP/2 connection that ended for what its peer sent.
+    fn is_refused_http2(&self) -> bool {
+        self.outcome == Outcome::Rejected && matches!(self.state, ProtocolState::Http2(_))
     }
 
     fn receive_plaintext(&mut self, bytes: &[u8], now: Instant) {

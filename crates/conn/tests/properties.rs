@@ -307,7 +307,7 @@ fn a_flood_behind_a_refusal_is_read_slowly() {
         driver.pass(Duration::from_millis(1));
     }
     let taken = world.totals().bytes_received - before;
-    assert!(driver.unread() > 0 && taken <= (128 << 10) + READ_MAX as u64, "{taken} bytes");
+    assert!(driver.unread() > 0 && taken <= (64 << 10) + READ_MAX as u64, "{taken} bytes");
 
     // A small amount is read at once, and the FIN behind it is seen.
     let mut driver = Driver::new(&world, Habits::default());

@@ -50,6 +50,8 @@ pub(crate) struct Connection {
     pub(crate) received: bool,
     /// The last one left the socket empty.
     pub(crate) emptied: bool,
+    /// It has not asked for bytes yet.
+    is_new: bool,
     /// A deadline is due, and the loop waits once more, for what has arrived in time.
     late: bool,
     /// Bytes that have arrived since the last turn.
@@ -140,8 +142,11 @@ impl Connection {
             self.turns.wait();
         }
         let has_turn = std::mem::take(&mut self.has_turn);
+        // The first bytes of a flood may be enough to refuse it.
+        let is_new = std::mem::take(&mut self.is_new);
         match self.is_bulk() {
             true => (Receive::OneShot, has_turn || alone),
+            false if is_new => (Receive::OneShot, true),
             false => (usual, true),
         }
     }
@@ -342,6 +347,7 @@ impl Connections {
             sending: Request::None,
             reading_file: false,
             received: true,
+            is_new: true,
             emptied: false,
             late: false,
             arrived: 0,
