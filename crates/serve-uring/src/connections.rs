@@ -459,10 +459,8 @@ impl Connections {
             || !self.bulk.is_empty()
             || self.empties_queue()
             || self.finished()
+            || (!self.accepted.is_empty() && self.has_room())
         {
-            return Some(Duration::ZERO);
-        }
-        if !self.accepted.is_empty() && self.has_room() {
             return Some(Duration::ZERO);
         }
         let wake_at = [self.timers.earliest(), self.exhausted_until].into_iter().flatten().min()?;
@@ -483,21 +481,15 @@ impl Connections {
             && self.stopping.is_none()
         {
             self.stopping = Some(at);
-            self.drain(at);
+            for token in self.table.tokens() {
+                self.completed(token).into_iter().for_each(|connection| connection.drain(at));
+            }
         }
         while let Some((at, token)) = self.timers.pop_due(now) {
             if let Some(connection) = self.get(token)
                 && Timers::<Token>::fired(&mut connection.armed, at)
             {
                 self.runs(token);
-            }
-        }
-    }
-
-    fn drain(&mut self, at: Instant) {
-        for token in self.table.tokens() {
-            if let Some(connection) = self.completed(token) {
-                connection.drain(at);
             }
         }
     }
