@@ -79,17 +79,9 @@ impl Deadlines {
 
     /// Clears the deadlines of requests; those for writing, lingering and draining stay.
     pub(crate) fn clear_requests(&mut self) {
-        const REQUESTS: [Deadline; 6] = [
-            Deadline::Idle,
-            Deadline::Head,
-            Deadline::Body,
-            Deadline::Reply,
-            Deadline::Push,
-            Deadline::Handshake,
-        ];
-        for deadline in REQUESTS {
-            self.clear(deadline);
-        }
+        const OTHERS: [Deadline; 4] =
+            [Deadline::WriteStall, Deadline::Linger, Deadline::Discard, Deadline::Drain];
+        self.set &= OTHERS.iter().fold(0, |bits, &deadline| bits | 1 << deadline as u16);
     }
 
     pub(crate) fn is_set(&self, deadline: Deadline) -> bool {

@@ -64,7 +64,7 @@ pub use origin::check_origin;
 use output::Output;
 use protocol::{Close, Context, Next, Progress, ProtocolLayer, ProtocolState};
 pub use service::{Clock, Common, Program, Protocol, Service};
-use tls::{Event, Failure, State, Tls};
+use tls::{Tls, TlsEvent, TlsFailure, TlsState};
 pub use wake::{Address, Wake};
 
 /// Whether the driver should stop reading, because input waits unprocessed (behind a delayed reply,
@@ -226,16 +226,16 @@ impl Conn {
         // The first byte of TLS is never a letter, and that of HTTP always is.
         let plain_http =
             protocol.service.protocol == Protocol::Http && bytes[0].is_ascii_uppercase();
-        if tls.state() == State::New && plain_http {
+        if tls.state() == TlsState::New && plain_http {
             // Drops the TLS layer, so that the reply is not encrypted.
             self.tls = None;
             return protocol.refuse_plain_http(now);
         }
         let result = tls.receive(bytes, |event| {
             match event {
-                Event::Established { resumed, alpn } => protocol.established(resumed, alpn, now),
-                Event::Plaintext(plaintext) => protocol.receive(plaintext, now),
-                Event::CloseNotify => protocol.receive_eof(now),
+                TlsEvent::Established { resumed, alpn } => protocol.established(resumed, alpn, now),
+                TlsEvent::Plaintext(plaintext) => protocol.receive(plaintext, now),
+                TlsEvent::CloseNotify => protocol.receive_eof(now),
             }
             protocol.phase == Phase::Open
         });
@@ -243,9 +243,9 @@ impl Conn {
             // No data may follow an alert, and none can be encrypted.
             protocol.output = Output::default();
             let outcome = match failure {
-                Failure::Handshake => Outcome::HandshakeFailed,
-                Failure::AlertReceived => Outcome::Reset,
-                Failure::Malformed => Outcome::Rejected,
+                TlsFailure::Handshake => Outcome::HandshakeFailed,
+                TlsFailure::AlertReceived => Outcome::Reset,
+                TlsFailure::Malformed => Outcome::Rejected,
             };
             protocol.flush_and_close(Close { linger: true, outcome });
         }
@@ -268,11 +268,11 @@ impl Conn {
     fn note_truncation(&mut self) {
         let delimited = !matches!(self.protocol.state, ProtocolState::Echo(_));
         match self.tls.as_ref().map(|tls| tls.state()) {
-            Some(State::Handshaking) => self.protocol.outcome = Outcome::HandshakeFailed,
+            Some(TlsState::Handshaking) => self.protocol.outcome = Outcome::HandshakeFailed,
             // An attacker on the path can forge a FIN but not a close_notify. HTTP does not need it
             // (RFC 9112 section 9.8), and many clients never send it.
-            Some(State::Established) if !delimited => self.protocol.outcome = Outcome::Truncated,
-            None | Some(State::New | State::Established | State::PeerClosed) => {}
+            Some(TlsState::Established) if !delimited => self.protocol.outcome = Outcome::Truncated,
+            None | Some(TlsState::New | TlsState::Established | TlsState::PeerClosed) => {}
         }
     }
 
@@ -432,7 +432,7 @@ impl Conn {
     /// The server was told to stop, and all bytes that had arrived by then have been read. A TLS
     /// handshake that has begun is finished, because its request often follows at once.
     fn is_all_read(&self) -> bool {
-        let handshaking = self.tls.as_ref().is_some_and(|tls| tls.state() == State::Handshaking);
+        let handshaking = self.tls.as_ref().is_some_and(|tls| tls.state() == TlsState::Handshaking);
         self.unread == Some(0) && !handshaking
     }
 

@@ -222,7 +222,7 @@ pub(crate) fn route<W: ReplyWriter>(
     request: &Request,
     out: &mut W,
 ) -> Reply {
-    let mut route = Route { service, now, request, out };
+    let mut route = Handler { service, now, request, out };
     if request.path == "*" {
         return route.allow("204 No Content", "GET, HEAD, POST, OPTIONS");
     }
@@ -234,8 +234,8 @@ pub(crate) fn route<W: ReplyWriter>(
         ("delay", Some(millis)) => route.readable(|r| r.delay(millis)),
         ("work", Some(micros)) => route.readable(|r| r.work(micros)),
         ("files", Some(path)) => route.readable(|r| r.file(path)),
-        ("files", None) => route.readable(Route::add_slash),
-        ("stats", None) => route.readable(|r| r.untagged(Route::stats)),
+        ("files", None) => route.readable(Handler::add_slash),
+        ("stats", None) => route.readable(|r| r.untagged(Handler::stats)),
         _ => route.text("404 Not Found", "no such route; try / or /stats"),
     }
 }
@@ -253,14 +253,14 @@ fn split(path: &str) -> (&str, Option<&str>) {
     }
 }
 
-struct Route<'r, W> {
+struct Handler<'r, W> {
     service: &'r Service,
     now: Instant,
     request: &'r Request<'r>,
     out: &'r mut W,
 }
 
-impl<W: ReplyWriter> Route<'_, W> {
+impl<W: ReplyWriter> Handler<'_, W> {
     /// A route with GET and HEAD.
     fn readable(&mut self, reply: impl FnOnce(&mut Self) -> Reply) -> Reply {
         match self.request.method {

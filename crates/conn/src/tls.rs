@@ -1,5 +1,5 @@
 //! TLS between the socket and the protocol (RFC 8446, RFC 5246). It knows neither: ciphertext goes
-//! in by [`Tls::receive`] and comes out as [`Event`]s; plaintext goes in by [`Tls::encrypt`] and
+//! in by [`Tls::receive`] and comes out as [`TlsEvent`]s; plaintext goes in by [`Tls::encrypt`] and
 //! comes out in [`Tls::encrypted`].
 //!
 //! Plaintext waits in the connection's output as it does without TLS, and all limits count it
@@ -36,14 +36,14 @@ const INCOMPLETE_BYTES_MAX: usize = (64 << 10) + RECORD_BYTES_MAX;
 pub(crate) struct Tls {
     session: ServerConnection,
     encrypted: Output,
-    state: State,
+    state: TlsState,
     /// Bytes that rustls may keep because their message or record is incomplete.
     incomplete_bytes: usize,
 }
 
 /// How far the session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum TlsState {
     /// No byte has arrived.
     New,
     Handshaking,
@@ -52,16 +52,16 @@ pub(crate) enum State {
     PeerClosed,
 }
 
-impl State {
+impl TlsState {
     /// True once the protocol can send.
     pub(crate) fn is_established(self) -> bool {
-        matches!(self, State::Established | State::PeerClosed)
+        matches!(self, TlsState::Established | TlsState::PeerClosed)
     }
 }
 
 /// What arrived, in the order in which the peer sent it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Event<'a> {
+pub(crate) enum TlsEvent<'a> {
     /// The handshake is complete. `alpn`: the protocol that was negotiated, if one was.
     Established {
         resumed: bool,
@@ -73,7 +73,7 @@ pub(crate) enum Event<'a> {
 
 /// Why the session cannot continue. An alert waits in [`Tls::encrypted`] if there is one for this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub(crate) enum TlsFailure {
     /// The bytes are not TLS, or the two sides have no common version, cipher or key.
     Handshake,
     /// The peer ended the session with an alert.
@@ -124,7 +124,7 @@ impl Tls {
     pub(crate) fn new(config: &Arc<ServerConfig>) -> Option<Box<Tls>> {
         let session = ServerConnection::new(Arc::clone(config)).ok()?;
         let encrypted = Output::default();
-        Some(Box::new(Tls { session, encrypted, state: State::New, incomplete_bytes: 0 }))
+        Some(Box::new(Tls { session, encrypted, state: TlsState::New, incomplete_bytes: 0 }))
     }
 
     /// Bytes for the socket.
@@ -140,7 +140,7 @@ impl Tls {
         SESSION_BYTES + self.encrypted.held() + self.incomplete_bytes.min(INCOMPLETE_BYTES_MAX)
     }
 
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> TlsState {
         self.state
     }
 
@@ -149,10 +149,10 @@ impl Tls {
     pub(crate) fn receive(
         &mut self,
         bytes: &[u8],
-        mut sink: impl FnMut(Event<'_>) -> bool,
-    ) -> Result<(), Failure> {
-        if self.state == State::New {
-            self.state = State::Handshaking;
+        mut sink: impl FnMut(TlsEvent<'_>) -> bool,
+    ) -> Result<(), TlsFailure> {
+        if self.state == TlsState::New {
+            self.state = TlsState::Handshaking;
         }
         self.incomplete_bytes += bytes.len();
         let result = self.decrypt(bytes, &mut sink);
@@ -163,8 +163,8 @@ impl Tls {
     fn decrypt(
         &mut self,
         bytes: &[u8],
-        sink: &mut impl FnMut(Event<'_>) -> bool,
-    ) -> Result<(), Failure> {
+        sink: &mut impl FnMut(TlsEvent<'_>) -> bool,
+    ) -> Result<(), TlsFailure> {
         let mut wire = Wire(bytes);
         loop {
             match self.session.read_tls(&mut wire) {
@@ -182,37 +182,38 @@ impl Tls {
     /// Returns whether `sink` takes more.
     fn decrypt_records(
         &mut self,
-        sink: &mut impl FnMut(Event<'_>) -> bool,
-    ) -> Result<bool, Failure> {
+        sink: &mut impl FnMut(TlsEvent<'_>) -> bool,
+    ) -> Result<bool, TlsFailure> {
         let io = self.session.process_new_packets().map_err(|error| self.failure(Some(error)))?;
         let mut takes_more = true;
-        if self.state == State::Handshaking && !self.session.is_handshaking() {
-            self.state = State::Established;
+        if self.state == TlsState::Handshaking && !self.session.is_handshaking() {
+            self.state = TlsState::Established;
             self.incomplete_bytes = 0;
             let resumed = self.session.handshake_kind() == Some(HandshakeKind::Resumed);
-            takes_more = sink(Event::Established { resumed, alpn: self.session.alpn_protocol() });
+            takes_more =
+                sink(TlsEvent::Established { resumed, alpn: self.session.alpn_protocol() });
         }
         // Read at once, because rustls reads no more ciphertext while it holds plaintext.
         let mut reader = self.session.reader();
         while let Ok(plaintext @ [_, ..]) = reader.fill_buf() {
             // A record was complete; rustls may hold the beginning of the next.
             self.incomplete_bytes = self.incomplete_bytes.min(RECORD_BYTES_MAX);
-            takes_more = sink(Event::Plaintext(plaintext));
+            takes_more = sink(TlsEvent::Plaintext(plaintext));
             let len = plaintext.len();
             reader.consume(len);
         }
-        if io.peer_has_closed() && self.state == State::Established {
-            self.state = State::PeerClosed;
-            takes_more = sink(Event::CloseNotify);
+        if io.peer_has_closed() && self.state == TlsState::Established {
+            self.state = TlsState::PeerClosed;
+            takes_more = sink(TlsEvent::CloseNotify);
         }
         Ok(takes_more)
     }
 
-    fn failure(&self, error: Option<rustls::Error>) -> Failure {
+    fn failure(&self, error: Option<rustls::Error>) -> TlsFailure {
         match (self.state, error) {
-            (State::New | State::Handshaking, _) => Failure::Handshake,
-            (_, Some(rustls::Error::AlertReceived(_))) => Failure::AlertReceived,
-            _ => Failure::Malformed,
+            (TlsState::New | TlsState::Handshaking, _) => TlsFailure::Handshake,
+            (_, Some(rustls::Error::AlertReceived(_))) => TlsFailure::AlertReceived,
+            _ => TlsFailure::Malformed,
         }
     }
 
@@ -270,7 +271,7 @@ mod tests {
         let (mut plaintext, mut events) = (Vec::new(), Vec::new());
         let result = tls.receive(bytes, |event| {
             match event {
-                Event::Plaintext(bytes) => plaintext.extend_from_slice(bytes),
+                TlsEvent::Plaintext(bytes) => plaintext.extend_from_slice(bytes),
                 other => events.push(format!("{other:?}")),
             }
             true
@@ -290,13 +291,13 @@ mod tests {
     fn established() -> (Client, Box<Tls>) {
         let mut client = Client::new(&client_config(&rustls::version::TLS13, &["h2"], true));
         let mut tls = Tls::new(&server_config(&["h2"])).expect("the configuration is usable");
-        assert_eq!(tls.state(), State::New);
+        assert_eq!(tls.state(), TlsState::New);
         assert_eq!(receive(&mut tls, &client.take_encrypted()), (vec![], vec![]));
-        assert_eq!(tls.state(), State::Handshaking);
+        assert_eq!(tls.state(), TlsState::Handshaking);
         client.arrive(&take_encrypted(&mut tls));
-        let wanted = format!("{:?}", Event::Established { resumed: false, alpn: Some(b"h2") });
+        let wanted = format!("{:?}", TlsEvent::Established { resumed: false, alpn: Some(b"h2") });
         assert_eq!(receive(&mut tls, &client.take_encrypted()), (vec![], vec![wanted]));
-        assert_eq!(tls.state(), State::Established);
+        assert_eq!(tls.state(), TlsState::Established);
         // Tickets (RFC 8446 section 4.6.1).
         client.arrive(&take_encrypted(&mut tls));
         (client, tls)
@@ -309,7 +310,7 @@ mod tests {
         client.session.send_close_notify();
         let (plaintext, events) = receive(&mut tls, &client.take_encrypted());
         assert!(plaintext == [1; 40_000]);
-        assert_eq!((events, tls.state()), (vec!["CloseNotify".to_owned()], State::PeerClosed));
+        assert_eq!((events, tls.state()), (vec!["CloseNotify".to_owned()], TlsState::PeerClosed));
         let mut output = Output::default();
         output.put(b"reply");
         tls.encrypt(&mut output);
@@ -339,12 +340,12 @@ mod tests {
     #[test]
     fn a_failure_says_whether_there_was_a_session() {
         let mut new = Tls::new(&server_config(&[])).expect("the configuration is usable");
-        assert_eq!(new.receive(b"no TLS", |_| true), Err(Failure::Handshake));
+        assert_eq!(new.receive(b"no TLS", |_| true), Err(TlsFailure::Handshake));
         let (mut client, mut tls) = established();
         client.send(b"hello");
         let mut bytes = client.take_encrypted();
         *bytes.last_mut().expect("a record") ^= 1;
-        assert_eq!(tls.receive(&bytes, |_| true), Err(Failure::Malformed));
+        assert_eq!(tls.receive(&bytes, |_| true), Err(TlsFailure::Malformed));
         assert_eq!(tls.encrypted().len(), 24, "one alert");
     }
 
