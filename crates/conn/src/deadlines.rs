@@ -14,11 +14,9 @@ pub(crate) enum Deadline {
     Idle,
     /// A head was begun and must be complete. More bytes of it do not move the deadline.
     Head,
-    /// More bytes of the request body must arrive.
     Body,
     /// A delayed reply (`/delay`) is due. HTTP/2: anything that a stream waits for.
     Reply,
-    /// The next message of `/ws/clock` is due.
     Push,
     Handshake,
     /// The peer must acknowledge some of the output.

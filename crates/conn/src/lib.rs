@@ -121,7 +121,6 @@ enum Phase {
     Flushing {
         linger: bool,
     },
-    /// The output is written; FIN is still to be sent.
     HalfClosing,
     /// FIN is sent. Input is read and dropped until the peer closes too. If we closed at once, the
     /// kernel would answer bytes in flight with RST, and RST destroys the reply in the peer's
@@ -213,7 +212,6 @@ impl Conn {
         }
     }
 
-    /// An HTTP/2 connection that ended for what its peer sent.
     fn is_refused_http2(&self) -> bool {
         let http2 = matches!(self.protocol.state, ProtocolState::Http2(_));
         http2 && self.protocol.outcome == Outcome::Rejected

@@ -25,7 +25,6 @@ pub(crate) enum ProtocolState {
     WebSocket(Box<WebSocket>),
 }
 
-/// What a protocol can use while it processes input.
 pub(crate) struct Context<'a> {
     pub(crate) service: &'a Arc<Service>,
     pub(crate) address: &'a Address,
@@ -47,7 +46,6 @@ impl Context<'_> {
 }
 
 pub(crate) struct Progress {
-    /// Bytes of input that were processed.
     pub(crate) used: usize,
     /// `None`: the protocol waits for an event.
     pub(crate) next: Option<Next>,
@@ -56,11 +54,9 @@ pub(crate) struct Progress {
 pub(crate) enum Next {
     /// Take no more requests, write the output, close.
     Close(Close),
-    /// Another protocol processes the rest of the input.
     Become(ProtocolState),
 }
 
-/// How a protocol wants its connection to end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Close {
     pub(crate) linger: bool,
@@ -80,7 +76,6 @@ pub(crate) struct ProtocolLayer {
     pub(crate) deadlines: Deadlines,
     pub(crate) phase: Phase,
     pub(crate) outcome: Outcome,
-    /// No input follows.
     pub(crate) eof: bool,
     /// All bytes that came before the stop have been read: requests behind them are not answered.
     pub(crate) draining: bool,
@@ -132,7 +127,6 @@ impl ProtocolLayer {
         }
     }
 
-    /// Lets the protocol process `input`; returns how many bytes it used.
     fn advance(&mut self, input: &[u8], now: Instant) -> usize {
         let mut used = 0;
         loop {
@@ -170,7 +164,6 @@ impl ProtocolLayer {
         }
     }
 
-    /// Lets the protocol continue, if it has not ended.
     pub(crate) fn resume(&mut self, now: Instant) {
         if self.phase == Phase::Open {
             self.advance_unprocessed(now);
@@ -200,7 +193,6 @@ impl ProtocolLayer {
         self.flush_and_close(Close { linger: true, outcome: Outcome::HandshakeFailed });
     }
 
-    /// The file that the protocol waits for.
     pub(crate) fn wants_file(&self) -> Option<FileRead> {
         match &self.state {
             ProtocolState::Http1(http1) => http1.wants_file(&self.service.limits),
@@ -285,7 +277,6 @@ impl ProtocolLayer {
         self.deadlines.clear_requests();
     }
 
-    /// Bytes of memory that it owns.
     #[inline(always)]
     pub(crate) fn held(&self) -> usize {
         self.output.held() + self.unprocessed.capacity() + self.state.held()
@@ -341,7 +332,6 @@ impl ProtocolState {
         }
     }
 
-    /// True when the protocol decides itself what to do after the idle time.
     pub(crate) fn handles_idle(&self) -> bool {
         matches!(self, ProtocolState::WebSocket(_))
     }

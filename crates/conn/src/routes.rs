@@ -129,7 +129,6 @@ pub(crate) fn expects_continue(value: &[u8]) -> Option<bool> {
     items.all(|item| item.eq_ignore_ascii_case(b"100-continue")).then_some(expects)
 }
 
-/// Fields that the routes send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Field {
     AcceptRanges,
@@ -145,7 +144,6 @@ pub(crate) enum Field {
 /// `begin`, the fields, `end`, and the body if there is one. The writer adds the date and the
 /// protocol's own fields.
 pub(crate) trait ReplyWriter {
-    /// Begins the head. `status` is the code and its reason.
     fn begin(&mut self, status: &'static str);
     fn field(&mut self, field: Field, value: &str);
     /// A field with a constant value, which need not be copied.
@@ -158,7 +156,6 @@ pub(crate) trait ReplyWriter {
     fn shared_body(&mut self, body: &Bytes);
 }
 
-/// The part of a reply that is still to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reply {
     Complete,
@@ -167,12 +164,10 @@ pub(crate) enum Reply {
         length: Option<u64>,
         head_sent: bool,
     },
-    /// `/bytes/N`: the pattern from offset to end.
     Pattern {
         offset: u64,
         end: u64,
     },
-    /// `/files/...`: the driver still has to read this part.
     File {
         id: FileId,
         offset: u64,
@@ -240,7 +235,6 @@ pub(crate) fn route<W: ReplyWriter>(
     }
 }
 
-/// True for the only route that uses the request's body.
 pub(crate) fn reads_body(request: &Request) -> bool {
     request.method == Method::Post && request.path == "/echo"
 }

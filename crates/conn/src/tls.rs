@@ -127,7 +127,6 @@ impl Tls {
         Some(Box::new(Tls { session, encrypted, state: TlsState::New, incomplete_bytes: 0 }))
     }
 
-    /// Bytes for the socket.
     pub(crate) fn encrypted(&self) -> &Output {
         &self.encrypted
     }
@@ -217,7 +216,6 @@ impl Tls {
         }
     }
 
-    /// Encrypts the front of `output` while there is room for ciphertext.
     pub(crate) fn encrypt(&mut self, output: &mut Output) {
         while !output.is_empty() && self.encrypted.len() <= ENCRYPTED_BYTES_MAX - RECORD_BYTES_MAX {
             let n = self.encrypt_record(output);
@@ -287,7 +285,6 @@ mod tests {
         encrypted
     }
 
-    /// Both sides after a handshake.
     fn established() -> (Client, Box<Tls>) {
         let mut client = Client::new(&client_config(&rustls::version::TLS13, &["h2"], true));
         let mut tls = Tls::new(&server_config(&["h2"])).expect("the configuration is usable");
