@@ -106,8 +106,8 @@ impl Change {
         match (self, figure) {
             (Change::Unknown, _) => "~",
             (Change::Equal, _) => "equal",
-            (Change::Better, Figure::Rate | Figure::P99) => "faster",
-            (Change::Worse, Figure::Rate | Figure::P99) => "slower",
+            (Change::Better, Figure::Rate | Figure::Latency) => "faster",
+            (Change::Worse, Figure::Rate | Figure::Latency) => "slower",
             (Change::Better, Figure::Server | Figure::Sum) => "cheaper",
             (Change::Worse, Figure::Server | Figure::Sum) => "dearer",
             (Change::Better, Figure::Memory) => "smaller",
@@ -218,9 +218,9 @@ fn wanted(list: &[String], name: &str) -> bool {
 /// The figures by which a workload is compared, if any model has them.
 fn figures_of(workload: &WorkloadSummary) -> Vec<Figure> {
     let all: &[Figure] = match (workload.is_open(), workload.workload.fan_out) {
-        (true, _) => &[Figure::Server, Figure::P99, Figure::Memory],
+        (true, _) => &[Figure::Server, Figure::Latency, Figure::Memory],
         // In a chat the latency of a delivery matters.
-        (false, true) => &[Figure::Server, Figure::Rate, Figure::P99, Figure::Memory],
+        (false, true) => &[Figure::Server, Figure::Rate, Figure::Latency, Figure::Memory],
         (false, false) => &[Figure::Server, Figure::Rate, Figure::Memory],
     };
     let has = |figure: &&Figure| {
@@ -545,7 +545,7 @@ mod tests {
         let one = side("run", results);
         let comparison = two_models(&one, &arguments("compare run --models epoll,poll")).unwrap();
         let figures: Vec<Figure> = comparison.rows.iter().map(|row| row.figure).collect();
-        assert_eq!(figures, [Figure::Server, Figure::P99], "{:?}", comparison.notes);
+        assert_eq!(figures, [Figure::Server, Figure::Latency], "{:?}", comparison.notes);
     }
 
     #[test]

@@ -168,7 +168,7 @@ const UNITS: [(&str, &str); 4] = [
     ("req/s", "higher"),
     ("cpu-ns/req", "lower"),
     ("both-cpu-ns/req", "lower"),
-    ("p99-ns", "lower"),
+    ("p50-ns", "lower"),
 ];
 
 /// The valid rounds of a run as Go benchmark lines (golang.org/design/14313-benchmark-format). An
@@ -225,12 +225,12 @@ fn benchmark(title: &str, measured: &Measured) -> Option<String> {
     let load = &measured.load;
     let requests = load.requests as f64;
     let per_request = |us: u64| us as f64 * 1_000.0 / requests;
-    let p99 = Figure::P99.of(measured);
+    let p50 = Figure::Latency.of(measured);
     (load.requests > 0).then(|| {
-        let p99 = p99.map_or(String::new(), |us| format!("\t{:.0} p99-ns", us * 1_000.0));
+        let p50 = p50.map_or(String::new(), |us| format!("\t{:.0} p50-ns", us * 1_000.0));
         format!(
             "{title}\t{}\t{:.1} ns/op\t{:.1} req/s\t{:.0} B/s\t{:.1} cpu-ns/req\t\
-             {:.1} both-cpu-ns/req{p99}\n",
+             {:.1} both-cpu-ns/req{p50}\n",
             load.requests,
             load.duration_s * 1e9 / requests,
             load.requests_per_s,
@@ -272,7 +272,7 @@ fn key(figure: Figure) -> &'static str {
         Figure::Rate => "requests_per_s",
         Figure::Server => "server_cpu_us",
         Figure::Sum => "both_cpu_us",
-        Figure::P99 => "p99_us",
+        Figure::Latency => "p50_us",
         Figure::Memory => "memory_kib",
     }
 }
@@ -428,8 +428,8 @@ mod tests {
         assert_eq!(cells.filter(|cell| chat(cell)).count(), 3);
         // The latency of a delivery is exported; that of a saturated closed loop is not.
         let lines = benchmarks(&results, "", &|_, model| model == "epoll");
-        let with_p99 = |line: &&str| line.contains("p99-ns");
-        assert_eq!(lines.lines().filter(with_p99).filter(|l| l.starts_with("Bench")).count(), 6);
+        let with_p50 = |line: &&str| line.contains("p50-ns");
+        assert_eq!(lines.lines().filter(with_p50).filter(|l| l.starts_with("Bench")).count(), 6);
     }
 
     #[test]

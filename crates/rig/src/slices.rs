@@ -29,8 +29,7 @@ pub(crate) use entrant::{Processes, SILENCE, UNASKED_SHARE, clocks};
 /// fill.
 const WARM_UP_BLOCKS: usize = 3;
 
-/// The same for an open loop, whose slices are long: a quarter of a second fills what there is to
-/// fill.
+/// The same for an open loop, whose slices are long.
 const OPEN_WARM_UP_BLOCKS: usize = 1;
 
 /// Holds processors awake while it exists. A halted virtual processor takes tens of microseconds to

@@ -150,7 +150,7 @@ pub struct Figures {
     pub client_busy: f64,
     /// Which side limited the rate.
     pub limit: Limit,
-    /// The figures by which the cell is compared. [`Figure::P99`] only if it is meaningful.
+    /// The figures by which the cell is compared. [`Figure::Latency`] only if it is meaningful.
     pub by: BTreeMap<Figure, Judged>,
     /// Requests/s with two clients, relative to those with one; `None` if this was not measured.
     pub doubled: Option<BlockRatio>,

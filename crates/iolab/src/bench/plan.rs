@@ -70,14 +70,10 @@ pub fn takes_idle_sample(round: u32, workload: &Workload, settings: &Settings) -
     workload.idle_sample_connections > 0 && round <= settings.idle_sample_rounds
 }
 
-/// A workload is measured in every round, or in every second or fourth one because an epoch of it
-/// takes long.
+/// A workload is measured in every round, or in every second one because an epoch of it takes
+/// long.
 fn period(workload: &Workload) -> u32 {
-    match workload.rate_per_s {
-        Some(_) => 2,
-        None if workload.idle_connections >= IDLE_MANY => 4,
-        None => 1,
-    }
+    if workload.idle_connections >= IDLE_MANY { 2 } else { 1 }
 }
 
 /// Whether slices with two clients are measured in a round.
@@ -441,13 +437,9 @@ mod tests {
                 *times.entry(cell).or_insert(0) += 1;
             }
             assert!(times.values().all(|&count| count == 1));
-            // 26 workloads, 8 of them long, x (3 models + sentinel), and select holds no 1,000 idle
+            // 26 workloads, 4 of them long, x (3 models + sentinel), and select holds no 1,000 idle
             // connections.
-            let (all, without_select) = match round % 4 {
-                1 => (26, 8),
-                3 => (22, 4),
-                _ => (18, 4),
-            };
+            let (all, without_select) = if round % 2 == 1 { (26, 8) } else { (22, 4) };
             assert_eq!(times.len(), all * 4 - without_select);
             let mut workloads: Vec<_> = block.iter().map(|slot| &slot.workload).collect();
             workloads.dedup();

@@ -50,10 +50,7 @@ impl<C: Codec> Engine<'_, C> {
         (self.measuring, self.ending) = (false, true);
         let duration_ns = end_ns - self.phase_started_ns;
         let mean_in_flight = self.tally.mean_in_flight(end_ns, duration_ns);
-        if self.members.is_some() {
-            // The sender completes what the others receive.
-            self.connections[SENDER].completed = self.tally.messages;
-        }
+        self.credit_sender();
         let fresh = Tally::new()?.carrying(&self.tally);
         let mut tally = std::mem::replace(&mut self.tally, fresh);
         self.enter(Stage::Ending);
@@ -76,6 +73,13 @@ impl<C: Codec> Engine<'_, C> {
             agreed: self.agreed,
             tally,
         })
+    }
+
+    /// In a fan-out the sender completes what the others receive.
+    pub(super) fn credit_sender(&mut self) {
+        if self.members.is_some() {
+            self.connections[SENDER].completed = self.tally.messages;
+        }
     }
 
     /// How many of the plan's connections have completed nothing. Not counted if the clock or a

@@ -114,6 +114,7 @@ impl<C: Codec> Engine<'_, C> {
         cpu_ns: u64,
     ) -> Result<Window, Error> {
         let mean_in_flight = self.tally.mean_in_flight(self.now_ns, duration_ns);
+        self.credit_sender();
         let without_progress = self.without_progress();
         let busy_share = 1.0 - self.waited_ns as f64 / duration_ns.max(1) as f64;
         let open = self.open.take().map(|open| (open.into_counts(), busy_share.max(0.0)));

@@ -46,7 +46,7 @@ impl By {
             By::Cpu => "least server CPU per request",
             By::Rate => "most requests per second",
             By::Memory => "least memory of the server",
-            By::Latency => "least latency (99th percentile) at a fixed rate",
+            By::Latency => "least latency (median) at a fixed rate",
         }
     }
 }
@@ -92,7 +92,9 @@ fn of_rates(summary: &Summary) -> Grid {
     open.sort_by_key(|workload| workload.workload.rate_per_s);
     for workload in open {
         columns.extend(workload.workload.rate_per_s.map(rate));
-        row.push(workload.pairs.get(&Figure::P99).and_then(|pairs| pairs.best(Figure::P99)));
+        row.push(
+            workload.pairs.get(&Figure::Latency).and_then(|pairs| pairs.best(Figure::Latency)),
+        );
     }
     let rows = vec![("latency".to_owned(), row)];
     Grid { title: By::Latency.title(), columns_name: "requests due per second", columns, rows }

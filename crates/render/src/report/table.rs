@@ -155,8 +155,8 @@ fn open(workload: &WorkloadSummary, style: Style) -> String {
         &to,
         "answered",
         "p50 us",
-        "p99 us",
         &to,
+        "p99 us",
         "client late us",
     ]);
     let or_none = |value: Option<f64>| value.map_or("-".to_owned(), short);
@@ -168,17 +168,18 @@ fn open(workload: &WorkloadSummary, style: Style) -> String {
             with_interval(workload, cell, figures, Figure::Server),
             format!("{:.1} %", open.answered_share * 100.0),
             or_none(open.p50_us),
+            in_a_word(workload, cell, figures, Figure::Latency),
             or_none(open.p99_us),
-            in_a_word(workload, cell, figures, Figure::P99),
             or_none(open.send_lag_p99_us),
         ]);
     }
     if let Some([name, cpu, _]) = again(workload) {
         let none = String::new;
-        let p99 = workload.control.get(&Figure::P99).map_or(none(), |r| format!("{:.2}", r.ratio));
-        table.add_row([name, none(), cpu, none(), none(), none(), p99, none()]);
+        let latency = workload.control.get(&Figure::Latency);
+        let latency = latency.map_or(none(), |r| format!("{:.2}", r.ratio));
+        table.add_row([name, none(), cpu, none(), none(), latency, none(), none()]);
     }
-    finish(table, &[1, 3, 4, 5, 7], style)
+    finish(table, &[1, 3, 4, 6, 7], style)
 }
 
 /// The floor, if it was measured.

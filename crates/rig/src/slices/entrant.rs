@@ -21,6 +21,9 @@ const ROUND_TRIPS_MIN: f64 = 2.0;
 /// and must be few among many.
 const OPEN_SLICE: Duration = Duration::from_millis(250);
 
+/// The slice of its warm-up: every connection has had some requests.
+const OPEN_WARM_UP_SLICE: Duration = Duration::from_millis(50);
+
 /// If a slice with wrong or missing replies took longer than this, the server hangs: it has no
 /// further slices.
 const HANG: Duration = Duration::from_secs(1);
@@ -91,7 +94,7 @@ impl Entrant {
             processes: Processes::new(if ours { processes.to_vec() } else { Vec::new() }),
             restless: false,
             stops: false,
-            length: if open_loop { OPEN_SLICE } else { SLICE_MIN },
+            length: if open_loop { OPEN_WARM_UP_SLICE } else { SLICE_MIN },
             faults: 0,
             ended: None,
             warm_up: Spent::default(),
@@ -137,6 +140,9 @@ impl Entrant {
     /// Ends the warm-up.
     pub(super) fn forget(&mut self) {
         self.session.forget();
+        if self.open_loop {
+            self.length = OPEN_SLICE;
+        }
         self.warm_up = std::mem::take(&mut self.spent);
     }
 

@@ -43,7 +43,7 @@ pub fn is_judged(cell: &Cell, figure: Figure, open: bool) -> bool {
         Figure::Server | Figure::Sum => {
             (doubt.unranks() && !doubt.is_of_client()) || matches!(doubt, Doubt::Spins(_))
         }
-        Figure::P99 | Figure::Memory => doubt.unranks() && !doubt.is_of_client(),
+        Figure::Latency | Figure::Memory => doubt.unranks() && !doubt.is_of_client(),
     };
     let of_schedule = open && figure == Figure::Rate;
     let measured = figures.by.contains_key(&figure);

@@ -1,5 +1,5 @@
 //! Claims in the report that are checked against the data: `{{claim WORKLOAD MODEL FIGURE RELATION
-//! OTHER}}` up to `{{end}}`. FIGURE: `cpu`, `rate`, `memory` or `p99`. RELATION: `more`, `less`
+//! OTHER}}` up to `{{end}}`. FIGURE: `cpu`, `rate`, `memory` or `latency`. RELATION: `more`, `less`
 //! (significant and beyond the margin) or `equal` (significantly within the margin).
 
 use verdict::statistics::{BlockRatio, Finding, MARGIN};
@@ -25,7 +25,7 @@ pub fn ask(words: &[&str], summary: &Summary) -> Result<Answer, String> {
         "cpu" => Figure::Server,
         "rate" => Figure::Rate,
         "memory" => Figure::Memory,
-        "p99" => Figure::P99,
+        "latency" => Figure::Latency,
         _ => return Err(format!("no figure is called {figure:?}")),
     };
     let holds: fn(&BlockRatio) -> bool = match relation {
