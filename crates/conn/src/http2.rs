@@ -10,13 +10,25 @@
 //! 3. The output has a limit, at which `h2` stops reading too. So a peer that does not read delays
 //!    its own requests and streams.
 
+#[cfg(test)]
+mod error;
 mod fields;
+#[cfg(test)]
+mod frame;
 mod frames;
+#[cfg(test)]
+mod hpack;
 mod pipe;
 mod request;
+#[cfg(test)]
+mod settings;
+#[cfg(test)]
+mod state;
 mod stream;
 mod tunnel;
 mod wakes;
+#[cfg(test)]
+mod window;
 mod writer;
 
 use std::collections::VecDeque;
