@@ -230,7 +230,7 @@ impl Conn {
         self.deadlines.set(Deadline::Idle, now + self.service.limits.idle_timeout(), now);
         let http2 = session.alpn_protocol() == Some(ALPN_HTTP2);
         if http2 && self.service.protocol == Protocol::Http {
-            self.state = ProtocolState::Http2(Box::new(Http2::new(&self.service)));
+            self.state = ProtocolState::Http2(Box::new(Http2::new()));
             self.advance_open(now);
         }
     }
