@@ -4,6 +4,7 @@
 use super::error::{Code, Fault};
 use super::frame::{self, Head as FrameHead, Kind, STREAM_MAX, flag};
 use super::hpack::Fields;
+use super::receive::is_own_parent;
 use super::request::{self, HEAD_TOO_LARGE, Head, Refusal};
 use super::settings::SETTING_LEN;
 use super::state::{Event, State};
@@ -156,7 +157,7 @@ impl Http2 {
         SendWindow::new(self.link.peer.initial_window_size)
     }
 
-    /// RST_STREAM, WINDOW_UPDATE or PING.
+    /// RST_STREAM, WINDOW_UPDATE, PING or PRIORITY.
     pub(super) fn take_short_frame(
         &mut self,
         cx: &mut Context,
@@ -171,6 +172,9 @@ impl Http2 {
             }
             (Kind::Ping, &[a, b, c, d, e, f, g, h]) => {
                 frame::put_ping(cx.output.tail(), flag::ACK, [a, b, c, d, e, f, g, h]);
+            }
+            (Kind::Priority, _) if is_own_parent(payload, head.stream) => {
+                return Err(Code::Protocol);
             }
             (Kind::RstStream, _) => return self.take_reset(cx, head.stream),
             (_, &[a, b, c, d]) => {

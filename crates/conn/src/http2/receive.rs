@@ -24,7 +24,8 @@ const BLOCK_FRAMES_MAX: u32 = 64;
 /// Frames of DATA without data that may follow one another. A client has no use for more than one.
 const EMPTY_FRAMES_MAX: u32 = 100;
 
-/// Bytes of priority in HEADERS (section 6.2), which are ignored.
+/// Bytes of priority in HEADERS (section 6.2). RFC 9113 ignores them (section 5.3.2), except that a
+/// stream cannot depend on itself (RFC 7540 section 5.3.1).
 const PRIORITY_LEN: usize = 5;
 
 /// The payload of a frame whose head has come. `left`: bytes still to come, without padding.
@@ -137,14 +138,16 @@ impl Http2 {
                 self.payload = Payload::Settings { left: head.len };
                 Some(0)
             }
-            Kind::RstStream | Kind::WindowUpdate | Kind::Ping => match rest.get(..head.len) {
-                None => None,
-                Some(payload) => {
-                    self.take_short_frame(cx, &head, payload)?;
-                    Some(head.len)
+            Kind::RstStream | Kind::WindowUpdate | Kind::Ping | Kind::Priority => {
+                match rest.get(..head.len) {
+                    None => None,
+                    Some(payload) => {
+                        self.take_short_frame(cx, &head, payload)?;
+                        Some(head.len)
+                    }
                 }
-            },
-            Kind::Goaway | Kind::Priority | Kind::PushPromise | Kind::Unknown => {
+            }
+            Kind::Goaway | Kind::PushPromise | Kind::Unknown => {
                 self.peer_leaves |= head.kind == Kind::Goaway;
                 self.payload = Payload::Ignored { left: head.len };
                 Some(0)
@@ -293,8 +296,9 @@ impl Http2 {
         }
         let left = head.len.checked_sub(prefix).ok_or(Code::FrameSize)?;
         let left = left.checked_sub(pad).ok_or(Code::Protocol)?;
-        if rest.len() < prefix {
-            return Ok(None);
+        let Some(before) = rest.get(..prefix) else { return Ok(None) };
+        if head.has(flag::PRIORITY) && is_own_parent(before, head.stream) {
+            return Err(Code::Protocol);
         }
         let ends_block = head.has(flag::END_HEADERS);
         let whole = rest.get(prefix..prefix + left);
@@ -362,6 +366,12 @@ impl Http2 {
         }
         Ok(used)
     }
+}
+
+/// The bytes of priority, at the end of `before`, name the stream itself as its parent.
+pub(super) fn is_own_parent(before: &[u8], stream: u32) -> bool {
+    let parent = before.last_chunk::<PRIORITY_LEN>().and_then(|bytes| bytes.first_chunk());
+    parent.is_some_and(|&parent| u32::from_be_bytes(parent) & frame::STREAM_MAX == stream)
 }
 
 /// The length of what stands before the content of DATA or HEADERS, and of the padding behind it.
