@@ -165,11 +165,7 @@ impl Http2 {
         payload: &[u8],
     ) -> Result<(), Code> {
         match (head.kind, payload) {
-            (Kind::Ping, _) if head.has(flag::ACK) => {
-                if payload == FAREWELL && self.leaving == Leaving::Announced {
-                    self.leave_after_newest(cx);
-                }
-            }
+            (Kind::Ping, _) if head.has(flag::ACK) => self.take_pong(cx, payload),
             (Kind::Ping, &[a, b, c, d, e, f, g, h]) => {
                 frame::put_ping(cx.output.tail(), flag::ACK, [a, b, c, d, e, f, g, h]);
             }
@@ -184,6 +180,13 @@ impl Http2 {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Requests that were under way with the first GOAWAY have come.
+    fn take_pong(&mut self, cx: &mut Context, payload: &[u8]) {
+        if payload == FAREWELL && self.leaving == Leaving::Announced {
+            self.leave_after_newest(cx);
+        }
     }
 
     /// Section 6.4.

@@ -282,7 +282,7 @@ impl Http2 {
         fields: &mut Fields,
     ) -> Result<Option<usize>, Code> {
         // Section 5.1.1: streams of a client have odd numbers.
-        if head.stream % 2 == 0 {
+        if head.stream.is_multiple_of(2) {
             return Err(Code::Protocol);
         }
         let is_first = head.kind == Kind::Headers;

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use super::error::{Code, Fault};
+use super::error::Code;
 use super::frame;
 use super::link::{self, Link};
 use super::priority::Priority;
-use super::request::{Refusal, TIMEOUT, TOO_LARGE};
+use super::request::{Refusal, TIMEOUT};
 use super::state::{Event, State};
 use super::tunnel::Tunnel;
 use super::window::{ReceiveWindow, SendWindow};
@@ -35,22 +35,22 @@ pub(super) struct Stream {
     pub(super) id: u32,
     pub(super) state: State,
     pub(super) send: SendWindow,
-    receive: ReceiveWindow,
+    pub(super) receive: ReceiveWindow,
     pub(super) reply: Reply,
     pub(super) priority: Priority,
     has_head: bool,
     /// Whether the request's body is used, or taken and dropped. If not, the rest of the request is
     /// refused once the reply has ended.
-    reads_body: bool,
-    received: u64,
+    pub(super) reads_body: bool,
+    pub(super) received: u64,
     /// What Content-Length has announced and has not come.
-    length_left: Option<u64>,
+    pub(super) length_left: Option<u64>,
     /// Bytes of the request's body that are to be sent back.
-    echo: BytesMut,
+    pub(super) echo: BytesMut,
     /// Bytes of the reply.
     rest: Bytes,
     /// When the next bytes of the body must have come.
-    body_until: Option<Instant>,
+    pub(super) body_until: Option<Instant>,
     waits_for_window: bool,
     /// When the window must have room. Other frames on the connection are not progress here.
     window_until: Option<Instant>,
@@ -98,21 +98,10 @@ impl Stream {
         }
     }
 
-    pub(super) fn expects_body(&mut self, length: Option<u64>, is_read: bool) {
-        self.length_left = length;
-        self.reads_body = is_read;
-    }
-
     /// Makes the stream a WebSocket, which counts its messages itself.
     pub(super) fn become_tunnel(&mut self, tunnel: Tunnel) {
         self.is_counted = true;
         self.tunnel = Some(Box::new(tunnel));
-    }
-
-    pub(super) fn end_tunnel_input(&mut self) {
-        if let Some(tunnel) = &mut self.tunnel {
-            tunnel.end_input();
-        }
     }
 
     /// It is a refusal, which does not count as a request.
@@ -132,84 +121,10 @@ impl Stream {
         own + self.tunnel.as_ref().map_or(0, |tunnel| size_of::<Tunnel>() + tunnel.held())
     }
 
-    /// Bytes of DATA whose windows are not returned yet.
-    pub(super) fn unreleased(&self) -> usize {
-        self.echo.len() + self.tunnel.as_ref().map_or(0, |tunnel| tunnel.unprocessed())
-    }
-
     fn step(&mut self, event: Event) {
         let next = self.state.after(event);
         debug_assert!(next.is_ok(), "{event:?} after {:?}", self.state);
         self.state = next.unwrap_or(State::Closed);
-    }
-
-    /// A frame of DATA begins: `len` bytes, `data_len` without padding. Section 8.1.1: a length
-    /// other than the announced one is malformed.
-    pub(super) fn begin_data(
-        &mut self,
-        len: usize,
-        data_len: usize,
-        ends: bool,
-    ) -> Result<(), Fault> {
-        self.state = self.state.after(Event::ReceiveData)?;
-        self.receive.take(len).map_err(|_| Fault::Stream(Code::FlowControl))?;
-        self.received += data_len as u64;
-        let Some(left) = &mut self.length_left else { return Ok(()) };
-        let rest = left.checked_sub(data_len as u64);
-        *left = rest.filter(|&rest| !ends || rest == 0).ok_or(Fault::Stream(Code::Protocol))?;
-        Ok(())
-    }
-
-    /// More came than a body may have. Also for a body that no route reads.
-    pub(super) fn check_body(&mut self, link: &mut Link, cx: &mut Context) -> TurnEnd {
-        let is_long = self.received > cx.service.limits.body_bytes_max;
-        if !is_long || !self.reads_body || self.tunnel.is_some() {
-            return TurnEnd::Wait;
-        }
-        self.end_body();
-        let is_echo = matches!(self.reply, Reply::Echo { .. });
-        if is_echo { self.refuse(link, cx, TOO_LARGE) } else { TurnEnd::Again }
-    }
-
-    /// Takes bytes of the body. Returns how many are used already.
-    pub(super) fn take_body(&mut self, data: &[u8]) -> usize {
-        if let Some(tunnel) = &mut self.tunnel {
-            return tunnel.take_input(data);
-        }
-        if !self.reads_body {
-            return data.len();
-        }
-        self.body_until = None;
-        if let Reply::Echo { .. } = self.reply {
-            self.echo.extend_from_slice(data);
-            return 0;
-        }
-        data.len()
-    }
-
-    /// END_STREAM came, with DATA or trailers.
-    pub(super) fn end_request(&mut self) -> Result<(), Fault> {
-        self.state = self.state.after(Event::ReceiveEnd)?;
-        if self.length_left.is_some_and(|left| left > 0) {
-            return Err(Fault::Stream(Code::Protocol));
-        }
-        self.body_until = None;
-        self.end_tunnel_input();
-        Ok(())
-    }
-
-    /// `n` bytes of the body were used.
-    pub(super) fn release(&mut self, link: &mut Link, cx: &mut Context, n: usize) {
-        if n == 0 {
-            return;
-        }
-        link.release(cx.output, n);
-        if self.state.is_read() || !self.reads_body {
-            return;
-        }
-        if let Some(increment) = self.receive.release(n) {
-            frame::put_window_update(cx.output.tail(), self.id, increment);
-        }
     }
 
     /// Sets and clears the deadlines. `blocked`: the connection's output is full, so the peer is
@@ -286,12 +201,6 @@ impl Stream {
         self.refuse(link, cx, TIMEOUT)
     }
 
-    /// The rest of the body is not read.
-    fn end_body(&mut self) {
-        self.reads_body = false;
-        self.body_until = None;
-    }
-
     pub(super) fn reset(&mut self, cx: &mut Context, code: Code) -> TurnEnd {
         frame::put_reset(cx.output.tail(), self.id, code);
         self.step(Event::SendReset);
@@ -300,7 +209,12 @@ impl Stream {
     }
 
     /// Answers with an error, or resets the stream if the head is out.
-    fn refuse(&mut self, link: &mut Link, cx: &mut Context, refusal: Refusal) -> TurnEnd {
+    pub(super) fn refuse(
+        &mut self,
+        link: &mut Link,
+        cx: &mut Context,
+        refusal: Refusal,
+    ) -> TurnEnd {
         if self.has_head {
             return self.reset(cx, Code::Cancel);
         }
@@ -342,7 +256,12 @@ impl Stream {
     }
 
     /// How many of `wanted` bytes may be sent now: never zero.
-    fn allowed(&mut self, link: &Link, cx: &Context, wanted: usize) -> Result<usize, TurnEnd> {
+    pub(super) fn allowed(
+        &mut self,
+        link: &Link,
+        cx: &Context,
+        wanted: usize,
+    ) -> Result<usize, TurnEnd> {
         let room = link::room(cx.service, cx.output);
         if room == 0 {
             return Err(TurnEnd::Again);
@@ -356,7 +275,7 @@ impl Stream {
         Ok(wanted.min(self.send.room()).min(link.send.room()).min(link::data_in(room)))
     }
 
-    fn send(&mut self, link: &mut Link, cx: &mut Context, data: Bytes, ends: bool) {
+    pub(super) fn send(&mut self, link: &mut Link, cx: &mut Context, data: Bytes, ends: bool) {
         let common = matches!(self.reply, Reply::Pattern { .. });
         link.put_data(cx.output, self.id, &mut self.send, data, (common, ends));
         if ends {
@@ -450,44 +369,5 @@ impl Stream {
             self.send(link, cx, part, !more);
         }
         Ok(if self.state.is_answered() { self.after_reply() } else { TurnEnd::Again })
-    }
-
-    /// Runs the WebSocket and sends DATA, as long as there is progress.
-    fn tunnel_turn(&mut self, link: &mut Link, cx: &mut Context) -> Result<TurnEnd, TurnEnd> {
-        let Some(mut tunnel) = self.tunnel.take() else { return Ok(TurnEnd::Over) };
-        let end = self.run_tunnel(link, cx, &mut tunnel);
-        self.tunnel = Some(tunnel);
-        end
-    }
-
-    fn run_tunnel(
-        &mut self,
-        link: &mut Link,
-        cx: &mut Context,
-        tunnel: &mut Tunnel,
-    ) -> Result<TurnEnd, TurnEnd> {
-        let mut sent = 0;
-        while sent < TURN_BYTES {
-            let used = tunnel.advance(cx);
-            self.release(link, cx, used);
-            let before = sent;
-            while tunnel.to_send() > 0 && sent < TURN_BYTES {
-                let n = self.allowed(link, cx, tunnel.to_send().min(TURN_BYTES))?;
-                let part = tunnel.take_output(n);
-                sent += part.len();
-                self.send(link, cx, part, false);
-            }
-            if tunnel.is_over() {
-                self.send(link, cx, Bytes::new(), true);
-                return Ok(TurnEnd::Over);
-            }
-            if tunnel.awaits_turn() {
-                return Ok(TurnEnd::Again);
-            }
-            if used == 0 && sent == before {
-                return Ok(TurnEnd::Wait);
-            }
-        }
-        Ok(TurnEnd::Again)
     }
 }

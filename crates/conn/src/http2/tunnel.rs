@@ -3,7 +3,9 @@
 
 use bytes::{Buf, Bytes};
 
+use super::link::Link;
 use super::request::{Head, Refusal, bad_request};
+use super::stream::{Stream, TURN_BYTES, TurnEnd};
 use crate::deadlines::Deadlines;
 use crate::output::Output;
 use crate::websocket::{self, Route, WebSocket};
@@ -130,6 +132,51 @@ impl Tunnel {
         bytes.truncate(room);
         self.output.sent(bytes.remaining());
         bytes
+    }
+}
+
+impl Stream {
+    /// Runs the WebSocket and sends DATA, as long as there is progress.
+    pub(super) fn tunnel_turn(
+        &mut self,
+        link: &mut Link,
+        cx: &mut Context,
+    ) -> Result<TurnEnd, TurnEnd> {
+        let Some(mut tunnel) = self.tunnel.take() else { return Ok(TurnEnd::Over) };
+        let end = self.run_tunnel(link, cx, &mut tunnel);
+        self.tunnel = Some(tunnel);
+        end
+    }
+
+    fn run_tunnel(
+        &mut self,
+        link: &mut Link,
+        cx: &mut Context,
+        tunnel: &mut Tunnel,
+    ) -> Result<TurnEnd, TurnEnd> {
+        let mut sent = 0;
+        while sent < TURN_BYTES {
+            let used = tunnel.advance(cx);
+            self.release(link, cx, used);
+            let before = sent;
+            while tunnel.to_send() > 0 && sent < TURN_BYTES {
+                let n = self.allowed(link, cx, tunnel.to_send().min(TURN_BYTES))?;
+                let part = tunnel.take_output(n);
+                sent += part.len();
+                self.send(link, cx, part, false);
+            }
+            if tunnel.is_over() {
+                self.send(link, cx, Bytes::new(), true);
+                return Ok(TurnEnd::Over);
+            }
+            if tunnel.awaits_turn() {
+                return Ok(TurnEnd::Again);
+            }
+            if used == 0 && sent == before {
+                return Ok(TurnEnd::Wait);
+            }
+        }
+        Ok(TurnEnd::Again)
     }
 }
 
