@@ -45,6 +45,9 @@ use crate::{Close, Context, Deadline, FileRead, Next, Outcome, Progress, Service
 /// The client's connection preface (RFC 9113 section 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Bytes that a peer may send before the window is updated (RFC 9113 section 6.9.2).
+pub(crate) const WINDOW_BYTES: usize = window::INITIAL as usize;
+
 /// Streams that were reset and are remembered.
 const RESETS: usize = 16;
 

@@ -287,10 +287,22 @@ impl Conn {
     /// pay for bytes that are dropped.
     fn discard(&mut self, n: usize, now: Instant) {
         self.discarded += n;
-        if self.discarded >= DISCARDED_AT_ONCE_MAX {
+        let (most, pause) = if self.is_refused_http2() {
+            // Flow control allows a valid client no more in flight (RFC 9113 section 5.2). The rest
+            // fills the receive window, and that stops the peer.
+            (http2::WINDOW_BYTES, self.service.limits.linger_timeout())
+        } else {
+            (DISCARDED_AT_ONCE_MAX, DISCARD_PAUSE)
+        };
+        if self.discarded >= most {
             self.discarded = 0;
-            self.deadlines.set(Deadline::Discard, now + DISCARD_PAUSE, now);
+            self.deadlines.set(Deadline::Discard, now + pause, now);
         }
+    }
+
+    /// An HTTP/2 connection that ended for what its peer sent.
+    fn is_refused_http2(&self) -> bool {
+        self.outcome == Outcome::Rejected && matches!(self.state, ProtocolState::Http2(_))
     }
 
     fn receive_plaintext(&mut self, bytes: &[u8], now: Instant) {

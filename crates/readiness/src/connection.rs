@@ -113,6 +113,10 @@ impl Connection {
                 // Fails if the peer has reset the connection; the next read reports that.
                 let _ = self.stream.shutdown(Shutdown::Write);
                 self.conn.shutdown_done(now);
+                if self.readable {
+                    // The rest of a flood, probably: others come before it.
+                    break;
+                }
             } else if wants.turn {
                 // A step like others, so that other connections come between two parts of the
                 // work.

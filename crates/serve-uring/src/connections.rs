@@ -50,6 +50,8 @@ pub(crate) struct Connection {
     pub(crate) received: bool,
     /// The last one left the socket empty.
     pub(crate) emptied: bool,
+    /// It has not asked for bytes yet.
+    is_new: bool,
     /// A deadline is due, and the loop waits once more, for what has arrived in time.
     late: bool,
     /// Bytes that have arrived since the last turn.
@@ -140,8 +142,11 @@ impl Connection {
             self.turns.wait();
         }
         let has_turn = std::mem::take(&mut self.has_turn);
+        // The first bytes of a flood may be enough to refuse it.
+        let is_new = std::mem::take(&mut self.is_new);
         match self.is_bulk() {
             true => (Receive::OneShot, has_turn || alone),
+            false if is_new => (Receive::OneShot, true),
             false => (usual, true),
         }
     }
@@ -342,6 +347,7 @@ impl Connections {
             sending: Request::None,
             reading_file: false,
             received: true,
+            is_new: true,
             emptied: false,
             late: false,
             arrived: 0,
@@ -453,10 +459,8 @@ impl Connections {
             || !self.bulk.is_empty()
             || self.empties_queue()
             || self.finished()
+            || (!self.accepted.is_empty() && self.has_room())
         {
-            return Some(Duration::ZERO);
-        }
-        if !self.accepted.is_empty() && self.has_room() {
             return Some(Duration::ZERO);
         }
         let wake_at = [self.timers.earliest(), self.exhausted_until].into_iter().flatten().min()?;
@@ -477,21 +481,15 @@ impl Connections {
             && self.stopping.is_none()
         {
             self.stopping = Some(at);
-            self.drain(at);
+            for token in self.table.tokens() {
+                self.completed(token).into_iter().for_each(|connection| connection.drain(at));
+            }
         }
         while let Some((at, token)) = self.timers.pop_due(now) {
             if let Some(connection) = self.get(token)
                 && Timers::<Token>::fired(&mut connection.armed, at)
             {
                 self.runs(token);
-            }
-        }
-    }
-
-    fn drain(&mut self, at: Instant) {
-        for token in self.table.tokens() {
-            if let Some(connection) = self.completed(token) {
-                connection.drain(at);
             }
         }
     }
