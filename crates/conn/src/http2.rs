@@ -6,9 +6,9 @@
 //!              hpack           stream, state, window            writer -> link -> output
 //! ```
 //!
-//! A request that can be answered at once never becomes an entry of the table of streams. All others
-//! have turns, in which they write to the connection's output, so frames of many streams leave in
-//! one write.
+//! A request that can be answered at once never becomes an entry of the table of streams. All
+//! others have turns, in which they write to the connection's output, so frames of many streams
+//! leave in one write.
 
 mod body;
 mod connection;
@@ -145,8 +145,8 @@ impl Http2 {
         self.awaits_turn
     }
 
-    /// True if a deadline must not pass while the peer is still receiving output: a stream may be a
-    /// WebSocket, or waits for window.
+    /// True if a deadline must not pass while the peer is still receiving output: a stream may be
+    /// a WebSocket, or waits for window.
     pub(crate) fn awaits_peer(&self) -> bool {
         self.tunnels || self.streams.iter().any(Stream::awaits_window)
     }
@@ -180,8 +180,8 @@ impl Http2 {
         self.ending = Ending::Due(Outcome::RequestTimeout);
     }
 
-    /// Processes `input` for one turn, and everything that can continue without input. Called after
-    /// every event.
+    /// Processes `input` for one turn, and everything that can continue without input. Called
+    /// after every event.
     pub(crate) fn advance(&mut self, cx: &mut Context, input: &[u8]) -> Progress {
         let preface = match self.take_preface(cx, input) {
             Ok(len) => len,

@@ -1,6 +1,6 @@
 //! HTTP/2 against the client of the h2 crate, which shares no code with the server. Conversations
-//! are generated: requests, bodies, trailers, settings and windows. The bytes of both directions are
-//! cut at random. All heads and bodies must come back as they should.
+//! are generated: requests, bodies, trailers, settings and windows. The bytes of both directions
+//! are cut at random. All heads and bodies must come back as they should.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! HPACK: fields as indices and literals (RFC 7541). Decoder and encoder each have a table of fields
-//! that they have in common with the peer's encoder and decoder.
+//! HPACK: fields as indices and literals (RFC 7541). Decoder and encoder each have a table of
+//! fields that they have in common with the peer's encoder and decoder.
 
 mod decoder;
 mod encoder;
@@ -15,8 +15,8 @@ pub(super) const TABLE_BYTES: usize = 4096;
 /// Bytes that an entry counts besides its name and value (RFC 7541 section 4.1).
 const ENTRY_OVERHEAD: usize = 32;
 
-/// How a field is represented (RFC 7541 section 6): the bits that begin its first byte, and how many
-/// bits of that byte are left for a number.
+/// How a field is represented (RFC 7541 section 6): the bits that begin its first byte, and how
+/// many bits of that byte are left for a number.
 const INDEXED: (u8, u32) = (0b1000_0000, 7);
 const ADDED: (u8, u32) = (0b0100_0000, 6);
 const SIZE_UPDATE: (u8, u32) = (0b0010_0000, 5);

@@ -10,8 +10,8 @@ use super::window::{self, ReceiveWindow, SendWindow};
 use crate::output::Output;
 use crate::{Context, Service};
 
-/// Room that one frame of the peer may need: the head of a reply, and frames of the connection. Only
-/// the Location of a long path is longer.
+/// Room that one frame of the peer may need: the head of a reply, and frames of the connection.
+/// Only the Location of a long path is longer.
 const RESERVE_BYTES: usize = 1 << 10;
 
 pub(super) struct Link {

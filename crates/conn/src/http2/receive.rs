@@ -1,5 +1,5 @@
-//! Receives frames (RFC 9113 sections 4 to 6), in place from the model's buffer. A frame need not be
-//! whole: DATA is passed on as it comes, and a block of fields is kept until it is whole.
+//! Receives frames (RFC 9113 sections 4 to 6), in place from the model's buffer. A frame need not
+//! be whole: DATA is passed on as it comes, and a block of fields is kept until it is whole.
 
 use super::Http2;
 use super::error::{Code, Fault};
@@ -10,22 +10,23 @@ use super::settings::SETTING_LEN;
 use super::state::{Event, State};
 use crate::Context;
 
-/// Frames that are received in one turn. A read may hold seven thousand. Twice the number of streams
-/// of the standard workload, because many requests are two frames.
+/// Frames that are received in one turn. A read may hold seven thousand. Twice the number of
+/// streams of the standard workload, because many requests are two frames.
 const FRAMES_PER_TURN_MAX: usize = 64;
 
 /// A block of fields may be so many times longer than the longest list of fields, because it is
 /// decoded for the sake of HPACK's table even if it is refused.
 const BLOCKS_MAX: usize = 2;
 
-/// Frames of one block of fields (CONTINUATION flood, CVE-2024-27316). A block of 32 KiB needs two.
+/// Frames of one block of fields (CONTINUATION flood, CVE-2024-27316). A block of 32 KiB needs
+/// two.
 const BLOCK_FRAMES_MAX: u32 = 64;
 
 /// Frames of DATA without data that may follow one another. A client has no use for more than one.
 const EMPTY_FRAMES_MAX: u32 = 100;
 
-/// Bytes of priority in HEADERS (section 6.2). RFC 9113 ignores them (section 5.3.2), except that a
-/// stream cannot depend on itself (RFC 7540 section 5.3.1).
+/// Bytes of priority in HEADERS (section 6.2). RFC 9113 ignores them (section 5.3.2), except that
+/// a stream cannot depend on itself (RFC 7540 section 5.3.1).
 const PRIORITY_LEN: usize = 5;
 
 /// The payload of a frame whose head has come. `left`: bytes still to come, without padding.
@@ -204,8 +205,8 @@ impl Http2 {
         self.payload = if left == 0 { Payload::None } else { Payload::Ignored { left } };
     }
 
-    /// The head of DATA (section 6.1). Flow control counts the whole payload (section 6.9.1), on the
-    /// connection also for a stream that is over.
+    /// The head of DATA (section 6.1). Flow control counts the whole payload (section 6.9.1), on
+    /// the connection also for a stream that is over.
     fn begin_data(
         &mut self,
         cx: &mut Context,

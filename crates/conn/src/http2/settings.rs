@@ -55,8 +55,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Applies one setting (section 6.5.2). All others are ignored: the server pushes nothing, opens
-    /// no streams and sends short heads.
+    /// Applies one setting (section 6.5.2). All others are ignored: the server pushes nothing,
+    /// opens no streams and sends short heads.
     pub(super) fn apply(&mut self, setting: [u8; SETTING_LEN]) -> Result<(), Code> {
         let [a, b, value @ ..] = setting;
         let value = u32::from_be_bytes(value);

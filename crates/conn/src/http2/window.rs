@@ -1,5 +1,5 @@
-//! Flow control (RFC 9113 sections 5.2 and 6.9): how many bytes of DATA each side may still send, on
-//! a stream and on the connection.
+//! Flow control (RFC 9113 sections 5.2 and 6.9): how many bytes of DATA each side may still send,
+//! on a stream and on the connection.
 
 /// The size of a new window (section 6.9.2).
 pub(super) const INITIAL: i32 = 65_535;

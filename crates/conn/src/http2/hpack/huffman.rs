@@ -1,7 +1,7 @@
 //! Huffman's code for strings (RFC 7541 section 5.2 and appendix B).
 //!
-//! The code is canonical: codes of one length are consecutive, in the order of their symbols. So the
-//! lengths are the whole table, and the rest is computed from them at compile time.
+//! The code is canonical: codes of one length are consecutive, in the order of their symbols. So
+//! the lengths are the whole table, and the rest is computed from them at compile time.
 
 const SYMBOLS: usize = 257;
 
