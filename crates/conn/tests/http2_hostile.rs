@@ -279,6 +279,24 @@ fn streams_take_turns() {
 }
 
 #[test]
+fn a_body_that_comes_while_a_file_is_read_does_not_disturb_it() {
+    let limits = Limits { output_high_water_bytes: 5_000, ..Limits::default() };
+    let world = world(limits);
+    let mut driver = Driver::new(&world, Habits { write_max: 100, ..Habits::default() });
+    let mut reader = Reader::default();
+    driver.arrive(&greeting(&[(INITIAL_WINDOW, 1 << 20)]));
+    driver.file_reply = FileReply::Held;
+    driver.arrive(&request(1, "GET", "/files/a", &[], false));
+    driver.arrive(&data(1, b"x", false));
+    driver.file_reply = FileReply::Short(10_000);
+    driver.peer_reads(Some(2_000));
+    driver.arrive(&data(1, b"x", false));
+    driver.peer_reads(None);
+    reader.read(&driver.take_output());
+    assert_eq!(reader.reply(1).body, letters(0, FILE_LEN));
+}
+
+#[test]
 fn the_more_urgent_stream_is_served_first() {
     let world = world(Limits::default());
     let mut driver = Driver::new(&world, Habits::default());

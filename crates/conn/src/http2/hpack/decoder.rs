@@ -8,6 +8,10 @@ use super::{
     take_number,
 };
 
+/// Room for the fields of most requests: bytes, and fields.
+const TEXT_BYTES: usize = 256;
+const FIELDS: usize = 12;
+
 /// A list of fields so many times longer than allowed ends the connection. A shorter one is decoded
 /// for the sake of the table, and refused.
 const LISTS_MAX: usize = 16;
@@ -49,6 +53,8 @@ impl Fields {
     fn clear(&mut self, size_max: usize) {
         self.text.clear();
         self.ends.clear();
+        self.text.reserve(TEXT_BYTES);
+        self.ends.reserve(FIELDS);
         (self.size, self.size_max) = (0, size_max);
     }
 
