@@ -154,8 +154,12 @@ impl Stream {
         [reply, self.body_until, self.window_until, tunnel].into_iter().flatten().min()
     }
 
-    /// The part of a file that it needs next, limited by the peer's windows.
+    /// The part of a file that it needs next, limited by the peer's windows. `None` while an earlier
+    /// part waits for room.
     pub(super) fn file_part(&self, service: &Service) -> Option<FileRead> {
+        if !self.rest.is_empty() {
+            return None;
+        }
         let part = self.reply.wants_file(&service.limits)?;
         Some(FileRead { len: part.len.min(self.file_room), ..part })
     }
