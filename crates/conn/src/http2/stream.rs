@@ -39,8 +39,8 @@ pub(super) struct Stream {
     pub(super) reply: Reply,
     pub(super) priority: Priority,
     has_head: bool,
-    /// Whether the request's body is used, or taken and dropped. If not, the rest of the request is
-    /// refused once the reply has ended.
+    /// Whether the request's body is used, or taken and dropped. If not, the rest of the request
+    /// is refused once the reply has ended.
     pub(super) reads_body: bool,
     pub(super) received: u64,
     /// What Content-Length has announced and has not come.
@@ -154,8 +154,8 @@ impl Stream {
         [reply, self.body_until, self.window_until, tunnel].into_iter().flatten().min()
     }
 
-    /// The part of a file that it needs next, limited by the peer's windows. `None` while an earlier
-    /// part waits for room.
+    /// The part of a file that it needs next, limited by the peer's windows. `None` while an
+    /// earlier part waits for room.
     pub(super) fn file_part(&self, service: &Service) -> Option<FileRead> {
         if !self.rest.is_empty() {
             return None;
