@@ -5,10 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use bytes::Bytes;
-use http::HeaderValue;
-
 use crate::{Chat, Counters, FileTable, Limits, Memory};
+use bytes::Bytes;
 
 /// The protocol of the listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,8 +102,6 @@ const DATE_LEN: usize = 29;
 struct CachedDate {
     unix_s: u64,
     text: [u8; DATE_LEN],
-    /// The same for HTTP/2's library. A clone is a reference-counted handle.
-    value: HeaderValue,
 }
 
 /// The body of `/bytes/N`: byte k is `ALPHABET[k % 64]`.
@@ -129,11 +125,7 @@ impl Service {
             counters,
             common,
             pattern: Bytes::from(ALPHABET.repeat(PATTERN_BYTES / ALPHABET.len())),
-            date: Mutex::new(CachedDate {
-                unix_s: u64::MAX,
-                text: [0; DATE_LEN],
-                value: HeaderValue::from_static(""),
-            }),
+            date: Mutex::new(CachedDate { unix_s: u64::MAX, text: [0; DATE_LEN] }),
         }
     }
 
@@ -151,23 +143,22 @@ impl Service {
         out.extend_from_slice(&self.date(now).text);
     }
 
-    pub(crate) fn date_value(&self, now: Instant) -> HeaderValue {
-        self.date(now).value.clone()
+    /// The second since the Unix epoch that [`Service::put_date`] writes.
+    pub(crate) fn unix_s(&self, now: Instant) -> u64 {
+        let clock = &self.common.clock;
+        (clock.started_unix + now.saturating_duration_since(clock.started)).as_secs()
     }
 
     /// The date of `now`, formatted once a second: formatting costs as much as parsing a small
     /// request.
     fn date(&self, now: Instant) -> MutexGuard<'_, CachedDate> {
-        let clock = &self.common.clock;
-        let since_start = now.saturating_duration_since(clock.started);
-        let unix = clock.started_unix + since_start;
+        let unix_s = self.unix_s(now);
         // A formatter may have panicked under the lock; the cache is then written again below.
         let mut date = self.date.lock().unwrap_or_else(PoisonError::into_inner);
-        if date.unix_s != unix.as_secs() {
-            let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix.as_secs()));
-            let value = HeaderValue::from_str(&text);
-            if let (Ok(text), Ok(value)) = (text.as_bytes().try_into(), value) {
-                *date = CachedDate { unix_s: unix.as_secs(), text, value };
+        if date.unix_s != unix_s {
+            let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix_s));
+            if let Ok(text) = text.as_bytes().try_into() {
+                *date = CachedDate { unix_s, text };
             }
         }
         date

@@ -106,6 +106,7 @@ fn memory() {
     requests_allocate_little(now);
     hostile_clients_are_bounded(now);
     idle_http2_connections_own_little(now);
+    open_streams_are_small(now);
     idle_tls_connections_own_little(now);
     hostile_tls_clients_are_bounded(now);
     idle_websockets_own_little(now);
@@ -261,10 +262,9 @@ fn served(service: &Arc<Service>, pieces: &[&[u8]], now: Instant) -> Conn {
     conn
 }
 
-/// Limit for the heap of an idle HTTP/2 connection, in bytes. With its socket in the kernel (about
-/// 3 KiB) it may cost 40 KiB of a server's memory. Two buffers of the library, whose size is fixed,
-/// are 24 KiB of that.
-const IDLE_HTTP2_BYTES_MAX: usize = 36 << 10;
+/// Limit for an idle HTTP/2 connection, struct and heap together, in bytes. HPACK's table is in it,
+/// with two fields of the request.
+const IDLE_HTTP2_BYTES_MAX: usize = 1536;
 
 fn idle_http2_connections_own_little(now: Instant) {
     let http = service(Protocol::Http, now);
@@ -284,7 +284,43 @@ fn idle_http2_connections_own_little(now: Instant) {
     let served = (allocated_bytes() - before) as usize;
     assert!(conn.is_idle(), "{conn:?}");
     println!("HTTP/2: {greeted} bytes of heap after the greeting, {served} after a request");
-    assert!(served <= IDLE_HTTP2_BYTES_MAX, "{served} bytes");
+    let all = size_of::<Conn>() + served;
+    assert!(all <= IDLE_HTTP2_BYTES_MAX, "{all} bytes");
+    drop(conn);
+    assert_eq!(allocated_bytes(), before, "all of it is given back");
+}
+
+/// Limit for an open stream, in bytes.
+const STREAM_BYTES_MAX: usize = 512;
+
+fn open_streams_are_small(now: Instant) {
+    const STREAMS: u32 = 1_000;
+    let clock = Clock { started: now, started_unix: Duration::from_secs(1_000_000_000) };
+    let limits = Limits { streams_max: STREAMS, ..Limits::default() };
+    let common = Common::new(Arc::new(()), clock);
+    let http = Arc::new(Service::new(Protocol::Http, limits, Arc::default(), common));
+    let streams = (0..STREAMS).map(|i| get(2 * i + 1, "/delay/1000", &[]));
+    let all = streams.fold(boundless(), |all, head| [all, head].concat());
+    let before = allocated_bytes();
+    let mut conn = served(&http, &[&boundless()], now);
+    let empty = allocated_bytes();
+    conn.receive(&all[boundless().len()..], now);
+    while conn.wants().is_some_and(|wants| wants.turn || wants.write) {
+        flush(&mut conn, now);
+        conn.resume(now);
+    }
+    let each = (allocated_bytes() - empty) as usize / STREAMS as usize;
+    println!("{each:>9} bytes for each of {STREAMS} open streams");
+    assert!(each <= STREAM_BYTES_MAX, "{each} bytes");
+    let later = now + Duration::from_secs(1);
+    conn.timeout(later);
+    while conn.wants().is_some_and(|wants| wants.turn || wants.write) {
+        flush(&mut conn, later);
+        conn.resume(later);
+    }
+    assert!(conn.is_idle(), "{conn:?}");
+    let left = (allocated_bytes() - empty) as usize;
+    assert!(left <= 256, "{left} bytes are left of streams that have ended");
     drop(conn);
     assert_eq!(allocated_bytes(), before, "all of it is given back");
 }

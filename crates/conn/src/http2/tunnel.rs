@@ -2,10 +2,10 @@
 //! deadlines of its own, so that the WebSocket works as on a connection.
 
 use bytes::{Buf, Bytes};
-use http::header;
-use http::request::Parts;
 
-use super::request::{Refusal, check_host, malformed};
+use super::link::Link;
+use super::request::{Head, Refusal, bad_request};
+use super::stream::{Stream, TURN_BYTES, TurnEnd};
 use crate::deadlines::Deadlines;
 use crate::output::Output;
 use crate::websocket::{self, Route, WebSocket};
@@ -17,37 +17,34 @@ pub(super) struct Tunnel {
     pub(super) deadlines: Deadlines,
     unprocessed: Vec<u8>,
     eof: bool,
-    /// All input of the stream was given to it: if the server is stopping, it may send its Close.
-    pub(super) all_taken: bool,
     /// The WebSocket has ended: the output is sent, then the stream ends.
     over: bool,
 }
 
 /// The reply names the version in a field (RFC 6455 section 4.4).
 pub(super) const VERSION: Refusal =
-    malformed("the only version of WebSocket known here is 13 (RFC 6455)");
+    bad_request("the only version of WebSocket known here is 13 (RFC 6455)");
 
 /// Chooses the WebSocket that an extended CONNECT asks for.
-pub(super) fn admit(service: &Service, parts: &Parts) -> Result<Route, Refusal> {
-    let protocol = parts.extensions.get::<h2::ext::Protocol>().map(|protocol| protocol.as_str());
-    if protocol != Some("websocket") {
+pub(super) fn admit(service: &Service, head: &Head) -> Result<Route, Refusal> {
+    if head.protocol != Some(b"websocket") {
         let sentence = "the only CONNECT known here is that of a WebSocket";
         return Err(Refusal("501 Not Implemented", sentence));
     }
-    check_host(parts, None)?;
-    let mut versions = parts.headers.get_all(header::SEC_WEBSOCKET_VERSION).iter();
-    if !(versions.next().is_some_and(|version| version == "13") && versions.next().is_none()) {
+    let host = head.check_host()?;
+    if head.version.value != Some(b"13") || head.version.is_repeated {
         return Err(VERSION);
     }
-    let mut origins = parts.headers.get_all(header::ORIGIN).iter();
-    let origin = origins.next().map(|origin| origin.to_str()).transpose();
-    let origin = origin.map_err(|_| malformed("the origin is no text"))?;
-    if origins.next().is_some() {
-        return Err(malformed("there are two Origin fields"));
+    let text = |bytes| str::from_utf8(bytes).map_err(|_| bad_request("the origin is no text"));
+    let origin = head.origin.value.map(text).transpose()?;
+    if head.origin.is_repeated {
+        return Err(bad_request("there are two Origin fields"));
     }
-    let host = parts.uri.authority().map_or("", |authority| authority.as_str());
+    let path = str::from_utf8(head.path).unwrap_or_default();
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let host = str::from_utf8(host).unwrap_or_default();
     let secure = service.common.tls.is_some();
-    websocket::admit(service, parts.uri.path(), origin, host, secure)
+    websocket::admit(service, path, origin, host, secure)
         .map_err(|(status, sentence)| Refusal(status, sentence))
 }
 
@@ -56,48 +53,56 @@ impl Tunnel {
         let (mut output, mut deadlines) = (Output::default(), Deadlines::default());
         let socket = WebSocket::open(route, &mut own(cx, &mut output, &mut deadlines, false));
         let unprocessed = Vec::new();
-        Tunnel { socket, output, deadlines, unprocessed, eof: false, all_taken: false, over: false }
+        Tunnel { socket, output, deadlines, unprocessed, eof: false, over: false }
     }
 
     pub(super) fn held(&self) -> usize {
         self.output.held() + self.unprocessed.capacity() + self.socket.held()
     }
 
-    pub(super) fn takes_input(&self, cx: &Context) -> bool {
-        let limits = &cx.service.limits;
-        let kept = limits.head_bytes_max.max(websocket::INPUT_KEPT_MAX);
-        let room = self.output.len() < cx.service.output_high_water_bytes();
-        room && self.unprocessed.len() < kept && !self.eof && !self.over
+    /// Bytes of DATA that it has and has not used.
+    pub(super) fn unprocessed(&self) -> usize {
+        self.unprocessed.len()
     }
 
     pub(super) fn awaits_turn(&self) -> bool {
         !self.over && self.socket.awaits_turn()
     }
 
-    pub(super) fn take_input(&mut self, data: &[u8]) {
+    /// Takes input, and returns how much of it is used already. At most a window of it waits here,
+    /// because windows are returned for what was used.
+    pub(super) fn take_input(&mut self, data: &[u8]) -> usize {
+        if self.over {
+            return data.len();
+        }
         self.unprocessed.extend_from_slice(data);
+        0
     }
 
     pub(super) fn end_input(&mut self) {
         self.eof = true;
     }
 
-    pub(super) fn advance(&mut self, cx: &Context) {
+    /// Processes input. Returns how many bytes of it were used.
+    pub(super) fn advance(&mut self, cx: &Context) -> usize {
         if self.over {
-            return;
+            return 0;
         }
-        let mut context = own(cx, &mut self.output, &mut self.deadlines, self.eof);
-        context.draining &= self.all_taken;
+        let (output, deadlines) = (&mut self.output, &mut self.deadlines);
+        let mut context = own(cx, output, deadlines, self.eof);
         let progress = self.socket.advance(&mut context, &self.unprocessed);
-        self.unprocessed.drain(..progress.used);
+        let mut used = progress.used;
+        self.unprocessed.drain(..used);
+        if let Some(Next::Close(_)) = progress.next {
+            self.over = true;
+            used += self.unprocessed.len();
+            self.unprocessed.clear();
+            self.deadlines.clear_requests();
+        }
         if self.unprocessed.is_empty() {
             self.unprocessed = Vec::new();
         }
-        if let Some(Next::Close(_)) = progress.next {
-            self.over = true;
-            self.unprocessed = Vec::new();
-            self.deadlines.clear_requests();
-        }
+        used
     }
 
     /// Handles deadlines that have passed. `takes`: the peer is still receiving output, so it is
@@ -112,7 +117,6 @@ impl Tunnel {
                 self.socket.timed_out(due);
             }
         }
-        self.advance(cx);
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -128,6 +132,51 @@ impl Tunnel {
         bytes.truncate(room);
         self.output.sent(bytes.remaining());
         bytes
+    }
+}
+
+impl Stream {
+    /// Runs the WebSocket and sends DATA, as long as there is progress.
+    pub(super) fn tunnel_turn(
+        &mut self,
+        link: &mut Link,
+        cx: &mut Context,
+    ) -> Result<TurnEnd, TurnEnd> {
+        let Some(mut tunnel) = self.tunnel.take() else { return Ok(TurnEnd::Over) };
+        let end = self.run_tunnel(link, cx, &mut tunnel);
+        self.tunnel = Some(tunnel);
+        end
+    }
+
+    fn run_tunnel(
+        &mut self,
+        link: &mut Link,
+        cx: &mut Context,
+        tunnel: &mut Tunnel,
+    ) -> Result<TurnEnd, TurnEnd> {
+        let mut sent = 0;
+        while sent < TURN_BYTES {
+            let used = tunnel.advance(cx);
+            self.release(link, cx, used);
+            let before = sent;
+            while tunnel.to_send() > 0 && sent < TURN_BYTES {
+                let n = self.allowed(link, cx, tunnel.to_send().min(TURN_BYTES))?;
+                let part = tunnel.take_output(n);
+                sent += part.len();
+                self.send(link, cx, part, false);
+            }
+            if tunnel.is_over() {
+                self.send(link, cx, Bytes::new(), true);
+                return Ok(TurnEnd::Over);
+            }
+            if tunnel.awaits_turn() {
+                return Ok(TurnEnd::Again);
+            }
+            if used == 0 && sent == before {
+                return Ok(TurnEnd::Wait);
+            }
+        }
+        Ok(TurnEnd::Again)
     }
 }
 

@@ -1,5 +1,5 @@
 //! The client's side of HTTP/2: frames of literal bytes, and a reader for the server's frames. It
-//! does not use the server's library; another HPACK decoder reads the fields.
+//! shares no code with the server; another HPACK decoder reads the fields.
 
 use std::collections::BTreeMap;
 

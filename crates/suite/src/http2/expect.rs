@@ -17,17 +17,13 @@ impl Http2 {
     /// A connection error (section 5.4.1): GOAWAY with one of `codes`, then the end. GOAWAY is a
     /// SHOULD there, and a server of this workspace has no reason to go without.
     ///
-    /// PROTOCOL_ERROR passes for any of them: it is the code "for use when a more specific error
-    /// code is not available" (section 7), and the h2 crate has it for most of what its decoder
-    /// finds. What the client must do is the same.
-    ///
     /// # Panics
     /// When anything else comes.
     #[track_caller]
     pub fn connection_error(&mut self, codes: &[u32]) {
         self.until_end();
         let told = self.goaway.map(|goaway| goaway.code);
-        let fits = told.is_some_and(|code| code == code::PROTOCOL_ERROR || codes.contains(&code));
+        let fits = told.is_some_and(|code| codes.contains(&code));
         assert!(fits, "expected a connection error {}; {}", names(codes), self.seen());
     }
 

@@ -185,8 +185,18 @@ fn an_executable_is_the_same_whether_built_alone_or_with_all() {
 }
 
 /// Crates by which a socket can be opened.
-const DOES_IO: &[&str] =
-    &["async-std", "io-uring", "libc", "mio", "nix", "polling", "rustix", "smol", "socket2"];
+const DOES_IO: &[&str] = &[
+    "async-std",
+    "io-uring",
+    "libc",
+    "mio",
+    "nix",
+    "polling",
+    "rustix",
+    "smol",
+    "socket2",
+    "tokio",
+];
 
 #[test]
 fn core_links_nothing_that_does_io() {
@@ -199,45 +209,12 @@ fn core_links_nothing_that_does_io() {
     assert_kept("the core does no I/O", &broken);
 }
 
-/// The core may know tokio's `AsyncRead` and `AsyncWrite`, which are what the h2 crate reads from
-/// and writes to, and which a pipe in memory implements. They are traits; a runtime, sockets and
-/// timers are features of the same crate, so here the features are looked at and not the name, as
-/// cargo chooses them for a build of the core alone.
-#[test]
-fn core_takes_the_traits_of_tokio_and_no_runtime() {
-    const TRAITS: &[&str] = &["bytes", "default", "io-util", "sync"];
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let output = Command::new(cargo)
-        .args(["tree", "--package", "conn", "--edges", "normal", "--offline"])
-        .args(["--prefix", "none", "--format", "{p}|{f}"])
-        .current_dir(root())
-        .output();
-    let output = output.expect("cargo tree can be run");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let tree = String::from_utf8_lossy(&output.stdout).into_owned();
-    let lines = tree.lines().filter_map(|line| line.split_once('|'));
-    let mut seen = BTreeSet::new();
-    let mut broken = BTreeSet::new();
-    for (package, features) in lines {
-        let name = package.split(' ').next().unwrap_or_default();
-        seen.insert(name);
-        let features = features.trim_end_matches(" (*)").split(',').filter(|f| !f.is_empty());
-        let more = features.filter(|feature| name == "tokio" && !TRAITS.contains(feature));
-        broken.extend(more.map(|feature| format!("crates/conn: tokio with {feature}")));
-        if ["mio", "tokio-macros"].contains(&name) {
-            broken.insert(format!("crates/conn: depends on {name}, however indirectly"));
-        }
-    }
-    assert!(seen.contains("conn") && seen.contains("tokio"), "not as it was: {tree}");
-    assert_kept("the core has no runtime", &broken.into_iter().collect::<Vec<_>>());
-}
-
 #[test]
 fn each_mechanism_stays_in_its_model() {
     // The micro-benchmarks measure the wait primitives themselves.
     let allowed_for = [
         ("io-uring", ["serve-uring", "load", "iolab-benches"].as_slice()),
-        // The core takes traits only: see above.
+        // The tests of the core use its traits, for the other side of HTTP/2.
         ("tokio", ["serve-tokio", "conn", "features"].as_slice()),
     ];
     let mut broken = Vec::new();

@@ -207,6 +207,7 @@ fn core_does_no_io_and_reads_no_clock() {
         &["SystemTime"],
         &["libc"],
         &["nix"],
+        &["tokio"],
         &["unsafe"],
         &["Instant", "::", "now"],
     ];
@@ -217,7 +218,6 @@ fn core_does_no_io_and_reads_no_clock() {
             broken
                 .extend(places.iter().map(|&l| format!("{}: {}", source.place(l), words.concat())));
         }
-        broken.extend(beyond_tokio_io(source));
     }
     assert_kept("conn: bytes in, bytes out, a clock passed in", &broken);
 }
@@ -248,23 +248,13 @@ fn what_judges_and_renders_opens_no_socket() {
     assert_kept("what a result says is a function of its file", &broken);
 }
 
-/// Uses of tokio other than of its module `io`, which without the features for more (a test of the
-/// dependencies) has traits alone.
-fn beyond_tokio_io(source: &Source) -> Vec<String> {
-    let io = source.occurrences(&["tokio", "::", "io"]);
-    let all = source.occurrences(&["tokio"]).into_iter();
-    all.filter(|line| !io.contains(line))
-        .map(|line| format!("{}: tokio, and not tokio::io", source.place(line)))
-        .collect()
-}
-
 #[test]
 fn a_runtime_is_used_in_one_model_and_so_is_io_uring() {
     let mut broken = Vec::new();
     for source in sources() {
         let package = source.package();
         for (word, allowed) in [
-            // The core's use of its traits is looked at more closely above.
+            // Of the core, its tests only.
             ("tokio", ["serve-tokio", "conn"].as_slice()),
             ("io_uring", ["serve-uring", "load", "benches"].as_slice()),
         ] {
