@@ -32,8 +32,8 @@ pub enum Figure {
     /// receiver's TCP work to the sender, but the sum is not affected. Less is better.
     Sum,
     /// Median latency in an open loop, or of a delivery in a fan-out, in microseconds. Less is
-    /// better. The 99th percentile is printed and not compared: on a shared machine it is the length
-    /// of the pauses that others make, so no number of epochs would decide.
+    /// better. The 99th percentile is printed and not compared: on a shared machine it is the
+    /// length of the pauses that others make, and more epochs do not decide it.
     Latency,
     /// Memory of the server with all connections open: its own and the kernel stacks of its
     /// threads, in KiB. Less is better.
