@@ -1,5 +1,6 @@
 //! ioctl(2) for TUN devices and addresses, and what a child does before exec: the only `unsafe` of
-//! this crate. man: netdevice(7), setns(2), prctl(2); Documentation/networking/tuntap.rst.
+//! this crate. man: netdevice(7), rtnetlink(7), setns(2), prctl(2);
+//! Documentation/networking/tuntap.rst.
 
 use std::fs::OpenOptions;
 use std::io::{Error, Result};
@@ -12,11 +13,16 @@ use std::process::Command;
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+};
 
 /// Packets that the device keeps until the emulator reads them. It is large, so that the queue that
 /// drops is the emulator's. A slot is a pointer: 80 KB.
-const DEVICE_QUEUE_PACKETS: libc::c_int = 10_000;
+const DEVICE_QUEUE_PACKETS: u32 = 10_000;
+
+/// A header, a struct ifinfomsg and one attribute, each without padding.
+const SETLINK_BYTES: u32 = 16 + 16 + 8;
 
 /// Opens the device file, without a device yet. It belongs to the network namespace of the calling
 /// thread.
@@ -48,10 +54,41 @@ pub(crate) fn bring_up(name: &str, address: Ipv4Addr, mask: Ipv4Addr, mtu: usize
     set(libc::SIOCSIFNETMASK as _, &mut request)?;
     request.ifr_ifru.ifru_mtu = mtu as libc::c_int;
     set(libc::SIOCSIFMTU as _, &mut request)?;
-    // ifr_qlen is an int in the same place as ifr_metric (netdevice(7)).
-    request.ifr_ifru.ifru_metric = DEVICE_QUEUE_PACKETS;
-    set(libc::SIOCSIFTXQLEN as _, &mut request)?;
+    lengthen_queue(name)?;
     bring_up_as_it_is(name)
+}
+
+/// Sets the length of the device's queue (rtnetlink(7), IFLA_TXQLEN). SIOCSIFTXQLEN would need
+/// CAP_NET_ADMIN outside of the user namespace.
+fn lengthen_queue(name: &str) -> Result<()> {
+    let index = nix::net::if_::if_nametoindex(name)?;
+    let mut message = Vec::new();
+    // struct nlmsghdr (netlink(7)): length, type, flags, sequence number, port.
+    message.extend(SETLINK_BYTES.to_ne_bytes());
+    message.extend(libc::RTM_NEWLINK.to_ne_bytes());
+    message.extend(((libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16).to_ne_bytes());
+    message.extend([0; 8]);
+    // struct ifinfomsg: family and type of any, the index, no change of flags.
+    message.extend([0; 4]);
+    message.extend(index.to_ne_bytes());
+    message.extend([0; 8]);
+    // struct rtattr: length, type, value.
+    message.extend(8_u16.to_ne_bytes());
+    message.extend(libc::IFLA_TXQLEN.to_ne_bytes());
+    message.extend(DEVICE_QUEUE_PACKETS.to_ne_bytes());
+    let kind = (AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC);
+    let route = socket(kind.0, kind.1, kind.2, SockProtocol::NetlinkRoute)?;
+    send(route.as_raw_fd(), &message, MsgFlags::empty())?;
+    // The answer is a struct nlmsgerr behind a header of 16 bytes: 0, or an error as -errno. The
+    // kernel answers within send(2), so a missing answer is an error and not worth a wait.
+    let mut answer = [0; 256];
+    let bytes = recv(route.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
+    let error = answer[..bytes].get(16..20).and_then(|error| error.try_into().ok());
+    match error.map(i32::from_ne_bytes) {
+        Some(0) => Ok(()),
+        Some(error) => Err(Error::from_raw_os_error(-error)),
+        None => Err(Error::other("a short answer of rtnetlink(7)")),
+    }
 }
 
 /// Brings an interface up.
