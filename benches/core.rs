@@ -23,7 +23,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig};
-use support::{connection, serve, service};
+use support::{connection, serve, service, short};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n";
 
@@ -195,14 +195,6 @@ fn tls(c: &mut Criterion) {
         });
     }
     group.finish();
-}
-
-/// Short, because there are many benchmarks and their spread is some percent of a small number.
-fn short() -> Criterion {
-    Criterion::default()
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
-        .sample_size(50)
 }
 
 criterion_group! { name = benches; config = short(); targets = core, websocket, tls }

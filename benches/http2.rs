@@ -10,11 +10,11 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use conn::Protocol;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use support::{connection, serve};
+use support::{connection, serve, short};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -103,14 +103,6 @@ fn http2(c: &mut Criterion) {
         });
         group.finish();
     }
-}
-
-/// Short, because there are many benchmarks and their spread is some percent of a small number.
-fn short() -> Criterion {
-    Criterion::default()
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
-        .sample_size(50)
 }
 
 criterion_group! { name = benches; config = short(); targets = http2 }

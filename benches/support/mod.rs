@@ -5,17 +5,16 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conn::{Address, Clock, Common, Conn, Counters, Limits, Program, Protocol, Service};
+use conn::{Address, Clock, Common, Conn, Counters, Limits, Protocol, Service};
+use criterion::Criterion;
 use rustls::ServerConfig;
 
-struct Silent;
-
-impl Program for Silent {
-    fn burn(&self, _duration: Duration) {}
-
-    fn stats_json(&self) -> String {
-        String::new()
-    }
+/// Short, because there are many benchmarks and their spread is some percent of a small number.
+pub fn short() -> Criterion {
+    Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .sample_size(50)
 }
 
 /// A connection without TLS that was just accepted.
@@ -27,7 +26,7 @@ pub fn connection(protocol: Protocol, now: Instant) -> Conn {
 pub fn service(protocol: Protocol, tls: Option<Arc<ServerConfig>>, now: Instant) -> Arc<Service> {
     let clock = Clock { started: now, started_unix: Duration::from_secs(1_000_000_000) };
     let counters = Arc::new(Counters::default());
-    let common = Common { tls, ..Common::new(Arc::new(Silent), clock) };
+    let common = Common { tls, ..Common::new(Arc::new(()), clock) };
     Arc::new(Service::new(protocol, Limits::default(), counters, common))
 }
 

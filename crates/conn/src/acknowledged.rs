@@ -48,7 +48,6 @@ impl Acknowledged {
         self.last_progress + timeout
     }
 
-    /// Whether the peer is still receiving what it was sent.
     pub(crate) fn is_advancing(&self, timeout: Duration, now: Instant) -> bool {
         self.pending.contains(&true) && self.ends_at(timeout) > now
     }

@@ -31,10 +31,8 @@ struct Member {
 
 #[derive(Debug, Default)]
 struct FrameQueue {
-    /// Whole frames, oldest first.
     frames: VecDeque<Bytes>,
     bytes: usize,
-    /// It overflowed, and the member was removed.
     dropped: bool,
 }
 

@@ -14,11 +14,9 @@ pub(crate) enum Deadline {
     Idle,
     /// A head was begun and must be complete. More bytes of it do not move the deadline.
     Head,
-    /// More bytes of the request body must arrive.
     Body,
     /// A delayed reply (`/delay`) is due. HTTP/2: anything that a stream waits for.
     Reply,
-    /// The next message of `/ws/clock` is due.
     Push,
     Handshake,
     /// The peer must acknowledge some of the output.
@@ -79,17 +77,9 @@ impl Deadlines {
 
     /// Clears the deadlines of requests; those for writing, lingering and draining stay.
     pub(crate) fn clear_requests(&mut self) {
-        const REQUESTS: [Deadline; 6] = [
-            Deadline::Idle,
-            Deadline::Head,
-            Deadline::Body,
-            Deadline::Reply,
-            Deadline::Push,
-            Deadline::Handshake,
-        ];
-        for deadline in REQUESTS {
-            self.clear(deadline);
-        }
+        const OTHERS: [Deadline; 4] =
+            [Deadline::WriteStall, Deadline::Linger, Deadline::Discard, Deadline::Drain];
+        self.set &= OTHERS.iter().fold(0, |bits, &deadline| bits | 1 << deadline as u16);
     }
 
     pub(crate) fn is_set(&self, deadline: Deadline) -> bool {

@@ -70,7 +70,7 @@ const FRAMES_PER_TURN_MAX: usize = 64;
 const LIBRARY_BYTES: usize = 28 << 10;
 
 /// Bytes that a peer may send before the window is updated (RFC 9113 section 6.9.2).
-const WINDOW_BYTES: usize = 64 << 10;
+pub(crate) const WINDOW_BYTES: usize = 64 << 10;
 
 pub(crate) struct Http2 {
     link: Link,

@@ -38,13 +38,13 @@ mod limits;
 mod memory;
 mod origin;
 mod output;
+mod protocol;
 mod routes;
 mod service;
 mod tls;
 mod wake;
 mod websocket;
 
-use std::cell::Cell;
 use std::fmt;
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -55,20 +55,17 @@ use bytes::Bytes;
 use acknowledged::Acknowledged;
 pub use chat::Chat;
 pub use counters::{Counters, Outcome, Totals};
-use deadlines::{Deadline, Deadlines};
-use echo::Echo;
+use deadlines::Deadline;
 pub use files::{FileId, FileTable, FileTableBuilder};
-use http1::Http1;
-use http2::Http2;
 pub use limits::Limits;
 use memory::MemoryUse;
 pub use memory::{CONNECTION_BYTES, Memory, MemoryChange};
 pub use origin::check_origin;
 use output::Output;
+use protocol::{Close, Context, Next, Progress, ProtocolLayer, ProtocolState};
 pub use service::{Clock, Common, Program, Protocol, Service};
-use tls::Tls;
+use tls::{Tls, TlsEvent, TlsFailure, TlsState};
 pub use wake::{Address, Wake};
-use websocket::WebSocket;
 
 /// Whether the driver should stop reading, because input waits unprocessed (behind a delayed reply,
 /// or because the peer does not read). The limit is the size of the largest head, so that a head
@@ -124,7 +121,6 @@ enum Phase {
     Flushing {
         linger: bool,
     },
-    /// The output is written; FIN is still to be sent.
     HalfClosing,
     /// FIN is sent. Input is read and dropped until the peer closes too. If we closed at once, the
     /// kernel would answer bytes in flight with RST, and RST destroys the reply in the peer's
@@ -133,30 +129,12 @@ enum Phase {
     Closed,
 }
 
-enum ProtocolState {
-    Echo(Echo),
-    Http1(Http1),
-    Http2(Box<Http2>),
-    WebSocket(Box<WebSocket>),
-}
-
 /// One connection. The module's text states the contract.
 pub struct Conn {
-    service: Arc<Service>,
-    address: Address,
-    /// It has joined the chat, so other connections may wake its driver.
-    joined_chat: Cell<bool>,
     tls: Option<Box<Tls>>,
-    state: ProtocolState,
-    /// Input that could not be processed yet. Owns no memory while it is empty.
-    unprocessed: Vec<u8>,
-    output: Output,
-    deadlines: Deadlines,
+    protocol: ProtocolLayer,
     memory_use: MemoryUse,
     acknowledged: Acknowledged,
-    phase: Phase,
-    outcome: Outcome,
-    eof: bool,
     /// The driver may hold handles of the output.
     output_is_lent: bool,
     /// Bytes that lay in the socket when the server was told to stop and have not been read yet.
@@ -164,90 +142,28 @@ pub struct Conn {
     unread: Option<usize>,
     /// Bytes read behind our FIN since the last pause.
     discarded: usize,
-    /// All of the `unread` bytes have been read: requests behind them are not answered.
-    draining: bool,
-    /// Bytes of input, read before draining or with the last `unread` byte, that the protocol has
-    /// not used yet.
-    before_drain: usize,
-}
-
-/// What a protocol can use while it processes input.
-struct Context<'a> {
-    service: &'a Arc<Service>,
-    address: &'a Address,
-    joined_chat: &'a Cell<bool>,
-    output: &'a mut Output,
-    deadlines: &'a mut Deadlines,
-    now: Instant,
-    eof: bool,
-    /// The server is stopping: a request that begins behind the first `before_drain` bytes of the
-    /// input is not answered.
-    draining: bool,
-    before_drain: usize,
-}
-
-impl Context<'_> {
-    fn set(&mut self, deadline: Deadline, time: Duration) {
-        self.deadlines.set(deadline, self.now + time, self.now);
-    }
-}
-
-struct Progress {
-    /// Bytes of input that were processed.
-    used: usize,
-    /// `None`: the protocol waits for an event.
-    next: Option<Next>,
-}
-
-enum Next {
-    /// Take no more requests, write the output, close.
-    Close(Close),
-    /// Another protocol processes the rest of the input.
-    Become(ProtocolState),
-}
-
-/// How a protocol wants its connection to end.
-#[derive(Debug, Clone, Copy)]
-struct Close {
-    linger: bool,
-    outcome: Outcome,
 }
 
 impl Conn {
     /// A connection that was just accepted. Others wake its driver at `address`.
     pub fn new(service: &Arc<Service>, address: Address, now: Instant) -> Conn {
         service.counters.accepted();
-        let mut deadlines = Deadlines::default();
+        let mut protocol = ProtocolLayer::new(service, address);
         let tls = service.common.tls.as_ref().map(Tls::new);
         if tls.is_some() {
-            deadlines.set(Deadline::Handshake, now + service.limits.handshake_timeout(), now);
+            protocol.set(Deadline::Handshake, service.limits.handshake_timeout(), now);
         } else {
-            deadlines.set(Deadline::Idle, now + service.limits.idle_timeout(), now);
+            protocol.set(Deadline::Idle, service.limits.idle_timeout(), now);
         }
-        let state = match service.protocol {
-            Protocol::Echo => ProtocolState::Echo(Echo),
-            Protocol::Http => ProtocolState::Http1(Http1::default()),
-        };
         let unusable = matches!(tls, Some(None));
         let mut conn = Conn {
-            service: Arc::clone(service),
-            address,
-            joined_chat: Cell::new(false),
             tls: tls.flatten(),
-            state,
-            unprocessed: Vec::new(),
-            output: Output::default(),
-            deadlines,
+            protocol,
             memory_use: MemoryUse::new(&service.common.memory),
             acknowledged: Acknowledged::new(now),
-            phase: Phase::Open,
-            outcome: Outcome::Completed,
-            eof: false,
             output_is_lent: false,
             unread: None,
             discarded: 0,
-            draining: false,
-            before_drain: usize::MAX,
         };
         if unusable {
             conn.close(Outcome::HandshakeFailed);
@@ -258,25 +174,21 @@ impl Conn {
 
     /// Bytes arrived. All of them are taken: the slice may be reused as soon as this returns.
     pub fn receive(&mut self, bytes: &[u8], now: Instant) {
-        self.service.counters.received(bytes.len());
-        if self.phase == Phase::Lingering {
+        self.protocol.service.counters.received(bytes.len());
+        if self.protocol.phase == Phase::Lingering {
             return self.discard(bytes.len(), now);
         }
-        if self.phase != Phase::Open || bytes.is_empty() {
+        if self.protocol.phase != Phase::Open || bytes.is_empty() {
             return;
         }
-        let stopping = self.unread.is_some() && !self.draining;
+        let stopping = self.unread.is_some() && !self.protocol.draining;
         if let Some(unread) = &mut self.unread {
             *unread = unread.saturating_sub(bytes.len());
             // Set before the last of them are processed, so that the last reply can say that it is
             // the last.
-            self.draining |= self.is_all_read();
+            self.protocol.draining |= self.is_all_read();
         }
-        if self.tls.is_some() {
-            self.receive_encrypted(bytes, now);
-        } else {
-            self.receive_plaintext(bytes, now);
-        }
+        self.receive_from_wire(bytes, now);
         if stopping {
             self.begin_draining(now);
         }
@@ -287,47 +199,79 @@ impl Conn {
     /// pay for bytes that are dropped.
     fn discard(&mut self, n: usize, now: Instant) {
         self.discarded += n;
-        if self.discarded >= DISCARDED_AT_ONCE_MAX {
+        let (most, pause) = if self.is_refused_http2() {
+            // Flow control allows a valid client no more in flight (RFC 9113 section 5.2). The rest
+            // fills the receive window, and that stops the peer.
+            (http2::WINDOW_BYTES, self.protocol.service.limits.linger_timeout())
+        } else {
+            (DISCARDED_AT_ONCE_MAX, DISCARD_PAUSE)
+        };
+        if self.discarded >= most {
             self.discarded = 0;
-            self.deadlines.set(Deadline::Discard, now + DISCARD_PAUSE, now);
+            self.protocol.set(Deadline::Discard, pause, now);
         }
     }
 
-    fn receive_plaintext(&mut self, bytes: &[u8], now: Instant) {
-        if self.phase != Phase::Open {
-            return;
+    fn is_refused_http2(&self) -> bool {
+        let http2 = matches!(self.protocol.state, ProtocolState::Http2(_));
+        http2 && self.protocol.outcome == Outcome::Rejected
+    }
+
+    /// Gives bytes from the socket to the protocol, through TLS if the listener uses it.
+    fn receive_from_wire(&mut self, bytes: &[u8], now: Instant) {
+        let protocol = &mut self.protocol;
+        let Some(tls) = &mut self.tls else { return protocol.receive(bytes, now) };
+        // The first byte of TLS is never a letter, and that of HTTP always is.
+        let plain_http =
+            protocol.service.protocol == Protocol::Http && bytes[0].is_ascii_uppercase();
+        if tls.state() == TlsState::New && plain_http {
+            // Drops the TLS layer, so that the reply is not encrypted.
+            self.tls = None;
+            return protocol.refuse_plain_http(now);
         }
-        if self.unprocessed.is_empty() {
-            let used = self.advance(bytes, now);
-            if self.phase == Phase::Open {
-                self.unprocessed.extend_from_slice(&bytes[used..]);
+        let result = tls.receive(bytes, |event| {
+            match event {
+                TlsEvent::Established { resumed, alpn } => protocol.established(resumed, alpn, now),
+                TlsEvent::Plaintext(plaintext) => protocol.receive(plaintext, now),
+                TlsEvent::CloseNotify => protocol.receive_eof(now),
             }
-        } else {
-            self.unprocessed.extend_from_slice(bytes);
-            // A protocol that awaits its turn continues then, whatever arrives before.
-            if !self.state.awaits_turn() {
-                self.advance_unprocessed(now);
-            }
+            protocol.phase == Phase::Open
+        });
+        if let Err(failure) = result {
+            // No data may follow an alert, and none can be encrypted.
+            protocol.output = Output::default();
+            let outcome = match failure {
+                TlsFailure::Handshake => Outcome::HandshakeFailed,
+                TlsFailure::AlertReceived => Outcome::Reset,
+                TlsFailure::Malformed => Outcome::Rejected,
+            };
+            protocol.flush_and_close(Close { linger: true, outcome });
         }
     }
 
     /// The peer sent FIN: no more input will come. Earlier requests are still answered.
     pub fn receive_eof(&mut self, now: Instant) {
-        self.eof = true;
         self.unread = self.unread.and(Some(0));
-        match self.phase {
-            Phase::Open => {
-                self.advance_unprocessed(now);
-                let delimited = !matches!(self.state, ProtocolState::Echo(_));
-                if let Some(outcome) = self.tls.as_ref().and_then(|tls| tls.eof_outcome(delimited))
-                {
-                    self.outcome = outcome;
-                }
-            }
-            Phase::Lingering => self.close(self.outcome),
+        let phase = self.protocol.phase;
+        self.protocol.receive_eof(now);
+        match phase {
+            Phase::Open => self.note_truncation(),
+            Phase::Lingering => self.close(self.protocol.outcome),
             Phase::Flushing { .. } | Phase::HalfClosing | Phase::Closed => {}
         }
         self.after_event(now);
+    }
+
+    /// The peer sent FIN before TLS expects it.
+    fn note_truncation(&mut self) {
+        let delimited = !matches!(self.protocol.state, ProtocolState::Echo(_));
+        match self.tls.as_ref().map(|tls| tls.state()) {
+            Some(TlsState::Handshaking) => self.protocol.outcome = Outcome::HandshakeFailed,
+            // An attacker on the path can forge a FIN but not a close_notify. HTTP does not need it
+            // (RFC 9112 section 9.8), and many clients never send it.
+            Some(TlsState::Established) if !delimited => self.protocol.outcome = Outcome::Truncated,
+            None | Some(TlsState::New | TlsState::Established | TlsState::PeerClosed) => {}
+        }
     }
 
     /// The kernel took the first `n` bytes of [`Conn::slices`] or [`Conn::chunks`].
@@ -336,28 +280,30 @@ impl Conn {
             // No progress: the write timeout keeps running.
             return;
         }
-        self.service.counters.sent(n);
+        self.protocol.service.counters.sent(n);
         self.acknowledged.sent(n);
         self.output_is_lent = false;
-        if self.phase == Phase::Closed {
+        if self.protocol.phase == Phase::Closed {
             // The driver returns memory that it was lent; the output is gone already.
             return;
         }
         match &mut self.tls {
-            None => self.output.sent(n),
+            None => self.protocol.output.sent(n),
             Some(tls) => {
                 tls.encrypted_mut().sent(n);
-                tls.encrypt(&mut self.output);
+                tls.encrypt(&mut self.protocol.output);
             }
         }
-        self.deadlines.clear(Deadline::WriteStall);
+        self.protocol.deadlines.clear(Deadline::WriteStall);
         // Room in the output may be what a reply, a pipelined request or the end of the connection
         // waits for.
-        let ending = self.eof || self.draining;
-        if self.phase == Phase::Open
-            && (ending || self.state.awaits_room() || !self.unprocessed.is_empty())
+        let ending = self.protocol.eof || self.protocol.draining;
+        if self.protocol.phase == Phase::Open
+            && (ending
+                || self.protocol.state.awaits_room()
+                || !self.protocol.unprocessed.is_empty())
         {
-            self.advance_unprocessed(now);
+            self.protocol.resume(now);
         }
         self.begin_idle(now);
         self.after_event(now);
@@ -365,9 +311,9 @@ impl Conn {
 
     /// The time is `now`. Handles every deadline that has passed. Early calls do nothing.
     pub fn timeout(&mut self, now: Instant) {
-        for due in self.deadlines.due(now) {
+        for due in self.protocol.deadlines.due(now) {
             // An earlier deadline may have moved this one, or ended the connection.
-            if self.phase != Phase::Closed && self.deadlines.take(due, now) {
+            if self.protocol.phase != Phase::Closed && self.protocol.deadlines.take(due, now) {
                 self.deadline_passed(due, now);
             }
         }
@@ -378,10 +324,11 @@ impl Conn {
     /// the driver asks the kernel and calls [`Conn::unacknowledged`] before it calls
     /// [`Conn::timeout`].
     pub fn output_is_late(&self, now: Instant) -> bool {
-        let due = |deadline| self.deadlines.is_due(deadline, now);
+        let due = |deadline| self.protocol.deadlines.is_due(deadline, now);
         // HTTP/2 has one deadline for all that its streams wait for, such as windows and the idle
         // time of a WebSocket.
-        let streams = || matches!(&self.state, ProtocolState::Http2(http2) if http2.awaits_peer());
+        let streams =
+            || matches!(&self.protocol.state, ProtocolState::Http2(http2) if http2.awaits_peer());
         due(Deadline::Reply) && streams() || Deadline::OF_OUTPUT.into_iter().any(due)
     }
 
@@ -391,35 +338,30 @@ impl Conn {
     }
 
     fn deadline_passed(&mut self, due: Deadline, now: Instant) {
-        let limits = &self.service.limits;
+        let limits = &self.protocol.service.limits;
         let peer_reads = self.acknowledged.is_advancing(limits.write_timeout(), now);
         match due {
             // A peer that is still receiving output is not late with its answer.
             Deadline::Idle if peer_reads => {
-                self.deadlines.set(Deadline::Idle, now + limits.idle_timeout(), now);
+                self.protocol.set(Deadline::Idle, limits.idle_timeout(), now);
             }
             Deadline::Linger if peer_reads => {
-                self.deadlines.set(Deadline::Linger, now + limits.linger_timeout(), now);
+                self.protocol.set(Deadline::Linger, limits.linger_timeout(), now);
             }
             Deadline::WriteStall if self.acknowledged.ends_at(limits.write_timeout()) > now => {
                 self.watch_output(now);
             }
             // A peer that has output to receive is not idle; `WriteStall` watches it.
-            Deadline::Idle if !self.is_flushed() && !self.state.handles_idle() => {}
-            Deadline::Idle => self.idle_timed_out(now),
+            Deadline::Idle if !self.is_flushed() && !self.protocol.state.handles_idle() => {}
+            Deadline::Idle => self.protocol.idle_timed_out(now),
             Deadline::WriteStall => self.close(Outcome::WriteTimeout),
-            Deadline::Linger => self.close(self.outcome),
+            Deadline::Linger => self.close(self.protocol.outcome),
             // The deadline was cleared, so `wants` asks for reads again.
             Deadline::Discard => {}
             Deadline::Drain => self.close(Outcome::DrainTimeout),
             Deadline::Handshake => self.close(Outcome::HandshakeFailed),
-            Deadline::Head | Deadline::Body => self.request_timed_out(now),
-            Deadline::Reply | Deadline::Push => {
-                if let ProtocolState::Http2(http2) = &mut self.state {
-                    http2.time_is_up(peer_reads);
-                }
-                self.reply_is_due(due, now);
-            }
+            Deadline::Head | Deadline::Body => self.protocol.request_timed_out(now),
+            Deadline::Reply | Deadline::Push => self.protocol.reply_is_due(due, peer_reads, now),
         }
     }
 
@@ -428,9 +370,10 @@ impl Conn {
     /// it calls [`Conn::timeout`]. It reads only once, because a flood could otherwise postpone the
     /// deadline for ever.
     pub fn input_is_late(&self, now: Instant) -> bool {
-        let due = |deadline| self.deadlines.is_due(deadline, now);
+        let due = |deadline| self.protocol.deadlines.is_due(deadline, now);
         // HTTP/2 has one deadline for all that its streams wait for, such as bodies and windows.
-        let streams = matches!(self.state, ProtocolState::Http2(_)) && due(Deadline::Reply);
+        let streams =
+            matches!(self.protocol.state, ProtocolState::Http2(_)) && due(Deadline::Reply);
         let read = self.wants().is_some_and(|wants| wants.read);
         read && (streams || Deadline::OF_INPUT.into_iter().any(due))
     }
@@ -441,48 +384,32 @@ impl Conn {
             // The file is shorter than it was at start, and the length was already sent.
             return self.file_failed(now);
         }
-        // An asynchronous read may complete after the connection has ended.
-        if self.phase == Phase::Open {
-            match &mut self.state {
-                ProtocolState::Http1(http1) => http1.file_read(bytes, &mut self.output),
-                ProtocolState::Http2(http2) => http2.file_read(Some(bytes)),
-                ProtocolState::Echo(_) | ProtocolState::WebSocket(_) => {}
-            }
-            self.advance_unprocessed(now);
-        }
+        self.protocol.file_read(bytes, now);
         self.after_event(now);
     }
 
     /// The bytes that [`Wants::file`] asked for cannot be read. The head has announced their
     /// number, so the connection ends before that number is sent (RFC 9112 section 8).
     pub fn file_failed(&mut self, now: Instant) {
-        if let (Phase::Open, ProtocolState::Http2(http2)) = (self.phase, &mut self.state) {
-            // Only this stream ends (RFC 9113 section 5.4.2).
-            http2.file_read(None);
-            self.advance_unprocessed(now);
-        } else {
-            self.flush_and_close(Close { linger: false, outcome: Outcome::FileFailed });
-        }
+        self.protocol.file_failed(now);
         self.after_event(now);
     }
 
     /// Continues after a wake-up by another connection, or after other connections have had their
     /// turn. Calls without a reason are harmless.
     pub fn resume(&mut self, now: Instant) {
-        if self.phase == Phase::Open {
-            self.advance_unprocessed(now);
-        }
+        self.protocol.resume(now);
         self.after_event(now);
     }
 
     /// FIN was sent, as [`Wants::shutdown`] asked.
     pub fn shutdown_done(&mut self, now: Instant) {
-        if self.phase == Phase::HalfClosing {
-            self.phase = Phase::Lingering;
+        if self.protocol.phase == Phase::HalfClosing {
+            self.protocol.phase = Phase::Lingering;
             self.acknowledged.begin(now);
-            self.deadlines.set(Deadline::Linger, now + self.service.limits.linger_timeout(), now);
-            if self.eof {
-                self.close(self.outcome);
+            self.protocol.set(Deadline::Linger, self.protocol.service.limits.linger_timeout(), now);
+            if self.protocol.eof {
+                self.close(self.protocol.outcome);
             }
         }
     }
@@ -491,11 +418,11 @@ impl Conn {
     /// FIONREAD, tcp(7)) are answered; later ones are not. The connection is closed after
     /// [`Limits::drain_timeout_ms`] at the latest. Only the first call counts.
     pub fn drain(&mut self, unread: usize, now: Instant) {
-        if self.unread.is_some() || self.phase == Phase::Closed {
+        if self.unread.is_some() || self.protocol.phase == Phase::Closed {
             return;
         }
-        self.unread = Some(if self.eof { 0 } else { unread });
-        self.deadlines.set(Deadline::Drain, now + self.service.limits.drain_timeout(), now);
+        self.unread = Some(if self.protocol.eof { 0 } else { unread });
+        self.protocol.set(Deadline::Drain, self.protocol.service.limits.drain_timeout(), now);
         self.begin_draining(now);
         self.after_event(now);
     }
@@ -503,17 +430,15 @@ impl Conn {
     /// The server was told to stop, and all bytes that had arrived by then have been read. A TLS
     /// handshake that has begun is finished, because its request often follows at once.
     fn is_all_read(&self) -> bool {
-        let handshaking = self.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
+        let handshaking = self.tls.as_ref().is_some_and(|tls| tls.state() == TlsState::Handshaking);
         self.unread == Some(0) && !handshaking
     }
 
     fn begin_draining(&mut self, now: Instant) {
         if self.is_all_read() {
-            self.draining = true;
-            self.before_drain = self.unprocessed.len();
-            if self.phase == Phase::Open {
-                self.advance_unprocessed(now);
-            }
+            self.protocol.draining = true;
+            self.protocol.before_drain = self.protocol.unprocessed.len();
+            self.protocol.resume(now);
         }
     }
 
@@ -529,184 +454,103 @@ impl Conn {
 
     /// What the connection waits for now. `None`: close the socket.
     pub fn wants(&self) -> Option<Wants> {
-        let limits = &self.service.limits;
-        let room = self.output.len() < self.service.output_high_water_bytes();
+        let limits = &self.protocol.service.limits;
+        let room = self.protocol.output.len() < self.protocol.service.output_high_water_bytes();
         let flushed = self.is_flushed();
-        let (read, file) = match self.phase {
+        let (read, file) = match self.protocol.phase {
             Phase::Closed => return None,
             Phase::Open => {
-                let file = match &self.state {
-                    ProtocolState::Http1(http1) if room => http1.wants_file(limits),
-                    ProtocolState::Http2(http2) if room => http2.wants_file(),
-                    _ => None,
-                };
-                let reads = !self.eof && room && !unprocessed_is_full(&self.unprocessed, limits);
+                let file = if room { self.protocol.wants_file() } else { None };
+                let reads = !self.protocol.eof
+                    && room
+                    && !unprocessed_is_full(&self.protocol.unprocessed, limits);
                 (reads && !self.memory_use.must_pause(), file)
             }
             Phase::Flushing { .. } | Phase::HalfClosing => (false, None),
-            Phase::Lingering => (!self.deadlines.is_set(Deadline::Discard), None),
+            Phase::Lingering => (!self.protocol.deadlines.is_set(Deadline::Discard), None),
         };
         Some(Wants {
             read,
             write: !flushed,
-            shutdown: self.phase == Phase::HalfClosing,
-            turn: self.phase == Phase::Open && flushed && self.state.awaits_turn(),
+            shutdown: self.protocol.phase == Phase::HalfClosing,
+            turn: self.protocol.phase == Phase::Open
+                && flushed
+                && self.protocol.state.awaits_turn(),
             file,
-            deadline: self.deadlines.earliest(),
+            deadline: self.protocol.deadlines.earliest(),
         })
     }
 
     /// True between two requests, with no output left. Such a connection may be closed when the
     /// server stops.
     pub fn is_idle(&self) -> bool {
-        self.state.is_between_requests() && self.unprocessed.is_empty() && self.is_flushed()
+        self.protocol.state.is_between_requests()
+            && self.protocol.unprocessed.is_empty()
+            && self.is_flushed()
     }
 
     /// True when the connection only drops what the peer still sends. No reply depends on that, so
     /// the driver may serve other connections first.
     pub fn is_lingering(&self) -> bool {
-        self.phase == Phase::Lingering
+        self.protocol.phase == Phase::Lingering
     }
 
     /// True once other connections may wake this one's driver. Before, only the peer and the clock
     /// can.
     pub fn has_joined_chat(&self) -> bool {
-        self.joined_chat.get()
+        self.protocol.joined_chat.get()
     }
 
     /// How the connection ended. Valid once [`Conn::wants`] is `None`.
     pub fn outcome(&self) -> Outcome {
-        self.outcome
+        self.protocol.outcome
     }
 
     /// Borrows the output: fills `slices` from its front and returns how many it filled. For models
     /// that write before they call the connection again (readiness, blocking).
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        self.tls.as_ref().map_or(&self.output, |tls| tls.encrypted()).slices(slices)
+        self.wire_output().slices(slices)
     }
 
     /// The output as reference-counted handles, front first. For models that lend memory to the
-    /// kernel or to another thread (io_uring, tokio): a handle keeps its bytes valid even after the
+    /// kernel (io_uring) or to a second thread: a handle keeps its bytes valid even after the
     /// connection has ended.
     pub fn chunks(&mut self) -> impl Iterator<Item = Bytes> + '_ {
         self.output_is_lent = true;
-        self.tls.as_mut().map_or(&mut self.output, |tls| tls.encrypted_mut()).chunks()
+        self.tls.as_mut().map_or(&mut self.protocol.output, |tls| tls.encrypted_mut()).chunks()
+    }
+
+    /// The bytes that go to the socket next: ciphertext where there is TLS.
+    fn wire_output(&self) -> &Output {
+        self.tls.as_ref().map_or(&self.protocol.output, |tls| tls.encrypted())
     }
 
     fn is_flushed(&self) -> bool {
-        self.output.is_empty() && self.tls.as_ref().is_none_or(|tls| tls.encrypted().is_empty())
-    }
-
-    /// Lets the protocol process `input`; returns how many bytes it used.
-    fn advance(&mut self, input: &[u8], now: Instant) -> usize {
-        let mut used = 0;
-        loop {
-            let mut context = Context {
-                service: &self.service,
-                address: &self.address,
-                joined_chat: &self.joined_chat,
-                output: &mut self.output,
-                deadlines: &mut self.deadlines,
-                now,
-                eof: self.eof,
-                draining: self.draining,
-                before_drain: self.before_drain,
-            };
-            let progress = self.state.advance(&mut context, &input[used..]);
-            used += progress.used;
-            self.before_drain = self.before_drain.saturating_sub(progress.used);
-            match progress.next {
-                None => return used,
-                Some(Next::Become(state)) => self.state = state,
-                Some(Next::Close(close)) => {
-                    self.flush_and_close(close);
-                    return used;
-                }
-            }
-        }
+        self.protocol.output.is_empty()
+            && self.tls.as_ref().is_none_or(|tls| tls.encrypted().is_empty())
     }
 
     /// The idle time begins when all replies are written.
     fn begin_idle(&mut self, now: Instant) {
-        if self.phase == Phase::Open
+        if self.protocol.phase == Phase::Open
             && self.is_flushed()
-            && self.tls.as_ref().is_none_or(|tls| tls.is_established())
-            && self.state.is_between_requests()
-            && !self.deadlines.is_set(Deadline::Head)
-            && !(self.state.keeps_idle_deadline() && self.deadlines.is_set(Deadline::Idle))
+            && self.tls.as_ref().is_none_or(|tls| tls.state().is_established())
+            && self.protocol.state.is_between_requests()
+            && !self.protocol.deadlines.is_set(Deadline::Head)
+            && !(self.protocol.state.keeps_idle_deadline()
+                && self.protocol.deadlines.is_set(Deadline::Idle))
         {
-            self.deadlines.set(Deadline::Idle, now + self.service.limits.idle_timeout(), now);
+            self.protocol.set(Deadline::Idle, self.protocol.service.limits.idle_timeout(), now);
         }
-    }
-
-    fn advance_unprocessed(&mut self, now: Instant) {
-        let mut unprocessed = std::mem::take(&mut self.unprocessed);
-        let used = self.advance(&unprocessed, now);
-        if self.phase == Phase::Open && used < unprocessed.len() {
-            unprocessed.drain(..used);
-            self.unprocessed = unprocessed;
-        }
-    }
-
-    fn request_timed_out(&mut self, now: Instant) {
-        let close = match (self.phase, &mut self.state) {
-            (Phase::Open, ProtocolState::Http1(http1)) => {
-                http1.request_timed_out(&self.unprocessed, &self.service, &mut self.output, now)
-            }
-            (Phase::Open, ProtocolState::Http2(http2)) => {
-                http2.head_late();
-                return self.advance_unprocessed(now);
-            }
-            _ => return,
-        };
-        self.flush_and_close(close);
-    }
-
-    fn reply_is_due(&mut self, due: Deadline, now: Instant) {
-        if self.phase == Phase::Open {
-            match &mut self.state {
-                ProtocolState::Http1(http1) => http1.reply_due(),
-                ProtocolState::WebSocket(websocket) => websocket.timed_out(due),
-                // These read the clock themselves.
-                ProtocolState::Echo(_) | ProtocolState::Http2(_) => {}
-            }
-            self.advance_unprocessed(now);
-        }
-    }
-
-    fn idle_timed_out(&mut self, now: Instant) {
-        match (self.phase, &mut self.state) {
-            (Phase::Open, ProtocolState::Http2(http2)) => {
-                http2.idle_timed_out();
-                self.advance_unprocessed(now);
-            }
-            // A WebSocket may be idle for long: it sends a ping first (RFC 6455 section 5.5.2).
-            (Phase::Open, ProtocolState::WebSocket(websocket)) => {
-                websocket.timed_out(Deadline::Idle);
-                self.advance_unprocessed(now);
-            }
-            // This ends through the output, because TLS sends close_notify there.
-            _ => self.flush_and_close(Close { linger: false, outcome: Outcome::IdleTimeout }),
-        }
-    }
-
-    fn flush_and_close(&mut self, close: Close) {
-        if self.phase != Phase::Open {
-            return;
-        }
-        self.phase = Phase::Flushing { linger: close.linger && !self.eof };
-        self.outcome = close.outcome;
-        self.unprocessed = Vec::new();
-        self.deadlines.clear_requests();
     }
 
     fn close(&mut self, outcome: Outcome) {
-        if self.phase != Phase::Closed {
+        if self.protocol.phase != Phase::Closed {
             // The driver shut the socket down itself, so a socket error is not the cause.
             let outcome = if self.memory_use.must_end() { Outcome::Exhausted } else { outcome };
-            self.phase = Phase::Closed;
-            self.outcome = outcome;
-            self.service.counters.closed(outcome);
+            self.protocol.phase = Phase::Closed;
+            self.protocol.outcome = outcome;
+            self.protocol.service.counters.closed(outcome);
         }
     }
 
@@ -715,8 +559,7 @@ impl Conn {
     #[inline(always)]
     fn report_memory(&mut self) {
         let tls = self.tls.as_ref().map_or(0, |tls| tls.held());
-        let own = self.output.held() + self.unprocessed.capacity();
-        self.memory_use.set(tls + own + self.state.held(), &self.address);
+        self.memory_use.set(tls + self.protocol.held(), &self.protocol.address);
         if self.memory_use.must_end() {
             self.free_memory();
         }
@@ -726,39 +569,38 @@ impl Conn {
     fn free_memory(&mut self) {
         self.close(Outcome::Exhausted);
         if std::mem::take(&mut self.output_is_lent) {
-            let lent = self.tls.as_ref().map_or(&self.output, |tls| tls.encrypted());
-            self.memory_use.lend(lent.held());
+            self.memory_use.lend(self.wire_output().held());
         }
         // Frees the memory now: the driver may serve others before it drops the connection.
-        self.state = ProtocolState::Echo(Echo);
-        self.unprocessed = Vec::new();
-        self.output = Output::default();
+        self.protocol.free_memory();
         self.tls = None;
-        self.memory_use.set(0, &self.address);
+        self.memory_use.set(0, &self.protocol.address);
     }
 
     /// Sets the time of the next check for acknowledgements, or of the write timeout.
     fn watch_output(&mut self, now: Instant) {
-        let timeout = self.service.limits.write_timeout();
+        let timeout = self.protocol.service.limits.write_timeout();
         let at = self.acknowledged.ends_at(timeout).min(now + timeout / acknowledged::CHECKS);
-        self.deadlines.set(Deadline::WriteStall, at, now);
+        self.protocol.deadlines.set(Deadline::WriteStall, at, now);
     }
 
     fn after_event(&mut self, now: Instant) {
         if let Some(tls) = &mut self.tls {
-            tls.encrypt(&mut self.output);
-            if matches!(self.phase, Phase::Flushing { .. }) && self.output.is_empty() {
-                tls.send_close_notify();
+            tls.encrypt(&mut self.protocol.output);
+            if matches!(self.protocol.phase, Phase::Flushing { .. })
+                && self.protocol.output.is_empty()
+            {
+                tls.close();
             }
         }
         if self.is_flushed() {
-            self.deadlines.clear(Deadline::WriteStall);
-            match self.phase {
-                Phase::Flushing { linger: true } => self.phase = Phase::HalfClosing,
-                Phase::Flushing { linger: false } => self.close(self.outcome),
+            self.protocol.deadlines.clear(Deadline::WriteStall);
+            match self.protocol.phase {
+                Phase::Flushing { linger: true } => self.protocol.phase = Phase::HalfClosing,
+                Phase::Flushing { linger: false } => self.close(self.protocol.outcome),
                 Phase::Open | Phase::HalfClosing | Phase::Lingering | Phase::Closed => {}
             }
-        } else if !self.deadlines.is_set(Deadline::WriteStall) {
+        } else if !self.protocol.deadlines.is_set(Deadline::WriteStall) {
             self.acknowledged.begin(now);
             self.watch_output(now);
         }
@@ -766,71 +608,12 @@ impl Conn {
     }
 }
 
-impl ProtocolState {
-    fn advance(&mut self, cx: &mut Context, input: &[u8]) -> Progress {
-        match self {
-            ProtocolState::Echo(echo) => echo.advance(cx, input),
-            ProtocolState::Http1(http1) => http1.advance(cx, input),
-            ProtocolState::Http2(http2) => http2.advance(cx, input),
-            ProtocolState::WebSocket(websocket) => websocket.advance(cx, input),
-        }
-    }
-
-    /// Bytes of memory that the protocol owns, without input and output.
-    fn held(&self) -> usize {
-        match self {
-            ProtocolState::Echo(_) | ProtocolState::Http1(_) => 0,
-            ProtocolState::Http2(http2) => http2.held(),
-            ProtocolState::WebSocket(websocket) => websocket.held(),
-        }
-    }
-
-    fn is_between_requests(&self) -> bool {
-        match self {
-            ProtocolState::Http1(http1) => http1.is_between_requests(),
-            ProtocolState::Http2(http2) => http2.is_between_requests(),
-            ProtocolState::Echo(_) | ProtocolState::WebSocket(_) => true,
-        }
-    }
-
-    /// True for a protocol that also sends frames which are not replies: to answer a PING must not
-    /// prolong the idle time.
-    fn keeps_idle_deadline(&self) -> bool {
-        matches!(self, ProtocolState::Http2(_) | ProtocolState::WebSocket(_))
-    }
-
-    /// True when it could continue, but other connections should run first.
-    fn awaits_turn(&self) -> bool {
-        match self {
-            // These continue after their replies are written.
-            ProtocolState::Echo(_) | ProtocolState::Http1(_) => false,
-            ProtocolState::Http2(http2) => http2.awaits_turn(),
-            ProtocolState::WebSocket(websocket) => websocket.awaits_turn(),
-        }
-    }
-
-    /// True when the protocol decides itself what to do after the idle time.
-    fn handles_idle(&self) -> bool {
-        matches!(self, ProtocolState::WebSocket(_))
-    }
-
-    /// True when room in the output lets it continue without more input.
-    fn awaits_room(&self) -> bool {
-        match self {
-            ProtocolState::Echo(_) => false,
-            ProtocolState::Http1(http1) => !http1.is_between_requests(),
-            ProtocolState::Http2(http2) => http2.awaits_room(),
-            ProtocolState::WebSocket(websocket) => websocket.awaits_room(),
-        }
-    }
-}
-
 impl fmt::Debug for Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Conn")
-            .field("phase", &self.phase)
-            .field("unprocessed", &self.unprocessed.len())
-            .field("output", &self.output.len())
+            .field("phase", &self.protocol.phase)
+            .field("unprocessed", &self.protocol.unprocessed.len())
+            .field("output", &self.protocol.output.len())
             .finish_non_exhaustive()
     }
 }

@@ -31,7 +31,6 @@ use crate::{Address, Wake};
 /// the kernel's. All other memory is reported.
 pub const CONNECTION_BYTES: usize = 8 << 10;
 
-/// Changes of fewer bytes are not reported.
 const REPORT_STEP_BYTES: usize = 4 << 10;
 
 /// A connection that holds fewer bytes is read even above the soft limit. An incomplete request
@@ -67,7 +66,6 @@ pub enum MemoryChange {
 
 /// The memory account of a process.
 pub struct Memory {
-    /// The hard limit.
     max: usize,
     held: AtomicUsize,
     /// The soft limit is exceeded. Kept apart from `held`, because it seldom changes.
@@ -87,7 +85,6 @@ struct Candidates {
     made_room: Option<Instant>,
 }
 
-/// A connection that may be ended to free memory.
 struct Candidate {
     bytes: AtomicUsize,
     must_end: AtomicBool,
@@ -98,7 +95,6 @@ struct Candidate {
     token: u64,
 }
 
-/// One connection's entry in the account.
 pub(crate) struct MemoryUse {
     memory: Arc<Memory>,
     /// The bytes last reported, without [`CONNECTION_BYTES`].
@@ -222,7 +218,6 @@ impl Memory {
             if self.held() <= self.soft_max() {
                 break;
             }
-            // Exceeded again at this moment.
             self.soft_limit_exceeded.store(true, SeqCst);
             // A thread that freed memory meanwhile has seen the flag cleared, and has woken no
             // connection.

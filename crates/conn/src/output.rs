@@ -83,7 +83,6 @@ impl Output {
         self.queue_chunk(bytes, own_bytes);
     }
 
-    /// Bytes of memory that only this connection keeps allocated.
     pub(crate) fn held(&self) -> usize {
         self.own_bytes + self.tail.capacity()
     }

@@ -129,7 +129,6 @@ pub(crate) fn expects_continue(value: &[u8]) -> Option<bool> {
     items.all(|item| item.eq_ignore_ascii_case(b"100-continue")).then_some(expects)
 }
 
-/// Fields that the routes send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Field {
     AcceptRanges,
@@ -145,7 +144,6 @@ pub(crate) enum Field {
 /// `begin`, the fields, `end`, and the body if there is one. The writer adds the date and the
 /// protocol's own fields.
 pub(crate) trait ReplyWriter {
-    /// Begins the head. `status` is the code and its reason.
     fn begin(&mut self, status: &'static str);
     fn field(&mut self, field: Field, value: &str);
     /// A field with a constant value, which need not be copied.
@@ -158,7 +156,6 @@ pub(crate) trait ReplyWriter {
     fn shared_body(&mut self, body: &Bytes);
 }
 
-/// The part of a reply that is still to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reply {
     Complete,
@@ -167,12 +164,10 @@ pub(crate) enum Reply {
         length: Option<u64>,
         head_sent: bool,
     },
-    /// `/bytes/N`: the pattern from offset to end.
     Pattern {
         offset: u64,
         end: u64,
     },
-    /// `/files/...`: the driver still has to read this part.
     File {
         id: FileId,
         offset: u64,
@@ -222,7 +217,7 @@ pub(crate) fn route<W: ReplyWriter>(
     request: &Request,
     out: &mut W,
 ) -> Reply {
-    let mut route = Route { service, now, request, out };
+    let mut route = Handler { service, now, request, out };
     if request.path == "*" {
         return route.allow("204 No Content", "GET, HEAD, POST, OPTIONS");
     }
@@ -234,13 +229,12 @@ pub(crate) fn route<W: ReplyWriter>(
         ("delay", Some(millis)) => route.readable(|r| r.delay(millis)),
         ("work", Some(micros)) => route.readable(|r| r.work(micros)),
         ("files", Some(path)) => route.readable(|r| r.file(path)),
-        ("files", None) => route.readable(Route::add_slash),
-        ("stats", None) => route.readable(|r| r.untagged(Route::stats)),
+        ("files", None) => route.readable(Handler::add_slash),
+        ("stats", None) => route.readable(|r| r.untagged(Handler::stats)),
         _ => route.text("404 Not Found", "no such route; try / or /stats"),
     }
 }
 
-/// True for the only route that uses the request's body.
 pub(crate) fn reads_body(request: &Request) -> bool {
     request.method == Method::Post && request.path == "/echo"
 }
@@ -253,14 +247,14 @@ fn split(path: &str) -> (&str, Option<&str>) {
     }
 }
 
-struct Route<'r, W> {
+struct Handler<'r, W> {
     service: &'r Service,
     now: Instant,
     request: &'r Request<'r>,
     out: &'r mut W,
 }
 
-impl<W: ReplyWriter> Route<'_, W> {
+impl<W: ReplyWriter> Handler<'_, W> {
     /// A route with GET and HEAD.
     fn readable(&mut self, reply: impl FnOnce(&mut Self) -> Reply) -> Reply {
         match self.request.method {

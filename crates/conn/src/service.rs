@@ -27,6 +27,15 @@ pub trait Program: Send + Sync {
     fn stats_json(&self) -> String;
 }
 
+/// No program: it uses no CPU and has no counters. For tests and benchmarks that ask for neither.
+impl Program for () {
+    fn burn(&self, _: Duration) {}
+
+    fn stats_json(&self) -> String {
+        String::new()
+    }
+}
+
 /// Both clocks, read at the same moment, so that the date follows from the `now` of each call. If
 /// the wall clock is set later, the date does not follow.
 #[derive(Debug, Clone, Copy)]

@@ -1,4 +1,6 @@
-//! TLS between the socket and the protocol (RFC 8446, RFC 5246). The models do not know of it.
+//! TLS between the socket and the protocol (RFC 8446, RFC 5246). It knows neither: ciphertext goes
+//! in by [`Tls::receive`] and comes out as [`TlsEvent`]s; plaintext goes in by [`Tls::encrypt`] and
+//! comes out in [`Tls::encrypted`].
 //!
 //! Plaintext waits in the connection's output as it does without TLS, and all limits count it
 //! there. Ciphertext waits in a second queue. That queue is short, because encrypted bytes cannot
@@ -8,15 +10,11 @@
 
 use std::io::{self, BufRead, ErrorKind, IoSlice, Read, Write};
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use rustls::{HandshakeKind, ServerConfig, ServerConnection};
 
-use crate::http1;
-use crate::http2::Http2;
 use crate::output::Output;
-use crate::{Close, Conn, Deadline, Outcome, Phase, Protocol, ProtocolState};
 
 /// Most plaintext in one record, in bytes (RFC 8446 section 5.1).
 const RECORD_BYTES_MAX: usize = 16 << 10;
@@ -35,18 +33,53 @@ const SESSION_BYTES: usize = 8 << 10;
 /// record.
 const INCOMPLETE_BYTES_MAX: usize = (64 << 10) + RECORD_BYTES_MAX;
 
-/// The ALPN name of HTTP/2 (RFC 9113 section 3.2, RFC 7301).
-const ALPN_HTTP2: &[u8] = b"h2";
-
 pub(crate) struct Tls {
     session: ServerConnection,
     encrypted: Output,
-    begun: bool,
-    established: bool,
-    /// The peer has sent close_notify.
-    peer_closed: bool,
+    state: TlsState,
     /// Bytes that rustls may keep because their message or record is incomplete.
     incomplete_bytes: usize,
+}
+
+/// How far the session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TlsState {
+    /// No byte has arrived.
+    New,
+    Handshaking,
+    Established,
+    /// The peer has sent close_notify (RFC 8446 section 6.1): it sends no more data.
+    PeerClosed,
+}
+
+impl TlsState {
+    /// True once the protocol can send.
+    pub(crate) fn is_established(self) -> bool {
+        matches!(self, TlsState::Established | TlsState::PeerClosed)
+    }
+}
+
+/// What arrived, in the order in which the peer sent it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum TlsEvent<'a> {
+    /// The handshake is complete. `alpn`: the protocol that was negotiated, if one was.
+    Established {
+        resumed: bool,
+        alpn: Option<&'a [u8]>,
+    },
+    Plaintext(&'a [u8]),
+    CloseNotify,
+}
+
+/// Why the session cannot continue. An alert waits in [`Tls::encrypted`] if there is one for this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TlsFailure {
+    /// The bytes are not TLS, or the two sides have no common version, cipher or key.
+    Handshake,
+    /// The peer ended the session with an alert.
+    AlertReceived,
+    /// A record or message is malformed, too large, or does not decrypt.
+    Malformed,
 }
 
 /// Bytes that have arrived, for rustls to read.
@@ -91,14 +124,7 @@ impl Tls {
     pub(crate) fn new(config: &Arc<ServerConfig>) -> Option<Box<Tls>> {
         let session = ServerConnection::new(Arc::clone(config)).ok()?;
         let encrypted = Output::default();
-        Some(Box::new(Tls {
-            session,
-            encrypted,
-            begun: false,
-            established: false,
-            peer_closed: false,
-            incomplete_bytes: 0,
-        }))
+        Some(Box::new(Tls { session, encrypted, state: TlsState::New, incomplete_bytes: 0 }))
     }
 
     pub(crate) fn encrypted(&self) -> &Output {
@@ -113,16 +139,83 @@ impl Tls {
         SESSION_BYTES + self.encrypted.held() + self.incomplete_bytes.min(INCOMPLETE_BYTES_MAX)
     }
 
-    /// True once the protocol can send and receive.
-    pub(crate) fn is_established(&self) -> bool {
-        self.established
+    pub(crate) fn state(&self) -> TlsState {
+        self.state
     }
 
-    pub(crate) fn is_handshaking(&self) -> bool {
-        self.begun && !self.established
+    /// Ciphertext arrived. All of it is taken, unless `sink` returns false: then the protocol has
+    /// ended, and the bytes behind the present read of rustls are dropped.
+    pub(crate) fn receive(
+        &mut self,
+        bytes: &[u8],
+        mut sink: impl FnMut(TlsEvent<'_>) -> bool,
+    ) -> Result<(), TlsFailure> {
+        if self.state == TlsState::New {
+            self.state = TlsState::Handshaking;
+        }
+        self.incomplete_bytes += bytes.len();
+        let result = self.decrypt(bytes, &mut sink);
+        self.collect();
+        result
     }
 
-    /// Encrypts the front of `output` while there is room for ciphertext.
+    fn decrypt(
+        &mut self,
+        bytes: &[u8],
+        sink: &mut impl FnMut(TlsEvent<'_>) -> bool,
+    ) -> Result<(), TlsFailure> {
+        let mut wire = Wire(bytes);
+        loop {
+            match self.session.read_tls(&mut wire) {
+                // rustls reads no bytes behind a close_notify.
+                Ok(0) => return Ok(()),
+                Ok(_) if !self.decrypt_records(sink)? => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                // The message is larger than rustls accepts.
+                Err(_) => return Err(self.failure(None)),
+            }
+        }
+    }
+
+    /// Returns whether `sink` takes more.
+    fn decrypt_records(
+        &mut self,
+        sink: &mut impl FnMut(TlsEvent<'_>) -> bool,
+    ) -> Result<bool, TlsFailure> {
+        let io = self.session.process_new_packets().map_err(|error| self.failure(Some(error)))?;
+        let mut takes_more = true;
+        if self.state == TlsState::Handshaking && !self.session.is_handshaking() {
+            self.state = TlsState::Established;
+            self.incomplete_bytes = 0;
+            let resumed = self.session.handshake_kind() == Some(HandshakeKind::Resumed);
+            takes_more =
+                sink(TlsEvent::Established { resumed, alpn: self.session.alpn_protocol() });
+        }
+        // Read at once, because rustls reads no more ciphertext while it holds plaintext.
+        let mut reader = self.session.reader();
+        while let Ok(plaintext @ [_, ..]) = reader.fill_buf() {
+            // A record was complete; rustls may hold the beginning of the next.
+            self.incomplete_bytes = self.incomplete_bytes.min(RECORD_BYTES_MAX);
+            takes_more = sink(TlsEvent::Plaintext(plaintext));
+            let len = plaintext.len();
+            reader.consume(len);
+        }
+        if io.peer_has_closed() && self.state == TlsState::Established {
+            self.state = TlsState::PeerClosed;
+            takes_more = sink(TlsEvent::CloseNotify);
+        }
+        Ok(takes_more)
+    }
+
+    fn failure(&self, error: Option<rustls::Error>) -> TlsFailure {
+        match (self.state, error) {
+            (TlsState::New | TlsState::Handshaking, _) => TlsFailure::Handshake,
+            (_, Some(rustls::Error::AlertReceived(_))) => TlsFailure::AlertReceived,
+            _ => TlsFailure::Malformed,
+        }
+    }
+
     pub(crate) fn encrypt(&mut self, output: &mut Output) {
         while !output.is_empty() && self.encrypted.len() <= ENCRYPTED_BYTES_MAX - RECORD_BYTES_MAX {
             let n = self.encrypt_record(output);
@@ -148,8 +241,8 @@ impl Tls {
         self.session.writer().write_vectored(&pieces[..filled]).unwrap_or_default()
     }
 
-    /// Tells the peer once that no more data follows (RFC 8446 section 6.1).
-    pub(crate) fn send_close_notify(&mut self) {
+    /// Sends close_notify: no more data follows. Only the first call counts.
+    pub(crate) fn close(&mut self) {
         self.session.send_close_notify();
         self.collect();
     }
@@ -159,108 +252,111 @@ impl Tls {
             let _ = self.session.write_tls(&mut Encrypted(&mut self.encrypted));
         }
     }
-
-    /// How the connection ends, after the peer's FIN; `None` if the FIN was expected. `delimited`:
-    /// the protocol knows itself whether all data has arrived.
-    pub(crate) fn eof_outcome(&self, delimited: bool) -> Option<Outcome> {
-        if !self.established {
-            return self.begun.then_some(Outcome::HandshakeFailed);
-        }
-        // An attacker on the path can forge a FIN but not a close_notify. HTTP does not need it
-        // (RFC 9112 section 9.8), and many clients never send it.
-        (!delimited && !self.peer_closed).then_some(Outcome::Truncated)
-    }
 }
 
-impl Conn {
-    /// Ciphertext arrived. All of it is taken.
-    pub(crate) fn receive_encrypted(&mut self, bytes: &[u8], now: Instant) {
-        let Some(mut tls) = self.tls.take() else { return };
-        if !tls.begun && bytes[0].is_ascii_uppercase() && self.service.protocol == Protocol::Http {
-            // Drops the TLS layer, so that the reply is not encrypted.
-            return self.refuse_plain_http(now);
-        }
-        tls.begun = true;
-        tls.incomplete_bytes += bytes.len();
-        let mut wire = Wire(bytes);
-        while self.phase == Phase::Open {
-            match tls.session.read_tls(&mut wire) {
-                // rustls reads no bytes behind a close_notify.
-                Ok(0) => break,
-                Ok(_) => self.decrypt_records(&mut tls, now),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // The message is larger than rustls accepts.
-                Err(_) => self.tls_failed(&mut tls, None),
+#[cfg(test)]
+#[path = "../tests/support/tls.rs"]
+#[allow(dead_code, reason = "each user needs its own part")]
+mod client;
+
+#[cfg(test)]
+mod tests {
+    use super::client::{Client, client_config, server_config};
+    use super::*;
+
+    /// Takes what arrives from `client`; returns the plaintext and the other events.
+    fn receive(tls: &mut Tls, bytes: &[u8]) -> (Vec<u8>, Vec<String>) {
+        let (mut plaintext, mut events) = (Vec::new(), Vec::new());
+        let result = tls.receive(bytes, |event| {
+            match event {
+                TlsEvent::Plaintext(bytes) => plaintext.extend_from_slice(bytes),
+                other => events.push(format!("{other:?}")),
             }
-        }
-        tls.collect();
-        self.tls = Some(tls);
+            true
+        });
+        assert_eq!(result, Ok(()));
+        (plaintext, events)
     }
 
-    fn decrypt_records(&mut self, tls: &mut Tls, now: Instant) {
-        match tls.session.process_new_packets() {
-            Ok(state) => tls.peer_closed = state.peer_has_closed(),
-            Err(error) => return self.tls_failed(tls, Some(&error)),
-        }
-        if !tls.established && !tls.session.is_handshaking() {
-            tls.established = true;
-            tls.incomplete_bytes = 0;
-            self.tls_established(&tls.session, now);
-        }
-        // Read at once, because rustls reads no more ciphertext while it holds plaintext.
-        let mut reader = tls.session.reader();
-        while let Ok(plaintext @ [_, ..]) = reader.fill_buf() {
-            // A record was complete; rustls may hold the beginning of the next.
-            tls.incomplete_bytes = tls.incomplete_bytes.min(RECORD_BYTES_MAX);
-            self.receive_plaintext(plaintext, now);
-            let len = plaintext.len();
-            reader.consume(len);
-        }
-        if tls.peer_closed && !self.eof {
-            self.eof = true;
-            self.advance_open(now);
-        }
+    fn take_encrypted(tls: &mut Tls) -> Vec<u8> {
+        let encrypted: Vec<Bytes> = tls.encrypted_mut().chunks().collect();
+        let encrypted = encrypted.concat();
+        tls.encrypted_mut().sent(encrypted.len());
+        encrypted
     }
 
-    /// The handshake is complete: the negotiated protocol begins.
-    fn tls_established(&mut self, session: &ServerConnection, now: Instant) {
-        let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
-        self.service.counters.handshake(resumed);
-        self.deadlines.clear(Deadline::Handshake);
-        self.deadlines.set(Deadline::Idle, now + self.service.limits.idle_timeout(), now);
-        let http2 = session.alpn_protocol() == Some(ALPN_HTTP2);
-        if http2 && self.service.protocol == Protocol::Http {
-            self.state = ProtocolState::Http2(Box::new(Http2::new(&self.service)));
-            self.advance_open(now);
+    fn established() -> (Client, Box<Tls>) {
+        let mut client = Client::new(&client_config(&rustls::version::TLS13, &["h2"], true));
+        let mut tls = Tls::new(&server_config(&["h2"])).expect("the configuration is usable");
+        assert_eq!(tls.state(), TlsState::New);
+        assert_eq!(receive(&mut tls, &client.take_encrypted()), (vec![], vec![]));
+        assert_eq!(tls.state(), TlsState::Handshaking);
+        client.arrive(&take_encrypted(&mut tls));
+        let wanted = format!("{:?}", TlsEvent::Established { resumed: false, alpn: Some(b"h2") });
+        assert_eq!(receive(&mut tls, &client.take_encrypted()), (vec![], vec![wanted]));
+        assert_eq!(tls.state(), TlsState::Established);
+        // Tickets (RFC 8446 section 4.6.1).
+        client.arrive(&take_encrypted(&mut tls));
+        (client, tls)
+    }
+
+    #[test]
+    fn plaintext_comes_out_on_both_sides_and_then_close_notify() {
+        let (mut client, mut tls) = established();
+        client.send(&[1; 40_000]);
+        client.session.send_close_notify();
+        let (plaintext, events) = receive(&mut tls, &client.take_encrypted());
+        assert!(plaintext == [1; 40_000]);
+        assert_eq!((events, tls.state()), (vec!["CloseNotify".to_owned()], TlsState::PeerClosed));
+        let mut output = Output::default();
+        output.put(b"reply");
+        tls.encrypt(&mut output);
+        tls.close();
+        tls.close();
+        client.arrive(&take_encrypted(&mut tls));
+        assert!(client.received == b"reply" && client.close_notify_received);
+    }
+
+    #[test]
+    fn no_byte_is_decrypted_behind_the_end_of_the_protocol() {
+        let (mut client, mut tls) = established();
+        // rustls reads 4 KiB at a time. Encryption adds 22 bytes to a record.
+        client.send(&[3; (4 << 10) - 22]);
+        let mut bytes = client.take_encrypted();
+        assert_eq!(bytes.len(), 4 << 10);
+        bytes.extend([0xff; 8 << 10]);
+        let mut events = 0;
+        let result = tls.receive(&bytes, |_| {
+            events += 1;
+            false
+        });
+        assert_eq!((result, events), (Ok(()), 1));
+        assert!(tls.encrypted().is_empty(), "an alert");
+    }
+
+    #[test]
+    fn a_failure_says_whether_there_was_a_session() {
+        let mut new = Tls::new(&server_config(&[])).expect("the configuration is usable");
+        assert_eq!(new.receive(b"no TLS", |_| true), Err(TlsFailure::Handshake));
+        let (mut client, mut tls) = established();
+        client.send(b"hello");
+        let mut bytes = client.take_encrypted();
+        *bytes.last_mut().expect("a record") ^= 1;
+        assert_eq!(tls.receive(&bytes, |_| true), Err(TlsFailure::Malformed));
+        assert_eq!(tls.encrypted().len(), 24, "one alert");
+    }
+
+    #[test]
+    fn the_queue_of_ciphertext_is_bounded_and_filled_again() {
+        let (mut client, mut tls) = established();
+        let mut output = Output::default();
+        output.push(vec![2; 300_000].into());
+        while !output.is_empty() {
+            tls.encrypt(&mut output);
+            let encrypted = take_encrypted(&mut tls);
+            assert!(encrypted.len() <= ENCRYPTED_BYTES_MAX + 5 * 64, "{}", encrypted.len());
+            client.arrive(&encrypted);
         }
-    }
-
-    fn advance_open(&mut self, now: Instant) {
-        if self.phase == Phase::Open {
-            self.advance_unprocessed(now);
-        }
-    }
-
-    /// The bytes are not TLS, or do not decrypt, or the two sides have no common version, cipher or
-    /// key. rustls has written an alert if there is one for this.
-    fn tls_failed(&mut self, tls: &mut Tls, error: Option<&rustls::Error>) {
-        tls.collect();
-        // No data may follow an alert, and none can be encrypted.
-        self.output = Output::default();
-        let outcome = match error {
-            _ if !tls.established => Outcome::HandshakeFailed,
-            // The peer ended the session.
-            Some(rustls::Error::AlertReceived(_)) => Outcome::Reset,
-            _ => Outcome::Rejected,
-        };
-        self.flush_and_close(Close { linger: true, outcome });
-    }
-
-    /// Answers HTTP without TLS in plaintext. The first byte of TLS is never a letter, and that of
-    /// HTTP always is.
-    fn refuse_plain_http(&mut self, now: Instant) {
-        let sentence = "this port uses TLS: use https:// instead of http://";
-        http1::put_refusal(&self.service, &mut self.output, now, "400 Bad Request", sentence);
-        self.flush_and_close(Close { linger: true, outcome: Outcome::HandshakeFailed });
+        assert!(client.received == [2; 300_000]);
     }
 }

@@ -130,12 +130,10 @@ impl WebSocket {
         }
     }
 
-    /// True if it could continue with more room in the output.
     pub(crate) fn awaits_room(&self) -> bool {
         matches!(self.task, Task::Chat { frames_left: true, .. })
     }
 
-    /// True if it could process more input now.
     pub(crate) fn awaits_turn(&self) -> bool {
         self.awaits_turn
     }
@@ -320,7 +318,6 @@ impl WebSocket {
         Close { linger: true, outcome: Outcome::Rejected }
     }
 
-    /// The peer sent FIN without a Close.
     fn eof_without_close(&self) -> Close {
         // After our Close the peer may end with a FIN alone.
         let outcome = if self.closing { Outcome::Retired } else { Outcome::Truncated };

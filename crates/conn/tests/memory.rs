@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use conn::{Address, Clock, Common, Conn, Counters, Limits, Program, Protocol, Service, Totals};
+use conn::{Address, Clock, Common, Conn, Counters, Limits, Protocol, Service, Totals};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use support::frames::{BINARY, CONTINUE, MASK, PING, TEXT, client, client_part, upgrade};
 use support::http2::{block, frame, get, greeting, kind, request, window};
@@ -72,16 +72,6 @@ const IDLE_TLS_BYTES_MAX: usize = 16 << 10;
 /// Limit for an idle WebSocket, struct and heap together, in bytes: 2 KiB, less what a model needs.
 const IDLE_WEBSOCKET_BYTES_MAX: usize = (2 << 10) - 512;
 
-struct NoProgram;
-
-impl Program for NoProgram {
-    fn burn(&self, _duration: Duration) {}
-
-    fn stats_json(&self) -> String {
-        String::new()
-    }
-}
-
 fn service(protocol: Protocol, now: Instant) -> Arc<Service> {
     secure(protocol, now, None)
 }
@@ -89,7 +79,7 @@ fn service(protocol: Protocol, now: Instant) -> Arc<Service> {
 fn secure(protocol: Protocol, now: Instant, tls: Option<Arc<ServerConfig>>) -> Arc<Service> {
     let clock = Clock { started: now, started_unix: Duration::from_secs(1_000_000_000) };
     let counters = Arc::new(Counters::default());
-    let common = Common { tls, ..Common::new(Arc::new(NoProgram), clock) };
+    let common = Common { tls, ..Common::new(Arc::new(()), clock) };
     Arc::new(Service::new(protocol, Limits::default(), counters, common))
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use conn::{
     Address, CONNECTION_BYTES, Clock, Common, Conn, Counters, Limits, Memory, MemoryChange,
-    Outcome, Program, Protocol, Service, Wake,
+    Outcome, Protocol, Service, Wake,
 };
 
 const KIB: usize = 1 << 10;
@@ -14,16 +14,6 @@ const KIB: usize = 1 << 10;
 const UPGRADE: &[u8] = b"GET /ws/echo HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Version: 13\r\n\r\n";
-
-struct NoProgram;
-
-impl Program for NoProgram {
-    fn burn(&self, _duration: Duration) {}
-
-    fn stats_json(&self) -> String {
-        String::new()
-    }
-}
 
 #[derive(Default)]
 struct Wakeups {
@@ -54,7 +44,7 @@ impl Server {
         let clock = Clock { started: now, started_unix: Duration::from_secs(1_000_000_000) };
         let memory = Arc::new(Memory::new(max));
         let shared = Arc::clone(&memory);
-        let common = Common { memory: shared, ..Common::new(Arc::new(NoProgram), clock) };
+        let common = Common { memory: shared, ..Common::new(Arc::new(()), clock) };
         let counters = Arc::new(Counters::default());
         let service = Arc::new(Service::new(protocol, Limits::default(), counters, common));
         Server { service, memory, wakeups: Arc::default(), now }

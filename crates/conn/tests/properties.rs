@@ -297,6 +297,18 @@ fn a_flood_behind_a_refusal_is_read_slowly() {
     let seconds = (driver.now() - begin).as_secs_f64();
     assert!(driver.unread() > 0 && taken / seconds < 14e6, "{taken} bytes in {seconds} s");
 
+    // Flow control bounds what a valid HTTP/2 client has in flight, so more is never read.
+    let mut driver = Driver::new(&world, Habits::default());
+    driver.arrive(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x09\0\0\0\0\0");
+    assert!(driver.fin_sent() && driver.ended().is_none());
+    let before = world.totals().bytes_received;
+    while driver.ended().is_none() {
+        driver.arrive(&[0; 16 << 10]);
+        driver.pass(Duration::from_millis(1));
+    }
+    let taken = world.totals().bytes_received - before;
+    assert!(driver.unread() > 0 && taken <= (64 << 10) + READ_MAX as u64, "{taken} bytes");
+
     // A small amount is read at once, and the FIN behind it is seen.
     let mut driver = Driver::new(&world, Habits::default());
     driver.arrive(b"GET / HTTP/1.1\r\n\r\n");

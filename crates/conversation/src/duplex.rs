@@ -290,27 +290,16 @@ mod tests {
     use std::net::TcpListener;
     use std::sync::Arc;
 
-    use conn::{Address, Clock, Common, Counters, Limits, Program, Protocol, Service};
+    use conn::{Address, Clock, Common, Counters, Limits, Protocol, Service};
 
     use super::*;
-
-    /// A program that is asked nothing here.
-    struct Idle;
-
-    impl Program for Idle {
-        fn burn(&self, _: Duration) {}
-
-        fn stats_json(&self) -> String {
-            String::new()
-        }
-    }
 
     /// A connection whose idle time is over, its socket, and its peer's.
     fn idle_too_long() -> (Shared, TcpStream, TcpStream) {
         let counters = Arc::new(Counters::default());
         let started = Instant::now();
         let clock = Clock { started, started_unix: Duration::ZERO };
-        let common = Common::new(Arc::new(Idle), clock);
+        let common = Common::new(Arc::new(()), clock);
         let service = Service::new(Protocol::Http, Limits::default(), counters, common);
         let long_ago = started.checked_sub(Duration::from_secs(3600)).expect("the clock goes back");
         let conn = Conn::new(&Arc::new(service), Address::alone(), long_ago);

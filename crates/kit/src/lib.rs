@@ -10,8 +10,8 @@ compile_error!(
 );
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
+mod accept_pause;
 mod args;
 mod describe;
 mod files;
@@ -30,6 +30,7 @@ mod turns;
 mod usage;
 mod worker;
 
+pub use accept_pause::{AcceptPause, EXHAUSTED_PAUSE, TIGHT_PAUSE};
 pub use files::Files;
 pub use listener::{AcceptError, Accepted, Listener};
 pub use memory::give_back;
@@ -63,10 +64,3 @@ pub const ACCEPTS_PER_ITERATION: RangeInclusive<usize> = 4..=64;
 pub fn accepts_per_iteration(served: usize) -> usize {
     served.clamp(*ACCEPTS_PER_ITERATION.start(), *ACCEPTS_PER_ITERATION.end())
 }
-
-/// How long a loop does not accept after descriptors have run out, unless one is closed before.
-pub const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long a loop does not accept when connections hold too much memory. Those that are ended for
-/// it end at once, so this is short.
-pub const TIGHT_PAUSE: Duration = Duration::from_millis(20);

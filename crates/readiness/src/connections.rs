@@ -7,10 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conn::{Address, Wake};
-use kit::{
-    Accepted, EXHAUSTED_PAUSE, SCRATCH_BYTES, TIGHT_PAUSE, Timers, Worker, accepts_per_iteration,
-    give_back,
-};
+use kit::{AcceptPause, Accepted, SCRATCH_BYTES, Timers, Worker, accepts_per_iteration, give_back};
 use slab::Slab;
 
 use crate::connection::{Connection, TurnEnd};
@@ -40,9 +37,7 @@ pub struct Connections {
     accepts_left: usize,
     /// Connections that had a turn in this iteration and are still open.
     served: usize,
-    /// Set while no descriptors or no memory are left: accept again at this time, or when a
-    /// connection ends.
-    exhausted_until: Option<Instant>,
+    accept_pause: AcceptPause,
     /// When the server was told to stop.
     stopping: Option<Instant>,
     /// No client is accepted any more: those that waited by then are in the table.
@@ -68,7 +63,7 @@ impl Connections {
             listener_is_ready: false,
             accepts_left: accepts_per_iteration(0),
             served: 0,
-            exhausted_until: None,
+            accept_pause: AcceptPause::default(),
             stopping: None,
             closed: false,
         })
@@ -95,7 +90,8 @@ impl Connections {
         if !self.runnable.is_empty() || !self.wake_ups.may_sleep() || self.empties_queue() {
             return Ok(Some(Duration::ZERO));
         }
-        let wake_at = [self.timers.earliest(), self.exhausted_until].into_iter().flatten().min();
+        let wake_at =
+            [self.timers.earliest(), self.accept_pause.until()].into_iter().flatten().min();
         Ok(wake_at.map(|at| at.saturating_duration_since(now)))
     }
 
@@ -121,18 +117,13 @@ impl Connections {
 
     /// False at the limit of connections, without descriptors or memory, and once it is closed.
     fn wants_listener(&mut self, now: Instant) -> bool {
-        if self.exhausted_until.is_some_and(|until| until <= now) {
-            self.exhausted_until = None;
-        }
-        if self.exhausted_until.is_none() && !self.worker.service.common.memory.admits(now) {
-            self.exhausted_until = Some(now + TIGHT_PAUSE);
-        }
+        self.accept_pause.look(&self.worker.service.common.memory, now);
         self.has_room()
     }
 
     fn has_room(&self) -> bool {
         let full = self.table.len() >= self.worker.conns_max;
-        !self.closed && !full && self.exhausted_until.is_none()
+        !self.closed && !full && self.accept_pause.until().is_none()
     }
 
     /// The server is stopping: clients that wait to be accepted are served, and only accept(2)
@@ -202,7 +193,7 @@ impl Connections {
                 Accepted::Empty if self.stopping.is_some() => self.close(),
                 Accepted::Empty => break,
                 Accepted::Retry => {}
-                Accepted::Exhausted => self.exhausted_until = Some(now + EXHAUSTED_PAUSE),
+                Accepted::Exhausted => self.accept_pause.exhausted(now),
             }
         }
         Ok(())
@@ -264,7 +255,7 @@ impl Connections {
                 list.delete(token, connection.as_fd())?;
                 self.table.remove(key);
                 give_back(&mut self.table, &mut self.timers);
-                self.exhausted_until = None;
+                self.accept_pause.end();
                 return Ok(());
             }
         }

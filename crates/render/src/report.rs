@@ -201,7 +201,7 @@ fn rendered(
     fill: Option<&Path>,
 ) -> Result<Vec<(PathBuf, String)>, Failure> {
     let summary = summarise(results);
-    let plots = plot::all(results, &summary).map_err(Failure)?;
+    let plots = plot::all(results, &summary);
     let instrument = read_instrument(folder)?;
     let render =
         |place: &Path, render: fn(&str, &Context) -> Result<String, Failure>, text: &str| {

@@ -35,6 +35,11 @@ pub fn wrap(text: &str, indent: usize) -> String {
     wrap_at(text, indent, columns())
 }
 
+/// Lines of at most `columns` letters.
+pub fn lines_of(text: &str, columns: usize) -> Vec<String> {
+    wrap_at(text, 0, columns).lines().map(str::to_owned).collect()
+}
+
 fn wrap_at(text: &str, indent: usize, columns: usize) -> String {
     let mut lines = vec![String::new()];
     let mut width = 0;

@@ -116,12 +116,12 @@ fn spawn(
 /// Connections that wait for a thread.
 #[derive(Default)]
 struct Queue {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingClients>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct WaitingClients {
     connections: VecDeque<(TcpStream, Slot)>,
     closed: bool,
 }
@@ -152,7 +152,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, WaitingClients> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

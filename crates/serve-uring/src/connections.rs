@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use conn::{Address, Conn, Wake, Wants};
 use kit::{
-    ACCEPTS_PER_ITERATION, AcceptError, Accepted, Armed, EXHAUSTED_PAUSE, Files, TIGHT_PAUSE,
-    Timers, Turns, Worker, accepts_per_iteration,
+    ACCEPTS_PER_ITERATION, AcceptError, AcceptPause, Accepted, Armed, Files, Timers, Turns, Worker,
+    accepts_per_iteration,
 };
 
 use crate::msg_ring::{self, WakeUp, Waker};
@@ -50,6 +50,8 @@ pub(crate) struct Connection {
     pub(crate) received: bool,
     /// The last one left the socket empty.
     pub(crate) emptied: bool,
+    /// It has not asked for bytes yet.
+    is_new: bool,
     /// A deadline is due, and the loop waits once more, for what has arrived in time.
     late: bool,
     /// Bytes that have arrived since the last turn.
@@ -140,8 +142,11 @@ impl Connection {
             self.turns.wait();
         }
         let has_turn = std::mem::take(&mut self.has_turn);
+        // The first bytes of a flood may be enough to refuse it.
+        let is_new = std::mem::take(&mut self.is_new);
         match self.is_bulk() {
             true => (Receive::OneShot, has_turn || alone),
+            false if is_new => (Receive::OneShot, true),
             false => (usual, true),
         }
     }
@@ -194,9 +199,7 @@ pub(crate) struct Connections {
     others: [usize; 2],
     /// How connections that are not bulk receive.
     pub(crate) receive: Receive,
-    /// Set while no descriptors or no memory are left: accept again at this time, or when a
-    /// connection ends.
-    exhausted_until: Option<Instant>,
+    accept_pause: AcceptPause,
     /// When the server was told to stop.
     stopping: Option<Instant>,
     /// No client is accepted any more: those that waited by then are in the table.
@@ -220,7 +223,7 @@ impl Connections {
             served: 0,
             others: [0; 2],
             receive,
-            exhausted_until: None,
+            accept_pause: AcceptPause::default(),
             stopping: None,
             closed: false,
         }
@@ -234,14 +237,9 @@ impl Connections {
 
     /// False at the limit of connections, without descriptors or memory, and while stopping.
     pub(crate) fn wants_accept(&mut self, now: Instant) -> bool {
-        if self.exhausted_until.is_some_and(|until| until <= now) {
-            self.exhausted_until = None;
-        }
-        if self.exhausted_until.is_none() && !self.worker.service.common.memory.admits(now) {
-            self.exhausted_until = Some(now + TIGHT_PAUSE);
-        }
+        self.accept_pause.look(&self.worker.service.common.memory, now);
         let few = self.accepted.len() < *ACCEPTS_PER_ITERATION.end();
-        self.stopping.is_none() && self.has_room() && few && self.exhausted_until.is_none()
+        self.stopping.is_none() && self.has_room() && few && self.accept_pause.until().is_none()
     }
 
     fn has_room(&self) -> bool {
@@ -252,7 +250,7 @@ impl Connections {
     /// to accept has ended.
     fn empties_queue(&self) -> bool {
         let idle = self.accepting == Request::None && self.accepted.is_empty();
-        let room = self.has_room() && self.exhausted_until.is_none();
+        let room = self.has_room() && self.accept_pause.until().is_none();
         self.stopping.is_some() && !self.closed && idle && room
     }
 
@@ -272,7 +270,7 @@ impl Connections {
             let over = self.worker.stop.is_over(now);
             match if over { Accepted::Empty } else { self.worker.listener.accept()? } {
                 Accepted::Client(stream) => self.insert(OwnedFd::from(stream), now),
-                Accepted::Exhausted => self.exhausted(now),
+                Accepted::Exhausted => self.accept_pause.exhausted(now),
                 Accepted::Retry => {}
                 Accepted::Empty => {
                     self.closed = true;
@@ -300,7 +298,7 @@ impl Connections {
             Ok(socket) => self.admit(socket, now),
             Err(error) => match self.worker.listener.accept_error(error)? {
                 AcceptError::Passing => {}
-                AcceptError::Exhausted => self.exhausted(now),
+                AcceptError::Exhausted => self.accept_pause.exhausted(now),
             },
         }
         Ok(())
@@ -324,11 +322,6 @@ impl Connections {
         }
     }
 
-    /// No descriptor or memory is left.
-    fn exhausted(&mut self, now: Instant) {
-        self.exhausted_until = Some(now + EXHAUSTED_PAUSE);
-    }
-
     fn insert(&mut self, socket: OwnedFd, now: Instant) {
         let token = self.table.next_token();
         // Other loops are given the `user_data` under which their messages arrive.
@@ -342,6 +335,7 @@ impl Connections {
             sending: Request::None,
             reading_file: false,
             received: true,
+            is_new: true,
             emptied: false,
             late: false,
             arrived: 0,
@@ -453,13 +447,12 @@ impl Connections {
             || !self.bulk.is_empty()
             || self.empties_queue()
             || self.finished()
+            || (!self.accepted.is_empty() && self.has_room())
         {
             return Some(Duration::ZERO);
         }
-        if !self.accepted.is_empty() && self.has_room() {
-            return Some(Duration::ZERO);
-        }
-        let wake_at = [self.timers.earliest(), self.exhausted_until].into_iter().flatten().min()?;
+        let wake_at =
+            [self.timers.earliest(), self.accept_pause.until()].into_iter().flatten().min()?;
         Some(wake_at.saturating_duration_since(now))
     }
 
@@ -477,21 +470,15 @@ impl Connections {
             && self.stopping.is_none()
         {
             self.stopping = Some(at);
-            self.drain(at);
+            for token in self.table.tokens() {
+                self.completed(token).into_iter().for_each(|connection| connection.drain(at));
+            }
         }
         while let Some((at, token)) = self.timers.pop_due(now) {
             if let Some(connection) = self.get(token)
                 && Timers::<Token>::fired(&mut connection.armed, at)
             {
                 self.runs(token);
-            }
-        }
-    }
-
-    fn drain(&mut self, at: Instant) {
-        for token in self.table.tokens() {
-            if let Some(connection) = self.completed(token) {
-                connection.drain(at);
             }
         }
     }
@@ -525,7 +512,7 @@ impl Connections {
     /// socket, to be closed.
     pub(crate) fn remove(&mut self, token: Token, now: Instant) -> Option<OwnedFd> {
         let connection = self.table.remove(token)?;
-        self.exhausted_until = None;
+        self.accept_pause.end();
         self.take_accepted(now);
         kit::give_back(&mut self.table.slab, &mut self.timers);
         Some(OwnedFd::from(connection.stream))

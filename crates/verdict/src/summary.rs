@@ -19,9 +19,7 @@ use crate::statistics::{BlockRatio, Estimate, Finding, estimate, median};
 
 pub use judge::{Best, Pairs, is_judged, ratio};
 pub use map::{Point, map};
-pub use measure::{
-    Figure, KERNEL_STACK_KIB, Rounds, is_plain, merged, quantile_us, rounds, trials,
-};
+pub use measure::{Figure, Rounds, is_plain, merged, quantile_us, rounds, trials};
 pub use protocols::{IDLE_CONNECTIONS, IdlePrice, idle_prices, name_of, prices, steps};
 
 /// From this share of the window on a side counts as busy. The rest is the time of sleeping and
@@ -45,6 +43,13 @@ pub struct Summary {
     pub costs: BTreeMap<String, Cost>,
     /// Doubts about the whole run.
     pub doubts: Vec<Doubt>,
+}
+
+impl Summary {
+    /// Whether the kernel's memory is known for all models: from cgroups, and not from /proc.
+    pub fn kernel_is_counted(&self) -> bool {
+        self.costs.values().all(|cost| cost.memory.kernel_kib.is_some())
+    }
 }
 
 /// One workload.
@@ -317,9 +322,10 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Kernel memory. Without a cgroup only page tables and stacks are known, a lower bound.
-    pub fn kernel_part_kib(&self) -> f64 {
-        self.kernel_kib.unwrap_or(self.page_tables_kib + self.kernel_stacks_kib)
+    /// Kernel memory. If it was not `counted` for all models, page tables and stacks.
+    pub fn kernel_part_kib(&self, counted: bool) -> f64 {
+        let kib = self.kernel_kib.filter(|_| counted);
+        kib.unwrap_or(self.page_tables_kib + self.kernel_stacks_kib)
     }
 }
 
@@ -328,10 +334,6 @@ impl Memory {
 pub struct Cost {
     /// Number of connections.
     pub connections: u32,
-    /// Pss and page tables per connection, in KiB.
-    pub own_kib: f64,
-    /// Kernel stacks of threads per connection, in KiB.
-    pub kernel_stacks_kib: f64,
     /// Memory per idle connection, by part.
     pub memory: Memory,
     /// CPU without traffic, as a share of one core.
@@ -563,8 +565,8 @@ mod tests {
     #[test]
     fn memory_per_connection_is_the_slope() {
         let summary = summarise(&fixture::results());
-        assert!((summary.costs["threads"].own_kib - 20.0).abs() < 1e-9);
-        assert!((summary.costs["epoll"].own_kib - 1.0).abs() < 1e-9);
+        assert!((summary.costs["threads"].memory.user_kib - 20.0).abs() < 1e-9);
+        assert!((summary.costs["epoll"].memory.user_kib - 1.0).abs() < 1e-9);
         assert!(!summary.costs.contains_key("serial"));
     }
 

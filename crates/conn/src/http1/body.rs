@@ -32,9 +32,7 @@ pub(super) enum Body {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Piece<'a> {
-    /// Bytes of input that were processed.
     pub(super) used: usize,
-    /// The body bytes among them.
     pub(super) data: &'a [u8],
 }
 

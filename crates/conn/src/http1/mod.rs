@@ -45,7 +45,6 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub(crate) struct Http1 {
     exchange: Option<Exchange>,
     requests: u64,
-    /// Requests begun since the output was last empty.
     requests_unsent: u32,
     /// Bytes of HTTP/1.1 have come: the connection cannot become HTTP/2.
     is_http1: bool,
@@ -255,7 +254,6 @@ impl Http1 {
         Ok(Step::Used(bytes.len()))
     }
 
-    /// Inside a request: takes body bytes, produces reply bytes, and ends when both are complete.
     fn exchange_step(
         &mut self,
         cx: &mut Context,
@@ -348,7 +346,6 @@ impl Http1 {
     }
 }
 
-/// How many bytes of `input` behind the first `used` came before the drain.
 fn before_drain(cx: &Context, input: &[u8], used: usize) -> usize {
     cx.before_drain.min(input.len()).saturating_sub(used)
 }

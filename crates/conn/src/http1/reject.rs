@@ -5,7 +5,6 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reject {
     Malformed(&'static str),
-    /// 408: head or body did not arrive in time.
     Timeout,
     BodyTooLarge,
     TargetTooLong,

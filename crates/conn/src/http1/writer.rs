@@ -8,7 +8,6 @@ use crate::Service;
 use crate::output::Output;
 use crate::routes::{Field, ReplyWriter};
 
-/// What a reply's head says about the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Persistence {
     /// Nothing: HTTP/1.1 keeps it open.

@@ -9,7 +9,6 @@ use crate::files::FileEntry;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Selection {
-    /// 200, the whole file.
     Whole,
     /// 206, from the first offset up to the second.
     Part(u64, u64),

@@ -22,9 +22,7 @@ pub(super) const CONTROL_FRAME_BYTES_MAX: usize = 2 + 4 + CONTROL_BYTES_MAX as u
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     frame: Option<PartialFrame>,
-    /// Whether the incomplete message is text.
     message: Option<bool>,
-    /// The part of the message that has arrived, unmasked.
     buffer: Vec<u8>,
     /// How many bytes of `buffer` were checked to be UTF-8, if it is text.
     valid: usize,

@@ -20,13 +20,11 @@ const SLICES_MAX: usize = 8192;
 /// How the driver reads and writes. The output must not depend on it.
 #[derive(Debug, Clone, Copy)]
 pub struct Habits {
-    /// Most bytes of one write.
     pub write_max: usize,
-    /// Take output as handles (io_uring, tokio) and not as slices (readiness models).
+    /// Take output as handles (io_uring, a second thread) and not as slices (the others).
     pub by_chunks: bool,
     /// Read whenever that is allowed, even with output waiting.
     pub read_first: bool,
-    /// Call `timeout` on every turn, whether due or not.
     pub early_timeouts: bool,
 }
 
@@ -91,7 +89,6 @@ impl Driver {
         }
     }
 
-    /// These bytes arrive, in one read.
     pub fn arrive(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.arrivals.push_back(Arrival::Bytes(bytes.to_vec()));
@@ -272,7 +269,6 @@ impl Driver {
     }
 }
 
-/// Appends `bytes` until `written` has `room` bytes.
 fn append(written: &mut Vec<u8>, bytes: &[u8], room: usize) {
     let take = bytes.len().min(room - written.len());
     written.extend_from_slice(&bytes[..take]);

@@ -257,7 +257,7 @@ mod tests {
     fn rendered(template: &str, sources: Option<&Path>) -> Result<String, String> {
         let results = fixture::results();
         let summary = summarise(&results);
-        let plots = super::super::plot::all(&results, &summary).unwrap();
+        let plots = super::super::plot::all(&results, &summary);
         let sources = sources.map(Path::to_owned);
         let (results, summary, plots) = (&results, &summary, &plots[..]);
         let (plots_prefix, instrument, strict) = ("x/", None, template != REPORT);
@@ -289,7 +289,11 @@ mod tests {
         assert!(rendered("{{table http-keepalive}}", None).unwrap().contains("| poll "));
         assert!(rendered("{{notes idle-10000}}", None).unwrap().contains("FD_SETSIZE"));
         let plot = rendered("{{plot rate-http-keepalive}}", None).unwrap();
-        assert_eq!(plot, "![requests per second: http-keepalive](x/rate-http-keepalive.svg)");
+        let wanted = "![requests per second, http-keepalive";
+        assert!(
+            plot.starts_with(wanted) && plot.ends_with("(x/rate-http-keepalive.svg)"),
+            "{plot}"
+        );
         assert_eq!(rendered("{{tables}}", None).unwrap(), "[TABLES.md](x/TABLES.md)");
         assert_eq!(rendered("{{instrument send-lag wrong}}", None).unwrap(), checks::NOT_TRIED);
     }

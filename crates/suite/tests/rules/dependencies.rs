@@ -1,11 +1,11 @@
-//! Who may depend on whom, by what cargo itself says of the workspace.
+//! Which crates may depend on which, by what cargo itself says of the workspace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::{files_below, nobody_breaks, read, root, shown};
+use crate::{assert_kept, files_below, read, root, shown};
 
 /// One crate of the workspace.
 struct Package {
@@ -46,7 +46,7 @@ fn is_model(name: &str) -> bool {
     name.starts_with("serve-")
 }
 
-/// Everything of the workspace that `from` depends on, directly or not, tests included.
+/// Each crate of the workspace that `from` depends on, directly or not, tests included.
 fn reachable(packages: &BTreeMap<String, Package>, from: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut open = vec![from.to_owned()];
@@ -64,7 +64,7 @@ fn reachable(packages: &BTreeMap<String, Package>, from: &str) -> BTreeSet<Strin
 fn measuring_side_never_links_the_serving_side() {
     let packages = packages();
     let mut broken = Vec::new();
-    for name in WALLS.iter().map(|(name, _)| *name).chain(["iolab", "suite"]) {
+    for name in MEASURING_SIDE.iter().map(|(name, _)| *name).chain(["iolab", "suite"]) {
         assert!(packages.contains_key(name), "there is no crate {name}");
         for other in reachable(&packages, name) {
             if BELOW_MODELS.contains(&other.as_str()) && other != "features" || is_model(&other) {
@@ -72,12 +72,12 @@ fn measuring_side_never_links_the_serving_side() {
             }
         }
     }
-    nobody_breaks("the measuring side knows servers by their sockets only", &broken);
+    assert_kept("the measuring side knows servers by their sockets only", &broken);
 }
 
-/// What each crate of the measuring side is built from, beside what others wrote; tests may use
+/// What each crate of the measuring side may depend on, beside crates of others; tests may use
 /// more.
-const WALLS: &[(&str, &[&str])] = &[
+const MEASURING_SIDE: &[(&str, &[&str])] = &[
     ("record", &[]),
     ("scenario", &["record"]),
     ("fixture", &["record", "scenario"]),
@@ -92,10 +92,10 @@ const WALLS: &[(&str, &[&str])] = &[
 const WITHOUT_SOCKETS: &[&str] = &["record", "scenario", "fixture", "verdict", "render"];
 
 #[test]
-fn the_rooms_of_the_measuring_side_have_walls() {
+fn crates_of_the_measuring_side_depend_on_no_others() {
     let packages = packages();
     let mut broken = Vec::new();
-    for (name, allowed) in WALLS {
+    for (name, allowed) in MEASURING_SIDE {
         let package = packages.get(*name).unwrap_or_else(|| panic!("there is no crate {name}"));
         for (other, dev) in &package.dependencies {
             let is_ours = packages.contains_key(other);
@@ -105,14 +105,14 @@ fn the_rooms_of_the_measuring_side_have_walls() {
             }
         }
     }
-    nobody_breaks("record <- verdict <- render, and no socket among them", &broken);
+    assert_kept("record <- verdict <- render, and no socket among them", &broken);
 }
 
 #[test]
 fn suite_is_a_client_of_its_own() {
     let packages = packages();
     let broken: Vec<_> = reachable(&packages, "suite").into_iter().collect();
-    nobody_breaks("the suite shares no code with what it tests, nor with the generator", &broken);
+    assert_kept("the suite shares no code with what it tests, nor with the generator", &broken);
 }
 
 /// What a model may be built from.
@@ -131,7 +131,7 @@ fn no_model_depends_on_another() {
             }
         }
     }
-    nobody_breaks("conn <- kit <- readiness, conversation <- serve-*, and nothing else", &broken);
+    assert_kept("conn <- kit <- readiness, conversation <- serve-*, and nothing else", &broken);
 }
 
 /// The crates of the serving side that are not models, and all that each may depend on.
@@ -142,7 +142,7 @@ const SERVING_SIDE: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn the_core_and_the_kit_look_only_down() {
+fn the_core_depends_on_no_other_crate_and_kit_on_the_core() {
     let packages = packages();
     let mut broken: Vec<_> = reachable(&packages, "conn").into_iter().collect();
     for (name, below) in SERVING_SIDE {
@@ -151,11 +151,10 @@ fn the_core_and_the_kit_look_only_down() {
         broken.extend(others.filter(|other| !below.contains(&other.as_str())));
     }
     broken.extend(reachable(&packages, "record"));
-    nobody_breaks("conn and record depend on no other crate, kit on conn alone", &broken);
+    assert_kept("conn and record depend on no other crate, kit on conn alone", &broken);
 }
 
-/// Cargo's own word on every crate, with the features that it is built with, of a build of
-/// `packages`.
+/// Each crate in a build of `packages`, with its features, as cargo prints it.
 fn built_with(packages: &[&str]) -> BTreeSet<String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let output = Command::new(cargo)
@@ -182,7 +181,7 @@ fn an_executable_is_the_same_whether_built_alone_or_with_all() {
         assert!(alone.len() > 30, "cargo names only {} crates below {name}", alone.len());
         broken.extend(alone.difference(&all).map(|what| format!("{name} alone: {what}")));
     }
-    nobody_breaks("crates/features asks for every feature that any executable has", &broken);
+    assert_kept("crates/features asks for every feature that any executable has", &broken);
 }
 
 /// Crates by which a socket can be opened.
@@ -197,7 +196,7 @@ fn core_links_nothing_that_does_io() {
         .filter(|(name, _)| DOES_IO.contains(&name.as_str()))
         .map(|(name, _)| format!("crates/conn: depends on {name}"))
         .collect();
-    nobody_breaks("the core does no I/O", &broken);
+    assert_kept("the core does no I/O", &broken);
 }
 
 /// The core may know tokio's `AsyncRead` and `AsyncWrite`, which are what the h2 crate reads from
@@ -230,26 +229,26 @@ fn core_takes_the_traits_of_tokio_and_no_runtime() {
         }
     }
     assert!(seen.contains("conn") && seen.contains("tokio"), "not as it was: {tree}");
-    nobody_breaks("the core has no runtime", &broken.into_iter().collect::<Vec<_>>());
+    assert_kept("the core has no runtime", &broken.into_iter().collect::<Vec<_>>());
 }
 
 #[test]
 fn each_mechanism_stays_in_its_model() {
     // The micro-benchmarks measure the wait primitives themselves.
-    let homes = [
+    let allowed_for = [
         ("io-uring", ["serve-uring", "load", "iolab-benches"].as_slice()),
         // The core takes traits only: see above.
         ("tokio", ["serve-tokio", "conn", "features"].as_slice()),
     ];
     let mut broken = Vec::new();
     for (name, package) in packages() {
-        for (mechanism, allowed) in homes {
+        for (mechanism, allowed) in allowed_for {
             if package.depends_on(mechanism) && !allowed.contains(&name.as_str()) {
                 broken.push(format!("{name}: depends on {mechanism}"));
             }
         }
     }
-    nobody_breaks("io_uring and a runtime are what one model each is about", &broken);
+    assert_kept("io_uring and a runtime are what one model each is about", &broken);
 }
 
 #[test]
@@ -273,7 +272,7 @@ fn a_model_is_a_library_and_an_executable_of_its_name() {
             broken.push(format!("{}: longer than one call", shown(&main)));
         }
     }
-    nobody_breaks("directory = crate = executable, and main is one call", &broken);
+    assert_kept("directory = crate = executable, and main is one call", &broken);
 }
 
 #[test]
@@ -305,7 +304,7 @@ fn versions_and_license_are_chosen_in_one_place() {
             }
         }
     }
-    nobody_breaks("what the workspace says once, no crate says again", &broken);
+    assert_kept("what the workspace says once, no crate says again", &broken);
 }
 
 #[test]
@@ -320,7 +319,7 @@ fn releases_are_stable() {
             }
         }
     }
-    nobody_breaks("stable releases only", &broken);
+    assert_kept("stable releases only", &broken);
 }
 
 #[test]
@@ -333,5 +332,5 @@ fn licenses_are_there() {
         .filter(|(_, package)| package.metadata["license"] != "MIT OR Apache-2.0")
         .map(|(name, _)| name)
         .collect();
-    nobody_breaks("MIT OR Apache-2.0", &broken);
+    assert_kept("MIT OR Apache-2.0", &broken);
 }

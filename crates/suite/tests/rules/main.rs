@@ -4,6 +4,7 @@
 //! Sources are parsed (syn), not searched: a word in a comment breaks no rule, and one in a macro
 //! or behind a renamed import does.
 
+mod architecture;
 mod dependencies;
 mod sources;
 
@@ -47,6 +48,6 @@ fn read(path: &Path) -> String {
 
 /// Fails with one line for each place that breaks the rule.
 #[track_caller]
-fn nobody_breaks(rule: &str, broken: &[String]) {
+fn assert_kept(rule: &str, broken: &[String]) {
     assert!(broken.is_empty(), "{rule}:\n  {}\n", broken.join("\n  "));
 }

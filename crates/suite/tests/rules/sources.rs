@@ -9,7 +9,7 @@ use proc_macro2::extra::DelimSpan;
 use proc_macro2::{Spacing, Span, TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 
-use crate::{files_below, nobody_breaks, read, root, shown};
+use crate::{assert_kept, files_below, read, root, shown};
 
 /// A function fits a screen.
 const FUNCTION_LINES_MAX: usize = 70;
@@ -28,8 +28,8 @@ const UNSAFE_CRATES: &[&str] =
     &["benches", "kit", "load", "rig", "serve-epoll", "serve-poll", "serve-select", "serve-uring"];
 
 /// One file of Rust.
-struct Source {
-    path: PathBuf,
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
     text: String,
     tokens: Vec<Token>,
     /// Name, first and last line, of every function.
@@ -52,7 +52,7 @@ enum Kind {
 }
 
 /// All sources, parsed once for all tests.
-fn sources() -> &'static [Source] {
+pub(crate) fn sources() -> &'static [Source] {
     static SOURCES: OnceLock<Vec<Source>> = OnceLock::new();
     SOURCES.get_or_init(|| {
         let files =
@@ -142,7 +142,7 @@ impl Source {
     }
 
     /// All of it is compiled for tests only.
-    fn is_test(&self) -> bool {
+    pub(crate) fn is_test(&self) -> bool {
         let name = self.path.file_stem().unwrap_or_default().to_string_lossy();
         shown(&self.path).contains("/tests/") || name == "tests" || name.ends_with("_tests")
     }
@@ -171,7 +171,7 @@ impl Source {
     }
 
     /// Lines on which these words follow one another.
-    fn occurrences(&self, wanted: &[&str]) -> Vec<usize> {
+    pub(crate) fn occurrences(&self, wanted: &[&str]) -> Vec<usize> {
         let same =
             |token: &Token, wanted: &str| matches!(&token.kind, Kind::Word(w) if w == wanted);
         let windows = self.tokens.windows(wanted.len());
@@ -219,7 +219,7 @@ fn core_does_no_io_and_reads_no_clock() {
         }
         broken.extend(beyond_tokio_io(source));
     }
-    nobody_breaks("conn: bytes in, bytes out, a clock passed in", &broken);
+    assert_kept("conn: bytes in, bytes out, a clock passed in", &broken);
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn what_judges_and_renders_opens_no_socket() {
                 .extend(places.iter().map(|&l| format!("{}: {}", source.place(l), words.concat())));
         }
     }
-    nobody_breaks("what a result says is a function of its file", &broken);
+    assert_kept("what a result says is a function of its file", &broken);
 }
 
 /// Uses of tokio other than of its module `io`, which without the features for more (a test of the
@@ -263,26 +263,26 @@ fn a_runtime_is_used_in_one_model_and_so_is_io_uring() {
     let mut broken = Vec::new();
     for source in sources() {
         let package = source.package();
-        for (word, homes) in [
+        for (word, allowed) in [
             // The core's use of its traits is looked at more closely above.
             ("tokio", ["serve-tokio", "conn"].as_slice()),
             ("io_uring", ["serve-uring", "load", "benches"].as_slice()),
         ] {
-            if !homes.contains(&package.as_str()) {
+            if !allowed.contains(&package.as_str()) {
                 let places = source.occurrences(&[word, "::"]);
                 broken.extend(places.iter().map(|&line| format!("{}: {word}", source.place(line))));
             }
         }
     }
-    nobody_breaks("each mechanism in its own model", &broken);
+    assert_kept("each mechanism in its own model", &broken);
 }
 
 #[test]
-fn every_file_says_what_it_is() {
+fn each_file_says_what_it_is() {
     let sources = sources();
-    let silent = sources.iter().filter(|source| !source.text.starts_with("//! "));
-    let broken: Vec<_> = silent.map(|source| source.place(1)).collect();
-    nobody_breaks("a file opens with a line that says what it shows", &broken);
+    let others = sources.iter().filter(|source| !source.text.starts_with("//! "));
+    let broken: Vec<_> = others.map(|source| source.place(1)).collect();
+    assert_kept("a file opens with a line that says what it shows", &broken);
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn lines_are_short() {
             }
         }
     }
-    nobody_breaks("a line has 100 characters at most", &broken);
+    assert_kept("a line has 100 characters at most", &broken);
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn models_are_short() {
             broken.push(format!("crates/{model}: {lines} lines in all its files, of {max}"));
         }
     }
-    nobody_breaks(&format!("a model's lib.rs has {MODEL_FILE_LINES_MAX} lines at most"), &broken);
+    assert_kept(&format!("a model's lib.rs has {MODEL_FILE_LINES_MAX} lines at most"), &broken);
 }
 
 /// The functions of the models that ask which sockets are ready, in their order: put side by side,
@@ -346,7 +346,7 @@ fn siblings_have_the_same_functions_in_the_same_order() {
             broken.push(format!("{}: {shared:?}", shown(&path)));
         }
     }
-    nobody_breaks(&format!("select, poll, epoll: {SIBLINGS_SHARE:?}"), &broken);
+    assert_kept(&format!("select, poll, epoll: {SIBLINGS_SHARE:?}"), &broken);
 }
 
 /// Functions with their first and last line, attributes and comments before them not counted.
@@ -392,7 +392,7 @@ fn functions_fit_a_screen() {
         }
     }
     assert!(seen > 300, "only {seen} functions were found");
-    nobody_breaks("a function has 70 lines at most", &broken);
+    assert_kept("a function has 70 lines at most", &broken);
 }
 
 /// A line, or the comment right above it (attributes and parts of the same statement between them
@@ -419,7 +419,7 @@ fn is_argued(lines: &[&str], line: usize) -> bool {
 #[test]
 fn unsafe_is_in_one_place_and_argued() {
     let mut broken = Vec::new();
-    let mut homes: Vec<(String, String)> = Vec::new();
+    let mut modules: Vec<(String, String)> = Vec::new();
     for source in sources() {
         let lines: Vec<&str> = source.text.lines().collect();
         let places = source.occurrences(&["unsafe"]);
@@ -432,19 +432,16 @@ fn unsafe_is_in_one_place_and_argued() {
             let package = source.package();
             if !UNSAFE_CRATES.contains(&package.as_str()) {
                 broken.push(format!("{}: {package} needs no unsafe", source.place(first)));
-            } else if let Some((_, home)) = homes.iter().find(|(other, _)| *other == package)
-                && *home != source.module()
+            } else if let Some((_, module)) = modules.iter().find(|(other, _)| *other == package)
+                && *module != source.module()
             {
                 let place = source.place(first);
-                broken.push(format!("{place}: {package} has its unsafe in {home}"));
+                broken.push(format!("{place}: {package} has its unsafe in {module}"));
             }
-            homes.push((package, source.module()));
+            modules.push((package, source.module()));
         }
     }
-    nobody_breaks(
-        "unsafe is small, in one module of a crate, and each with a SAFETY line",
-        &broken,
-    );
+    assert_kept("unsafe is small, in one module of a crate, and each with a SAFETY line", &broken);
 }
 
 /// What follows `marker` in `text`, each time.
@@ -467,7 +464,8 @@ fn no_port_is_fixed() {
     for source in sources() {
         for (index, token) in source.tokens.iter().enumerate() {
             let Kind::Literal(literal) = &token.kind else { continue };
-            // A test may parse an address, or find nobody there; it may not listen on one.
+            // A test may parse an address, or connect to one where nothing listens; it may not
+            // listen on one.
             let parsed_only =
                 source.is_test_at(token.line) && !source.is_argument_of(index, LISTENS);
             if !is_sentence(literal) && !parsed_only {
@@ -476,7 +474,7 @@ fn no_port_is_fixed() {
             }
         }
     }
-    nobody_breaks("a port is picked by the kernel or given on the command line", &broken);
+    assert_kept("a port is picked by the kernel or given on the command line", &broken);
 }
 
 /// Functions and flags that take an address to listen on.
@@ -507,7 +505,7 @@ fn no_path_of_a_machine() {
             }
         }
     }
-    nobody_breaks("no path of any one machine", &broken);
+    assert_kept("no path of any one machine", &broken);
 }
 
 fn read_lossy(path: &Path) -> String {
@@ -531,17 +529,17 @@ fn no_address_beyond_loopback() {
             }
         }
     }
-    nobody_breaks("nothing is opened beyond loopback unless the command line says so", &broken);
+    assert_kept("nothing is opened beyond loopback unless the command line says so", &broken);
 }
 
 /// Whether what follows `http://` begins with the name or number of a real machine elsewhere.
 fn is_far(rest: &str) -> bool {
-    // A name space is no address, and the others are nobody's names (RFC 2606).
-    const NOBODY: &[&str] = &["www.w3.org", ".example", "example.com", ".invalid", ".test"];
+    // A name space is no address, and the others are reserved (RFC 2606).
+    const RESERVED: &[&str] = &["www.w3.org", ".example", "example.com", ".invalid", ".test"];
     let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || ".-@_".contains(c)));
     let authority = &rest[..end.unwrap_or(rest.len())];
     let host = authority.rsplit('@').next().unwrap_or_default();
-    let near = host == "127.0.0.1" || NOBODY.iter().any(|name| host.ends_with(name));
+    let near = host == "127.0.0.1" || RESERVED.iter().any(|name| host.ends_with(name));
     // A single word is a placeholder, or localhost.
     host.contains('.') && !near
 }

@@ -19,7 +19,7 @@ use crate::statistics::{BlockRatio, log_ratio, median};
 const SAMPLES_BEYOND_MIN: f64 = 10.0;
 
 /// Size of a kernel stack on x86-64 and arm64 (THREAD_SIZE), in KiB. It is not part of any Pss.
-pub const KERNEL_STACK_KIB: f64 = 16.0;
+const KERNEL_STACK_KIB: f64 = 16.0;
 
 /// A figure by which models are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -352,8 +352,6 @@ pub fn cost_at(
     };
     Some(Cost {
         connections,
-        own_kib: memory.user_kib + memory.page_tables_kib,
-        kernel_stacks_kib: memory.kernel_stacks_kib,
         memory,
         idle_busy: per_second(|s| s.cpu_us as f64 / 1e6)?,
         wake_ups_per_s: per_second(|s| s.wake_ups as f64)?,

@@ -132,7 +132,7 @@ impl IdlePrice {
     pub fn mib(&self) -> (f64, f64) {
         let many = |kib: f64| kib * IDLE_CONNECTIONS / KIB_PER_MIB;
         let memory: &Memory = &self.cost.memory;
-        (many(memory.user_kib), many(memory.kernel_part_kib()))
+        (many(memory.user_kib), many(memory.kernel_part_kib(true)))
     }
 }
 

@@ -1,17 +1,16 @@
-//! Bar plots: one bar per model, with intervals.
-
-use std::collections::BTreeSet;
+//! Bar plots: one bar per model, in parts, with intervals. CPU and requests/s by workload, memory.
 
 use record::Results;
 
+use crate::report::table::found;
 use crate::text::{figure, thousands};
 use verdict::statistics::Interval;
-use verdict::summary::{Cell, Figure, Figures, WorkloadSummary};
+use verdict::summary::{Cell, Cost, Figure, Figures, Memory, Summary, WorkloadSummary};
 
 use super::Plot;
-use super::colour::{Ink, TEXT, of_model};
+use super::colour::{Ink, PAGE, TEXT, of_model};
 use super::data;
-use super::page::{self, Drawn, Page, SMALL_PX, Side, TEXT_PX, WIDTH, tick, width_of};
+use super::page::{AXIS, EDGE, Head, Page, Side, WIDTH, tick, width_of};
 use super::scale::Scale;
 
 /// Height of a bar with the space around it.
@@ -20,53 +19,83 @@ const ROW: i32 = 34;
 const LEFT: i32 = 150;
 /// End of the longest bar, before the figures.
 const RIGHT: i32 = WIDTH - 210;
-/// Below the title and the key.
-const TOP: i32 = 76;
-/// Height of the axis.
-const AXIS: i32 = 52;
+/// Height of the floor's label.
+const FLOOR: i32 = 24;
 /// The axis is at most this factor longer than the longest bar. A longer interval is cut off,
 /// because it would make the bars too short.
 const BEYOND_MAX: f64 = 1.25;
-/// Tones of a bar's first and second part.
+/// Opacities of a bar's first and second part.
 const TONES: [f64; 2] = [1.0, 0.45];
 
+/// One part of a bar.
+pub struct Part {
+    /// Its name, which is drawn in it if it fits.
+    pub name: String,
+    /// Its length.
+    pub value: f64,
+    /// Its colour.
+    pub ink: Ink,
+    /// Its opacity; `None`: hatched, because the figure is a bound.
+    pub opacity: Option<f64>,
+}
+
 /// One bar.
-struct Bar {
-    name: String,
-    ink: Ink,
-    /// One or two parts, in the two tones.
-    parts: Vec<f64>,
+pub struct Bar {
+    /// The model.
+    pub name: String,
+    /// The parts, from left to right.
+    pub parts: Vec<Part>,
     /// The interval of each part, at its end.
-    intervals: Vec<Interval>,
-    /// Whether the figure is a lower bound.
-    bound: bool,
-    label: String,
+    pub intervals: Vec<Interval>,
+    /// The figures in words.
+    pub label: String,
 }
 
 impl Bar {
-    fn sum(&self) -> f64 {
-        self.parts.iter().sum()
+    /// The length of the whole bar.
+    pub fn sum(&self) -> f64 {
+        self.parts.iter().map(|part| part.value).sum()
     }
 
     fn reaches(&self) -> f64 {
         self.intervals.iter().map(|interval| interval.high).fold(self.sum(), f64::max)
     }
+
+    fn told(&self) -> String {
+        let named = self.parts.iter().filter(|part| !part.name.is_empty());
+        let parts = named.map(|part| format!("{} {}", part.name, figure(part.value)));
+        let parts: Vec<String> = parts.collect();
+        let parts = if parts.is_empty() { ".".into() } else { format!(" ({}).", parts.join(", ")) };
+        format!("{}: {}{parts}", self.name, self.label)
+    }
 }
 
-/// The common parts of a plot.
-struct Frame<'a> {
-    /// Meaning of the parts.
-    key: &'a [&'a str],
-    axis: &'a str,
+/// Bars without names in their parts, in the tones of the model's colour.
+fn parts(ink: Ink, values: &[f64]) -> Vec<Part> {
+    let part = |(value, tone): (&f64, f64)| Part {
+        name: String::new(),
+        value: *value,
+        ink,
+        opacity: Some(tone),
+    };
+    values.iter().zip(TONES).map(part).collect()
+}
+
+/// A bar plot.
+#[derive(Default)]
+pub struct Chart<'a> {
+    /// What stands above it.
+    pub head: Head<'a>,
+    /// Meaning of the axis.
+    pub axis: String,
     /// The floor's figure and its label.
-    floor: Option<(f64, String)>,
+    pub floor: Option<(f64, String)>,
+    /// The bars.
+    pub bars: Vec<Bar>,
 }
 
 /// Requests per second of a closed loop. In an open loop the client sets the rate.
-pub fn rate(results: &Results, workload: &WorkloadSummary) -> Result<Option<Plot>, String> {
-    if workload.is_open() {
-        return Ok(None);
-    }
+pub fn rate(results: &Results, workload: &WorkloadSummary) -> Option<Plot> {
     let bar = |cell: &Cell| {
         let figures = cell.state.as_ref().ok()?;
         let bound = client_bound(figures);
@@ -74,13 +103,14 @@ pub fn rate(results: &Results, workload: &WorkloadSummary) -> Result<Option<Plot
             format!(" (serves {} of {of})", of - stuck.min(of))
         });
         let least = if bound { ">= " } else { "" };
+        let rate = figures.rate().median;
+        let mut parts = parts(of_model(results, &cell.model), &[rate]);
+        parts[0].opacity = parts[0].opacity.filter(|_| !bound);
         Some(Bar {
             name: cell.model.clone(),
-            ink: of_model(results, &cell.model),
-            parts: vec![figures.rate().median],
+            parts,
             intervals: data::interval(figures, Figure::Rate).into_iter().collect(),
-            bound,
-            label: format!("{least}{}{served}", thousands(figures.rate().median)),
+            label: format!("{least}{}{served}", thousands(rate)),
         })
     };
     let floor = floor(workload).map(|figures| {
@@ -89,90 +119,94 @@ pub fn rate(results: &Results, workload: &WorkloadSummary) -> Result<Option<Plot
         (rate, format!("no parsing at all: {least}{}", thousands(rate)))
     });
     let bars = workload.cells.iter().filter_map(bar).collect::<Vec<_>>();
-    let bound = bars.iter().any(|bar| bar.bound);
-    let key = ["hatched: at least so many, the client was the limit"];
-    let key = if bound { &key[..] } else { &[] };
-    let frame = Frame { key, axis: "requests/s", floor };
+    let bound = bars.iter().any(|bar| bar.parts[0].opacity.is_none());
+    let bound = if bound { " (hatched: at least so many, the client was the limit)" } else { "" };
     let name = &workload.workload.name;
-    draw(&format!("rate-{name}"), &format!("requests per second: {name}"), &frame, &bars)
+    let head = Head {
+        name: format!("rate-{name}"),
+        finding: found::of(workload, Figure::Rate).unwrap_or_default(),
+        subject: format!("requests per second, {name}{bound}"),
+        ..Head::default()
+    };
+    let chart = Chart { head, axis: "requests/s".to_owned(), floor, bars };
+    chart.plot().filter(|_| !workload.is_open())
 }
 
 /// CPU per request of server and client.
-pub fn cpu(results: &Results, workload: &WorkloadSummary) -> Result<Option<Plot>, String> {
-    let name = &workload.workload.name;
+pub fn cpu(results: &Results, workload: &WorkloadSummary) -> Option<Plot> {
     let bar = |cell: &Cell| {
         let figures = cell.state.as_ref().ok()?;
         let (first, sum) = (figures.server_us().median, figures.sum_us().median);
         let intervals = [Figure::Server, Figure::Sum].map(|of| data::interval(figures, of));
+        let client = figure(figures.client_us.median);
         Some(Bar {
             name: cell.model.clone(),
-            ink: of_model(results, &cell.model),
-            parts: vec![first, (sum - first).max(0.0)],
+            parts: parts(of_model(results, &cell.model), &[first, (sum - first).max(0.0)]),
             intervals: intervals.into_iter().flatten().collect(),
-            bound: false,
-            label: format!(
-                "{} + {} = {}",
-                figure(first),
-                figure(figures.client_us.median),
-                figure(sum)
-            ),
+            label: format!("{} + {client} = {}", figure(first), figure(sum)),
         })
     };
     let floor = floor(workload).map(|figures| {
         let server = figures.server_us().median;
         (server, format!("server that parses nothing: {}", figure(server)))
     });
-    let bars = workload.cells.iter().filter_map(bar).collect::<Vec<_>>();
-    let axis = "microseconds of CPU per request";
-    let frame = Frame { key: &["server", "client"], axis, floor };
-    draw(&format!("cpu-{name}"), &format!("CPU per request: {name}"), &frame, &bars)
+    let name = &workload.workload.name;
+    let head = Head {
+        name: format!("cpu-{name}"),
+        finding: found::of(workload, Figure::Server).unwrap_or_default(),
+        subject: format!("CPU per request, {name}"),
+        key: tones("server", "client"),
+        ..Head::default()
+    };
+    let axis = "microseconds of CPU per request".to_owned();
+    Chart { head, axis, floor, bars: workload.cells.iter().filter_map(bar).collect() }.plot()
 }
 
 /// Memory of an idle connection, with the most connections that were sampled.
-pub fn memory(results: &Results) -> Result<Option<Plot>, String> {
+pub fn memory(results: &Results, summary: &Summary) -> Option<Plot> {
     let models = results.models.iter().filter(|m| Some(&m.label) != results.floor.as_ref());
-    let grown: Vec<(&str, data::Growth)> = models
-        .filter_map(|m| Some((m.label.as_str(), data::growth(results, &m.label).pop()?)))
-        .collect();
-    let counts: BTreeSet<u32> = grown.iter().map(|(_, growth)| growth.connections).collect();
-    let bar = |(model, growth): &(&str, data::Growth)| {
-        let each = |kib: f64| (kib / f64::from(growth.connections)).max(0.0);
-        let (user, kernel) = (each(growth.user_kib), each(growth.kernel_kib));
+    let costs: Vec<(&String, &Cost)> =
+        models.filter_map(|m| Some((&m.label, summary.costs.get(&m.label)?))).collect();
+    let counted = summary.kernel_is_counted();
+    let parts_of = |memory: &Memory| [memory.user_kib, memory.kernel_part_kib(counted)];
+    let most = costs.iter().map(|(_, cost)| cost.connections).max()?;
+    let same = costs.iter().all(|(_, cost)| cost.connections == most);
+    let bar = |(model, cost): &(&String, &Cost)| {
+        let [own, kernel] = parts_of(&cost.memory);
         // If the numbers differ each model shows its own.
-        let open = match counts.len() {
-            1 => String::new(),
-            _ => format!(" (of {})", thousands(f64::from(growth.connections))),
-        };
+        let open = thousands(f64::from(cost.connections));
+        let open = if same { String::new() } else { format!(" (of {open})") };
+        // A negative part has no length, so only the sum is drawn.
+        let lengths =
+            if own.min(kernel) < 0.0 { [0.0, (own + kernel).max(0.0)] } else { [own, kernel] };
         Bar {
-            name: (*model).to_owned(),
-            ink: of_model(results, model),
-            parts: vec![user, kernel],
+            name: (*model).clone(),
+            parts: parts(of_model(results, model), &lengths),
             intervals: Vec::new(),
-            bound: false,
-            label: match user + kernel > 0.0 {
-                true => format!("{} + {}{open}", figure(user), figure(kernel)),
-                false => format!("below what can be told{open}"),
-            },
+            label: format!("{} + {}{open}", figure(own), figure(kernel)),
         }
     };
-    let bars: Vec<_> = grown.iter().map(bar).collect();
-    let axis = match counts.first() {
-        Some(count) if counts.len() == 1 => {
-            format!("KiB per connection, {} open and silent", thousands(f64::from(*count)))
-        }
-        _ => "KiB per connection, open and silent".to_owned(),
+    let shrank = costs.iter().flat_map(|(_, cost)| parts_of(&cost.memory)).any(|kib| kib < 0.0);
+    let shrank = if shrank { "; below 0: it shrank, and the bar is the sum" } else { "" };
+    // Samples of other numbers of connections are not compared.
+    let compared = costs.iter().filter(|(_, cost)| cost.connections == most);
+    let sums = compared.map(|(m, cost)| ((*m).clone(), parts_of(&cost.memory).iter().sum()));
+    let kernel =
+        if counted { "the kernel's memory for it" } else { "page tables and kernel stacks" };
+    let head = Head {
+        name: "memory".to_owned(),
+        finding: found::range("an idle connection takes", "KiB", sums),
+        subject: format!("memory per idle connection{shrank}"),
+        key: tones("its own pages", kernel),
+        ..Head::default()
     };
-    let key = ["its own pages", kernel_part(results)];
-    let frame = Frame { key: &key, axis: &axis, floor: None };
-    draw("memory", "server memory per idle connection", &frame, &bars)
+    let open = if same { thousands(f64::from(most)) + " " } else { String::new() };
+    let axis = format!("KiB per connection, {open}open and silent");
+    Chart { head, axis, bars: costs.iter().map(bar).collect(), floor: None }.plot()
 }
 
-/// Meaning of the kernel's part of the memory on this machine.
-fn kernel_part(results: &Results) -> &'static str {
-    match data::kernel_is_counted(results) {
-        true => "the kernel's memory for it",
-        false => "page tables and kernel stacks",
-    }
+fn tones<'a>(first: &'a str, second: &'a str) -> Vec<(&'a str, Ink, f64)> {
+    vec![(first, TEXT, TONES[0]), (second, TEXT, TONES[1])]
 }
 
 fn client_bound(figures: &Figures) -> bool {
@@ -183,71 +217,81 @@ fn floor(workload: &WorkloadSummary) -> Option<&Figures> {
     workload.floor.as_ref()?.state.as_deref().ok()
 }
 
-/// `None` without data.
-fn draw(name: &str, title: &str, frame: &Frame, bars: &[Bar]) -> Result<Option<Plot>, String> {
-    if bars.is_empty() {
-        return Ok(None);
+impl Chart<'_> {
+    /// `None` without data.
+    pub fn plot(self) -> Option<Plot> {
+        if self.bars.is_empty() {
+            return None;
+        }
+        let rows = ROW * self.bars.len() as i32;
+        let over = if self.floor.is_some() { FLOOR } else { 0 };
+        let told: Vec<_> = self.bars.iter().map(Bar::told).collect();
+        let key: Vec<&str> = self.head.key.iter().map(|(word, ..)| *word).collect();
+        let told = format!("{} ({}). {}", self.axis, key.join(", "), told.join(" "));
+        let head = Head { told, ..self.head };
+        Some(head.plot(over + rows + AXIS, |page, top| {
+            let top = top + over;
+            draw(page, &self.axis, self.floor.as_ref(), &self.bars, (top, top + rows));
+        }))
     }
-    let bottom = TOP + ROW * bars.len() as i32;
-    let told: Vec<_> = bars.iter().map(|bar| format!("{}: {}.", bar.name, bar.label)).collect();
-    let told = format!("{} ({}). {}", frame.axis, frame.key.join(", "), told.join(" "));
-    page::plot(name, title, &told, bottom + AXIS, |page| draw_bars(page, frame, bars, bottom))
-        .map(Some)
 }
 
-fn draw_bars(page: &Page, frame: &Frame, bars: &[Bar], bottom: i32) -> Drawn {
-    let floor = frame.floor.as_ref().map_or(0.0, |floor| floor.0);
-    let longest = bars.iter().map(Bar::sum).fold(floor, f64::max);
+fn draw(
+    page: &mut Page,
+    axis: &str,
+    floor: Option<&(f64, String)>,
+    bars: &[Bar],
+    (top, bottom): (i32, i32),
+) {
+    let longest = bars.iter().map(Bar::sum).fold(floor.map_or(0.0, |of| of.0), f64::max);
     let most = bars.iter().map(Bar::reaches).fold(longest, f64::max).min(longest * BEYOND_MAX);
     let x = Scale::from_zero(most, (LEFT, RIGHT));
-    let widest = width_of(&tick(most.ceil()), SMALL_PX);
-    page.ticks_below(&x, &x.ticks(widest + 24), (TOP, bottom), &tick)?;
-    page.text(frame.axis, ((LEFT + RIGHT) / 2, bottom + 36), Side::Middle, SMALL_PX, TEXT)?;
-    for (i, bar) in bars.iter().enumerate() {
-        draw_bar(page, &x, most, bar, TOP + ROW * i as i32)?;
+    let ticks = x.ticks(width_of(&tick(most.ceil())) + 24);
+    page.axis_below(&x, &ticks, &tick, (top, bottom), axis);
+    let edges = |at: usize| (top + ROW * at as i32 + 6, top + ROW * at as i32 + ROW - 6);
+    for (at, bar) in bars.iter().enumerate() {
+        draw_parts(page, &x, &bar.parts, edges(at));
     }
-    page.axes((LEFT, TOP), (RIGHT, bottom))?;
-    if let Some((value, label)) = &frame.floor {
+    if let Some((value, label)) = floor {
         let at = x.at(*value);
-        page.dashed((at, TOP - 6), (at, bottom), TEXT)?;
-        let middle = at.max(16 + width_of(label, SMALL_PX) / 2);
-        page.text(label, (middle, TOP - 16), Side::Middle, SMALL_PX, TEXT)?;
+        page.dashed(&[(at, top - 6), (at, bottom)], TEXT, "6 5");
+        let middle = at.max(EDGE + width_of(label) / 2);
+        page.text(label, (middle, top - 16), Side::Middle, TEXT);
     }
-    draw_key(page, frame.key)
-}
-
-fn draw_bar(page: &Page, x: &Scale, most: f64, bar: &Bar, top: i32) -> Drawn {
-    let (upper, middle, lower) = (top + 6, top + ROW / 2, top + ROW - 6);
-    let mut from = 0.0;
-    for (part, tone) in bar.parts.iter().zip(TONES) {
-        let corners = ((x.at(from), upper), (x.at(from + part), lower));
-        match bar.bound {
-            true => page.hatched(corners.0, corners.1, bar.ink)?,
-            false => page.area(corners.0, corners.1, bar.ink, tone)?,
+    for (at, bar) in bars.iter().enumerate() {
+        let middle = (edges(at).0 + edges(at).1) / 2;
+        for interval in &bar.intervals {
+            let cut = interval.high > most;
+            page.whisker(x.at(interval.low), x.at(interval.high), middle, cut);
         }
-        from += part;
+        page.text(&bar.label, (x.at(bar.reaches()) + 9, middle), Side::Right, TEXT);
+        page.text(&bar.name, (LEFT - 9, middle), Side::Left, TEXT);
     }
-    for interval in &bar.intervals {
-        let cut = interval.high > most;
-        page.whisker(x.at(interval.low), x.at(interval.high), middle, cut)?;
-    }
-    page.text(&bar.label, (x.at(bar.reaches()) + 9, middle), Side::Right, TEXT_PX, TEXT)?;
-    page.text(&bar.name, (LEFT - 9, middle), Side::Left, TEXT_PX, TEXT)
 }
 
-/// The key, to the right of the title: boxes in the tones of the parts, or one sentence.
-fn draw_key(page: &Page, key: &[&str]) -> Drawn {
-    const BOX: i32 = 14;
-    const Y: i32 = 22;
-    if let [sentence] = key {
-        return page.text(sentence, (WIDTH - 16, Y), Side::Left, SMALL_PX, TEXT);
+/// Boxes side by side, with those names that fit.
+fn draw_parts(page: &mut Page, x: &Scale, parts: &[Part], (upper, lower): (i32, i32)) {
+    let mut from = 0.0;
+    for part in parts {
+        let (left, right) = (x.at(from), x.at(from + part.value));
+        from += part.value;
+        if right <= left {
+            continue;
+        }
+        match part.opacity {
+            Some(opacity) => page.area((left, upper), (right, lower), part.ink, opacity),
+            None => page.hatched((left, upper), (right, lower), part.ink),
+        }
+        if part.name.is_empty() {
+            continue;
+        }
+        // A thin line in the page's colour separates neighbours of one colour.
+        page.line(&[(right, upper), (right, lower)], PAGE, 1);
+        let words = format!("{} {}", part.name, figure(part.value));
+        let middle = ((left + right) / 2, (upper + lower) / 2);
+        let fits = |text: &&&String| width_of(text) + 4 <= right - left;
+        if let Some(text) = [&words, &part.name].iter().find(fits) {
+            page.text(text, middle, Side::Middle, PAGE);
+        }
     }
-    let width = |word: &&str| BOX + 7 + width_of(word, SMALL_PX) + 16;
-    let mut left = WIDTH - key.iter().map(width).sum::<i32>();
-    for (word, tone) in key.iter().zip(TONES) {
-        page.area((left, Y - 7), (left + BOX, Y + 7), TEXT, tone)?;
-        page.text(word, (left + BOX + 7, Y), Side::Right, SMALL_PX, TEXT)?;
-        left += width(word);
-    }
-    Ok(())
 }

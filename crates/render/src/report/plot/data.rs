@@ -1,13 +1,9 @@
-//! The data of the plots: the cells of an axis, and figures that only trials have.
+//! The data of the plots: the cells of an axis.
 
-use std::collections::BTreeSet;
+use record::{Results, Workload};
 
-use record::{IdleSample, MemorySample, Outcome, Results, Role, Trial, Workload};
-
-use verdict::statistics::{Interval, median};
-use verdict::summary::{
-    self, Cell, Figure, Figures, KEPT_MIN, KERNEL_STACK_KIB, Summary, WorkloadSummary,
-};
+use verdict::statistics::Interval;
+use verdict::summary::{Cell, Figure, Figures, KEPT_MIN, Summary, WorkloadSummary};
 
 /// A figure in a plot with its interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -110,60 +106,6 @@ pub fn keeps(figures: &Figures) -> bool {
     figures.open.as_ref().is_some_and(|open| open.answered_share >= KEPT_MIN)
 }
 
-/// Growth of a model's memory while connections were opened.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Growth {
-    /// Open connections.
-    pub connections: u32,
-    /// Growth of the proportional set size.
-    pub user_kib: f64,
-    /// Growth of the kernel's memory.
-    pub kernel_kib: f64,
-}
-
-/// Whether the kernel's part was read from cgroups and not computed from /proc.
-pub fn kernel_is_counted(results: &Results) -> bool {
-    let samples = idle_samples(results).map(|(_, sample)| sample);
-    let mut known = samples.map(|s| s.memory.kernel_kib.is_some());
-    known.next().is_some_and(|first| first && known.all(|one| one))
-}
-
-/// Growth at every number of connections that was sampled, fewest first.
-pub fn growth(results: &Results, model: &str) -> Vec<Growth> {
-    let counted = kernel_is_counted(results);
-    let samples = || idle_samples(results).filter(|(label, _)| *label == model);
-    let counts: BTreeSet<u32> = samples().map(|(_, s)| s.connections).collect();
-    let at = |connections: u32| {
-        let these = || samples().map(|(_, s)| s).filter(|s| s.connections == connections);
-        let over = |figure: &dyn Fn(MemorySample) -> f64| {
-            let grown = |s: &IdleSample| figure(s.memory) - figure(s.memory_before);
-            median(&these().map(grown).collect::<Vec<_>>())
-        };
-        let user_kib = over(&|m| m.pss_kib as f64)?;
-        let kernel_kib = over(&|m| match m.kernel_kib.filter(|_| counted) {
-            Some(kib) => kib as f64,
-            None => m.page_tables_kib as f64 + f64::from(m.threads) * KERNEL_STACK_KIB,
-        })?;
-        Some(Growth { connections, user_kib, kernel_kib })
-    };
-    counts.into_iter().filter(|&count| count > 0).filter_map(at).collect()
-}
-
-/// The samples of connections without frames and TLS, whose cost is shown by protocol.
-fn idle_samples(results: &Results) -> impl Iterator<Item = (&str, &IdleSample)> {
-    let plain = |trial: &&Trial| {
-        let mut workloads = results.workloads.iter();
-        let plain = |workload: &Workload| {
-            workload.name == trial.slot.workload && summary::is_plain(workload)
-        };
-        trial.slot.role != Role::Counting && workloads.any(plain)
-    };
-    results.trials.iter().filter(plain).filter_map(|trial| match &trial.outcome {
-        Outcome::Measured(measured) => Some((&*trial.slot.model, measured.idle.as_ref()?)),
-        Outcome::Failed { .. } => None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,25 +127,5 @@ mod tests {
         let rates: Vec<_> = axis.iter().filter_map(|w| w.rate_per_s).collect();
         assert_eq!(rates, [10_000, 20_000, 40_000]);
         assert_eq!(closed.unwrap().name, "http-keepalive");
-    }
-
-    #[test]
-    fn memory_grows_by_what_was_opened() {
-        let results = fixture::rich();
-        let threads = growth(&results, "threads");
-        let counts: Vec<_> = threads.iter().map(|g| g.connections).collect();
-        assert_eq!(counts, [1_000, 10_000]);
-        assert_eq!(threads[1].user_kib, 200_000.0);
-        assert!(kernel_is_counted(&results));
-        assert_eq!(threads[1].kernel_kib, 30_000.0);
-        // With one sample without a cgroup all are computed from /proc.
-        let mut results = results;
-        let sample = results.trials.iter_mut().find_map(|trial| match &mut trial.outcome {
-            Outcome::Measured(measured) => measured.idle.as_mut(),
-            Outcome::Failed { .. } => None,
-        });
-        sample.unwrap().memory.kernel_kib = None;
-        assert!(!kernel_is_counted(&results));
-        assert_eq!(growth(&results, "threads")[1].kernel_kib, 0.0);
     }
 }

@@ -3,20 +3,18 @@
 
 use record::Results;
 
+use crate::report::table::found;
 use crate::text::{figure, thousands};
 use verdict::summary::{Figure, Summary};
 
 use super::Plot;
 use super::colour::{Ink, TEXT, of_model};
 use super::data::{self, Value};
-use super::page::{self, Drawn, Page, Point, SMALL_PX, Side, TEXT_PX, WIDTH, tick, width_of};
+use super::page::{AXIS, Head, Page, Point, Side, WIDTH, width_of};
 use super::scale::{Scale, spread};
 
-const HEIGHT: i32 = 480;
-/// Height of the horizontal axis.
-const AXIS: i32 = 56;
-/// Below the title.
-const TOP: i32 = 52;
+/// Height of the plane.
+const HEIGHT: i32 = 380;
 /// Width of the vertical axis.
 const LEFT: i32 = 84;
 /// Width of the names at the ends of the lines.
@@ -58,36 +56,37 @@ impl Line {
 }
 
 /// Server CPU per request against the number of open connections. Needs two numbers.
-pub fn by_idle(results: &Results, summary: &Summary) -> Result<Option<Plot>, String> {
+pub fn by_idle(results: &Results, summary: &Summary) -> Option<Plot> {
     let axis = data::idle_axis(results);
-    if axis.len() < 2 {
-        return Ok(None);
-    }
+    let open = |workload: &record::Workload| workload.idle_connections + workload.connections;
     let line = |model: &record::Model| {
         let point = |workload: &&record::Workload| {
             let figures = data::figures(summary, &workload.name, &model.label)?;
-            let open = f64::from(workload.idle_connections + workload.connections);
-            figures.stuck().is_none().then(|| (open, Value::of(figures, Figure::Server)))
+            let served = figures.stuck().is_none();
+            served.then(|| (f64::from(open(workload)), Value::of(figures, Figure::Server)))
         };
         Line::of(results, &model.label, axis.iter().filter_map(point).collect())
     };
+    let (first, last) = (axis.first()?, axis.last()?);
     let lines: Vec<Line> = results.models.iter().filter_map(line).collect();
-    let active = axis.first().map_or(0, |w| w.connections);
-    let ticks: Vec<f64> =
-        axis.iter().map(|w| f64::from(w.idle_connections + w.connections)).collect();
-    let x_axis = format!("connections open, of which {active} are active");
-    let plane = Plane { x_axis: &x_axis, note: floor_note(results, &lines), ticks: &ticks };
-    let title = "server CPU per request among idle connections";
-    plane.plot("cpu-by-idle", title, &lines)
+    let place = format!("among {} idle connections", thousands(f64::from(last.idle_connections)));
+    let floor = results.floor.as_deref().filter(|floor| lines.iter().any(|l| l.name == *floor));
+    let floor = floor.map_or(String::new(), |of| format!(" (dashed: {of}, which parses nothing)"));
+    let head = Head {
+        name: "cpu-by-idle".to_owned(),
+        finding: found_at(summary, last, &place),
+        subject: format!("server CPU per request{floor}"),
+        ..Head::default()
+    };
+    let x_axis = format!("open connections, {} of them active", first.connections);
+    let ticks: Vec<f64> = axis.iter().map(|w| f64::from(open(w))).collect();
+    plot(head, &x_axis, &ticks, &lines).filter(|_| axis.len() > 1)
 }
 
 /// Server CPU per request at the rates that a server sustains, and at its capacity. A loop that is
 /// woken for a single request cannot share the cost among several. Needs two rates.
-pub fn by_rate(results: &Results, summary: &Summary) -> Result<Option<Plot>, String> {
+pub fn by_rate(results: &Results, summary: &Summary) -> Option<Plot> {
     let (axis, closed) = data::rate_axis(results);
-    if axis.len() < 2 {
-        return Ok(None);
-    }
     let line = |model: &record::Model| {
         let point = |workload: &&record::Workload| {
             let figures = data::figures(summary, &workload.name, &model.label)?;
@@ -100,61 +99,50 @@ pub fn by_rate(results: &Results, summary: &Summary) -> Result<Option<Plot>, Str
         line.beside = capacity.map(|f| (f.rate().median, Value::of(f, Figure::Server)));
         Some(line)
     };
+    let first = axis.first()?;
     let lines: Vec<Line> = results.models.iter().filter_map(line).collect();
+    let note = if closed.is_some() { " (dotted: to the capacity, in a closed loop)" } else { "" };
+    let rate = thousands(f64::from(first.rate_per_s?));
+    let head = Head {
+        name: "cpu-by-rate".to_owned(),
+        finding: found_at(summary, first, &format!("at {rate} requests/s")),
+        subject: format!("server CPU per request at fixed rates{note}"),
+        ..Head::default()
+    };
     let ticks: Vec<f64> = axis.iter().filter_map(|w| w.rate_per_s).map(f64::from).collect();
-    let note = closed.map(|_| "dotted: to the capacity, in a closed loop".to_owned());
-    let plane = Plane { x_axis: "requests per second", note, ticks: &ticks };
-    plane.plot("cpu-by-rate", "server CPU per request at fixed rates, and at capacity", &lines)
+    plot(head, "requests per second", &ticks, &lines).filter(|_| axis.len() > 1)
 }
 
-fn floor_note(results: &Results, lines: &[Line]) -> Option<String> {
-    let floor = results.floor.as_deref()?;
-    let drawn = lines.iter().any(|line| line.name == floor);
-    drawn.then(|| format!("{floor} parses nothing: the physical line"))
+/// The findings under one workload of the axis.
+fn found_at(summary: &Summary, workload: &record::Workload, place: &str) -> String {
+    let mut all = summary.workloads.iter();
+    let found = all.find(|of| of.workload.name == workload.name);
+    let found = found.and_then(|workload| found::of(workload, Figure::Server));
+    found.map_or(String::new(), |found| format!("{place} {found}"))
 }
 
-/// A plot with logarithmic axes.
-struct Plane<'a> {
-    x_axis: &'a str,
-    note: Option<String>,
-    /// The measured values: the ticks of the horizontal axis.
-    ticks: &'a [f64],
-}
-
-/// The upper left corner.
-const UPPER: Point = (LEFT, TOP);
-const LOWER: Point = (WIDTH - NAMES, HEIGHT - AXIS);
+const RIGHT: i32 = WIDTH - NAMES;
 
 /// A logarithmic axis extends this factor beyond the values.
 const MARGIN: f64 = 1.3;
 
-impl Plane<'_> {
-    /// `None` without data.
-    fn plot(&self, name: &str, title: &str, lines: &[Line]) -> Result<Option<Plot>, String> {
-        let all = || lines.iter().flat_map(Line::all);
-        let heights = all().flat_map(|(_, value)| value.heights());
-        let y = Scale::logarithmic(heights, MARGIN, (LOWER.1, UPPER.1));
-        let places = all().map(|(x, _)| *x).chain(self.ticks.iter().copied());
-        let x = Scale::logarithmic(places, 1.15, (UPPER.0, LOWER.0));
-        let (Some(x), Some(y)) = (x, y) else { return Ok(None) };
-        let told: Vec<String> = lines.iter().map(Line::told).collect();
-        let told = format!("{Y_AXIS} ({}). {}", self.x_axis, told.join(" "));
-        page::plot(name, title, &told, HEIGHT, |page| self.draw(page, &x, &y, lines)).map(Some)
-    }
-
-    fn draw(&self, page: &Page, x: &Scale, y: &Scale, lines: &[Line]) -> Drawn {
-        let ((left, top), (right, bottom)) = (UPPER, LOWER);
-        page.ticks_below(x, &labelled(x, self.ticks), (top, bottom), &thousands)?;
-        page.ticks_left(y, (left, right), Some(&tick))?;
-        page.axes((left, top), (right, bottom))?;
-        page.text(self.x_axis, ((left + right) / 2, bottom + 38), Side::Middle, SMALL_PX, TEXT)?;
-        page.upright(Y_AXIS, (left - 66, (top + bottom) / 2))?;
-        if let Some(note) = &self.note {
-            page.text(note, (WIDTH - 16, 22), Side::Left, SMALL_PX, TEXT)?;
-        }
-        lines.iter().try_for_each(|line| draw_line(page, x, y, line))?;
-        draw_names(page, x, y, lines)
-    }
+/// A plot with logarithmic axes; `None` without data. `ticks`: the measured values of the
+/// horizontal axis.
+fn plot(head: Head, x_axis: &str, ticks: &[f64], lines: &[Line]) -> Option<Plot> {
+    let all = || lines.iter().flat_map(Line::all);
+    let heights = all().flat_map(|(_, value)| value.heights());
+    let places = all().map(|(x, _)| *x).chain(ticks.iter().copied());
+    let x = Scale::logarithmic(places, 1.15, (LEFT, RIGHT))?;
+    let y = Scale::logarithmic(heights, MARGIN, (HEIGHT, 0))?;
+    let told: Vec<String> = lines.iter().map(Line::told).collect();
+    let told = format!("{Y_AXIS} ({x_axis}). {}", told.join(" "));
+    Some(Head { told, ..head }.plot(HEIGHT + AXIS, |page, top| {
+        let (y, bottom) = (y.moved(top), top + HEIGHT);
+        page.axis_below(&x, &labelled(&x, ticks), &thousands, (top, bottom), x_axis);
+        page.axis_left(&y, (LEFT, RIGHT), Y_AXIS);
+        lines.iter().for_each(|line| draw_line(page, &x, &y, line));
+        draw_names(page, &x, &y, lines);
+    }))
 }
 
 const Y_AXIS: &str = "microseconds of server CPU per request";
@@ -163,7 +151,7 @@ const Y_AXIS: &str = "microseconds of server CPU per request";
 fn labelled(x: &Scale, open: &[f64]) -> Vec<f64> {
     let mut free = i32::MAX;
     let fits = |value: &f64| {
-        let half = width_of(&thousands(*value), SMALL_PX) / 2 + 5;
+        let half = width_of(&thousands(*value)) / 2 + 5;
         let fits = x.at(*value) + half <= free;
         if fits {
             free = x.at(*value) - half;
@@ -173,29 +161,27 @@ fn labelled(x: &Scale, open: &[f64]) -> Vec<f64> {
     open.iter().rev().copied().filter(fits).collect()
 }
 
-fn draw_line(page: &Page, x: &Scale, y: &Scale, line: &Line) -> Drawn {
+fn draw_line(page: &mut Page, x: &Scale, y: &Scale, line: &Line) {
     let at = |(open, value): (f64, f64)| (x.at(open), y.at(value));
     let points: Vec<Point> = line.points.iter().map(|(open, v)| at((*open, v.at))).collect();
-    for pair in points.windows(2) {
-        match line.dashed {
-            true => page.dashed(pair[0], pair[1], line.ink)?,
-            false => page.line(pair.to_vec(), line.ink, 2)?,
-        }
+    match line.dashed {
+        true => page.dashed(&points, line.ink, "6 5"),
+        false => page.line(&points, line.ink, 2),
     }
     let beside = line.beside.as_ref().map(|(rate, v)| at((*rate, v.at)));
     if let (Some(last), Some(beside)) = (points.last(), beside) {
-        page.dotted(*last, beside, line.ink)?;
+        page.dashed(&[*last, beside], line.ink, "2 4");
     }
     for (open, interval) in line.all().filter_map(|(x, v)| Some((*x, v.interval?))) {
-        page.line(vec![at((open, interval.low)), at((open, interval.high))], line.ink, 2)?;
+        page.line(&[at((open, interval.low)), at((open, interval.high))], line.ink, 2);
     }
-    points.into_iter().chain(beside).try_for_each(|at| page.marker(line.marker, at, line.ink))
+    points.into_iter().chain(beside).for_each(|at| page.marker(line.marker, at, line.ink));
 }
 
 /// Names with markers at the ends of the lines, moved apart if they would overlap. A line that ends
 /// early says at which value.
-fn draw_names(page: &Page, x: &Scale, y: &Scale, lines: &[Line]) -> Drawn {
-    let ((_, top), (right, bottom)) = (UPPER, LOWER);
+fn draw_names(page: &mut Page, x: &Scale, y: &Scale, lines: &[Line]) {
+    let (bottom, top) = y.ends();
     let last = lines.iter().filter_map(|line| line.points.last()).map(|point| point.0);
     let last = last.fold(0.0, f64::max);
     let end = |line: &Line| {
@@ -212,12 +198,11 @@ fn draw_names(page: &Page, x: &Scale, y: &Scale, lines: &[Line]) -> Drawn {
             name += &format!(" (to {})", thousands(to));
         }
         // A thin line leads to a name that was moved.
-        let leader = vec![(end.0 + 8, end.1), (right + 2, end.1), (right + 12, place)];
+        let leader = [(end.0 + 8, end.1), (RIGHT + 2, end.1), (RIGHT + 12, place)];
         if to >= last || line.beside.is_some() {
-            page.line(leader, line.ink, 1)?;
+            page.line(&leader, line.ink, 1);
         }
-        page.marker(line.marker, (right + 20, place), line.ink)?;
-        page.text(&name, (right + 30, place), Side::Right, TEXT_PX, TEXT)?;
+        page.marker(line.marker, (RIGHT + 20, place), line.ink);
+        page.text(&name, (RIGHT + 30, place), Side::Right, TEXT);
     }
-    Ok(())
 }

@@ -8,14 +8,12 @@ use verdict::summary::{Best, Summary};
 
 use super::Plot;
 use super::colour::{GRID, Ink, MUTED, TEXT, of_model};
-use super::page::{self, Drawn, Page, SMALL_PX, Side, TEXT_PX, WIDTH, width_of};
+use super::page::{EDGE, Head, Page, Side, WIDTH, width_of};
 
 /// Width of the heads of rows.
 const LEFT: i32 = 110;
 /// End of the last column.
-const RIGHT: i32 = WIDTH - 16;
-/// Below the title and the key.
-const TOP: i32 = 70;
+const RIGHT: i32 = WIDTH - EDGE;
 /// Height of a panel's title with the heads of its columns.
 const HEAD: i32 = 52;
 /// Height of a line of names.
@@ -27,6 +25,8 @@ const GAP: i32 = 22;
 const BETWEEN: i32 = 12;
 /// Distance from a marker to its name.
 const BESIDE: i32 = 11;
+/// Maximum number of models that the title names for each figure.
+const NAMED_MAX: usize = 2;
 
 struct Name {
     text: String,
@@ -47,27 +47,48 @@ struct Panel {
 }
 
 /// `None` without a map.
-pub fn plot(results: &Results, summary: &Summary) -> Result<Option<Plot>, String> {
+pub fn plot(results: &Results, summary: &Summary) -> Option<Plot> {
     let all = [By::Cpu, By::Memory, By::Latency];
     let grids = all.into_iter().filter_map(|by| grid(summary, by));
     let panels: Vec<Panel> = grids.map(|grid| Panel::of(results, grid)).collect();
     // A single cell is not drawn.
     if panels.iter().all(|panel| panel.grid.rows.len() * panel.grid.columns.len() < 2) {
-        return Ok(None);
+        return None;
     }
     let told: Vec<String> = panels.iter().map(|panel| told(&panel.grid)).collect();
-    let bottom = TOP + panels.iter().map(|panel| panel.height() + GAP).sum::<i32>();
-    let draw = |page: &Page| {
-        let key = "in each cell the best, and those within the margin of it; grey: not decided";
-        page.text(key, (16, 48), Side::Right, SMALL_PX, TEXT)?;
-        let mut top = TOP;
-        panels.iter().try_for_each(|panel| {
-            panel.draw(page, top)?;
-            top += panel.height() + GAP;
-            Ok(())
-        })
+    let findings: Vec<String> = panels.iter().map(|panel| finding(&panel.grid)).collect();
+    let height = panels.iter().map(|panel| panel.height() + GAP).sum::<i32>();
+    let subject = "which model, when: the best, and those within the margin of it; grey: undecided";
+    let head = Head {
+        name: "map".to_owned(),
+        finding: findings.join("; "),
+        subject: subject.to_owned(),
+        told: told.join(" "),
+        ..Head::default()
     };
-    page::plot("map", "which model, when", &told.join(" "), bottom, draw).map(Some)
+    Some(head.plot(height, |page, mut top| {
+        for panel in &panels {
+            panel.draw(page, top);
+            top += panel.height() + GAP;
+        }
+    }))
+}
+
+/// `least memory: epoll (12 of 12 points)`: the models that are the only best most often.
+fn finding(grid: &Grid) -> String {
+    let points: Vec<&Best> = grid.rows.iter().flat_map(|(_, row)| row).flatten().collect();
+    let among = |model: &String| points.iter().filter(|best| best.best.contains(model)).count();
+    let mut models: Vec<&String> = points.iter().flat_map(|best| &best.best).collect();
+    models.sort_unstable();
+    models.dedup();
+    models.sort_by_key(|model| std::cmp::Reverse(among(model)));
+    let (of, word) = (points.len(), grid.title.split(" (").next().unwrap_or_default());
+    let named = models.iter().take(NAMED_MAX).map(|m| format!("{m} in {} of {of}", among(m)));
+    let named: Vec<String> = named.collect();
+    match named.is_empty() {
+        true => format!("{word}: undecided"),
+        false => format!("{word}: {}", named.join(", ")),
+    }
 }
 
 impl Panel {
@@ -86,39 +107,37 @@ impl Panel {
         HEAD + self.rows.iter().map(|(_, lines)| lines * LINE + 2 * PADDING).sum::<i32>()
     }
 
-    fn draw(&self, page: &Page, top: i32) -> Drawn {
-        page.text(self.grid.title, (16, top + 10), Side::Right, TEXT_PX, TEXT)?;
-        page.text(self.grid.columns_name, (RIGHT, top + 10), Side::Left, SMALL_PX, TEXT)?;
+    fn draw(&self, page: &mut Page, top: i32) {
+        page.text(self.grid.title, (EDGE, top + 10), Side::Right, TEXT);
+        page.text(self.grid.columns_name, (RIGHT, top + 10), Side::Left, TEXT);
         for (at, head) in self.grid.columns.iter().enumerate() {
             let middle = LEFT + self.width * at as i32 + self.width / 2;
-            page.text(head, (middle, top + 36), Side::Middle, SMALL_PX, TEXT)?;
+            page.text(head, (middle, top + 36), Side::Middle, TEXT);
         }
         let mut upper = top + HEAD;
         for ((cells, lines), (head, _)) in self.rows.iter().zip(&self.grid.rows) {
             let lower = upper + lines * LINE + 2 * PADDING;
-            page.text(head, (LEFT - 10, (upper + lower) / 2), Side::Left, SMALL_PX, TEXT)?;
-            page.line(vec![(LEFT, upper), (RIGHT, upper)], GRID, 1)?;
+            page.text(head, (LEFT - 10, (upper + lower) / 2), Side::Left, TEXT);
+            page.line(&[(LEFT, upper), (RIGHT, upper)], GRID, 1);
             for (at, cell) in cells.iter().enumerate() {
                 let left = LEFT + self.width * at as i32;
-                page.line(vec![(left, upper), (left, lower)], GRID, 1)?;
-                cell.iter().try_for_each(|name| draw_name(page, name, (left, upper)))?;
+                page.line(&[(left, upper), (left, lower)], GRID, 1);
+                cell.iter().for_each(|name| draw_name(page, name, (left, upper)));
             }
             upper = lower;
         }
-        page.line(vec![(LEFT, upper), (RIGHT, upper)], GRID, 1)
+        page.line(&[(LEFT, upper), (RIGHT, upper)], GRID, 1);
     }
 }
 
-fn draw_name(page: &Page, name: &Name, (left, upper): (i32, i32)) -> Drawn {
+fn draw_name(page: &mut Page, name: &Name, (left, upper): (i32, i32)) {
     let y = upper + PADDING + name.line * LINE + LINE / 2;
-    let left = left + name.left;
-    match name.marker {
-        Some(marker) => {
-            page.marker(marker, (left, y), name.ink)?;
-            page.text(&name.text, (left + BESIDE, y), Side::Right, TEXT_PX, name.ink)
-        }
-        None => page.text(&name.text, (left - 5, y), Side::Right, SMALL_PX, name.ink),
+    let mut left = left + name.left;
+    if let Some(marker) = name.marker {
+        page.marker(marker, (left, y), name.ink);
+        left += BESIDE;
     }
+    page.text(&name.text, (left, y), Side::Right, name.ink);
 }
 
 /// The names of a cell, in lines that fit its width.
@@ -132,7 +151,7 @@ fn names(results: &Results, best: &Option<Best>, width: i32) -> Vec<Name> {
     let undecided = best.undecided.iter().map(|model| (model.clone(), MUTED, None));
     let (mut line, mut left) = (0, BETWEEN);
     let mut place = |(text, ink, marker): (String, Ink, Option<usize>)| {
-        let size = BESIDE + width_of(&text, TEXT_PX) + BETWEEN;
+        let size = marker.map_or(0, |_| BESIDE) + width_of(&text) + BETWEEN;
         if left > BETWEEN && left + size > width {
             (line, left) = (line + 1, BETWEEN);
         }
@@ -168,11 +187,11 @@ mod tests {
     #[test]
     fn the_picture_names_the_best_and_what_is_undecided_is_grey() {
         let results = fixture::map();
-        let svg = plot(&results, &summarise(&results)).unwrap().unwrap().svg;
+        let svg = plot(&results, &summarise(&results)).unwrap().svg;
         assert!(svg.contains("1: threads; 8: epoll, uring; "), "{svg}");
         assert!(svg.contains("epoll, poll (undecided: uring)"), "{svg}");
         assert!(svg.contains("fill=\"#68707A\""), "{svg}");
-        assert!(plot(&fixture::no_trials(), &summarise(&fixture::no_trials())).unwrap().is_none());
+        assert!(plot(&fixture::no_trials(), &summarise(&fixture::no_trials())).is_none());
     }
 
     #[test]
@@ -181,7 +200,7 @@ mod tests {
         let best: Vec<String> = (0..9).map(|i| format!("a-model-{i}")).collect();
         results.models = best.iter().map(|name| fixture::model(name)).collect();
         let all = names(&results, &Some(Best { best, undecided: Vec::new() }), 190);
-        assert!(all.iter().all(|n| n.left + BESIDE + width_of(&n.text, TEXT_PX) <= 190));
+        assert!(all.iter().all(|n| n.left + BESIDE + width_of(&n.text) <= 190));
         assert_eq!(all.last().unwrap().line, 8);
     }
 }

@@ -3,29 +3,26 @@
 
 use record::Results;
 
+use crate::report::table::found;
 use crate::text::{figure, thousands};
-use verdict::summary::{Figure, IDLE_CONNECTIONS, Summary, idle_prices, steps};
+use verdict::summary::{Figure, IDLE_CONNECTIONS, Summary, WorkloadSummary, idle_prices, steps};
 
 use super::Plot;
 use super::colour::{GRID, Ink, TEXT, of_model};
 use super::data::{self, Value};
-use super::page::{self, Drawn, Page, SMALL_PX, Side, TEXT_PX, WIDTH, tick, width_of};
+use super::page::{AXIS, Head, Page, Side, WIDTH, tick, width_of};
 use super::scale::Scale;
 
 /// Width of the names of protocols.
 const LEFT: i32 = 130;
 /// End of the axis.
 const RIGHT: i32 = WIDTH - 24;
-/// Below the title.
-const KEY: i32 = 52;
 /// Height of a line of the key.
 const KEY_LINE: i32 = 22;
 /// Height of a model in a band, so that markers do not touch.
 const MODEL: i32 = 13;
 /// Space between two bands.
 const GAP: i32 = 12;
-/// Height of the axis.
-const AXIS: i32 = 54;
 /// The axis extends this factor beyond the values.
 const MARGIN: f64 = 1.25;
 
@@ -38,20 +35,30 @@ struct Series {
 }
 
 /// Server CPU per request by protocol; `None` with fewer than two protocols.
-pub fn cpu(results: &Results, summary: &Summary) -> Result<Option<Plot>, String> {
-    let steps = steps(summary);
+pub fn cpu(results: &Results, summary: &Summary) -> Option<Plot> {
+    let served = |w: &WorkloadSummary| {
+        let mut states = w.cells.iter().filter_map(|cell| cell.state.as_ref().ok());
+        states.any(|figures| figures.stuck().is_none())
+    };
+    let steps: Vec<_> = steps(summary).into_iter().filter(|(_, w)| served(w)).collect();
     let bands: Vec<&str> = steps.iter().map(|(step, _)| step.name).collect();
     let value = |model: &str, band: usize| {
         let figures = data::figures(summary, &steps.get(band)?.1.workload.name, model)?;
         figures.stuck().is_none().then(|| Value::of(figures, Figure::Server))
     };
     let all = series(results, bands.len(), &value);
+    let head = Head {
+        name: "cpu-by-protocol".to_owned(),
+        finding: range("a request takes", "us", &bands, &all),
+        subject: "server CPU per request by protocol".to_owned(),
+        ..Head::default()
+    };
     let axis = "microseconds of server CPU per request (in a chat, per delivery)";
-    draw("cpu-by-protocol", "server CPU per request by protocol", axis, &bands, &all)
+    plot(head, axis, &bands, &all)
 }
 
 /// Memory of idle connections by protocol: process and kernel together.
-pub fn memory(results: &Results) -> Result<Option<Plot>, String> {
+pub fn memory(results: &Results, summary: &Summary) -> Option<Plot> {
     let mut bands: Vec<&str> = Vec::new();
     for price in results.models.iter().flat_map(|model| idle_prices(results, &model.label)) {
         if !bands.contains(&price.protocol) {
@@ -65,17 +72,29 @@ pub fn memory(results: &Results) -> Result<Option<Plot>, String> {
         Some(Value { at: own + kernel, interval: None })
     };
     let all = series(results, bands.len(), &value);
-    let axis = format!(
-        "MiB for {} idle connections, {}",
-        thousands(IDLE_CONNECTIONS),
-        if data::kernel_is_counted(results) {
-            "the kernel's part included"
-        } else {
-            "without sockets"
-        }
-    );
-    let title = "server memory of idle connections by protocol";
-    draw("memory-by-protocol", title, &axis, &bands, &all)
+    let of_kernel = match summary.kernel_is_counted() {
+        true => "the kernel's part included",
+        false => "without sockets",
+    };
+    let many = thousands(IDLE_CONNECTIONS);
+    let head = Head {
+        name: "memory-by-protocol".to_owned(),
+        finding: range(&format!("{many} idle connections take"), "MiB", &bands, &all),
+        subject: "server memory of idle connections by protocol".to_owned(),
+        ..Head::default()
+    };
+    plot(head, &format!("MiB for {many} idle connections, {of_kernel}"), &bands, &all)
+}
+
+/// The least and the most of all figures.
+fn range(what: &str, unit: &str, bands: &[&str], all: &[Series]) -> String {
+    let figures = all.iter().flat_map(|series| {
+        let at = |(band, value): (&&str, &Option<Value>)| {
+            Some((format!("{}, {band}", series.name), (*value)?.at))
+        };
+        bands.iter().zip(&series.values).filter_map(at)
+    });
+    found::range(what, unit, figures)
 }
 
 fn series(
@@ -91,51 +110,44 @@ fn series(
     results.models.iter().enumerate().filter_map(one).collect()
 }
 
-fn draw(
-    name: &str,
-    title: &str,
-    axis: &str,
-    bands: &[&str],
-    all: &[Series],
-) -> Result<Option<Plot>, String> {
+/// A band for each protocol, with the figures of all models; `None` with fewer than two bands.
+fn plot(head: Head, axis: &str, bands: &[&str], all: &[Series]) -> Option<Plot> {
     let values = || all.iter().flat_map(|series| series.values.iter().flatten());
-    let x = Scale::logarithmic(values().flat_map(Value::heights), MARGIN, (LEFT, RIGHT));
-    let Some(x) = x.filter(|_| bands.len() > 1) else { return Ok(None) };
+    let x = Scale::logarithmic(values().flat_map(Value::heights), MARGIN, (LEFT, RIGHT))?;
     let key = key(all);
-    let top = KEY + KEY_LINE * key.iter().map(|(line, ..)| line + 1).max().unwrap_or(0);
+    let lines = KEY_LINE * (key.last()?.0 + 1);
     let band = MODEL * all.len() as i32 + GAP;
-    let bottom = top + band * bands.len() as i32;
+    let height = lines + band * bands.len() as i32;
     let told: Vec<String> = bands.iter().enumerate().map(|(i, b)| told(i, b, all)).collect();
-    let told = format!("{axis}. {}", told.join(" "));
-    let drawing = |page: &Page| {
+    let draw = |page: &mut Page, mut top: i32| {
         for (line, left, series) in &key {
-            let at = (*left, KEY + KEY_LINE * line);
-            page.marker(series.marker, at, series.ink)?;
-            page.text(&series.name, (at.0 + 11, at.1), Side::Right, TEXT_PX, TEXT)?;
+            let at = (*left, top + 4 + KEY_LINE * line);
+            page.marker(series.marker, at, series.ink);
+            page.text(&series.name, (at.0 + 11, at.1), Side::Right, TEXT);
         }
-        page.ticks_below(&x, &x.ticks(60), (top, bottom), &tick)?;
-        page.text(axis, ((LEFT + RIGHT) / 2, bottom + 36), Side::Middle, SMALL_PX, TEXT)?;
+        let bottom = top + height;
+        top += lines;
+        page.axis_below(&x, &x.ticks(60), &tick, (top, bottom), axis);
         for (i, name) in bands.iter().enumerate() {
             let upper = top + band * i as i32;
-            page.line(vec![(LEFT, upper), (RIGHT, upper)], GRID, 1)?;
-            page.text(name, (LEFT - 9, upper + band / 2), Side::Left, TEXT_PX, TEXT)?;
-            draw_band(page, &x, i, upper + GAP / 2, all)?;
+            page.line(&[(LEFT, upper), (RIGHT, upper)], GRID, 1);
+            page.text(name, (LEFT - 9, upper + band / 2), Side::Left, TEXT);
+            draw_band(page, &x, i, upper + GAP / 2, all);
         }
-        page.axes((LEFT, top), (RIGHT, bottom))
     };
-    page::plot(name, title, &told, bottom + AXIS, drawing).map(Some)
+    let head = Head { told: format!("{axis}. {}", told.join(" ")), ..head };
+    (bands.len() > 1).then(|| head.plot(height + AXIS, draw))
 }
 
-fn draw_band(page: &Page, x: &Scale, band: usize, top: i32, all: &[Series]) -> Drawn {
+fn draw_band(page: &mut Page, x: &Scale, band: usize, top: i32, all: &[Series]) {
     for (i, series) in all.iter().enumerate() {
         let Some(Some(value)) = series.values.get(band) else { continue };
         let y = top + MODEL * i as i32 + MODEL / 2;
         if let Some(interval) = value.interval {
-            page.line(vec![(x.at(interval.low), y), (x.at(interval.high), y)], series.ink, 2)?;
+            page.line(&[(x.at(interval.low), y), (x.at(interval.high), y)], series.ink, 2);
         }
-        page.marker(series.marker, (x.at(value.at), y), series.ink)?;
+        page.marker(series.marker, (x.at(value.at), y), series.ink);
     }
-    Ok(())
 }
 
 /// The key below the title: line, position in it, and model.
@@ -143,7 +155,7 @@ fn key(all: &[Series]) -> Vec<(i32, i32, &Series)> {
     let (mut line, mut left) = (0, 24);
     let mut places = Vec::new();
     for series in all {
-        let width = 11 + width_of(&series.name, TEXT_PX) + 28;
+        let width = 11 + width_of(&series.name) + 28;
         if left + width > WIDTH {
             (line, left) = (line + 1, 24);
         }
@@ -170,11 +182,11 @@ mod tests {
     #[test]
     fn protocols_have_a_band_each_and_models_a_marker() {
         let results = fixture::protocols();
-        let plot = cpu(&results, &summarise(&results)).unwrap().unwrap();
+        let plot = cpu(&results, &summarise(&results)).unwrap();
         for words in ["TCP echo: threads: 15.1", "HTTP/2 x 32: ", "epoll: 2.52", "TLS full: "] {
             assert!(plot.svg.contains(words), "{words}: {}", plot.svg);
         }
-        let plot = memory(&results).unwrap().unwrap();
+        let plot = memory(&results, &summarise(&results)).unwrap();
         assert!(plot.svg.contains("MiB for 10,000 idle connections, the kernel's part included"));
         assert!(plot.svg.contains("HTTP/1.1, TLS: threads: 137"), "{}", plot.svg);
     }
@@ -182,8 +194,8 @@ mod tests {
     #[test]
     fn one_protocol_alone_is_no_comparison() {
         let results = fixture::rich();
-        assert!(cpu(&results, &summarise(&results)).unwrap().is_none());
-        assert!(memory(&results).unwrap().is_none());
+        assert!(cpu(&results, &summarise(&results)).is_none());
+        assert!(memory(&results, &summarise(&results)).is_none());
     }
 
     #[test]

@@ -48,6 +48,16 @@ impl Scale {
         Some(Scale { low, high, logarithmic: true, from: pixels.0, to: pixels.1 })
     }
 
+    /// The pixels of the lowest and the highest value.
+    pub fn ends(&self) -> (i32, i32) {
+        (self.from, self.to)
+    }
+
+    /// The same axis, `by` pixels further.
+    pub fn moved(self, by: i32) -> Scale {
+        Scale { from: self.from + by, to: self.to + by, ..self }
+    }
+
     /// The pixel of a value; values outside of the axis are drawn at its nearer end.
     pub fn at(&self, value: f64) -> i32 {
         let share = match self.logarithmic {
