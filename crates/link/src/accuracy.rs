@@ -65,7 +65,8 @@ impl Accuracy {
     /// # Errors
     /// One sentence: sockets that cannot be used, or a link that carries nothing.
     pub fn measure(link: &Link, packets: u64) -> Result<Accuracy, String> {
-        let probe = Probe::new(link).map_err(|error| format!("cannot measure the link: {error}"))?;
+        let probe =
+            Probe::new(link).map_err(|error| format!("cannot measure the link: {error}"))?;
         let failed = |error| match link.failure() {
             Some(why) => why,
             None => format!("cannot measure the link: {error}"),

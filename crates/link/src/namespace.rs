@@ -81,7 +81,8 @@ impl Namespace {
     /// /proc/net/dev).
     pub(crate) fn overrun(&self) -> io::Result<u64> {
         let text = self.run(|| fs::read_to_string("/proc/thread-self/net/dev"))??;
-        let line = text.lines().find_map(|line| line.trim().strip_prefix(DEVICE)?.strip_prefix(':'));
+        let line =
+            text.lines().find_map(|line| line.trim().strip_prefix(DEVICE)?.strip_prefix(':'));
         // Eight columns of what was received, then bytes, packets, errs, drop.
         let drop = line.and_then(|line| line.split_whitespace().nth(11)?.parse().ok());
         drop.ok_or_else(|| io::Error::other(format!("no {DEVICE} in {text:?}")))
