@@ -72,7 +72,7 @@ fn bad_input_gets_a_sentence() {
         let told = String::from_utf8(output.stderr).unwrap();
         assert!(told.contains(part), "{part} in {told}");
     };
-    one(&["--link", "rtt=1ms", "http://127.0.0.1:7/x"], "--link ... --server epoll /x");
+    one(&["--link", "rtt=1ms", "http://127.0.0.1:7/x"], "--server epoll /x");
     one(&["--link", "rtt=1ms", "/", "/"], "name one URL");
     one(&["--link", "rtt=1", "/"], "rtt=40ms");
     one(&["--link", "rtt=1ms,rate=5", "/"], "\"rate=5\"");

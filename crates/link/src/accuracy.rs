@@ -25,8 +25,8 @@ const PING_GAP: Duration = Duration::from_millis(5);
 /// How much faster than the rate the burst is sent: the line then never idles, and few packets are
 /// dropped.
 const BURST_SPEED: f64 = 1.2;
-/// Length of the burst, unless so many packets take longer. A wake-up that is late by a millisecond
-/// changes the rate by half a per cent.
+/// Length of the burst, unless so many packets take longer. A wake-up that is late by a
+/// millisecond changes the rate by half a per cent.
 const BURST: Duration = Duration::from_millis(250);
 /// Packets per second without a rate: what one core sends and receives easily.
 const BURST_PACKETS_PER_S: f64 = 20_000.0;
@@ -47,8 +47,8 @@ pub struct Accuracy {
     pub rtt_ms: Option<f64>,
     /// The rate asked for, in Mbit/s.
     pub rate_asked_mbit_s: Option<f64>,
-    /// That of a burst to the server, counted in IP packets; `None` if no rate was asked for, or if
-    /// too little arrived.
+    /// That of a burst to the server, counted in IP packets; `None` if no rate was asked for, or
+    /// if too little arrived.
     pub rate_mbit_s: Option<f64>,
     /// The loss asked for, in per cent.
     pub loss_asked_percent: f64,
@@ -59,8 +59,8 @@ pub struct Accuracy {
 }
 
 impl Accuracy {
-    /// Measures for about a second: pings, and a burst of `packets` packets to the server. The link
-    /// must not carry anything else.
+    /// Measures for about a second: pings, and a burst of `packets` packets to the server. The
+    /// link must not carry anything else.
     ///
     /// # Errors
     /// One sentence: sockets that cannot be used, or a link that carries nothing.
@@ -148,8 +148,8 @@ impl<'a> Probe<'a> {
         [Direction::ToServer, Direction::ToClient].map(|direction| self.link.counters(direction))
     }
 
-    /// When the last of these bytes has left a queue that they fill, has made a round trip, and was
-    /// seen on a loaded machine.
+    /// When the last of these bytes has left a queue that they fill, has made a round trip, and
+    /// was seen on a loaded machine.
     fn last_arrival(&self, bytes: usize) -> Instant {
         let profile = self.link.profile();
         Instant::now() + profile.rtt + 2 * profile.transmission(bytes as u64) + GRACE

@@ -156,8 +156,8 @@ impl Mover {
             for packet in pipe.due(now) {
                 match write(&*device, &packet) {
                     Ok(_) => {}
-                    // No memory for it, as for any packet in the kernel; or no IP packet, which the
-                    // other device cannot have sent.
+                    // No memory for it, as for any packet in the kernel; or no IP packet, which
+                    // the other device cannot have sent.
                     Err(Errno::EAGAIN | Errno::ENOMEM | Errno::ENOBUFS | Errno::EINVAL) => {
                         *refused += 1;
                     }

@@ -25,8 +25,9 @@
 //! # }
 //! ```
 //!
-//! Reading order: `profile` (what is asked for), `pipe` (one direction, in virtual time), `emulator`
-//! (the thread between two devices), `namespace`, `accuracy` (what the link does, measured).
+//! Reading order: `profile` (what is asked for), `pipe` (one direction, in virtual time),
+//! `emulator` (the thread between two devices), `namespace`, `accuracy` (what the link does,
+//! measured).
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("network namespaces and TUN devices are Linux's");

@@ -50,8 +50,8 @@ impl Namespace {
     }
 
     /// Does the work on a thread in this namespace, and waits for it. Sockets that it opens, and
-    /// threads and processes that it starts, are in the namespace too. A process that dies with its
-    /// parent (PR_SET_PDEATHSIG) dies with this thread.
+    /// threads and processes that it starts, are in the namespace too. A process that dies with
+    /// its parent (PR_SET_PDEATHSIG) dies with this thread.
     ///
     /// # Errors
     /// That of setns(2), or of a thread that cannot be started.
@@ -102,10 +102,10 @@ fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     })
 }
 
-/// Allows this process to make network namespaces: unless it has the capabilities (as root has), it
-/// enters a user namespace, in which it has them. Its files and its user stay the same, and programs
-/// that it starts have no capability. A process with a second thread cannot do this (unshare(2)), so
-/// `main` calls this first.
+/// Allows this process to make network namespaces: unless it has the capabilities (as root has),
+/// it enters a user namespace, in which it has them. Its files and its user stay the same, and
+/// programs that it starts have no capability. A process with a second thread cannot do this
+/// (unshare(2)), so `main` calls this first.
 ///
 /// # Errors
 /// Why user namespaces are refused here.

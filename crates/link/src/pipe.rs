@@ -1,9 +1,9 @@
-//! One direction of a link, as a state machine: packets and a clock in, packets out. It does no I/O
-//! and reads no clock.
+//! One direction of a link, as a state machine: packets and a clock in, packets out. It does no
+//! I/O and reads no clock.
 //!
-//! A packet waits in the queue, is transmitted at the rate, one after another, and then travels for
-//! half a round trip. A queue that is full drops the packet that arrives (drop-tail). A packet that
-//! is lost is lost on its way: it took its time of transmission.
+//! A packet waits in the queue, is transmitted at the rate, one after another, and then travels
+//! for half a round trip. A queue that is full drops the packet that arrives (drop-tail). A packet
+//! that is lost is lost on its way: it took its time of transmission.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,8 +17,8 @@ use crate::{Profile, Queue};
 /// (SplitMix64 begins another sequence at each number).
 const DIRECTION_SEED: u64 = 0xD1B5_4A32_D192_ED03;
 
-/// Bytes of packets on their way in one direction, so that a long and fast link does not use up the
-/// machine's memory. What arrives beyond it is dropped as by a full queue.
+/// Bytes of packets on their way in one direction, so that a long and fast link does not use up
+/// the machine's memory. What arrives beyond it is dropped as by a full queue.
 const HELD_BYTES_MAX: u64 = 1 << 30;
 
 const NANOS_PER_S: u128 = 1_000_000_000;

@@ -50,8 +50,8 @@ impl Default for Profile {
 }
 
 impl Profile {
-    /// The queue as asked for, or the bandwidth-delay product: with it one TCP connection keeps the
-    /// link busy although it halves its window at a loss. Without a rate no packet waits.
+    /// The queue as asked for, or the bandwidth-delay product: with it one TCP connection keeps
+    /// the link busy although it halves its window at a loss. Without a rate no packet waits.
     pub fn queue(&self) -> Queue {
         let product = |rate: u64| (u128::from(rate) * self.rtt.as_nanos() / 8_000_000_000) as u64;
         self.queue.unwrap_or(match self.rate_bits_per_s {

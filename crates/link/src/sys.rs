@@ -17,8 +17,8 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 
-/// Packets that the device keeps until the emulator reads them. It is large, so that the queue that
-/// drops is the emulator's. A slot is a pointer: 80 KB.
+/// Packets that the device keeps until the emulator reads them. It is large, so that the queue
+/// that drops is the emulator's. A slot is a pointer: 80 KB.
 const DEVICE_QUEUE_PACKETS: u32 = 10_000;
 
 /// A header, a struct ifinfomsg and one attribute, each without padding.
@@ -33,8 +33,8 @@ pub(crate) fn open_tun() -> Result<OwnedFd> {
 }
 
 /// Makes a TUN device: each read(2) and write(2) of the descriptor is one IP packet, without a
-/// header before it. Without offloads the kernel cuts TCP's data to the MTU and fills in checksums,
-/// as for a wire.
+/// header before it. Without offloads the kernel cuts TCP's data to the MTU and fills in
+/// checksums, as for a wire.
 pub(crate) fn make_tun(tun: &OwnedFd, name: &str) -> Result<()> {
     let mut request = named(name);
     request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
@@ -44,8 +44,8 @@ pub(crate) fn make_tun(tun: &OwnedFd, name: &str) -> Result<()> {
     check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD as _, 0) })
 }
 
-/// Gives an interface of the calling thread's network namespace its address, its MTU and the length
-/// of its queue, and brings it up.
+/// Gives an interface of the calling thread's network namespace its address, its MTU and the
+/// length of its queue, and brings it up.
 pub(crate) fn bring_up(name: &str, address: Ipv4Addr, mask: Ipv4Addr, mtu: usize) -> Result<()> {
     let mut request = named(name);
     request.ifr_ifru.ifru_addr = sockaddr(address);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use link::{Accuracy, Direction, Link, Profile};
+use link::{Accuracy, Counters, Direction, Link, Profile};
 use load::Live;
 use rig::discover;
 use rig::server::Server;
@@ -20,12 +20,15 @@ const PROBE_PACKETS: u64 = 1_000;
 /// Requests have ended when the server is stopped; only idle connections are left.
 const DRAIN_TIMEOUT: &str = "2s";
 
+const WAYS: [Direction; 2] = [Direction::ToServer, Direction::ToClient];
+
 /// Options of the link.
 #[derive(Debug, Args)]
 pub(super) struct LinkArguments {
     /// Put client and server at the two ends of a link with this round-trip time, rate and loss;
-    /// also queue=100p (packets) or queue=64KiB, and seed=1. iolab starts the server, so the URL is
-    /// only a path, or has the host `server`: ws://server/ws/echo, https://server/, tcp://server.
+    /// also queue=100p (packets) or queue=64KiB, and seed=1. iolab starts the server, so the URL
+    /// is only a path, or has the host `server`: ws://server/ws/echo, https://server/,
+    /// tcp://server.
     #[arg(long, value_name = "rtt=40ms,rate=10mbit,loss=1%")]
     #[arg(conflicts_with_all = ["pid", "source"])]
     link: Option<Profile>,
@@ -38,7 +41,8 @@ pub(super) struct LinkArguments {
 }
 
 impl LinkArguments {
-    /// Prepares the process for a link, before its first thread. Returns whether there is to be one.
+    /// Prepares the process for a link, before its first thread. Returns whether there is to be
+    /// one.
     pub(super) fn prepare(&self) -> Result<bool, link::Refused> {
         if self.link.is_some() {
             link::prepare()?;
@@ -53,11 +57,12 @@ pub(super) fn run(
     live: &Arc<Live>,
 ) -> Result<ExitCode, Box<dyn Error>> {
     let profile = arguments.over.link.clone().unwrap_or_default();
-    let asked = Asked::parse(&arguments.urls)?;
+    let asked = Asked::parse(&arguments.urls, &profile)?;
     let (program, mut flags) = program(&arguments.over.server)?;
     let link = Link::up(&profile)?;
     let accuracy = Accuracy::measure(&link, PROBE_PACKETS)?;
     eprintln!("iolab: link: {accuracy}");
+    let before = WAYS.map(|way| link.counters(way));
     if live.is_stopped() {
         return Ok(ExitCode::from(INTERRUPTED));
     }
@@ -72,20 +77,17 @@ pub(super) fn run(
         eprintln!("iolab: {how}");
     }
     server.stop();
-    tell(&link)?;
+    tell(&link, &before)?;
     Ok(code?)
 }
 
-/// What the link did during the measurement and the load.
-fn tell(link: &Link) -> Result<(), Box<dyn Error>> {
-    let one = |direction| {
-        let counters = link.counters(direction);
-        format!(
-            "{} packets ({} lost, {} found the queue full)",
-            counters.sent, counters.lost, counters.dropped
-        )
-    };
-    let (to_server, to_client) = (one(Direction::ToServer), one(Direction::ToClient));
+/// What the link did during the load.
+fn tell(link: &Link, before: &[Counters; 2]) -> Result<(), Box<dyn Error>> {
+    let [to_server, to_client] = [0, 1].map(|way| {
+        let counters = link.counters(WAYS[way]).since(&before[way]);
+        let Counters { sent, lost, dropped, .. } = counters;
+        format!("{sent} packets ({lost} lost, {dropped} found the queue full)")
+    });
     eprintln!("iolab: link: to the server {to_server}, to the client {to_client}");
     if let Some(failure) = link.failure() {
         return Err(failure.into());
@@ -122,7 +124,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn parse(urls: &[String]) -> Result<Asked, String> {
+    fn parse(urls: &[String], profile: &Profile) -> Result<Asked, String> {
         let url = match urls {
             [] => "/",
             [url] => url,
@@ -143,7 +145,7 @@ impl Asked {
         };
         Err(format!(
             "{url} cannot be reached over a link, which leads into a network namespace of its own: \
-             let iolab start the server there, with --link ... --server epoll {server}"
+             let iolab start the server there: iolab load --link {profile} --server epoll {server}"
         ))
     }
 
@@ -161,7 +163,7 @@ mod tests {
     use super::*;
 
     fn asked(url: &str) -> Result<Asked, String> {
-        Asked::parse(&[url.to_owned()])
+        Asked::parse(&[url.to_owned()], &Profile::default())
     }
 
     #[test]
@@ -172,7 +174,7 @@ mod tests {
         assert_eq!(read("tcp://server"), wanted("tcp", ""));
         assert_eq!(read("wss://server/ws/echo"), wanted("wss", "/ws/echo"));
         assert_eq!(read("https://server?a"), wanted("https", "?a"));
-        assert_eq!(Asked::parse(&[]), asked("/"));
+        assert_eq!(Asked::parse(&[], &Profile::default()), asked("/"));
     }
 
     #[test]
@@ -188,6 +190,6 @@ mod tests {
             assert!(told.starts_with(url) && told.ends_with(hint), "{told}");
         }
         let both = ["/".to_owned(), "/".to_owned()];
-        assert!(Asked::parse(&both).unwrap_err().contains("one URL"));
+        assert!(Asked::parse(&both, &Profile::default()).unwrap_err().contains("one URL"));
     }
 }
