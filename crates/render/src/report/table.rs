@@ -56,7 +56,7 @@ pub fn terminal(results: &Results, summary: &Summary, full: bool) -> String {
     out += &part("price of each protocol: server CPU us per request", &prices);
     let ratios = protocols::ratios(results, summary, style);
     out += &part("the same, relative to the workload without it", &ratios);
-    out += &part("idle connections", &costs(summary, style));
+    out += &part("idle connections", &costs(results, summary, style));
     let idle = protocols::idle(results, style);
     out += &part("10,000 idle connections: MiB of the process + the kernel", &idle);
     out += &format!("\n{}\n", wrap(LEGEND, 0));
@@ -88,7 +88,7 @@ pub fn markdown(results: &Results, summary: &Summary) -> String {
     let parts = [
         ("price of each protocol", protocols::cpu(results, summary, style)),
         ("price relative to the workload without it", protocols::ratios(results, summary, style)),
-        ("idle connections", costs(summary, style)),
+        ("idle connections", costs(results, summary, style)),
         ("10,000 idle connections by protocol, MiB", protocols::idle(results, style)),
     ];
     for (title, table) in parts.into_iter().filter(|(_, table)| !table.is_empty()) {
@@ -321,7 +321,7 @@ fn unavailable(results: &Results, workload: &WorkloadSummary) -> Vec<String> {
 }
 
 /// The cost of idle connections for each model; empty if there was no idle sample.
-pub fn costs(summary: &Summary, style: Style) -> String {
+pub fn costs(results: &Results, summary: &Summary, style: Style) -> String {
     let mut table = new_table(style);
     table.set_header([
         "model",
@@ -341,12 +341,27 @@ pub fn costs(summary: &Summary, style: Style) -> String {
             }
         }
     }
+    let mut unknown: Vec<&str> = Vec::new();
     let mut empty = true;
     for (model, cost) in models.into_iter().filter_map(|m| Some((m, summary.costs.get(m)?))) {
         table.add_row(cost_row(model, cost));
+        unknown.extend(cost.memory.kernel_kib.is_none().then_some(model));
         empty = false;
     }
-    if empty { String::new() } else { finish(table, &[1, 2, 3, 4, 5, 6, 7], style) }
+    if empty {
+        return String::new();
+    }
+    let table = finish(table, &[1, 2, 3, 4, 5, 6, 7], style);
+    if unknown.is_empty() {
+        return table;
+    }
+    let why = results.environment.kernel_memory_unavailable.as_deref();
+    let why = without_stop(why.unwrap_or("not all of its samples have it"));
+    let why = format!("Kernel memory of {}: n/a: {why}.", found::list(&unknown));
+    match style {
+        Style::Terminal => format!("{table}{}\n", wrap(&why, 2)),
+        Style::Markdown => format!("{table}\n{why}\n"),
+    }
 }
 
 fn cost_row(model: &str, cost: &Cost) -> [String; 8] {
@@ -485,11 +500,18 @@ mod tests {
                 assert!(line.matches('|').count() <= 9 || line.contains("TCP echo"), "{line}");
             }
         }
-        let results = fixture::results();
+        let mut results = fixture::results();
         let table = measured(&summarise(&results).workloads[0], Style::Markdown);
         let rows = table.lines().filter(|line| line.starts_with('|')).count();
         assert_eq!(rows, 2 + 6 + 1, "{table}");
-        assert!(costs(&summarise(&results), Style::Markdown).contains("| threads"));
+        let costs = |results: &Results| costs(results, &summarise(results), Style::Markdown);
+        assert!(costs(&results).contains("| threads"));
+        // A figure that is missing has its reason.
+        assert!(costs(&results).contains(": n/a: not all of its samples have it."));
+        results.environment.kernel_memory_unavailable = Some("no cgroup can be made.".into());
+        let text = costs(&results);
+        assert!(text.contains("Kernel memory of threads, ") && text.contains("n/a: no cgroup can"));
+        assert!(!costs(&fixture::rich()).contains("n/a"));
     }
 
     #[test]

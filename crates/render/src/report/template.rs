@@ -136,7 +136,7 @@ fn replacement(marker: &str, context: &Context) -> Result<String, String> {
         ["end"] => Ok(String::new()),
         ["tables"] => Ok(format!("[{TABLES_FILE}]({}{TABLES_FILE})", context.plots_prefix)),
         ["plot", name] => Ok(plot(name, context)),
-        ["costs"] => Ok(table::costs(summary, MARKDOWN)),
+        ["costs"] => Ok(table::costs(results, summary, MARKDOWN)),
         ["legend"] => Ok(table::LEGEND.to_owned()),
         ["doubts"] => {
             Ok(doubts::of_run(summary).iter().map(|line| format!("- {line}\n")).collect())
