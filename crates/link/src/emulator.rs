@@ -110,8 +110,7 @@ impl Mover {
         set_timerslack(TIMER_SLACK_NS)?;
         loop {
             self.take_in()?;
-            self.deliver()?;
-            self.show(shown);
+            self.deliver(shown)?;
             if self.wait(stop)? {
                 return Ok(());
             }
@@ -149,17 +148,21 @@ impl Mover {
         Ok(())
     }
 
-    fn deliver(&mut self) -> io::Result<()> {
-        let Mover { client, server, to_server, to_client, refused, .. } = self;
+    /// Writes the packets that are due. They are counted before, so that a packet that has come out
+    /// is in the counters, whenever its receiver looks at them.
+    fn deliver(&mut self, shown: &Mutex<Shown>) -> io::Result<()> {
         let now = Instant::now();
-        for (device, pipe) in [(server, to_server), (client, to_client)] {
-            for packet in pipe.due(now) {
-                match write(&*device, &packet) {
+        let to_server: Vec<_> = self.to_server.due(now).collect();
+        let to_client: Vec<_> = self.to_client.due(now).collect();
+        self.show(shown);
+        for (device, packets) in [(&self.server, to_server), (&self.client, to_client)] {
+            for packet in packets {
+                match write(device, &packet) {
                     Ok(_) => {}
                     // No memory for it, as for any packet in the kernel; or no IP packet, which
                     // the other device cannot have sent.
                     Err(Errno::EAGAIN | Errno::ENOMEM | Errno::ENOBUFS | Errno::EINVAL) => {
-                        *refused += 1;
+                        self.refused += 1;
                     }
                     Err(errno) => return Err(errno.into()),
                 }
@@ -180,4 +183,15 @@ impl Mover {
 /// are not carried, so that they are not counted.
 fn is_ipv4(packet: &[u8]) -> bool {
     packet.first().is_some_and(|byte| byte >> 4 == 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_of_ipv4_are_carried() {
+        assert!(is_ipv4(&[0x45, 0]));
+        assert!(!is_ipv4(&[0x60, 0]) && !is_ipv4(&[]));
+    }
 }

@@ -116,8 +116,10 @@ fn flood(link: &Link, packets: u32, bytes: usize) -> (Vec<u32>, Counters) {
     let end = Instant::now() + LIMIT;
     let count = || link.counters(Direction::ToServer);
     loop {
-        // In parts that a receive buffer can hold.
-        if sent < packets && count().sent == u64::from(sent) {
+        // In parts that a receive buffer holds, however late this thread reads it.
+        let now = count();
+        let gone = seen.len() as u64 + now.lost + now.dropped;
+        if sent < packets && gone == u64::from(sent) {
             for _ in 0..100.min(packets - sent) {
                 buffer[..4].copy_from_slice(&sent.to_be_bytes());
                 client.send_to(&buffer[..bytes], to).unwrap();
@@ -185,14 +187,19 @@ fn a_child_starts_in_its_namespace() {
 fn a_child_ends_with_its_thread() {
     let link = up("rtt=1ms");
     let mut command = Command::new("sleep");
-    command.arg("1000").stdin(Stdio::null());
+    command.arg("60").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     link.server().place(&mut command).unwrap();
     let mut child = std::thread::spawn(move || command.spawn().unwrap()).join().unwrap();
     let end = Instant::now() + LIMIT;
-    while child.try_wait().unwrap().is_none() {
-        assert!(Instant::now() < end, "the child outlived its thread");
+    let mut status = None;
+    while status.is_none() && Instant::now() < end {
+        status = child.try_wait().unwrap();
         std::thread::sleep(Duration::from_millis(1));
     }
+    // So that nothing is left of a case that fails.
+    let _ = child.kill();
+    let _ = child.wait();
+    assert!(status.is_some_and(|status| !status.success()), "it outlived its thread: {status:?}");
 }
 
 /// Namespaces and devices of other descriptors than those of this process's own namespace, and

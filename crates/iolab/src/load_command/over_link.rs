@@ -15,8 +15,10 @@ use rig::server::Server;
 use super::LoadArguments;
 use super::live::INTERRUPTED;
 
-/// Packets of the measurement before the load: some hundred milliseconds of the rate.
+/// Packets of the measurement before the load, unless their smallest take longer than a second.
 const PROBE_PACKETS: u64 = 1_000;
+/// Bits of a small packet.
+const SMALL_PACKET_BITS: u64 = 8 * 40;
 /// Requests have ended when the server is stopped; only idle connections are left.
 const DRAIN_TIMEOUT: &str = "2s";
 
@@ -60,7 +62,8 @@ pub(super) fn run(
     let asked = Asked::parse(&arguments.urls, &profile)?;
     let (program, mut flags) = program(&arguments.over.server)?;
     let link = Link::up(&profile)?;
-    let accuracy = Accuracy::measure(&link, PROBE_PACKETS)?;
+    let per_s = profile.rate_bits_per_s.map_or(PROBE_PACKETS, |rate| rate / SMALL_PACKET_BITS);
+    let accuracy = Accuracy::measure(&link, per_s.min(PROBE_PACKETS))?;
     eprintln!("iolab: link: {accuracy}");
     let before = WAYS.map(|way| link.counters(way));
     if live.is_stopped() {
