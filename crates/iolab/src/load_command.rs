@@ -4,6 +4,7 @@ mod arguments;
 mod find_rate;
 mod hgrm;
 mod live;
+mod over_link;
 mod search;
 mod several;
 mod shortfall;
@@ -31,6 +32,8 @@ struct Output<'a> {
     outcome: &'a LoadOutcome,
     #[serde(skip_serializing_if = "Option::is_none")]
     server: Option<&'a ServerSample>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<&'a link::Accuracy>,
 }
 
 /// Runs the load and prints the outcome.
@@ -40,9 +43,17 @@ struct Output<'a> {
 /// `main` then exits with code 2. What was measured is printed before.
 pub fn run(arguments: LoadArguments) -> Result<ExitCode, Box<dyn Error>> {
     let live = Arc::new(Live::default());
+    let is_over_link = arguments.over.prepare()?;
     live::stop_on_interrupt(&live)?;
+    match is_over_link {
+        true => over_link::run(arguments, &live),
+        false => load(&arguments, &live),
+    }
+}
+
+fn load(arguments: &LoadArguments, live: &Arc<Live>) -> Result<ExitCode, Box<dyn Error>> {
     if arguments.is_for_several() {
-        return several::run(&arguments, &live);
+        return several::run(arguments, live);
     }
     let plan = arguments.plan()?;
     let ignored = plan.target.protocol == Protocol::Http && plan.method != Method::Post;
@@ -51,10 +62,10 @@ pub fn run(arguments: LoadArguments) -> Result<ExitCode, Box<dyn Error>> {
         eprintln!("iolab: note: --payload is ignored: a {method} has no body");
     }
     if let Some(budget) = arguments.budget() {
-        return find_rate::run(&arguments, &plan, budget, &live);
+        return find_rate::run(arguments, &plan, budget, live);
     }
     let hgrm = arguments.hgrm.as_deref().map(hgrm::Output::open).transpose()?;
-    let (outcome, server) = match measure(&arguments, &plan, &live) {
+    let (outcome, server) = match measure(arguments, &plan, live) {
         Err(error) if matches!(error.downcast_ref(), Some(load::Error::Interrupted)) => {
             eprintln!("iolab: {error}");
             return Ok(ExitCode::from(INTERRUPTED));
@@ -62,7 +73,11 @@ pub fn run(arguments: LoadArguments) -> Result<ExitCode, Box<dyn Error>> {
         measured => measured?,
     };
     tell(&match arguments.json {
-        true => serde_json::to_string(&Output { outcome: &outcome, server: server.as_ref() })?,
+        true => serde_json::to_string(&Output {
+            outcome: &outcome,
+            server: server.as_ref(),
+            link: arguments.over.accuracy.as_ref(),
+        })?,
         false => table::outcome(&outcome, server.as_ref()),
     })?;
     if let Some(why) = &outcome.ended_early {
@@ -74,7 +89,7 @@ pub fn run(arguments: LoadArguments) -> Result<ExitCode, Box<dyn Error>> {
     if let Some(hgrm) = hgrm {
         hgrm.write(&outcome.latency)?;
     }
-    Ok(status(&outcome, shortfalls.is_empty(), &live))
+    Ok(status(&outcome, shortfalls.is_empty(), live))
 }
 
 /// One run; with --pid the server's process is sampled too.

@@ -28,7 +28,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Load(load_command::LoadArguments),
+    Load(Box<load_command::LoadArguments>),
     /// Measure servers under workloads, in rounds of random order, and write a result folder.
     Bench(bench::Arguments),
     /// Render a result file as tables, or as REPORT.md with plots.
@@ -58,7 +58,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Load(arguments) => {
-            load_command::run(arguments).map_err(|error| Failure(error.to_string()))
+            load_command::run(*arguments).map_err(|error| Failure(error.to_string()))
         }
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),

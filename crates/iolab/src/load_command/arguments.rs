@@ -10,6 +10,7 @@ use humantime::parse_duration;
 use load::{ExpectedBody, Length, Method, Pace, Plan};
 use record::Arrivals;
 
+use super::over_link::LinkArguments;
 use crate::awake::When;
 
 /// Load a server, verify every reply, and report rate, latency and CPU time.
@@ -19,8 +20,10 @@ pub struct LoadArguments {
     /// tcp://HOST:PORT of an echo server, http:// or https://HOST:PORT/PATH, or ws:// or
     /// wss://HOST:PORT/PATH of a WebSocket that echoes. Several URLs are loaded in alternation and
     /// compared with the first.
-    #[arg(required = true, value_name = "URL")]
-    urls: Vec<String>,
+    #[arg(required_unless_present = "link", value_name = "URL")]
+    pub(super) urls: Vec<String>,
+    #[command(flatten)]
+    pub(super) over: LinkArguments,
     /// Number of active connections.
     #[arg(short, long, value_name = "N", default_value_t = 64)]
     connections: u32,
@@ -340,6 +343,11 @@ neighbouring slices and printed with their intervals. The first URL is the refer
 part twice, and the second copy shows how much two equal servers differ here. --duration is the \
 time of all servers together.
 
+A REAL LINK (--link rtt=40ms,rate=10mbit,loss=1% --server epoll /PATH). iolab starts the server in \
+one network namespace and loads it from another, with the kernel's own TCP at both ends, and says \
+first how exact the link is. The kernel's work for packets that arrive is done by the link and is \
+in no CPU time here. Without root this needs user namespaces.
+
 TLS (https://, wss://). Version 1.3 or 1.2. The certificate is not verified, because servers \
 under test have self-signed ones; signatures are verified. The handshake is completed before the \
 first request and is not part of any latency, except with --reconnect, where each request has a \
@@ -385,6 +393,7 @@ Examples:
   iolab load https://127.0.0.1:8443/ --reconnect --tls-resume   resumed TLS handshakes per second
   iolab load ws://127.0.0.1:8080/ws/echo -p 125             messages over a WebSocket
   iolab load ws://127.0.0.1:8080/ws/chat --fan-out -c 101   one sender, 100 receivers
+  iolab load --link rtt=40ms,rate=10mbit --server epoll /   a server behind a slow link
   iolab load https://127.0.0.1:8443/ --idle 10000           TLS with 10,000 idle connections";
 
 #[cfg(test)]

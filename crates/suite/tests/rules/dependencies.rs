@@ -83,6 +83,7 @@ const MEASURING_SIDE: &[(&str, &[&str])] = &[
     ("fixture", &["record", "scenario"]),
     ("verdict", &["record"]),
     ("render", &["record", "scenario", "verdict"]),
+    ("link", &["record"]),
     ("load", &["record"]),
     ("rig", &["load", "record", "scenario"]),
     ("responder", &["features"]),

@@ -24,8 +24,17 @@ const MODEL_LINES_MAX_OF: &[(&str, usize)] = &[("serve-tokio", 500), ("serve-uri
 
 /// Crates that may have `unsafe`, in one module each (a file and the directory of its name); all
 /// others in none.
-const UNSAFE_CRATES: &[&str] =
-    &["benches", "kit", "load", "rig", "serve-epoll", "serve-poll", "serve-select", "serve-uring"];
+const UNSAFE_CRATES: &[&str] = &[
+    "benches",
+    "kit",
+    "link",
+    "load",
+    "rig",
+    "serve-epoll",
+    "serve-poll",
+    "serve-select",
+    "serve-uring",
+];
 
 /// One file of Rust.
 pub(crate) struct Source {
