@@ -373,9 +373,13 @@ pub fn run_briefly_in(
     })
 }
 
-/// The last line that is not blank: programs print their reason there.
+/// The reason in what a program has printed: its last line that begins with "error: " (behind
+/// which clap prints the usage), or else the last line that is not blank.
 pub fn tail(text: &str) -> &str {
-    text.lines().rev().find(|line| !line.trim().is_empty()).map_or("it printed nothing", str::trim)
+    let last = |is: fn(&str) -> bool| text.lines().rev().find(|line| is(line));
+    let reason = last(|line| line.starts_with("error: "));
+    let reason = reason.or_else(|| last(|line| !line.trim().is_empty()));
+    reason.map_or("it printed nothing", str::trim)
 }
 
 /// The server of the tests: an example of the package iolab.
@@ -392,6 +396,14 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn the_reason_is_the_error_and_not_the_hint_behind_it() {
+        let clap = "error: unexpected argument '--nope' found\n\nFor more, try '--help'.";
+        assert_eq!(tail(clap), "error: unexpected argument '--nope' found");
+        assert_eq!(tail("listening\nno memory\n\n"), "no memory");
+        assert_eq!(tail(""), "it printed nothing");
+    }
 
     /// A server written in shell.
     fn script(lines: &str) -> (tempfile::TempDir, std::path::PathBuf) {
