@@ -243,13 +243,16 @@ impl Http2 {
         Ok(())
     }
 
+    /// Ends what a mistake of the peer ends: the connection (`Err`), or a stream.
+    pub(super) fn fault(&mut self, cx: &mut Context, id: u32, fault: Fault) -> Result<(), Code> {
+        match fault {
+            Fault::Connection(code) => Err(code),
+            Fault::Stream(code) => self.stream_fault(cx, id, code),
+        }
+    }
+
     /// Resets a stream because of a mistake of the peer. Too many end the connection.
-    pub(super) fn stream_fault(
-        &mut self,
-        cx: &mut Context,
-        id: u32,
-        code: Code,
-    ) -> Result<(), Code> {
+    fn stream_fault(&mut self, cx: &mut Context, id: u32, code: Code) -> Result<(), Code> {
         self.faults += 1;
         if self.faults > FAULTS_MAX {
             return Err(Code::EnhanceYourCalm);

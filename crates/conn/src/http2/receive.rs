@@ -121,14 +121,10 @@ impl Http2 {
         if (head.kind == Kind::Continuation).then_some(head.stream) != continues {
             return Err(Code::Protocol);
         }
-        match head.check() {
-            Ok(()) => {}
-            Err(Fault::Connection(code)) => return Err(code),
-            Err(Fault::Stream(code)) => {
-                self.payload = Payload::Ignored { left: head.len };
-                self.stream_fault(cx, head.stream, code)?;
-                return Ok(HEAD_LEN);
-            }
+        if let Err(fault) = head.check() {
+            self.payload = Payload::Ignored { left: head.len };
+            self.fault(cx, head.stream, fault)?;
+            return Ok(HEAD_LEN);
         }
         let rest = &input[HEAD_LEN..];
         let used = match head.kind {
@@ -226,10 +222,8 @@ impl Http2 {
             Some(open) => open.begin_data(head.len, left, ends),
             None => self.late_data(stream),
         };
-        match begun {
-            Ok(()) => {}
-            Err(Fault::Connection(code)) => return Err(code),
-            Err(Fault::Stream(code)) => self.stream_fault(cx, stream, code)?,
+        if let Err(fault) = begun {
+            self.fault(cx, stream, fault)?;
         }
         let link = &mut self.link;
         match self.streams.get_mut(stream) {
@@ -268,8 +262,7 @@ impl Http2 {
         match open.end_request() {
             Ok(()) if open.state == State::Closed => self.forget(cx, stream),
             Ok(()) => self.streams.list(stream),
-            Err(Fault::Connection(code)) => return Err(code),
-            Err(Fault::Stream(code)) => self.stream_fault(cx, stream, code)?,
+            Err(fault) => self.fault(cx, stream, fault)?,
         }
         Ok(())
     }
@@ -341,11 +334,7 @@ impl Http2 {
             hpack::Error::Bomb => Code::EnhanceYourCalm,
         })?;
         let taken = self.take_fields(cx, stream, ends, fields);
-        match taken {
-            Ok(()) => Ok(()),
-            Err(Fault::Connection(code)) => Err(code),
-            Err(Fault::Stream(code)) => self.stream_fault(cx, stream, code),
-        }
+        taken.or_else(|fault| self.fault(cx, stream, fault))
     }
 
     /// Settings, each applied as it comes; the acknowledgement follows the last (section 6.5.3).

@@ -1,7 +1,7 @@
 //! SETTINGS (RFC 9113 section 6.5): this server's, and what it keeps of the peer's.
 
 use super::error::Code;
-use super::frame::{self, Kind, PAYLOAD_LEN_MAX};
+use super::frame::{self, Kind};
 use super::hpack::TABLE_BYTES;
 use super::window;
 use crate::Limits;
@@ -41,22 +41,17 @@ pub(super) fn put_own(out: &mut Vec<u8>, limits: &Limits) {
 pub(super) struct Settings {
     pub(super) header_table_size: u32,
     pub(super) initial_window_size: i32,
-    pub(super) max_frame_size: usize,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings {
-            header_table_size: TABLE_BYTES as u32,
-            initial_window_size: window::INITIAL,
-            max_frame_size: PAYLOAD_LEN_MAX,
-        }
+        Settings { header_table_size: TABLE_BYTES as u32, initial_window_size: window::INITIAL }
     }
 }
 
 impl Settings {
     /// Applies one setting (section 6.5.2). All others are ignored: the server pushes nothing,
-    /// opens no streams and sends short heads.
+    /// opens no streams, and sends short heads and no frame above the least maximum.
     pub(super) fn apply(&mut self, setting: [u8; SETTING_LEN]) -> Result<(), Code> {
         let [a, b, value @ ..] = setting;
         let value = u32::from_be_bytes(value);
@@ -67,7 +62,6 @@ impl Settings {
                 self.initial_window_size = i32::try_from(value).map_err(|_| Code::FlowControl)?;
             }
             MAX_FRAME_SIZE if !(1 << 14..1 << 24).contains(&value) => return Err(Code::Protocol),
-            MAX_FRAME_SIZE => self.max_frame_size = value as usize,
             _ => {}
         }
         Ok(())

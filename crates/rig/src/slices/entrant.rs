@@ -21,7 +21,8 @@ const ROUND_TRIPS_MIN: f64 = 2.0;
 /// and must be few among many.
 const OPEN_SLICE: Duration = Duration::from_millis(250);
 
-/// The slice of its warm-up: every connection has had some requests.
+/// The slice of its warm-up: at the lowest rate that comes with iolab every connection has had
+/// some requests then.
 const OPEN_WARM_UP_SLICE: Duration = Duration::from_millis(50);
 
 /// If a slice with wrong or missing replies took longer than this, the server hangs: it has no
