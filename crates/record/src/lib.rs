@@ -1,4 +1,4 @@
-//! The types of a result file, with serde and a JSON schema, and the random generator that gives
+//! The types of a result file and of a recording, with serde and a JSON schema, and the random generator that gives
 //! the recorded seed its meaning.
 //!
 //! All that `iolab` prints, draws or compares is a pure function of these types, so a result file
@@ -9,6 +9,7 @@ mod environment;
 mod instrument;
 mod load;
 mod random;
+mod recording;
 mod results;
 mod trial;
 
@@ -18,6 +19,10 @@ pub use load::{
     Arrivals, AtEnd, ClientStops, Errors, FanOut, Latency, LoadOutcome, OpenLoop, TlsOutcome,
 };
 pub use random::SplitMix64;
+pub use recording::{
+    Call, Figure, Frame, Heading, Line, RECORDING_VERSION, Recording, RecordingError, Run, SeenBy,
+    Span, recording_schema,
+};
 pub use results::{
     Executable, Model, ParseError, Preset, Results, Role, SCHEMA_VERSION, Settings, Skip, Slot,
     Workload, instrument_schema, schema,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use record::{
     Check, Environment, Instrument, LoadOutcome, OpenLoop, SCHEMA_VERSION, Verdict, Way,
-    instrument_schema, schema,
+    instrument_schema, recording_schema, schema,
 };
 use serde_json::{Value, json};
 
@@ -15,15 +15,16 @@ fn committed(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("schema").join(name)
 }
 
-/// The output of `iolab schema`. After a change of the types run `cargo run -p iolab -- schema >
-/// crates/record/schema/results.json` and `cargo run -p iolab -- schema --instrument >
-/// crates/record/schema/instrument.json`. Raise SCHEMA_VERSION if an older reader would misread a
+/// The output of `iolab schema`. After a change of the types run the command that the failure
+/// names. Raise SCHEMA_VERSION if an older reader would misread a
 /// newer file.
 #[test]
 fn the_committed_schemas_are_up_to_date() {
-    for (name, flag, schema) in
-        [("results.json", "", schema()), ("instrument.json", " --instrument", instrument_schema())]
-    {
+    for (name, flag, schema) in [
+        ("results.json", "", schema()),
+        ("instrument.json", " --instrument", instrument_schema()),
+        ("recording.json", " --recording", recording_schema()),
+    ] {
         let text = std::fs::read_to_string(committed(name)).unwrap_or_default();
         let renew = format!("cargo run -p iolab -- schema{flag} > crates/record/schema/{name}");
         assert!(text == format!("{schema:#}\n"), "{name} is stale; renew it: {renew}");

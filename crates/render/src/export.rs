@@ -49,6 +49,10 @@ pub struct SchemaArguments {
     /// Print the schema of instrument.json, which `iolab check-instrument` writes.
     #[arg(long)]
     instrument: bool,
+    /// Print the schema of a line of a recording, which `iolab experiment` and `iolab trace`
+    /// write.
+    #[arg(long, conflicts_with = "instrument")]
+    recording: bool,
 }
 
 /// Runs `iolab export`.
@@ -69,9 +73,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 /// Runs `iolab schema`.
 pub fn schema(arguments: &SchemaArguments) -> Result<ExitCode, Failure> {
-    let schema = match arguments.instrument {
-        true => record::instrument_schema(),
-        false => record::schema(),
+    let schema = match arguments {
+        SchemaArguments { instrument: true, .. } => record::instrument_schema(),
+        SchemaArguments { recording: true, .. } => record::recording_schema(),
+        _ => record::schema(),
     };
     text::print(&format!("{schema:#}\n"))
 }
