@@ -20,11 +20,17 @@ pub const RECORDING_VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "line", rename_all = "kebab-case")]
 pub enum Line {
+    /// The first line.
     Heading(Box<Heading>),
+    /// A run begins.
     Run(Run),
+    /// Something that lasted.
     Span(Span),
+    /// A system call.
     Call(Call),
+    /// A frame.
     Frame(Frame),
+    /// A number.
     Figure(Figure),
 }
 
@@ -162,11 +168,17 @@ pub struct Figure {
 /// All lines of a recording.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recording {
+    /// What was recorded, and where.
     pub heading: Heading,
+    /// The runs, in their order.
     pub runs: Vec<Run>,
+    /// The spans of all runs.
     pub spans: Vec<Span>,
+    /// The system calls of all runs.
     pub calls: Vec<Call>,
+    /// The frames of all runs.
     pub frames: Vec<Frame>,
+    /// The numbers of all runs.
     pub figures: Vec<Figure>,
 }
 
