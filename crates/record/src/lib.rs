@@ -1,5 +1,5 @@
-//! The types of a result file and of a recording, with serde and a JSON schema, and the random generator that gives
-//! the recorded seed its meaning.
+//! The types of a result file and of a recording, with serde and a JSON schema, and the random
+//! generator that gives the recorded seed its meaning.
 //!
 //! All that `iolab` prints, draws or compares is a pure function of these types, so a result file
 //! can be rendered later and on another machine. This crate has no sockets, no clock, and knows no
