@@ -2,7 +2,8 @@
 //! cgroups, tested, loaded, sampled, counted and stopped. The results have the types of [`record`].
 //!
 //! Reading order: `discover`, `server`, `epoch` and `trial`, then their parts: `exchange` (the
-//! second client), `hold` (idle connections), `engine` (the load), `slices`, `sample`, `counting`.
+//! second client), `hold` (idle connections), `engine` (the load), `slices`, `sample`, `counting`. Beside them: `trace`, which
+//! times nothing.
 //! Of the machine: `environment`, `others`, `calibrate`.
 
 pub mod calibrate;
@@ -21,5 +22,6 @@ pub mod sample;
 pub mod server;
 pub mod slices;
 pub mod sys;
+pub mod trace;
 pub mod trial;
 pub mod unavailable;
