@@ -19,8 +19,8 @@ fn recording() -> Recording {
         spans: vec![Span { run: run.clone(), to_us: 0.1, request: Some(0), ..Span::default() }],
         calls: vec![Call {
             run: run.clone(),
-            thread: 7,
-            process: 6,
+            thread_id: 7,
+            process_id: 6,
             name: "recvfrom".into(),
             arguments: "5, 16384".into(),
             descriptor: Some(5),

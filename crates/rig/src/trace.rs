@@ -71,8 +71,8 @@ fn call(seen: Seen, heard: &Heard, run: &str) -> Option<Call> {
     let to_ns = if still_waits { heard.end_ns } else { seen.to_ns };
     Some(Call {
         run: run.to_owned(),
-        thread: seen.thread.as_raw() as u32,
-        process: seen.process.as_raw() as u32,
+        thread_id: seen.thread.as_raw() as u32,
+        process_id: seen.process.as_raw() as u32,
         name: seen.name.to_owned(),
         arguments: seen.arguments,
         descriptor: seen.descriptor,

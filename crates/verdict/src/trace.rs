@@ -66,8 +66,8 @@ pub fn threads(recording: &Recording, run: &str) -> Vec<u32> {
     for call in recording.calls.iter().filter(|call| call.run == run) {
         let serves = ["listener", "connection"].contains(&call.object.as_str());
         let serves = serves || call.name == "io_uring_enter";
-        if serves && !threads.contains(&call.thread) {
-            threads.push(call.thread);
+        if serves && !threads.contains(&call.thread_id) {
+            threads.push(call.thread_id);
         }
     }
     threads
@@ -79,6 +79,6 @@ pub fn calls<'a>(
     run: &'a str,
     threads: &'a [u32],
 ) -> impl Iterator<Item = &'a Call> {
-    let of_threads = move |call: &&Call| threads.contains(&call.thread) && call.run == run;
+    let of_threads = move |call: &&Call| threads.contains(&call.thread_id) && call.run == run;
     recording.calls.iter().filter(of_threads).filter(|call| call.seen_by == SeenBy::Ptrace)
 }

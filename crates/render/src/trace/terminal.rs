@@ -35,7 +35,7 @@ pub fn text(recording: &Recording, run: &Run) -> String {
         rows.extend(marks(span));
     }
     for call in calls(recording, &run.run, &threads) {
-        let thread = threads.iter().position(|&thread| thread == call.thread).unwrap_or(0);
+        let thread = threads.iter().position(|&thread| thread == call.thread_id).unwrap_or(0);
         rows.extend(rows_of(call, thread));
     }
     rows.sort_by(|a, b| a.at_us.total_cmp(&b.at_us));
