@@ -50,8 +50,8 @@ enum Command {
     Soak(soak::Arguments),
     /// Measure how much a hostile client delays the replies to a well-behaved one.
     Hostile(hostile::Arguments),
-    /// Trace the system calls of servers while three clients talk to them: which call waits, and who
-    /// copies the bytes.
+    /// Trace the system calls of servers while three clients talk to them: which call waits, and
+    /// who copies the bytes.
     Trace(trace::Arguments),
     /// Check what can be measured on this machine, and say how to enable the rest.
     Doctor(doctor::Arguments),

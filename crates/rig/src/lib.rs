@@ -2,9 +2,9 @@
 //! cgroups, tested, loaded, sampled, counted and stopped. The results have the types of [`record`].
 //!
 //! Reading order: `discover`, `server`, `epoch` and `trial`, then their parts: `exchange` (the
-//! second client), `hold` (idle connections), `engine` (the load), `slices`, `sample`, `counting`. Beside them: `trace`, which
-//! times nothing.
-//! Of the machine: `environment`, `others`, `calibrate`.
+//! second client), `hold` (idle connections), `engine` (the load), `slices`, `sample`, `counting`.
+//! `trace` stands beside them and times nothing. Of the machine: `environment`, `others`,
+//! `calibrate`.
 
 pub mod calibrate;
 pub mod cgroup;

@@ -22,7 +22,8 @@ struct Row {
 }
 
 struct Fruitless {
-    thread: usize,
+    /// Number of the thread, from 0.
+    lane: usize,
     names: Vec<String>,
     count: u32,
 }
@@ -35,8 +36,8 @@ pub fn text(recording: &Recording, run: &Run) -> String {
         rows.extend(marks(span));
     }
     for call in calls(recording, &run.run, &threads) {
-        let thread = threads.iter().position(|&thread| thread == call.thread_id).unwrap_or(0);
-        rows.extend(rows_of(call, thread));
+        let lane = threads.iter().position(|&id| id == call.thread_id).unwrap_or(0);
+        rows.extend(rows_of(call, lane));
     }
     rows.sort_by(|a, b| a.at_us.total_cmp(&b.at_us));
     let mut lines = vec![line("ms", "client", "application", "kernel")];
@@ -44,8 +45,8 @@ pub fn text(recording: &Recording, run: &Run) -> String {
     lines.extend(rows.iter().map(|row| {
         let at_ms = format!("{:.2}", row.at_us.max(0.0) / 1e3);
         let application = match &row.fruitless {
-            Some(Fruitless { thread, names, count }) if *count > 1 => {
-                format!("T{} {} x {count}", thread + 1, names.join(", "))
+            Some(Fruitless { lane, names, count }) if *count > 1 => {
+                format!("T{} {} x {count}", lane + 1, names.join(", "))
             }
             _ => row.application.clone(),
         };
@@ -80,7 +81,7 @@ fn marks(span: &Span) -> Vec<Row> {
 
 /// The lines of a call: one, or two if the thread slept in it. Calls that neither move a connection
 /// or its bytes nor wait are left out, except that a connection is closed.
-fn rows_of(call: &Call, thread: usize) -> Vec<Row> {
+fn rows_of(call: &Call, lane: usize) -> Vec<Row> {
     let kind = Kind::of(call);
     let slept = call.slept == Some(true);
     let closes = call.name == "close" && call.object == "connection";
@@ -92,7 +93,7 @@ fn rows_of(call: &Call, thread: usize) -> Vec<Row> {
         Kind::Receive | Kind::Send | Kind::Other => client(call),
         _ => "",
     };
-    let begun = format!("T{} {name}({about})", thread + 1);
+    let begun = format!("T{} {name}({about})", lane + 1);
     let row = |at_us, application, kernel| Row {
         at_us,
         client: String::new(),
@@ -105,7 +106,7 @@ fn rows_of(call: &Call, thread: usize) -> Vec<Row> {
     if !slept {
         let names = vec![name];
         let found_nothing = call.result == Some(EAGAIN);
-        let fruitless = found_nothing.then_some(Fruitless { thread, names, count: 1 });
+        let fruitless = found_nothing.then_some(Fruitless { lane, names, count: 1 });
         // What a thread sends is there when it calls, what it gets is there when the call returns.
         let at_us = if kind == Kind::Send { call.from_us } else { call.to_us };
         return vec![Row { fruitless, ..row(at_us, returned, copied) }];
@@ -154,7 +155,7 @@ fn together(rows: Vec<Row>) -> Vec<Row> {
     for row in rows {
         let last = kept.last_mut().and_then(|last| last.fruitless.as_mut());
         if let (Some(last), Some(next)) = (last, &row.fruitless)
-            && last.thread == next.thread
+            && last.lane == next.lane
         {
             last.count += next.count;
             for name in &next.names {

@@ -2,8 +2,8 @@
 //!
 //! All three connect. A sends, reads the reply and closes. Then C sends. B waits until the server
 //! has nothing left to do (it sleeps, or tries its sockets again and again) and only then sends. So
-//! the wait for B is seen in every model, and a server that serves one client at a time, B before C,
-//! keeps C waiting.
+//! the wait for B is seen in every model, and a server that serves one client at a time, B before
+//! C, keeps C waiting.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
