@@ -356,7 +356,7 @@ mod tests {
             assert_eq!(claim(holds).as_deref(), Ok("So."), "{holds}");
         }
         for (fails, why) in [
-            ("http-keepalive epoll calls below 1.9", "calls of epoll is 2.00"),
+            ("http-keepalive epoll calls below 1.9", "calls of epoll is 2.04"),
             ("http-keepalive epoll waits more poll", "waits of epoll : poll is"),
             ("idle-10000 poll cpu more http-keepalive", "of poll : http-keepalive is"),
             ("http-keepalive epoll cpu above 3", "has an interval"),
