@@ -1,6 +1,6 @@
 //! Where laws are measured: finds and starts the servers.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -14,6 +14,7 @@ use scenario::workload;
 use tempfile::TempDir;
 
 use crate::Reason;
+use crate::crowd::Crowd;
 
 /// How long is measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,6 +35,7 @@ pub struct Lab {
     places: Vec<PathBuf>,
     instead: BTreeMap<String, (PathBuf, Vec<String>)>,
     known: RefCell<BTreeMap<String, Rc<Found>>>,
+    crowd: OnceCell<Result<Crowd, Reason>>,
     folder: TempDir,
     settings: Settings,
     pace: Pace,
@@ -68,9 +70,9 @@ impl Lab {
             server_cores,
             client_cores,
         };
-        let (instead, known) = (BTreeMap::new(), RefCell::default());
+        let (instead, known, crowd) = (BTreeMap::new(), RefCell::default(), OnceCell::new());
         let folder = tempfile::tempdir()?;
-        Ok(Lab { places, instead, known, folder, settings, pace, interrupted })
+        Ok(Lab { places, instead, known, crowd, folder, settings, pace, interrupted })
     }
 
     /// Puts this executable, with these flags, in the place of a model. The flags that a law gives
@@ -105,6 +107,14 @@ impl Lab {
     /// How a run is set up.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The measurement of a crowd, made once: several laws read it.
+    pub(crate) fn crowd(
+        &self,
+        measure: impl FnOnce() -> Result<Crowd, Reason>,
+    ) -> Result<&Crowd, Reason> {
+        self.crowd.get_or_init(measure).as_ref().map_err(Clone::clone)
     }
 
     /// Ends a measurement between two of its steps after Ctrl-C.

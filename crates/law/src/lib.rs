@@ -9,9 +9,14 @@
 //! Reading order: [`Law`], `decide`, `lab` (servers), `visitor` (a client of one request at a
 //! time), then one file for each group of laws.
 
+mod calls;
+mod cost;
+mod crowd;
 mod decide;
+mod instrument;
 mod lab;
 mod threads;
+pub mod turns;
 mod visitor;
 mod waiting;
 
@@ -79,7 +84,7 @@ impl Measured {
 }
 
 /// Why nothing was measured.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
     /// The machine lacks something: what, and the remedy.
     Skip(String),
@@ -106,7 +111,8 @@ impl From<std::io::Error> for Reason {
 
 /// All laws, in the order of their numbers.
 pub fn all() -> Vec<&'static Law> {
-    let groups = [waiting::LAWS, threads::LAWS];
+    let groups =
+        [crowd::LAWS, waiting::LAWS, calls::LAWS, cost::LAWS, threads::LAWS, instrument::LAWS];
     let mut laws: Vec<_> = groups.into_iter().flatten().collect();
     laws.sort_by_key(|law| number(law.id));
     laws
