@@ -27,12 +27,12 @@ fn flips(lab: &Lab) -> Result<Measured, Reason> {
     let loads = [lab.workload("echo-64")?, lab.workload("stream-64")?];
     let seen = turns::take(lab, &SEATS, &loads, length)?;
     let (mut measured, mut pairs) = (Measured::default(), Vec::new());
-    for one in 0..SEATS.len() {
-        for other in 0..one {
+    for (one, first) in SEATS.iter().enumerate() {
+        for (other, second) in SEATS.iter().enumerate().take(one) {
             let [ping, stream] =
                 [0, 1].map(|load| decided(&seen[load], one, other, requests_per_s));
             let (ping, stream) = (ping?, stream?);
-            let pair = format!("{} : {}", SEATS[one].label, SEATS[other].label);
+            let pair = format!("{} : {}", first.label, second.label);
             let both = [ping.finding(MARGIN), stream.finding(MARGIN)];
             if matches!(both, [Finding::More, Finding::Less] | [Finding::Less, Finding::More]) {
                 pairs.push(pair.clone());
