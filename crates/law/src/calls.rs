@@ -41,7 +41,7 @@ pub const LAWS: &[Law] = &[
         id: "L12",
         claim: "Fewer system calls is not the same as faster.",
         expected: "of threads, poll, epoll and io_uring with 64 connections there is a pair of \
-                   which one makes at least 5 % fewer calls for a request and has fewer requests/s.",
+                   which one makes at least 5 % fewer calls for a request and has the lower rate.",
         source: "netbench issue 1 (16 loops/s against 4,364, and the rate 7 % apart)",
         shown_by: "iolab bench --models threads,poll,epoll,uring --workloads http-keepalive",
         takes_s: 12.0,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use link::{Link, Profile};
 use record::{Preset, Settings, Workload};
 use rig::discover::{self, Found};
 use rig::environment;
@@ -167,13 +168,38 @@ impl Lab {
     /// # Errors
     /// See [`Lab::found`]; also if it does not start.
     pub fn start(&self, label: &str, flags: &[&str]) -> Result<Server, Reason> {
+        let flags: Vec<_> = ["--listen", "127.0.0.1:0"].iter().chain(flags).copied().collect();
+        let start = self.starting(label, &flags)?;
+        start().map_err(|why| Reason::NotHere(format!("{label} {why}")))
+    }
+
+    /// As [`Lab::start`], but to be called on another thread; the flags have the address.
+    ///
+    /// # Errors
+    /// See [`Lab::found`].
+    pub fn starting(
+        &self,
+        label: &str,
+        flags: &[&str],
+    ) -> Result<impl FnOnce() -> Result<Server, String> + Send + use<>, Reason> {
         self.go_on()?;
         let found = self.found(label)?;
-        let common = ["--listen", "127.0.0.1:0", "--protocol", "http", "--drain-timeout", "2s"];
+        let common = ["--protocol", "http", "--drain-timeout", "2s"];
         let all = common.iter().chain(flags).map(|flag| (*flag).to_owned());
         let all: Vec<String> = all.chain(found.model.arguments.iter().cloned()).collect();
-        Server::start(&found.executable, &all, &self.settings.server_cores)
-            .map_err(|why| Reason::NotHere(format!("{label} {why}")))
+        let (executable, cores) = (found.executable.clone(), self.settings.server_cores.clone());
+        Ok(move || Server::start(&executable, &all, &cores))
+    }
+
+    /// A link between two network namespaces.
+    ///
+    /// # Errors
+    /// Where links are refused the law is skipped.
+    pub fn link(&self, profile: &str) -> Result<Link, Reason> {
+        self.go_on()?;
+        let profile: Profile =
+            profile.parse().map_err(|why| Reason::Fault(format!("{profile}: {why}")))?;
+        Link::up(&profile).map_err(|refused| Reason::Skip(refused.to_string()))
     }
 
     /// A workload that comes with iolab.
