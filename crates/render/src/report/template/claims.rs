@@ -5,8 +5,8 @@
 //! request (`calls`, `calls:NAME` for one system call, `waits`: voluntary context switches), or
 //! `floor-share`: the floor's CPU per request as a share of the model's.
 //! RELATION is `more`, `less` (significant and beyond the margin) or `equal` (significantly within
-//! RELATION is `more`, `less` (significant and beyond the margin) or `equal` (significantly within
 //! it). OTHER is a model, or another workload: then the model is compared with itself there.
+//! A count or a share can also be `above` or `below` a number.
 
 use record::{Results, Role};
 use verdict::statistics::{BlockRatio, Finding, MARGIN};
