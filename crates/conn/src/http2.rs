@@ -273,6 +273,7 @@ impl Http2 {
         if cx.draining || cx.eof {
             self.streams.list_if(|stream| stream.ends_events(cx));
         }
+        // ANCHOR: turns
         while self.turns_left > 0
             && link::has_room(cx)
             && let Some(stream) = self.streams.next()
@@ -283,6 +284,7 @@ impl Http2 {
             }
             self.after_turn(cx, id, end);
         }
+        // ANCHOR_END: turns
     }
 
     fn after_turn(&mut self, cx: &mut Context, id: u32, end: TurnEnd) {

@@ -1,5 +1,5 @@
-//! The types of a result file and of a recording, with serde and a JSON schema, and the random generator that gives
-//! the recorded seed its meaning.
+//! The types of a result file and of a recording, with serde and a JSON schema, and the random
+//! generator that gives the recorded seed its meaning.
 //!
 //! All that `iolab` prints, draws or compares is a pure function of these types, so a result file
 //! can be rendered later and on another machine. This crate has no sockets, no clock, and knows no
@@ -7,6 +7,7 @@
 
 mod environment;
 mod instrument;
+mod law;
 mod load;
 mod random;
 mod recording;
@@ -15,6 +16,7 @@ mod trial;
 
 pub use environment::{Calibration, Environment, Pressure};
 pub use instrument::{Check, Instrument, Verdict, Way};
+pub use law::{LawFigure, LawOutcome, Standing};
 pub use load::{
     Arrivals, AtEnd, ClientStops, Errors, FanOut, Latency, LoadOutcome, OpenLoop, TlsOutcome,
 };

@@ -94,8 +94,8 @@ pub struct Span {
 pub struct Call {
     /// The run that it belongs to.
     pub run: String,
-    /// The thread that made it, by thread id.
-    pub thread: u32,
+    /// The thread that made it (gettid(2)).
+    pub thread_id: u32,
     /// Name, such as `recvfrom`.
     pub name: String,
     /// Its arguments as text, as far as they are known.

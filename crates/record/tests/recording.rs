@@ -19,7 +19,7 @@ fn recording() -> Recording {
         spans: vec![Span { run: run.clone(), to_us: 0.1, request: Some(0), ..Span::default() }],
         calls: vec![Call {
             run: run.clone(),
-            thread: 7,
+            thread_id: 7,
             name: "recvfrom".into(),
             arguments: "5, 16384".into(),
             descriptor: Some(5),

@@ -25,7 +25,8 @@ use kit::{
     Workers,
 };
 use runtime::{
-    NewConnections, empty_queue, read_file, replied, runtime, start_reader, stop_signal,
+    BulkTurns, NewConnections, Shared, empty_queue, read_file, replied, runtime, start_reader,
+    stop_signal,
 };
 use tokio::io::{AsyncWriteExt, Interest, Ready};
 use tokio::net::{TcpListener, TcpStream};
@@ -83,6 +84,8 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
     let listener = TcpListener::from_std(worker.listener.to_std()?)?;
     let mut stop_signal = stop_signal(&worker.stop)?;
     let (stop, stopping) = watch::channel(false);
+    let bulk = Arc::new(BulkTurns::new(&worker));
+    let shared = Shared { worker: Arc::clone(&worker), stop: stopping, bulk };
     let slots = Arc::new(Semaphore::new(worker.conns_max));
     let mut new_connections = NewConnections::new();
     loop {
@@ -99,7 +102,7 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
             _ = &mut stop_signal => break,
             (slot, accepted) = next => match accepted {
                 Ok(stream) => {
-                    spawn(stream, &worker, &stopping, slot);
+                    spawn(stream, &shared, slot);
                     new_connections.give_way().await;
                 }
                 Err(error) => match worker.listener.accept_error(error)? {
@@ -111,15 +114,15 @@ async fn accept(worker: Arc<Worker>) -> io::Result<()> {
     }
     // Fails if no connection is open.
     let _ = stop.send(true);
-    empty_queue(&worker, &slots, |stream, slot| spawn(stream, &worker, &stopping, slot)).await?;
+    empty_queue(&worker, &slots, |stream, slot| spawn(stream, &shared, slot)).await?;
     // All slots are free when all connections have ended.
     let all = u32::try_from(worker.conns_max).unwrap_or(u32::MAX);
     let _ = slots.acquire_many(all).await;
     Ok(())
 }
 
-fn spawn(stream: TcpStream, worker: &Arc<Worker>, stop: &watch::Receiver<bool>, slot: Slot) {
-    let conversation = converse(stream, Arc::clone(worker), stop.clone());
+fn spawn(stream: TcpStream, shared: &Shared, slot: Slot) {
+    let conversation = converse(stream, shared.clone());
     tokio::spawn(async move {
         conversation.await;
         drop(slot);
@@ -127,7 +130,8 @@ fn spawn(stream: TcpStream, worker: &Arc<Worker>, stop: &watch::Receiver<bool>, 
 }
 
 /// One connection, from its first byte to its end.
-async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::Receiver<bool>) {
+async fn converse(mut stream: TcpStream, shared: Shared) {
+    let Shared { worker, mut stop, bulk } = shared;
     let mut now = Instant::now();
     let wake_up = Arc::new(WakeUp::default());
     let mut conn = worker.conn(Address::new(Arc::clone(&wake_up) as Arc<dyn Wake>, 0), now);
@@ -182,7 +186,7 @@ async fn converse(mut stream: TcpStream, worker: Arc<Worker>, mut stop: watch::R
         // The runtime's own limit counts calls, and one call may bring many requests.
         if turns.is_over() {
             turns.use_up();
-            tokio::task::yield_now().await;
+            bulk.give_way(&turns).await;
         }
         now = Instant::now();
     }

@@ -3,15 +3,16 @@
 
 use std::cell::Cell;
 use std::io;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use conn::FileRead;
-use kit::{Accepted, Stop, Worker};
+use kit::{Accepted, Stop, Turns, Worker};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::Slot;
 
@@ -53,6 +54,36 @@ pub(crate) fn stop_signal(stop: &Arc<Stop>) -> io::Result<oneshot::Receiver<()>>
 pub(crate) async fn read_file(worker: &Arc<Worker>, part: FileRead) -> io::Result<bytes::Bytes> {
     let worker = Arc::clone(worker);
     tokio::task::spawn_blocking(move || worker.files.read(&part)).await?
+}
+
+/// What all connections of a worker share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) bulk: Arc<BulkTurns>,
+}
+
+/// The turns of bulk connections. The runtime runs all tasks that are ready before it asks the
+/// kernel again, so a client that has just sent a request would wait for a turn of each of them.
+pub(crate) struct BulkTurns(Semaphore);
+
+impl BulkTurns {
+    pub(crate) fn new(worker: &Worker) -> BulkTurns {
+        let threads = match worker.flavour("runtime") {
+            "multi-thread" => thread::available_parallelism().map_or(1, NonZero::get),
+            _ => 1,
+        };
+        BulkTurns(Semaphore::new(threads))
+    }
+
+    /// A turn is over: returns after the runtime has asked the kernel. Bulk connections wait for
+    /// each other, so that each thread runs one of them between two such questions.
+    pub(crate) async fn give_way(&self, turns: &Turns) {
+        let turn = if turns.is_bulk() { self.0.acquire().await.ok() } else { None };
+        tokio::task::yield_now().await;
+        drop(turn);
+    }
 }
 
 /// Accepts clients, some at a time, so that tasks run in between.
