@@ -11,6 +11,7 @@ mod laws;
 mod load_command;
 mod slices;
 mod soak;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -49,6 +50,9 @@ enum Command {
     Soak(soak::Arguments),
     /// Measure how much a hostile client delays the replies to a well-behaved one.
     Hostile(hostile::Arguments),
+    /// Trace the system calls of servers while three clients talk to them: which call waits, and
+    /// who copies the bytes.
+    Trace(trace::Arguments),
     /// Check what can be measured on this machine, and say how to enable the rest.
     Doctor(doctor::Arguments),
     #[command(about = format!(
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
         Command::Laws(arguments) => laws::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Hostile(arguments) => hostile::run(&arguments),
+        Command::Trace(arguments) => trace::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Schema(arguments) => export::schema(&arguments),
     };

@@ -7,3 +7,4 @@ pub mod failure;
 pub mod grid;
 pub mod report;
 pub mod text;
+pub mod trace;

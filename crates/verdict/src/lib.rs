@@ -1,8 +1,9 @@
 //! Evaluates a result file: which figures differ, one cell for each workload and model, and doubts
 //! about them. Pure functions of [`record::Results`].
 //!
-//! Reading order: `statistics`, `summary`, `doubt`.
+//! Reading order: `statistics`, `summary`, `doubt`. `trace` places a model by its system calls.
 
 pub mod doubt;
 pub mod statistics;
 pub mod summary;
+pub mod trace;
