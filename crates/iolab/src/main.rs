@@ -5,6 +5,7 @@
 mod awake;
 mod bench;
 mod doctor;
+mod experiment;
 mod hostile;
 mod instrument;
 mod load_command;
@@ -46,6 +47,9 @@ enum Command {
     Soak(soak::Arguments),
     /// Measure how much a hostile client delays the replies to a well-behaved one.
     Hostile(hostile::Arguments),
+    /// Run an experiment in seconds: a question, a picture over time, and a conclusion that is
+    /// computed from what was seen. Without a name: list them.
+    Experiment(experiment::Arguments),
     /// Check what can be measured on this machine, and say how to enable the rest.
     Doctor(doctor::Arguments),
     #[command(about = format!(
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         Command::CheckInstrument(arguments) => instrument::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Hostile(arguments) => hostile::run(&arguments),
+        Command::Experiment(arguments) => experiment::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Schema(arguments) => export::schema(&arguments),
     };

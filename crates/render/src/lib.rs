@@ -5,5 +5,6 @@ pub mod compare;
 pub mod export;
 pub mod failure;
 pub mod grid;
+pub mod lesson;
 pub mod report;
 pub mod text;

@@ -1,8 +1,10 @@
 //! Evaluates a result file: which figures differ, one cell for each workload and model, and doubts
-//! about them. Pure functions of [`record::Results`].
+//! about them. Pure functions of [`record::Results`]. What an experiment shows (`lesson`) is one of
+//! [`record::Recording`].
 //!
 //! Reading order: `statistics`, `summary`, `doubt`.
 
 pub mod doubt;
+pub mod lesson;
 pub mod statistics;
 pub mod summary;
