@@ -1,5 +1,5 @@
 # Everything that outgrows three lines is a subcommand of iolab.
-.PHONY: build test fuzz conformance soak lessons bench-all bench-quick bench-peers check-instrument report
+.PHONY: build test fuzz conformance soak bench-all bench-quick bench-peers check-instrument report laws lessons
 
 build:
 	cargo build --release --workspace
@@ -45,3 +45,7 @@ check-instrument: build
 # REPORT.md at the top is rendered from the one result folder that is committed.
 report: build
 	target/release/iolab report $(shell git ls-files 'results/*/results.json') --output REPORT.md --fill README.md
+
+# The laws of servers, each with bounds fixed in advance: LAWS="L1 L10" for some of them.
+laws: build
+	target/release/iolab laws $(LAWS)

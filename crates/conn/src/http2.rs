@@ -270,6 +270,7 @@ impl Http2 {
             self.tunnels = self.streams.iter().any(|stream| stream.tunnel.is_some());
             self.streams.list_if(|stream| stream.tunnel.is_some());
         }
+        // ANCHOR: turns
         while self.turns_left > 0
             && link::has_room(cx)
             && let Some(stream) = self.streams.next()
@@ -280,6 +281,7 @@ impl Http2 {
             }
             self.after_turn(cx, id, end);
         }
+        // ANCHOR_END: turns
     }
 
     fn after_turn(&mut self, cx: &mut Context, id: u32, end: TurnEnd) {

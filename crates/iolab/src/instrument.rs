@@ -280,18 +280,12 @@ fn save(folder: &Path, instrument: &Instrument) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Width of the first column.
-const INDENT: usize = 12;
-
-fn line(head: &str, text: &str) -> String {
-    let body = text::wrap(&format!("{}{text}", ".".repeat(INDENT)), INDENT);
-    format!("{head:INDENT$}{}\n", &body[INDENT..])
-}
-
 fn listed(trap: &Trap) -> String {
     let head = format!("{} (rule {})\n", trap.name, trap.rule);
-    let head = head + &line("  claim", trap.claim) + &line("  expected", trap.expected);
-    head + &line("  fails if", trap.fails_if)
+    let head = head
+        + &text::labelled("  claim", trap.claim)
+        + &text::labelled("  expected", trap.expected);
+    head + &text::labelled("  fails if", trap.fails_if)
 }
 
 /// A check for people.
@@ -303,20 +297,20 @@ fn told(check: &Check) -> String {
         Verdict::CannotTell(_) => "BUSY",
     };
     let mut text = format!("{verdict:5}  {} (rule {})\n", check.name, check.rule);
-    text += &line("  claim", &check.claim);
-    text += &line("  expected", &check.expected);
-    text += &line("  fails if", &check.fails_if);
+    text += &text::labelled("  claim", &check.claim);
+    text += &text::labelled("  expected", &check.expected);
+    text += &text::labelled("  fails if", &check.fails_if);
     match &check.verdict {
-        Verdict::Skipped(why) => text += &line("  why not", why),
+        Verdict::Skipped(why) => text += &text::labelled("  why not", why),
         Verdict::CannotTell(why) => {
-            text += &line("  why not", why);
-            text += &line("  measured", &check.measured);
+            text += &text::labelled("  why not", why);
+            text += &text::labelled("  measured", &check.measured);
         }
-        Verdict::Holds | Verdict::Fails => text += &line("  measured", &check.measured),
+        Verdict::Holds | Verdict::Fails => text += &text::labelled("  measured", &check.measured),
     }
     for (head, way) in [("  wrong way", &check.wrong), ("  right way", &check.right)] {
         if let Some(way) = way {
-            text += &line(head, &format!("{}: {}", way.how, way.figure));
+            text += &text::labelled(head, &format!("{}: {}", way.how, way.figure));
         }
     }
     text + "\n"

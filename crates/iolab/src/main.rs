@@ -8,6 +8,7 @@ mod doctor;
 mod experiment;
 mod hostile;
 mod instrument;
+mod laws;
 mod load_command;
 mod slices;
 mod soak;
@@ -42,6 +43,8 @@ enum Command {
     /// Test iolab's own measurements: on servers with known faults, on identical servers, and
     /// against other tools.
     CheckInstrument(instrument::Arguments),
+    /// Measure laws of servers: claim, expectation, figures, and whether each holds here.
+    Laws(laws::Arguments),
     /// Load every server with mixed traffic for minutes, and check for leaks: memory, open
     /// descriptors, and the server's count of requests.
     Soak(soak::Arguments),
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::CheckInstrument(arguments) => instrument::run(&arguments),
+        Command::Laws(arguments) => laws::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Hostile(arguments) => hostile::run(&arguments),
         Command::Experiment(arguments) => experiment::run(&arguments),

@@ -7,6 +7,7 @@
 
 mod environment;
 mod instrument;
+mod law;
 mod load;
 mod random;
 mod recording;
@@ -15,6 +16,7 @@ mod trial;
 
 pub use environment::{Calibration, Environment, Pressure};
 pub use instrument::{Check, Instrument, Verdict, Way};
+pub use law::{LawFigure, LawOutcome, Standing};
 pub use load::{
     Arrivals, AtEnd, ClientStops, Errors, FanOut, Latency, LoadOutcome, OpenLoop, TlsOutcome,
 };

@@ -35,6 +35,15 @@ pub fn wrap(text: &str, indent: usize) -> String {
     wrap_at(text, indent, columns())
 }
 
+/// Width of the first column of [`labelled`].
+const LABEL: usize = 12;
+
+/// A paragraph beside a word: `  measured  text`, with its further lines below the text.
+pub fn labelled(label: &str, text: &str) -> String {
+    let body = wrap(&format!("{}{text}", ".".repeat(LABEL)), LABEL);
+    format!("{label:LABEL$}{}\n", &body[LABEL..])
+}
+
 /// Lines of at most `columns` letters.
 pub fn lines_of(text: &str, columns: usize) -> Vec<String> {
     wrap_at(text, 0, columns).lines().map(str::to_owned).collect()

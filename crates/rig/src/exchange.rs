@@ -256,6 +256,24 @@ pub fn hang_up_after_server(connections: Vec<TcpStream>) {
     }
 }
 
+/// A connection for [`send_get`].
+///
+/// # Errors
+/// One sentence, with a remedy if there is one.
+pub fn open(address: SocketAddr) -> Result<TcpStream, String> {
+    connect(address, None).map_err(cannot_connect)
+}
+
+/// Sends a GET with these further fields, `Name: value` and CRLF each.
+///
+/// # Errors
+/// One sentence.
+pub fn send_get(stream: &mut TcpStream, path: &str, fields: &str) -> Result<(), String> {
+    let address = stream.peer_addr().map_err(|e| format!("cannot send: {}", why(&e)))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{fields}\r\n");
+    stream.write_all(request.as_bytes()).map_err(|e| format!("cannot send: {}", why(&e)))
+}
+
 /// A connected socket with the options of the load generator's, but blocking.
 fn connect(address: SocketAddr, source: Option<Ipv4Addr>) -> Result<TcpStream, Error> {
     let kind = Type::STREAM.cloexec();
@@ -364,8 +382,11 @@ fn request(address: SocketAddr, path: &str, body: Option<&[u8]>) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// Reads one complete reply with Content-Length (RFC 9112, section 6.2).
-fn read_reply(stream: &mut impl Read) -> Result<(u16, Vec<u8>), String> {
+/// Reads one complete reply with Content-Length (RFC 9112, section 6.2): its status and its body.
+///
+/// # Errors
+/// One sentence.
+pub fn read_reply(stream: &mut impl Read) -> Result<(u16, Vec<u8>), String> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 16 * 1024];
     loop {

@@ -38,6 +38,7 @@ pub(super) enum Event {
 }
 
 impl State {
+    // ANCHOR: transitions
     /// The only function that changes a state.
     pub(super) fn after(self, event: Event) -> Result<State, Fault> {
         use Event::*;
@@ -66,6 +67,7 @@ impl State {
             (State::Closed, _) => return Err(Fault::Stream(Code::StreamClosed)),
         })
     }
+    // ANCHOR_END: transitions
 
     /// The request has ended.
     pub(super) fn is_read(self) -> bool {

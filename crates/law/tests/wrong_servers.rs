@@ -1,0 +1,107 @@
+//! With a server that waits in another way in the place of the one that it names, a law does not
+//! hold. So no law has an answer of its own.
+//!
+//! What decides here is counted, ordered or refused, or differs by far more than a busy machine can
+//! change it.
+
+use std::path::{Path, PathBuf};
+
+use law::{Lab, Law, Pace, Reason, decide};
+use record::Standing;
+
+/// Short, because nothing here is judged by an interval.
+const SHORT: Pace = Pace { epochs: 3, part: 0.3 };
+
+/// Where cargo puts the servers: beside the folder of this test.
+fn servers() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    own.parent().and_then(Path::parent).unwrap().to_owned()
+}
+
+/// Whether the servers are built; if not, says so.
+fn are_built(names: &[&str]) -> bool {
+    let missing = names.iter().find(|name| !servers().join(format!("serve-{name}")).is_file());
+    if let Some(name) = missing {
+        eprintln!("SKIP serve-{name} is not built (cargo build --workspace)");
+    }
+    missing.is_none()
+}
+
+fn law(id: &str) -> &'static Law {
+    law::all().into_iter().find(|law| law.id == id).unwrap()
+}
+
+/// How the law stands with `other` in the place of `model`.
+fn with(id: &str, model: &str, other: &str, flags: &[&str]) -> Standing {
+    let executable = servers().join(format!("serve-{other}"));
+    let lab = Lab::new(vec![servers()], SHORT, 1, || false).unwrap();
+    standing(law(id), &lab.with_model(model, &executable, flags))
+}
+
+fn standing(law: &Law, lab: &Lab) -> Standing {
+    match (law.measure)(lab) {
+        Ok(mut measured) => decide(law.bounds, &mut measured.figures),
+        Err(Reason::NotHere(why)) => Standing::NotHere(why),
+        Err(Reason::Skip(why)) => Standing::Skip(why),
+        Err(reason) => panic!("{}: {reason:?}", law.id),
+    }
+}
+
+/// Checks that the law fails with a complaint that has these words.
+fn assert_not_here(standing: &Standing, words: &str) {
+    match standing {
+        Standing::NotHere(why) => assert!(why.contains(words), "{why}"),
+        other => panic!("{other:?}, not `{words}`"),
+    }
+}
+
+#[test]
+fn a_server_without_the_limit_of_select_is_not_select() {
+    if are_built(&["epoll"]) {
+        assert_not_here(&with("L5", "select", "epoll", &[]), "clients served at once is 1100");
+    }
+}
+
+#[test]
+fn a_busy_server_does_not_sleep() {
+    let models = ["busy", "serial", "threads", "pool", "select", "poll", "epoll", "uring", "tokio"];
+    if are_built(&models) {
+        assert_not_here(&with("L10", "epoll", "busy", &[]), "epoll is ");
+        assert_not_here(&with("L10", "busy", "epoll", &[]), "busy is ");
+    }
+}
+
+#[test]
+fn an_event_loop_has_a_seat_for_the_51st() {
+    if are_built(&["epoll", "pool"]) {
+        let epoll = with("L20", "pool", "epoll", &[]);
+        assert_not_here(&epoll, "answers of the 51st while they stay is 6");
+        assert_eq!(with("L20", "pool", "pool", &["--threads", "300"]), Standing::Holds);
+        let few = with("L20", "pool", "pool", &["--threads", "299"]);
+        assert!(matches!(few, Standing::NotHere(_)), "{few:?}");
+    }
+}
+
+#[test]
+fn an_event_loop_is_not_starved_by_idle_clients() {
+    if are_built(&["epoll"]) {
+        assert_not_here(&with("L24", "pool", "epoll", &[]), "wait of the 5th client");
+    }
+}
+
+#[test]
+fn with_a_thread_each_nobody_stands_in_line() {
+    if are_built(&["threads"]) {
+        let threads = with("L25", "serial", "threads", &[]);
+        assert_not_here(&threads, "wait of the 8th visitor");
+        assert_not_here(&threads, "wait behind an idle visitor");
+    }
+}
+
+#[test]
+fn a_server_that_ends_has_no_law() {
+    if are_built(&["faulty"]) {
+        let dies = with("L20", "pool", "faulty", &["--fault", "die"]);
+        assert!(matches!(dies, Standing::NotHere(_)), "{dies:?}");
+    }
+}
