@@ -279,12 +279,12 @@ mod tests {
         for span in seen.spans.iter_mut().filter(|span| span.kind == "transfer") {
             span.to_us = span.from_us + 1e3;
         }
-        assert_eq!(holds(&seen)[2], false);
+        assert!(!holds(&seen)[2]);
         // A server that does not keep the connection.
-        assert_eq!(holds(&recording(100.0, 100.0, [3.0, 3.0], 1_002.0))[0], false);
+        assert!(!holds(&recording(100.0, 100.0, [3.0, 3.0], 1_002.0))[0]);
         // A server that closes at once, and one that closes late.
         for idle_ms in [2.0, 5_000.0] {
-            assert_eq!(holds(&recording(100.0, 100.0, [3.0, 1.0], idle_ms))[3], false);
+            assert!(!holds(&recording(100.0, 100.0, [3.0, 1.0], idle_ms))[3]);
         }
     }
 
