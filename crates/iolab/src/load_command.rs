@@ -23,6 +23,7 @@ use rig::sample::{Borders, Process};
 
 pub use arguments::LoadArguments;
 use live::INTERRUPTED;
+pub(crate) use over_link::program;
 
 pub use live::Display;
 

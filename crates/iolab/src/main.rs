@@ -12,6 +12,7 @@ mod laws;
 mod load_command;
 mod slices;
 mod soak;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,9 @@ enum Command {
     /// Run an experiment in seconds: a question, a picture over time, and a conclusion that is
     /// computed from what was seen. Without a name: list them.
     Experiment(experiment::Arguments),
+    /// Trace the system calls of servers while three clients talk to them: which call waits, and
+    /// who copies the bytes.
+    Trace(trace::Arguments),
     /// Check what can be measured on this machine, and say how to enable the rest.
     Doctor(doctor::Arguments),
     #[command(about = format!(
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Hostile(arguments) => hostile::run(&arguments),
         Command::Experiment(arguments) => experiment::run(&arguments),
+        Command::Trace(arguments) => trace::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Schema(arguments) => export::schema(&arguments),
     };

@@ -98,12 +98,22 @@ pub struct Call {
     pub run: String,
     /// The thread that made it (gettid(2)).
     pub thread_id: u32,
+    /// The process of the thread (getpid(2)).
+    #[serde(default)]
+    pub process_id: u32,
     /// Name, such as `recvfrom`.
     pub name: String,
     /// Its arguments as text, as far as they are known.
     pub arguments: String,
     /// The descriptor that it was about, if one.
     pub descriptor: Option<i32>,
+    /// What the descriptor is: `connection`, `listener`, `eventpoll` and other words of proc(5).
+    /// Empty if not known.
+    #[serde(default)]
+    pub object: String,
+    /// Which connection of the run the descriptor is, from 0; of accept(2), the new one.
+    #[serde(default)]
+    pub connection: Option<u32>,
     /// Entry, in microseconds.
     pub from_us: f64,
     /// Return, in microseconds.

@@ -20,9 +20,12 @@ fn recording() -> Recording {
         calls: vec![Call {
             run: run.clone(),
             thread_id: 7,
+            process_id: 6,
             name: "recvfrom".into(),
             arguments: "5, 16384".into(),
             descriptor: Some(5),
+            object: "connection".into(),
+            connection: Some(1),
             from_us: 1.0,
             to_us: 2.5,
             result: Some(-11),

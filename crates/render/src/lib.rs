@@ -8,3 +8,4 @@ pub mod grid;
 pub mod lesson;
 pub mod report;
 pub mod text;
+pub mod trace;

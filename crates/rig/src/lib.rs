@@ -3,7 +3,8 @@
 //!
 //! Reading order: `discover`, `server`, `epoch` and `trial`, then their parts: `exchange` (the
 //! second client), `hold` (idle connections), `engine` (the load), `slices`, `sample`, `counting`.
-//! Of the machine: `environment`, `others`, `calibrate`.
+//! `trace` stands beside them and times nothing. Of the machine: `environment`, `others`,
+//! `calibrate`.
 
 pub mod calibrate;
 pub mod cgroup;
@@ -21,5 +22,6 @@ pub mod sample;
 pub mod server;
 pub mod slices;
 pub mod sys;
+pub mod trace;
 pub mod trial;
 pub mod unavailable;

@@ -28,16 +28,16 @@ use super::sample;
 
 /// Time limit of the `listening` line. A ring, a thread pool and a scan of the document root take
 /// milliseconds; the limit allows for a loaded machine.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time limit of the end after SIGTERM: the drain timeout of trials (2 s), and time for a loaded
 /// machine.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time limit of the end of a pipe after the end of its process. The end follows at once, unless a
 /// process that the server left behind holds the pipe. The reading thread may have to wait for a
 /// core.
-const PIPE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const PIPE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum number of bytes kept of stderr: enough for the reason of a failure.
 const STDERR_BYTES_MAX: u64 = 16 * 1024;
@@ -132,10 +132,7 @@ impl Server {
                 return Err(format!("ended at once: {}", tail(&self.said())));
             }
         };
-        let address = line.strip_prefix("listening ").and_then(|rest| rest.split(' ').next());
-        address.and_then(|a| a.parse().ok()).ok_or_else(|| {
-            format!("its first line is {line:?}, not `listening ADDRESS:PORT model=NAME pid=N`")
-        })
+        address_in(&line)
     }
 
     /// How it ended by itself, with its last line on stderr; `None` if it still runs after this
@@ -262,6 +259,14 @@ fn ends_within(pidfd: &OwnedFd, limit: Duration) -> bool {
     }
 }
 
+/// The address in a server's first line.
+pub(crate) fn address_in(line: &str) -> Result<SocketAddr, String> {
+    let address = line.strip_prefix("listening ").and_then(|rest| rest.split(' ').next());
+    address.and_then(|a| a.parse().ok()).ok_or_else(|| {
+        format!("its first line is {line:?}, not `listening ADDRESS:PORT model=NAME pid=N`")
+    })
+}
+
 /// Kills a child and the processes that it started, which [`prepare`] made a process group. The
 /// child is not reaped yet, so its id is not reused.
 fn kill_group(leader: Pid) {
@@ -278,7 +283,7 @@ fn prepare(command: &mut Command, cores: &[u32], cgroup: Option<OwnedFd>) -> Res
     }
     command.process_group(0);
     let cores = (!cores.is_empty()).then_some(set);
-    sys::set_up_child(command, ChildSetup { cores, cgroup });
+    sys::set_up_child(command, ChildSetup { cores, cgroup, traced: false });
     Ok(())
 }
 
@@ -299,7 +304,7 @@ fn wait4(pid: Pid) -> ServerExit {
     }
 }
 
-fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
+pub(crate) fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
@@ -312,7 +317,7 @@ fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
 }
 
 /// The text arrives when the last process that holds the pipe has ended.
-fn text_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
+pub(crate) fn text_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         let mut reader = BufReader::new(pipe);

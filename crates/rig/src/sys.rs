@@ -1,6 +1,6 @@
 //! System calls for which neither std nor nix has a suitable safe form: the only `unsafe` of this
 //! crate. man: getppid(2), wait4(2), pidfd_open(2), prctl(2), sched_setaffinity(2),
-//! io_uring_setup(2), perf_event_open(2), fsopen(2).
+//! io_uring_setup(2), perf_event_open(2), fsopen(2), ptrace(2), pidfd_getfd(2).
 
 use std::ffi::CStr;
 use std::io::{Error, Result};
@@ -58,6 +58,8 @@ pub struct ChildSetup {
     pub cores: Option<CpuSet>,
     /// A file of a cgroup, open for writing. The process that writes `0` to it joins the cgroup.
     pub cgroup: Option<OwnedFd>,
+    /// Whether the thread that starts it traces it (PTRACE_TRACEME). It then stops after exec.
+    pub traced: bool,
 }
 
 /// Kills the child when the thread that starts it ends (PR_SET_PDEATHSIG), and applies `setup`. An
@@ -74,6 +76,9 @@ pub fn set_up_child(command: &mut Command, setup: ChildSetup) {
             if let Some(cores) = &setup.cores {
                 sched_setaffinity(Pid::from_raw(0), cores)?;
             }
+            if setup.traced {
+                nix::sys::ptrace::traceme()?;
+            }
             Ok(())
         });
     }
@@ -87,6 +92,79 @@ pub fn pidfd(pid: Pid) -> Result<OwnedFd> {
     // SAFETY: the call takes two numbers and no pointer.
     let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
     owned(pidfd)
+}
+
+/// A copy of the descriptor `number` of the process behind `pidfd` (pidfd_getfd(2), Linux 5.6).
+///
+/// # Errors
+/// EBADF if the process has no such descriptor; EPERM unless this process may trace that one.
+pub fn descriptor_of(pidfd: &OwnedFd, number: i32) -> Result<OwnedFd> {
+    // SAFETY: the call takes three numbers and no pointer.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })
+}
+
+/// Where a traced thread has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyscallStop {
+    /// Before a system call: its number and arguments.
+    Entry(u64, [u64; 6]),
+    /// After a system call: its return value or negative errno.
+    Exit(i64),
+    /// Elsewhere.
+    Other,
+}
+
+/// PTRACE_GET_SYSCALL_INFO (ptrace(2), Linux 5.3) of a thread that has stopped.
+///
+/// # Errors
+/// ESRCH if the thread has not stopped, or was killed.
+pub fn syscall_stop(thread: Pid) -> nix::Result<SyscallStop> {
+    let info = nix::sys::ptrace::syscall_info(thread)?;
+    Ok(match info.op {
+        libc::PTRACE_SYSCALL_INFO_ENTRY => {
+            // SAFETY: `info` is a local of this frame, and `op` says that the kernel has written
+            // this member of the union.
+            let entry = unsafe { info.u.entry };
+            SyscallStop::Entry(entry.nr, entry.args)
+        }
+        // SAFETY: as above.
+        libc::PTRACE_SYSCALL_INFO_EXIT => SyscallStop::Exit(unsafe { info.u.exit.sval }),
+        _ => SyscallStop::Other,
+    })
+}
+
+/// Waits until one of the threads that the calling thread traces stops or ends (waitpid(2)): its id
+/// and status. Not by nix, whose type of a signal has no real-time signals.
+///
+/// # Errors
+/// ECHILD if none is left.
+pub fn wait_traced() -> Result<(Pid, libc::c_int)> {
+    let mut status = 0;
+    let options = libc::__WALL | libc::__WNOTHREAD;
+    loop {
+        // SAFETY: `status` is a local of this frame and outlives the call.
+        let thread = unsafe { libc::waitpid(-1, &mut status, options) };
+        match Error::last_os_error() {
+            _ if thread > 0 => return Ok((Pid::from_raw(thread), status)),
+            error if error.raw_os_error() == Some(libc::EINTR) => {}
+            error => return Err(error),
+        }
+    }
+}
+
+/// Lets a stopped thread go on to its next system call (PTRACE_SYSCALL), with this signal; 0 for
+/// none.
+///
+/// # Errors
+/// ESRCH if the thread was killed.
+pub fn resume_traced(thread: Pid, signal: libc::c_int) -> Result<()> {
+    let (request, address) = (libc::PTRACE_SYSCALL, null::<libc::c_void>());
+    let signal = libc::c_long::from(signal);
+    // SAFETY: the request reads no memory: the address is ignored and the signal is a number.
+    match unsafe { libc::ptrace(request, thread.as_raw(), address, signal) } {
+        -1 => Err(Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the result of syscall(2), a new descriptor or -1, an `OwnedFd`.

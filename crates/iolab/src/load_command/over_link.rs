@@ -60,7 +60,7 @@ pub(super) fn run(
 ) -> Result<ExitCode, Box<dyn Error>> {
     let profile = arguments.over.link.clone().unwrap_or_default();
     let asked = Asked::parse(&arguments.urls, &profile)?;
-    let (program, mut flags) = program(&arguments.over.server)?;
+    let (program, mut flags) = program(&arguments.over.server, "--server")?;
     let link = Link::up(&profile)?;
     let per_s = profile.rate_bits_per_s.map_or(PROBE_PACKETS, |rate| rate / SMALL_PACKET_BITS);
     let accuracy = Accuracy::measure(&link, per_s.min(PROBE_PACKETS))?;
@@ -105,16 +105,17 @@ fn tell(link: &Link, before: &[Counters; 2]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The server of `--server`, and its own flags.
-fn program(server: &str) -> Result<(PathBuf, Vec<String>), String> {
+/// The server that the option `option` names, such as `epoll --trigger edge`: its program and its
+/// own flags.
+pub(crate) fn program(server: &str, option: &str) -> Result<(PathBuf, Vec<String>), String> {
     let mut words = server.split_whitespace().map(str::to_owned);
-    let name = words.next().ok_or("--server names no server")?;
+    let name = words.next().ok_or_else(|| format!("{option} names no server"))?;
     if name.contains('/') {
         return Ok((Path::new(&name).to_owned(), words.collect()));
     }
     let found = discover::servers(&discover::directories(None), &[name]);
-    let (mut found, _) = found.map_err(|why| why.replacen("--models", "--server", 1))?;
-    let found = found.pop().ok_or("--server names no server")?;
+    let (mut found, _) = found.map_err(|why| why.replacen("--models", option, 1))?;
+    let found = found.pop().ok_or_else(|| format!("{option} names no server"))?;
     Ok((found.executable, found.model.arguments.into_iter().chain(words).collect()))
 }
 

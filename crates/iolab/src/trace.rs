@@ -1,0 +1,120 @@
+//! `iolab trace`: three clients, a few requests, and the figure that Stevens drew by hand (UNP
+//! section 6.2), from the real system calls of a server.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use record::{Heading, RECORDING_VERSION, Recording, Run};
+
+use crate::load_command::program;
+use render::failure::{Failure, because};
+use render::{text, trace};
+use rig::{discover, environment};
+
+/// Arguments of `iolab trace`.
+#[derive(Args)]
+pub struct Arguments {
+    /// Servers to trace, each with its own flags if wanted: epoll 'epoll --trigger edge'; `all` for
+    /// all models. With --from: which runs of the recording to show.
+    #[arg(value_name = "MODEL", required_unless_present = "from")]
+    models: Vec<String>,
+    /// Write the recording (trace.jsonl) to this directory.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print the recording (JSON lines) and no figure.
+    #[arg(long)]
+    json: bool,
+    /// Show a recording that was written before, and trace nothing.
+    #[arg(long, value_name = "FILE", conflicts_with = "out")]
+    from: Option<PathBuf>,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// One sentence: an unknown server, ptrace(2) is refused, a server or a file failed.
+pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let recording = match &arguments.from {
+        Some(file) => read(file, &arguments.models)?,
+        None => record(&arguments.models)?,
+    };
+    let lines = recording.to_json_lines().map_err(because("the recording cannot be written"))?;
+    if let Some(place) = &arguments.out {
+        let file = place.join("trace.jsonl");
+        let written = std::fs::create_dir_all(place).and_then(|()| std::fs::write(&file, &lines));
+        written.map_err(because(format!("cannot write {}", file.display())))?;
+    }
+    if arguments.json {
+        return text::print(&lines);
+    }
+    let figures = recording.runs.iter().map(|run| trace::text(&recording, run));
+    text::print(&figures.collect::<Vec<_>>().join("\n"))
+}
+
+/// A recording from a file, with the runs that are asked for.
+fn read(file: &PathBuf, wanted: &[String]) -> Result<Recording, Failure> {
+    let shown = file.display();
+    let lines = std::fs::read_to_string(file).map_err(because(format!("cannot read {shown}")))?;
+    let mut recording = Recording::from_json_lines(&lines).map_err(because(&shown))?;
+    let known: Vec<String> = recording.runs.iter().map(|run| run.run.clone()).collect();
+    if let Some(stranger) = wanted.iter().find(|name| *name != "all" && !known.contains(name)) {
+        let known = known.join(", ");
+        return Err(Failure(format!("{shown} has no run {stranger:?}; it has: {known}")));
+    }
+    if !wanted.is_empty() && !wanted.contains(&"all".to_owned()) {
+        recording.runs.retain(|run| wanted.contains(&run.run));
+    }
+    Ok(recording)
+}
+
+/// Traces the servers, one after the other.
+fn record(wanted: &[String]) -> Result<Recording, Failure> {
+    let mut recording = Recording::new(Heading {
+        recording_version: RECORDING_VERSION,
+        experiment: "trace".to_owned(),
+        command: format!("iolab trace {}", wanted.join(" ")),
+        prediction: None,
+        environment: environment::read(None, None),
+    });
+    for (label, executable, flags) in servers(wanted)? {
+        let failed = |why| Failure(format!("{label}: {why}"));
+        let trace = rig::trace::run(&executable, &flags, &label).map_err(failed)?;
+        recording.runs.push(Run {
+            run: label.clone(),
+            title: "three clients, one request each".to_owned(),
+            model: label.split([' ', '+']).next().unwrap_or_default().to_owned(),
+            arguments: flags,
+            link: None,
+        });
+        recording.calls.extend(trace.calls);
+        recording.spans.extend(trace.spans);
+    }
+    Ok(recording)
+}
+
+/// Label, program and flags of each server.
+type Server = (String, PathBuf, Vec<String>);
+
+fn servers(wanted: &[String]) -> Result<Vec<Server>, Failure> {
+    let mut servers: Vec<Server> = Vec::new();
+    for name in wanted {
+        if name == "all" {
+            let (found, skips) = discover::servers(&discover::directories(None), &[])?;
+            for skip in skips {
+                eprintln!("iolab: SKIP {}: {}", skip.model, skip.reason);
+            }
+            let plain = found.into_iter().filter(|server| server.model.arguments.is_empty());
+            servers.extend(plain.map(|s| (s.model.label, s.executable, Vec::new())));
+            continue;
+        }
+        let (executable, flags) = program(name, "MODEL")?;
+        servers.push((name.clone(), executable, flags));
+    }
+    for (place, (label, ..)) in servers.iter().enumerate() {
+        if servers[..place].iter().any(|(other, ..)| other == label) {
+            return Err(Failure(format!("{label} is named twice")));
+        }
+    }
+    Ok(servers)
+}

@@ -1,0 +1,393 @@
+//! Follows the server's threads and processes with ptrace(2). man: ptrace(2), waitpid(2),
+//! proc_pid_status(5).
+//!
+//! **Whether a thread slept in a call.** The kernel counts how often a thread has given up its core
+//! to wait (`voluntary_ctxt_switches`). A stop of the tracer is such a switch too: so the count is
+//! read at the stop at entry and at the stop at return, and exactly one switch between them belongs
+//! to the second stop. Events in the call (a thread or process was started, exec) stop the thread
+//! once more each, and are subtracted too; a signal stops it after the return only. What is left
+//! are the times when the thread slept. A request of ptrace waits until the thread has left its
+//! core, so the count is not read too early. That a thread was preempted is another counter. A
+//! short sleep on a lock in the kernel counts as sleep too, because it is one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::server::{self, PIPE_TIMEOUT, START_TIMEOUT, STOP_TIMEOUT};
+use crate::sys::{self, ChildSetup, SyscallStop};
+
+use super::describe::{Description, describe};
+use super::now_ns;
+use super::objects::{Object, Objects};
+
+/// The largest errno. The values above it that a tracer sees ask the kernel to restart the call
+/// after a signal (ERESTARTSYS, 512, and others); the thread itself sees EINTR.
+const ERRNO_MAX: i64 = 511;
+
+/// One system call that was seen from entry to return.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) process: Pid,
+    pub(super) thread: Pid,
+    pub(super) name: &'static str,
+    pub(super) arguments: String,
+    pub(super) descriptor: Option<i32>,
+    /// What the descriptor is. Of accept(2), the peer is that of the new connection.
+    pub(super) object: Object,
+    pub(super) from_ns: u64,
+    pub(super) to_ns: u64,
+    /// `None`: the thread ended in the call.
+    pub(super) result: Option<i64>,
+    pub(super) slept: Option<bool>,
+}
+
+/// What the tracer and the clients both know.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// The process of each thread.
+    threads: Mutex<BTreeMap<Pid, Pid>>,
+    fruitless: AtomicU64,
+}
+
+impl Shared {
+    /// How many calls of the server have found nothing (EAGAIN) until now.
+    pub(super) fn fruitless(&self) -> u64 {
+        self.fruitless.load(Ordering::Relaxed)
+    }
+
+    /// Whether all threads of the server sleep: state S in proc_pid_stat(5). A thread that was
+    /// stopped by the tracer has another state.
+    pub(super) fn sleeps(&self) -> bool {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        !threads.is_empty() && threads.keys().all(|&thread| state(thread).is_none_or(|s| s == 'S'))
+    }
+
+    fn kill_all(&self) {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for process in threads.values() {
+            // Fails if it has ended.
+            let _ = kill(*process, Signal::SIGKILL);
+        }
+    }
+}
+
+/// `None`: it has ended.
+fn state(thread: Pid) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{thread}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next().filter(|&state| state != 'Z')
+}
+
+/// The value of a line of proc_pid_status(5).
+fn status(thread: Pid, name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.trim().parse().ok()
+}
+
+/// A server that is traced.
+pub(super) struct Traced {
+    pub(super) address: SocketAddr,
+    pub(super) shared: Arc<Shared>,
+    pid: Pid,
+    stderr: Receiver<String>,
+    outcome: Receiver<Result<Vec<Seen>, String>>,
+    ended: bool,
+}
+
+impl Traced {
+    /// Starts the server and waits for its first line.
+    pub(super) fn start(executable: &Path, flags: &[String]) -> Result<Traced, String> {
+        let mut command = Command::new(executable);
+        command.args(["--listen", "127.0.0.1:0", "--protocol", "echo"]).args(flags);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Ctrl-C ends iolab. The kernel then kills the server (PTRACE_O_EXITKILL).
+        command.process_group(0);
+        sys::set_up_child(&mut command, ChildSetup { cores: None, cgroup: None, traced: true });
+        let shared = Arc::new(Shared::default());
+        let (tell, outcome) = channel();
+        let (started, start) = channel();
+        let tracer = Tracer::new(Arc::clone(&shared));
+        // One thread starts, traces and reaps: a tracer is a thread, not a process.
+        let traces = move || tell.send(tracer.trace(command, &started));
+        let thread = std::thread::Builder::new().name("tracer".into()).spawn(traces);
+        thread.map_err(|e| format!("cannot start: no thread: {e}"))?;
+        let Ok(mut child) = start.recv() else {
+            let why = outcome.recv().ok().and_then(Result::err);
+            return Err(why.unwrap_or_else(|| "cannot start: the tracer ended".to_owned()));
+        };
+        let stdout = server::lines_of(child.stdout.take().ok_or("its stdout is not a pipe")?);
+        let stderr = server::text_of(child.stderr.take().ok_or("its stderr is not a pipe")?);
+        let pid = Pid::from_raw(child.id() as i32);
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut traced = Traced { address, shared, pid, stderr, outcome, ended: false };
+        traced.address = traced.listening(&stdout)?;
+        Ok(traced)
+    }
+
+    fn listening(&mut self, stdout: &Receiver<String>) -> Result<SocketAddr, String> {
+        match stdout.recv_timeout(START_TIMEOUT) {
+            Ok(line) => server::address_in(&line),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(format!("no `listening` line within {} s", START_TIMEOUT.as_secs()))
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                self.end()?;
+                Err(format!("ended at once: {}", server::tail(&self.said())))
+            }
+        }
+    }
+
+    /// Stops the server: its system calls, and what it wrote to stderr.
+    pub(super) fn stop(&mut self) -> Result<(Vec<Seen>, String), String> {
+        // Fails if it has ended already.
+        let _ = kill(self.pid, Signal::SIGTERM);
+        Ok((self.end()?, self.said()))
+    }
+
+    fn said(&self) -> String {
+        self.stderr.recv_timeout(PIPE_TIMEOUT).unwrap_or_default()
+    }
+
+    /// Waits for the end of all its processes, then kills.
+    fn end(&mut self) -> Result<Vec<Seen>, String> {
+        self.ended = true;
+        let ended = self.outcome.recv_timeout(STOP_TIMEOUT).or_else(|_| {
+            self.shared.kill_all();
+            self.outcome.recv()
+        });
+        ended.unwrap_or_else(|_| Err("the tracer ended".to_owned()))
+    }
+}
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.shared.kill_all();
+            // The sender sends once, after the last process has ended.
+            let _ = self.outcome.recv();
+        }
+    }
+}
+
+/// A call that has not returned.
+struct Entered {
+    what: Description,
+    object: Object,
+    from_ns: u64,
+    /// Voluntary switches of the thread, at the stop at entry.
+    switches: Option<u64>,
+    /// Further stops of the tracer in the call.
+    events: u64,
+}
+
+#[derive(Default)]
+struct Thread {
+    process: Option<Pid>,
+    /// It has had its first stop, a SIGSTOP that no one has sent.
+    started: bool,
+    call: Option<Entered>,
+}
+
+struct Tracer {
+    shared: Arc<Shared>,
+    threads: HashMap<Pid, Thread>,
+    objects: Objects,
+    seen: Vec<Seen>,
+    fault: Option<String>,
+}
+
+impl Tracer {
+    fn new(shared: Arc<Shared>) -> Tracer {
+        let (threads, objects) = (HashMap::new(), Objects::default());
+        Tracer { shared, threads, objects, seen: Vec::new(), fault: None }
+    }
+
+    /// Starts the server, tells the caller, and follows it until its last process has ended.
+    fn trace(mut self, mut command: Command, started: &Sender<Child>) -> Result<Vec<Seen>, String> {
+        let child = command.spawn().map_err(|error| refused(&error))?;
+        let root = Pid::from_raw(child.id() as i32);
+        // The stop after exec.
+        sys::wait_traced().map_err(|error| refused(&error))?;
+        let options = Options::PTRACE_O_TRACESYSGOOD
+            | Options::PTRACE_O_TRACECLONE
+            | Options::PTRACE_O_TRACEFORK
+            | Options::PTRACE_O_TRACEVFORK
+            | Options::PTRACE_O_TRACEEXEC
+            | Options::PTRACE_O_EXITKILL;
+        ptrace::setoptions(root, options).map_err(|error| refused(&error.into()))?;
+        self.add(root).started = true;
+        self.resume(root, 0);
+        // The receiver waits for this.
+        let _ = started.send(child);
+        while let Ok((thread, status)) = sys::wait_traced() {
+            self.status(thread, status);
+        }
+        self.fault.map_or(Ok(self.seen), Err)
+    }
+
+    /// Adds a thread that is new.
+    fn add(&mut self, thread: Pid) -> &mut Thread {
+        let entry = self.threads.entry(thread).or_default();
+        if entry.process.is_none() {
+            let process = status(thread, "Tgid").map_or(thread, |pid| Pid::from_raw(pid as i32));
+            entry.process = Some(process);
+            let mut threads = self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            threads.insert(thread, process);
+        }
+        entry
+    }
+
+    fn status(&mut self, thread: Pid, status: libc::c_int) {
+        if !libc::WIFSTOPPED(status) {
+            self.ended(thread);
+            return;
+        }
+        let signal = match (libc::WSTOPSIG(status), status >> 16) {
+            (signal, 0) if signal == libc::SIGTRAP | 0x80 => {
+                self.call(thread);
+                0
+            }
+            (signal, 0) => self.signal(thread, signal),
+            (_, event) => {
+                self.event(thread, event);
+                0
+            }
+        };
+        self.resume(thread, signal);
+    }
+
+    fn resume(&self, thread: Pid, signal: libc::c_int) {
+        // ESRCH: it was killed, and its end is reported.
+        let _ = sys::resume_traced(thread, signal);
+    }
+
+    /// The signal to pass on. The first stop of a new thread is no signal, and neither is the stop
+    /// of a whole process, which has no information about a signal (ptrace(2), "Group-stop").
+    fn signal(&mut self, thread: Pid, signal: libc::c_int) -> libc::c_int {
+        let known = self.add(thread);
+        let is_first = signal == libc::SIGSTOP && !known.started;
+        known.started = true;
+        let is_group_stop = signal == libc::SIGSTOP && ptrace::getsiginfo(thread).is_err();
+        if is_first || is_group_stop { 0 } else { signal }
+    }
+
+    fn event(&mut self, thread: Pid, event: libc::c_int) {
+        if let Some(call) = self.add(thread).call.as_mut() {
+            call.events += 1;
+        }
+        match event {
+            libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK => {
+                if let Ok(new) = ptrace::getevent(thread) {
+                    self.add(Pid::from_raw(new as i32));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn call(&mut self, thread: Pid) {
+        let at_ns = now_ns();
+        match sys::syscall_stop(thread) {
+            Ok(SyscallStop::Entry(number, arguments)) => self.entry(thread, number, &arguments),
+            Ok(SyscallStop::Exit(result)) => self.exit(thread, at_ns, result),
+            Ok(SyscallStop::Other) | Err(nix::errno::Errno::ESRCH) => {}
+            Err(error) => {
+                let why = format!("PTRACE_GET_SYSCALL_INFO (Linux 5.3) failed: {error}");
+                self.fault.get_or_insert(why);
+                self.shared.kill_all();
+            }
+        }
+    }
+
+    fn entry(&mut self, thread: Pid, number: u64, arguments: &[u64; 6]) {
+        let what = describe(number, arguments);
+        let process = self.add(thread).process.unwrap_or(thread);
+        let object = what.descriptor.map(|fd| self.objects.of(process, fd)).unwrap_or_default();
+        let switches = status(thread, "voluntary_ctxt_switches");
+        let call = Entered { what, object, from_ns: now_ns(), switches, events: 0 };
+        self.add(thread).call = Some(call);
+    }
+
+    fn exit(&mut self, thread: Pid, to_ns: u64, result: i64) {
+        let known = self.add(thread);
+        let process = known.process.unwrap_or(thread);
+        // After exec there is a return without entry.
+        let Some(call) = known.call.take() else { return };
+        let after = status(thread, "voluntary_ctxt_switches");
+        // One for the stop that this is.
+        let sleeps = |before: u64, after: u64| after.saturating_sub(before + 1 + call.events);
+        let slept = call.switches.zip(after).map(|(before, after)| sleeps(before, after) > 0);
+        if result == -i64::from(libc::EAGAIN) {
+            self.shared.fruitless.fetch_add(1, Ordering::Relaxed);
+        }
+        let result = if -result > ERRNO_MAX { -i64::from(libc::EINTR) } else { result };
+        let mut object = call.object;
+        match (call.what.name, call.what.descriptor) {
+            ("accept" | "accept4", _) if result >= 0 => {
+                self.objects.forget(process, result as i32);
+                object.peer = self.objects.of(process, result as i32).peer;
+            }
+            ("close", Some(fd)) => self.objects.forget(process, fd),
+            _ => {}
+        }
+        let Description { name, descriptor, arguments } = call.what;
+        let (from_ns, result) = (call.from_ns, Some(result));
+        self.seen.push(Seen {
+            process,
+            thread,
+            name,
+            arguments,
+            descriptor,
+            object,
+            from_ns,
+            to_ns,
+            result,
+            slept,
+        });
+    }
+
+    fn ended(&mut self, thread: Pid) {
+        let call = self.threads.remove(&thread).and_then(|thread| thread.call.zip(thread.process));
+        if let Some((call, process)) = call {
+            let Description { name, descriptor, arguments } = call.what;
+            let (object, from_ns, to_ns) = (call.object, call.from_ns, now_ns());
+            let (result, slept) = (None, None);
+            self.seen.push(Seen {
+                process,
+                thread,
+                name,
+                arguments,
+                descriptor,
+                object,
+                from_ns,
+                to_ns,
+                result,
+                slept,
+            });
+        }
+        let mut threads = self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.remove(&thread);
+    }
+}
+
+/// Why the server cannot be traced.
+fn refused(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => format!(
+            "ptrace(2) is refused ({error}): set kernel.yama.ptrace_scope to 0 or 1; in a \
+             container, allow ptrace in its seccomp profile (docker: --cap-add SYS_PTRACE); and \
+             do not run iolab under strace or a debugger"
+        ),
+        _ => format!("cannot start: {error}"),
+    }
+}
