@@ -2,8 +2,8 @@
 //!
 //! A picture and a conclusion are pure functions of a recording, so other pictures can be drawn
 //! from it later. The first line is the [`Heading`]. Each further line belongs to a [`Run`], which
-//! it names, and the line of the run stands before it; only a [`Skipped`] belongs to none. Times are microseconds since the start of
-//! the run, on the monotonic clock of the machine.
+//! it names, and the line of the run stands before it; only a [`Skipped`] belongs to none. Times
+//! are microseconds since the start of the run, on the monotonic clock of the machine.
 
 use std::fmt;
 
