@@ -102,6 +102,14 @@ impl Counters {
         self.refused.fetch_add(1, Relaxed);
     }
 
+    /// The process that served the connections of these counters is gone: those that it had open
+    /// have ended with it.
+    pub fn abandoned(&self) {
+        let ended: u64 = self.closed.iter().map(|count| count.load(Relaxed)).sum();
+        let open = self.accepted.load(Relaxed).saturating_sub(ended);
+        self.closed[Outcome::Reset as usize].fetch_add(open, Relaxed);
+    }
+
     pub(crate) fn accepted(&self) {
         self.accepted.fetch_add(1, Relaxed);
     }

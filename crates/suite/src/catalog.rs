@@ -56,6 +56,20 @@ impl Model {
         self.connections_max() == 1 || self.name == "serial"
     }
 
+    /// Each client has a process to itself.
+    pub fn has_processes(&self) -> bool {
+        self.flavour("processes").is_some()
+    }
+
+    /// Its own flags for so many clients at once, where it has a fixed number of processes.
+    pub fn flags_for(&self, clients: usize) -> Vec<String> {
+        if self.has_processes() {
+            vec!["--processes".to_owned(), clients.to_string()]
+        } else {
+            Vec::new()
+        }
+    }
+
     /// Waits by never waiting, so it uses a whole core whatever happens.
     pub fn polls_busily(&self) -> bool {
         self.name == "busy"

@@ -32,6 +32,7 @@ const UNSAFE_CRATES: &[&str] = &[
     "rig",
     "serve-epoll",
     "serve-poll",
+    "serve-prefork",
     "serve-select",
     "serve-uring",
 ];
