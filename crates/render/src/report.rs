@@ -2,7 +2,7 @@
 
 mod listing;
 mod map;
-mod plot;
+pub(crate) mod plot;
 mod table;
 mod template;
 

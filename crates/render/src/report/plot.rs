@@ -3,11 +3,11 @@
 
 mod bars;
 mod calls;
-mod colour;
+pub(crate) mod colour;
 mod data;
 mod lines;
 mod map;
-mod page;
+pub(crate) mod page;
 mod protocols;
 mod scale;
 
