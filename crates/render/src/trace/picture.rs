@@ -37,7 +37,8 @@ const OUTPUT: Ink = CALL_FAMILIES[2].1;
 /// Places on the page.
 struct Layout {
     top: i32,
-    thread: i32,
+    /// From thread to thread.
+    pitch: i32,
 }
 
 impl Layout {
@@ -46,11 +47,11 @@ impl Layout {
     }
 
     fn application(&self, lane: usize) -> i32 {
-        LANES_AT + self.thread * lane as i32
+        LANES_AT + self.pitch * lane as i32
     }
 
     fn kernel(&self, lane: usize) -> i32 {
-        self.application(lane) + self.thread / 2
+        self.application(lane) + self.pitch / 2
     }
 }
 
@@ -81,7 +82,7 @@ pub fn picture(recording: &Recording, run: &Run) -> Plot {
     let note = note(recording, run);
     let height = LINE * (rows.len() as i32 + 1 + i32::from(note.is_some())) + EDGE;
     head.plot(height, |page, top| {
-        let layout = Layout { top: top + LINE, thread: (LANES / drawn as i32).min(THREAD_MAX) };
+        let layout = Layout { top: top + LINE, pitch: (LANES / drawn as i32).min(THREAD_MAX) };
         headings(page, &layout, drawn);
         for number in 0..CLIENTS.len() {
             client(page, &layout, &rows, number);
@@ -89,7 +90,7 @@ pub fn picture(recording: &Recording, run: &Run) -> Plot {
         for number in 0..drawn {
             thread_lanes(page, &layout, &rows, number);
         }
-        let text_at = layout.application(drawn) - layout.thread / 2 + LANE + EDGE;
+        let text_at = layout.application(drawn) - layout.pitch / 2 + LANE + EDGE;
         for (number, row) in rows.iter().enumerate() {
             let y = layout.y(number);
             let at_ms = format!("{:.2}", row.at_us.max(0.0) / 1e3);

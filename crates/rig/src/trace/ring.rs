@@ -3,9 +3,9 @@
 //! has stopped: submissions at the entry of io_uring_enter(2), completions at its return. man:
 //! io_uring_setup(2), process_vm_readv(2).
 //!
-//! So an operation ends when the server can see that it has ended; the kernel was done before. Where
-//! the queues cannot be read (before Linux 6.10 their memory is not open to this call), no operation
-//! is recorded.
+//! So an operation ends when the server can see that it has ended; the kernel was done before.
+//! Where the queues cannot be read (kernels before 6.10 do not open their memory to this call), no
+//! operation is recorded.
 
 use std::collections::HashMap;
 use std::io::IoSliceMut;
