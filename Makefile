@@ -1,5 +1,5 @@
 # Everything that outgrows three lines is a subcommand of iolab.
-.PHONY: build test fuzz conformance soak bench-all bench-quick bench-peers check-instrument report laws
+.PHONY: build test fuzz conformance soak bench-all bench-quick bench-peers check-instrument report laws lessons
 
 build:
 	cargo build --release --workspace
@@ -19,6 +19,10 @@ conformance: build
 # Mixed traffic on every model, then: memory, descriptors, counters. SECONDS=60 for a shorter one, which does not judge memory.
 soak: build
 	target/release/iolab soak --time $(or $(SECONDS),600)s
+
+# Every experiment: a question, a picture over time, a conclusion. Files: results/lessons/NAME.
+lessons: build
+	target/release/iolab experiment all
 
 bench-all: build
 	target/release/iolab bench --budget 13m

@@ -270,6 +270,9 @@ impl Http2 {
             self.tunnels = self.streams.iter().any(|stream| stream.tunnel.is_some());
             self.streams.list_if(|stream| stream.tunnel.is_some());
         }
+        if cx.draining || cx.eof {
+            self.streams.list_if(|stream| stream.ends_events(cx));
+        }
         // ANCHOR: turns
         while self.turns_left > 0
             && link::has_room(cx)

@@ -36,6 +36,7 @@ mod http1;
 mod http2;
 mod limits;
 mod memory;
+mod news;
 mod origin;
 mod output;
 mod protocol;

@@ -12,6 +12,9 @@
 //! | `/delay/MS` | text, MS milliseconds later; the wait is a deadline, not a sleep |
 //! | `/work/US` | text, after US microseconds of CPU |
 //! | `/files/...` | files under the document root |
+//! | `/news/MS` | the newest message of the news, at once: for polling |
+//! | `/news/MS/N` | the newest message, once it is not message N: for long polling |
+//! | `/events/MS` | each message when it is due: server-sent events |
 //! | `/stats` | the server's counters as JSON |
 //!
 //! Every path that begins with `/ws/` is a WebSocket: see [`crate::websocket`].
@@ -21,9 +24,10 @@ mod selection;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use selection::{Selection, select, untagged};
+use selection::{NOT_MODIFIED, Selection, select, tagged, untagged};
 
 use crate::files::{Entry, FileEntry};
+use crate::news::{self, Ticker};
 use crate::service::PATTERN_BYTES;
 use crate::{FileId, FileRead, Limits, Service};
 
@@ -173,13 +177,27 @@ pub(crate) enum Reply {
         offset: u64,
         end: u64,
     },
-    /// `/delay/MS`: the whole reply, once `due`. The protocol sets that at `until`.
+    /// `/delay/MS` and `/news/MS/N`: the whole reply, once `due`. The protocol sets that at
+    /// `until`.
     Delayed {
-        millis: u64,
+        says: Says,
         until: Instant,
         due: bool,
         head_only: bool,
     },
+    /// `/events/MS`: the head, then each message when it is due, until the server stops or the
+    /// client ends.
+    Events {
+        ticker: Ticker,
+        head_sent: bool,
+    },
+}
+
+/// What a delayed reply says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Says {
+    Waited { millis: u64 },
+    News { number: u64 },
 }
 
 impl Reply {
@@ -231,6 +249,8 @@ pub(crate) fn route<W: ReplyWriter>(
         ("files", Some(path)) => route.readable(|r| r.file(path)),
         ("files", None) => route.readable(Handler::add_slash),
         ("stats", None) => route.readable(|r| r.untagged(Handler::stats)),
+        ("news", Some(rest)) => route.readable(|r| r.news(rest)),
+        ("events", Some(period)) => route.readable(|r| r.events(period)),
         _ => route.text("404 Not Found", "no such route; try / or /stats"),
     }
 }
@@ -303,7 +323,7 @@ impl<W: ReplyWriter> Handler<'_, W> {
     fn untagged(&mut self, reply: impl FnOnce(&mut Self) -> Reply) -> Reply {
         let Some(status) = untagged(self.request.conditions()) else { return reply(self) };
         self.out.begin(status);
-        if !status.starts_with("304") {
+        if status != NOT_MODIFIED {
             self.out.length(Some(0));
         }
         self.out.end();
@@ -325,7 +345,64 @@ impl<W: ReplyWriter> Handler<'_, W> {
         };
         self.untagged(|route| {
             let until = route.now + Duration::from_millis(millis);
-            Reply::Delayed { millis, until, due: millis == 0, head_only: route.head_only() }
+            let (says, head_only) = (Says::Waited { millis }, route.head_only());
+            Reply::Delayed { says, until, due: millis == 0, head_only }
+        })
+    }
+
+    /// Polling (`MS`): the newest message, now. Long polling (`MS/N`): the newest message when it
+    /// is not N. A client that knows a later number has it from before the server's start.
+    fn news(&mut self, rest: &str) -> Reply {
+        let (period, known) = rest.split_once('/').map_or((rest, None), |(a, b)| (a, Some(b)));
+        let known = known.map(|known| number(known, u64::MAX));
+        let (Some(period_ms), false) = (news::period_ms(period, self.service), known == Some(None))
+        else {
+            let sentence = "/news/MS or /news/MS/N wants milliseconds, 1 at least, within limits";
+            return self.text("400 Bad Request", sentence);
+        };
+        let newest = news::newest(period_ms, self.service, self.now);
+        match known.flatten() {
+            None => self.newest(newest),
+            Some(known) => self.untagged(|route| {
+                let number = if known < newest { newest } else { newest.saturating_add(1) };
+                let until = news::due_at(period_ms, number, route.service);
+                let (due, head_only) = (until <= route.now, route.head_only());
+                Reply::Delayed { says: Says::News { number }, until, due, head_only }
+            }),
+        }
+    }
+
+    /// The entity tag lets a client ask whether there is anything new (RFC 9110 section 13.1.2).
+    fn newest(&mut self, number: u64) -> Reply {
+        let (etag, text) = (format!("\"{number}\""), format!("{}\n", news::text(number)));
+        let refused = tagged(self.request.conditions(), &etag);
+        self.out.begin(refused.unwrap_or("200 OK"));
+        self.out.field(Field::ETag, &etag);
+        if refused.is_none() {
+            self.out.constant(Field::ContentType, TEXT);
+            self.out.length(Some(text.len() as u64));
+        } else if refused != Some(NOT_MODIFIED) {
+            self.out.length(Some(0));
+        }
+        self.out.end();
+        if refused.is_none() && !self.head_only() {
+            self.out.body(text.as_bytes());
+        }
+        Reply::Complete
+    }
+
+    fn events(&mut self, period: &str) -> Reply {
+        let Some(period_ms) = news::period_ms(period, self.service) else {
+            let sentence = "/events/MS wants milliseconds, 1 at least, within limits";
+            return self.text("400 Bad Request", sentence);
+        };
+        self.untagged(|route| {
+            if route.head_only() {
+                put_events_head(route.out, false);
+                return Reply::Complete;
+            }
+            let ticker = Ticker::new(period_ms, route.service, route.now);
+            Reply::Events { ticker, head_sent: false }
         })
     }
 
@@ -436,8 +513,22 @@ pub(crate) fn put_refusal<W: ReplyWriter>(
     put_text(out, status, &format!("{sentence}\n"), head_only);
 }
 
-pub(crate) fn put_delayed<W: ReplyWriter>(out: &mut W, millis: u64, head_only: bool) {
-    put_text(out, "200 OK", &format!("waited for {millis} ms\n"), head_only);
+pub(crate) fn put_delayed<W: ReplyWriter>(out: &mut W, says: Says, head_only: bool) {
+    let text = match says {
+        Says::Waited { millis } => format!("waited for {millis} ms\n"),
+        Says::News { number } => format!("{}\n", news::text(number)),
+    };
+    put_text(out, "200 OK", &text, head_only);
+}
+
+/// `has_body`: events follow, of unknown length.
+pub(crate) fn put_events_head<W: ReplyWriter>(out: &mut W, has_body: bool) {
+    out.begin("200 OK");
+    out.constant(Field::ContentType, "text/event-stream");
+    if has_body {
+        out.length(None);
+    }
+    out.end();
 }
 
 pub(crate) fn put_echo_head<W: ReplyWriter>(out: &mut W, length: Option<u64>) {

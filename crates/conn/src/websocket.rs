@@ -8,20 +8,19 @@
 mod frame;
 mod reader;
 
-use std::time::{Duration, Instant};
-
 use bytes::Bytes;
 use reader::{Payload, Reader, Received};
 use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
 use crate::chat::{Dropped, Membership};
+use crate::news::{self, Ticker};
 use crate::{Close, Context, Deadline, Next, Outcome, Progress, Service, origin};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
     /// `/ws/echo`: sends every message back.
     Echo,
-    /// `/ws/clock/MS`: a message every MS milliseconds.
+    /// `/ws/clock/MS`: the news of this period.
     Clock { period_ms: u64 },
     /// `/ws/chat`: sends every message to all other members.
     Chat,
@@ -57,10 +56,9 @@ pub(crate) fn admit(
     match path.strip_prefix(PATH).map(|name| name.split_once('/').unwrap_or((name, ""))) {
         Some(("echo", "")) => Ok(Route::Echo),
         Some(("chat", "")) => Ok(Route::Chat),
-        Some(("clock", period)) => match crate::routes::number(period, service.limits.delay_ms_max)
-        {
-            Some(period_ms) if period_ms > 0 => Ok(Route::Clock { period_ms }),
-            _ => Err((
+        Some(("clock", period)) => match news::period_ms(period, service) {
+            Some(period_ms) => Ok(Route::Clock { period_ms }),
+            None => Err((
                 "400 Bad Request",
                 "/ws/clock/MS wants milliseconds, 1 at least, within limits",
             )),
@@ -93,14 +91,6 @@ enum Task {
     Ended,
 }
 
-#[derive(Debug)]
-struct Ticker {
-    opened: Instant,
-    period: Duration,
-    /// Number of the next tick. The first is 1, a period after the opening.
-    next: u64,
-}
-
 impl WebSocket {
     pub(crate) fn held(&self) -> usize {
         self.reader.held()
@@ -109,10 +99,7 @@ impl WebSocket {
     pub(crate) fn open(route: Route, cx: &mut Context) -> WebSocket {
         let task = match route {
             Route::Echo => Task::Echo,
-            Route::Clock { period_ms } => {
-                let period = Duration::from_millis(period_ms);
-                Task::Clock(Ticker { opened: cx.now, period, next: 1 })
-            }
+            Route::Clock { period_ms } => Task::Clock(Ticker::new(period_ms, cx.service, cx.now)),
             Route::Chat => {
                 cx.joined_chat.set(true);
                 let membership = Membership::join(&cx.service.common.chat, cx.address);
@@ -257,7 +244,17 @@ impl WebSocket {
     fn go_on(&mut self, cx: &mut Context, all_taken: bool) -> Option<Close> {
         let push_high_water = cx.service.limits.push_high_water_bytes;
         match &mut self.task {
-            Task::Clock(ticker) => ticker.tick(cx),
+            Task::Clock(ticker) => {
+                let output = &mut *cx.output;
+                ticker.tick(cx.service, cx.now, |number| {
+                    let room = output.len() < push_high_water;
+                    if room {
+                        put_tick(output.tail(), number);
+                    }
+                    room
+                });
+                cx.deadlines.set(Deadline::Push, ticker.due_at(cx.service), cx.now);
+            }
             Task::Chat { membership, frames_left } => {
                 match membership.take_frames(cx.output, push_high_water) {
                     Ok(left) => *frames_left = left,
@@ -325,23 +322,10 @@ impl WebSocket {
     }
 }
 
-impl Ticker {
-    /// Pushes the ticks that are due by the clock. A tick for which the output has no room is left
-    /// out, with its number.
-    fn tick(&mut self, cx: &mut Context) {
-        let passed = cx.now.saturating_duration_since(self.opened).as_millis();
-        let due = u64::try_from(passed / self.period.as_millis()).unwrap_or(u64::MAX);
-        while self.next <= due && cx.output.len() < cx.service.limits.push_high_water_bytes {
-            let text = format!("tick {}", self.next);
-            let out = cx.output.tail();
-            frame::put_head(out, frame::data(true), text.len());
-            out.extend_from_slice(text.as_bytes());
-            self.next += 1;
-        }
-        self.next = self.next.max(due.saturating_add(1));
-        let millis = (self.period.as_millis() as u64).saturating_mul(self.next);
-        cx.deadlines.set(Deadline::Push, self.opened + Duration::from_millis(millis), cx.now);
-    }
+fn put_tick(out: &mut Vec<u8>, number: u64) {
+    let text = news::text(number);
+    frame::put_head(out, frame::data(true), text.len());
+    out.extend_from_slice(text.as_bytes());
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -41,7 +41,7 @@ pub use progress::remaining;
 const REFERENCE: &str = "epoll";
 
 /// Exit code after Ctrl-C: 128 + SIGINT, as in shells.
-const EXIT_INTERRUPTED: u8 = 130;
+pub const EXIT_INTERRUPTED: u8 = 130;
 
 /// Exit code when the result could not be written to its folder.
 const EXIT_NOT_WRITTEN: u8 = 2;

@@ -56,6 +56,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.list {
         return text::print(&laws.iter().map(|law| listed(law)).collect::<String>());
     }
+    // Links need this before the first thread. Where it is refused, the laws that have one say so.
+    let _refused = link::prepare();
     bench::handle_interrupts()?;
     let places = discover::directories(arguments.servers.as_deref());
     let lab = Lab::new(places, Pace::USUAL, arguments.seed, bench::interrupted);

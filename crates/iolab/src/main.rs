@@ -5,6 +5,7 @@
 mod awake;
 mod bench;
 mod doctor;
+mod experiment;
 mod hostile;
 mod instrument;
 mod laws;
@@ -50,6 +51,9 @@ enum Command {
     Soak(soak::Arguments),
     /// Measure how much a hostile client delays the replies to a well-behaved one.
     Hostile(hostile::Arguments),
+    /// Run an experiment in seconds: a question, a picture over time, and a conclusion that is
+    /// computed from what was seen. Without a name: list them.
+    Experiment(experiment::Arguments),
     /// Trace the system calls of servers while three clients talk to them: which call waits, and
     /// who copies the bytes.
     Trace(trace::Arguments),
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
         Command::Laws(arguments) => laws::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Hostile(arguments) => hostile::run(&arguments),
+        Command::Experiment(arguments) => experiment::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Schema(arguments) => export::schema(&arguments),

@@ -308,6 +308,9 @@ Examples. ADDR is the address in the first line of output:
   curl --data hello http://ADDR/echo         the request's body
   curl http://ADDR/delay/500                 answers after 500 ms; do other clients wait too?
   curl http://ADDR/work/500000               uses the CPU for 500 ms; do other clients wait too?
+  curl http://ADDR/news/1000                 polling: the newest message of one a second, at once
+  curl http://ADDR/news/1000/7               long polling: the newest message, once it is not 7
+  curl --no-buffer http://ADDR/events/1000   server-sent events: each message when it is due
   curl http://ADDR/stats                     the server's own counters, as JSON
 HTTP/2 on the same port, without TLS only by prior knowledge:
   curl --http2-prior-knowledge http://ADDR/

@@ -1,11 +1,12 @@
 //! Where laws are measured: finds and starts the servers.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use link::{Link, Profile};
 use record::{Preset, Settings, Workload};
 use rig::discover::{self, Found};
 use rig::environment;
@@ -14,6 +15,7 @@ use scenario::workload;
 use tempfile::TempDir;
 
 use crate::Reason;
+use crate::crowd::Crowd;
 
 /// How long is measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,6 +36,7 @@ pub struct Lab {
     places: Vec<PathBuf>,
     instead: BTreeMap<String, (PathBuf, Vec<String>)>,
     known: RefCell<BTreeMap<String, Rc<Found>>>,
+    crowd: OnceCell<Result<Crowd, Reason>>,
     folder: TempDir,
     settings: Settings,
     pace: Pace,
@@ -68,9 +71,9 @@ impl Lab {
             server_cores,
             client_cores,
         };
-        let (instead, known) = (BTreeMap::new(), RefCell::default());
+        let (instead, known, crowd) = (BTreeMap::new(), RefCell::default(), OnceCell::new());
         let folder = tempfile::tempdir()?;
-        Ok(Lab { places, instead, known, folder, settings, pace, interrupted })
+        Ok(Lab { places, instead, known, crowd, folder, settings, pace, interrupted })
     }
 
     /// Puts this executable, with these flags, in the place of a model. The flags that a law gives
@@ -105,6 +108,14 @@ impl Lab {
     /// How a run is set up.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The measurement of a crowd, made once: several laws read it.
+    pub(crate) fn crowd(
+        &self,
+        measure: impl FnOnce() -> Result<Crowd, Reason>,
+    ) -> Result<&Crowd, Reason> {
+        self.crowd.get_or_init(measure).as_ref().map_err(Clone::clone)
     }
 
     /// Ends a measurement between two of its steps after Ctrl-C.
@@ -157,13 +168,38 @@ impl Lab {
     /// # Errors
     /// See [`Lab::found`]; also if it does not start.
     pub fn start(&self, label: &str, flags: &[&str]) -> Result<Server, Reason> {
+        let flags: Vec<_> = ["--listen", "127.0.0.1:0"].iter().chain(flags).copied().collect();
+        let start = self.starting(label, &flags)?;
+        start().map_err(|why| Reason::NotHere(format!("{label} {why}")))
+    }
+
+    /// As [`Lab::start`], but to be called on another thread; the flags have the address.
+    ///
+    /// # Errors
+    /// See [`Lab::found`].
+    pub fn starting(
+        &self,
+        label: &str,
+        flags: &[&str],
+    ) -> Result<impl FnOnce() -> Result<Server, String> + Send + use<>, Reason> {
         self.go_on()?;
         let found = self.found(label)?;
-        let common = ["--listen", "127.0.0.1:0", "--protocol", "http", "--drain-timeout", "2s"];
+        let common = ["--protocol", "http", "--drain-timeout", "2s"];
         let all = common.iter().chain(flags).map(|flag| (*flag).to_owned());
         let all: Vec<String> = all.chain(found.model.arguments.iter().cloned()).collect();
-        Server::start(&found.executable, &all, &self.settings.server_cores)
-            .map_err(|why| Reason::NotHere(format!("{label} {why}")))
+        let (executable, cores) = (found.executable.clone(), self.settings.server_cores.clone());
+        Ok(move || Server::start(&executable, &all, &cores))
+    }
+
+    /// A link between two network namespaces.
+    ///
+    /// # Errors
+    /// Where links are refused the law is skipped.
+    pub fn link(&self, profile: &str) -> Result<Link, Reason> {
+        self.go_on()?;
+        let profile: Profile =
+            profile.parse().map_err(|why| Reason::Fault(format!("{profile}: {why}")))?;
+        Link::up(&profile).map_err(|refused| Reason::Skip(refused.to_string()))
     }
 
     /// A workload that comes with iolab.

@@ -9,11 +9,22 @@
 //! Reading order: [`Law`], `decide`, `lab` (servers), `visitor` (a client of one request at a
 //! time), then one file for each group of laws.
 
+mod calls;
+mod cold;
+mod cost;
+mod crowd;
 mod decide;
+mod http;
+mod instrument;
+mod kernel;
 mod lab;
+pub mod omission;
+mod probe;
 mod threads;
+pub mod turns;
 mod visitor;
 mod waiting;
+mod websocket;
 
 use record::LawFigure;
 
@@ -79,7 +90,7 @@ impl Measured {
 }
 
 /// Why nothing was measured.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
     /// The machine lacks something: what, and the remedy.
     Skip(String),
@@ -106,7 +117,18 @@ impl From<std::io::Error> for Reason {
 
 /// All laws, in the order of their numbers.
 pub fn all() -> Vec<&'static Law> {
-    let groups = [waiting::LAWS, threads::LAWS];
+    let groups = [
+        crowd::LAWS,
+        waiting::LAWS,
+        calls::LAWS,
+        cost::LAWS,
+        threads::LAWS,
+        http::LAWS,
+        websocket::LAWS,
+        kernel::LAWS,
+        cold::LAWS,
+        instrument::LAWS,
+    ];
     let mut laws: Vec<_> = groups.into_iter().flatten().collect();
     laws.sort_by_key(|law| number(law.id));
     laws

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use rig::sample;
+
 use crate::visitor::{self, Visitor};
 use crate::{Bound, Lab, Law, Measured, Reason};
 
@@ -47,7 +49,61 @@ pub const LAWS: &[Law] = &[
         ],
         measure: the_line,
     },
+    Law {
+        id: "L26",
+        claim: "Many teachers, one for each student; or one teacher who is called.",
+        expected: "for 50 clients threads has 50 threads more and epoll none, and all have their \
+                   answers after the same time: epoll's is 0.8 to 1.25 of threads'.",
+        source: "the notes: thirty students",
+        shown_by: "iolab experiment teacher",
+        takes_s: 1.0,
+        bounds: &[
+            Bound::exactly("threads: threads for 50 clients", 50.0),
+            Bound::exactly("epoll: threads for 50 clients", 0.0),
+            Bound::between("time of all answers: epoll / threads", 0.8, 1.25),
+        ],
+        measure: teachers,
+    },
 ];
+
+fn teachers(lab: &Lab) -> Result<Measured, Reason> {
+    let (threads, threads_took) = class(lab, "threads")?;
+    let (epoll, epoll_took) = class(lab, "epoll")?;
+    let ms = |took: Duration| took.as_secs_f64() * 1e3;
+    Ok(Measured::default()
+        .figure("threads: threads for 50 clients", threads, "")
+        .figure("epoll: threads for 50 clients", epoll, "")
+        .figure("time of all answers: epoll / threads", ms(epoll_took) / ms(threads_took), "")
+        .figure("threads: time of all answers", ms(threads_took), "ms")
+        .figure("epoll: time of all answers", ms(epoll_took), "ms")
+        .note("each client asks for an answer that takes 100 ms"))
+}
+
+/// Threads that 50 clients add, and the time in which all of them have their answers.
+fn class(lab: &Lab, label: &str) -> Result<(f64, Duration), Reason> {
+    const STUDENTS: usize = 50;
+    const PATH: &str = "/delay/100";
+    let server = lab.start(label, &["--idle-timeout", "600s"])?;
+    let before = sample::memory(&server).threads;
+    let mut students = Vec::new();
+    for _ in 0..STUDENTS {
+        let mut student = Visitor::arrive(server.address)?;
+        student.get("/")?;
+        students.push(student);
+    }
+    let threads = f64::from(sample::memory(&server).threads) - f64::from(before);
+    let begun = Instant::now();
+    for student in &mut students {
+        student.ask(PATH, "")?;
+    }
+    for student in &mut students {
+        student.answer()?;
+    }
+    let took = begun.elapsed();
+    visitor::leave(students);
+    server.stop();
+    Ok((threads, took))
+}
 
 /// Connections of a browser to one host.
 const PER_VISITOR: usize = 6;

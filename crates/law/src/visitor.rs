@@ -1,6 +1,6 @@
 //! A client of one request at a time, for what is counted or timed by a handful of requests.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,21 @@ impl Visitor {
             (200, body) => Ok(body),
             (status, _) => Err(Reason::NotHere(format!("a reply has the status {status}"))),
         }
+    }
+
+    /// Waits for the head of a reply, and says its status. The connection is of no further use.
+    pub fn status(&mut self) -> Result<u16, Reason> {
+        let cut = |error: std::io::Error| Reason::NotHere(format!("no head of a reply: {error}"));
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).map_err(cut)?;
+            head.extend(byte);
+        }
+        // `HTTP/1.1 101 Switching Protocols` (RFC 9112 section 4).
+        let text = String::from_utf8_lossy(&head);
+        let status = text.split(' ').nth(1).and_then(|digits| digits.parse().ok());
+        status.ok_or_else(|| Reason::NotHere(format!("no status in {:?}", text.lines().next())))
     }
 
     /// Sends a GET, waits for its reply, and says how long that took.

@@ -2,13 +2,35 @@
 
 use std::time::{Duration, Instant};
 
+use record::Workload;
 use rig::sample::Idling;
 use rig::server::Server;
+use rig::slices::{requests_per_s, server_us};
+use verdict::statistics::{BlockRatio, Finding, MARGIN};
 
+use crate::turns::{self, Length, Seat, decided, within};
 use crate::visitor::{self, Visitor};
 use crate::{Bound, Lab, Law, Measured, Reason};
 
 pub const LAWS: &[Law] = &[
+    Law {
+        id: "L3",
+        claim: "Without idle connections there is no clear winner among select, poll and epoll.",
+        expected: "with 1, 8 and 50 active connections the rates of select and poll are within \
+                   15 % of epoll's.",
+        source: "Gammo, Brecht, Shukla, Pariag, OLS 2004",
+        shown_by: "iolab experiment crowd",
+        takes_s: 14.0,
+        bounds: &[
+            Bound::between("select : epoll, 1 connection", 0.85, 1.15),
+            Bound::between("poll : epoll, 1 connection", 0.85, 1.15),
+            Bound::between("select : epoll, 8 connections", 0.85, 1.15),
+            Bound::between("poll : epoll, 8 connections", 0.85, 1.15),
+            Bound::between("select : epoll, 50 connections", 0.85, 1.15),
+            Bound::between("poll : epoll, 50 connections", 0.85, 1.15),
+        ],
+        measure: no_clear_winner,
+    },
     Law {
         id: "L5",
         claim: "select ends at descriptor 1023.",
@@ -45,7 +67,92 @@ pub const LAWS: &[Law] = &[
         ],
         measure: idle_cores,
     },
+    Law {
+        id: "L13",
+        claim: "Between io_uring and epoll there is no difference beyond the noise with one \
+                connection, and no universal winner.",
+        expected: "with one connection the intervals of the ratio and of the control (epoll \
+                   against itself) overlap; of four loads neither has the higher rate in all.",
+        source: "frevib, joakimthun and PhotonLibOS (echo servers on GitHub)",
+        shown_by: "iolab bench --models epoll,uring",
+        takes_s: 14.0,
+        bounds: &[
+            Bound::at_most("beyond the control, 1 connection", 0.0),
+            Bound::at_most("loads with one winner", 3.0),
+        ],
+        measure: no_universal_winner,
+    },
 ];
+
+/// The rates of two models relative to the third, with few active connections and no idle ones.
+fn no_clear_winner(lab: &Lab) -> Result<Measured, Reason> {
+    const SEATS: [Seat; 3] = [Seat::of("select"), Seat::of("poll"), Seat::of("epoll")];
+    let length = Length { epochs: lab.epochs(), each: Duration::from_millis(150) };
+    let base = lab.workload("http-keepalive")?;
+    let loads = [1, 8, 50].map(|connections| Workload { connections, ..base.clone() });
+    let seen = turns::take(lab, &SEATS, &loads, length)?;
+    let mut measured = Measured::default();
+    for (load, epochs) in loads.iter().zip(&seen) {
+        for (seat, Seat { label, .. }) in SEATS[..2].iter().enumerate() {
+            let rate = decided(epochs, seat, 2, requests_per_s)?;
+            let cpu = decided(epochs, seat, 2, server_us)?;
+            let pair = format!("{label} : epoll, {}", connections(load.connections));
+            measured = measured
+                .figure_within(pair.clone(), rate.ratio, "", within(&rate))
+                .figure_within(format!("CPU, {pair}"), cpu.ratio, "", within(&cpu));
+        }
+    }
+    Ok(measured.note("requests/s relative to epoll, in slices; CPU: of the server for a request"))
+}
+
+fn connections(number: u32) -> String {
+    if number == 1 { "1 connection".to_owned() } else { format!("{number} connections") }
+}
+
+fn no_universal_winner(lab: &Lab) -> Result<Measured, Reason> {
+    const SEATS: [Seat; 3] = [Seat::of("uring"), Seat::of("epoll"), Seat::of("epoll")];
+    let length = Length { epochs: lab.epochs(), each: Duration::from_millis(150) };
+    let many = lab.workload("http-keepalive")?;
+    let few = |connections| Workload { connections, ..many.clone() };
+    let pipelined = Workload { pipelining: 16, ..many.clone() };
+    let loads = [
+        ("1 connection", few(1)),
+        ("8 connections", few(8)),
+        ("64 connections", many.clone()),
+        ("64 connections, 16 requests ahead", pipelined),
+    ];
+    let workloads: Vec<_> = loads.iter().map(|(_, workload)| workload.clone()).collect();
+    let seen = turns::take(lab, &SEATS, &workloads, length)?;
+    let mut measured = Measured::default();
+    let (mut uring, mut epoll) = (0, 0);
+    for (at, ((name, _), epochs)) in loads.iter().zip(&seen).enumerate() {
+        let rate = decided(epochs, 0, 1, requests_per_s)?;
+        let control = decided(epochs, 2, 1, requests_per_s)?;
+        match rate.finding(MARGIN) {
+            Finding::More => uring += 1,
+            Finding::Less => epoll += 1,
+            Finding::Equal | Finding::Unknown => {}
+        }
+        if at == 0 {
+            let beyond = beyond(&rate, &control);
+            measured = measured.figure("beyond the control, 1 connection", beyond, "%");
+        }
+        measured = measured
+            .figure_within(format!("rate, uring : epoll, {name}"), rate.ratio, "", within(&rate))
+            .figure_within(format!("control, {name}"), control.ratio, "", within(&control));
+    }
+    Ok(measured
+        .figure("loads with one winner", f64::from(uring.max(epoll)), "")
+        .figure("loads that io_uring wins", f64::from(uring), "")
+        .figure("loads that epoll wins", f64::from(epoll), ""))
+}
+
+/// How far apart the 99 % intervals of two ratios are, in per cent; 0 if they overlap.
+fn beyond(ratio: &BlockRatio, control: &BlockRatio) -> f64 {
+    let above = ratio.interval.low / control.interval.high;
+    let below = control.interval.low / ratio.interval.high;
+    100.0 * (above.max(below) - 1.0).max(0.0)
+}
 
 /// More than select(2) can watch, and fewer than the accept queue of a listener holds.
 const VISITORS: usize = 1_100;

@@ -105,3 +105,72 @@ fn a_server_that_ends_has_no_law() {
         assert!(matches!(dies, Standing::NotHere(_)), "{dies:?}");
     }
 }
+
+#[test]
+fn a_server_that_does_not_stall_has_nothing_to_omit() {
+    if are_built(&["floor"]) {
+        let floor = with("L17", "faulty", "floor", &[]);
+        match floor {
+            // The client of a busy machine.
+            Standing::Skip(why) => eprintln!("SKIP {why}"),
+            floor => assert_not_here(&floor, "p99 from the due time / p99 from the send"),
+        }
+    }
+}
+
+#[test]
+fn a_serial_server_serves_one_of_six_connections() {
+    if are_built(&["serial"]) {
+        // Of the six, five wait for a server that serves one until it leaves.
+        assert_not_here(&with("L21", "epoll", "serial", &[]), "of 200 requests were answered");
+    }
+}
+
+#[test]
+fn an_event_loop_has_no_teacher_for_each() {
+    if are_built(&["epoll", "threads"]) {
+        let epoll = with("L26", "threads", "epoll", &[]);
+        assert_not_here(&epoll, "threads: threads for 50 clients is 0");
+        let threads = with("L26", "epoll", "threads", &[]);
+        assert_not_here(&threads, "epoll: threads for 50 clients is 50");
+    }
+}
+
+#[test]
+fn a_server_that_allows_every_origin_checks_none() {
+    if are_built(&["epoll", "floor"]) {
+        let open = with("L28", "epoll", "epoll", &["--allow-origin", "*"]);
+        assert_not_here(&open, "foreign origin is 101, expected 403");
+        let floor = with("L27", "epoll", "floor", &[]);
+        assert!(matches!(floor, Standing::NotHere(_)), "{floor:?}");
+        assert_eq!(with("L28", "epoll", "epoll", &[]), Standing::Holds);
+    }
+}
+
+#[test]
+fn an_event_loop_has_no_stack_for_a_connection() {
+    if are_built(&["epoll", "threads"]) {
+        assert_not_here(&with("L7", "threads", "epoll", &[]), "threads, for a connection");
+        assert_not_here(&with("L7", "epoll", "threads", &[]), "epoll, for a connection");
+    }
+}
+
+#[test]
+fn system_calls_are_those_of_the_model() {
+    if let Some(reason) = rig::counting::unavailable() {
+        eprintln!("SKIP {reason}");
+    } else if are_built(&["threads", "epoll", "uring"]) {
+        assert_not_here(&with("L11", "epoll", "threads", &[]), "epoll, 1 connection is 2");
+        assert_not_here(&with("L11", "threads", "epoll", &[]), "threads, 1 connection is 3");
+    }
+}
+
+#[test]
+fn a_pool_is_not_stopped_by_a_cold_file() {
+    if are_built(&["pool", "uring"]) {
+        match with("L29", "epoll", "pool", &[]) {
+            Standing::Skip(why) => eprintln!("SKIP {why}"),
+            pool => assert_not_here(&pool, "longest wait, cold: "),
+        }
+    }
+}

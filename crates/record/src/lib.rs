@@ -23,7 +23,7 @@ pub use load::{
 pub use random::SplitMix64;
 pub use recording::{
     Call, Figure, Frame, Heading, Line, RECORDING_VERSION, Recording, RecordingError, Run, SeenBy,
-    Span, recording_schema,
+    Skipped, Span, recording_schema,
 };
 pub use results::{
     Executable, Model, ParseError, Preset, Results, Role, SCHEMA_VERSION, Settings, Skip, Slot,

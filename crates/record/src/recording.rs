@@ -2,8 +2,8 @@
 //!
 //! A picture and a conclusion are pure functions of a recording, so other pictures can be drawn
 //! from it later. The first line is the [`Heading`]. Each further line belongs to a [`Run`], which
-//! it names, and the line of the run stands before it. Times are microseconds since the start of
-//! the run, on the monotonic clock of the machine.
+//! it names, and the line of the run stands before it; only a [`Skipped`] belongs to none. Times
+//! are microseconds since the start of the run, on the monotonic clock of the machine.
 
 use std::fmt;
 
@@ -32,6 +32,8 @@ pub enum Line {
     Frame(Frame),
     /// A number.
     Figure(Figure),
+    /// Something that was left out.
+    Skipped(Skipped),
 }
 
 /// What was recorded, and where.
@@ -175,6 +177,15 @@ pub struct Figure {
     pub interval: Option<(f64, f64)>,
 }
 
+/// A part of the experiment that this machine does not allow. It belongs to no run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Skipped {
+    /// What was left out, in the words of [`Run::title`].
+    pub what: String,
+    /// What is missing here, and the remedy.
+    pub why: String,
+}
+
 /// All lines of a recording.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recording {
@@ -190,6 +201,8 @@ pub struct Recording {
     pub frames: Vec<Frame>,
     /// The numbers of all runs.
     pub figures: Vec<Figure>,
+    /// What was left out.
+    pub skipped: Vec<Skipped>,
 }
 
 impl Recording {
@@ -202,7 +215,19 @@ impl Recording {
             calls: Vec::new(),
             frames: Vec::new(),
             figures: Vec::new(),
+            skipped: Vec::new(),
         }
+    }
+
+    /// The spans of one run.
+    pub fn spans_of<'a>(&'a self, run: &'a str) -> impl Iterator<Item = &'a Span> {
+        self.spans.iter().filter(move |span| span.run == run)
+    }
+
+    /// The number of this name of one run, if it was measured. Of a line: its first point.
+    pub fn figure(&self, run: &str, name: &str) -> Option<f64> {
+        let mut figures = self.figures.iter();
+        figures.find(|figure| figure.run == run && figure.name == name).map(|figure| figure.value)
     }
 
     /// Reads the text of a recording.
@@ -228,7 +253,7 @@ impl Recording {
     fn add(&mut self, line: Line) -> Result<(), String> {
         let run = match &line {
             Line::Heading(_) => return Err("a second heading".into()),
-            Line::Run(_) => None,
+            Line::Run(_) | Line::Skipped(_) => None,
             Line::Span(span) => Some(&span.run),
             Line::Call(call) => Some(&call.run),
             Line::Frame(frame) => Some(&frame.run),
@@ -244,6 +269,7 @@ impl Recording {
             Line::Call(call) => self.calls.push(call),
             Line::Frame(frame) => self.frames.push(frame),
             Line::Figure(figure) => self.figures.push(figure),
+            Line::Skipped(skipped) => self.skipped.push(skipped),
         }
         Ok(())
     }
@@ -254,6 +280,7 @@ impl Recording {
     /// None of these types fails; serde_json's type says that one could.
     pub fn to_json_lines(&self) -> Result<String, serde_json::Error> {
         let mut lines = vec![Line::Heading(Box::new(self.heading.clone()))];
+        lines.extend(self.skipped.iter().cloned().map(Line::Skipped));
         for run in &self.runs {
             let of = |name: &str| name == run.run;
             lines.push(Line::Run(run.clone()));

@@ -1,8 +1,8 @@
 //! A recording is read as it was written, and what is wrong in one is named with its line.
 
 use record::{
-    Call, Environment, Figure, Frame, Heading, RECORDING_VERSION, Recording, Run, SeenBy, Span,
-    recording_schema,
+    Call, Environment, Figure, Frame, Heading, RECORDING_VERSION, Recording, Run, SeenBy, Skipped,
+    Span, recording_schema,
 };
 
 fn recording() -> Recording {
@@ -43,6 +43,7 @@ fn recording() -> Recording {
             ends_stream: true,
         }],
         figures: vec![Figure { run, name: "rtt_ms".into(), value: 0.1, ..Figure::default() }],
+        skipped: vec![Skipped { what: "20 ms of round trip".into(), why: "no link".into() }],
         ..Recording::new(heading)
     }
 }
@@ -67,7 +68,7 @@ fn each_line_satisfies_the_schema() {
 fn what_is_wrong_is_named_with_its_line() {
     let good = recording().to_json_lines().unwrap();
     let heading = good.lines().next().unwrap();
-    let span = good.lines().nth(2).unwrap();
+    let span = good.lines().nth(3).unwrap();
     let newer = heading.replace("\"recording_version\":1", "\"recording_version\":9");
     for (text, said) in [
         (String::new(), "line 1 is not a line of a recording (no line)"),
@@ -76,7 +77,7 @@ fn what_is_wrong_is_named_with_its_line() {
         (newer, "its recording_version is 9 and this iolab reads 1"),
         (format!("{heading}\n{span}\n"), "line 2 is not a line of a recording (the run \"close\""),
         (format!("{heading}\n{heading}\n"), "line 2 is not a line of a recording (a second"),
-        (good[..good.len() - 9].to_owned(), "line 6 "),
+        (good[..good.len() - 9].to_owned(), "line 7 "),
     ] {
         let error = Recording::from_json_lines(&text).unwrap_err().to_string();
         assert!(error.contains(said), "{said:?} is not in {error:?}");

@@ -5,6 +5,7 @@ pub mod compare;
 pub mod export;
 pub mod failure;
 pub mod grid;
+pub mod lesson;
 pub mod report;
 pub mod text;
 pub mod trace;

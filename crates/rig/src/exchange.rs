@@ -10,7 +10,7 @@ mod wire;
 
 use std::io::{Error, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -19,6 +19,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use scenario::workload::{FILE_BYTES, FILE_NAME, TEXT, TEXT_BYTES, WS_ECHO, pattern};
 
+pub use websocket::message_frame;
 use wire::Wire;
 
 /// Time limit of an exchange with a server without other load.
@@ -274,6 +275,67 @@ pub fn send_get(stream: &mut TcpStream, path: &str, fields: &str) -> Result<(), 
     stream.write_all(request.as_bytes()).map_err(|e| format!("cannot send: {}", why(&e)))
 }
 
+/// Requests all of these paths at once over one connection of HTTP/1.1 (pipelining, RFC 9112
+/// section 9.3.2), and returns how long each took.
+///
+/// # Errors
+/// One sentence: what was received instead of a reply with 200 to each.
+pub fn ask_pipelined(address: SocketAddr, paths: &[&str]) -> Result<Vec<Duration>, String> {
+    let (begun, mut stream, mut bytes) = (Instant::now(), open(address)?, Vec::new());
+    for path in paths {
+        send_get(&mut stream, path, "")?;
+    }
+    let mut took = Vec::new();
+    for path in paths {
+        match next_reply(&mut stream, &mut bytes)? {
+            (200, _) => took.push(begun.elapsed()),
+            (status, _) => return Err(format!("{path} was answered with status {status}")),
+        }
+    }
+    Ok(took)
+}
+
+/// Requests all of these paths at once over one connection of HTTP/2, and returns how long each
+/// took.
+///
+/// # Errors
+/// One sentence: what was received instead of a reply with 200 to each.
+pub fn ask_streams(address: SocketAddr, paths: &[&str]) -> Result<Vec<Duration>, String> {
+    http2::ask_all(&mut open(address)?, &address.to_string(), paths)
+}
+
+/// An open WebSocket.
+#[derive(Debug)]
+pub struct WebSocket(TcpStream);
+
+impl WebSocket {
+    /// Connects and upgrades.
+    ///
+    /// # Errors
+    /// One sentence: what was received instead.
+    pub fn open(address: SocketAddr, path: &str) -> Result<WebSocket, String> {
+        let mut stream = open(address)?;
+        websocket::open(&mut stream, &address.to_string(), path)?;
+        Ok(WebSocket(stream))
+    }
+
+    /// Sends bytes of frames ([`message_frame`]).
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.0.write_all(bytes).map_err(|e| format!("cannot send: {}", why(&e)))
+    }
+
+    /// Receives one message.
+    ///
+    /// # Errors
+    /// One sentence: what was received instead.
+    pub fn receive(&mut self) -> Result<Vec<u8>, String> {
+        websocket::receive(&mut self.0)
+    }
+}
+
 /// A connected socket with the options of the load generator's, but blocking.
 fn connect(address: SocketAddr, source: Option<Ipv4Addr>) -> Result<TcpStream, Error> {
     let kind = Type::STREAM.cloexec();
@@ -385,18 +447,26 @@ fn request(address: SocketAddr, path: &str, body: Option<&[u8]>) -> Vec<u8> {
 /// Reads one complete reply with Content-Length (RFC 9112, section 6.2): its status and its body.
 ///
 /// # Errors
-/// One sentence.
+/// One sentence; also if more than the reply arrives.
 pub fn read_reply(stream: &mut impl Read) -> Result<(u16, Vec<u8>), String> {
     let mut bytes = Vec::new();
+    let reply = next_reply(stream, &mut bytes)?;
+    match bytes.len() {
+        0 => Ok(reply),
+        more => Err(format!("{more} bytes too many")),
+    }
+}
+
+/// Reads on until `bytes` begins with a complete reply, and takes it out.
+fn next_reply(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Result<(u16, Vec<u8>), String> {
     let mut chunk = [0; 16 * 1024];
     loop {
-        if let Some((status, head_len, body_len)) = parse_head(&bytes)? {
+        if let Some((status, head_len, body_len)) = parse_head(bytes)? {
             let total = head_len.saturating_add(body_len);
-            if bytes.len() > total {
-                return Err(format!("{} bytes too many", bytes.len() - total));
-            }
-            if bytes.len() == total {
-                return Ok((status, bytes.split_off(head_len)));
+            if bytes.len() >= total {
+                let body = bytes[head_len..total].to_vec();
+                bytes.drain(..total);
+                return Ok((status, body));
             }
         }
         match stream.read(&mut chunk).map_err(|e| format!("no complete reply: {}", why(&e)))? {

@@ -19,6 +19,7 @@ use reject::Reject;
 use writer::{Http1Writer, Persistence};
 
 use crate::http2::{Http2, PREFACE};
+use crate::news;
 use crate::output::Output;
 use crate::routes::{self, Reply};
 use crate::service::PATTERN_BYTES;
@@ -66,6 +67,7 @@ struct Exchange {
     reply: Reply,
     persistence: Persistence,
     keep_alive: bool,
+    http_1_0: bool,
     /// The peer waits for 100 (Continue) before it sends its body (RFC 9110 section 10.1.1).
     owes_continue: bool,
     /// Why the connection closes after this reply, if it does.
@@ -95,6 +97,7 @@ impl Http1 {
             if cx.output.len() >= cx.service.output_high_water_bytes() {
                 // The peer is not late with a body that is not read.
                 cx.deadlines.clear(Deadline::Body);
+                self.miss_events(cx);
                 return Progress { used, next: None };
             }
             if cx.output.is_empty() {
@@ -119,6 +122,14 @@ impl Http1 {
                     return Progress { used, next: Some(Next::Close(close)) };
                 }
             }
+        }
+    }
+
+    /// The output has no room: events that are due now are left out.
+    fn miss_events(&mut self, cx: &mut Context) {
+        if let Some(Exchange { reply: Reply::Events { ticker, .. }, .. }) = &mut self.exchange {
+            ticker.tick(cx.service, cx.now, |_| false);
+            cx.deadlines.set(Deadline::Reply, ticker.due_at(cx.service), cx.now);
         }
     }
 
@@ -244,6 +255,7 @@ impl Http1 {
             reply,
             persistence,
             keep_alive,
+            http_1_0: head.http_1_0,
             owes_continue: head.expect_continue && !body.is_complete(),
             close_outcome: if head.keep_alive || unwanted {
                 Outcome::Retired
@@ -281,6 +293,11 @@ impl Http1 {
         }
         if used > 0 {
             return Ok(Step::Used(used));
+        }
+        if exchange.body.is_complete() && matches!(exchange.reply, Reply::Events { .. }) {
+            // Nothing behind the last request is answered. It is taken, or FIN behind it would
+            // never be read.
+            return Ok(if input.is_empty() { Step::Wait } else { Step::Used(input.len()) });
         }
         if !exchange.body.is_complete() && cx.eof {
             return Ok(Step::Close(Close { linger: false, outcome: Outcome::Truncated }));
@@ -336,7 +353,9 @@ impl Http1 {
         let head_only = match self.exchange.take().map(|exchange| exchange.reply) {
             None => unparsed.starts_with(b"HEAD "),
             Some(Reply::Delayed { head_only, .. }) => head_only,
-            Some(Reply::Echo { head_sent: false, .. }) => false,
+            Some(Reply::Echo { head_sent: false, .. } | Reply::Events { head_sent: false, .. }) => {
+                false
+            }
             Some(_) => return close,
         };
         let (status, sentence) = reject.reply();
@@ -344,6 +363,16 @@ impl Http1 {
         routes::put_refusal(&mut out, status, sentence, head_only);
         close
     }
+}
+
+fn put_event(output: &mut Output, number: u64, chunked: bool) {
+    let mut event = Vec::new();
+    news::put_event(&mut event, number);
+    if chunked {
+        output.put(format!("{:x}\r\n", event.len()).as_bytes());
+        event.extend_from_slice(b"\r\n");
+    }
+    output.put(&event);
 }
 
 fn before_drain(cx: &Context, input: &[u8], used: usize) -> usize {
@@ -359,10 +388,13 @@ enum Step {
 }
 
 impl Exchange {
-    /// The server is stopping, and no other request follows this one. If the reply's head is not
-    /// sent yet, it says that this is the last reply.
+    /// No other request follows this one: the server is stopping, for example. If the reply's head
+    /// is not sent yet, it says that this is the last reply.
     fn retire(&mut self) {
-        if let Reply::Echo { head_sent: false, .. } | Reply::Delayed { .. } = self.reply {
+        if let Reply::Echo { head_sent: false, .. }
+        | Reply::Events { head_sent: false, .. }
+        | Reply::Delayed { .. } = self.reply
+        {
             self.persistence = Persistence::Close;
             self.keep_alive = false;
         }
@@ -390,8 +422,9 @@ impl Exchange {
         match self.reply {
             Reply::Pattern { .. } => self.put_pattern(cx),
             Reply::File { offset, end, .. } if offset == end => self.reply = Reply::Complete,
-            Reply::Delayed { millis, due: true, head_only, .. } => {
-                routes::put_delayed(&mut self.writer(cx), millis, head_only);
+            Reply::Events { .. } => self.put_events(cx),
+            Reply::Delayed { says, due: true, head_only, .. } => {
+                routes::put_delayed(&mut self.writer(cx), says, head_only);
                 self.reply = Reply::Complete;
             }
             Reply::Echo { length, .. } if self.body.is_complete() => {
@@ -414,6 +447,39 @@ impl Exchange {
                     return;
                 }
             }
+        }
+    }
+
+    /// Puts the events that are due. They end with the client's input too: a client that has gone
+    /// sends FIN and nothing else.
+    fn put_events(&mut self, cx: &mut Context) {
+        let Reply::Events { mut ticker, head_sent } = self.reply else { return };
+        if !head_sent {
+            // It is the last reply: requests behind it would have to wait for ever. HTTP/1.0 has no
+            // chunks, so there the end of the connection ends the body.
+            self.retire();
+            routes::put_events_head(&mut self.writer(cx), !self.http_1_0);
+        }
+        let (output, high_water) = (&mut *cx.output, cx.service.output_high_water_bytes());
+        ticker.tick(cx.service, cx.now, |number| {
+            let room = output.len() < high_water;
+            if room {
+                put_event(output, number, !self.http_1_0);
+            }
+            room
+        });
+        self.reply = Reply::Events { ticker, head_sent: true };
+        if cx.draining || cx.eof {
+            if !self.http_1_0 {
+                cx.output.put(b"0\r\n\r\n");
+            }
+            if cx.eof {
+                self.close_outcome = Outcome::Completed;
+            }
+            self.reply = Reply::Complete;
+            cx.deadlines.clear(Deadline::Reply);
+        } else {
+            cx.deadlines.set(Deadline::Reply, ticker.due_at(cx.service), cx.now);
         }
     }
 

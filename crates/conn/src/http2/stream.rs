@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use super::error::Code;
-use super::frame;
+use super::frame::{self, PAYLOAD_LEN_MAX};
 use super::link::{self, Link};
 use super::priority::Priority;
 use super::request::{Refusal, TIMEOUT};
@@ -14,6 +14,7 @@ use super::state::{Event, State};
 use super::tunnel::Tunnel;
 use super::window::{ReceiveWindow, SendWindow};
 use super::writer::{Http2Writer, Written};
+use crate::news::{self, Ticker};
 use crate::routes::{self, Reply};
 use crate::{Context, FileRead, Service};
 
@@ -145,9 +146,10 @@ impl Stream {
     }
 
     /// When it must run even without an event.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self, service: &Service) -> Option<Instant> {
         let reply = match self.reply {
             Reply::Delayed { until, due: false, .. } => Some(until),
+            Reply::Events { ticker, .. } => Some(ticker.due_at(service)),
             _ => None,
         };
         let tunnel = self.tunnel.as_ref().and_then(|tunnel| tunnel.deadlines.earliest());
@@ -240,9 +242,10 @@ impl Stream {
             Reply::Pattern { .. } => self.send_pattern(link, cx),
             Reply::File { .. } => self.send_file(link, cx),
             Reply::Delayed { due: false, .. } => Ok(TurnEnd::Wait),
-            Reply::Delayed { millis, head_only, .. } => {
+            Reply::Events { ticker, .. } => self.send_events(link, cx, ticker),
+            Reply::Delayed { says, head_only, .. } => {
                 let mut out = Http2Writer::new(cx, link, self.id, &mut self.send);
-                routes::put_delayed(&mut out, millis, head_only);
+                routes::put_delayed(&mut out, says, head_only);
                 let written = out.finish(true);
                 self.reply = Reply::Complete;
                 self.go_on(written);
@@ -317,6 +320,49 @@ impl Stream {
         }
     }
 
+    /// Sends the events that are due. While the windows have no room, as many as fit into one frame
+    /// wait; the others are left out. They end with the client's input too.
+    fn send_events(
+        &mut self,
+        link: &mut Link,
+        cx: &mut Context,
+        mut ticker: Ticker,
+    ) -> Result<TurnEnd, TurnEnd> {
+        if !self.has_head {
+            let mut out = Http2Writer::new(cx, link, self.id, &mut self.send);
+            routes::put_events_head(&mut out, true);
+            let written = out.finish(false);
+            self.go_on(written);
+        }
+        if ticker.due_at(cx.service) <= cx.now {
+            let mut events = Vec::from(std::mem::take(&mut self.rest));
+            ticker.tick(cx.service, cx.now, |number| {
+                let room = events.len() < PAYLOAD_LEN_MAX;
+                if room {
+                    news::put_event(&mut events, number);
+                }
+                room
+            });
+            self.rest = Bytes::from(events);
+            self.reply = Reply::Events { ticker, head_sent: true };
+        }
+        self.send_rest(link, cx)?;
+        if !self.rest.is_empty() {
+            return Ok(TurnEnd::Again);
+        }
+        if !self.ends_events(cx) {
+            return Ok(TurnEnd::Wait);
+        }
+        self.reply = Reply::Complete;
+        self.send(link, cx, Bytes::new(), true);
+        Ok(self.after_reply())
+    }
+
+    /// It sends events, and no more are to follow.
+    pub(super) fn ends_events(&self, cx: &Context) -> bool {
+        matches!(self.reply, Reply::Events { .. }) && (cx.draining || cx.eof)
+    }
+
     fn put_echo_head(&mut self, link: &mut Link, cx: &mut Context, ends: bool) {
         let (Reply::Echo { length, .. }, false) = (self.reply, self.has_head) else { return };
         let mut out = Http2Writer::new(cx, link, self.id, &mut self.send);
@@ -369,7 +415,9 @@ impl Stream {
             let n = self.allowed(link, cx, self.rest.len().min(TURN_BYTES))?;
             let part = self.rest.split_to(n);
             sent += n;
-            let more = !self.rest.is_empty() || self.reply.wants_file(&cx.service.limits).is_some();
+            let more = !self.rest.is_empty()
+                || matches!(self.reply, Reply::Events { .. })
+                || self.reply.wants_file(&cx.service.limits).is_some();
             self.send(link, cx, part, !more);
         }
         Ok(if self.state.is_answered() { self.after_reply() } else { TurnEnd::Again })

@@ -8,7 +8,7 @@ use crate::{Context, Deadline};
 impl Http2 {
     pub(super) fn expire(&mut self, cx: &mut Context) {
         let takes = self.takes.take();
-        let due = |stream: &Stream| stream.deadline().is_some_and(|at| at <= cx.now);
+        let due = |stream: &Stream| stream.deadline(cx.service).is_some_and(|at| at <= cx.now);
         let due: Vec<u32> =
             self.streams.iter().filter(|stream| due(stream)).map(|stream| stream.id).collect();
         for id in due {
@@ -33,7 +33,7 @@ impl Http2 {
         for stream in self.streams.iter_mut() {
             stream.watch(cx.service, cx.now, awaits_room);
         }
-        match self.streams.iter().filter_map(Stream::deadline).min() {
+        match self.streams.iter().filter_map(|stream| stream.deadline(cx.service)).min() {
             // The deadline of a window has passed: set, so that the driver asks the kernel first.
             Some(at) if at <= cx.now => {}
             Some(at) => cx.deadlines.set(Deadline::Reply, at, cx.now),

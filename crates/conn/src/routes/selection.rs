@@ -17,6 +17,9 @@ pub(super) enum Selection {
     Unsatisfiable,
 }
 
+/// RFC 9110 section 15.4.5: without a body, so without a length.
+pub(super) const NOT_MODIFIED: &str = "304 Not Modified";
+
 /// Follows the precedence of RFC 9110 section 13.2.2.
 pub(super) fn select(request: &Request, file: &FileEntry) -> Selection {
     let conditions = request.conditions();
@@ -49,10 +52,19 @@ pub(super) fn select(request: &Request, file: &FileEntry) -> Selection {
 /// nor date. Only `*` matches such a representation.
 pub(super) fn untagged(conditions: &Conditions) -> Option<&'static str> {
     match (&conditions.if_match[..], &conditions.if_none_match[..]) {
-        ([] | [b"*"], [b"*"]) => Some("304 Not Modified"),
+        ([] | [b"*"], [b"*"]) => Some(NOT_MODIFIED),
         ([] | [b"*"], _) => None,
         _ => Some("412 Precondition Failed"),
     }
+}
+
+/// The same for a representation with an entity tag and without a date.
+pub(super) fn tagged(conditions: &Conditions, etag: &str) -> Option<&'static str> {
+    let (wanted, known) = (&conditions.if_match[..], &conditions.if_none_match[..]);
+    if !wanted.is_empty() && !list_tag(wanted, etag, Comparison::Strong) {
+        return Some("412 Precondition Failed");
+    }
+    list_tag(known, etag, Comparison::Weak).then_some(NOT_MODIFIED)
 }
 
 /// How tags compare (RFC 9110 section 8.8.3.2): If-Match strongly, If-None-Match weakly.

@@ -1,7 +1,9 @@
 //! Verification, and the two kinds of load.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
+use law::omission::{P99, Stall};
 use record::{Arrivals, LoadOutcome, OpenLoop, Workload};
 
 use super::lab::{Lab, SHORT, Times};
@@ -198,19 +200,13 @@ fn at_20_ms(lab: &Lab, base: &Workload) -> Result<(bool, String), Stop> {
 }
 
 fn omission(lab: &mut Lab) -> Result<Seen, Stop> {
-    const RATE_PER_S: u32 = 2_000;
-    const STALL_NS: u32 = 700_000_000;
     let times = Times { warm_up_s: 0.2, window_s: 2.0 };
-    // Half a second into the window.
-    let after = f64::from(RATE_PER_S) * (times.warm_up_s + 0.5);
-    let label = format!("faulty+fault=stall+fault-after={after:.0}+fault-ns={STALL_NS}");
-    let workload =
-        Workload { connections: 16, ..open(lab.workload("http-keepalive")?, RATE_PER_S) };
-    let load = lab.window(&lab.found(&label)?, &workload, times)?;
-    let open = open_loop(&load)?;
-    let (Some(due), Some(send)) = (load.latency.p99_us, open.from_send.p99_us) else {
-        return Err(Stop::Wrong("too few requests for a 99th percentile".into()));
-    };
+    let Times { warm_up_s, window_s } = times;
+    let length = Duration::from_millis(700);
+    let stall = Stall { rate_per_s: 2_000, length, warm_up_s, window_s };
+    let workload = stall.workload(lab.workload("http-keepalive")?);
+    let load = lab.window(&lab.found(&stall.label())?, &workload, times)?;
+    let P99 { due_us: due, send_us: send } = Stall::p99(&load).map_err(Stop::Wrong)?;
     let ms = |us: f64| format!("{} ms", figure(us / 1e3));
     // A third of what was due fell into the stall, evenly: of the hundredth that waited longest
     // each has waited for 97 % of it.

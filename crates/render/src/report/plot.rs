@@ -9,7 +9,7 @@ mod lines;
 mod map;
 pub(crate) mod page;
 mod protocols;
-mod scale;
+pub(crate) mod scale;
 
 use record::Results;
 

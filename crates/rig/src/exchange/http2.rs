@@ -2,6 +2,7 @@
 //! it needs: literals in the request, the status of the reply.
 
 use std::io::{Read, Write};
+use std::time::{Duration, Instant};
 
 /// The connection preface (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -85,12 +86,65 @@ pub fn ask(
     Ok((status.ok_or("a reply without a status")?, body))
 }
 
-/// Preface, settings, the largest window for the connection, and the request.
+/// Requests all of these paths at once, a stream each, and returns how long each took. Each must
+/// be answered with 200.
+///
+/// # Errors
+/// One sentence: what was received instead.
+pub fn ask_all(
+    stream: &mut (impl Read + Write),
+    authority: &str,
+    paths: &[&str],
+) -> Result<Vec<Duration>, String> {
+    let begun = Instant::now();
+    let mut sent = opening();
+    for (at, path) in paths.iter().enumerate() {
+        sent.extend(head(STREAM + 2 * at as u32, "http", authority, path));
+    }
+    send(stream, &sent)?;
+    let mut took = vec![None; paths.len()];
+    while took.iter().any(Option::is_none) {
+        let frame = read_frame(stream)?;
+        match frame.kind {
+            SETTINGS if frame.flags & ACK == 0 => send(stream, &encoded(SETTINGS, ACK, 0, &[]))?,
+            PING if frame.flags & ACK == 0 => {
+                send(stream, &encoded(PING, ACK, 0, &frame.payload))?;
+            }
+            GOAWAY | RST_STREAM => return Err(format!("stream {} was refused", frame.stream)),
+            HEADERS if status_of(frame.content()?)? != 200 => {
+                return Err(format!("stream {} was not answered with 200", frame.stream));
+            }
+            HEADERS | DATA if frame.flags & END_STREAM != 0 => {
+                let at = (frame.stream.wrapping_sub(STREAM) / 2) as usize;
+                *took.get_mut(at).ok_or("a stream that was not opened")? = Some(begun.elapsed());
+            }
+            _ => {}
+        }
+    }
+    Ok(took.into_iter().flatten().collect())
+}
+
+/// What a connection begins with, and the request.
 fn request(scheme: &str, authority: &str, path: &str) -> Vec<u8> {
+    [opening(), head(STREAM, scheme, authority, path)].concat()
+}
+
+/// Preface, settings, and the largest window for the connection.
+fn opening() -> Vec<u8> {
     let setting = |key: u16, value: u32| [&key.to_be_bytes()[..], &value.to_be_bytes()].concat();
     let settings =
         [setting(SETTINGS_ENABLE_PUSH, 0), setting(SETTINGS_INITIAL_WINDOW_SIZE, WINDOW_BYTES)];
     let more = (WINDOW_BYTES - WINDOW_BYTES_INITIAL).to_be_bytes();
+    [
+        PREFACE.to_vec(),
+        encoded(SETTINGS, 0, 0, &settings.concat()),
+        encoded(WINDOW_UPDATE, 0, 0, &more),
+    ]
+    .concat()
+}
+
+/// The frame that opens a stream.
+fn head(stream: u32, scheme: &str, authority: &str, path: &str) -> Vec<u8> {
     // Indexed fields of the static table (RFC 7541 appendix A): 2 is `:method: GET`, 6 and 7 are
     // `:scheme`. Literals without indexing name their field by its index: 1 is `:authority`, 4 is
     // `:path`.
@@ -98,13 +152,7 @@ fn request(scheme: &str, authority: &str, path: &str) -> Vec<u8> {
     let mut block = vec![0x82, if scheme == "https" { 0x87 } else { 0x86 }];
     block.extend(literal(1, authority));
     block.extend(literal(4, path));
-    [
-        PREFACE.to_vec(),
-        encoded(SETTINGS, 0, 0, &settings.concat()),
-        encoded(WINDOW_UPDATE, 0, 0, &more),
-        encoded(HEADERS, END_STREAM | END_HEADERS, STREAM, &block),
-    ]
-    .concat()
+    encoded(HEADERS, END_STREAM | END_HEADERS, stream, &block)
     // ANCHOR_END: request
 }
 
@@ -264,6 +312,22 @@ mod tests {
         assert!(told.starts_with(PREFACE));
         let answers = [encoded(SETTINGS, ACK, 0, &[]), encoded(PING, ACK, 0, b"12345678")];
         assert!(told.ends_with(&answers.concat()));
+    }
+
+    #[test]
+    fn streams_end_in_any_order_and_one_that_was_not_opened_is_an_error() {
+        let head = |stream| encoded(HEADERS, END_HEADERS, stream, &[0x88]);
+        let data = |stream| encoded(DATA, END_STREAM, stream, b"x");
+        let all = |frames: &[Vec<u8>]| {
+            let mut server = Canned { says: Cursor::new(frames.concat()), told: Vec::new() };
+            ask_all(&mut server, "x", &["/a", "/b"])
+        };
+        let took = all(&[head(3), data(3), head(1), data(1)]).unwrap();
+        assert!(took[1] <= took[0]);
+        assert!(all(&[head(1), data(5)]).unwrap_err().contains("not opened"));
+        let missing = encoded(HEADERS, END_HEADERS | END_STREAM, 1, &[0x8d]);
+        assert!(all(&[missing]).unwrap_err().contains("200"));
+        assert!(all(&[encoded(RST_STREAM, 0, 3, &[0; 4])]).unwrap_err().contains("stream 3"));
     }
 
     #[test]

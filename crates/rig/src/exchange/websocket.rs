@@ -55,7 +55,12 @@ pub fn open(stream: &mut (impl Read + Write), authority: &str, path: &str) -> Re
 /// # Errors
 /// One sentence.
 pub fn send_message(stream: &mut impl Write, message: &[u8]) -> Result<(), String> {
-    send(stream, &frame(BINARY, message))
+    send(stream, &message_frame(message))
+}
+
+/// The one frame of a binary message.
+pub fn message_frame(message: &[u8]) -> Vec<u8> {
+    frame(BINARY, message)
 }
 
 /// Receives one complete message, which may be fragmented. Answers pings.

@@ -19,6 +19,7 @@ mod floods;
 mod http2;
 mod in_time;
 mod limits;
+mod news;
 mod requests;
 mod secure;
 mod soak;
@@ -252,6 +253,8 @@ fn http_cases() -> Vec<Case> {
         company::work_beside_others,
         company::timers_are_due_in_a_flood,
         company::stuck_reader_beside_others,
+        news::polling_and_long_polling,
+        news::events,
     ]
 }
 

@@ -86,6 +86,7 @@ const MEASURING_SIDE: &[(&str, &[&str])] = &[
     ("link", &["record"]),
     ("load", &["record"]),
     ("rig", &["load", "record", "scenario"]),
+    ("lesson", &["link", "load", "record", "rig"]),
     ("law", &["link", "load", "record", "rig", "scenario", "verdict"]),
     ("responder", &["features"]),
 ];

@@ -26,7 +26,7 @@ pub const CASE_KINDS: [CaseKind; 5] =
 
 pub const SECURITIES: [Security; 3] = [Security::Plain, Security::Tls12, Security::Tls13];
 
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 17] = [
     "/",
     "/bytes/0",
     "/bytes/100",
@@ -35,6 +35,11 @@ const PATHS: [&str; 12] = [
     "/delay/0",
     "/delay/20",
     "/delay/40000",
+    "/events/1",
+    "/events/50",
+    "/events/45000",
+    "/news/50",
+    "/news/50/1",
     "/files/a",
     "/files/",
     "/nope",
@@ -43,13 +48,17 @@ const PATHS: [&str; 12] = [
 
 const SOCKETS: [&str; 4] = ["/ws/echo", "/ws/clock/50", "/ws/clock/45000", "/ws/chat"];
 
-const PIECES: [&str; 30] = [
+const PIECES: [&str; 34] = [
     "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     "GET /bytes/5000 HTTP/1.1\r\nHost: a\r\n\r\n",
     "GET /bytes/1000000000 HTTP/1.1\r\nHost: a\r\n\r\n",
     "GET /delay/0 HTTP/1.1\r\nHost: a\r\n\r\n",
     "GET /delay/20 HTTP/1.1\r\nHost: a\r\n\r\n",
     "GET /delay/40000 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n",
+    "GET /events/1 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /events/50 HTTP/1.0\r\n\r\n",
+    "GET /events/45000 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n",
+    "GET /news/50/1 HTTP/1.1\r\nHost: a\r\n\r\n",
     "GET /files/a HTTP/1.1\r\nHost: a\r\n\r\n",
     "GET /files/a HTTP/1.1\r\nHost: a\r\nRange: bytes=10-\r\n\r\n",
     "HEAD /files/a HTTP/1.1\r\nHost: a\r\nIf-None-Match: *\r\n\r\n",

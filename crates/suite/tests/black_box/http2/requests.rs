@@ -8,6 +8,7 @@ use suite::http2::{FRAME_SIZE, Frame, Http2, hpack};
 use suite::{Head, pattern};
 
 use super::{Endpoint, OpenRow, RawRow};
+use crate::news::number;
 
 /// Fields that HTTP/1.1 has for its connection, and the time.
 const NOT_COMPARED: [&str; 4] = ["connection", "keep-alive", "transfer-encoding", "date"];
@@ -40,6 +41,12 @@ const ASKED: &[Asked] = &[
     ("GET", "/delay/1", &[], ""),
     ("HEAD", "/delay/1", &[], ""),
     ("GET", "/delay/soon", &[], ""),
+    ("GET", "/news/0", &[], ""),
+    ("GET", "/news/10/soon", &[], ""),
+    ("POST", "/news/10", &[], "x"),
+    ("GET", "/events/often", &[], ""),
+    ("HEAD", "/events/10", &[], ""),
+    ("OPTIONS", "/events/10", &[], ""),
     ("GET", "/work/100", &[], ""),
     ("GET", "/work/hard", &[], ""),
     ("GET", "/files", &[], ""),
@@ -161,6 +168,23 @@ pub const ROWS: &[OpenRow] = &[
             let waited = format!("waited for {} ms\n", 50 - n);
             assert_eq!(c.reply(stream).body, waited.as_bytes());
         }
+    }),
+    ("requests: events come on one stream, and replies on others meanwhile", |c| {
+        let events = c.get("/events/10");
+        assert_eq!(c.head(events).field("content-type"), Some("text/event-stream"));
+        for n in 1..5 {
+            c.still_serves();
+            let count = |body: &[u8]| body.windows(2).filter(|end| end == b"\n\n").count();
+            c.until("another event", |c| count(&c.streams[&events].body) >= n);
+        }
+        let text = String::from_utf8_lossy(&c.streams[&events].body).into_owned();
+        let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+        let numbers: Vec<u64> = data.map(number).collect();
+        assert!(numbers.is_sorted_by(|one, next| one < next), "{text}");
+        let waiting = c.get(&format!("/news/10/{}", u64::MAX));
+        assert!(number(&String::from_utf8_lossy(&c.reply(waiting).body)) >= numbers[0]);
+        c.send([Frame::rst_stream(events, CANCEL)]);
+        c.still_serves();
     }),
     ("requests: stuck streams do not hold back their siblings", |c| {
         c.set(&[(INITIAL_WINDOW_SIZE, 0)]);

@@ -37,7 +37,8 @@ pub fn open_streams_are_finished(variant: &Variant) {
     let delayed = c.get("/delay/400");
     let large = c.get(&format!("/bytes/{LEN}"));
     let upload = c.post(&[]);
-    c.barrier();
+    let events = c.get("/events/1");
+    c.until("an event", |c| !c.streams[&events].body.is_empty());
     server.signal(Signal::SIGTERM);
     c.until("GOAWAY", |c| c.goaway.is_some());
     // GOAWAY does not wait for the streams: this one is open until its client has sent all, which
@@ -47,11 +48,12 @@ pub fn open_streams_are_finished(variant: &Variant) {
     assert!(c.reply(upload).body == pattern(0, 100_000), "the upload was cut or changed");
     assert_eq!(c.reply(delayed).body, b"waited for 400 ms\n");
     c.farewell_without_error();
-    assert_eq!(c.goaway.map(|goaway| goaway.last_stream), Some(upload));
+    assert!(c.reply(events).body.ends_with(b"\n\n"), "an event was cut");
+    assert_eq!(c.goaway.map(|goaway| goaway.last_stream), Some(events));
     drop(c);
     let counters = server.wait().counters();
     assert_eq!(counters["connections_open"], 0, "{counters}");
-    assert_eq!(counters["requests"], 3, "{counters}");
+    assert_eq!(counters["requests"], 4, "{counters}");
 }
 
 /// Streams that nobody will ever read do not keep the server.

@@ -1,0 +1,241 @@
+//! Where an experiment takes place: its servers, its links, its clock, and its recording.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use link::Link;
+use record::{Figure, Recording, Run, Skipped, Span};
+use rig::discover;
+use rig::server::Server;
+use serde_json::Value;
+
+/// The clients have closed when a server is stopped, so this is not reached.
+const DRAIN_TIMEOUT: &str = "2s";
+
+/// Why an experiment ended without its recording.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// Ctrl-C.
+    Interrupted,
+    /// One sentence: what failed, and what to do.
+    Because(String),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Interrupted => f.write_str("interrupted"),
+            Refused::Because(why) => f.write_str(why),
+        }
+    }
+}
+
+impl From<String> for Refused {
+    fn from(why: String) -> Refused {
+        Refused::Because(why)
+    }
+}
+
+/// The time since the start of a run, on the monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// Starts now.
+    pub fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    /// Microseconds since the start.
+    pub fn now_us(&self) -> f64 {
+        self.0.elapsed().as_secs_f64() * 1e6
+    }
+}
+
+/// What the command line gives to an experiment.
+pub struct Setting<'a> {
+    /// Directories with servers.
+    pub servers: Vec<PathBuf>,
+    /// The model to run in place of the experiment's own.
+    pub model: Option<String>,
+    /// The reason why links cannot be made, from `link::prepare`; `None` if they can.
+    pub no_links: Option<String>,
+    /// Whether Ctrl-C was pressed.
+    pub interrupted: &'a (dyn Fn() -> bool + Sync),
+    /// Shows what is done now.
+    pub progress: &'a dyn Fn(&str),
+}
+
+/// The servers, the links and the recording of one experiment.
+pub struct Stage<'a> {
+    setting: Setting<'a>,
+    recording: Recording,
+}
+
+impl<'a> Stage<'a> {
+    /// A stage that adds to this recording.
+    pub fn new(setting: Setting<'a>, recording: Recording) -> Stage<'a> {
+        Stage { setting, recording }
+    }
+
+    /// What was recorded.
+    pub fn into_recording(self) -> Recording {
+        self.recording
+    }
+
+    /// The model to run: the experiment's `own`, or that of `--model`.
+    pub fn model(&self, own: &str) -> String {
+        self.setting.model.clone().unwrap_or_else(|| own.to_owned())
+    }
+
+    /// Fails after Ctrl-C. To be called between two steps of an experiment.
+    ///
+    /// # Errors
+    /// [`Refused::Interrupted`].
+    pub fn go_on(&self) -> Result<(), Refused> {
+        if (self.setting.interrupted)() { Err(Refused::Interrupted) } else { Ok(()) }
+    }
+
+    /// Starts the server of a run, at the other end of the run's link if it has one. `None` if no
+    /// link can be made here: the run is then recorded as skipped.
+    ///
+    /// # Errors
+    /// Ctrl-C, or a server or a link that cannot be started.
+    pub fn start(&mut self, run: Run) -> Result<Option<Site>, Refused> {
+        self.go_on()?;
+        (self.setting.progress)(&run.title);
+        let link = match (&run.link, &self.setting.no_links) {
+            (None, _) => None,
+            (Some(_), Some(why)) => {
+                self.skip(&run.title, why.clone());
+                return Ok(None);
+            }
+            (Some(asked), None) => match Link::up(&asked.parse()?) {
+                Ok(link) => Some(link),
+                Err(refused) => {
+                    self.skip(&run.title, refused.to_string());
+                    return Ok(None);
+                }
+            },
+        };
+        let site = self.site(&run, link)?;
+        self.recording.runs.push(run);
+        Ok(Some(site))
+    }
+
+    fn site(&self, run: &Run, link: Option<Link>) -> Result<Site, Refused> {
+        let found = discover::servers(&self.setting.servers, std::slice::from_ref(&run.model));
+        let (mut found, _) = found.map_err(|why| why.replace("--models", "--model"))?;
+        let found = found.pop().ok_or_else(|| format!("there is no server {}", run.model))?;
+        let host = link.as_ref().map(|link| format!("{}:0", link.server().address()));
+        let listen = ["--listen", host.as_deref().unwrap_or("127.0.0.1:0"), "--protocol", "http"];
+        let common = listen.into_iter().chain(["--drain-timeout", DRAIN_TIMEOUT]);
+        let arguments = found.model.arguments.iter().chain(&run.arguments).cloned();
+        let arguments: Vec<String> = common.map(str::to_owned).chain(arguments).collect();
+        let start = || Server::start(&found.executable, &arguments, &[]);
+        let server = match &link {
+            Some(link) => link.server().run(start).map_err(|e| cannot_enter(&e))?,
+            None => start(),
+        };
+        let server = server.map_err(|why| format!("{}: {why}", run.model))?;
+        Ok(Site { name: run.model.clone(), server, link })
+    }
+
+    /// Records that a part was left out.
+    pub fn skip(&mut self, what: &str, why: String) {
+        self.recording.skipped.push(Skipped { what: what.to_owned(), why });
+    }
+
+    /// Records a span.
+    pub fn span(&mut self, span: Span) {
+        self.recording.spans.push(span);
+    }
+
+    /// Records a number of a run.
+    pub fn figure(&mut self, run: &str, name: &str, value: f64) {
+        let (run, name) = (run.to_owned(), name.to_owned());
+        self.recording.figures.push(Figure { run, name, value, ..Figure::default() });
+    }
+}
+
+fn cannot_enter(error: &std::io::Error) -> String {
+    format!("a network namespace cannot be entered: {error}")
+}
+
+/// A running server, and the link to it if there is one. Dropping it kills the server, then ends
+/// the link.
+pub struct Site {
+    name: String,
+    server: Server,
+    link: Option<Link>,
+}
+
+impl Site {
+    /// Where the server listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    /// The process of the server.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Does the client's work at the client's end of the link. Threads that it starts are there
+    /// too.
+    ///
+    /// # Errors
+    /// A namespace that cannot be entered.
+    pub fn as_client<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, String> {
+        match &self.link {
+            Some(link) => link.client().run(work).map_err(|e| cannot_enter(&e)),
+            None => Ok(work()),
+        }
+    }
+
+    /// Does work at the server's end of the link.
+    ///
+    /// # Errors
+    /// A namespace that cannot be entered.
+    pub fn beside_server<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, String> {
+        match &self.link {
+            Some(link) => link.server().run(work).map_err(|e| cannot_enter(&e)),
+            None => Ok(work()),
+        }
+    }
+
+    /// Stops the server. Returns its counters.
+    ///
+    /// # Errors
+    /// A server that had ended before, or did not end as it should.
+    pub fn stop(mut self) -> Result<Ended, String> {
+        if let Some(how) = self.server.how_it_ended(Duration::ZERO) {
+            return Err(format!("{}: {how}", self.name));
+        }
+        let exit = self.server.stop();
+        let counters = exit.counters.filter(|_| exit.code == Some(0));
+        let none = || format!("{}: the server did not end with its counters", self.name);
+        let counters = counters.ok_or_else(none)?;
+        Ok(Ended { name: self.name, counters })
+    }
+}
+
+/// The counters of a server that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    name: String,
+    counters: Value,
+}
+
+impl Ended {
+    /// The counter of this name, such as `connections_accepted`.
+    ///
+    /// # Errors
+    /// A server that does not count it.
+    pub fn counter(&self, name: &str) -> Result<f64, String> {
+        let counter = self.counters.get(name).and_then(Value::as_f64);
+        counter.ok_or_else(|| format!("{}: its last line has no {name}", self.name))
+    }
+}

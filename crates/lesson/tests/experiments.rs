@@ -1,0 +1,83 @@
+//! The experiments on real servers, and on servers without the cause that an experiment shows.
+//! Nothing here depends on speed.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use lesson::{EXPERIMENTS, Setting, Stage};
+use record::{Environment, Heading, RECORDING_VERSION, Recording};
+
+/// The directory of the servers, which `cargo build --workspace` fills.
+fn built() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let directory = test.parent().and_then(Path::parent).unwrap().to_owned();
+    let epoll = directory.join("serve-epoll");
+    assert!(epoll.is_file(), "{} is missing: cargo build --workspace", epoll.display());
+    directory
+}
+
+/// A directory in which `serve-MODEL` has these arguments too.
+fn with_arguments(model: &str, arguments: &str) -> tempfile::TempDir {
+    let place = tempfile::tempdir().unwrap();
+    let name = format!("serve-{model}");
+    let script = format!("#!/bin/sh\nexec {}/{name} \"$@\" {arguments}\n", built().display());
+    let path = place.path().join(name);
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    place
+}
+
+/// Runs an experiment on loopback alone.
+fn recorded(name: &str, servers: Vec<PathBuf>) -> Recording {
+    let heading = Heading {
+        recording_version: RECORDING_VERSION,
+        experiment: name.to_owned(),
+        command: String::new(),
+        prediction: None,
+        environment: Environment::default(),
+    };
+    let setting = Setting {
+        servers,
+        model: None,
+        no_links: Some("no links in this test; allow them".to_owned()),
+        interrupted: &|| false,
+        progress: &|_| {},
+    };
+    let mut stage = Stage::new(setting, Recording::new(heading));
+    let experiment = EXPERIMENTS.iter().find(|experiment| experiment.name == name).unwrap();
+    (experiment.run)(&mut stage).unwrap();
+    stage.into_recording()
+}
+
+/// The sentence with this word: whether it holds, and its text.
+fn said(recording: &Recording, word: &str) -> (bool, String) {
+    let lesson = verdict::lesson::of(recording).unwrap();
+    let found = lesson.sentences.iter().find(|sentence| sentence.text.contains(word));
+    let sentence = found.unwrap_or_else(|| panic!("{word:?} is not in {:?}", lesson.sentences));
+    (sentence.holds, sentence.text.clone())
+}
+
+#[test]
+fn request_without_links_skips_the_distances() {
+    let recording = recorded("request", vec![built()]);
+    assert_eq!(recording.runs.len(), 2);
+    assert_eq!(recording.skipped.len(), 4);
+    assert!(recording.skipped.iter().all(|skipped| skipped.why.contains("no links")));
+    assert!(said(&recording, "one connection carried").0);
+    let kinds = |run: &str| {
+        let spans = recording.spans_of(run).filter(|span| span.request == Some(0));
+        spans.map(|span| span.kind.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds("close-0ms"), ["name", "connect", "wait", "transfer", "close"]);
+    assert_eq!(kinds("keep-alive-0ms"), ["name", "connect", "wait", "transfer"]);
+    assert!(recording.spans_of("keep-alive-0ms").any(|span| span.kind == "idle"));
+}
+
+#[test]
+fn request_on_a_server_that_does_not_keep_alive_says_so() {
+    let one = with_arguments("epoll", "--keepalive-requests 1");
+    let recording = recorded("request", vec![one.path().to_owned()]);
+    let (holds, text) = said(&recording, "was not kept");
+    assert!(!holds && text.contains("3 with it"), "{text}");
+    assert!(recording.spans.iter().all(|span| span.kind != "idle"));
+}

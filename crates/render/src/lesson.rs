@@ -1,0 +1,27 @@
+//! The picture of an experiment, as SVG and as text for a terminal: a function of its recording.
+//!
+//! `lanes` draws any spans over time. An experiment chooses rows, kinds and colours, in a module of
+//! its name.
+
+mod lanes;
+mod request;
+
+use record::Recording;
+use verdict::lesson::Lesson;
+
+/// A picture.
+pub struct Picture {
+    /// The SVG document.
+    pub svg: String,
+    /// The same for a terminal, in lines of at most the given width.
+    pub text: String,
+}
+
+/// The picture of this recording, `columns` wide in text; `None` if there is no experiment of its
+/// name.
+pub fn picture(recording: &Recording, lesson: &Lesson, columns: usize) -> Option<Picture> {
+    match recording.heading.experiment.as_str() {
+        "request" => Some(request::picture(recording, lesson, columns)),
+        _ => None,
+    }
+}
