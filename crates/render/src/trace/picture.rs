@@ -66,7 +66,7 @@ pub fn picture(recording: &Recording, run: &Run) -> Plot {
     if threads > drawn {
         subject = format!("{subject}; {} threads more", threads - drawn);
     }
-    let told: Vec<_> = rows.iter().map(|row| sentence(row)).collect();
+    let told: Vec<_> = rows.iter().map(sentence).collect();
     let head = Head {
         name: format!("trace-{}", run.run.replace([' ', '-', '/', '+', '='], "_")),
         finding: place(recording, &run.run).finding(run),
