@@ -17,8 +17,8 @@ pub const LAWS: &[Law] = &[
         expected: "the server pushes 10 messages while one of the client's is half sent; 20 pushes \
                    take one request, the upgrade; a message of 16 bytes takes at most a half of \
                    the bytes of a poll for as many; polling each 30 ms hears of a message 8 to \
-                   25 ms after the push, with two requests or more for each, long polling within 8 ms, \
-                   with one.",
+                   25 ms after the push, with two requests or more for each, long polling \
+                   within 8 ms, with one.",
         source: "RFC 6455 section 1.1; the notes",
         shown_by: "iolab experiment news",
         takes_s: 4.0,
