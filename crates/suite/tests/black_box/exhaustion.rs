@@ -258,7 +258,7 @@ pub fn tables_of_a_crowd_are_given_back(variant: &Variant) -> Outcome {
     const CLIENTS: usize = 2_500;
     // All are descriptors of this process: one variant after another.
     static ONE_CROWD: Mutex<()> = Mutex::new(());
-    let (places, describe) = (variant.model.connections_max(), &variant.model.describe);
+    let places = variant.model.connections_max();
     if variant.model.blocks_in_io() {
         return Outcome::skipped("it has threads and no table of connections");
     }
