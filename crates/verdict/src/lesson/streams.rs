@@ -87,9 +87,11 @@ fn by_time(tiles: &Tiles) -> Sentence {
 
 fn heads(recording: &Recording) -> Option<Sentence> {
     let figures = |name: &str| {
-        let figure = |run: &str| recording.figure(run, name);
-        let loopback = || Some((figure("slow-h1x1")?, figure("slow-h2x1")?));
-        Some((figure("tiles-h1x1")?, figure("tiles-h2x1")?)).or_else(loopback)
+        let of = |kind: &str| {
+            let figure = |way: &str| recording.figure(&format!("{kind}-{way}"), name);
+            figure("h1x1").zip(figure("h2x1"))
+        };
+        of("tiles").or_else(|| of("slow"))
     };
     let (asks, replies) = (figures("request_head_bytes")?, figures("reply_head_bytes")?);
     let seen = format!(
@@ -158,8 +160,8 @@ fn loss(recording: &Recording) -> Option<Sentence> {
     let of = |run: &str| Some((total_us(recording, run)?, recording.figure(run, "silent_us")?));
     let (six, streams) = (of("loss-h1x6")?, of("loss-h2x1")?);
     let seen = format!(
-        "With 2 % of the packets lost, {} files took {} on six connections and {} on streams of one. \
-         For {} and {} of that, nothing arrived for more than a round trip",
+        "With 2 % of the packets lost, {} files took {} on six connections and {} on streams of \
+         one. For {} and {} of that, nothing arrived for more than a round trip",
         requests(recording, "loss-h2x1"),
         time(six.0),
         time(streams.0),
