@@ -6,7 +6,7 @@
 //! `verdict::lesson` and drawn by `render::lesson`, which have a module for each experiment too.
 //!
 //! Reading order: `stage`, `client` (one request in its phases), `name` (the name lookup), then the
-//! experiments: `request`, `news` (over `wire`), `crowd`, `idle`.
+//! experiments: `request`, `news` and `streams` (over `wire`), `crowd`, `idle`.
 
 pub mod client;
 mod crowd;
@@ -15,6 +15,7 @@ pub mod name;
 mod news;
 mod request;
 mod stage;
+mod streams;
 mod wire;
 
 use record::Workload;
@@ -54,8 +55,13 @@ pub enum Answer {
 }
 
 /// All experiments, in the order in which they are listed.
-pub const EXPERIMENTS: &[Experiment] =
-    &[request::EXPERIMENT, news::EXPERIMENT, crowd::EXPERIMENT, idle::EXPERIMENT];
+pub const EXPERIMENTS: &[Experiment] = &[
+    request::EXPERIMENT,
+    news::EXPERIMENT,
+    streams::EXPERIMENT,
+    crowd::EXPERIMENT,
+    idle::EXPERIMENT,
+];
 
 /// Requests of HTTP/1.1 over kept connections.
 fn keepalive() -> Result<Workload, String> {

@@ -8,6 +8,7 @@ mod idle;
 mod lanes;
 mod news;
 mod request;
+mod streams;
 
 use record::Recording;
 use verdict::lesson::Lesson;
@@ -26,6 +27,7 @@ pub fn picture(recording: &Recording, lesson: &Lesson, columns: usize) -> Option
     match recording.heading.experiment.as_str() {
         "request" => Some(request::picture(recording, lesson, columns)),
         "news" => Some(news::picture(recording, lesson, columns)),
+        "streams" => Some(streams::picture(recording, lesson, columns)),
         "crowd" => Some(crowd::picture(recording, lesson, columns)),
         "idle" => Some(idle::picture(recording, lesson, columns)),
         _ => None,

@@ -7,6 +7,7 @@ mod crowd;
 mod idle;
 mod news;
 mod request;
+mod streams;
 
 use record::Recording;
 
@@ -51,6 +52,7 @@ pub fn of(recording: &Recording) -> Option<Lesson> {
     match recording.heading.experiment.as_str() {
         "request" => Some(request::lesson(recording)),
         "news" => Some(news::lesson(recording)),
+        "streams" => Some(streams::lesson(recording)),
         "crowd" => Some(crowd::lesson(recording)),
         "idle" => Some(idle::lesson(recording)),
         _ => None,
