@@ -99,3 +99,35 @@ fn news_says_what_a_server_without_a_check_of_origin_does() {
         assert!(late.iter().all(|span| span.from_us <= span.to_us + 1e3), "{run}");
     }
 }
+
+/// A directory in which `serve-MODEL` is another model.
+fn in_place_of(model: &str, other: &str) -> tempfile::TempDir {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join(format!("serve-{model}"));
+    std::os::unix::fs::symlink(built().join(format!("serve-{other}")), path).unwrap();
+    place
+}
+
+#[test]
+fn idle_with_a_model_that_sleeps_in_the_place_of_busy_says_so() {
+    let other = in_place_of("busy", "epoll");
+    let recording = recorded("idle", vec![other.path().to_owned(), built()]);
+    let (holds, text) = said(&recording, "busy used");
+    assert!(!holds && text.contains("not a loop"), "{text}");
+    let figure = |name: &str| recording.figure("epoll", name);
+    assert_eq!(figure("connections"), Some(100.0));
+    assert!(figure("cpu_share_percent").is_some() && figure("wake_ups_per_s").is_some());
+}
+
+#[test]
+fn streams_without_links_shows_the_slow_reply_and_the_heads() {
+    let recording = recorded("streams", vec![built()]);
+    assert_eq!((recording.runs.len(), recording.skipped.len()), (2, 6));
+    assert!(said(&recording, "a slow reply holds up").0);
+    assert!(said(&recording, "HPACK sends a field once").0);
+    let ends = |frame: &&record::Frame| frame.from_server && frame.ends_stream;
+    let ended: Vec<u32> = recording.frames.iter().filter(ends).map(|frame| frame.stream).collect();
+    // The slow reply is on the first stream, and ends last.
+    assert_eq!((ended.len(), ended.last()), (10, Some(&1)), "{ended:?}");
+    assert!(!verdict::lesson::of(&recording).unwrap().finding.holds);
+}
