@@ -298,7 +298,7 @@ fn open_streams_are_small(now: Instant) {
     let clock = Clock { started: now, started_unix: Duration::from_secs(1_000_000_000) };
     let limits = Limits { streams_max: STREAMS, ..Limits::default() };
     let common = Common::new(Arc::new(()), clock);
-    let http = Arc::new(Service::new(Protocol::Http, limits, Arc::default(), common));
+    let http = Arc::new(Service::new(Protocol::Http, limits, Box::leak(Box::default()), common));
     let streams = (0..STREAMS).map(|i| get(2 * i + 1, "/delay/1000", &[]));
     let all = streams.fold(boundless(), |all, head| [all, head].concat());
     let before = allocated_bytes();

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 use law::{Lab, Law, Pace, Reason, decide};
+use lesson::EXPERIMENTS;
 use record::{LawFigure, LawOutcome, Standing};
 use render::failure::{Failure, because};
 use render::text;
@@ -13,6 +14,7 @@ use rig::{counting, discover};
 use serde::Serialize;
 
 use crate::bench;
+use crate::instrument::quiet::{OTHERS_MAX, Watch};
 
 /// Exit code if a law could not be measured because of a fault of iolab.
 const EXIT_FAULT: u8 = 1;
@@ -110,8 +112,9 @@ fn announce(at: usize, laws: &[&Law]) {
 
 /// `None` when it was interrupted.
 fn measure(law: &Law, lab: &Lab) -> Option<LawOutcome> {
-    let begun = Instant::now();
+    let (begun, watch) = (Instant::now(), Watch::begin());
     let measured = (law.measure)(lab);
+    let others_cores = watch.end().map(|others| others.cores);
     let took_s = begun.elapsed().as_secs_f64();
     let (figures, note, standing) = match measured {
         Ok(mut measured) => {
@@ -128,10 +131,11 @@ fn measure(law: &Law, lab: &Lab) -> Option<LawOutcome> {
         claim: law.claim.to_owned(),
         expected: law.expected.to_owned(),
         source: law.source.to_owned(),
-        shown_by: law.shown_by.to_owned(),
+        shown_by: shown_by(law),
         figures,
         note,
         standing,
+        others_cores,
         took_s,
     })
 }
@@ -140,7 +144,17 @@ fn listed(law: &Law) -> String {
     text::labelled(law.id, law.claim)
         + &text::labelled("  expected", law.expected)
         + &text::labelled("  source", law.source)
-        + &text::labelled("  shown by", law.shown_by)
+        + &text::labelled("  shown by", &shown_by(law))
+}
+
+/// The command that shows a law to a reader: where there is no such experiment, the law itself.
+fn shown_by(law: &Law) -> String {
+    match law.shown_by.strip_prefix("iolab experiment ") {
+        Some(name) if EXPERIMENTS.iter().all(|experiment| experiment.name != name) => {
+            format!("iolab laws {}", law.id)
+        }
+        _ => law.shown_by.to_owned(),
+    }
 }
 
 /// A law for people.
@@ -157,7 +171,14 @@ fn told(law: &LawOutcome) -> String {
         let figures: Vec<_> = law.figures.iter().map(figure).collect();
         text += &text::labelled("  measured", &figures.join("; "));
     }
-    let more = [("  how", law.note.as_ref()), ("  why", why), ("  shown by", Some(&law.shown_by))];
+    let busy = law.others_cores.filter(|cores| why.is_some() && *cores > OTHERS_MAX);
+    let busy = busy.map(|cores| format!("others used {cores:.1} cores meanwhile"));
+    let more = [
+        ("  how", law.note.as_ref()),
+        ("  why", why),
+        ("  beside it", busy.as_ref()),
+        ("  shown by", Some(&law.shown_by)),
+    ];
     for (label, words) in more {
         text += &words.map(|words| text::labelled(label, words)).unwrap_or_default();
     }
@@ -211,6 +232,15 @@ mod tests {
     }
 
     #[test]
+    fn what_shows_a_law_can_be_typed() {
+        for law in law::all() {
+            let shown = shown_by(law);
+            let name = shown.strip_prefix("iolab experiment ");
+            assert!(name.is_none_or(|name| EXPERIMENTS.iter().any(|one| one.name == name)));
+        }
+    }
+
+    #[test]
     fn the_last_line_counts_every_law() {
         let outcome = |standing| LawOutcome {
             id: "L1".into(),
@@ -221,6 +251,7 @@ mod tests {
             figures: Vec::new(),
             note: None,
             standing,
+            others_cores: Some(1.5),
             took_s: 1.0,
         };
         let laws = [
@@ -235,5 +266,6 @@ mod tests {
             "1 hold, 1 not here, 1 skipped, 1 not measured (a fault), 2 not reached\n"
         );
         assert!(told(&laws[1]).contains("NOT HERE") && told(&laws[1]).contains("because"));
+        assert!(told(&laws[1]).contains("1.5 cores") && !told(&laws[0]).contains("cores"));
     }
 }

@@ -1,7 +1,7 @@
 //! `iolab trace`: three clients, a few requests, and the figure that Stevens drew by hand (UNP
 //! section 6.2), from the real system calls of a server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -11,20 +11,25 @@ use crate::load_command::program;
 use render::failure::{Failure, because};
 use render::{text, trace};
 use rig::{discover, environment};
+use verdict::trace::place;
 
 /// Arguments of `iolab trace`.
 #[derive(Args)]
 pub struct Arguments {
     /// Servers to trace, each with its own flags if wanted: epoll 'epoll --trigger edge'; `all` for
     /// all models. With --from: which runs of the recording to show.
-    #[arg(value_name = "MODEL", required_unless_present = "from")]
+    #[arg(value_name = "MODEL", required_unless_present_any = ["from", "explain"])]
     models: Vec<String>,
-    /// Write the recording (trace.jsonl) to this directory.
+    /// Write the recording (trace.jsonl) and a picture of each run to this directory.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print the recording (JSON lines) and no figure.
     #[arg(long)]
     json: bool,
+    /// Print what the two questions mean, in three definitions, and the answers to what everybody
+    /// asks: is epoll asynchronous? Traces nothing.
+    #[arg(long, conflicts_with_all = ["models", "from", "out", "json"])]
+    explain: bool,
     /// Show a recording that was written before, and trace nothing.
     #[arg(long, value_name = "FILE", conflicts_with = "out")]
     from: Option<PathBuf>,
@@ -35,6 +40,9 @@ pub struct Arguments {
 /// # Errors
 /// One sentence: an unknown server, ptrace(2) is refused, a server or a file failed.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if arguments.explain {
+        return text::print(&trace::explanation());
+    }
     let recording = match &arguments.from {
         Some(file) => read(file, &arguments.models)?,
         None => record(&arguments.models)?,
@@ -44,12 +52,21 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let file = place.join("trace.jsonl");
         let written = std::fs::create_dir_all(place).and_then(|()| std::fs::write(&file, &lines));
         written.map_err(because(format!("cannot write {}", file.display())))?;
+        for run in &recording.runs {
+            let plot = trace::picture(&recording, run);
+            let file = place.join(format!("{}.svg", plot.name));
+            let written = std::fs::write(&file, plot.svg);
+            written.map_err(because(format!("cannot write {}", file.display())))?;
+        }
     }
     if arguments.json {
         return text::print(&lines);
     }
-    let figures = recording.runs.iter().map(|run| trace::text(&recording, run));
-    text::print(&figures.collect::<Vec<_>>().join("\n"))
+    let mut parts: Vec<_> = recording.runs.iter().map(|run| trace::text(&recording, run)).collect();
+    if recording.runs.len() > 1 {
+        parts.push(trace::matrix(&recording));
+    }
+    text::print(&parts.join("\n"))
 }
 
 /// A recording from a file, with the runs that are asked for.
@@ -89,8 +106,21 @@ fn record(wanted: &[String]) -> Result<Recording, Failure> {
         });
         recording.calls.extend(trace.calls);
         recording.spans.extend(trace.spans);
+        if let Some(what) = contradiction(&recording, &label, &executable) {
+            eprintln!("iolab: note: the trace of {label} contradicts its --describe: {what}");
+        }
     }
     Ok(recording)
+}
+
+/// In what the trace contradicts what the server says of itself. A server that says nothing of its
+/// place is not contradicted.
+fn contradiction(recording: &Recording, run: &str, executable: &Path) -> Option<String> {
+    let said = discover::describe(executable).ok()?.model.describe;
+    let said = &said["place"];
+    let blocks_in: Option<Vec<&str>> =
+        said["blocks_in"].as_array()?.iter().map(|call| call.as_str()).collect();
+    place(recording, run).contradicts(&blocks_in?, said["copied_by"].as_str()?)
 }
 
 /// Label, program and flags of each server.

@@ -35,7 +35,7 @@ pub use accept_pause::{AcceptPause, EXHAUSTED_PAUSE, TIGHT_PAUSE};
 pub use files::Files;
 pub use listener::{AcceptError, Accepted, Listener};
 pub use memory::give_back;
-pub use model::{Flavour, Model, Place, Serves, Values, Workers};
+pub use model::{CopiedBy, Flavour, Model, Place, Serves, Values, Workers};
 pub use processes::{Processes, Role};
 pub use run::{run, run_processes};
 pub use slots::{Slot, Slots};

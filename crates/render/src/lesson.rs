@@ -3,8 +3,12 @@
 //! `lanes` draws any spans over time. An experiment chooses rows, kinds and colours, in a module of
 //! its name.
 
+mod crowd;
+mod idle;
 mod lanes;
+mod news;
 mod request;
+mod streams;
 
 use record::Recording;
 use verdict::lesson::Lesson;
@@ -22,6 +26,10 @@ pub struct Picture {
 pub fn picture(recording: &Recording, lesson: &Lesson, columns: usize) -> Option<Picture> {
     match recording.heading.experiment.as_str() {
         "request" => Some(request::picture(recording, lesson, columns)),
+        "news" => Some(news::picture(recording, lesson, columns)),
+        "streams" => Some(streams::picture(recording, lesson, columns)),
+        "crowd" => Some(crowd::picture(recording, lesson, columns)),
+        "idle" => Some(idle::picture(recording, lesson, columns)),
         _ => None,
     }
 }

@@ -33,7 +33,7 @@ pub const MODEL: Model = Model {
             child that was killed costs its own client only, and another takes its place. Beside \
             the thread that converses, each process has one that waits for signals and one that \
             looks after memory and the time to stop.",
-    place: Place { blocking: true, synchronous: true },
+    place: Place::IN_IO,
     nonblocking_sockets: false,
     workers: Workers::One("it has --processes, which share one listener"),
     serves: Serves::Processes("processes", "a process each; the others wait in the backlog"),

@@ -3,7 +3,11 @@
 //! Each sentence has a predicate and two texts. Where the predicate does not hold, the second text
 //! says what was seen instead, so a conclusion changes with its cause.
 
+mod crowd;
+mod idle;
+mod news;
 mod request;
+mod streams;
 
 use record::Recording;
 
@@ -47,6 +51,10 @@ pub struct Lesson {
 pub fn of(recording: &Recording) -> Option<Lesson> {
     match recording.heading.experiment.as_str() {
         "request" => Some(request::lesson(recording)),
+        "news" => Some(news::lesson(recording)),
+        "streams" => Some(streams::lesson(recording)),
+        "crowd" => Some(crowd::lesson(recording)),
+        "idle" => Some(idle::lesson(recording)),
         _ => None,
     }
 }
