@@ -1,5 +1,5 @@
-//! What serial, prefork, threads and pool share: one client, served by calls that block. Read this after
-//! serve-serial.
+//! What serial, prefork, threads and pool share: one client, served by calls that block. Read this
+//! after serve-serial.
 //!
 //! A conversation is a loop, and all of its waiting is inside the calls that it makes:
 //!

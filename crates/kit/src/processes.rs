@@ -234,8 +234,9 @@ impl Processes {
         }
     }
 
-    /// Sleeps until a signal comes; a child that is ready sends one too. The first that ends a server tells all children to finish, the
-    /// second kills them. Then, or when a child has ended (SIGCHLD): call wait(2) for each.
+    /// Sleeps until a signal comes; a child that is ready sends one too. The first that ends a
+    /// server tells all children to finish, the second kills them. Then, or when a child has ended
+    /// (SIGCHLD): call wait(2) for each.
     ///
     /// # Errors
     /// What sigwait(3) says.

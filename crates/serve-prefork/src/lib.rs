@@ -1,12 +1,13 @@
 //! Prefork: processes that were forked ahead; each accepts on the same listener and serves one
 //! client at a time.
 //!
-//! A fixed number of threads (pool) shares one address space: one of them that writes where it
-//! should not, or that the kernel kills for it, ends all conversations. Here each client has a
-//! process to itself. What kills it costs its own client, and the parent, which does nothing else,
-//! forks another. There is no queue in the server: all processes sleep in accept(2) on one listener,
-//! and the kernel wakes one of them for each client. The price is a process for each client, and
-//! that clients share nothing: no chat, no memory that one has and another needs.
+//! The serial server lets all clients wait for the one that it serves. Here the same server runs in
+//! many processes, and the code of each is as simple as before. There is no queue in the server:
+//! all processes sleep in accept(2) on one listener, and the kernel wakes one of them for each
+//! client. What kills a process costs its own client, and the parent, which does nothing else,
+//! forks another; in one address space, as with threads, it would end all conversations. The price
+//! is a process for each client, and that clients share nothing: no chat, and no memory that one
+//! has and another needs.
 //!
 //! Apache began like this (its prefork MPM), and so did most servers before threads.
 //!
