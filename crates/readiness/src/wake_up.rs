@@ -187,35 +187,45 @@ mod tests {
         assert_eq!(collected(&wake_ups), [3]);
     }
 
+    fn both_kinds() -> [WakeUps; 2] {
+        [WakeUps::new().expect("eventfd"), WakeUps::by_pipe().expect("pipe")]
+    }
+
     #[test]
     fn a_loop_that_sleeps_is_woken_once() {
-        let wake_ups = WakeUps::new().expect("eventfd");
+        both_kinds().iter().for_each(is_woken_once);
+    }
+
+    fn is_woken_once(wake_ups: &WakeUps) {
         assert!(wake_ups.may_sleep());
         for token in [5, 2, 5, 2, 9] {
             wake_ups.wake(token);
         }
-        assert!(is_readable(&wake_ups, PollTimeout::ZERO));
+        assert!(is_readable(wake_ups, PollTimeout::ZERO));
         let mut count = [0; 64];
         assert_eq!(read(wake_ups.event.read_end(), &mut count), Ok(8));
         assert_eq!(count[..8], 1u64.to_ne_bytes(), "one write for five wake-ups");
-        assert_eq!(collected(&wake_ups), [5, 2, 9], "once each, in the order of their first");
+        assert_eq!(collected(wake_ups), [5, 2, 9], "once each, in the order of their first");
         wake_ups.wake(2);
-        assert_eq!(collected(&wake_ups), [2], "and again after it was collected");
+        assert_eq!(collected(wake_ups), [2], "and again after it was collected");
     }
 
     #[test]
     fn it_is_unreadable_until_the_next_wake_up() {
-        let wake_ups = WakeUps::new().expect("eventfd");
+        both_kinds().iter().for_each(is_unreadable_until_woken);
+    }
+
+    fn is_unreadable_until_woken(wake_ups: &WakeUps) {
         wake_ups.reset();
         assert!(wake_ups.may_sleep());
         wake_ups.wake(0);
-        assert!(is_readable(&wake_ups, PollTimeout::ZERO));
+        assert!(is_readable(wake_ups, PollTimeout::ZERO));
         wake_ups.reset();
-        assert!(!is_readable(&wake_ups, PollTimeout::ZERO));
-        assert_eq!(collected(&wake_ups), [0]);
+        assert!(!is_readable(wake_ups, PollTimeout::ZERO));
+        assert_eq!(collected(wake_ups), [0]);
         assert!(wake_ups.may_sleep());
         wake_ups.wake(0);
-        assert!(is_readable(&wake_ups, PollTimeout::ZERO));
+        assert!(is_readable(wake_ups, PollTimeout::ZERO));
     }
 
     /// Each thread waits until its wake-up was seen before the next one, so the loop sleeps many
