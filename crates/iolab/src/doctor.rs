@@ -1,5 +1,6 @@
 //! `iolab doctor`: what can be measured on this machine, and how to enable the rest.
 
+mod over_link;
 mod ring;
 
 use std::process::ExitCode;
@@ -52,6 +53,9 @@ pub struct Arguments {
     /// Try io_uring in this process and print the result; `iolab doctor` runs itself with this.
     #[arg(long, hide = true)]
     probe_io_uring: bool,
+    /// Try to make a link in this process and print the result; likewise.
+    #[arg(long, hide = true)]
+    probe_link: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -86,6 +90,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.probe_io_uring {
         return text::print(&ring::probe_here());
     }
+    if arguments.probe_link {
+        return text::print(&over_link::probe_here());
+    }
     let checks = vec![
         descriptors(),
         ring::check(),
@@ -98,7 +105,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         ports(),
         backlog(),
         locked_memory(),
+<<<<<<< HEAD
         queued_signals(),
+=======
+        over_link::check(),
+>>>>>>> main
         servers(arguments.servers.as_deref())?,
         connections(arguments.servers.as_deref())?,
     ];

@@ -81,3 +81,21 @@ fn request_on_a_server_that_does_not_keep_alive_says_so() {
     assert!(!holds && text.contains("3 with it"), "{text}");
     assert!(recording.spans.iter().all(|span| span.kind != "idle"));
 }
+
+#[test]
+fn news_says_what_a_server_without_a_check_of_origin_does() {
+    let any = with_arguments("epoll", "--allow-origin '*'");
+    let recording = recorded("news", vec![any.path().to_owned()]);
+    assert_eq!(recording.skipped.len(), 2);
+    let (holds, text) = said(&recording, "user's cookie");
+    assert!(!holds && text.contains("status 101, and 101"), "{text}");
+    for word in ["like a post office", "both directions", "of another site was"] {
+        assert!(said(&recording, word).0, "{word}");
+    }
+    for run in ["polling", "long-polling", "events", "websocket"] {
+        let late: Vec<_> = recording.spans_of(run).filter(|span| span.kind == "late").collect();
+        assert!(!late.is_empty(), "{run}");
+        // The server's clock is known to the round trip of a request.
+        assert!(late.iter().all(|span| span.from_us <= span.to_us + 1e3), "{run}");
+    }
+}

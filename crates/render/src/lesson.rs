@@ -4,6 +4,7 @@
 //! its name.
 
 mod lanes;
+mod news;
 mod request;
 
 use record::Recording;
@@ -22,6 +23,7 @@ pub struct Picture {
 pub fn picture(recording: &Recording, lesson: &Lesson, columns: usize) -> Option<Picture> {
     match recording.heading.experiment.as_str() {
         "request" => Some(request::picture(recording, lesson, columns)),
+        "news" => Some(news::picture(recording, lesson, columns)),
         _ => None,
     }
 }

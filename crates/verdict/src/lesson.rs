@@ -3,6 +3,7 @@
 //! Each sentence has a predicate and two texts. Where the predicate does not hold, the second text
 //! says what was seen instead, so a conclusion changes with its cause.
 
+mod news;
 mod request;
 
 use record::Recording;
@@ -47,6 +48,7 @@ pub struct Lesson {
 pub fn of(recording: &Recording) -> Option<Lesson> {
     match recording.heading.experiment.as_str() {
         "request" => Some(request::lesson(recording)),
+        "news" => Some(news::lesson(recording)),
         _ => None,
     }
 }
