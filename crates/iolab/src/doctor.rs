@@ -105,11 +105,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         ports(),
         backlog(),
         locked_memory(),
-<<<<<<< HEAD
         queued_signals(),
-=======
         over_link::check(),
->>>>>>> main
         servers(arguments.servers.as_deref())?,
         connections(arguments.servers.as_deref())?,
     ];

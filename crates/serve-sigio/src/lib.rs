@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use kit::{Model, Place, Serves, Worker, Workers};
 use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, SIGIO, SIGURG, c_short, pollfd};
-use readiness::{Answer, Connections, Interest, InterestList, STOP, Token};
+use readiness::{Answer, Connections, Interest, InterestList, LISTENER, STOP, Token};
 
 use sys::{Owner, Signal, Signals, sigtimedwait};
 
@@ -175,7 +175,13 @@ impl InterestList for List {
         }
         self.entries[position] = pollfd { fd, events: POLLIN | POLLOUT, revents: 0 };
         self.tokens[position] = token;
-        self.added.push(token);
+        // A connection is read at once. Whether a client waits at the listener, poll(2) says.
+        if token == LISTENER {
+            sys::poll_now(std::slice::from_mut(&mut self.entries[position]))?;
+        }
+        if token != LISTENER || self.entries[position].revents != 0 {
+            self.added.push(token);
+        }
         Ok(())
     }
 
