@@ -27,7 +27,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use kit::{Model, Place, Serves, Worker, Workers};
+use kit::{CopiedBy, Model, Place, Serves, Worker, Workers};
 use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, SIGIO, SIGURG, c_short, pollfd};
 use readiness::{Answer, Connections, Interest, InterestList, LISTENER, STOP, Token};
 
@@ -45,7 +45,7 @@ pub const MODEL: Model = Model {
             are still the program's own calls (synchronous), and they never wait (non-blocking). \
             If the queue overflows (RLIMIT_SIGPENDING), the kernel sends SIGIO and one poll(2) \
             looks at all descriptors: /stats counts these as signal_queue_overflows.",
-    place: Place { blocking: false, synchronous: true },
+    place: Place { blocks_in: &["sigtimedwait"], copied_by: CopiedBy::Thread },
     nonblocking_sockets: true,
     workers: Workers::Loops,
     serves: Serves::Descriptors,
