@@ -77,8 +77,8 @@ impl Server {
         Server::spawn(limited(variant, "-n", descriptors), variant, flags)
     }
 
-    /// The same, with a queue for at most so many signals (RLIMIT_SIGPENDING). By prlimit(1), because
-    /// not every shell has this limit.
+    /// The same, with a queue for at most so many signals (RLIMIT_SIGPENDING). By prlimit(1),
+    /// because not every shell has this limit.
     ///
     /// # Panics
     /// When it does not come up.
