@@ -5,13 +5,15 @@
 //! client saw, or the server's own counters, or /proc. What a recording shows is said by
 //! `verdict::lesson` and drawn by `render::lesson`, which have a module for each experiment too.
 //!
-//! Reading order: `stage`, `client` (one request in its phases), `name` (the name lookup), then the
-//! experiments: `request`.
+//! Reading order: `stage`, `client` (one request in its phases), `http2`, `name` (the name lookup), then the
+//! experiments: `request`, `staircase`.
 
 pub mod client;
+pub mod http2;
 pub mod name;
 mod request;
 mod stage;
+mod staircase;
 
 pub use stage::{Clock, Ended, Refused, Setting, Site, Stage};
 
@@ -48,4 +50,4 @@ pub enum Answer {
 }
 
 /// All experiments, in the order in which they are listed.
-pub const EXPERIMENTS: &[Experiment] = &[request::EXPERIMENT];
+pub const EXPERIMENTS: &[Experiment] = &[request::EXPERIMENT, staircase::EXPERIMENT];

@@ -125,6 +125,26 @@ impl<'a> Stage<'a> {
         Ok(Some(site))
     }
 
+    /// For experiments that also say something on loopback: the link as asked for, or `None` if no
+    /// link can be made here, and then `what` it would have shown is recorded as skipped.
+    ///
+    /// # Errors
+    /// A link that is written wrongly.
+    pub fn link_or_skip(&mut self, what: &str, asked: &str) -> Result<Option<String>, Refused> {
+        let profile = asked.parse()?;
+        let refused = match &self.setting.no_links {
+            Some(why) => Some(why.clone()),
+            None => Link::up(&profile).err().map(|refused| refused.to_string()),
+        };
+        match refused {
+            Some(why) => {
+                self.skip(what, why);
+                Ok(None)
+            }
+            None => Ok(Some(asked.to_owned())),
+        }
+    }
+
     fn site(&self, run: &Run, link: Option<Link>) -> Result<Site, Refused> {
         let found = discover::servers(&self.setting.servers, std::slice::from_ref(&run.model));
         let (mut found, _) = found.map_err(|why| why.replace("--models", "--model"))?;

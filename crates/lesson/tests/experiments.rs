@@ -81,3 +81,20 @@ fn request_on_a_server_that_does_not_keep_alive_says_so() {
     assert!(!holds && text.contains("3 with it"), "{text}");
     assert!(recording.spans.iter().all(|span| span.kind != "idle"));
 }
+
+#[test]
+fn staircase_without_a_link_has_the_servers_step_alone() {
+    let recording = recorded("staircase", vec![built()]);
+    assert_eq!((recording.runs.len(), recording.skipped.len()), (5, 1));
+    for run in &recording.runs {
+        assert_eq!(recording.figure(&run.run, "requests_answered"), Some(7.0), "{}", run.run);
+        let waits = recording.spans_of(&run.run).filter(|span| span.kind == "wait");
+        assert_eq!(waits.count(), 7, "{}", run.run);
+    }
+    for (run, connections) in [("close", 7.0), ("keep-alive", 1.0), ("pipelined", 1.0), ("h2", 1.0)]
+    {
+        assert_eq!(recording.figure(run, "connections_accepted"), Some(connections), "{run}");
+    }
+    // Nothing connects for a step there, so no file is complete after three.
+    assert!(!said(&recording, "Without keep-alive").0);
+}

@@ -5,6 +5,7 @@
 
 mod lanes;
 mod request;
+mod staircase;
 
 use record::Recording;
 use verdict::lesson::Lesson;
@@ -22,6 +23,7 @@ pub struct Picture {
 pub fn picture(recording: &Recording, lesson: &Lesson, columns: usize) -> Option<Picture> {
     match recording.heading.experiment.as_str() {
         "request" => Some(request::picture(recording, lesson, columns)),
+        "staircase" => Some(staircase::picture(recording, lesson, columns)),
         _ => None,
     }
 }

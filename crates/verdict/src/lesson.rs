@@ -4,6 +4,7 @@
 //! says what was seen instead, so a conclusion changes with its cause.
 
 mod request;
+mod staircase;
 
 use record::Recording;
 
@@ -47,6 +48,7 @@ pub struct Lesson {
 pub fn of(recording: &Recording) -> Option<Lesson> {
     match recording.heading.experiment.as_str() {
         "request" => Some(request::lesson(recording)),
+        "staircase" => Some(staircase::lesson(recording)),
         _ => None,
     }
 }
@@ -99,7 +101,20 @@ fn time(us: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use record::{Environment, Heading, RECORDING_VERSION};
+
     use super::*;
+
+    /// A recording of this experiment, without runs.
+    pub(super) fn recording(experiment: &str) -> Recording {
+        Recording::new(Heading {
+            recording_version: RECORDING_VERSION,
+            experiment: experiment.into(),
+            command: String::new(),
+            prediction: None,
+            environment: Environment::default(),
+        })
+    }
 
     #[test]
     fn a_prediction_is_compared_with_what_was_seen() {
