@@ -1,5 +1,6 @@
 //! `iolab doctor`: what can be measured on this machine, and how to enable the rest.
 
+mod over_link;
 mod ring;
 
 use std::process::ExitCode;
@@ -49,6 +50,9 @@ pub struct Arguments {
     /// Try io_uring in this process and print the result; `iolab doctor` runs itself with this.
     #[arg(long, hide = true)]
     probe_io_uring: bool,
+    /// Try to make a link in this process and print the result; likewise.
+    #[arg(long, hide = true)]
+    probe_link: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -83,6 +87,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.probe_io_uring {
         return text::print(&ring::probe_here());
     }
+    if arguments.probe_link {
+        return text::print(&over_link::probe_here());
+    }
     let checks = vec![
         descriptors(),
         ring::check(),
@@ -95,6 +102,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         ports(),
         backlog(),
         locked_memory(),
+        over_link::check(),
         servers(arguments.servers.as_deref())?,
         connections(arguments.servers.as_deref())?,
     ];

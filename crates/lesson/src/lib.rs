@@ -5,15 +5,21 @@
 //! client saw, or the server's own counters, or /proc. What a recording shows is said by
 //! `verdict::lesson` and drawn by `render::lesson`, which have a module for each experiment too.
 //!
-//! Reading order: `stage`, `client` (one request in its phases), `http2`, `name` (the name lookup), then the
-//! experiments: `request`, `staircase`.
+//! Reading order: `stage`, `client` (one request in its phases), `http2`, `name` (the name lookup),
+//! then the experiments: `request`, `staircase`, `visitors`, `teacher`, `stall`, `news` (over
+//! `wire`).
 
 pub mod client;
 pub mod http2;
 pub mod name;
+mod news;
 mod request;
 mod stage;
 mod staircase;
+mod stall;
+mod teacher;
+mod visitors;
+mod wire;
 
 pub use stage::{Clock, Ended, Refused, Setting, Site, Stage};
 
@@ -50,4 +56,11 @@ pub enum Answer {
 }
 
 /// All experiments, in the order in which they are listed.
-pub const EXPERIMENTS: &[Experiment] = &[request::EXPERIMENT, staircase::EXPERIMENT];
+pub const EXPERIMENTS: &[Experiment] = &[
+    request::EXPERIMENT,
+    staircase::EXPERIMENT,
+    visitors::EXPERIMENT,
+    teacher::EXPERIMENT,
+    stall::EXPERIMENT,
+    news::EXPERIMENT,
+];

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use link::Link;
 use record::{Figure, Recording, Run, Skipped, Span};
 use rig::discover;
+use rig::sample;
 use rig::server::Server;
 use serde_json::Value;
 
@@ -96,6 +97,21 @@ impl<'a> Stage<'a> {
     /// [`Refused::Interrupted`].
     pub fn go_on(&self) -> Result<(), Refused> {
         if (self.setting.interrupted)() { Err(Refused::Interrupted) } else { Ok(()) }
+    }
+
+    /// All models that can run here, in reading order. The others are recorded as skipped, with the
+    /// reason in the server's words.
+    ///
+    /// # Errors
+    /// A directory without servers.
+    pub fn models(&mut self) -> Result<Vec<String>, Refused> {
+        let (found, skips) = discover::servers(&self.setting.servers, &[])?;
+        for skip in skips {
+            self.skip(&skip.model, skip.reason);
+        }
+        let labels = found.into_iter().map(|found| found.model.label);
+        // A flavour beside its model differs from it in a protocol that is not spoken here.
+        Ok(labels.filter(|label| !label.contains('+')).collect())
     }
 
     /// Starts the server of a run, at the other end of the run's link if it has one. `None` if no
@@ -203,6 +219,11 @@ impl Site {
         &self.server
     }
 
+    /// The threads of the server now.
+    pub fn threads(&self) -> u32 {
+        sample::memory(&self.server).threads
+    }
+
     /// Does the client's work at the client's end of the link. Threads that it starts are there
     /// too.
     ///
@@ -238,7 +259,7 @@ impl Site {
         let counters = exit.counters.filter(|_| exit.code == Some(0));
         let none = || format!("{}: the server did not end with its counters", self.name);
         let counters = counters.ok_or_else(none)?;
-        Ok(Ended { name: self.name, counters })
+        Ok(Ended { name: self.name, counters, cpu_us: exit.cpu_us })
     }
 }
 
@@ -247,9 +268,15 @@ impl Site {
 pub struct Ended {
     name: String,
     counters: Value,
+    cpu_us: u64,
 }
 
 impl Ended {
+    /// CPU time of the server, from its start to its end, in milliseconds.
+    pub fn cpu_ms(&self) -> f64 {
+        self.cpu_us as f64 / 1e3
+    }
+
     /// The counter of this name, such as `connections_accepted`.
     ///
     /// # Errors

@@ -98,3 +98,48 @@ fn staircase_without_a_link_has_the_servers_step_alone() {
     // Nothing connects for a step there, so no file is complete after three.
     assert!(!said(&recording, "Without keep-alive").0);
 }
+
+#[test]
+fn news_says_what_a_server_without_a_check_of_origin_does() {
+    let any = with_arguments("epoll", "--allow-origin '*'");
+    let recording = recorded("news", vec![any.path().to_owned()]);
+    assert_eq!(recording.skipped.len(), 2);
+    let (holds, text) = said(&recording, "user's cookie");
+    assert!(!holds && text.contains("status 101, and 101"), "{text}");
+    for word in ["like a post office", "both directions", "of another site was"] {
+        assert!(said(&recording, word).0, "{word}");
+    }
+    for run in ["polling", "long-polling", "events", "websocket"] {
+        let late: Vec<_> = recording.spans_of(run).filter(|span| span.kind == "late").collect();
+        assert!(!late.is_empty(), "{run}");
+        // The server's clock is known to the round trip of a request.
+        assert!(late.iter().all(|span| span.from_us <= span.to_us + 1e3), "{run}");
+    }
+}
+
+/// A directory with all servers, in which `other` has taken the place of `model`.
+fn with_other(model: &str, other: &str) -> tempfile::TempDir {
+    let place = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(built()).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        if name.starts_with("serve-") && !name.contains('.') && name != format!("serve-{model}") {
+            std::os::unix::fs::symlink(entry.path(), place.path().join(name)).unwrap();
+        }
+    }
+    let path = built().join(format!("serve-{other}"));
+    std::os::unix::fs::symlink(path, place.path().join(format!("serve-{model}"))).unwrap();
+    place
+}
+
+#[test]
+fn teacher_counts_the_threads_of_the_servers() {
+    let recording = recorded("teacher", vec![built()]);
+    assert_eq!(recording.runs.len(), 5);
+    assert!(said(&recording, "students took").0);
+    for run in &recording.runs {
+        assert_eq!(recording.figure(&run.run, "requests_answered"), Some(90.0), "{}", run.run);
+    }
+    let place = with_other("epoll", "threads");
+    let recording = recorded("teacher", vec![place.path().to_owned()]);
+    assert!(!said(&recording, "students took").0);
+}

@@ -4,8 +4,12 @@
 //! its name.
 
 mod lanes;
+mod news;
 mod request;
 mod staircase;
+mod stall;
+mod teacher;
+mod visitors;
 
 use record::Recording;
 use verdict::lesson::Lesson;
@@ -24,6 +28,10 @@ pub fn picture(recording: &Recording, lesson: &Lesson, columns: usize) -> Option
     match recording.heading.experiment.as_str() {
         "request" => Some(request::picture(recording, lesson, columns)),
         "staircase" => Some(staircase::picture(recording, lesson, columns)),
+        "visitors" => Some(visitors::picture(recording, lesson, columns)),
+        "teacher" => Some(teacher::picture(recording, lesson, columns)),
+        "stall" => Some(stall::picture(recording, lesson, columns)),
+        "news" => Some(news::picture(recording, lesson, columns)),
         _ => None,
     }
 }

@@ -3,8 +3,12 @@
 //! Each sentence has a predicate and two texts. Where the predicate does not hold, the second text
 //! says what was seen instead, so a conclusion changes with its cause.
 
+mod news;
 mod request;
 mod staircase;
+mod stall;
+mod teacher;
+mod visitors;
 
 use record::Recording;
 
@@ -49,6 +53,10 @@ pub fn of(recording: &Recording) -> Option<Lesson> {
     match recording.heading.experiment.as_str() {
         "request" => Some(request::lesson(recording)),
         "staircase" => Some(staircase::lesson(recording)),
+        "visitors" => Some(visitors::lesson(recording)),
+        "teacher" => Some(teacher::lesson(recording)),
+        "stall" => Some(stall::lesson(recording)),
+        "news" => Some(news::lesson(recording)),
         _ => None,
     }
 }
