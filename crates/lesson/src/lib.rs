@@ -6,8 +6,8 @@
 //! `verdict::lesson` and drawn by `render::lesson`, which have a module for each experiment too.
 //!
 //! Reading order: `stage`, `client` (one request in its phases), `http2`, `name` (the name lookup),
-//! then the experiments: `request`, `staircase`, `visitors`, `teacher`, `stall`, `news` (over
-//! `wire`).
+//! then the experiments: `request`, `staircase`, `visitors`, `teacher`, `stall`, `news` and
+//! `streams` (over `wire`).
 
 pub mod client;
 pub mod http2;
@@ -17,6 +17,7 @@ mod request;
 mod stage;
 mod staircase;
 mod stall;
+mod streams;
 mod teacher;
 mod visitors;
 mod wire;
@@ -63,4 +64,5 @@ pub const EXPERIMENTS: &[Experiment] = &[
     teacher::EXPERIMENT,
     stall::EXPERIMENT,
     news::EXPERIMENT,
+    streams::EXPERIMENT,
 ];

@@ -143,3 +143,16 @@ fn teacher_counts_the_threads_of_the_servers() {
     let recording = recorded("teacher", vec![place.path().to_owned()]);
     assert!(!said(&recording, "students took").0);
 }
+
+#[test]
+fn streams_without_links_shows_the_slow_reply_and_the_heads() {
+    let recording = recorded("streams", vec![built()]);
+    assert_eq!((recording.runs.len(), recording.skipped.len()), (2, 6));
+    assert!(said(&recording, "a slow reply holds up").0);
+    assert!(said(&recording, "HPACK sends a field once").0);
+    let ends = |frame: &&record::Frame| frame.from_server && frame.ends_stream;
+    let ended: Vec<u32> = recording.frames.iter().filter(ends).map(|frame| frame.stream).collect();
+    // The slow reply is on the first stream, and ends last.
+    assert_eq!((ended.len(), ended.last()), (10, Some(&1)), "{ended:?}");
+    assert!(!verdict::lesson::of(&recording).unwrap().finding.holds);
+}

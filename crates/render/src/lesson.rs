@@ -8,6 +8,7 @@ mod news;
 mod request;
 mod staircase;
 mod stall;
+mod streams;
 mod teacher;
 mod visitors;
 
@@ -32,6 +33,7 @@ pub fn picture(recording: &Recording, lesson: &Lesson, columns: usize) -> Option
         "teacher" => Some(teacher::picture(recording, lesson, columns)),
         "stall" => Some(stall::picture(recording, lesson, columns)),
         "news" => Some(news::picture(recording, lesson, columns)),
+        "streams" => Some(streams::picture(recording, lesson, columns)),
         _ => None,
     }
 }

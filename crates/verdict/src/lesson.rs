@@ -7,6 +7,7 @@ mod news;
 mod request;
 mod staircase;
 mod stall;
+mod streams;
 mod teacher;
 mod visitors;
 
@@ -57,6 +58,7 @@ pub fn of(recording: &Recording) -> Option<Lesson> {
         "teacher" => Some(teacher::lesson(recording)),
         "stall" => Some(stall::lesson(recording)),
         "news" => Some(news::lesson(recording)),
+        "streams" => Some(streams::lesson(recording)),
         _ => None,
     }
 }

@@ -196,6 +196,21 @@ impl Place {
         }
     }
 
+    /// In what the trace contradicts the answers that a server gives of itself in `--describe`;
+    /// `None` if in nothing. A call in which no thread happened to sleep, such as send, is no
+    /// contradiction.
+    pub fn contradicts(&self, blocks_in: &[&str], copied_by: &str) -> Option<String> {
+        let stranger = self.blocks_in.iter().find(|call| !blocks_in.contains(&call.as_str()));
+        if let Some(call) = stranger {
+            return Some(format!("it does not say that it blocks in {call}"));
+        }
+        if self.blocks == Blocks::Never && !blocks_in.is_empty() {
+            return Some(format!("it says that it blocks in {}", blocks_in.join(", ")));
+        }
+        let seen = self.copied_by.map(CopiedBy::words)?;
+        (seen != copied_by).then(|| format!("it says that {copied_by} copies, and {seen} does"))
+    }
+
     /// Both answers as a sentence.
     pub fn finding(&self, run: &Run) -> String {
         let name = &run.run;
@@ -280,6 +295,23 @@ mod tests {
     fn an_epoll_that_blocks_in_recv_is_not_taken_for_one_that_does_not() {
         let place = placed(vec![call("epoll_wait", true, 1), call("recvfrom", true, 16)]);
         assert_eq!((place.blocks, place.blocks_in().as_str()), (Blocks::InIo, "recv, epoll_wait"));
+    }
+
+    #[test]
+    fn what_a_server_says_of_itself_is_held_against_its_calls() {
+        let epoll = placed(vec![call("epoll_wait", true, 1), call("recvfrom", false, 16)]);
+        assert_eq!(epoll.contradicts(&["epoll_wait"], "the thread"), None);
+        let told = epoll.contradicts(&["epoll_wait"], "the kernel").unwrap();
+        assert_eq!(told, "it says that the kernel copies, and the thread does");
+        let told = epoll.contradicts(&[], "the thread").unwrap();
+        assert_eq!(told, "it does not say that it blocks in epoll_wait");
+        let busy = placed(vec![call("recvfrom", false, 16)]);
+        assert_eq!(busy.contradicts(&[], "the thread"), None);
+        let told = busy.contradicts(&["poll"], "the thread").unwrap();
+        assert_eq!(told, "it says that it blocks in poll");
+        // No thread happened to sleep in send.
+        let blocking = placed(vec![call("recvfrom", true, 16), call("sendto", false, 16)]);
+        assert_eq!(blocking.contradicts(&["accept", "recv", "send"], "the thread"), None);
     }
 
     #[test]

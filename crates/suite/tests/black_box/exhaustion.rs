@@ -84,7 +84,7 @@ pub fn limit_follows_descriptors(variant: &Variant) -> Outcome {
     does_not_spin(&server);
     // Where the kernel accepts by itself (multishot), it may run ahead of being told to stop: what
     // then waits has a descriptor, and is served in its turn all the same.
-    if variant.model.describe["place"]["synchronous"] == true {
+    if !variant.model.kernel_copies() {
         let descriptors = server.process().descriptors();
         assert!(descriptors < DESCRIPTORS as usize, "{descriptors} descriptors are open");
     }
@@ -127,8 +127,7 @@ pub fn threads_run_out(variant: &Variant) -> Outcome {
 }
 
 fn no_threads_for_connections(variant: &Variant) -> Option<Outcome> {
-    let blocking = variant.model.describe["place"]["blocking"] == true;
-    let has_threads = blocking && !variant.model.one_at_a_time();
+    let has_threads = variant.model.blocks_in_io() && !variant.model.one_at_a_time();
     (!has_threads).then(|| Outcome::skipped("it has no thread for each connection"))
 }
 
@@ -259,8 +258,8 @@ pub fn tables_of_a_crowd_are_given_back(variant: &Variant) -> Outcome {
     const CLIENTS: usize = 2_500;
     // All are descriptors of this process: one variant after another.
     static ONE_CROWD: Mutex<()> = Mutex::new(());
-    let (places, describe) = (variant.model.connections_max(), &variant.model.describe);
-    if describe["place"]["blocking"] == true {
+    let places = variant.model.connections_max();
+    if variant.model.blocks_in_io() {
         return Outcome::skipped("it has threads and no table of connections");
     }
     if places < CLIENTS + 100 {
