@@ -95,7 +95,8 @@ fn threads(models: &[Model]) -> Option<Sentence> {
         Sentence::new(
             stalled.is_empty(),
             format!(
-                "{}: another thread or process serves the others while one computes; they waited up to {}.",
+                "{}: another thread or process serves the others while one computes; they waited \
+                 up to {}.",
                 names(&all),
                 range(&all)
             ),
