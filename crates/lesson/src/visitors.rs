@@ -11,8 +11,8 @@ use crate::{Answer, Clock, Experiment, Predict, Refused, Site, Stage};
 pub const EXPERIMENT: Experiment = Experiment {
     name: "visitors",
     question: "A server has 300 workers, each for one connection at a time (serve-pool, as \
-        Apache's worker MPM). A browser opens 6 connections, so there are seats for 50 visitors. 60 \
-        come, one every 4 ms. Each requests one file on each connection, which takes the \
+        Apache's worker MPM). A browser opens 6 connections, so there are seats for 50 visitors. \
+        60 come, one every 4 ms. Each requests one file on each connection, which takes the \
         server less than a millisecond, and keeps the connections for its next click. How long \
         does the 51st visitor wait, and what helps: a shorter keep-alive, more workers, an \
         event loop?",
