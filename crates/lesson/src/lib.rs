@@ -7,10 +7,12 @@
 //!
 //! Reading order: `stage`, `client` (one request in its phases), `http2`, `name` (the name lookup),
 //! then the experiments: `request`, `staircase`, `visitors`, `teacher`, `stall`, `news` and
-//! `streams` (over `wire`).
+//! `streams` (over `wire`), `crowd`, `idle`.
 
 pub mod client;
+mod crowd;
 pub mod http2;
+mod idle;
 pub mod name;
 mod news;
 mod request;
@@ -21,6 +23,8 @@ mod streams;
 mod teacher;
 mod visitors;
 mod wire;
+
+use record::Workload;
 
 pub use stage::{Clock, Ended, Refused, Setting, Site, Stage};
 
@@ -65,4 +69,13 @@ pub const EXPERIMENTS: &[Experiment] = &[
     stall::EXPERIMENT,
     news::EXPERIMENT,
     streams::EXPERIMENT,
+    crowd::EXPERIMENT,
+    idle::EXPERIMENT,
 ];
+
+/// Requests of HTTP/1.1 over kept connections.
+fn keepalive() -> Result<Workload, String> {
+    let all = scenario::workload::all()?;
+    let found = all.into_iter().find(|workload| workload.name == "http-keepalive");
+    found.ok_or_else(|| "there is no workload http-keepalive".to_owned())
+}

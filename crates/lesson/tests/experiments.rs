@@ -117,17 +117,11 @@ fn news_says_what_a_server_without_a_check_of_origin_does() {
     }
 }
 
-/// A directory with all servers, in which `other` has taken the place of `model`.
-fn with_other(model: &str, other: &str) -> tempfile::TempDir {
+/// A directory in which `serve-MODEL` is another model.
+fn in_place_of(model: &str, other: &str) -> tempfile::TempDir {
     let place = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(built()).unwrap().flatten() {
-        let name = entry.file_name().into_string().unwrap_or_default();
-        if name.starts_with("serve-") && !name.contains('.') && name != format!("serve-{model}") {
-            std::os::unix::fs::symlink(entry.path(), place.path().join(name)).unwrap();
-        }
-    }
-    let path = built().join(format!("serve-{other}"));
-    std::os::unix::fs::symlink(path, place.path().join(format!("serve-{model}"))).unwrap();
+    let path = place.path().join(format!("serve-{model}"));
+    std::os::unix::fs::symlink(built().join(format!("serve-{other}")), path).unwrap();
     place
 }
 
@@ -139,9 +133,20 @@ fn teacher_counts_the_threads_of_the_servers() {
     for run in &recording.runs {
         assert_eq!(recording.figure(&run.run, "requests_answered"), Some(90.0), "{}", run.run);
     }
-    let place = with_other("epoll", "threads");
-    let recording = recorded("teacher", vec![place.path().to_owned()]);
+    let place = in_place_of("epoll", "threads");
+    let recording = recorded("teacher", vec![place.path().to_owned(), built()]);
     assert!(!said(&recording, "students took").0);
+}
+
+#[test]
+fn idle_with_a_model_that_sleeps_in_the_place_of_busy_says_so() {
+    let other = in_place_of("busy", "epoll");
+    let recording = recorded("idle", vec![other.path().to_owned(), built()]);
+    let (holds, text) = said(&recording, "busy used");
+    assert!(!holds && text.contains("not a loop"), "{text}");
+    let figure = |name: &str| recording.figure("epoll", name);
+    assert_eq!(figure("connections"), Some(100.0));
+    assert!(figure("cpu_share_percent").is_some() && figure("wake_ups_per_s").is_some());
 }
 
 #[test]
