@@ -6,13 +6,14 @@
 //! `verdict::lesson` and drawn by `render::lesson`, which have a module for each experiment too.
 //!
 //! Reading order: `stage`, `client` (one request in its phases), `name` (the name lookup), then the
-//! experiments: `request`, `news` (over `wire`).
+//! experiments: `request`, `news` and `streams` (over `wire`).
 
 pub mod client;
 pub mod name;
 mod news;
 mod request;
 mod stage;
+mod streams;
 mod wire;
 
 pub use stage::{Clock, Ended, Refused, Setting, Site, Stage};
@@ -50,4 +51,5 @@ pub enum Answer {
 }
 
 /// All experiments, in the order in which they are listed.
-pub const EXPERIMENTS: &[Experiment] = &[request::EXPERIMENT, news::EXPERIMENT];
+pub const EXPERIMENTS: &[Experiment] =
+    &[request::EXPERIMENT, news::EXPERIMENT, streams::EXPERIMENT];

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use link::Link;
-use record::{Figure, Recording, Run, Skipped, Span};
+use record::{Figure, Frame, Recording, Run, Skipped, Span};
 use rig::discover;
 use rig::server::Server;
 use serde_json::Value;
@@ -151,6 +151,17 @@ impl<'a> Stage<'a> {
     /// Records a span.
     pub fn span(&mut self, span: Span) {
         self.recording.spans.push(span);
+    }
+
+    /// Records a frame.
+    pub fn frame(&mut self, frame: Frame) {
+        self.recording.frames.push(frame);
+    }
+
+    /// Records a point of a line.
+    pub fn point(&mut self, run: &str, name: &str, x: f64, value: f64) {
+        let (run, name, x) = (run.to_owned(), name.to_owned(), Some(x));
+        self.recording.figures.push(Figure { run, name, x, value, interval: None });
     }
 
     /// Records a number of a run.

@@ -28,12 +28,14 @@ pub(crate) struct Wire {
     input: Vec<u8>,
     /// Bytes sent.
     pub bytes_sent: u64,
-    /// Bytes received.
-    pub bytes_received: u64,
+    /// When bytes arrived, in microseconds, and how many.
+    pub arrivals: Vec<(f64, usize)>,
 }
 
 /// The head of a reply.
 pub(crate) struct Head {
+    /// Its own length.
+    pub bytes: usize,
     pub status: u16,
     pub length: Option<usize>,
     /// Whether a page of another origin may read it (Access-Control-Allow-Origin).
@@ -46,8 +48,8 @@ impl Wire {
         let socket = socket.map_err(|e| format!("cannot connect to {address}: {e}"))?;
         let set = socket.set_nodelay(true).and_then(|()| socket.set_read_timeout(Some(TIMEOUT)));
         set.map_err(|e| format!("cannot set up a socket: {e}"))?;
-        let (bytes_sent, bytes_received) = (0, 0);
-        Ok(Wire { socket, address, clock, input: Vec::new(), bytes_sent, bytes_received })
+        let (input, arrivals) = (Vec::new(), Vec::new());
+        Ok(Wire { socket, address, clock, input, bytes_sent: 0, arrivals })
     }
 
     /// Another handle of the socket, to write from a second thread.
@@ -84,13 +86,14 @@ impl Wire {
         self.send(&frame(text))
     }
 
-    fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
+    /// Sends bytes.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.bytes_sent += bytes.len() as u64;
         self.socket.write_all(bytes).map_err(|e| format!("cannot send: {e}"))
     }
 
     /// Reads until `parse` finds something at the front of the input: its length and what it is.
-    fn until<T>(
+    pub fn until<T>(
         &mut self,
         parse: impl Fn(&[u8]) -> Result<Option<(usize, T)>, String>,
     ) -> Result<T, String> {
@@ -103,7 +106,7 @@ impl Wire {
             match self.socket.read(&mut buffer) {
                 Ok(0) => return Err("the server closed before the end of its reply".to_owned()),
                 Ok(bytes) => {
-                    self.bytes_received += bytes as u64;
+                    self.arrivals.push((self.clock.now_us(), bytes));
                     self.input.extend_from_slice(&buffer[..bytes]);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -118,12 +121,16 @@ impl Wire {
         self.until(head)
     }
 
+    /// A body of this length.
+    pub fn body(&mut self, length: usize) -> Result<Vec<u8>, String> {
+        self.until(|input| Ok(input.get(..length).map(|body| (length, body.to_vec()))))
+    }
+
     /// A whole reply: its status, and the number of the message in its body, if there is one.
     pub fn news(&mut self) -> Result<(u16, Option<u64>), String> {
         let head = self.head()?;
         let length = head.length.filter(|_| head.status != 304).unwrap_or(0);
-        let body =
-            self.until(|input| Ok(input.get(..length).map(|body| (length, body.to_vec()))))?;
+        let body = self.body(length)?;
         Ok((head.status, number(&body)))
     }
 
@@ -193,7 +200,7 @@ fn head(input: &[u8]) -> Result<Option<(usize, Head)>, String> {
     let field = |name: &str| reply.headers.iter().find(|f| f.name.eq_ignore_ascii_case(name));
     let length = field("content-length").and_then(|f| str::from_utf8(f.value).ok()?.parse().ok());
     let allows_origin = field("access-control-allow-origin").is_some();
-    Ok(Some((bytes, Head { status: reply.code.unwrap_or(0), length, allows_origin })))
+    Ok(Some((bytes, Head { bytes, status: reply.code.unwrap_or(0), length, allows_origin })))
 }
 
 #[cfg(test)]

@@ -99,3 +99,16 @@ fn news_says_what_a_server_without_a_check_of_origin_does() {
         assert!(late.iter().all(|span| span.from_us <= span.to_us + 1e3), "{run}");
     }
 }
+
+#[test]
+fn streams_without_links_shows_the_slow_reply_and_the_heads() {
+    let recording = recorded("streams", vec![built()]);
+    assert_eq!((recording.runs.len(), recording.skipped.len()), (2, 6));
+    assert!(said(&recording, "a slow reply holds up").0);
+    assert!(said(&recording, "HPACK sends a field once").0);
+    let ends = |frame: &&record::Frame| frame.from_server && frame.ends_stream;
+    let ended: Vec<u32> = recording.frames.iter().filter(ends).map(|frame| frame.stream).collect();
+    // The slow reply is on the first stream, and ends last.
+    assert_eq!((ended.len(), ended.last()), (10, Some(&1)), "{ended:?}");
+    assert!(!verdict::lesson::of(&recording).unwrap().finding.holds);
+}

@@ -6,6 +6,7 @@
 mod lanes;
 mod news;
 mod request;
+mod streams;
 
 use record::Recording;
 use verdict::lesson::Lesson;
@@ -24,6 +25,7 @@ pub fn picture(recording: &Recording, lesson: &Lesson, columns: usize) -> Option
     match recording.heading.experiment.as_str() {
         "request" => Some(request::picture(recording, lesson, columns)),
         "news" => Some(news::picture(recording, lesson, columns)),
+        "streams" => Some(streams::picture(recording, lesson, columns)),
         _ => None,
     }
 }

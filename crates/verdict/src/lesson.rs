@@ -5,6 +5,7 @@
 
 mod news;
 mod request;
+mod streams;
 
 use record::Recording;
 
@@ -49,6 +50,7 @@ pub fn of(recording: &Recording) -> Option<Lesson> {
     match recording.heading.experiment.as_str() {
         "request" => Some(request::lesson(recording)),
         "news" => Some(news::lesson(recording)),
+        "streams" => Some(streams::lesson(recording)),
         _ => None,
     }
 }

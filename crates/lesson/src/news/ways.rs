@@ -41,7 +41,8 @@ pub(super) fn near(stage: &mut Stage) -> Result<(), Refused> {
             site.as_client(|| Client::follow(clock, address, way, (PERIOD_MS, MESSAGES)))??;
         let cpu_us = idling.end().cpu_us;
         let Client { wire, begun_us, seen, requests, .. } = client;
-        let (sent, received) = (wire.bytes_sent, wire.bytes_received);
+        let received: usize = wire.arrivals.iter().map(|(_, bytes)| bytes).sum();
+        let sent = wire.bytes_sent;
         // A connection that is open would hold up the stop.
         drop(wire);
         site.stop()?;
@@ -138,7 +139,8 @@ impl Client {
         let path = format!("/news/{}", self.period_ms);
         // What the server knew before is no news.
         let mut known = self.ask(&path, "")?.1.unwrap_or(0);
-        (self.wire.bytes_sent, self.wire.bytes_received) = (0, 0);
+        self.wire.bytes_sent = 0;
+        self.wire.arrivals.clear();
         self.requests.clear();
         let begun = Instant::now();
         self.begun_us = self.now_us();
