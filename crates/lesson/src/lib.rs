@@ -6,15 +6,19 @@
 //! `verdict::lesson` and drawn by `render::lesson`, which have a module for each experiment too.
 //!
 //! Reading order: `stage`, `client` (one request in its phases), `name` (the name lookup), then the
-//! experiments: `request`, `news` and `streams` (over `wire`).
+//! experiments: `request`, `news` and `streams` (over `wire`), `crowd`, `idle`.
 
 pub mod client;
+mod crowd;
+mod idle;
 pub mod name;
 mod news;
 mod request;
 mod stage;
 mod streams;
 mod wire;
+
+use record::Workload;
 
 pub use stage::{Clock, Ended, Refused, Setting, Site, Stage};
 
@@ -51,5 +55,17 @@ pub enum Answer {
 }
 
 /// All experiments, in the order in which they are listed.
-pub const EXPERIMENTS: &[Experiment] =
-    &[request::EXPERIMENT, news::EXPERIMENT, streams::EXPERIMENT];
+pub const EXPERIMENTS: &[Experiment] = &[
+    request::EXPERIMENT,
+    news::EXPERIMENT,
+    streams::EXPERIMENT,
+    crowd::EXPERIMENT,
+    idle::EXPERIMENT,
+];
+
+/// Requests of HTTP/1.1 over kept connections.
+fn keepalive() -> Result<Workload, String> {
+    let all = scenario::workload::all()?;
+    let found = all.into_iter().find(|workload| workload.name == "http-keepalive");
+    found.ok_or_else(|| "there is no workload http-keepalive".to_owned())
+}

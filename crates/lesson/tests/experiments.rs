@@ -100,6 +100,25 @@ fn news_says_what_a_server_without_a_check_of_origin_does() {
     }
 }
 
+/// A directory in which `serve-MODEL` is another model.
+fn in_place_of(model: &str, other: &str) -> tempfile::TempDir {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join(format!("serve-{model}"));
+    std::os::unix::fs::symlink(built().join(format!("serve-{other}")), path).unwrap();
+    place
+}
+
+#[test]
+fn idle_with_a_model_that_sleeps_in_the_place_of_busy_says_so() {
+    let other = in_place_of("busy", "epoll");
+    let recording = recorded("idle", vec![other.path().to_owned(), built()]);
+    let (holds, text) = said(&recording, "busy used");
+    assert!(!holds && text.contains("not a loop"), "{text}");
+    let figure = |name: &str| recording.figure("epoll", name);
+    assert_eq!(figure("connections"), Some(100.0));
+    assert!(figure("cpu_share_percent").is_some() && figure("wake_ups_per_s").is_some());
+}
+
 #[test]
 fn streams_without_links_shows_the_slow_reply_and_the_heads() {
     let recording = recorded("streams", vec![built()]);

@@ -3,6 +3,8 @@
 //! `lanes` draws any spans over time. An experiment chooses rows, kinds and colours, in a module of
 //! its name.
 
+mod crowd;
+mod idle;
 mod lanes;
 mod news;
 mod request;
@@ -26,6 +28,8 @@ pub fn picture(recording: &Recording, lesson: &Lesson, columns: usize) -> Option
         "request" => Some(request::picture(recording, lesson, columns)),
         "news" => Some(news::picture(recording, lesson, columns)),
         "streams" => Some(streams::picture(recording, lesson, columns)),
+        "crowd" => Some(crowd::picture(recording, lesson, columns)),
+        "idle" => Some(idle::picture(recording, lesson, columns)),
         _ => None,
     }
 }

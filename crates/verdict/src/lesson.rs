@@ -3,6 +3,8 @@
 //! Each sentence has a predicate and two texts. Where the predicate does not hold, the second text
 //! says what was seen instead, so a conclusion changes with its cause.
 
+mod crowd;
+mod idle;
 mod news;
 mod request;
 mod streams;
@@ -51,6 +53,8 @@ pub fn of(recording: &Recording) -> Option<Lesson> {
         "request" => Some(request::lesson(recording)),
         "news" => Some(news::lesson(recording)),
         "streams" => Some(streams::lesson(recording)),
+        "crowd" => Some(crowd::lesson(recording)),
+        "idle" => Some(idle::lesson(recording)),
         _ => None,
     }
 }
