@@ -272,7 +272,7 @@ impl Samples {
         attributes.__bindgen_anon_1.sample_period = 1;
         attributes.set_use_clockid(1);
         let close_on_exec = libc::c_ulong::from(bindings::PERF_FLAG_FD_CLOEXEC);
-        // SAFETY: `attributes` is a local of this frame, which the kernel uses during the call only.
+        // SAFETY: `attributes` is a local of this frame; the kernel uses it during the call only.
         let event =
             unsafe { perf_event_open(&mut attributes, thread.as_raw(), -1, -1, close_on_exec) };
         let event = owned(event.into())?;

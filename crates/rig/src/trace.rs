@@ -4,9 +4,9 @@
 //! The server is a child of this process, so neither root nor a tool is needed. All its threads and
 //! the processes that it forks stop at the entry and return of each system call
 //! (PTRACE_GET_SYSCALL_INFO), and signals pass through. See [`tracer`] for how a call that slept is
-//! known. The operations of io_uring are no calls: see [`ring`] and [`kernel`]. A stop takes some ten
-//! microseconds, so the order of what happened is right and the lengths are too long: nothing here
-//! is a measurement of speed.
+//! known. The operations of io_uring are no calls: see [`ring`] and [`kernel`]. A stop takes some
+//! ten microseconds, so the order of what happened is right and the lengths are too long: nothing
+//! here is a measurement of speed.
 
 mod clients;
 mod describe;
