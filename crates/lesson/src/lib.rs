@@ -6,11 +6,12 @@
 //! `verdict::lesson` and drawn by `render::lesson`, which have a module for each experiment too.
 //!
 //! Reading order: `stage`, `client` (one request in its phases), `name` (the name lookup), then the
-//! experiments: `request`, `news` and `streams` (over `wire`), `crowd`, `idle`.
+//! experiments: `request`, `news` and `streams` (over `wire`), `crowd`, `idle`, `memory`.
 
 pub mod client;
 mod crowd;
 mod idle;
+mod memory;
 pub mod name;
 mod news;
 mod request;
@@ -61,6 +62,7 @@ pub const EXPERIMENTS: &[Experiment] = &[
     streams::EXPERIMENT,
     crowd::EXPERIMENT,
     idle::EXPERIMENT,
+    memory::EXPERIMENT,
 ];
 
 /// Requests of HTTP/1.1 over kept connections.

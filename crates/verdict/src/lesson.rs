@@ -5,6 +5,7 @@
 
 mod crowd;
 mod idle;
+mod memory;
 mod news;
 mod request;
 mod streams;
@@ -55,6 +56,7 @@ pub fn of(recording: &Recording) -> Option<Lesson> {
         "streams" => Some(streams::lesson(recording)),
         "crowd" => Some(crowd::lesson(recording)),
         "idle" => Some(idle::lesson(recording)),
+        "memory" => Some(memory::lesson(recording)),
         _ => None,
     }
 }
