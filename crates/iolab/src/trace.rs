@@ -139,7 +139,9 @@ fn servers(wanted: &[String]) -> Result<Vec<Server>, Failure> {
             continue;
         }
         let (executable, flags) = program(name, "MODEL")?;
-        servers.push((name.clone(), executable, flags));
+        // A path is named by its file.
+        let label = name.rsplit_once("/serve-").map_or(name.as_str(), |(_, label)| label);
+        servers.push((label.to_owned(), executable, flags));
     }
     for (place, (label, ..)) in servers.iter().enumerate() {
         if servers[..place].iter().any(|(other, ..)| other == label) {

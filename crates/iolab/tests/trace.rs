@@ -68,6 +68,7 @@ fn every_model_is_placed_by_its_trace() {
         ("poll", InWait, "poll", Thread),
         ("epoll", InWait, "epoll_wait", Thread),
         ("epoll --trigger edge", InWait, "epoll_wait", Thread),
+        ("sigio", InWait, "sigtimedwait", Thread),
         ("tokio", InWait, "epoll_wait", Thread),
         ("uring", InWait, "io_uring_enter", Kernel),
         ("uring --receive oneshot", InWait, "io_uring_enter", Kernel),

@@ -168,3 +168,49 @@ fn crippled(lab: &Lab) -> Result<Measured, Reason> {
     }
     Ok(measured.note("requests/s in slices, of two processes of the same server"))
 }
+
+#[cfg(test)]
+mod tests {
+    use load::Slice;
+    use record::Standing;
+
+    use super::*;
+    use crate::decide;
+
+    /// Epochs in which a request of each seat costs so many microseconds.
+    fn epochs(cost_us: fn(&Seat) -> f64) -> Vec<Epoch> {
+        let slice = |seat: &Seat| {
+            let server_cpu_ns = Some((1e3 * 100.0 * cost_us(seat)) as u64);
+            Some(Slice { requests: 100, elapsed_ns: 5_000_000, server_cpu_ns, ..Slice::default() })
+        };
+        let block = || SEATS.iter().map(slice).collect::<Vec<_>>();
+        let epoch = || Epoch { blocks: vec![block(), block()], ..Epoch::default() };
+        (0..3).map(|_| epoch()).collect()
+    }
+
+    /// How L1 stands with these costs.
+    fn standing(cost_us: fn(&Seat) -> f64) -> Standing {
+        let epochs = epochs(cost_us);
+        let of = |label, many| slope(&epochs, label, many).unwrap();
+        let ((poll, poll_within), (select, select_within)) =
+            (of("poll", MANY), of("select", SELECT_MANY));
+        let measured = Measured::default()
+            .figure_within("slope of poll", poll, "", poll_within)
+            .figure_within("slope of select", select, "", select_within);
+        decide(LAWS[0].bounds, &mut { measured.figures })
+    }
+
+    #[test]
+    fn a_cost_for_each_descriptor_has_the_slope_one_and_a_flat_one_has_none() {
+        assert_eq!(standing(|seat| 20.0 + 0.05 * f64::from(seat.idle)), Standing::Holds);
+        let told = |standing| match standing {
+            Standing::NotHere(why) => why,
+            other => panic!("{other:?}"),
+        };
+        let flat = told(standing(|_| 20.0));
+        assert!(flat.contains("slope of poll is 0"), "{flat}");
+        // Twice the descriptors, four times the cost.
+        let square = told(standing(|seat| 20.0 + 1e-4 * f64::from(seat.idle).powi(2)));
+        assert!(square.contains("slope of poll is 2"), "{square}");
+    }
+}

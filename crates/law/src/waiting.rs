@@ -232,3 +232,23 @@ fn idle_shares(lab: &Lab, models: &[&str]) -> Result<Vec<f64>, Reason> {
     servers.into_iter().for_each(|server| drop(server.stop()));
     Ok(used_us.into_iter().map(|used| 100.0 * used as f64 / passed_us).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use verdict::statistics::Interval;
+
+    use super::*;
+
+    fn ratio(low: f64, high: f64) -> BlockRatio {
+        let interval = Interval { low, high };
+        BlockRatio { ratio: (low * high).sqrt(), interval, inner: interval, epochs: Vec::new() }
+    }
+
+    #[test]
+    fn only_intervals_that_do_not_meet_are_beyond_the_noise() {
+        let control = ratio(0.95, 1.05);
+        assert_eq!(beyond(&ratio(1.0, 1.3), &control), 0.0);
+        assert!((beyond(&ratio(1.26, 1.4), &control) - 20.0).abs() < 1e-9);
+        assert!((beyond(&ratio(0.5, 0.76), &control) - 25.0).abs() < 1e-9);
+    }
+}

@@ -5,18 +5,24 @@
 //! client saw, or the server's own counters, or /proc. What a recording shows is said by
 //! `verdict::lesson` and drawn by `render::lesson`, which have a module for each experiment too.
 //!
-//! Reading order: `stage`, `client` (one request in its phases), `name` (the name lookup), then the
-//! experiments: `request`, `news` and `streams` (over `wire`), `crowd`, `idle`, `memory`.
+//! Reading order: `stage`, `client` (one request in its phases), `http2`, `name` (the name lookup),
+//! then the experiments: `request`, `staircase`, `visitors`, `teacher`, `stall`, `news` and
+//! `streams` (over `wire`), `crowd`, `idle`, `memory`.
 
 pub mod client;
 mod crowd;
+pub mod http2;
 mod idle;
 mod memory;
 pub mod name;
 mod news;
 mod request;
 mod stage;
+mod staircase;
+mod stall;
 mod streams;
+mod teacher;
+mod visitors;
 mod wire;
 
 use record::Workload;
@@ -58,6 +64,10 @@ pub enum Answer {
 /// All experiments, in the order in which they are listed.
 pub const EXPERIMENTS: &[Experiment] = &[
     request::EXPERIMENT,
+    staircase::EXPERIMENT,
+    visitors::EXPERIMENT,
+    teacher::EXPERIMENT,
+    stall::EXPERIMENT,
     news::EXPERIMENT,
     streams::EXPERIMENT,
     crowd::EXPERIMENT,

@@ -83,6 +83,23 @@ fn request_on_a_server_that_does_not_keep_alive_says_so() {
 }
 
 #[test]
+fn staircase_without_a_link_has_the_servers_step_alone() {
+    let recording = recorded("staircase", vec![built()]);
+    assert_eq!((recording.runs.len(), recording.skipped.len()), (5, 1));
+    for run in &recording.runs {
+        assert_eq!(recording.figure(&run.run, "requests_answered"), Some(7.0), "{}", run.run);
+        let waits = recording.spans_of(&run.run).filter(|span| span.kind == "wait");
+        assert_eq!(waits.count(), 7, "{}", run.run);
+    }
+    for (run, connections) in [("close", 7.0), ("keep-alive", 1.0), ("pipelined", 1.0), ("h2", 1.0)]
+    {
+        assert_eq!(recording.figure(run, "connections_accepted"), Some(connections), "{run}");
+    }
+    // Nothing connects for a step there, so no file is complete after three.
+    assert!(!said(&recording, "Without keep-alive").0);
+}
+
+#[test]
 fn news_says_what_a_server_without_a_check_of_origin_does() {
     let any = with_arguments("epoll", "--allow-origin '*'");
     let recording = recorded("news", vec![any.path().to_owned()]);
@@ -106,6 +123,19 @@ fn in_place_of(model: &str, other: &str) -> tempfile::TempDir {
     let path = place.path().join(format!("serve-{model}"));
     std::os::unix::fs::symlink(built().join(format!("serve-{other}")), path).unwrap();
     place
+}
+
+#[test]
+fn teacher_counts_the_threads_of_the_servers() {
+    let recording = recorded("teacher", vec![built()]);
+    assert_eq!(recording.runs.len(), 5);
+    assert!(said(&recording, "students took").0);
+    for run in &recording.runs {
+        assert_eq!(recording.figure(&run.run, "requests_answered"), Some(90.0), "{}", run.run);
+    }
+    let place = in_place_of("epoll", "threads");
+    let recording = recorded("teacher", vec![place.path().to_owned(), built()]);
+    assert!(!said(&recording, "students took").0);
 }
 
 #[test]

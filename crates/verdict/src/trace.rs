@@ -16,7 +16,7 @@ pub enum Kind {
     Send,
     /// Waits for several descriptors or operations, or for a signal.
     Wait,
-    /// Waits for another thread: futex(2).
+    /// Waits for another thread of the server: futex(2). It is no wait for a client.
     Thread,
     /// Anything else.
     Other,
@@ -133,8 +133,6 @@ pub struct Place {
     pub blocks: Blocks,
     /// The calls in which its threads slept, in the order in which they were seen.
     pub blocks_in: Vec<String>,
-    /// Whether a thread also waited for another thread of the server (futex).
-    pub waits_for_threads: bool,
     /// Second question; `None` if no received byte was seen.
     pub copied_by: Option<CopiedBy>,
     /// The calls or operations that copied.
@@ -146,7 +144,7 @@ pub struct Place {
 /// The place of this run's model.
 pub fn place(recording: &Recording, run: &str) -> Place {
     let (mut io, mut waits, mut copied_in) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut waits_for_threads, mut fruitless) = (false, 0);
+    let mut fruitless = 0;
     let (mut by_thread, mut by_kernel) = (false, false);
     let note = |names: &mut Vec<String>, call: &Call| {
         let name = short(&call.name);
@@ -159,7 +157,6 @@ pub fn place(recording: &Recording, run: &str) -> Place {
         let slept = is_call(call) && call.slept == Some(true);
         match kind {
             Kind::Wait if slept => note(&mut waits, call),
-            Kind::Thread if slept => waits_for_threads = true,
             kind if kind.is_io() && slept => note(&mut io, call),
             _ => {}
         }
@@ -181,7 +178,7 @@ pub fn place(recording: &Recording, run: &str) -> Place {
         (false, false) => None,
     };
     let blocks_in = io.into_iter().chain(waits).collect();
-    Place { blocks, blocks_in, waits_for_threads, copied_by, copied_in, fruitless }
+    Place { blocks, blocks_in, copied_by, copied_in, fruitless }
 }
 
 /// EAGAIN as a result (errno(3)).
@@ -343,6 +340,5 @@ mod tests {
     fn an_end_of_the_stream_is_no_copy_and_a_futex_no_wait_for_a_client() {
         let place = placed(vec![call("recvfrom", false, 0), call("futex", true, 0)]);
         assert_eq!((place.copied_by, place.blocks), (None, Blocks::Never));
-        assert!(place.waits_for_threads);
     }
 }

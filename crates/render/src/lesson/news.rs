@@ -6,7 +6,7 @@ use verdict::lesson::Lesson;
 use crate::report::plot::colour::CALL_FAMILIES;
 
 use super::Picture;
-use super::lanes::{Kind, Lanes, Row};
+use super::lanes::{Kind, Lanes, ROW, Row};
 
 const KINDS: [Kind; 2] = [
     Kind { name: "request", ink: CALL_FAMILIES[0].1, opacity: 0.45, letter: '-' },
@@ -19,6 +19,8 @@ pub(super) fn picture(recording: &Recording, lesson: &Lesson, columns: usize) ->
         name: "news".to_owned(),
         finding: lesson.finding.text.clone(),
         subject: "requests, and messages from their due time to their arrival".to_owned(),
+        axis: "milliseconds".to_owned(),
+        row: ROW,
         kinds: KINDS.to_vec(),
         rows: ways().flat_map(|run| rows(recording, run)).collect(),
         text_rows: ways().map(|run| text_row(recording, run)).collect(),

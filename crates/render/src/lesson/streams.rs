@@ -51,6 +51,8 @@ pub(super) fn picture(recording: &Recording, lesson: &Lesson, columns: usize) ->
         name: "streams".to_owned(),
         finding: lesson.finding.text.clone(),
         subject: String::new(),
+        axis: String::new(),
+        row: 0,
         kinds: KINDS.to_vec(),
         rows: Vec::new(),
         text_rows: runs.iter().map(|run| text_row(recording, run)).collect(),

@@ -70,6 +70,29 @@ pub fn descriptors_run_out(variant: &Variant) -> Outcome {
     Outcome::Passed
 }
 
+/// There is no room for a single signal, so each one is lost, and SIGIO says only that it was.
+pub fn signals_run_out(variant: &Variant) -> Outcome {
+    if variant.model.name != "sigio" {
+        return Outcome::skipped("its sockets send no signals");
+    }
+    if std::process::Command::new("prlimit").arg("--version").output().is_err() {
+        return Outcome::skipped("prlimit(1) is not installed");
+    }
+    let server = Server::start_with_signals(variant, &[], 0);
+    let clients = crowd_of(&server, CLIENTS);
+    served_one_after_another(&server, clients);
+    // More than a socket can hold: the loop must also be told that there is room again.
+    let mut large = server.connect();
+    large.send(&get("/bytes/4000000"));
+    assert_eq!(large.reply().body.len(), 4_000_000);
+    drop(large);
+    does_not_spin(&server);
+    let counters = server.stop();
+    assert_eq!(counters["connections_accepted"], CLIENTS + 5 + 1, "{counters}");
+    assert!(counters["signal_queue_overflows"].as_u64() > Some(0), "{counters}");
+    Outcome::Passed
+}
+
 const FEW_DESCRIPTORS: &str = "it serves one at a time: its descriptors do not run out";
 
 /// Left to itself, a server takes no more than it has descriptors for.

@@ -27,6 +27,9 @@ pub const GRID: Ink = ink("#DEDEDA", "#30363D");
 /// Undecided results.
 pub const MUTED: Ink = ink("#68707A", "#9AA4AF");
 
+/// A client that waits.
+pub const WAITS: Ink = ink("#D1242F", "#FF6B63");
+
 /// The known models, with similar colours for similar mechanisms: blocking brown, spinning red,
 /// readiness violet to blue, a runtime green, completion teal.
 const MODELS: [(&str, Ink); 10] = [
@@ -85,7 +88,7 @@ pub fn of_model(results: &Results, label: &str) -> Ink {
 /// All colours that a plot may use.
 pub fn all() -> impl Iterator<Item = Ink> {
     let named = MODELS.iter().chain(&CALL_FAMILIES).map(|(_, ink)| *ink);
-    [PAGE, TEXT, GRID, MUTED].into_iter().chain(named).chain(OTHERS)
+    [PAGE, TEXT, GRID, MUTED, WAITS].into_iter().chain(named).chain(OTHERS)
 }
 
 #[cfg(test)]
