@@ -74,7 +74,10 @@ fn post_office(stage: &mut Stage) -> Result<(), Refused> {
         let title = format!("three clients of {path}, one of which speaks");
         let Some(site) = stage.start(arrangement(stage, name, &title, None))? else { continue };
         let address = site.address();
-        let (own, others) = site.as_client(|| heard(address, path))??;
+        let heard = site.as_client(|| heard(address, path))?;
+        let (own, others) = heard.map_err(|why| {
+            format!("{title}: {why}; --model needs a model that serves several clients at once")
+        })?;
         site.stop()?;
         stage.figure(name, "heard_by_speaker", own);
         stage.figure(name, "heard_by_others", others);
