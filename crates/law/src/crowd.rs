@@ -76,9 +76,8 @@ const SEATS: [Seat; 11] = [
     Seat::with_idle("uring", MANY),
 ];
 
-/// An epoch opens all those connections, which takes longer than the load: as few as an interval
-/// can have.
-const LENGTH: Length = Length { epochs: 3, each: Duration::from_millis(200) };
+/// An epoch opens all those connections, which takes longer than the load: fewer than elsewhere.
+const LENGTH: Length = Length { epochs: 5, each: Duration::from_millis(200) };
 
 /// The epochs of one measurement, which three laws share.
 #[derive(Debug)]
@@ -155,7 +154,7 @@ fn flat(lab: &Lab) -> Result<Measured, Reason> {
             within(&growth),
         )
         .figure_within("cost beside 10,000: poll / epoll", poll.ratio, "", within(&poll))
-        .note("server CPU for a request of the only active connection, in slices"))
+        .note("server CPU for a request of the only active connection, in slices; with L1"))
 }
 
 fn crippled(lab: &Lab) -> Result<Measured, Reason> {
@@ -166,7 +165,7 @@ fn crippled(lab: &Lab) -> Result<Measured, Reason> {
         let name = format!("{label}: rate beside 10,000 / rate beside none");
         measured = measured.figure_within(name, ratio.ratio, "", within(&ratio));
     }
-    Ok(measured.note("requests/s in slices, of two processes of the same server"))
+    Ok(measured.note("requests/s in slices, of two processes of the same server; with L1"))
 }
 
 #[cfg(test)]

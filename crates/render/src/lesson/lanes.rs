@@ -170,7 +170,9 @@ impl Lanes<'_> {
             text += &line.chars().take(columns).collect::<String>();
             text = text.trim_end().to_owned() + "\n";
         }
-        let scale = format!("{:<names$} 0{:>width$.0} ms", "", end_ms, width = cells - 1);
+        // The unit stands behind the end of the axis, within the line.
+        let width = (cells - 1).min(columns.saturating_sub(names + 5));
+        let scale = format!("{:<names$} 0{end_ms:>width$.0} ms", "");
         text + &format!("{scale}\n{:<names$} {legend}\n", "")
     }
 
