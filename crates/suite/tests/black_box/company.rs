@@ -242,8 +242,8 @@ pub fn stuck_reader_beside_others(variant: &Variant) -> Outcome {
     Outcome::Passed
 }
 
-/// A pool of two threads or two processes: the third waits until one of the two has left, however idle
-/// they are.
+/// A pool of two threads or two processes: the third waits until one of the two has left, however
+/// idle they are.
 pub fn pool_is_bounded(variant: &Variant) -> Outcome {
     let sizes = ["threads", "processes"];
     let Some(size) = sizes.into_iter().find(|flag| variant.model.flavour(flag).is_some()) else {
