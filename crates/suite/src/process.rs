@@ -8,7 +8,7 @@ use nix::unistd::{SysconfVar, sysconf};
 
 /// A process by its number, with its children, if it has some. The files are read anew at each
 /// call.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process(pub u32);
 
 impl Process {

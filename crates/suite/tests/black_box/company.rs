@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use suite::{Client, Server, Variant, get, pattern, until};
 
 use crate::Outcome;
@@ -270,5 +272,28 @@ pub fn pool_is_bounded(variant: &Variant) -> Outcome {
     }
     let counters = server.stop();
     assert_eq!(counters["requests"], 14, "{counters}");
+    Outcome::Passed
+}
+
+/// A child that is killed costs its own client: the others go on, another takes its place, and the
+/// connection is counted as reset.
+pub fn killed_process_costs_its_client(variant: &Variant) -> Outcome {
+    if !variant.model.has_processes() {
+        return Outcome::skipped("all of its clients are served by one process");
+    }
+    let server = Server::start(variant, &["--processes", "1"]);
+    let mut client = server.connect();
+    client.send(&get("/"));
+    assert_eq!(client.reply().status, 200);
+    let children = server.process().children();
+    assert_eq!(children.len(), 1, "{children:?}");
+    let child = Pid::from_raw(i32::try_from(children[0].0).expect("a pid is an i32"));
+    kill(child, Signal::SIGKILL).expect("the child is there");
+    client.read_until_cut();
+    server.serves();
+    assert_ne!(server.process().children(), children, "the same process");
+    let counters = server.stop();
+    assert_eq!(counters["requests"], 2, "{counters}");
+    assert_eq!(counters["connections_ended"]["reset"], 1, "{counters}");
     Outcome::Passed
 }

@@ -177,6 +177,7 @@ fn contract_cases() -> Vec<Case> {
         contract::workers,
         contract::memory_is_its_own,
         company::pool_is_bounded,
+        company::killed_process_costs_its_client,
         curl::get_and_head,
         curl::keep_alive_is_reused,
         curl::post_and_upload,
