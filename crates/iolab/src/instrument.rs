@@ -14,7 +14,7 @@ mod costs;
 mod lab;
 mod loops;
 mod own_count;
-mod quiet;
+pub mod quiet;
 mod sockets;
 mod verdicts;
 

@@ -13,6 +13,7 @@ use rig::{counting, discover};
 use serde::Serialize;
 
 use crate::bench;
+use crate::instrument::quiet::{OTHERS_MAX, Watch};
 
 /// Exit code if a law could not be measured because of a fault of iolab.
 const EXIT_FAULT: u8 = 1;
@@ -110,8 +111,9 @@ fn announce(at: usize, laws: &[&Law]) {
 
 /// `None` when it was interrupted.
 fn measure(law: &Law, lab: &Lab) -> Option<LawOutcome> {
-    let begun = Instant::now();
+    let (begun, watch) = (Instant::now(), Watch::begin());
     let measured = (law.measure)(lab);
+    let others_cores = watch.end().map(|others| others.cores);
     let took_s = begun.elapsed().as_secs_f64();
     let (figures, note, standing) = match measured {
         Ok(mut measured) => {
@@ -132,6 +134,7 @@ fn measure(law: &Law, lab: &Lab) -> Option<LawOutcome> {
         figures,
         note,
         standing,
+        others_cores,
         took_s,
     })
 }
@@ -157,7 +160,14 @@ fn told(law: &LawOutcome) -> String {
         let figures: Vec<_> = law.figures.iter().map(figure).collect();
         text += &text::labelled("  measured", &figures.join("; "));
     }
-    let more = [("  how", law.note.as_ref()), ("  why", why), ("  shown by", Some(&law.shown_by))];
+    let busy = law.others_cores.filter(|cores| why.is_some() && *cores > OTHERS_MAX);
+    let busy = busy.map(|cores| format!("others used {cores:.1} cores meanwhile"));
+    let more = [
+        ("  how", law.note.as_ref()),
+        ("  why", why),
+        ("  beside it", busy.as_ref()),
+        ("  shown by", Some(&law.shown_by)),
+    ];
     for (label, words) in more {
         text += &words.map(|words| text::labelled(label, words)).unwrap_or_default();
     }
@@ -221,6 +231,7 @@ mod tests {
             figures: Vec::new(),
             note: None,
             standing,
+            others_cores: Some(1.5),
             took_s: 1.0,
         };
         let laws = [
@@ -235,5 +246,6 @@ mod tests {
             "1 hold, 1 not here, 1 skipped, 1 not measured (a fault), 2 not reached\n"
         );
         assert!(told(&laws[1]).contains("NOT HERE") && told(&laws[1]).contains("because"));
+        assert!(told(&laws[1]).contains("1.5 cores") && !told(&laws[0]).contains("cores"));
     }
 }

@@ -17,14 +17,18 @@ use rig::{discover, environment};
 pub struct Arguments {
     /// Servers to trace, each with its own flags if wanted: epoll 'epoll --trigger edge'; `all` for
     /// all models. With --from: which runs of the recording to show.
-    #[arg(value_name = "MODEL", required_unless_present = "from")]
+    #[arg(value_name = "MODEL", required_unless_present_any = ["from", "explain"])]
     models: Vec<String>,
-    /// Write the recording (trace.jsonl) to this directory.
+    /// Write the recording (trace.jsonl) and a picture of each run to this directory.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print the recording (JSON lines) and no figure.
     #[arg(long)]
     json: bool,
+    /// Print what the two questions mean, in three definitions, and the answers to what everybody
+    /// asks: is epoll asynchronous? Traces nothing.
+    #[arg(long, conflicts_with_all = ["models", "from", "out", "json"])]
+    explain: bool,
     /// Show a recording that was written before, and trace nothing.
     #[arg(long, value_name = "FILE", conflicts_with = "out")]
     from: Option<PathBuf>,
@@ -35,6 +39,9 @@ pub struct Arguments {
 /// # Errors
 /// One sentence: an unknown server, ptrace(2) is refused, a server or a file failed.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if arguments.explain {
+        return text::print(&trace::explanation());
+    }
     let recording = match &arguments.from {
         Some(file) => read(file, &arguments.models)?,
         None => record(&arguments.models)?,
@@ -44,12 +51,21 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let file = place.join("trace.jsonl");
         let written = std::fs::create_dir_all(place).and_then(|()| std::fs::write(&file, &lines));
         written.map_err(because(format!("cannot write {}", file.display())))?;
+        for run in &recording.runs {
+            let plot = trace::picture(&recording, run);
+            let file = place.join(format!("{}.svg", plot.name));
+            let written = std::fs::write(&file, plot.svg);
+            written.map_err(because(format!("cannot write {}", file.display())))?;
+        }
     }
     if arguments.json {
         return text::print(&lines);
     }
-    let figures = recording.runs.iter().map(|run| trace::text(&recording, run));
-    text::print(&figures.collect::<Vec<_>>().join("\n"))
+    let mut parts: Vec<_> = recording.runs.iter().map(|run| trace::text(&recording, run)).collect();
+    if recording.runs.len() > 1 {
+        parts.push(trace::matrix(&recording));
+    }
+    text::print(&parts.join("\n"))
 }
 
 /// A recording from a file, with the runs that are asked for.

@@ -23,6 +23,8 @@ pub struct LawOutcome {
     pub note: Option<String>,
     /// Whether it holds here.
     pub standing: Standing,
+    /// CPU time that others used meanwhile, in cores; `None` if unknown.
+    pub others_cores: Option<f64>,
     /// How long the measurement took, in seconds.
     pub took_s: f64,
 }

@@ -134,8 +134,8 @@ pub enum SeenBy {
     Ptrace,
     /// A tracepoint of the kernel.
     Tracepoint,
-    /// The server's own report.
-    Server,
+    /// The queues of io_uring(7) in the memory of the server, read while its thread had stopped.
+    Ring,
 }
 
 /// One frame of HTTP/2 or WebSocket, as it passed the client's socket.

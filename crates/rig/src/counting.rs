@@ -88,7 +88,7 @@ const NAMES: [&str; 50] = [
 
 /// Operations of io_uring that are counted: name and number (enum io_uring_op, linux/io_uring.h;
 /// the numbers are part of the kernel's ABI).
-const OPERATIONS: [(&str, u8); 21] = [
+pub(crate) const OPERATIONS: [(&str, u8); 21] = [
     ("NOP", 0),
     ("READV", 1),
     ("WRITEV", 2),

@@ -17,7 +17,7 @@ use record::{Measured, Model, Outcome, Results, Role, Trial, Workload};
 use crate::doubt::Doubt;
 use crate::statistics::{BlockRatio, Estimate, Finding, estimate, median};
 
-pub use judge::{Best, Pairs, is_judged, ratio};
+pub use judge::{Best, Pairs, is_judged, ratio, ratio_of_epochs};
 pub use map::{Point, map};
 pub use measure::{Figure, Rounds, is_plain, merged, quantile_us, rounds, trials};
 pub use protocols::{IDLE_CONNECTIONS, IdlePrice, idle_prices, name_of, prices, steps};

@@ -14,7 +14,7 @@ use rig::sample;
 
 /// CPU time that all others may take, in parts of one core. What runs on a machine at rest takes a
 /// fifth of it; one process that computes takes ten times as much.
-const OTHERS_MAX: f64 = 0.1;
+pub const OTHERS_MAX: f64 = 0.1;
 
 /// The checks whose bounds are about no time: they fail on a busy machine too.
 pub const EXACT: [&str; 3] = ["verify-wrong-bytes", "simulated-verdicts", "mechanism-proof"];

@@ -370,9 +370,9 @@ fn cost_row(model: &str, cost: &Cost) -> [String; 8] {
     [
         model.to_owned(),
         thousands(f64::from(cost.connections)),
-        figure(memory.user_kib.max(0.0)),
-        figure(memory.page_tables_kib.max(0.0)),
-        figure(memory.kernel_stacks_kib.max(0.0)),
+        figure(memory.user_kib),
+        figure(memory.page_tables_kib),
+        figure(memory.kernel_stacks_kib),
         memory.kernel_kib.map_or("n/a".into(), figure),
         format!("{:.1}", cost.idle_busy * 100.0),
         figure(cost.wake_ups_per_s),

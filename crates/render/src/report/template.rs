@@ -69,7 +69,7 @@ pub fn render(template: &str, context: &Context) -> Result<String, Failure> {
         let sentence_end =
             behind.find(CLAIM_END).ok_or_else(|| failed("claim without end".into()))?;
         let words: Vec<&str> = claim.split_whitespace().collect();
-        let instead = match claims::ask(&words, context.summary).map_err(failed)? {
+        let instead = match claims::ask(&words, context.results, context.summary).map_err(failed)? {
             // The text of the claim is rendered too, and its end marker is removed.
             Answer::Holds => continue,
             Answer::NotMeasured => NOT_MEASURED.to_owned(),
@@ -255,11 +255,18 @@ mod tests {
     use verdict::summary::summarise;
 
     fn rendered(template: &str, sources: Option<&Path>) -> Result<String, String> {
-        let results = fixture::results();
-        let summary = summarise(&results);
-        let plots = super::super::plot::all(&results, &summary);
+        rendered_from(&fixture::results(), template, sources)
+    }
+
+    fn rendered_from(
+        results: &Results,
+        template: &str,
+        sources: Option<&Path>,
+    ) -> Result<String, String> {
+        let summary = summarise(results);
+        let plots = super::super::plot::all(results, &summary);
         let sources = sources.map(Path::to_owned);
-        let (results, summary, plots) = (&results, &summary, &plots[..]);
+        let (summary, plots) = (&summary, &plots[..]);
         let (plots_prefix, instrument, strict) = ("x/", None, template != REPORT);
         let context =
             Context { results, summary, plots, plots_prefix, sources, instrument, strict };
@@ -329,8 +336,37 @@ mod tests {
         for slip in ["http-keepalive poll cpu", "x poll cpu more epoll"] {
             assert!(claim(slip).unwrap_err().contains("line 2"));
         }
-        assert!(claim("http-keepalive poll cpu above epoll").unwrap_err().contains("above"));
+        assert!(claim("http-keepalive poll cpu over epoll").unwrap_err().contains("over"));
         assert!(rendered("{{claim http-keepalive poll cpu more epoll}}", None).is_err());
+    }
+
+    /// epoll makes two calls per request in http-keepalive, and no others were counted.
+    #[test]
+    fn a_claim_can_be_about_a_count_or_about_two_workloads() {
+        let results = fixture::with_counts(fixture::results());
+        let claim =
+            |of: &str| rendered_from(&results, &format!("{{{{claim {of}}}}}So.{{{{end}}}}"), None);
+        for holds in [
+            "http-keepalive epoll calls above 1.9",
+            "http-keepalive epoll calls:sendfile below 0.1",
+            "http-keepalive epoll waits equal poll",
+            "http-keepalive epoll waits below 0.5",
+            "idle-10000 poll cpu equal http-keepalive",
+        ] {
+            assert_eq!(claim(holds).as_deref(), Ok("So."), "{holds}");
+        }
+        for (fails, why) in [
+            ("http-keepalive epoll calls below 1.9", "calls of epoll is 2.04"),
+            ("http-keepalive epoll waits more poll", "waits of epoll : poll is"),
+            ("idle-10000 poll cpu more http-keepalive", "of poll : http-keepalive is"),
+            ("http-keepalive epoll cpu above 3", "has an interval"),
+            ("http-keepalive epoll waits above much", "not a number"),
+        ] {
+            let error = claim(fails).unwrap_err();
+            assert!(error.contains(why), "{fails}: {error}");
+        }
+        assert_eq!(claim("http-keepalive poll calls above 1").as_deref(), Ok(NOT_MEASURED));
+        assert_eq!(claim("http-keepalive epoll calls less echo-64").as_deref(), Ok(NOT_MEASURED));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use record::SeenBy;
 
 use crate::server::{self, PIPE_TIMEOUT, START_TIMEOUT, STOP_TIMEOUT};
 use crate::sys::{self, ChildSetup, SyscallStop};
@@ -29,6 +30,7 @@ use crate::sys::{self, ChildSetup, SyscallStop};
 use super::describe::{Description, describe};
 use super::now_ns;
 use super::objects::{Object, Objects};
+use super::ring::{Rings, Submission};
 
 /// The largest errno. The values above it that a tracer sees ask the kernel to restart the call
 /// after a signal (ERESTARTSYS, 512, and others); the thread itself sees EINTR.
@@ -49,6 +51,7 @@ pub(super) struct Seen {
     /// `None`: the thread ended in the call.
     pub(super) result: Option<i64>,
     pub(super) slept: Option<bool>,
+    pub(super) seen_by: SeenBy,
 }
 
 /// What the tracer and the clients both know.
@@ -182,6 +185,7 @@ impl Drop for Traced {
 /// A call that has not returned.
 struct Entered {
     what: Description,
+    arguments: [u64; 6],
     object: Object,
     from_ns: u64,
     /// Voluntary switches of the thread, at the stop at entry.
@@ -198,18 +202,37 @@ struct Thread {
     call: Option<Entered>,
 }
 
+/// An operation of a ring that goes on.
+struct Operation {
+    process: Pid,
+    thread: Pid,
+    asked: Submission,
+    object: Object,
+    from_ns: u64,
+}
+
 struct Tracer {
     shared: Arc<Shared>,
     threads: HashMap<Pid, Thread>,
     objects: Objects,
+    rings: Rings,
+    /// Operations of rings that go on.
+    operations: Vec<Operation>,
     seen: Vec<Seen>,
     fault: Option<String>,
 }
 
 impl Tracer {
     fn new(shared: Arc<Shared>) -> Tracer {
-        let (threads, objects) = (HashMap::new(), Objects::default());
-        Tracer { shared, threads, objects, seen: Vec::new(), fault: None }
+        Tracer {
+            shared,
+            threads: HashMap::new(),
+            objects: Objects::default(),
+            rings: Rings::default(),
+            operations: Vec::new(),
+            seen: Vec::new(),
+            fault: None,
+        }
     }
 
     /// Starts the server, tells the caller, and follows it until its last process has ended.
@@ -231,6 +254,10 @@ impl Tracer {
         let _ = started.send(child);
         while let Ok((thread, status)) = sys::wait_traced() {
             self.status(thread, status);
+        }
+        let at_ns = now_ns();
+        for operation in std::mem::take(&mut self.operations) {
+            self.seen.push(operation.seen(None, at_ns));
         }
         self.fault.map_or(Ok(self.seen), Err)
     }
@@ -313,8 +340,12 @@ impl Tracer {
         let what = describe(number, arguments);
         let process = self.add(thread).process.unwrap_or(thread);
         let object = what.descriptor.map(|fd| self.objects.of(process, fd)).unwrap_or_default();
+        if what.name == "io_uring_enter" {
+            self.submissions(process, thread);
+        }
         let switches = status(thread, "voluntary_ctxt_switches");
-        let call = Entered { what, object, from_ns: now_ns(), switches, events: 0 };
+        let (arguments, from_ns) = (*arguments, now_ns());
+        let call = Entered { what, arguments, object, from_ns, switches, events: 0 };
         self.add(thread).call = Some(call);
     }
 
@@ -337,7 +368,18 @@ impl Tracer {
                 self.objects.forget(process, result as i32);
                 object.peer = self.objects.of(process, result as i32).peer;
             }
-            ("close", Some(fd)) => self.objects.forget(process, fd),
+            ("close", Some(fd)) => {
+                self.objects.forget(process, fd);
+                self.rings.closed(process, fd);
+            }
+            ("io_uring_setup", _) if result >= 0 => {
+                self.rings.set_up(process, result as i32, call.arguments[1]);
+            }
+            ("mmap", _) if result > 0 => {
+                let [.., fd, offset] = call.arguments;
+                self.rings.mapped(process, fd as i32, offset, result as u64);
+            }
+            ("io_uring_enter", _) => self.completions(process, to_ns),
             _ => {}
         }
         let Description { name, descriptor, arguments } = call.what;
@@ -353,7 +395,45 @@ impl Tracer {
             to_ns,
             result,
             slept,
+            seen_by: SeenBy::Ptrace,
         });
+    }
+
+    /// Notes what the thread asks its rings for.
+    fn submissions(&mut self, process: Pid, thread: Pid) {
+        for asked in self.rings.submissions(process) {
+            let object = match asked.descriptor {
+                ..0 => Object::default(),
+                fd => self.objects.of(process, fd),
+            };
+            let from_ns = now_ns();
+            self.operations.push(Operation { process, thread, asked, object, from_ns });
+        }
+    }
+
+    /// Notes what the kernel has reported to the rings of this process.
+    fn completions(&mut self, process: Pid, at_ns: u64) {
+        for done in self.rings.completions(process) {
+            let asked = |o: &Operation| o.process == process && o.asked.user_data == done.user_data;
+            // A message from another ring was not asked for here.
+            let Some(place) = self.operations.iter().position(asked) else { continue };
+            let result = i64::from(done.result);
+            let name = self.operations[place].asked.name;
+            let mut seen = self.operations[place].seen(Some(result), at_ns);
+            match name {
+                "ACCEPT" if result >= 0 => {
+                    self.objects.forget(process, done.result);
+                    seen.object.peer = self.objects.of(process, done.result).peer;
+                }
+                "CLOSE" => self.objects.forget(process, self.operations[place].asked.descriptor),
+                _ => {}
+            }
+            self.seen.push(seen);
+            match done.more {
+                true => self.operations[place].from_ns = at_ns,
+                false => drop(self.operations.remove(place)),
+            }
+        }
     }
 
     fn ended(&mut self, thread: Pid) {
@@ -373,10 +453,30 @@ impl Tracer {
                 to_ns,
                 result,
                 slept,
+                seen_by: SeenBy::Ptrace,
             });
         }
         let mut threads = self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.remove(&thread);
+    }
+}
+
+impl Operation {
+    /// As it is recorded. Whether a thread slept does not apply.
+    fn seen(&self, result: Option<i64>, to_ns: u64) -> Seen {
+        Seen {
+            process: self.process,
+            thread: self.thread,
+            name: self.asked.name,
+            arguments: String::new(),
+            descriptor: Some(self.asked.descriptor).filter(|&fd| fd >= 0),
+            object: self.object.clone(),
+            from_ns: self.from_ns,
+            to_ns,
+            result,
+            slept: None,
+            seen_by: SeenBy::Ring,
+        }
     }
 }
 

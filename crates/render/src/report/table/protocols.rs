@@ -113,7 +113,7 @@ pub fn idle(results: &Results, style: Style) -> String {
 fn mib(price: &IdlePrice) -> String {
     let (own, kernel) = price.mib();
     let least = if price.cost.memory.kernel_kib.is_none() { ">=" } else { "" };
-    format!("{}+{least}{}", short(own.max(0.0)), short(kernel.max(0.0)))
+    format!("{}+{least}{}", short(own), short(kernel))
 }
 
 /// Deliveries of a fan-out; empty for other workloads.
