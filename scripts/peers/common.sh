@@ -58,7 +58,7 @@ read_flags() {
 describe() {
     local unavailable=null
     command -v "$program" >/dev/null || unavailable="\"$program is not installed; apt-get install $package\""
-    echo '{"name":"'"$name"'","description":"'"$description"'","place":{"blocking":'"${blocking:-false}"',"synchronous":true},"protocols":'"$protocols"',"paths":["/","/files/*"],"workers":"loops","limits":{"connections_max":'"$limit"',"connections_max_reason":"'"$limit_reason"'"},"flavours":'"$flavours"',"unavailable":'"$unavailable"'}'
+    echo '{"name":"'"$name"'","description":"'"$description"'","place":{"blocks_in":['"${blocks_in:-\"epoll_wait\"}"'],"copied_by":"the thread"},"protocols":'"$protocols"',"paths":["/","/files/*"],"workers":"loops","limits":{"connections_max":'"$limit"',"connections_max_reason":"'"$limit_reason"'"},"flavours":'"$flavours"',"unavailable":'"$unavailable"'}'
 }
 
 # Runs a program whose life ends with ours, even if we are killed.

@@ -51,6 +51,7 @@ pub struct Counters {
     chat_members_dropped: AtomicU64,
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
+    signal_queue_overflows: AtomicU64,
 }
 
 /// The sum of the workers' counters at one moment.
@@ -76,6 +77,9 @@ pub struct Totals {
     pub bytes_received: u64,
     /// Bytes written to sockets.
     pub bytes_sent: u64,
+    /// Times that signals of sockets were lost (RLIMIT_SIGPENDING), so that all sockets were looked
+    /// at. 0 where sockets send no signals.
+    pub signal_queue_overflows: u64,
 }
 
 /// Ended connections by [`Outcome`].
@@ -100,6 +104,11 @@ impl Counters {
     /// A connection was accepted and closed at once, because the model cannot hold more.
     pub fn refused(&self) {
         self.refused.fetch_add(1, Relaxed);
+    }
+
+    /// Signals of sockets were lost, because the queue was full.
+    pub fn signal_queue_overflowed(&self) {
+        self.signal_queue_overflows.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn accepted(&self) {
@@ -169,5 +178,6 @@ impl Totals {
         self.chat_members_dropped += worker.chat_members_dropped.load(Relaxed);
         self.bytes_received += worker.bytes_received.load(Relaxed);
         self.bytes_sent += worker.bytes_sent.load(Relaxed);
+        self.signal_queue_overflows += worker.signal_queue_overflows.load(Relaxed);
     }
 }

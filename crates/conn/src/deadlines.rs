@@ -15,7 +15,7 @@ pub(crate) enum Deadline {
     /// A head was begun and must be complete. More bytes of it do not move the deadline.
     Head,
     Body,
-    /// A delayed reply (`/delay`) is due. HTTP/2: anything that a stream waits for.
+    /// A delayed reply (`/delay`) or an event is due. HTTP/2: anything that a stream waits for.
     Reply,
     Push,
     Handshake,

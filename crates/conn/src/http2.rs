@@ -226,11 +226,16 @@ impl Http2 {
         Progress { used, next: None }
     }
 
-    /// Takes the preface, and sends the server's. Closes without a reply if the preface or the
+    /// Takes the preface, and sends the server's. Closes without GOAWAY if the preface or the
     /// type of the first frame is wrong: the client does not use HTTP/2 (RFC 9113 section 3.4).
     fn take_preface(&mut self, cx: &mut Context, input: &[u8]) -> Result<usize, Close> {
         if self.is_greeted {
             return Ok(0);
+        }
+        // The server's preface does not wait for the client's (section 3.4). Sent later, it would
+        // depend on how the client's bytes are cut whether a wrong preface is answered.
+        if !std::mem::replace(&mut self.has_begun, true) {
+            settings::put_own(cx.output.tail(), &cx.service.limits);
         }
         let rejected = Err(Close { linger: true, outcome: Outcome::Rejected });
         let wanted = &PREFACE[self.preface..];
@@ -255,9 +260,6 @@ impl Http2 {
                 return rejected;
             }
             self.is_greeted = true;
-        }
-        if !std::mem::replace(&mut self.has_begun, true) {
-            settings::put_own(cx.output.tail(), &cx.service.limits);
         }
         Ok(len)
     }

@@ -1,5 +1,6 @@
 //! `iolab doctor`: what can be measured on this machine, and how to enable the rest.
 
+mod over_link;
 mod ring;
 
 use std::process::ExitCode;
@@ -37,6 +38,9 @@ const PORTS_WANTED: u64 = 24_200;
 /// Locked memory, in KiB: io_uring needs it before Linux 5.12, and for zero-copy.
 const MEMLOCK_WANTED_KIB: u64 = 8 * 1024;
 
+/// Signals in the queue: one for each idle connection of the largest workload, and as many again.
+const SIGNALS_WANTED: u64 = 2 * IDLE_WANTED;
+
 /// Arguments of `iolab doctor`.
 #[derive(Args)]
 pub struct Arguments {
@@ -49,6 +53,9 @@ pub struct Arguments {
     /// Try io_uring in this process and print the result; `iolab doctor` runs itself with this.
     #[arg(long, hide = true)]
     probe_io_uring: bool,
+    /// Try to make a link in this process and print the result; likewise.
+    #[arg(long, hide = true)]
+    probe_link: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -83,6 +90,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.probe_io_uring {
         return text::print(&ring::probe_here());
     }
+    if arguments.probe_link {
+        return text::print(&over_link::probe_here());
+    }
     let checks = vec![
         descriptors(),
         ring::check(),
@@ -95,6 +105,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         ports(),
         backlog(),
         locked_memory(),
+        queued_signals(),
+        over_link::check(),
         servers(arguments.servers.as_deref())?,
         connections(arguments.servers.as_deref())?,
     ];
@@ -283,6 +295,15 @@ fn locked_memory() -> Capability {
     let remedy = "io_uring may fail with ENOMEM: ulimit -l 8192";
     let trouble = (kib < MEMLOCK_WANTED_KIB).then_some((Availability::Limited, remedy));
     Capability::new("locked memory", found, trouble)
+}
+
+/// The limit counts the queues of all processes of a user (getrlimit(2)).
+fn queued_signals() -> Capability {
+    let (soft, _) = getrlimit(Resource::RLIMIT_SIGPENDING).unwrap_or((0, 0));
+    let found = if soft == u64::MAX { "unlimited".into() } else { soft.to_string() };
+    let remedy = "serve-sigio will lose signals and look at all descriptors: ulimit -i 20000";
+    let trouble = (soft < SIGNALS_WANTED).then_some((Availability::Limited, remedy));
+    Capability::new("queued signals", found, trouble)
 }
 
 fn servers(list: Option<&str>) -> Result<Capability, Failure> {

@@ -113,7 +113,8 @@ fn list(as_json: bool) -> Result<ExitCode, Failure> {
     }
     let mut listed = String::new();
     for Experiment { name, question, takes_s, .. } in EXPERIMENTS {
-        listed += &format!("{name} (about {takes_s} s)\n  {}\n\n", text::wrap(question, 2));
+        let lines = text::lines_of(question, text::columns() - 2).join("\n  ");
+        listed += &format!("{name} (about {takes_s} s)\n  {lines}\n\n");
     }
     text::print(&format!("{listed}Run one: iolab experiment {}\n", EXPERIMENTS[0].name))
 }

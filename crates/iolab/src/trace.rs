@@ -1,7 +1,7 @@
 //! `iolab trace`: three clients, a few requests, and the figure that Stevens drew by hand (UNP
 //! section 6.2), from the real system calls of a server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -11,6 +11,7 @@ use crate::load_command::program;
 use render::failure::{Failure, because};
 use render::{text, trace};
 use rig::{discover, environment};
+use verdict::trace::place;
 
 /// Arguments of `iolab trace`.
 #[derive(Args)]
@@ -105,8 +106,21 @@ fn record(wanted: &[String]) -> Result<Recording, Failure> {
         });
         recording.calls.extend(trace.calls);
         recording.spans.extend(trace.spans);
+        if let Some(what) = contradiction(&recording, &label, &executable) {
+            eprintln!("iolab: note: the trace of {label} contradicts its --describe: {what}");
+        }
     }
     Ok(recording)
+}
+
+/// In what the trace contradicts what the server says of itself. A server that says nothing of its
+/// place is not contradicted.
+fn contradiction(recording: &Recording, run: &str, executable: &Path) -> Option<String> {
+    let said = discover::describe(executable).ok()?.model.describe;
+    let said = &said["place"];
+    let blocks_in: Option<Vec<&str>> =
+        said["blocks_in"].as_array()?.iter().map(|call| call.as_str()).collect();
+    place(recording, run).contradicts(&blocks_in?, said["copied_by"].as_str()?)
 }
 
 /// Label, program and flags of each server.
@@ -125,7 +139,9 @@ fn servers(wanted: &[String]) -> Result<Vec<Server>, Failure> {
             continue;
         }
         let (executable, flags) = program(name, "MODEL")?;
-        servers.push((name.clone(), executable, flags));
+        // A path is named by its file.
+        let label = name.rsplit_once("/serve-").map_or(name.as_str(), |(_, label)| label);
+        servers.push((label.to_owned(), executable, flags));
     }
     for (place, (label, ..)) in servers.iter().enumerate() {
         if servers[..place].iter().any(|(other, ..)| other == label) {

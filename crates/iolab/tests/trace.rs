@@ -13,7 +13,7 @@ use record::Recording;
 use serde_json::Value;
 use support::iolab;
 use tempfile::TempDir;
-use verdict::trace::{Blocks, CopiedBy, place};
+use verdict::trace::{Blocks, CopiedBy, Place, place};
 
 /// A guard against hanging, and no measurement.
 const GUARD: Duration = Duration::from_secs(60);
@@ -36,12 +36,16 @@ fn server(name: &str) -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
+/// What `--describe` prints.
+fn said(server: &Path) -> Value {
+    let said = Command::new(server).arg("--describe").output().unwrap();
+    serde_json::from_slice(&said.stdout).unwrap()
+}
+
 /// A recording of this server; `None` if it cannot run here.
 fn recorded(name: &str) -> Option<Recording> {
     let path = server(name.split(' ').next().unwrap())?;
-    let said = Command::new(path).arg("--describe").output().unwrap();
-    let said: Value = serde_json::from_slice(&said.stdout).unwrap();
-    if let Some(reason) = said["unavailable"].as_str() {
+    if let Some(reason) = said(&path)["unavailable"].as_str() {
         eprintln!("SKIP {name}: {reason}");
         return None;
     }
@@ -64,6 +68,7 @@ fn every_model_is_placed_by_its_trace() {
         ("poll", InWait, "poll", Thread),
         ("epoll", InWait, "epoll_wait", Thread),
         ("epoll --trigger edge", InWait, "epoll_wait", Thread),
+        ("sigio", InWait, "sigtimedwait", Thread),
         ("tokio", InWait, "epoll_wait", Thread),
         ("uring", InWait, "io_uring_enter", Kernel),
         ("uring --receive oneshot", InWait, "io_uring_enter", Kernel),
@@ -75,9 +80,30 @@ fn every_model_is_placed_by_its_trace() {
         let found: BTreeSet<_> = seen.blocks_in.iter().map(String::as_str).collect();
         let expected = if calls == "nothing" { BTreeSet::new() } else { expected };
         assert_eq!(found, expected, "{name}: {seen:?}");
+        let told = contradiction(name, &seen);
+        assert_eq!(told, None, "{name}: --describe and the trace differ: {seen:?}");
         let replies = recording.spans.iter().filter(|span| span.kind == "request");
         assert_eq!(replies.count(), 3, "{name}");
     }
+}
+
+/// In what the trace contradicts `--describe`.
+fn contradiction(name: &str, seen: &Place) -> Option<String> {
+    let said = said(&server(name.split(' ').next().unwrap()).unwrap());
+    let calls = said["place"]["blocks_in"].as_array().unwrap();
+    let calls: Vec<_> = calls.iter().map(|call| call.as_str().unwrap()).collect();
+    seen.contradicts(&calls, said["place"]["copied_by"].as_str().unwrap())
+}
+
+/// Every model that was built, those that are not in the list above too.
+#[test]
+fn no_model_is_contradicted_by_its_trace() {
+    let output = trace(&["all"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(!told(&output).contains("contradicts"), "{output:?}");
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.contains("\nCopied by: "), "{shown}");
+    assert!(shown.lines().all(|line| line.chars().count() <= 100), "{shown}");
 }
 
 #[test]

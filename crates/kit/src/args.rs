@@ -335,7 +335,7 @@ mod tests {
         name: "test",
         summary: "a model for tests",
         about: "Does not wait.",
-        place: Place { blocking: true, synchronous: true },
+        place: Place::IN_IO,
         nonblocking_sockets: false,
         workers: Workers::Loops,
         serves: Serves::Descriptors,

@@ -34,7 +34,7 @@ pub use accept_pause::{AcceptPause, EXHAUSTED_PAUSE, TIGHT_PAUSE};
 pub use files::Files;
 pub use listener::{AcceptError, Accepted, Listener};
 pub use memory::give_back;
-pub use model::{Flavour, Model, Place, Serves, Values, Workers};
+pub use model::{CopiedBy, Flavour, Model, Place, Serves, Values, Workers};
 pub use run::run;
 pub use slots::{Slot, Slots};
 pub use socket::{late, look_at_output, write_output, write_slices};

@@ -11,7 +11,7 @@ pub struct Model {
     pub summary: &'static str,
     /// A paragraph for `--help`: what the model does while it waits.
     pub about: &'static str,
-    /// Where it stands in Stevens' two questions.
+    /// Its answers to the two questions of UNP section 6.2.
     pub place: Place,
     /// Whether the listener and its connections are non-blocking.
     pub nonblocking_sockets: bool,
@@ -28,15 +28,33 @@ pub struct Model {
     pub unavailable: fn() -> Option<String>,
 }
 
-/// Two questions that are often taken for one (UNP section 6.2). Does a call sleep if there is no
-/// data (blocking)? Is the data copied by a call of the program (synchronous), or by the kernel
-/// while the program does something else (asynchronous)?
+/// Two questions that are often taken for one (UNP section 6.2), one for each phase of a read: the
+/// wait for the data, and the copy of the data to the process. `iolab trace` answers them from the
+/// system calls of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Place {
-    /// A read without data puts the thread to sleep.
-    pub blocking: bool,
-    /// A call of the program copies the data, and returns when that is done.
-    pub synchronous: bool,
+    /// The calls in which a thread that serves clients sleeps, as in man section 2; none if it
+    /// never sleeps. `accept`, `recv` and `send` are the calls of I/O itself; others only wait.
+    pub blocks_in: &'static [&'static str],
+    /// Who copies what a client sent.
+    pub copied_by: CopiedBy,
+}
+
+impl Place {
+    /// A thread serves one client at a time: it sleeps in the calls of I/O.
+    pub const IN_IO: Place =
+        Place { blocks_in: &["accept", "recv", "send"], copied_by: CopiedBy::Thread };
+}
+
+/// Who copies the data of a socket to the memory of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum CopiedBy {
+    /// The thread, in its own call of recv(2): synchronous I/O.
+    #[serde(rename = "the thread")]
+    Thread,
+    /// The kernel, without a call of the thread that receives: asynchronous I/O.
+    #[serde(rename = "the kernel")]
+    Kernel,
 }
 
 /// What `--workers N` means to a model.

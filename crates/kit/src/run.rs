@@ -19,7 +19,7 @@ use crate::machine::Bound;
 use crate::memory::Watch;
 use crate::stop::WAKE_INTERVAL;
 use crate::usage::Process;
-use crate::{Files, Listener, Model, Slots, Stop, Worker, describe, machine, sys, tls};
+use crate::{CopiedBy, Files, Listener, Model, Slots, Stop, Worker, describe, machine, sys, tls};
 
 /// Descriptors that are not connections: standard streams, listener, epoll, eventfd, ring, a file
 /// of `/proc`; and some more for what libraries open.
@@ -206,7 +206,7 @@ fn wait_for_end(
     let mut code = ExitCode::SUCCESS;
     let mut cut_at: Option<Instant> = None;
     let mut cut_done = false;
-    let mut watch = Watch::new(memory, model.place.synchronous);
+    let mut watch = Watch::new(memory, model.place.copied_by == CopiedBy::Thread);
     while running > 0 {
         let wait = cut_at.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
         let waking = stop.requested() && stop.wake();

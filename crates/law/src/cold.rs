@@ -151,11 +151,22 @@ struct Slow {
 
 /// Where that controller is mounted.
 const BLKIO: &str = "/sys/fs/cgroup/blkio";
+const PREFIX: &str = "iolab-cold-";
+
+/// Removes what a killed run has left. A group that is in use is not empty, and stays.
+fn sweep() {
+    for entry in fs::read_dir(BLKIO).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
 
 impl Slow {
     fn down(processes: &[nix::unistd::Pid], file: &File) -> std::io::Result<Slow> {
+        sweep();
         let device = file.metadata()?.st_dev();
-        let group = Path::new(BLKIO).join(format!("iolab-cold-{}", std::process::id()));
+        let group = Path::new(BLKIO).join(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir(&group)?;
         let slow = Slow { group };
         // A rule is for a whole disk. The device of a partition has none of its own.

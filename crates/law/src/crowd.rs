@@ -76,9 +76,8 @@ const SEATS: [Seat; 11] = [
     Seat::with_idle("uring", MANY),
 ];
 
-/// An epoch opens all those connections, which takes longer than the load: as few as an interval
-/// can have.
-const LENGTH: Length = Length { epochs: 3, each: Duration::from_millis(200) };
+/// An epoch opens all those connections, which takes longer than the load: fewer than elsewhere.
+const LENGTH: Length = Length { epochs: 5, each: Duration::from_millis(200) };
 
 /// The epochs of one measurement, which three laws share.
 #[derive(Debug)]
@@ -155,7 +154,7 @@ fn flat(lab: &Lab) -> Result<Measured, Reason> {
             within(&growth),
         )
         .figure_within("cost beside 10,000: poll / epoll", poll.ratio, "", within(&poll))
-        .note("server CPU for a request of the only active connection, in slices"))
+        .note("server CPU for a request of the only active connection, in slices; with L1"))
 }
 
 fn crippled(lab: &Lab) -> Result<Measured, Reason> {
@@ -166,5 +165,51 @@ fn crippled(lab: &Lab) -> Result<Measured, Reason> {
         let name = format!("{label}: rate beside 10,000 / rate beside none");
         measured = measured.figure_within(name, ratio.ratio, "", within(&ratio));
     }
-    Ok(measured.note("requests/s in slices, of two processes of the same server"))
+    Ok(measured.note("requests/s in slices, of two processes of the same server; with L1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use load::Slice;
+    use record::Standing;
+
+    use super::*;
+    use crate::decide;
+
+    /// Epochs in which a request of each seat costs so many microseconds.
+    fn epochs(cost_us: fn(&Seat) -> f64) -> Vec<Epoch> {
+        let slice = |seat: &Seat| {
+            let server_cpu_ns = Some((1e3 * 100.0 * cost_us(seat)) as u64);
+            Some(Slice { requests: 100, elapsed_ns: 5_000_000, server_cpu_ns, ..Slice::default() })
+        };
+        let block = || SEATS.iter().map(slice).collect::<Vec<_>>();
+        let epoch = || Epoch { blocks: vec![block(), block()], ..Epoch::default() };
+        (0..3).map(|_| epoch()).collect()
+    }
+
+    /// How L1 stands with these costs.
+    fn standing(cost_us: fn(&Seat) -> f64) -> Standing {
+        let epochs = epochs(cost_us);
+        let of = |label, many| slope(&epochs, label, many).unwrap();
+        let ((poll, poll_within), (select, select_within)) =
+            (of("poll", MANY), of("select", SELECT_MANY));
+        let measured = Measured::default()
+            .figure_within("slope of poll", poll, "", poll_within)
+            .figure_within("slope of select", select, "", select_within);
+        decide(LAWS[0].bounds, &mut { measured.figures })
+    }
+
+    #[test]
+    fn a_cost_for_each_descriptor_has_the_slope_one_and_a_flat_one_has_none() {
+        assert_eq!(standing(|seat| 20.0 + 0.05 * f64::from(seat.idle)), Standing::Holds);
+        let told = |standing| match standing {
+            Standing::NotHere(why) => why,
+            other => panic!("{other:?}"),
+        };
+        let flat = told(standing(|_| 20.0));
+        assert!(flat.contains("slope of poll is 0"), "{flat}");
+        // Twice the descriptors, four times the cost.
+        let square = told(standing(|seat| 20.0 + 1e-4 * f64::from(seat.idle).powi(2)));
+        assert!(square.contains("slope of poll is 2"), "{square}");
+    }
 }

@@ -20,7 +20,7 @@ use crate::crowd::Crowd;
 /// How long is measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pace {
-    /// Epochs, each with fresh processes. An interval needs three; five make it usable.
+    /// Epochs, each with fresh processes. An interval needs three.
     pub epochs: usize,
     /// The part of the usual times for which a server is loaded or watched.
     pub part: f64,
@@ -28,7 +28,7 @@ pub struct Pace {
 
 impl Pace {
     /// All laws in six minutes on two cores.
-    pub const USUAL: Pace = Pace { epochs: 5, part: 1.0 };
+    pub const USUAL: Pace = Pace { epochs: 7, part: 1.0 };
 }
 
 /// Where laws are measured.

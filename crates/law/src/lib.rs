@@ -19,6 +19,7 @@ mod instrument;
 mod kernel;
 mod lab;
 pub mod omission;
+mod place;
 mod probe;
 mod threads;
 pub mod turns;
@@ -127,6 +128,7 @@ pub fn all() -> Vec<&'static Law> {
         websocket::LAWS,
         kernel::LAWS,
         cold::LAWS,
+        place::LAWS,
         instrument::LAWS,
     ];
     let mut laws: Vec<_> = groups.into_iter().flatten().collect();

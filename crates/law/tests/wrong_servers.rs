@@ -174,3 +174,16 @@ fn a_pool_is_not_stopped_by_a_cold_file() {
         }
     }
 }
+
+#[test]
+fn a_model_is_placed_by_what_its_calls_do_and_not_by_its_name() {
+    let models = ["busy", "serial", "threads", "pool", "select", "poll", "epoll", "uring", "tokio"];
+    if are_built(&models) {
+        for (model, other) in [("epoll", "threads"), ("uring", "epoll"), ("busy", "poll")] {
+            match with("L30", model, other, &[]) {
+                Standing::Skip(why) => eprintln!("SKIP {why}"),
+                placed => assert_not_here(&placed, "models in their places is 8"),
+            }
+        }
+    }
+}

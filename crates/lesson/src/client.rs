@@ -1,5 +1,6 @@
 //! A blocking HTTP/1.1 client that notes the phases of a request. RFC 9112.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -45,8 +46,9 @@ pub struct Connection {
     socket: TcpStream,
     clock: Clock,
     address: SocketAddr,
-    /// When the last request was sent, or its predecessor's reply was complete: in a pipeline the
-    /// wait for a reply begins there.
+    /// When each request without a reply was sent.
+    sent_us: VecDeque<f64>,
+    /// When the last reply was complete.
     since_us: f64,
     /// Bytes after the last reply.
     input: Vec<u8>,
@@ -58,14 +60,9 @@ impl Connection {
     /// # Errors
     /// One sentence.
     pub fn open(clock: Clock, address: SocketAddr) -> Result<(Connection, Phase), String> {
-        let from_us = clock.now_us();
-        let socket = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT);
-        let socket = socket.map_err(|e| format!("cannot connect to {address}: {e}"))?;
-        let connect = Phase { kind: "connect", from_us, to_us: clock.now_us() };
-        let set = socket.set_nodelay(true).and_then(|()| socket.set_read_timeout(Some(TIMEOUT)));
-        set.map_err(|e| format!("cannot set up a socket: {e}"))?;
-        let since_us = connect.to_us;
-        Ok((Connection { socket, clock, address, since_us, input: Vec::new() }, connect))
+        let (socket, phase) = connect(clock, address)?;
+        let (sent_us, since_us) = (VecDeque::new(), phase.to_us);
+        Ok((Connection { socket, clock, address, sent_us, since_us, input: Vec::new() }, phase))
     }
 
     /// Sends a request for `path`. With `close` it asks the server to close after the reply.
@@ -75,7 +72,7 @@ impl Connection {
     pub fn send(&mut self, path: &str, close: bool) -> Result<(), String> {
         let end = if close { "Connection: close\r\n\r\n" } else { "\r\n" };
         let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{end}", self.address);
-        self.since_us = self.clock.now_us();
+        self.sent_us.push_back(self.clock.now_us());
         self.socket.write_all(request.as_bytes()).map_err(|e| format!("cannot send: {e}"))
     }
 
@@ -84,7 +81,7 @@ impl Connection {
     /// # Errors
     /// One sentence: what was received instead.
     pub fn receive(&mut self) -> Result<Reply, String> {
-        let from_us = self.since_us;
+        let from_us = self.sent_us.pop_front().ok_or("no request was sent")?;
         if self.input.is_empty() {
             self.read()?;
         }
@@ -143,6 +140,20 @@ impl Connection {
         }
         Ok(Phase { kind, from_us: self.since_us, to_us: self.clock.now_us() })
     }
+}
+
+/// Connects a socket.
+///
+/// # Errors
+/// One sentence.
+pub(crate) fn connect(clock: Clock, address: SocketAddr) -> Result<(TcpStream, Phase), String> {
+    let from_us = clock.now_us();
+    let socket = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT);
+    let socket = socket.map_err(|e| format!("cannot connect to {address}: {e}"))?;
+    let phase = Phase { kind: "connect", from_us, to_us: clock.now_us() };
+    let set = socket.set_nodelay(true).and_then(|()| socket.set_read_timeout(Some(TIMEOUT)));
+    set.map_err(|e| format!("cannot set up a socket: {e}"))?;
+    Ok((socket, phase))
 }
 
 fn told(error: &std::io::Error) -> String {
@@ -229,6 +240,7 @@ mod tests {
         let two = Box::leak(format!("{one}{one}").into_boxed_str());
         let (first, mut connection) = asked(two.as_bytes());
         assert_eq!(first.unwrap().body_bytes, 2);
+        connection.sent_us.push_back(0.0);
         assert_eq!(connection.receive().unwrap().body_bytes, 2);
     }
 }

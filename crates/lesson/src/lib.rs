@@ -5,13 +5,26 @@
 //! client saw, or the server's own counters, or /proc. What a recording shows is said by
 //! `verdict::lesson` and drawn by `render::lesson`, which have a module for each experiment too.
 //!
-//! Reading order: `stage`, `client` (one request in its phases), `name` (the name lookup), then the
-//! experiments: `request`.
+//! Reading order: `stage`, `client` (one request in its phases), `http2`, `name` (the name lookup),
+//! then the experiments: `request`, `staircase`, `visitors`, `teacher`, `stall`, `news` and
+//! `streams` (over `wire`), `crowd`, `idle`.
 
 pub mod client;
+mod crowd;
+pub mod http2;
+mod idle;
 pub mod name;
+mod news;
 mod request;
 mod stage;
+mod staircase;
+mod stall;
+mod streams;
+mod teacher;
+mod visitors;
+mod wire;
+
+use record::Workload;
 
 pub use stage::{Clock, Ended, Refused, Setting, Site, Stage};
 
@@ -48,4 +61,21 @@ pub enum Answer {
 }
 
 /// All experiments, in the order in which they are listed.
-pub const EXPERIMENTS: &[Experiment] = &[request::EXPERIMENT];
+pub const EXPERIMENTS: &[Experiment] = &[
+    request::EXPERIMENT,
+    staircase::EXPERIMENT,
+    visitors::EXPERIMENT,
+    teacher::EXPERIMENT,
+    stall::EXPERIMENT,
+    news::EXPERIMENT,
+    streams::EXPERIMENT,
+    crowd::EXPERIMENT,
+    idle::EXPERIMENT,
+];
+
+/// Requests of HTTP/1.1 over kept connections.
+fn keepalive() -> Result<Workload, String> {
+    let all = scenario::workload::all()?;
+    let found = all.into_iter().find(|workload| workload.name == "http-keepalive");
+    found.ok_or_else(|| "there is no workload http-keepalive".to_owned())
+}

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use link::Link;
-use record::{Figure, Recording, Run, Skipped, Span};
+use record::{Figure, Frame, Recording, Run, Skipped, Span};
 use rig::discover;
+use rig::sample;
 use rig::server::Server;
 use serde_json::Value;
 
@@ -98,6 +99,21 @@ impl<'a> Stage<'a> {
         if (self.setting.interrupted)() { Err(Refused::Interrupted) } else { Ok(()) }
     }
 
+    /// All models that can run here, in reading order. The others are recorded as skipped, with the
+    /// reason in the server's words.
+    ///
+    /// # Errors
+    /// A directory without servers.
+    pub fn models(&mut self) -> Result<Vec<String>, Refused> {
+        let (found, skips) = discover::servers(&self.setting.servers, &[])?;
+        for skip in skips {
+            self.skip(&skip.model, skip.reason);
+        }
+        let labels = found.into_iter().map(|found| found.model.label);
+        // A flavour beside its model differs from it in a protocol that is not spoken here.
+        Ok(labels.filter(|label| !label.contains('+')).collect())
+    }
+
     /// Starts the server of a run, at the other end of the run's link if it has one. `None` if no
     /// link can be made here: the run is then recorded as skipped.
     ///
@@ -123,6 +139,26 @@ impl<'a> Stage<'a> {
         let site = self.site(&run, link)?;
         self.recording.runs.push(run);
         Ok(Some(site))
+    }
+
+    /// For experiments that also say something on loopback: the link as asked for, or `None` if no
+    /// link can be made here, and then `what` it would have shown is recorded as skipped.
+    ///
+    /// # Errors
+    /// A link that is written wrongly.
+    pub fn link_or_skip(&mut self, what: &str, asked: &str) -> Result<Option<String>, Refused> {
+        let profile = asked.parse()?;
+        let refused = match &self.setting.no_links {
+            Some(why) => Some(why.clone()),
+            None => Link::up(&profile).err().map(|refused| refused.to_string()),
+        };
+        match refused {
+            Some(why) => {
+                self.skip(what, why);
+                Ok(None)
+            }
+            None => Ok(Some(asked.to_owned())),
+        }
     }
 
     fn site(&self, run: &Run, link: Option<Link>) -> Result<Site, Refused> {
@@ -153,6 +189,17 @@ impl<'a> Stage<'a> {
         self.recording.spans.push(span);
     }
 
+    /// Records a frame.
+    pub fn frame(&mut self, frame: Frame) {
+        self.recording.frames.push(frame);
+    }
+
+    /// Records a point of a line.
+    pub fn point(&mut self, run: &str, name: &str, x: f64, value: f64) {
+        let (run, name, x) = (run.to_owned(), name.to_owned(), Some(x));
+        self.recording.figures.push(Figure { run, name, x, value, interval: None });
+    }
+
     /// Records a number of a run.
     pub fn figure(&mut self, run: &str, name: &str, value: f64) {
         let (run, name) = (run.to_owned(), name.to_owned());
@@ -181,6 +228,11 @@ impl Site {
     /// The process of the server.
     pub fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// The threads of the server now.
+    pub fn threads(&self) -> u32 {
+        sample::memory(&self.server).threads
     }
 
     /// Does the client's work at the client's end of the link. Threads that it starts are there
@@ -218,7 +270,7 @@ impl Site {
         let counters = exit.counters.filter(|_| exit.code == Some(0));
         let none = || format!("{}: the server did not end with its counters", self.name);
         let counters = counters.ok_or_else(none)?;
-        Ok(Ended { name: self.name, counters })
+        Ok(Ended { name: self.name, counters, cpu_us: exit.cpu_us })
     }
 }
 
@@ -227,9 +279,15 @@ impl Site {
 pub struct Ended {
     name: String,
     counters: Value,
+    cpu_us: u64,
 }
 
 impl Ended {
+    /// CPU time of the server, from its start to its end, in milliseconds.
+    pub fn cpu_ms(&self) -> f64 {
+        self.cpu_us as f64 / 1e3
+    }
+
     /// The counter of this name, such as `connections_accepted`.
     ///
     /// # Errors

@@ -50,10 +50,22 @@ impl Connections {
     /// # Errors
     /// What eventfd(2) says.
     pub fn new(worker: Worker) -> io::Result<Connections> {
-        Ok(Connections {
+        Ok(Connections::with(worker, WakeUps::new()?))
+    }
+
+    /// The same, for a wait that an eventfd(2) cannot end.
+    ///
+    /// # Errors
+    /// What pipe2(2) says.
+    pub fn woken_by_pipe(worker: Worker) -> io::Result<Connections> {
+        Ok(Connections::with(worker, WakeUps::by_pipe()?))
+    }
+
+    fn with(worker: Worker, wake_ups: WakeUps) -> Connections {
+        Connections {
             worker,
             table: Slab::new(),
-            wake_ups: Arc::new(WakeUps::new()?),
+            wake_ups: Arc::new(wake_ups),
             woken: Vec::new(),
             timers: Timers::default(),
             runnable: Runnable::default(),
@@ -66,7 +78,7 @@ impl Connections {
             accept_pause: AcceptPause::default(),
             stopping: None,
             closed: false,
-        })
+        }
     }
 
     /// True when the server is stopping, no client waits to be accepted, and the last connection
@@ -87,7 +99,8 @@ impl Connections {
         now: Instant,
     ) -> io::Result<Option<Duration>> {
         self.watch(list, now)?;
-        if !self.runnable.is_empty() || !self.wake_ups.may_sleep() || self.empties_queue() {
+        let may_accept = self.empties_queue() || self.listener_is_ready && self.has_room();
+        if !self.runnable.is_empty() || !self.wake_ups.may_sleep() || may_accept {
             return Ok(Some(Duration::ZERO));
         }
         let wake_at =
@@ -158,7 +171,8 @@ impl Connections {
     }
 
     /// Accepts clients that wait, as many as there is room for and one iteration may take. Those
-    /// left over are reported again: the listener is level-triggered.
+    /// left over are reported again where the listener is level-triggered, and are remembered where
+    /// it is not.
     ///
     /// # Errors
     /// What accept(2) says and no retry can mend, or `list`.
@@ -169,6 +183,8 @@ impl Connections {
         if self.worker.stop.is_over(now) {
             self.close();
         }
+        // What was taken above, unless the accept queue is found empty.
+        self.listener_is_ready = list.accept_again();
         while self.accepts_left > 0 && self.wants_listener(now) {
             self.accepts_left -= 1;
             match self.worker.listener.accept()? {
@@ -190,8 +206,13 @@ impl Connections {
                     let deadline = connection.deadline();
                     self.timers.arm(token, &mut connection.armed, deadline);
                 }
-                Accepted::Empty if self.stopping.is_some() => self.close(),
-                Accepted::Empty => break,
+                Accepted::Empty => {
+                    self.listener_is_ready = false;
+                    if self.stopping.is_none() {
+                        break;
+                    }
+                    self.close();
+                }
                 Accepted::Retry => {}
                 Accepted::Exhausted => self.accept_pause.exhausted(now),
             }

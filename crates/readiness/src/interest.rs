@@ -74,6 +74,12 @@ pub trait InterestList {
     fn read_again(&self, n: usize, room: usize, _peer_closed: bool) -> bool {
         n == room
     }
+
+    /// Whether the listener is reported only when a client arrives, so that the loop must accept
+    /// until no client waits. Otherwise it is reported as long as one waits.
+    fn accept_again(&self) -> bool {
+        false
+    }
 }
 
 /// For a loop that does not wait.

@@ -1,4 +1,5 @@
-//! What busy, select, poll and epoll share: everything but the wait. Read this after one of them.
+//! What busy, select, poll, epoll and sigio share: everything but the wait. Read this after one of
+//! them.
 //!
 //! A readiness model asks the kernel which sockets are *ready*: which of them a read or a write
 //! would not block on. Then it makes these calls itself. Its loop is this, and each line that is
@@ -15,8 +16,8 @@
 //! ```
 //!
 //! A turn ([`connection`]) is a few steps: a read, a write, or a file read. What the kernel is
-//! asked for each socket is an [`InterestList`], which the model implements: bitmaps, an array, or
-//! a list inside the kernel.
+//! asked for each socket is an [`InterestList`], which the model implements: bitmaps, an array, a
+//! list inside the kernel, or a flag of each descriptor.
 //!
 //! What can be forgotten, and what happens then:
 //! - A connection that has used up its turn and could go on is *unfinished*. The next wait must

@@ -1,4 +1,5 @@
-//! How another thread wakes a loop that sleeps in its wait: by a descriptor (eventfd(2)).
+//! How another thread wakes a loop that sleeps in its wait: by a descriptor (eventfd(2), or pipe(2)
+//! where the descriptor must raise a signal, which an eventfd cannot).
 //!
 //! A message of a chat is for connections of other loops. Their thread may be asleep in select(2),
 //! poll(2) or epoll_wait(2), which return for a descriptor only; so the wake-up is one. A loop
@@ -7,12 +8,14 @@
 //! connection wakes another one of its own loop.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use conn::Wake;
+use nix::fcntl::OFlag;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::unistd::{pipe2, read, write};
 
 use crate::Token;
 
@@ -25,7 +28,26 @@ pub(crate) struct WakeUps {
     any_pending: AtomicBool,
     /// The loop is in its wait, or about to be.
     asleep: AtomicBool,
-    event: EventFd,
+    event: Event,
+}
+
+/// Becomes readable when it is written to. Both take eight bytes at a time.
+#[derive(Debug)]
+enum Event {
+    Eventfd(OwnedFd),
+    Pipe { read: OwnedFd, write: OwnedFd },
+}
+
+impl Event {
+    fn read_end(&self) -> &OwnedFd {
+        let (Event::Eventfd(end) | Event::Pipe { read: end, .. }) = self;
+        end
+    }
+
+    fn write_end(&self) -> &OwnedFd {
+        let (Event::Eventfd(end) | Event::Pipe { write: end, .. }) = self;
+        end
+    }
 }
 
 /// The connections that were woken since the loop last looked.
@@ -41,12 +63,24 @@ impl WakeUps {
     /// # Errors
     /// What eventfd(2) says.
     pub(crate) fn new() -> io::Result<WakeUps> {
-        Ok(WakeUps {
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(WakeUps::by(Event::Eventfd(event.into())))
+    }
+
+    /// # Errors
+    /// What pipe2(2) says.
+    pub(crate) fn by_pipe() -> io::Result<WakeUps> {
+        let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        Ok(WakeUps::by(Event::Pipe { read, write }))
+    }
+
+    fn by(event: Event) -> WakeUps {
+        WakeUps {
             pending: Mutex::default(),
             any_pending: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
-            event: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
-        })
+            event,
+        }
     }
 
     /// Announces that the loop is going to sleep. False: it must not, a wake-up is pending.
@@ -77,10 +111,10 @@ impl WakeUps {
         }
     }
 
-    /// Reads the eventfd, so that it does not end a level-triggered wait again.
+    /// Reads the descriptor, so that it does not end a level-triggered wait again.
     pub(crate) fn reset(&self) {
-        // EAGAIN: it was not readable.
-        let _ = self.event.read();
+        // EAGAIN: it was not readable. A pipe that holds more is reported again by its next write.
+        let _ = read(self.event.read_end(), &mut [0; 64]);
     }
 
     fn lock(&self) -> MutexGuard<'_, Pending> {
@@ -107,7 +141,7 @@ impl Wake for WakeUps {
         // The first thread to find the loop asleep wakes it; the others need not.
         if self.asleep.swap(false, SeqCst) {
             // EAGAIN: it is readable already.
-            let _ = self.event.write(1);
+            let _ = write(self.event.write_end(), &1u64.to_ne_bytes());
         }
         // ANCHOR_END: wake
     }
@@ -115,7 +149,7 @@ impl Wake for WakeUps {
 
 impl AsFd for WakeUps {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
+        self.event.read_end().as_fd()
     }
 }
 
@@ -153,33 +187,45 @@ mod tests {
         assert_eq!(collected(&wake_ups), [3]);
     }
 
+    fn both_kinds() -> [WakeUps; 2] {
+        [WakeUps::new().expect("eventfd"), WakeUps::by_pipe().expect("pipe")]
+    }
+
     #[test]
     fn a_loop_that_sleeps_is_woken_once() {
-        let wake_ups = WakeUps::new().expect("eventfd");
+        both_kinds().iter().for_each(is_woken_once);
+    }
+
+    fn is_woken_once(wake_ups: &WakeUps) {
         assert!(wake_ups.may_sleep());
         for token in [5, 2, 5, 2, 9] {
             wake_ups.wake(token);
         }
-        assert!(is_readable(&wake_ups, PollTimeout::ZERO));
-        assert_eq!(wake_ups.event.read(), Ok(1), "one write for five wake-ups");
-        assert_eq!(collected(&wake_ups), [5, 2, 9], "once each, in the order of their first");
+        assert!(is_readable(wake_ups, PollTimeout::ZERO));
+        let mut count = [0; 64];
+        assert_eq!(read(wake_ups.event.read_end(), &mut count), Ok(8));
+        assert_eq!(count[..8], 1u64.to_ne_bytes(), "one write for five wake-ups");
+        assert_eq!(collected(wake_ups), [5, 2, 9], "once each, in the order of their first");
         wake_ups.wake(2);
-        assert_eq!(collected(&wake_ups), [2], "and again after it was collected");
+        assert_eq!(collected(wake_ups), [2], "and again after it was collected");
     }
 
     #[test]
     fn it_is_unreadable_until_the_next_wake_up() {
-        let wake_ups = WakeUps::new().expect("eventfd");
+        both_kinds().iter().for_each(is_unreadable_until_woken);
+    }
+
+    fn is_unreadable_until_woken(wake_ups: &WakeUps) {
         wake_ups.reset();
         assert!(wake_ups.may_sleep());
         wake_ups.wake(0);
-        assert!(is_readable(&wake_ups, PollTimeout::ZERO));
+        assert!(is_readable(wake_ups, PollTimeout::ZERO));
         wake_ups.reset();
-        assert!(!is_readable(&wake_ups, PollTimeout::ZERO));
-        assert_eq!(collected(&wake_ups), [0]);
+        assert!(!is_readable(wake_ups, PollTimeout::ZERO));
+        assert_eq!(collected(wake_ups), [0]);
         assert!(wake_ups.may_sleep());
         wake_ups.wake(0);
-        assert!(is_readable(&wake_ups, PollTimeout::ZERO));
+        assert!(is_readable(wake_ups, PollTimeout::ZERO));
     }
 
     /// Each thread waits until its wake-up was seen before the next one, so the loop sleeps many

@@ -3,8 +3,16 @@
 //! `lanes` draws any spans over time. An experiment chooses rows, kinds and colours, in a module of
 //! its name.
 
+mod crowd;
+mod idle;
 mod lanes;
+mod news;
 mod request;
+mod staircase;
+mod stall;
+mod streams;
+mod teacher;
+mod visitors;
 
 use record::Recording;
 use verdict::lesson::Lesson;
@@ -22,6 +30,14 @@ pub struct Picture {
 pub fn picture(recording: &Recording, lesson: &Lesson, columns: usize) -> Option<Picture> {
     match recording.heading.experiment.as_str() {
         "request" => Some(request::picture(recording, lesson, columns)),
+        "staircase" => Some(staircase::picture(recording, lesson, columns)),
+        "visitors" => Some(visitors::picture(recording, lesson, columns)),
+        "teacher" => Some(teacher::picture(recording, lesson, columns)),
+        "stall" => Some(stall::picture(recording, lesson, columns)),
+        "news" => Some(news::picture(recording, lesson, columns)),
+        "streams" => Some(streams::picture(recording, lesson, columns)),
+        "crowd" => Some(crowd::picture(recording, lesson, columns)),
+        "idle" => Some(idle::picture(recording, lesson, columns)),
         _ => None,
     }
 }

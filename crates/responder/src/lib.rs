@@ -200,7 +200,7 @@ fn describe(name: Name, common: &Common, connections_max: u64) -> Result<(), Str
         "name": name.text(),
         "role": name.text(),
         "description": description,
-        "place": {"blocking": false, "synchronous": true},
+        "place": {"blocks_in": ["epoll_wait"], "copied_by": "the thread"},
         "protocols": ["echo", "http"],
         "paths": ["/"],
         "workers": "one",

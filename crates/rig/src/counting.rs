@@ -112,13 +112,13 @@ pub(crate) const OPERATIONS: [(&str, u8); 21] = [
     ("SEND_ZC", 47),
 ];
 
-struct Tracepoints {
+pub(crate) struct Tracepoints {
     tracefs: OwnedFd,
 }
 
 impl Tracepoints {
     /// Opens tracefs at its mount point, or mounts it privately.
-    fn find() -> Result<Tracepoints, Unavailable> {
+    pub(crate) fn find() -> Result<Tracepoints, Unavailable> {
         let directory = OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC;
         for place in MOUNT_POINTS {
             if let Ok(tracefs) = open(place, directory, Mode::empty()) {
@@ -145,13 +145,34 @@ impl Tracepoints {
         Ok(found)
     }
 
-    fn id(&self, category: &str, name: &str) -> Result<u64, Errno> {
-        let path = format!("events/{category}/{name}/id");
+    pub(crate) fn id(&self, category: &str, name: &str) -> Result<u64, Errno> {
+        let text = self.read(&format!("events/{category}/{name}/id"))?;
+        text.trim().parse().map_err(|_| Errno::EINVAL)
+    }
+
+    /// Where the fields of a sample are: name, offset and size in bytes.
+    pub(crate) fn fields(
+        &self,
+        category: &str,
+        name: &str,
+    ) -> Result<Vec<(String, usize, usize)>, Errno> {
+        let text = self.read(&format!("events/{category}/{name}/format"))?;
+        // `field:u64 user_data;	offset:24;	size:8;	signed:0;`
+        let field = |line: &str| {
+            let mut parts = line.trim().strip_prefix("field:")?.split(';').map(str::trim);
+            let name = parts.next()?.rsplit([' ', '*']).next()?.to_owned();
+            let offset = parts.next()?.strip_prefix("offset:")?.parse().ok()?;
+            Some((name, offset, parts.next()?.strip_prefix("size:")?.parse().ok()?))
+        };
+        Ok(text.lines().filter_map(field).collect())
+    }
+
+    fn read(&self, path: &str) -> Result<String, Errno> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let file = openat(self.tracefs.as_fd(), path.as_str(), flags, Mode::empty())?;
+        let file = openat(self.tracefs.as_fd(), path, flags, Mode::empty())?;
         let mut text = String::new();
         File::from(file).read_to_string(&mut text).map_err(|_| Errno::EIO)?;
-        text.trim().parse().map_err(|_| Errno::EINVAL)
+        Ok(text)
     }
 }
 

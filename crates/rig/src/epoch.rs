@@ -19,6 +19,7 @@ use record::{Measured, Model, Settings, SplitMix64, Workload};
 use crate::{counting, hold};
 use member::Member;
 use turns::Loaded;
+pub use turns::enough_places;
 
 /// What an epoch needs to know.
 pub struct Setting<'a> {

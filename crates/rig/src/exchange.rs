@@ -4,7 +4,7 @@
 //! It shares no code with the load generator, so that an error of one client is found by the other.
 //! For HTTP/2, WebSocket and TLS it supports only what this needs.
 
-mod http2;
+pub mod http2;
 mod websocket;
 mod wire;
 

@@ -221,6 +221,8 @@ pub struct IdleUsage {
     pub cpu_us: u64,
     /// Voluntary context switches, each of which ended with a wake-up.
     pub wake_ups: u64,
+    /// Time for which its threads were runnable and waited for a core, in microseconds.
+    pub run_queue_delay_us: u64,
 }
 
 /// The start of a sample without traffic.
@@ -241,7 +243,9 @@ impl<'a> Idling<'a> {
     pub fn end(&self) -> IdleUsage {
         let cpu_us = cpu_us_between(&self.cpu, &cpu_times(&self.server.processes()));
         let threads = threads(&self.server.processes());
-        IdleUsage { cpu_us, wake_ups: difference(&self.threads, &threads).voluntary_switches }
+        let ServerSample { voluntary_switches: wake_ups, run_queue_delay_us, .. } =
+            difference(&self.threads, &threads);
+        IdleUsage { cpu_us, wake_ups, run_queue_delay_us }
     }
 }
 

@@ -4,12 +4,16 @@
 
 use std::ffi::CStr;
 use std::io::{Error, Result};
+use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::ptr::null;
+use std::ptr::{NonNull, null};
+use std::sync::atomic::{Ordering, fence};
 
+use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use perf_event_open_sys::{bindings, ioctls, perf_event_open};
@@ -228,6 +232,82 @@ pub fn inherited_counter(tracepoint: u64, filter: Option<&CStr>) -> Result<Owned
         }
     }
     Ok(counter)
+}
+
+/// The samples of one tracepoint in one thread, in a ring buffer (perf_event_open(2)).
+#[derive(Debug)]
+pub struct Samples {
+    /// Keeps the event.
+    _event: OwnedFd,
+    map: NonNull<libc::c_void>,
+    /// Position up to which the samples were taken.
+    taken: u64,
+}
+
+/// Bytes of the ring buffer of [`Samples`], a power of two; some thousand samples. perf_event_open
+/// allows a user without privileges 512 KiB (kernel.perf_event_mlock_kb).
+const SAMPLES_BYTES: usize = 256 * 1024;
+
+/// The page before the ring buffer.
+const PAGE_BYTES: usize = 4096;
+
+// SAFETY: the mapping belongs to the value and to no thread.
+unsafe impl Send for Samples {}
+
+impl Samples {
+    /// Of the tracepoint with this number, in this thread from now on: time on CLOCK_MONOTONIC and
+    /// the raw fields.
+    ///
+    /// # Errors
+    /// Those of perf_event_open(2) and mmap(2).
+    pub fn of(thread: Pid, tracepoint: u64) -> Result<Samples> {
+        let mut attributes = bindings::perf_event_attr {
+            type_: bindings::PERF_TYPE_TRACEPOINT,
+            size: size_of::<bindings::perf_event_attr>() as u32,
+            config: tracepoint,
+            sample_type: u64::from(bindings::PERF_SAMPLE_TIME | bindings::PERF_SAMPLE_RAW),
+            clockid: libc::CLOCK_MONOTONIC,
+            ..Default::default()
+        };
+        attributes.__bindgen_anon_1.sample_period = 1;
+        attributes.set_use_clockid(1);
+        let close_on_exec = libc::c_ulong::from(bindings::PERF_FLAG_FD_CLOEXEC);
+        // SAFETY: `attributes` is a local of this frame; the kernel uses it during the call only.
+        let event =
+            unsafe { perf_event_open(&mut attributes, thread.as_raw(), -1, -1, close_on_exec) };
+        let event = owned(event.into())?;
+        let length = NonZeroUsize::new(PAGE_BYTES + SAMPLES_BYTES).ok_or(Errno::EINVAL)?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address that the kernel chooses; `Samples` owns it until it
+        // is dropped.
+        let map = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, &event, 0) }?;
+        Ok(Samples { _event: event, map, taken: 0 })
+    }
+
+    /// The records since the last time, as they are in the buffer. The kernel drops samples when
+    /// the buffer is full: the space of those that were taken is not given back.
+    pub fn take(&mut self) -> Vec<u8> {
+        let page = self.map.as_ptr().cast::<bindings::perf_event_mmap_page>();
+        // SAFETY: `self` owns the mapping, whose first page is this struct. The kernel writes
+        // data_head; a volatile read and a fence order it before the records (perf_event_open(2)).
+        let head = unsafe { std::ptr::addr_of!((*page).data_head).read_volatile() };
+        fence(Ordering::Acquire);
+        let head = head.min(SAMPLES_BYTES as u64);
+        let (from, length) = (self.taken as usize, head.saturating_sub(self.taken) as usize);
+        self.taken = head;
+        let data = self.map.as_ptr().cast::<u8>().wrapping_add(PAGE_BYTES + from);
+        // SAFETY: `self` owns the mapping. These bytes are within it, and the kernel does not write
+        // to them again, because data_tail stays 0.
+        unsafe { std::slice::from_raw_parts(data, length) }.to_vec()
+    }
+}
+
+impl Drop for Samples {
+    fn drop(&mut self) {
+        // SAFETY: `self` owns the mapping, and nothing refers to it any more.
+        let unmapped = unsafe { munmap(self.map, PAGE_BYTES + SAMPLES_BYTES) };
+        debug_assert!(unmapped.is_ok());
+    }
 }
 
 /// wait4(2): waits for a child's end. Returns its status and resource usage.

@@ -4,12 +4,13 @@
 //! The server is a child of this process, so neither root nor a tool is needed. All its threads and
 //! the processes that it forks stop at the entry and return of each system call
 //! (PTRACE_GET_SYSCALL_INFO), and signals pass through. See [`tracer`] for how a call that slept is
-//! known. The operations of io_uring are no calls: see [`ring`]. A stop takes some ten
-//! microseconds, so the order of what happened is right and the lengths are too long: nothing here
-//! is a measurement of speed.
+//! known. The operations of io_uring are no calls: see [`ring`] and [`kernel`]. A stop takes some
+//! ten microseconds, so the order of what happened is right and the lengths are too long: nothing
+//! here is a measurement of speed.
 
 mod clients;
 mod describe;
+mod kernel;
 mod objects;
 mod ring;
 mod tracer;
@@ -69,7 +70,7 @@ fn call(seen: Seen, heard: &Heard, run: &str) -> Option<Call> {
     if seen.to_ns < heard.begin_ns || seen.from_ns > heard.end_ns {
         return None;
     }
-    let is_operation = seen.seen_by == SeenBy::Ring;
+    let is_operation = seen.seen_by != SeenBy::Ptrace;
     let waits = seen.slept == Some(true) || seen.result.is_none() || is_operation;
     let still_waits = waits && seen.to_ns > heard.end_ns;
     let to_ns = if still_waits { heard.end_ns } else { seen.to_ns };

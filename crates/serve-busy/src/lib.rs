@@ -10,7 +10,7 @@
 use std::io;
 use std::time::Instant;
 
-use kit::{Model, Place, Serves, Worker, Workers};
+use kit::{CopiedBy, Model, Place, Serves, Worker, Workers};
 use readiness::Connections;
 
 /// What `--help` and `--describe` say.
@@ -21,7 +21,7 @@ pub const MODEL: Model = Model {
             loop tries every connection in turn, without end. It never waits, so no time is spent \
             on waking up. It uses a whole core even without any client, and every idle connection \
             adds a system call to every iteration.",
-    place: Place { blocking: false, synchronous: true },
+    place: Place { blocks_in: &[], copied_by: CopiedBy::Thread },
     nonblocking_sockets: true,
     workers: Workers::Loops,
     serves: Serves::Descriptors,

@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Instant;
 
-use kit::{Flavour, Model, Place, Serves, Values, Worker, Workers};
+use kit::{CopiedBy, Flavour, Model, Place, Serves, Values, Worker, Workers};
 use libc::{EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, c_int, epoll_event};
 use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP};
 use readiness::{
@@ -36,7 +36,7 @@ pub const MODEL: Model = Model {
             with what happens and not with how many connections are open. Reading and writing are \
             still the program's own calls (synchronous), and they never wait (non-blocking): the \
             one place where this server sleeps is epoll_wait.",
-    place: Place { blocking: false, synchronous: true },
+    place: Place { blocks_in: &["epoll_wait"], copied_by: CopiedBy::Thread },
     nonblocking_sockets: true,
     workers: Workers::Loops,
     serves: Serves::Descriptors,

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Instant;
 
-use kit::{Model, Place, Serves, Worker, Workers};
+use kit::{CopiedBy, Model, Place, Serves, Worker, Workers};
 use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, c_short, nfds_t, pollfd};
 use readiness::{Answer, Connections, Interest, InterestList, Token, milliseconds, returned};
 
@@ -23,7 +23,7 @@ pub const MODEL: Model = Model {
             some of them are ready. The kernel copies and checks the whole array at every call, \
             and the program searches it for the entries with an answer, so the cost of a wait \
             grows with the number of connections, idle ones included.",
-    place: Place { blocking: false, synchronous: true },
+    place: Place { blocks_in: &["poll"], copied_by: CopiedBy::Thread },
     nonblocking_sockets: true,
     workers: Workers::Loops,
     serves: Serves::Descriptors,

@@ -26,7 +26,7 @@ pub const MODEL: Model = Model {
             the next. No connection waits for a thread to be created, and memory is bounded. When \
             all threads are taken, even by clients that only keep their connections open, all \
             other clients wait in the queue.",
-    place: Place { blocking: true, synchronous: true },
+    place: Place::IN_IO,
     nonblocking_sockets: false,
     workers: Workers::One("its size is --threads, and one queue feeds them all"),
     serves: Serves::Flavour("threads", "a thread each; the others wait in the queue"),

@@ -17,7 +17,7 @@ use std::ptr;
 use std::time::{Duration, Instant};
 
 use bitmap::Bitmap;
-use kit::{Model, Place, Serves, Worker, Workers};
+use kit::{CopiedBy, Model, Place, Serves, Worker, Workers};
 use libc::{FD_SETSIZE, c_int, timeval};
 use readiness::{Answer, Connections, Interest, InterestList, Token, returned};
 
@@ -31,7 +31,7 @@ pub const MODEL: Model = Model {
             connections, idle ones included. No descriptor from 1,024 on fits into the bitmap: \
             such a connection is closed as soon as it is accepted, counted as refused, and the \
             others go on.",
-    place: Place { blocking: false, synchronous: true },
+    place: Place { blocks_in: &["select"], copied_by: CopiedBy::Thread },
     nonblocking_sockets: true,
     workers: Workers::Loops,
     serves: Serves::Only(

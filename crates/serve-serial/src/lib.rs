@@ -27,7 +27,7 @@ pub const MODEL: Model = Model {
             block until they are done. All other clients wait in the kernel's accept queue: they \
             are connected, and nothing reads their requests. A client that keeps its connection \
             open and sends nothing holds up all others until the idle timeout.",
-    place: Place { blocking: true, synchronous: true },
+    place: Place::IN_IO,
     nonblocking_sockets: false,
     workers: Workers::One("one conversation at a time is what serial means"),
     serves: Serves::Only(1, "one conversation at a time; the others wait in the backlog"),

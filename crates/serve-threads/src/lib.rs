@@ -26,7 +26,7 @@ pub const MODEL: Model = Model {
             thread costs a context switch. Other threads cannot wake one that sleeps in recv(2), \
             so a member of a chat has two: one sleeps in recv(2), the other waits on a condition \
             variable for messages of other members, and writes.",
-    place: Place { blocking: true, synchronous: true },
+    place: Place::IN_IO,
     nonblocking_sockets: false,
     workers: Workers::One("it has a thread per connection already, on every core"),
     serves: Serves::Threads("duplex", "on"),

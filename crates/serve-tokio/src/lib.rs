@@ -21,8 +21,8 @@ use std::time::Instant;
 
 use conn::{Address, Conn, Wake, Wants};
 use kit::{
-    AcceptError, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Turns, Values, Worker,
-    Workers,
+    AcceptError, CopiedBy, Flavour, Model, Place, SCRATCH_BYTES, SLICES_MAX, Serves, Turns, Values,
+    Worker, Workers,
 };
 use runtime::{
     BulkTurns, NewConnections, Shared, empty_queue, read_file, replied, runtime, start_reader,
@@ -42,7 +42,7 @@ pub const MODEL: Model = Model {
             sleeps in epoll_wait(2) when none can go on. The code looks like that of a thread \
             per connection, and the system calls are those of the epoll server. File reads go to a \
             pool of threads that block, because epoll cannot wait for a file.",
-    place: Place { blocking: false, synchronous: true },
+    place: Place { blocks_in: &["epoll_wait"], copied_by: CopiedBy::Thread },
     nonblocking_sockets: true,
     workers: Workers::Loops,
     serves: Serves::Descriptors,

@@ -36,7 +36,7 @@ use std::time::Instant;
 
 use conn::Conn;
 use connections::{Connections, Request};
-use kit::{Flavour, Model, Place, Serves, Values, Worker, Workers};
+use kit::{CopiedBy, Flavour, Model, Place, Serves, Values, Worker, Workers};
 use msg_ring::Waker;
 use ring::{Buffer, Completion, Op, Receive, Ring, Token};
 
@@ -50,7 +50,7 @@ pub const MODEL: Model = Model {
             buffers that were lent to it in advance, and bytes to send were taken from memory that \
             the program must not change meanwhile. One call hands over and collects many requests, \
             and it is the only place where this server sleeps.",
-    place: Place { blocking: false, synchronous: false },
+    place: Place { blocks_in: &["io_uring_enter"], copied_by: CopiedBy::Kernel },
     // A request on a socket with O_NONBLOCK fails with EAGAIN, as the flag says. Without it the
     // kernel waits for the socket, and no thread is blocked.
     nonblocking_sockets: false,

@@ -56,6 +56,17 @@ impl Model {
         self.connections_max() == 1 || self.name == "serial"
     }
 
+    /// Its threads sleep in the calls of I/O itself: each serves one client at a time.
+    pub fn blocks_in_io(&self) -> bool {
+        let calls = self.describe["place"]["blocks_in"].as_array();
+        calls.is_some_and(|calls| calls.iter().any(|call| call == "recv"))
+    }
+
+    /// The kernel copies what a client sent, without a call of a thread.
+    pub fn kernel_copies(&self) -> bool {
+        self.describe["place"]["copied_by"] == "the kernel"
+    }
+
     /// Waits by never waiting, so it uses a whole core whatever happens.
     pub fn polls_busily(&self) -> bool {
         self.name == "busy"

@@ -77,6 +77,18 @@ impl Server {
         Server::spawn(limited(variant, "-n", descriptors), variant, flags)
     }
 
+    /// The same, with a queue for at most so many signals (RLIMIT_SIGPENDING). By prlimit(1),
+    /// because not every shell has this limit.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[track_caller]
+    pub fn start_with_signals(variant: &Variant, flags: &[&str], signals: u32) -> Server {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--sigpending={signals}")).arg(&variant.model.executable);
+        Server::spawn(command, variant, flags)
+    }
+
     /// The same, with at most so much address space (RLIMIT_AS), in KiB.
     ///
     /// # Panics

@@ -3,7 +3,15 @@
 //! Each sentence has a predicate and two texts. Where the predicate does not hold, the second text
 //! says what was seen instead, so a conclusion changes with its cause.
 
+mod crowd;
+mod idle;
+mod news;
 mod request;
+mod staircase;
+mod stall;
+mod streams;
+mod teacher;
+mod visitors;
 
 use record::Recording;
 
@@ -47,6 +55,14 @@ pub struct Lesson {
 pub fn of(recording: &Recording) -> Option<Lesson> {
     match recording.heading.experiment.as_str() {
         "request" => Some(request::lesson(recording)),
+        "staircase" => Some(staircase::lesson(recording)),
+        "visitors" => Some(visitors::lesson(recording)),
+        "teacher" => Some(teacher::lesson(recording)),
+        "stall" => Some(stall::lesson(recording)),
+        "news" => Some(news::lesson(recording)),
+        "streams" => Some(streams::lesson(recording)),
+        "crowd" => Some(crowd::lesson(recording)),
+        "idle" => Some(idle::lesson(recording)),
         _ => None,
     }
 }
@@ -99,7 +115,20 @@ fn time(us: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use record::{Environment, Heading, RECORDING_VERSION};
+
     use super::*;
+
+    /// A recording of this experiment, without runs.
+    pub(super) fn recording(experiment: &str) -> Recording {
+        Recording::new(Heading {
+            recording_version: RECORDING_VERSION,
+            experiment: experiment.into(),
+            command: String::new(),
+            prediction: None,
+            environment: Environment::default(),
+        })
+    }
 
     #[test]
     fn a_prediction_is_compared_with_what_was_seen() {

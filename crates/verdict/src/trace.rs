@@ -16,7 +16,7 @@ pub enum Kind {
     Send,
     /// Waits for several descriptors or operations, or for a signal.
     Wait,
-    /// Waits for another thread: futex(2).
+    /// Waits for another thread of the server: futex(2). It is no wait for a client.
     Thread,
     /// Anything else.
     Other,
@@ -133,8 +133,6 @@ pub struct Place {
     pub blocks: Blocks,
     /// The calls in which its threads slept, in the order in which they were seen.
     pub blocks_in: Vec<String>,
-    /// Whether a thread also waited for another thread of the server (futex).
-    pub waits_for_threads: bool,
     /// Second question; `None` if no received byte was seen.
     pub copied_by: Option<CopiedBy>,
     /// The calls or operations that copied.
@@ -146,7 +144,7 @@ pub struct Place {
 /// The place of this run's model.
 pub fn place(recording: &Recording, run: &str) -> Place {
     let (mut io, mut waits, mut copied_in) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut waits_for_threads, mut fruitless) = (false, 0);
+    let mut fruitless = 0;
     let (mut by_thread, mut by_kernel) = (false, false);
     let note = |names: &mut Vec<String>, call: &Call| {
         let name = short(&call.name);
@@ -159,7 +157,6 @@ pub fn place(recording: &Recording, run: &str) -> Place {
         let slept = is_call(call) && call.slept == Some(true);
         match kind {
             Kind::Wait if slept => note(&mut waits, call),
-            Kind::Thread if slept => waits_for_threads = true,
             kind if kind.is_io() && slept => note(&mut io, call),
             _ => {}
         }
@@ -181,7 +178,7 @@ pub fn place(recording: &Recording, run: &str) -> Place {
         (false, false) => None,
     };
     let blocks_in = io.into_iter().chain(waits).collect();
-    Place { blocks, blocks_in, waits_for_threads, copied_by, copied_in, fruitless }
+    Place { blocks, blocks_in, copied_by, copied_in, fruitless }
 }
 
 /// EAGAIN as a result (errno(3)).
@@ -194,6 +191,21 @@ impl Place {
             Blocks::Never => "nothing".to_owned(),
             Blocks::InIo | Blocks::InWait => self.blocks_in.join(", "),
         }
+    }
+
+    /// In what the trace contradicts the answers that a server gives of itself in `--describe`;
+    /// `None` if in nothing. A call in which no thread happened to sleep, such as send, is no
+    /// contradiction.
+    pub fn contradicts(&self, blocks_in: &[&str], copied_by: &str) -> Option<String> {
+        let stranger = self.blocks_in.iter().find(|call| !blocks_in.contains(&call.as_str()));
+        if let Some(call) = stranger {
+            return Some(format!("it does not say that it blocks in {call}"));
+        }
+        if self.blocks == Blocks::Never && !blocks_in.is_empty() {
+            return Some(format!("it says that it blocks in {}", blocks_in.join(", ")));
+        }
+        let seen = self.copied_by.map(CopiedBy::words)?;
+        (seen != copied_by).then(|| format!("it says that {copied_by} copies, and {seen} does"))
     }
 
     /// Both answers as a sentence.
@@ -283,6 +295,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_server_says_of_itself_is_held_against_its_calls() {
+        let epoll = placed(vec![call("epoll_wait", true, 1), call("recvfrom", false, 16)]);
+        assert_eq!(epoll.contradicts(&["epoll_wait"], "the thread"), None);
+        let told = epoll.contradicts(&["epoll_wait"], "the kernel").unwrap();
+        assert_eq!(told, "it says that the kernel copies, and the thread does");
+        let told = epoll.contradicts(&[], "the thread").unwrap();
+        assert_eq!(told, "it does not say that it blocks in epoll_wait");
+        let busy = placed(vec![call("recvfrom", false, 16)]);
+        assert_eq!(busy.contradicts(&[], "the thread"), None);
+        let told = busy.contradicts(&["poll"], "the thread").unwrap();
+        assert_eq!(told, "it says that it blocks in poll");
+        // No thread happened to sleep in send.
+        let blocking = placed(vec![call("recvfrom", true, 16), call("sendto", false, 16)]);
+        assert_eq!(blocking.contradicts(&["accept", "recv", "send"], "the thread"), None);
+    }
+
+    #[test]
     fn a_server_that_tries_never_blocks_whatever_its_other_threads_do() {
         let mut calls = vec![call("recvfrom", false, EAGAIN), call("recvfrom", false, 16)];
         // The thread that waits for SIGTERM serves no client.
@@ -311,6 +340,5 @@ mod tests {
     fn an_end_of_the_stream_is_no_copy_and_a_futex_no_wait_for_a_client() {
         let place = placed(vec![call("recvfrom", false, 0), call("futex", true, 0)]);
         assert_eq!((place.copied_by, place.blocks), (None, Blocks::Never));
-        assert!(place.waits_for_threads);
     }
 }

@@ -423,8 +423,8 @@ impl Exchange {
             Reply::Pattern { .. } => self.put_pattern(cx),
             Reply::File { offset, end, .. } if offset == end => self.reply = Reply::Complete,
             Reply::Events { .. } => self.put_events(cx),
-            Reply::Delayed { says, due: true, head_only, .. } => {
-                routes::put_delayed(&mut self.writer(cx), says, head_only);
+            Reply::Delayed { says, number, due: true, head_only, .. } => {
+                routes::put_delayed(&mut self.writer(cx), (says, number), head_only);
                 self.reply = Reply::Complete;
             }
             Reply::Echo { length, .. } if self.body.is_complete() => {

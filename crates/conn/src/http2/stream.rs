@@ -243,9 +243,9 @@ impl Stream {
             Reply::File { .. } => self.send_file(link, cx),
             Reply::Delayed { due: false, .. } => Ok(TurnEnd::Wait),
             Reply::Events { ticker, .. } => self.send_events(link, cx, ticker),
-            Reply::Delayed { says, head_only, .. } => {
+            Reply::Delayed { says, number, head_only, .. } => {
                 let mut out = Http2Writer::new(cx, link, self.id, &mut self.send);
-                routes::put_delayed(&mut out, says, head_only);
+                routes::put_delayed(&mut out, (says, number), head_only);
                 let written = out.finish(true);
                 self.reply = Reply::Complete;
                 self.go_on(written);

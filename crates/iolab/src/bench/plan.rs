@@ -4,10 +4,10 @@ use record::{Model, Preset, Role, Settings, Skip, Slot, SplitMix64, Workload};
 use serde_json::Value;
 
 use render::failure::Failure;
-use render::text;
 
 use super::workload;
 use rig::discover::BESIDE;
+use rig::epoch::enough_places;
 
 /// Descriptors of a server besides its connections (listener, epoll, files, stdio), with a margin.
 const DESCRIPTORS_SPARE: u64 = 64;
@@ -215,8 +215,7 @@ fn other_protocols(model: &Model, workload: &Workload) -> Option<String> {
     (workload.tls && !tls).then(|| "does not support TLS".into())
 }
 
-/// Why a server cannot have the connections of a workload. With keep-alive all are open at once. A
-/// server with a lower limit would serve only some, and its figures could not be compared.
+/// Why a server, or this process, cannot have the connections of a workload.
 fn too_few_places(model: &Model, workload: &Workload, descriptors: u64) -> Option<String> {
     // The server's own reason, if it has one.
     let cannot = model.describe.get("cannot").and_then(Value::as_array).into_iter().flatten();
@@ -224,17 +223,14 @@ fn too_few_places(model: &Model, workload: &Workload, descriptors: u64) -> Optio
     if let Some(words) = cannot.find(|words| workload.fan_out && words.starts_with("chat")) {
         return Some(format!("cannot {words}"));
     }
-    let active = if workload.connect_per_request { 0 } else { workload.connections };
-    let needed = u64::from(workload.idle_connections + active);
-    if let Some(most) = model.connections_max.filter(|&most| most < needed) {
-        let why = model.connections_max_reason.as_deref().unwrap_or("its own limit");
-        let most = text::count(most, "connection");
-        return Some(format!("holds {most} at once ({why}); this workload needs {needed}"));
+    if let Err(why) = enough_places(model, workload) {
+        return Some(why);
     }
-    (needed + DESCRIPTORS_SPARE > descriptors).then(|| {
+    let active = if workload.connect_per_request { 0 } else { workload.connections };
+    let needed = u64::from(workload.idle_connections + active) + DESCRIPTORS_SPARE;
+    (needed > descriptors).then(|| {
         format!(
-            "needs {} descriptors, but this process may open {descriptors}: raise `ulimit -n`",
-            needed + DESCRIPTORS_SPARE
+            "needs {needed} descriptors, but this process may open {descriptors}: raise `ulimit -n`"
         )
     })
 }

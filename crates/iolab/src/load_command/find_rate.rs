@@ -50,6 +50,9 @@ struct Report<'a> {
     /// Why it was not.
     missed_by: Option<ProbeResult>,
     ended_early: Option<String>,
+    /// With --link: what the link did before the first probe.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<&'a link::Accuracy>,
     probes: &'a [Probe],
 }
 
@@ -97,6 +100,7 @@ pub(super) fn run(
             missed_rate_per_s: found.missed.map(|(rate, _)| rate),
             missed_by: found.missed.map(|(_, verdict)| verdict),
             ended_early: found.halted.as_ref().map(reason),
+            link: arguments.over.accuracy.as_ref(),
             probes: &probes,
         })?
     } else {

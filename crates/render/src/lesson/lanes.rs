@@ -1,6 +1,6 @@
 //! Spans over time: a row for each lane, a colour and a letter for each kind.
 
-use record::Span;
+use record::{Recording, Run, Span};
 
 use crate::report::plot::colour::{Ink, MUTED, TEXT};
 use crate::report::plot::page::{AXIS, EDGE, Head, Page, Side, WIDTH, tick, width_of};
@@ -9,10 +9,10 @@ use crate::text::lines_of;
 
 use super::Picture;
 
-/// Height of a row with the space around it.
-const ROW: i32 = 22;
-/// Height of a bar.
-const BAR: i32 = 14;
+/// Space between two bars, of rows that are high enough for it.
+const GAP: i32 = 6;
+/// Height of a row that has room for text.
+pub(super) const ROW: i32 = 22;
 /// Height of a heading above rows.
 const HEADING: i32 = 28;
 /// Most columns of the names in text.
@@ -51,12 +51,32 @@ pub(super) struct Lanes<'a> {
     pub finding: String,
     /// What is drawn.
     pub subject: String,
+    /// What the axis means; its unit is the millisecond.
+    pub axis: String,
+    /// Height of a row, in pixels. Names need 16 of them.
+    pub row: i32,
     /// The kinds, in the order of the legend.
     pub kinds: Vec<Kind>,
     /// The rows of the SVG.
     pub rows: Vec<Row<'a>>,
     /// The rows in text, which has less room.
     pub text_rows: Vec<Row<'a>>,
+}
+
+/// A row for each lane of a run, below the title of the run.
+pub(super) fn by_lane<'a>(recording: &'a Recording, run: &'a Run) -> Vec<Row<'a>> {
+    let mut rows: Vec<Row> = Vec::new();
+    for span in recording.spans_of(&run.run) {
+        let known = rows.iter().position(|row| row.name == span.lane);
+        let at = known.unwrap_or_else(|| {
+            let heading = rows.is_empty().then(|| run.title.clone());
+            let name = span.lane.clone();
+            rows.push(Row { heading, name, spans: Vec::new(), note: String::new() });
+            rows.len() - 1
+        });
+        rows[at].spans.push(span);
+    }
+    rows
 }
 
 impl Lanes<'_> {
@@ -75,13 +95,13 @@ impl Lanes<'_> {
         rows.flat_map(|row| &row.spans).map(|span| span.to_us / 1e3).fold(0.0, f64::max)
     }
 
-    fn svg(&self) -> String {
+    pub fn svg(&self) -> String {
         let widest = self.rows.iter().map(|row| width_of(&row.name)).max().unwrap_or(0);
         let notes = self.rows.iter().map(|row| width_of(&row.note)).max().unwrap_or(0);
         let (left, right) = (2 * EDGE + widest, WIDTH - 2 * EDGE - notes);
         let x = Scale::from_zero(self.end_ms(), (left, right));
         let headings = self.rows.iter().filter(|row| row.heading.is_some()).count() as i32;
-        let height = ROW * self.rows.len() as i32 + HEADING * headings;
+        let height = self.row * self.rows.len() as i32 + HEADING * headings;
         let told = self.rows.iter().map(|row| self.told(row)).collect::<Vec<_>>();
         let head = Head {
             name: self.name.clone(),
@@ -91,7 +111,7 @@ impl Lanes<'_> {
             key: self.kinds.iter().map(|kind| (kind.name, kind.ink, kind.opacity)).collect(),
         };
         let plot = head.plot(height + AXIS, |page, top| {
-            page.axis_below(&x, &x.ticks(60), &tick, (top, top + height), "milliseconds");
+            page.axis_below(&x, &x.ticks(60), &tick, (top, top + height), &self.axis);
             let mut y = top;
             for row in &self.rows {
                 if let Some(heading) = &row.heading {
@@ -99,19 +119,20 @@ impl Lanes<'_> {
                     y += HEADING;
                 }
                 self.draw(page, &x, row, y);
-                y += ROW;
+                y += self.row;
             }
         });
         plot.svg
     }
 
     fn draw(&self, page: &mut Page, x: &Scale, row: &Row, y: i32) {
-        let middle = y + ROW / 2;
+        let middle = y + self.row / 2;
+        let bar = if self.row > 2 * GAP { self.row - GAP } else { (self.row - 1).max(1) };
         page.text(&row.name, (x.ends().0 - EDGE / 2, middle), Side::Left, TEXT);
         for (span, kind) in row.spans.iter().filter_map(|span| Some((span, self.kind(span)?))) {
             let (from, to) = (x.at(span.from_us / 1e3), x.at(span.to_us / 1e3));
             // A span of no width could not be seen.
-            let corners = ((from, middle - BAR / 2), (to.max(from + 1), middle + BAR / 2));
+            let corners = ((from, middle - bar / 2), (to.max(from + 1), middle - bar / 2 + bar));
             page.area(corners.0, corners.1, kind.ink, kind.opacity);
         }
         let end = row.spans.last().map_or(x.ends().0, |span| x.at(span.to_us / 1e3));
@@ -149,7 +170,9 @@ impl Lanes<'_> {
             text += &line.chars().take(columns).collect::<String>();
             text = text.trim_end().to_owned() + "\n";
         }
-        let scale = format!("{:<names$} 0{:>width$.0} ms", "", end_ms, width = cells - 1);
+        // The unit stands behind the end of the axis, within the line.
+        let width = (cells - 1).min(columns.saturating_sub(names + 5));
+        let scale = format!("{:<names$} 0{end_ms:>width$.0} ms", "");
         text + &format!("{scale}\n{:<names$} {legend}\n", "")
     }
 
@@ -192,6 +215,8 @@ mod tests {
             name: "x".into(),
             finding: "a waits".into(),
             subject: "s".into(),
+            axis: "milliseconds".into(),
+            row: ROW,
             kinds: vec![kind("wait", 'w'), kind("transfer", '=')],
             rows: vec![row("a")],
             text_rows: vec![row("a"), row(&"long".repeat(20))],

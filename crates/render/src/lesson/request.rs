@@ -6,7 +6,7 @@ use verdict::lesson::Lesson;
 use crate::report::plot::colour::{CALL_FAMILIES, MUTED};
 
 use super::Picture;
-use super::lanes::{Kind, Lanes, Row};
+use super::lanes::{Kind, Lanes, ROW, Row, by_lane};
 
 /// The phases in the colours of the calls that make them.
 const KINDS: [Kind; 6] = [
@@ -23,6 +23,8 @@ pub(super) fn picture(recording: &Recording, lesson: &Lesson, columns: usize) ->
         name: "request".to_owned(),
         finding: lesson.finding.text.clone(),
         subject: "three files, one after the other".to_owned(),
+        axis: "milliseconds".to_owned(),
+        row: ROW,
         kinds: KINDS.to_vec(),
         rows: recording.runs.iter().flat_map(|run| files(recording, run)).collect(),
         text_rows: recording.runs.iter().map(|run| whole(recording, run)).collect(),
@@ -32,17 +34,7 @@ pub(super) fn picture(recording: &Recording, lesson: &Lesson, columns: usize) ->
 
 /// A row for each file of a run.
 fn files<'a>(recording: &'a Recording, run: &'a Run) -> Vec<Row<'a>> {
-    let mut rows: Vec<Row> = Vec::new();
-    for span in recording.spans_of(&run.run) {
-        if rows.last().is_none_or(|row| row.name != span.lane) {
-            let heading = rows.is_empty().then(|| run.title.clone());
-            let name = span.lane.clone();
-            rows.push(Row { heading, name, spans: Vec::new(), note: String::new() });
-        }
-        if let Some(row) = rows.last_mut() {
-            row.spans.push(span);
-        }
-    }
+    let mut rows = by_lane(recording, run);
     if let Some(last) = rows.last_mut() {
         last.note = total(recording, run);
     }

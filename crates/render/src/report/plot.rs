@@ -1,11 +1,11 @@
 //! Plots of a result file, as SVG. Each model has the same colour and marker in all of them,
 //! intervals are drawn, and each file suits light and dark pages and has a description in words.
 
-mod bars;
+pub(crate) mod bars;
 mod calls;
 pub(crate) mod colour;
-mod data;
-mod lines;
+pub(crate) mod data;
+pub(crate) mod lines;
 mod map;
 pub(crate) mod page;
 mod protocols;

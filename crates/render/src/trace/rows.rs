@@ -75,10 +75,15 @@ pub(super) fn rows(recording: &Recording, run: &Run) -> (Vec<Row>, usize) {
 
 /// Where the knowledge of a ring's operations comes from; `None` if there are none.
 pub(super) fn note(recording: &Recording, run: &Run) -> Option<&'static str> {
-    let mut calls = recording.calls.iter().filter(|call| call.run == run.run);
-    calls.any(|call| call.seen_by == SeenBy::Ring).then_some(
-        "kernel: operations of io_uring, read from its queues in the memory of the server",
-    )
+    let seen_by = |by: SeenBy| {
+        let mut calls = recording.calls.iter().filter(|call| call.run == run.run);
+        calls.any(|call| call.seen_by == by && call.result.is_some())
+    };
+    match (seen_by(SeenBy::Tracepoint), seen_by(SeenBy::Ring)) {
+        (false, false) => None,
+        (true, false) => Some("kernel: io_uring's operations, by its tracepoint io_uring_complete"),
+        (_, true) => Some("kernel: io_uring's operations, as the server saw them in its queue"),
+    }
 }
 
 /// What a client did.
@@ -205,4 +210,84 @@ fn together(rows: Vec<Row>) -> Vec<Row> {
         kept.push(row);
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use record::{Call, Environment, Heading, RECORDING_VERSION, SeenBy, Span};
+
+    use super::*;
+
+    /// A thread that sleeps in recv for client A, and an operation of a ring for client B.
+    fn recording(seen_by: SeenBy) -> Recording {
+        let mut recording = Recording::new(Heading {
+            recording_version: RECORDING_VERSION,
+            experiment: "trace".into(),
+            command: "iolab trace x".into(),
+            prediction: None,
+            environment: Environment::default(),
+        });
+        recording.runs.push(Run { run: "x".into(), ..Run::default() });
+        let call = Call {
+            run: "x".into(),
+            thread_id: 7,
+            process_id: 7,
+            name: "recvfrom".into(),
+            arguments: String::new(),
+            descriptor: Some(5),
+            object: "connection".into(),
+            connection: Some(0),
+            from_us: 100.0,
+            to_us: 900.0,
+            result: Some(16),
+            slept: Some(true),
+            seen_by: SeenBy::Ptrace,
+        };
+        let (connection, slept) = (Some(1), None);
+        let of_ring = Call { name: "RECV".into(), connection, slept, seen_by, ..call.clone() };
+        let again = Call { result: Some(EAGAIN), slept: Some(false), ..call.clone() };
+        recording.calls = vec![call, again.clone(), again, of_ring];
+        for (lane, kind) in [("client A", "connect"), ("client A", "request")] {
+            recording.spans.push(Span {
+                run: "x".into(),
+                lane: lane.into(),
+                kind: kind.into(),
+                from_us: 50.0,
+                to_us: 1_000.0,
+                ..Span::default()
+            });
+        }
+        recording
+    }
+
+    #[test]
+    fn a_call_that_slept_is_two_steps_and_calls_that_found_nothing_are_one() {
+        let recording = recording(SeenBy::Ring);
+        let (rows, lanes) = rows(&recording, &recording.runs[0]);
+        assert_eq!(lanes, 1);
+        let told: Vec<_> = rows.iter().map(|row| (&*row.does, &*row.kernel)).collect();
+        assert_eq!(
+            told,
+            [
+                ("A connects", ""),
+                ("A sends", ""),
+                ("T1 recv(A)", "sleeps"),
+                ("", "recv(B) = 16: copies 16 bytes to the process"),
+                ("T1 recv(A) = 16", "slept 0.80 ms; copies 16 bytes to the process"),
+                ("T1 recv x 2", "nothing there"),
+                ("A has its reply", ""),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_figure_says_who_saw_the_operations_of_a_ring() {
+        let told = |by| {
+            let recording = recording(by);
+            note(&recording, &recording.runs[0]).unwrap_or_default()
+        };
+        assert!(told(SeenBy::Ring).contains("in its queue"));
+        assert!(told(SeenBy::Tracepoint).contains("tracepoint"));
+        assert_eq!(told(SeenBy::Ptrace), "");
+    }
 }

@@ -57,7 +57,7 @@ pub(super) fn measure(
     let with_members = part.members.iter().zip(loaded);
     let complete = |(&at, one): (&usize, Result<Loaded, String>)| {
         // Otherwise it was not loaded.
-        serves_so_many(setting.members[at].model, part.workload)?;
+        enough_places(setting.members[at].model, part.workload)?;
         complete(&mut members[at], one)
     };
     let outcomes = with_members.map(complete).collect();
@@ -98,7 +98,7 @@ impl<'a> Turns<'a> {
         let (mut entrants, mut seconds, mut borders) = (Vec::new(), Vec::new(), Vec::new());
         let mut open = |at: usize| {
             let running = members[at].server.as_ref().map_err(Clone::clone)?;
-            serves_so_many(setting.members[at].model, part.workload)?;
+            enough_places(setting.members[at].model, part.workload)?;
             // The memory is sampled before the first connection of the load.
             let seen = Borders::new(&running.server);
             let plan = engine::plan(running.server.address, part.workload, settings);
@@ -154,21 +154,17 @@ impl<'a> Turns<'a> {
     }
 }
 
-/// Checks that the server's limit allows the connections of the workload. If not, further
-/// connections would delay all its slices. A server that does not state its limit is detected in
-/// its first slices.
-fn serves_so_many(model: &Model, workload: &Workload) -> Result<(), String> {
-    // A connection per request is closed after its reply, so one at a time is enough.
+/// Checks that the server can have the connections of a workload, according to its own limit. With
+/// keep-alive all are open at once; a connection per request is closed after its reply. A server
+/// with a lower limit would serve only some, and delay all its slices. One that does not state its
+/// limit is detected in its first slices.
+pub fn enough_places(model: &Model, workload: &Workload) -> Result<(), String> {
     let active = if workload.connect_per_request { 0 } else { workload.connections };
     let needed = u64::from(active) + u64::from(workload.idle_connections);
-    match model.connections_max.filter(|&most| most < needed) {
-        Some(most) => Err(format!(
-            "it holds {most} connections at once ({}), but this workload has {needed}: use \
-             fewer",
-            model.connections_max_reason.as_deref().unwrap_or("its own limit")
-        )),
-        None => Ok(()),
-    }
+    let Some(most) = model.connections_max.filter(|&most| most < needed) else { return Ok(()) };
+    let connections = if most == 1 { "connection" } else { "connections" };
+    let why = model.connections_max_reason.as_deref().unwrap_or("its own limit");
+    Err(format!("holds {most} {connections} at once ({why}); this workload needs {needed}"))
 }
 
 fn one(

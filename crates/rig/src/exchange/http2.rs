@@ -53,31 +53,19 @@ pub fn ask(
     let (mut ended, mut acknowledged) = (false, false);
     while !(ended && acknowledged) {
         let frame = read_frame(stream)?;
-        match frame.kind {
-            SETTINGS if frame.flags & ACK != 0 => acknowledged = true,
-            SETTINGS => send(stream, &encoded(SETTINGS, ACK, 0, &[]))?,
-            PING if frame.flags & ACK == 0 => {
-                send(stream, &encoded(PING, ACK, 0, &frame.payload))?;
-            }
-            GOAWAY => return Err(format!("GOAWAY with error {}", error_code(&frame.payload, 4))),
-            RST_STREAM => {
-                return Err(format!(
-                    "the stream was reset, error {}",
-                    error_code(&frame.payload, 0)
-                ));
-            }
-            HEADERS if frame.stream == STREAM => {
-                let block = frame.content()?;
-                if status.is_none() {
-                    status = Some(status_of(block)?);
-                }
-                ended = frame.flags & END_STREAM != 0;
-            }
-            DATA if frame.stream == STREAM => {
+        if let Some(answer) = frame.answer()? {
+            send(stream, &answer)?;
+        }
+        acknowledged |= frame.kind == SETTINGS && frame.flags & ACK != 0;
+        if frame.stream == STREAM {
+            status = match status {
+                None => frame.status()?,
+                known => known,
+            };
+            if frame.kind == DATA {
                 body.extend_from_slice(frame.content()?);
-                ended = frame.flags & END_STREAM != 0;
             }
-            _ => {}
+            ended |= frame.ends_stream();
         }
         if body.len() > BODY_BYTES_MAX {
             return Err(format!("a body of more than {BODY_BYTES_MAX} bytes"));
@@ -105,20 +93,15 @@ pub fn ask_all(
     let mut took = vec![None; paths.len()];
     while took.iter().any(Option::is_none) {
         let frame = read_frame(stream)?;
-        match frame.kind {
-            SETTINGS if frame.flags & ACK == 0 => send(stream, &encoded(SETTINGS, ACK, 0, &[]))?,
-            PING if frame.flags & ACK == 0 => {
-                send(stream, &encoded(PING, ACK, 0, &frame.payload))?;
-            }
-            GOAWAY | RST_STREAM => return Err(format!("stream {} was refused", frame.stream)),
-            HEADERS if status_of(frame.content()?)? != 200 => {
-                return Err(format!("stream {} was not answered with 200", frame.stream));
-            }
-            HEADERS | DATA if frame.flags & END_STREAM != 0 => {
-                let at = (frame.stream.wrapping_sub(STREAM) / 2) as usize;
-                *took.get_mut(at).ok_or("a stream that was not opened")? = Some(begun.elapsed());
-            }
-            _ => {}
+        if let Some(answer) = frame.answer()? {
+            send(stream, &answer)?;
+        }
+        if frame.status()?.is_some_and(|status| status != 200) {
+            return Err(format!("stream {} was not answered with 200", frame.stream));
+        }
+        if frame.ends_stream() {
+            let at = (frame.stream.wrapping_sub(STREAM) / 2) as usize;
+            *took.get_mut(at).ok_or("a stream that was not opened")? = Some(begun.elapsed());
         }
     }
     Ok(took.into_iter().flatten().collect())
@@ -130,7 +113,7 @@ fn request(scheme: &str, authority: &str, path: &str) -> Vec<u8> {
 }
 
 /// Preface, settings, and the largest window for the connection.
-fn opening() -> Vec<u8> {
+pub fn opening() -> Vec<u8> {
     let setting = |key: u16, value: u32| [&key.to_be_bytes()[..], &value.to_be_bytes()].concat();
     let settings =
         [setting(SETTINGS_ENABLE_PUSH, 0), setting(SETTINGS_INITIAL_WINDOW_SIZE, WINDOW_BYTES)];
@@ -143,8 +126,8 @@ fn opening() -> Vec<u8> {
     .concat()
 }
 
-/// The frame that opens a stream.
-fn head(stream: u32, scheme: &str, authority: &str, path: &str) -> Vec<u8> {
+/// A request: the frame that opens its stream.
+pub fn head(stream: u32, scheme: &str, authority: &str, path: &str) -> Vec<u8> {
     // Indexed fields of the static table (RFC 7541 appendix A): 2 is `:method: GET`, 6 and 7 are
     // `:scheme`. Literals without indexing name their field by its index: 1 is `:authority`, 4 is
     // `:path`.
@@ -184,19 +167,66 @@ fn encoded(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn send(stream: &mut impl Write, bytes: &[u8]) -> Result<(), String> {
+/// Sends all bytes.
+///
+/// # Errors
+/// One sentence.
+pub fn send(stream: &mut impl Write, bytes: &[u8]) -> Result<(), String> {
     let sent = stream.write_all(bytes).and_then(|()| stream.flush());
     sent.map_err(|e| format!("cannot send: {}", super::why(&e)))
 }
 
-struct Frame {
-    kind: u8,
+/// A frame of the server (section 4.1).
+#[derive(Debug)]
+pub struct Frame {
+    /// Its type (section 6).
+    pub kind: u8,
     flags: u8,
-    stream: u32,
+    /// Its stream; 0 for the connection.
+    pub stream: u32,
     payload: Vec<u8>,
 }
 
 impl Frame {
+    /// Bytes on the wire.
+    pub fn bytes(&self) -> u32 {
+        (HEAD_BYTES + self.payload.len()) as u32
+    }
+
+    /// Whether it is the last of its stream.
+    pub fn ends_stream(&self) -> bool {
+        [HEADERS, DATA].contains(&self.kind) && self.flags & END_STREAM != 0
+    }
+
+    /// What must be sent in answer to it: an acknowledgement of settings or of a ping.
+    ///
+    /// # Errors
+    /// A frame that ends the connection or its stream.
+    pub fn answer(&self) -> Result<Option<Vec<u8>>, String> {
+        match self.kind {
+            SETTINGS if self.flags & ACK == 0 => Ok(Some(encoded(SETTINGS, ACK, 0, &[]))),
+            PING if self.flags & ACK == 0 => Ok(Some(encoded(PING, ACK, 0, &self.payload))),
+            GOAWAY => Err(format!("GOAWAY with error {}", error_code(&self.payload, 4))),
+            RST_STREAM => Err(format!(
+                "stream {} was reset, error {}",
+                self.stream,
+                error_code(&self.payload, 0)
+            )),
+            _ => Ok(None),
+        }
+    }
+
+    /// The status, in the head of a reply; `None` in another frame.
+    ///
+    /// # Errors
+    /// A status that this client cannot read.
+    pub fn status(&self) -> Result<Option<u16>, String> {
+        match self.kind {
+            HEADERS => status_of(self.content()?).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// The payload of HEADERS or DATA without padding and priority (sections 6.1 and 6.2).
     fn content(&self) -> Result<&[u8], String> {
         let mut content = &self.payload[..];
@@ -213,7 +243,11 @@ impl Frame {
     }
 }
 
-fn read_frame(stream: &mut impl Read) -> Result<Frame, String> {
+/// Reads one frame.
+///
+/// # Errors
+/// One sentence: what was received instead.
+pub fn read_frame(stream: &mut impl Read) -> Result<Frame, String> {
     let cut = |e: std::io::Error| format!("no complete reply over HTTP/2: {}", super::why(&e));
     let mut head = [0; HEAD_BYTES];
     stream.read_exact(&mut head).map_err(cut)?;

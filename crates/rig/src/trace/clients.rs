@@ -163,14 +163,17 @@ impl Client {
     }
 }
 
-/// Waits at least `least`, and until the server has nothing left to do.
+/// Waits at least `least`, and until the server has nothing left to do. It must be so at two looks:
+/// what a client has just sent may still be on its way to a server that sleeps.
 fn until_quiet(shared: &Shared, least: Duration) {
     let (begun, fruitless) = (Instant::now(), shared.fruitless());
+    let mut was_quiet = false;
     while begun.elapsed() < TIMEOUT {
         let is_quiet = shared.sleeps() || shared.fruitless() - fruitless > FRUITLESS_CALLS;
-        if is_quiet && begun.elapsed() >= least {
+        if is_quiet && was_quiet && begun.elapsed() >= least {
             return;
         }
+        was_quiet = is_quiet;
         thread::sleep(LOOK_INTERVAL);
     }
 }

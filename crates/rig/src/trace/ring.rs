@@ -3,7 +3,8 @@
 //! has stopped: submissions at the entry of io_uring_enter(2), completions at its return. man:
 //! io_uring_setup(2), process_vm_readv(2).
 //!
-//! So an operation ends when the server can see that it has ended; the kernel was done before.
+//! So an operation ends when the server can see that it has ended; the kernel was done before, and
+//! `kernel` knows when, where that is allowed.
 //! Where the queues cannot be read (kernels before 6.10 do not open their memory to this call), no
 //! operation is recorded.
 

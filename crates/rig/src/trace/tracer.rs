@@ -28,6 +28,7 @@ use crate::server::{self, PIPE_TIMEOUT, START_TIMEOUT, STOP_TIMEOUT};
 use crate::sys::{self, ChildSetup, SyscallStop};
 
 use super::describe::{Description, describe};
+use super::kernel::Kernel;
 use super::now_ns;
 use super::objects::{Object, Objects};
 use super::ring::{Rings, Submission};
@@ -216,6 +217,7 @@ struct Tracer {
     threads: HashMap<Pid, Thread>,
     objects: Objects,
     rings: Rings,
+    kernel: Kernel,
     /// Operations of rings that go on.
     operations: Vec<Operation>,
     seen: Vec<Seen>,
@@ -229,6 +231,7 @@ impl Tracer {
             threads: HashMap::new(),
             objects: Objects::default(),
             rings: Rings::default(),
+            kernel: Kernel::default(),
             operations: Vec::new(),
             seen: Vec::new(),
             fault: None,
@@ -374,6 +377,7 @@ impl Tracer {
             }
             ("io_uring_setup", _) if result >= 0 => {
                 self.rings.set_up(process, result as i32, call.arguments[1]);
+                self.kernel.watch(thread);
             }
             ("mmap", _) if result > 0 => {
                 let [.., fd, offset] = call.arguments;
@@ -420,6 +424,9 @@ impl Tracer {
             let result = i64::from(done.result);
             let name = self.operations[place].asked.name;
             let mut seen = self.operations[place].seen(Some(result), at_ns);
+            if let Some(at_ns) = self.kernel.when(done.user_data, done.result) {
+                (seen.to_ns, seen.seen_by) = (at_ns, SeenBy::Tracepoint);
+            }
             match name {
                 "ACCEPT" if result >= 0 => {
                     self.objects.forget(process, done.result);

@@ -34,7 +34,7 @@ const GOES_ON: [&str; 18] = [
 
 /// Why strace(1) can do nothing here, if so.
 fn unobservable(variant: &Variant) -> Option<Outcome> {
-    if variant.model.describe["place"]["synchronous"] == false {
+    if variant.model.kernel_copies() {
         let reason = "the kernel accepts, without a system call that strace(1) sees";
         return Some(Outcome::skipped(reason));
     }

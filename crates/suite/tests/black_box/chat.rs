@@ -343,7 +343,7 @@ pub fn clocks_beside_each_other(variant: &Variant) -> Outcome {
 /// has a second thread, and nobody else has one, unless `--duplex on` gives one to all.
 pub fn threads_of_a_member(variant: &Variant) -> Outcome {
     const COUNT: usize = 3;
-    if variant.model.describe["place"]["blocking"] != true || variant.model.one_at_a_time() {
+    if !variant.model.blocks_in_io() || variant.model.one_at_a_time() {
         return Outcome::skipped("it has no thread for each connection");
     }
     let server = Server::start(variant, &[]);

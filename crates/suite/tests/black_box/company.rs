@@ -86,7 +86,7 @@ pub fn delay_is_not_early(variant: &Variant) {
 /// A loop that reads the clock once for a batch of events must not date a request back to before it
 /// came: this one is completed while another of the same batch burns CPU.
 pub fn delay_is_not_early_behind_work(variant: &Variant) -> Outcome {
-    if variant.model.describe["place"]["blocking"] == true {
+    if variant.model.blocks_in_io() {
         return Outcome::skipped("its connections share no batch of events");
     }
     let server = Server::start(variant, &[]);

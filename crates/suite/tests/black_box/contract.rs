@@ -112,8 +112,9 @@ pub fn describe_is_one_line_of_json(variant: &Variant) {
     let file_name = variant.model.executable.file_name().and_then(|name| name.to_str());
     assert_eq!(file_name, Some(format!("serve-{name}").as_str()));
     assert!(said["description"].as_str().is_some_and(|text| text.len() > 20), "description");
-    assert!(said["place"]["blocking"].is_boolean(), "place.blocking");
-    assert!(said["place"]["synchronous"].is_boolean(), "place.synchronous");
+    assert!(said["place"]["blocks_in"].is_array(), "place.blocks_in");
+    let copied_by = &said["place"]["copied_by"];
+    assert!(copied_by == "the thread" || copied_by == "the kernel", "place.copied_by");
     assert_eq!(said["protocols"], serde_json::json!(["echo", "http", "h2", "websocket"]));
     assert_eq!(said["tls"], true);
     match said["workers"].as_str() {

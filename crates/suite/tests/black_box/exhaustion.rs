@@ -70,6 +70,29 @@ pub fn descriptors_run_out(variant: &Variant) -> Outcome {
     Outcome::Passed
 }
 
+/// There is no room for a single signal, so each one is lost, and SIGIO says only that it was.
+pub fn signals_run_out(variant: &Variant) -> Outcome {
+    if variant.model.name != "sigio" {
+        return Outcome::skipped("its sockets send no signals");
+    }
+    if std::process::Command::new("prlimit").arg("--version").output().is_err() {
+        return Outcome::skipped("prlimit(1) is not installed");
+    }
+    let server = Server::start_with_signals(variant, &[], 0);
+    let clients = crowd_of(&server, CLIENTS);
+    served_one_after_another(&server, clients);
+    // More than a socket can hold: the loop must also be told that there is room again.
+    let mut large = server.connect();
+    large.send(&get("/bytes/4000000"));
+    assert_eq!(large.reply().body.len(), 4_000_000);
+    drop(large);
+    does_not_spin(&server);
+    let counters = server.stop();
+    assert_eq!(counters["connections_accepted"], CLIENTS + 5 + 1, "{counters}");
+    assert!(counters["signal_queue_overflows"].as_u64() > Some(0), "{counters}");
+    Outcome::Passed
+}
+
 const FEW_DESCRIPTORS: &str = "it serves one at a time: its descriptors do not run out";
 
 /// Left to itself, a server takes no more than it has descriptors for.
@@ -84,7 +107,7 @@ pub fn limit_follows_descriptors(variant: &Variant) -> Outcome {
     does_not_spin(&server);
     // Where the kernel accepts by itself (multishot), it may run ahead of being told to stop: what
     // then waits has a descriptor, and is served in its turn all the same.
-    if variant.model.describe["place"]["synchronous"] == true {
+    if !variant.model.kernel_copies() {
         let descriptors = server.process().descriptors();
         assert!(descriptors < DESCRIPTORS as usize, "{descriptors} descriptors are open");
     }
@@ -127,8 +150,7 @@ pub fn threads_run_out(variant: &Variant) -> Outcome {
 }
 
 fn no_threads_for_connections(variant: &Variant) -> Option<Outcome> {
-    let blocking = variant.model.describe["place"]["blocking"] == true;
-    let has_threads = blocking && !variant.model.one_at_a_time();
+    let has_threads = variant.model.blocks_in_io() && !variant.model.one_at_a_time();
     (!has_threads).then(|| Outcome::skipped("it has no thread for each connection"))
 }
 
@@ -259,8 +281,8 @@ pub fn tables_of_a_crowd_are_given_back(variant: &Variant) -> Outcome {
     const CLIENTS: usize = 2_500;
     // All are descriptors of this process: one variant after another.
     static ONE_CROWD: Mutex<()> = Mutex::new(());
-    let (places, describe) = (variant.model.connections_max(), &variant.model.describe);
-    if describe["place"]["blocking"] == true {
+    let places = variant.model.connections_max();
+    if variant.model.blocks_in_io() {
         return Outcome::skipped("it has threads and no table of connections");
     }
     if places < CLIENTS + 100 {

@@ -37,7 +37,7 @@ fn often(mut case: impl FnMut() -> bool) -> Outcome {
 
 /// A request comes while the loop works for another, beyond the idle time.
 pub fn beside_work(variant: &Variant) -> Outcome {
-    if variant.model.describe["place"]["blocking"] == true {
+    if variant.model.blocks_in_io() {
         return Outcome::skipped("no thread of it works for two connections at once");
     }
     let server = Server::start(variant, &FLAGS);

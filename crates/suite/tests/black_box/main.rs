@@ -286,6 +286,7 @@ fn limit_cases() -> Vec<Case> {
         accepting::faults_of_the_server_end_it,
         accepting::burst_is_taken_in_parts,
         exhaustion::descriptors_run_out,
+        exhaustion::signals_run_out,
         exhaustion::limit_follows_descriptors,
         exhaustion::crowd,
         exhaustion::crowd_beside_files,

@@ -86,7 +86,7 @@ const MEASURING_SIDE: &[(&str, &[&str])] = &[
     ("link", &["record"]),
     ("load", &["record"]),
     ("rig", &["load", "record", "scenario"]),
-    ("lesson", &["link", "load", "record", "rig"]),
+    ("lesson", &["link", "load", "record", "rig", "scenario"]),
     ("law", &["link", "load", "record", "rig", "scenario", "verdict"]),
     ("responder", &["features"]),
 ];

@@ -200,20 +200,13 @@ fn idle(recording: &Recording) -> Option<Sentence> {
 
 #[cfg(test)]
 mod tests {
-    use record::{Environment, Figure, Heading, RECORDING_VERSION, Run};
+    use record::{Figure, Run};
 
     use super::*;
 
     /// Spans of a client whose lookups and connects take `trip_ms` each, at `rtt_ms` as asked for.
     fn recording(rtt_ms: f64, trip_ms: f64, accepted: [f64; 2], idle_ms: f64) -> Recording {
-        let heading = Heading {
-            recording_version: RECORDING_VERSION,
-            experiment: "request".into(),
-            command: String::new(),
-            prediction: None,
-            environment: Environment::default(),
-        };
-        let mut recording = Recording::new(heading);
+        let mut recording = super::super::tests::recording("request");
         for (way, accepted) in ["close", "keep-alive"].iter().zip(accepted) {
             let run = format!("{way}-{rtt_ms}ms");
             recording.runs.push(Run { run: run.clone(), ..Run::default() });

@@ -117,7 +117,7 @@ fn describe(peer: &Peer, version: Version) -> io::Result<()> {
     say(&json!({
         "name": peer.name,
         "description": peer.description,
-        "place": {"blocking": false, "synchronous": true},
+        "place": {"blocks_in": ["epoll_wait"], "copied_by": "the thread"},
         "protocols": [if version == Version::Http2 { "h2" } else { "http" }],
         "paths": ["/"],
         "closes_when_asked": peer.closes_when_asked,

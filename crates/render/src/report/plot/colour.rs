@@ -27,6 +27,9 @@ pub const GRID: Ink = ink("#DEDEDA", "#30363D");
 /// Undecided results.
 pub const MUTED: Ink = ink("#68707A", "#9AA4AF");
 
+/// A client that waits.
+pub const WAITS: Ink = ink("#D1242F", "#FF6B63");
+
 /// The known models, with similar colours for similar mechanisms: blocking brown, spinning red,
 /// readiness violet to blue, a runtime green, completion teal.
 const MODELS: [(&str, Ink); 10] = [
@@ -62,18 +65,22 @@ pub const CALL_FAMILIES: [(&str, Ink); 6] = [
     ("ring operations", ink("#08888E", "#3CC8D2")),
 ];
 
+/// The colour of a known model, or of its flavour.
+pub fn of_name(label: &str) -> Option<Ink> {
+    let name = label.split('+').next().unwrap_or(label);
+    MODELS.iter().find(|(known, _)| *known == name).map(|(_, ink)| *ink)
+}
+
 /// A model's colour, the same in all plots. A flavour (`epoll+trigger=edge`) has its model's; the
 /// floor has that of the axes.
 pub fn of_model(results: &Results, label: &str) -> Ink {
     if results.floor.as_deref() == Some(label) {
         return TEXT;
     }
-    let name = |label: &str| label.split('+').next().unwrap_or(label).to_owned();
-    let known = |name: &str| MODELS.iter().find(|(known, _)| *known == name);
-    if let Some((_, ink)) = known(&name(label)) {
-        return *ink;
+    if let Some(ink) = of_name(label) {
+        return ink;
     }
-    let others = results.models.iter().filter(|model| known(&name(&model.label)).is_none());
+    let others = results.models.iter().filter(|model| of_name(&model.label).is_none());
     let place = others.into_iter().position(|model| model.label == label).unwrap_or(0);
     OTHERS[place % OTHERS.len()]
 }
@@ -81,7 +88,7 @@ pub fn of_model(results: &Results, label: &str) -> Ink {
 /// All colours that a plot may use.
 pub fn all() -> impl Iterator<Item = Ink> {
     let named = MODELS.iter().chain(&CALL_FAMILIES).map(|(_, ink)| *ink);
-    [PAGE, TEXT, GRID, MUTED].into_iter().chain(named).chain(OTHERS)
+    [PAGE, TEXT, GRID, MUTED, WAITS].into_iter().chain(named).chain(OTHERS)
 }
 
 #[cfg(test)]

@@ -22,7 +22,8 @@ const NAMES: i32 = 160;
 /// Smallest distance of two names.
 const NAME_GAP: i32 = 18;
 
-struct Line {
+/// One line.
+pub(crate) struct Line {
     name: String,
     ink: Ink,
     marker: usize,
@@ -34,12 +35,23 @@ struct Line {
 }
 
 impl Line {
-    fn of(results: &Results, model: &str, points: Vec<(f64, Value)>) -> Option<Line> {
-        let marker = results.models.iter().position(|m| m.label == model)?;
-        let (name, ink) = (model.to_owned(), of_model(results, model));
-        let dashed = results.floor.as_deref() == Some(model);
+    /// A line of another source than a result file; `None` without points.
+    pub(crate) fn new(
+        name: &str,
+        ink: Ink,
+        marker: usize,
+        dashed: bool,
+        points: Vec<(f64, Value)>,
+    ) -> Option<Line> {
+        let name = name.to_owned();
         let line = Line { name, ink, marker, dashed, points, beside: None };
         (!line.points.is_empty()).then_some(line)
+    }
+
+    fn of(results: &Results, model: &str, points: Vec<(f64, Value)>) -> Option<Line> {
+        let marker = results.models.iter().position(|m| m.label == model)?;
+        let dashed = results.floor.as_deref() == Some(model);
+        Line::new(model, of_model(results, model), marker, dashed, points)
     }
 
     fn all(&self) -> impl Iterator<Item = &(f64, Value)> {
@@ -128,7 +140,7 @@ const MARGIN: f64 = 1.3;
 
 /// A plot with logarithmic axes; `None` without data. `ticks`: the measured values of the
 /// horizontal axis.
-fn plot(head: Head, x_axis: &str, ticks: &[f64], lines: &[Line]) -> Option<Plot> {
+pub(crate) fn plot(head: Head, x_axis: &str, ticks: &[f64], lines: &[Line]) -> Option<Plot> {
     let all = || lines.iter().flat_map(Line::all);
     let heights = all().flat_map(|(_, value)| value.heights());
     let places = all().map(|(x, _)| *x).chain(ticks.iter().copied());

@@ -1,0 +1,85 @@
+//! A blocking HTTP/2 client with several requests at once on one connection, on the frames of
+//! [`rig::exchange::http2`]. RFC 9113.
+
+use std::net::{SocketAddr, TcpStream};
+
+use record::Frame;
+use rig::exchange::http2 as wire;
+
+use crate::Clock;
+use crate::client::{Phase, connect};
+
+/// Names of the frame types (section 6), in their order.
+const KINDS: [&str; 10] = [
+    "DATA",
+    "HEADERS",
+    "PRIORITY",
+    "RST_STREAM",
+    "SETTINGS",
+    "PUSH_PROMISE",
+    "PING",
+    "GOAWAY",
+    "WINDOW_UPDATE",
+    "CONTINUATION",
+];
+
+/// One connection.
+#[derive(Debug)]
+pub struct Session {
+    socket: TcpStream,
+    clock: Clock,
+    authority: String,
+    /// The stream of the next request: odd, because a client begins it (section 5.1.1).
+    next_stream: u32,
+}
+
+impl Session {
+    /// Connects, and sends the preface and the settings.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn open(clock: Clock, address: SocketAddr) -> Result<(Session, Phase), String> {
+        let (mut socket, phase) = connect(clock, address)?;
+        wire::send(&mut socket, &wire::opening())?;
+        let authority = address.to_string();
+        Ok((Session { socket, clock, authority, next_stream: 1 }, phase))
+    }
+
+    /// Sends a request. Returns its stream.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn send(&mut self, path: &str) -> Result<u32, String> {
+        let stream = self.next_stream;
+        self.next_stream += 2;
+        wire::send(&mut self.socket, &wire::head(stream, "http", &self.authority, path))?;
+        Ok(stream)
+    }
+
+    /// Reads the next frame. Settings and pings are acknowledged. The frame belongs to no run yet.
+    ///
+    /// # Errors
+    /// One sentence: a connection that fails, a stream that is reset, a status that is not 200.
+    pub fn receive(&mut self) -> Result<Frame, String> {
+        let frame = wire::read_frame(&mut self.socket)?;
+        let at_us = self.clock.now_us();
+        if let Some(answer) = frame.answer()? {
+            wire::send(&mut self.socket, &answer)?;
+        }
+        if let Some(status) = frame.status()?
+            && status != 200
+        {
+            return Err(format!("the server answered with status {status}"));
+        }
+        Ok(Frame {
+            run: String::new(),
+            connection: 0,
+            at_us,
+            from_server: true,
+            kind: KINDS.get(usize::from(frame.kind)).unwrap_or(&"unknown").to_string(),
+            stream: frame.stream,
+            bytes: frame.bytes(),
+            ends_stream: frame.ends_stream(),
+        })
+    }
+}
