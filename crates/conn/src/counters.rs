@@ -106,6 +106,14 @@ impl Counters {
         self.refused.fetch_add(1, Relaxed);
     }
 
+    /// The process that served the connections of these counters is gone: those that it had open
+    /// have ended with it.
+    pub fn abandoned(&self) {
+        let ended: u64 = self.closed.iter().map(|count| count.load(Relaxed)).sum();
+        let open = self.accepted.load(Relaxed).saturating_sub(ended);
+        self.closed[Outcome::Reset as usize].fetch_add(open, Relaxed);
+    }
+
     /// Signals of sockets were lost, because the queue was full.
     pub fn signal_queue_overflowed(&self) {
         self.signal_queue_overflows.fetch_add(1, Relaxed);

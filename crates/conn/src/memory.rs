@@ -17,6 +17,7 @@
 //! fit beside the hard limit.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -67,13 +68,30 @@ pub enum MemoryChange {
 /// The memory account of a process.
 pub struct Memory {
     max: usize,
-    held: AtomicUsize,
+    held: Held,
     /// The soft limit is exceeded. Kept apart from `held`, because it seldom changes.
     soft_limit_exceeded: AtomicBool,
     /// The most that was held since the last [`MemoryChange::MuchFreed`].
     peak: AtomicUsize,
     candidates: Mutex<Candidates>,
     on_change: OnceLock<Box<dyn Fn(MemoryChange) + Send + Sync>>,
+}
+
+/// Where the bytes are counted.
+enum Held {
+    Own(AtomicUsize),
+    Shared(&'static AtomicUsize),
+}
+
+impl Deref for Held {
+    type Target = AtomicUsize;
+
+    fn deref(&self) -> &AtomicUsize {
+        match self {
+            Held::Own(bytes) => bytes,
+            Held::Shared(bytes) => bytes,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -109,9 +127,19 @@ pub(crate) struct MemoryUse {
 impl Memory {
     /// An account whose hard limit is `max` bytes.
     pub fn new(max: usize) -> Memory {
+        Memory::with(max, Held::Own(AtomicUsize::new(0)))
+    }
+
+    /// The same for one process of many: what its connections hold is counted in `held`, where the
+    /// others can read it.
+    pub fn counted_in(max: usize, held: &'static AtomicUsize) -> Memory {
+        Memory::with(max, Held::Shared(held))
+    }
+
+    fn with(max: usize, held: Held) -> Memory {
         Memory {
             max,
-            held: AtomicUsize::new(0),
+            held,
             soft_limit_exceeded: AtomicBool::new(false),
             peak: AtomicUsize::new(0),
             candidates: Mutex::default(),

@@ -85,8 +85,8 @@ pub struct Service {
     pub protocol: Protocol,
     /// The limits in force.
     pub limits: Limits,
-    /// This worker's counters.
-    pub counters: Arc<Counters>,
+    /// This worker's counters. They may be in memory that processes share.
+    pub counters: &'static Counters,
     /// What it shares with the other workers.
     pub common: Common,
     pub(crate) pattern: Bytes,
@@ -116,7 +116,7 @@ impl Service {
     pub fn new(
         protocol: Protocol,
         limits: Limits,
-        counters: Arc<Counters>,
+        counters: &'static Counters,
         common: Common,
     ) -> Service {
         Service {

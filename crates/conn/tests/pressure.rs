@@ -45,7 +45,7 @@ impl Server {
         let memory = Arc::new(Memory::new(max));
         let shared = Arc::clone(&memory);
         let common = Common { memory: shared, ..Common::new(Arc::new(()), clock) };
-        let counters = Arc::new(Counters::default());
+        let counters: &Counters = Box::leak(Box::default());
         let service = Arc::new(Service::new(protocol, Limits::default(), counters, common));
         Server { service, memory, wakeups: Arc::default(), now }
     }

@@ -296,7 +296,7 @@ mod tests {
 
     /// A connection whose idle time is over, its socket, and its peer's.
     fn idle_too_long() -> (Shared, TcpStream, TcpStream) {
-        let counters = Arc::new(Counters::default());
+        let counters: &Counters = Box::leak(Box::default());
         let started = Instant::now();
         let clock = Clock { started, started_unix: Duration::ZERO };
         let common = Common::new(Arc::new(()), clock);

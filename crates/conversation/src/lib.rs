@@ -1,5 +1,5 @@
-//! What serial, threads and pool share: one client, served by calls that block. Read this after
-//! serve-serial.
+//! What serial, prefork, threads and pool share: one client, served by calls that block. Read this
+//! after serve-serial.
 //!
 //! A conversation is a loop, and all of its waiting is inside the calls that it makes:
 //!
@@ -13,9 +13,9 @@
 //!     input       receive it              recv(2) sleeps until bytes arrive (or SO_RCVTIMEO)
 //! ```
 //!
-//! The models differ in which thread runs it: the only one (serial), one that was started for this
-//! client (threads), or one of a fixed number (pool). serve-serial writes the loop out; the others
-//! call [`Conversation::run`].
+//! The models differ in which thread runs it: the only one (serial), that of a process (prefork),
+//! one that was started for this client (threads), or one of a fixed number (pool). serve-serial
+//! writes the loop out; the others call [`Conversation::run`].
 //!
 //! One thread is enough while only the peer and the clock can give the connection something to do:
 //! recv(2) waits for both. It is not enough after the connection has joined a chat, because no

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::args::{Setup, shared_flags};
 use crate::machine::Bound;
-use crate::{Model, Place, Serves, Values, Workers};
+use crate::{Model, Place, Serves, Values, Workers, processes};
 
 #[derive(Serialize)]
 struct Description<'a> {
@@ -95,15 +95,19 @@ pub(crate) fn line(model: &Model, setup: &Setup, bounds: Bounds) -> String {
 }
 
 /// How many connections are served at once, and why no more.
-fn connections_max(model: &Model, setup: &Setup, bounds: Bounds) -> (usize, String) {
+pub(crate) fn connections_max(model: &Model, setup: &Setup, bounds: Bounds) -> (usize, String) {
     let Bounds { conns, threads, .. } = bounds;
-    let by_threads = |each: usize| (threads.max / each, threads.reason.to_owned());
+    let by_threads = |each: usize| ((threads.max / each).max(1), threads.reason.to_owned());
     let by_model = match model.serves {
         Serves::Descriptors => None,
         Serves::Only(max, reason) => Some((max, reason.to_owned())),
         Serves::Flavour(flag, reason) => {
             let chosen = setup.flavour_number(flag).map(|max| (max, reason.to_owned()));
             chosen.into_iter().chain([by_threads(1)]).min()
+        }
+        Serves::Processes(flag, reason) => {
+            let chosen = setup.flavour_number(flag).map(|max| (max, reason.to_owned()));
+            chosen.into_iter().chain([by_threads(processes::THREADS)]).min()
         }
         Serves::Threads(flag, word) => {
             let two = setup.flavours.iter().any(|(name, value)| *name == flag && value == word);

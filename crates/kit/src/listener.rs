@@ -5,11 +5,10 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::sys;
 
@@ -21,8 +20,6 @@ const BACKLOG: i32 = 4096;
 pub struct Listener {
     socket: Arc<TcpListener>,
     nonblocking: bool,
-    /// The server has shut it down, so that accept(2) fails with EINVAL.
-    shut_down: Arc<AtomicBool>,
 }
 
 /// Whether calls on a listener and its connections block.
@@ -91,7 +88,7 @@ impl Listener {
         };
         socket.set_nonblocking(nonblocking)?;
         socket.listen(BACKLOG)?;
-        Ok(Listener { socket: Arc::new(socket.into()), nonblocking, shut_down: Arc::default() })
+        Ok(Listener { socket: Arc::new(socket.into()), nonblocking })
     }
 
     /// The address with the port that was picked.
@@ -110,6 +107,8 @@ impl Listener {
         match sys::accept(&self.socket, self.nonblocking) {
             Ok(stream) => Ok(Accepted::Client(stream)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Accepted::Empty),
+            // The server has shut it down: no client waits, and none will.
+            Err(error) if self.is_shut_down(&error) => Ok(Accepted::Empty),
             Err(error) => Ok(match self.accept_error(error)? {
                 AcceptError::Passing => Accepted::Retry,
                 AcceptError::Exhausted => Accepted::Exhausted,
@@ -122,11 +121,18 @@ impl Listener {
     /// # Errors
     /// Those that would come again on every call.
     pub fn accept_error(&self, error: io::Error) -> io::Result<AcceptError> {
-        match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
-            // The server itself has called shutdown(2) on the listener.
-            Errno::EINVAL if self.shut_down.load(SeqCst) => Ok(AcceptError::Passing),
-            errno => sort_accept_error(errno).ok_or(error),
+        if self.is_shut_down(&error) {
+            return Ok(AcceptError::Passing);
         }
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+        sort_accept_error(errno).ok_or(error)
+    }
+
+    /// The server itself has called shutdown(2) on the listener, perhaps in another process: the
+    /// socket then does not listen (SO_ACCEPTCONN, socket(7)).
+    fn is_shut_down(&self, error: &io::Error) -> bool {
+        error.raw_os_error() == Some(libc::EINVAL)
+            && SockRef::from(&*self.socket).is_listener().is_ok_and(|listens| !listens)
     }
 
     /// A second handle on the same socket, for runtimes that want one of their own.
@@ -148,9 +154,8 @@ impl Listener {
     /// From now on clients are refused. Those in the accept queue are reset, so it must be empty,
     /// or the time to drain must be over.
     pub fn shutdown(&self) {
-        self.shut_down.store(true, SeqCst);
         // Linux does it and returns ENOTCONN.
-        let _ = socket2::SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Both);
+        let _ = SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Both);
     }
 }
 
@@ -250,7 +255,7 @@ mod tests {
         assert!(listener.accept_error(invalid()).is_err());
         assert!(matches!(listener.accept(), Ok(Accepted::Empty)));
         listener.shutdown();
-        assert!(matches!(listener.accept(), Ok(Accepted::Retry)));
+        assert!(matches!(listener.accept(), Ok(Accepted::Empty)));
         assert_eq!(listener.accept_error(invalid()).ok(), Some(AcceptError::Passing));
     }
 }

@@ -78,6 +78,8 @@ pub enum Serves {
     Only(usize, &'static str),
     /// As many as this flavour says, a thread each, for this reason.
     Flavour(&'static str, &'static str),
+    /// As many as this flavour says, a process each, for this reason.
+    Processes(&'static str, &'static str),
 }
 
 /// A flag that only this model has.

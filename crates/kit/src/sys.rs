@@ -4,8 +4,10 @@
 use std::fs::File;
 use std::io;
 use std::net::TcpStream;
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::socket::{MsgFlags, SockFlag, accept4, recv};
 
@@ -58,6 +60,26 @@ pub(crate) fn catch_wake() -> nix::Result<()> {
     let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
     // SAFETY: the handler does nothing, so it does nothing that is not async-signal-safe.
     unsafe { sigaction(WAKE, &action) }.map(drop)
+}
+
+/// `len` values in memory that this process shares with those that it forks (mmap(2)). It is never
+/// unmapped.
+///
+/// # Errors
+/// What mmap(2) says.
+pub(crate) fn share<T: Default + Sync>(len: usize) -> io::Result<&'static [T]> {
+    let bytes =
+        NonZeroUsize::new(len.max(1) * size_of::<T>()).ok_or(io::ErrorKind::InvalidInput)?;
+    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: new memory, of which nothing else knows; this call owns it.
+    let memory = unsafe { mmap_anonymous(None, bytes, access, MapFlags::MAP_SHARED) }?;
+    let first = memory.cast::<T>().as_ptr();
+    for index in 0..len {
+        // SAFETY: within the mapping, which is aligned to a page and owned by this call.
+        unsafe { first.add(index).write(T::default()) };
+    }
+    // SAFETY: `len` values were written, and the mapping lives as long as the process.
+    Ok(unsafe { std::slice::from_raw_parts(first, len) })
 }
 
 /// Most blocks that malloc(3) maps separately (mallopt(3)); further ones come from its heaps. So

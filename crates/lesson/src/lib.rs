@@ -7,12 +7,13 @@
 //!
 //! Reading order: `stage`, `client` (one request in its phases), `http2`, `name` (the name lookup),
 //! then the experiments: `request`, `staircase`, `visitors`, `teacher`, `stall`, `news` and
-//! `streams` (over `wire`), `crowd`, `idle`.
+//! `streams` (over `wire`), `crowd`, `idle`, `memory`.
 
 pub mod client;
 mod crowd;
 pub mod http2;
 mod idle;
+mod memory;
 pub mod name;
 mod news;
 mod request;
@@ -71,6 +72,7 @@ pub const EXPERIMENTS: &[Experiment] = &[
     streams::EXPERIMENT,
     crowd::EXPERIMENT,
     idle::EXPERIMENT,
+    memory::EXPERIMENT,
 ];
 
 /// Requests of HTTP/1.1 over kept connections.

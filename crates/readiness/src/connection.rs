@@ -201,7 +201,7 @@ mod tests {
         let now = Instant::now();
         let common =
             Common::new(Arc::new(()), Clock { started: now, started_unix: Duration::ZERO });
-        let counters = Arc::new(Counters::default());
+        let counters: &Counters = Box::leak(Box::default());
         let service = Service::new(Protocol::Echo, Limits::default(), counters, common);
         let conn = Conn::new(&Arc::new(service), Address::alone(), now);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -6,6 +6,7 @@
 mod crowd;
 mod idle;
 mod lanes;
+mod memory;
 mod news;
 mod request;
 mod staircase;
@@ -38,6 +39,7 @@ pub fn picture(recording: &Recording, lesson: &Lesson, columns: usize) -> Option
         "streams" => Some(streams::picture(recording, lesson, columns)),
         "crowd" => Some(crowd::picture(recording, lesson, columns)),
         "idle" => Some(idle::picture(recording, lesson, columns)),
+        "memory" => Some(memory::picture(recording, lesson, columns)),
         _ => None,
     }
 }

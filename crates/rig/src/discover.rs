@@ -19,8 +19,10 @@ const PREFIX: &str = "serve-";
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The order in which models are shown. Others follow by name.
-const READING_ORDER: [&str; 10] =
-    ["serial", "threads", "pool", "busy", "select", "poll", "epoll", "sigio", "tokio", "uring"];
+const READING_ORDER: [&str; 11] = [
+    "serial", "prefork", "threads", "pool", "busy", "select", "poll", "epoll", "sigio", "tokio",
+    "uring",
+];
 
 /// The role of the floor: a server that sends canned replies without parsing requests. Its cost is
 /// that of the sockets alone.

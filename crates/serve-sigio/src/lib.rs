@@ -63,7 +63,7 @@ const SIGNALS_MAX: usize = 512;
 /// # Errors
 /// What fcntl(2), sigtimedwait(2), poll(2) or accept(2) say.
 pub fn serve(worker: Worker) -> io::Result<()> {
-    let (stop, counters) = (worker.stop.clone(), worker.service.counters.clone());
+    let (stop, counters) = (worker.stop.clone(), worker.service.counters);
     let mut list = List::new()?;
     // The stop is sent to this thread as SIGURG, again and again until it confirms it.
     let tracked = stop.track(None);

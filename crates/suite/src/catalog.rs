@@ -56,6 +56,20 @@ impl Model {
         self.connections_max() == 1 || self.name == "serial"
     }
 
+    /// Each client has a process to itself.
+    pub fn has_processes(&self) -> bool {
+        self.flavour("processes").is_some()
+    }
+
+    /// Its own flags for so many clients at once, where it has a fixed number of processes.
+    pub fn flags_for(&self, clients: usize) -> Vec<String> {
+        if self.has_processes() {
+            vec!["--processes".to_owned(), clients.to_string()]
+        } else {
+            Vec::new()
+        }
+    }
+
     /// Its threads sleep in the calls of I/O itself: each serves one client at a time.
     pub fn blocks_in_io(&self) -> bool {
         let calls = self.describe["place"]["blocks_in"].as_array();

@@ -201,6 +201,14 @@ impl Server {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid is an i32"));
         kill(pid, signal).unwrap_or_else(|error| panic!("{signal} to the server: {error}"));
+        // Its children are told by their parent, but of this it is not told itself.
+        if matches!(signal, Signal::SIGSTOP | Signal::SIGCONT) {
+            for Process(child) in self.process().children() {
+                let pid = Pid::from_raw(i32::try_from(child).expect("a pid is an i32"));
+                // Fails for one that has ended.
+                let _ = kill(pid, signal);
+            }
+        }
     }
 
     /// Waits for its end, which something has already brought about.

@@ -5,6 +5,7 @@
 
 mod crowd;
 mod idle;
+mod memory;
 mod news;
 mod request;
 mod staircase;
@@ -63,6 +64,7 @@ pub fn of(recording: &Recording) -> Option<Lesson> {
         "streams" => Some(streams::lesson(recording)),
         "crowd" => Some(crowd::lesson(recording)),
         "idle" => Some(idle::lesson(recording)),
+        "memory" => Some(memory::lesson(recording)),
         _ => None,
     }
 }

@@ -36,7 +36,7 @@ pub struct FakeFile {
 #[derive(Debug)]
 pub struct World {
     pub service: Arc<Service>,
-    pub counters: Arc<Counters>,
+    pub counters: &'static Counters,
     pub started: Instant,
 }
 
@@ -59,18 +59,18 @@ impl World {
             table.add(&file.path, file.len, modified_unix_ns, &file.content_type);
         }
         let clock = Clock { started, started_unix: Duration::from_secs(STARTED_UNIX_S) };
-        let counters = Arc::new(Counters::default());
+        let counters: &Counters = Box::leak(Box::default());
         let common = Common {
             files: (!files.is_empty()).then(|| Arc::new(table.build())),
             tls,
             ..Common::new(Arc::new(FakeProgram), clock)
         };
-        let service = Service::new(protocol, limits, Arc::clone(&counters), common);
+        let service = Service::new(protocol, limits, counters, common);
         World { service: Arc::new(service), counters, started }
     }
 
     pub fn totals(&self) -> Totals {
-        Totals::of([&*self.counters])
+        Totals::of([self.counters])
     }
 }
 

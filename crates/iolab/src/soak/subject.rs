@@ -44,6 +44,8 @@ struct Endpoint {
     server: Server,
     tls: bool,
     connections_max: u32,
+    /// It says that there is no chat between its clients.
+    cannot_chat: bool,
     /// Descriptors after the first clients of each kind have closed.
     descriptors_at_start: usize,
     /// Requests that the server must have counted.
@@ -76,6 +78,7 @@ impl Endpoint {
             server,
             tls,
             connections_max,
+            cannot_chat: cannot_chat(found),
             descriptors_at_start: 0,
             requests: 0,
             memory: Vec::new(),
@@ -133,8 +136,11 @@ impl Endpoint {
     fn traffic(&mut self) -> Vec<String> {
         let connections_max = self.connections_max;
         let kinds = if self.tls { TLS.as_slice() } else { PLAIN.as_slice() };
-        let kinds: Vec<Kind> =
-            kinds.iter().copied().filter(|kind| kind.needs_one() || connections_max > 1).collect();
+        let has = |kind: &Kind| {
+            let company = kind.needs_one() || connections_max > 1;
+            company && !(self.cannot_chat && matches!(kind, Kind::Chat))
+        };
+        let kinds: Vec<Kind> = kinds.iter().copied().filter(has).collect();
         self.requests += kinds.iter().map(|kind| kind.counted(connections_max)).sum::<u64>();
         let (address, tls) = (self.server.address, self.tls);
         let run = move |kind: Kind| kind.run(address, tls, connections_max).err();
@@ -148,6 +154,12 @@ impl Endpoint {
             ended.filter_map(|told| told.unwrap_or(Some("a client panicked".into()))).collect()
         })
     }
+}
+
+/// Whether the server says that it has no chat between clients.
+fn cannot_chat(found: &Found) -> bool {
+    let words = found.model.describe["cannot"].as_array().into_iter().flatten();
+    words.filter_map(|words| words.as_str()).any(|words| words.starts_with("chat"))
 }
 
 /// Whether the server has a pool of threads, and its size was not given in the flavour.

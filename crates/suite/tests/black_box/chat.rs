@@ -42,11 +42,29 @@ fn alone(variant: &Variant) -> Outcome {
     Outcome::skipped("it serves one at a time, so nobody is there to chat with")
 }
 
+/// A model with a process for each client says that it has no chat: each is in a room of its own.
+#[track_caller]
+fn apart(variant: &Variant) -> Outcome {
+    let cannot = variant.model.describe["cannot"].to_string();
+    assert!(cannot.contains("chat"), "--describe says that it cannot: {cannot}");
+    let server = Server::start(variant, &[]);
+    let mut members = members(&server, 2);
+    members[0].say("is anybody there?");
+    // The first thing that each of them hears.
+    members.iter_mut().for_each(|member| member.expect_pong());
+    drop(members);
+    server.stop();
+    Outcome::skipped("each client has a process of its own, so nobody is there to chat with")
+}
+
 /// Runs a case for which at least two must be served at once.
 #[track_caller]
 fn in_company(variant: &Variant, flags: &[&str], case: impl FnOnce(Server)) -> Outcome {
     if variant.model.one_at_a_time() {
         return alone(variant);
+    }
+    if variant.model.has_processes() {
+        return apart(variant);
     }
     case(Server::start(variant, flags));
     Outcome::Passed
@@ -345,6 +363,9 @@ pub fn threads_of_a_member(variant: &Variant) -> Outcome {
     const COUNT: usize = 3;
     if !variant.model.blocks_in_io() || variant.model.one_at_a_time() {
         return Outcome::skipped("it has no thread for each connection");
+    }
+    if variant.model.has_processes() {
+        return Outcome::skipped("it has a process for each connection, and threads in each");
     }
     let server = Server::start(variant, &[]);
     let threads = || server.process().threads();

@@ -242,12 +242,14 @@ pub fn stuck_reader_beside_others(variant: &Variant) -> Outcome {
     Outcome::Passed
 }
 
-/// A pool of two: the third waits until one of the two has left, however idle they are.
+/// A pool of two threads or two processes: the third waits until one of the two has left, however
+/// idle they are.
 pub fn pool_is_bounded(variant: &Variant) -> Outcome {
-    if variant.model.flavour("threads").is_none() {
-        return Outcome::skipped("it has no pool of threads");
-    }
-    let server = Server::start(variant, &["--threads", "2"]);
+    let sizes = ["threads", "processes"];
+    let Some(size) = sizes.into_iter().find(|flag| variant.model.flavour(flag).is_some()) else {
+        return Outcome::skipped("it has no pool of threads or processes");
+    };
+    let server = Server::start(variant, &[&format!("--{size}"), "2"]);
     let mut talking: Vec<Client> = (0..2).map(|_| server.connect()).collect();
     for client in &mut talking {
         client.send(&get("/"));
@@ -261,7 +263,7 @@ pub fn pool_is_bounded(variant: &Variant) -> Outcome {
         client.send(&get("/delay/50"));
         assert_eq!(client.reply().status, 200);
     }
-    assert!(waiting.iter().all(Client::is_silent), "two threads have three conversations");
+    assert!(waiting.iter().all(Client::is_silent), "two have three conversations");
     drop(talking);
     for mut client in waiting {
         assert_eq!(client.reply().status, 200);

@@ -118,8 +118,12 @@ pub fn client_that_only_writes(variant: &Variant) {
 }
 
 pub fn many_connections(variant: &Variant) {
-    let server = start(variant);
-    let mut clients: Vec<Client> = (0..200).map(|_| server.connect()).collect();
+    const CLIENTS: usize = 200;
+    let own = variant.model.flags_for(CLIENTS);
+    let own = own.iter().map(String::as_str);
+    let flags: Vec<&str> = ["--protocol", "echo"].into_iter().chain(own).collect();
+    let server = Server::start(variant, &flags);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
     for (number, client) in clients.iter_mut().enumerate() {
         client.send(format!("client {number:3}").as_bytes());
     }

@@ -59,6 +59,9 @@ pub fn descriptors_run_out(variant: &Variant) -> Outcome {
     if variant.model.one_at_a_time() {
         return Outcome::skipped(FEW_DESCRIPTORS);
     }
+    if variant.model.has_processes() {
+        return Outcome::skipped(LIMITS_OF_ITS_OWN);
+    }
     let server = Server::start_with_descriptors(variant, &["--conns-max", "1000"], DESCRIPTORS);
     let clients = crowd_of(&server, CLIENTS);
     let exhausted = || server.process().descriptors() >= DESCRIPTORS as usize - 1;
@@ -95,10 +98,16 @@ pub fn signals_run_out(variant: &Variant) -> Outcome {
 
 const FEW_DESCRIPTORS: &str = "it serves one at a time: its descriptors do not run out";
 
+const LIMITS_OF_ITS_OWN: &str =
+    "each client has a process, which has limits of its own and needs little";
+
 /// Left to itself, a server takes no more than it has descriptors for.
 pub fn limit_follows_descriptors(variant: &Variant) -> Outcome {
     if variant.model.one_at_a_time() {
         return Outcome::skipped(FEW_DESCRIPTORS);
+    }
+    if variant.model.has_processes() {
+        return Outcome::skipped(LIMITS_OF_ITS_OWN);
     }
     let server = Server::start_with_descriptors(variant, &[], DESCRIPTORS);
     let mut clients = crowd_of(&server, CLIENTS);
@@ -150,6 +159,9 @@ pub fn threads_run_out(variant: &Variant) -> Outcome {
 }
 
 fn no_threads_for_connections(variant: &Variant) -> Option<Outcome> {
+    if variant.model.has_processes() {
+        return Some(Outcome::skipped(LIMITS_OF_ITS_OWN));
+    }
     let has_threads = variant.model.blocks_in_io() && !variant.model.one_at_a_time();
     (!has_threads).then(|| Outcome::skipped("it has no thread for each connection"))
 }
@@ -249,6 +261,10 @@ pub fn memory_is_bounded(variant: &Variant) -> Outcome {
 pub fn memory_is_given_back(variant: &Variant) -> Outcome {
     if variant.model.one_at_a_time() {
         return Outcome::skipped("one connection alone does not hold much");
+    }
+    if variant.model.has_processes() {
+        let reason = "each process keeps the free pages of its one client for the next";
+        return Outcome::skipped(reason);
     }
     const CLIENTS: usize = 100;
     const MIB: u64 = 1 << 10;

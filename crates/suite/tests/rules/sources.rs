@@ -34,6 +34,7 @@ const UNSAFE_CRATES: &[&str] = &[
     "rig",
     "serve-epoll",
     "serve-poll",
+    "serve-prefork",
     "serve-select",
     "serve-sigio",
     "serve-uring",

@@ -71,7 +71,7 @@ impl Bar {
 }
 
 /// Bars without names in their parts, in the tones of the model's colour.
-fn parts(ink: Ink, values: &[f64]) -> Vec<Part> {
+pub(crate) fn parts(ink: Ink, values: &[f64]) -> Vec<Part> {
     let part = |(value, tone): (&f64, f64)| Part {
         name: String::new(),
         value: *value,
@@ -205,7 +205,8 @@ pub fn memory(results: &Results, summary: &Summary) -> Option<Plot> {
     Chart { head, axis, bars: costs.iter().map(bar).collect(), floor: None }.plot()
 }
 
-fn tones<'a>(first: &'a str, second: &'a str) -> Vec<(&'a str, Ink, f64)> {
+/// The key of bars in two parts.
+pub(crate) fn tones<'a>(first: &'a str, second: &'a str) -> Vec<(&'a str, Ink, f64)> {
     vec![(first, TEXT, TONES[0]), (second, TEXT, TONES[1])]
 }
 

@@ -32,8 +32,9 @@ pub const WAITS: Ink = ink("#D1242F", "#FF6B63");
 
 /// The known models, with similar colours for similar mechanisms: blocking brown, spinning red,
 /// readiness violet to blue, a runtime green, completion teal.
-const MODELS: [(&str, Ink); 10] = [
+const MODELS: [(&str, Ink); 11] = [
     ("serial", ink("#6E7781", "#AAB4BE")),
+    ("prefork", ink("#5C4033", "#B89B8A")),
     ("threads", ink("#9A5B13", "#D9944A")),
     ("pool", ink("#A88400", "#E3C04B")),
     ("busy", ink("#CF222E", "#FF7B72")),
