@@ -136,7 +136,7 @@ fn rows_of(call: &Call, lane: usize) -> Vec<Row> {
     if call.result.is_none() {
         return vec![enter("sleeps to the end")];
     }
-    let after = format!("slept {:.2} ms", (call.to_us - call.from_us) / 1e3);
+    let after = format!("slept {:.1} ms", (call.to_us - call.from_us) / 1e3);
     let woken = if told.is_empty() { after } else { format!("{after}; {told}") };
     vec![enter("sleeps"), row(call.to_us, What::Return(lane, copied), returned, woken)]
 }
@@ -273,7 +273,7 @@ mod tests {
                 ("A sends", ""),
                 ("T1 recv(A)", "sleeps"),
                 ("", "recv(B) = 16: copies 16 bytes to the process"),
-                ("T1 recv(A) = 16", "slept 0.80 ms; copies 16 bytes to the process"),
+                ("T1 recv(A) = 16", "slept 0.8 ms; copies 16 bytes to the process"),
                 ("T1 recv x 2", "nothing there"),
                 ("A has its reply", ""),
             ]

@@ -8,7 +8,7 @@ use super::rows::{What, note, rows};
 
 /// Widths of the columns.
 const CLIENT: usize = 15;
-const APPLICATION: usize = 27;
+const APPLICATION: usize = 26;
 
 /// The figure of one run, below its finding.
 pub fn text(recording: &Recording, run: &Run) -> String {
