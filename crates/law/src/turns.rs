@@ -87,7 +87,7 @@ impl Member {
     }
 }
 
-/// Starts the servers. Idle connections are opened by all holders at once.
+/// Starts the servers and opens their idle connections.
 fn crew(lab: &Lab, seats: &[Seat], workloads: &[Workload]) -> Result<Vec<Member>, Reason> {
     let first = workloads.first().ok_or_else(|| Reason::Fault("no workload".into()))?;
     let most = workloads.iter().map(|workload| workload.connections).max().unwrap_or(0);
@@ -104,28 +104,16 @@ fn crew(lab: &Lab, seats: &[Seat], workloads: &[Workload]) -> Result<Vec<Member>
         members.push(Member { label: seat.label, server, holder: None });
     }
     let holder = hold::executable().map_err(Reason::Skip)?;
-    std::thread::scope(|scope| {
-        let opening = members.iter_mut().zip(seats).filter(|(_, seat)| seat.idle > 0);
-        let opening = opening.map(|(member, seat)| {
-            let opening = Opening {
-                address: member.server.address,
-                connections: seat.idle,
-                workload: first.clone(),
-            };
-            let holder = &holder;
-            scope.spawn(move || {
-                let held = Holder::open(holder, &opening);
-                let held = held.map_err(|why| format!("{}: {why}", member.label))?;
-                member.holder = Some(held);
-                Ok::<_, String>(())
-            })
-        });
-        let opening: Vec<_> = opening.collect();
-        let joined = opening.into_iter().map(|one| one.join());
-        let ended = || Err("opening idle connections failed".to_owned());
-        joined.map(|one| one.unwrap_or_else(|_| ended())).collect::<Result<Vec<()>, _>>()
-    })
-    .map_err(Reason::NotHere)?;
+    // One after the other: all servers have one core, and a server that waits for it while others
+    // fill their tables would count as one that does not answer.
+    for (member, seat) in members.iter_mut().zip(seats).filter(|(_, seat)| seat.idle > 0) {
+        lab.go_on()?;
+        let (address, connections) = (member.server.address, seat.idle);
+        let opening = Opening { address, connections, workload: first.clone() };
+        let held = Holder::open(&holder, &opening);
+        let not_here = |why| Reason::NotHere(format!("{}: {why}", member.label));
+        member.holder = Some(held.map_err(not_here)?);
+    }
     Ok(members)
 }
 
