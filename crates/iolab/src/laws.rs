@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use clap::Args;
 use law::{Lab, Law, Pace, Reason, decide};
-use lesson::EXPERIMENTS;
 use record::{LawFigure, LawOutcome, Standing};
 use render::failure::{Failure, because};
 use render::text;
@@ -207,6 +206,8 @@ fn summed_up(laws: &[LawOutcome], planned: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lesson::EXPERIMENTS;
+
     use super::*;
 
     #[test]
