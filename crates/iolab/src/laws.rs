@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use clap::Args;
 use law::{Lab, Law, Pace, Reason, decide};
-use lesson::EXPERIMENTS;
 use record::{LawFigure, LawOutcome, Standing};
 use render::failure::{Failure, because};
 use render::text;
@@ -131,7 +130,7 @@ fn measure(law: &Law, lab: &Lab) -> Option<LawOutcome> {
         claim: law.claim.to_owned(),
         expected: law.expected.to_owned(),
         source: law.source.to_owned(),
-        shown_by: shown_by(law),
+        shown_by: law.shown_by.to_owned(),
         figures,
         note,
         standing,
@@ -144,17 +143,7 @@ fn listed(law: &Law) -> String {
     text::labelled(law.id, law.claim)
         + &text::labelled("  expected", law.expected)
         + &text::labelled("  source", law.source)
-        + &text::labelled("  shown by", &shown_by(law))
-}
-
-/// The command that shows a law to a reader: where there is no such experiment, the law itself.
-fn shown_by(law: &Law) -> String {
-    match law.shown_by.strip_prefix("iolab experiment ") {
-        Some(name) if EXPERIMENTS.iter().all(|experiment| experiment.name != name) => {
-            format!("iolab laws {}", law.id)
-        }
-        _ => law.shown_by.to_owned(),
-    }
+        + &text::labelled("  shown by", law.shown_by)
 }
 
 /// A law for people.
@@ -217,6 +206,8 @@ fn summed_up(laws: &[LawOutcome], planned: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lesson::EXPERIMENTS;
+
     use super::*;
 
     #[test]
@@ -234,8 +225,7 @@ mod tests {
     #[test]
     fn what_shows_a_law_can_be_typed() {
         for law in law::all() {
-            let shown = shown_by(law);
-            let name = shown.strip_prefix("iolab experiment ");
+            let name = law.shown_by.strip_prefix("iolab experiment ");
             assert!(name.is_none_or(|name| EXPERIMENTS.iter().any(|one| one.name == name)));
         }
     }

@@ -23,7 +23,7 @@ pub const LAWS: &[Law] = &[Law {
                client of epoll is at least 5 times that beside a warm file, and that of a client \
                of the pool or of io_uring at most half of epoll's.",
     source: "epoll(7) (EPERM), io_uring(7)",
-    shown_by: "iolab experiment cold-file",
+    shown_by: "iolab laws L29",
     takes_s: 5.0,
     bounds: &[
         Bound::at_least("epoll: longest wait, cold / warm", 5.0),

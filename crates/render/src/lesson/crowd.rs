@@ -36,7 +36,8 @@ pub(super) fn picture(recording: &Recording, lesson: &Lesson, columns: usize) ->
     let head = Head {
         name: "crowd".to_owned(),
         finding: lesson.finding.text.clone(),
-        subject: "server CPU per request (grey: a wait alone, in 2008, by TLPI table 63-9)".into(),
+        subject: "server CPU per request (grey: a wait alone on Linux 2.6.25, TLPI table 63-9)"
+            .into(),
         ..Head::default()
     };
     let drawn = plot(head, "silent connections beside the one that asks", &ticks, &lines);
