@@ -82,27 +82,51 @@ fn ledger(lab: &Lab, models: &[(&'static str, u32)]) -> Result<Ledger, Reason> {
     let base = lab.workload("http-keepalive")?;
     let mut ledger = Ledger::new();
     for &(label, connections) in models {
-        lab.go_on()?;
-        let found = lab.found(label)?;
-        let counted = trial::run(&Setting {
-            executable: &found.executable,
-            model: &found.model,
-            workload: &Workload { connections, ..base.clone() },
-            settings: lab.settings(),
-            root: lab.folder(),
-        });
-        let not_here = |why: String| Reason::NotHere(format!("{label}: {why}"));
-        let Trial { load, calls, .. } = counted.map_err(not_here)?;
-        let calls = calls.ok_or_else(|| Reason::Fault("no calls were counted".to_owned()))?;
-        if load.requests == 0 || load.errors > 0 {
-            let why = load.first_error.unwrap_or_else(|| "no request was answered".to_owned());
-            return Err(not_here(why));
-        }
-        ledger.insert((label, connections), Calls::of(&calls, load.requests));
+        let workload = Workload { connections, ..base.clone() };
+        let (requests, calls) = counted(lab, label, &workload)?;
+        ledger.insert((label, connections), Calls::of(&calls, requests));
     }
     // A tracepoint in use makes every call on the machine slower.
     counting::end_pass();
     Ok(ledger)
+}
+
+/// Requests and calls of a window that has enough of them: on a busy machine a longer one.
+fn counted(lab: &Lab, label: &str, workload: &Workload) -> Result<(u64, record::Calls), Reason> {
+    /// Those that are in flight at the borders are then a hundredth.
+    const REQUESTS_EACH: u64 = 100;
+    const LONGER: f64 = 4.0;
+    const WINDOW_MAX_S: f64 = 5.0;
+    let found = lab.found(label)?;
+    let not_here = |why: String| Reason::NotHere(format!("{label}: {why}"));
+    let mut settings = lab.settings().clone();
+    loop {
+        lab.go_on()?;
+        let counted = trial::run(&Setting {
+            executable: &found.executable,
+            model: &found.model,
+            workload,
+            settings: &settings,
+            root: lab.folder(),
+        });
+        let Trial { load, calls, .. } = counted.map_err(not_here)?;
+        if load.errors > 0 {
+            return Err(not_here(load.first_error.unwrap_or_default()));
+        }
+        let calls = calls.ok_or_else(|| Reason::Fault("no calls were counted".to_owned()))?;
+        match load.requests {
+            requests if requests >= REQUESTS_EACH * u64::from(workload.connections) => {
+                return Ok((requests, calls));
+            }
+            _ if settings.window_s < WINDOW_MAX_S => settings.window_s *= LONGER,
+            few => {
+                return Err(not_here(format!(
+                    "{few} requests were answered in {} s",
+                    settings.window_s
+                )));
+            }
+        }
+    }
 }
 
 fn calls_per_request(lab: &Lab) -> Result<Measured, Reason> {
