@@ -166,6 +166,7 @@ fn system_calls_are_those_of_the_model() {
 }
 
 #[test]
+#[ignore = "it judges waits by the clock: run it on a quiet machine"]
 fn a_pool_is_not_stopped_by_a_cold_file() {
     if are_built(&["pool", "uring"]) {
         match with("L29", "epoll", "pool", &[]) {
