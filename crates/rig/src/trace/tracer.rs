@@ -365,7 +365,7 @@ impl Tracer {
             self.shared.fruitless.fetch_add(1, Ordering::Relaxed);
         }
         let result = if -result > ERRNO_MAX { -i64::from(libc::EINTR) } else { result };
-        let mut object = call.object;
+        let mut object = call.object.clone();
         match (call.what.name, call.what.descriptor) {
             ("accept" | "accept4", _) if result >= 0 => {
                 self.objects.forget(process, result as i32);
@@ -386,21 +386,8 @@ impl Tracer {
             ("io_uring_enter", _) => self.completions(process, to_ns),
             _ => {}
         }
-        let Description { name, descriptor, arguments } = call.what;
-        let (from_ns, result) = (call.from_ns, Some(result));
-        self.seen.push(Seen {
-            process,
-            thread,
-            name,
-            arguments,
-            descriptor,
-            object,
-            from_ns,
-            to_ns,
-            result,
-            slept,
-            seen_by: SeenBy::Ptrace,
-        });
+        let call = Entered { object, ..call };
+        self.seen.push(call.seen((process, thread), to_ns, Some(result), slept));
     }
 
     /// Notes what the thread asks its rings for.
@@ -446,25 +433,38 @@ impl Tracer {
     fn ended(&mut self, thread: Pid) {
         let call = self.threads.remove(&thread).and_then(|thread| thread.call.zip(thread.process));
         if let Some((call, process)) = call {
-            let Description { name, descriptor, arguments } = call.what;
-            let (object, from_ns, to_ns) = (call.object, call.from_ns, now_ns());
-            let (result, slept) = (None, None);
-            self.seen.push(Seen {
-                process,
-                thread,
-                name,
-                arguments,
-                descriptor,
-                object,
-                from_ns,
-                to_ns,
-                result,
-                slept,
-                seen_by: SeenBy::Ptrace,
-            });
+            self.seen.push(call.seen((process, thread), now_ns(), None, None));
         }
         let mut threads = self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.remove(&thread);
+    }
+}
+
+impl Entered {
+    /// As it is recorded.
+    fn seen(
+        self,
+        (process, thread): (Pid, Pid),
+        to_ns: u64,
+        result: Option<i64>,
+        slept: Option<bool>,
+    ) -> Seen {
+        let Entered { what, object, from_ns, .. } = self;
+        let Description { name, descriptor, arguments } = what;
+        let seen_by = SeenBy::Ptrace;
+        Seen {
+            process,
+            thread,
+            name,
+            arguments,
+            descriptor,
+            object,
+            from_ns,
+            to_ns,
+            result,
+            slept,
+            seen_by,
+        }
     }
 }
 
