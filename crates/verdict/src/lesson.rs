@@ -117,20 +117,9 @@ fn time(us: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use record::{Environment, Heading, RECORDING_VERSION};
-
     use super::*;
 
-    /// A recording of this experiment, without runs.
-    pub(super) fn recording(experiment: &str) -> Recording {
-        Recording::new(Heading {
-            recording_version: RECORDING_VERSION,
-            experiment: experiment.into(),
-            command: String::new(),
-            prediction: None,
-            environment: Environment::default(),
-        })
-    }
+    pub(super) use fixture::recording;
 
     #[test]
     fn a_prediction_is_compared_with_what_was_seen() {

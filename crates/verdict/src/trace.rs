@@ -232,7 +232,6 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
-    use record::{Environment, Heading, RECORDING_VERSION};
 
     use super::*;
 
@@ -256,13 +255,7 @@ mod tests {
     }
 
     fn placed(calls: Vec<Call>) -> Place {
-        let mut recording = Recording::new(Heading {
-            recording_version: RECORDING_VERSION,
-            experiment: "trace".into(),
-            command: "iolab trace x".into(),
-            prediction: None,
-            environment: Environment::default(),
-        });
+        let mut recording = fixture::recording("trace");
         recording.runs.push(Run { run: "x".into(), ..Run::default() });
         recording.calls = calls;
         place(&recording, "x")

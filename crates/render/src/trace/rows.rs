@@ -214,19 +214,13 @@ fn together(rows: Vec<Row>) -> Vec<Row> {
 
 #[cfg(test)]
 mod tests {
-    use record::{Call, Environment, Heading, RECORDING_VERSION, SeenBy, Span};
+    use record::{Call, SeenBy, Span};
 
     use super::*;
 
     /// A thread that sleeps in recv for client A, and an operation of a ring for client B.
     fn recording(seen_by: SeenBy) -> Recording {
-        let mut recording = Recording::new(Heading {
-            recording_version: RECORDING_VERSION,
-            experiment: "trace".into(),
-            command: "iolab trace x".into(),
-            prediction: None,
-            environment: Environment::default(),
-        });
+        let mut recording = fixture::recording("trace");
         recording.runs.push(Run { run: "x".into(), ..Run::default() });
         let call = Call {
             run: "x".into(),
