@@ -48,7 +48,7 @@ fn two_questions(lab: &Lab) -> Result<Measured, Reason> {
         if (seen.blocks, seen.copied_by) == (blocks, Some(copied_by)) {
             right += 1;
         } else {
-            let copied_by = seen.copied_by.map_or("nobody", CopiedBy::words);
+            let copied_by = seen.copied_by.map_or("nothing that was seen", CopiedBy::words);
             let blocks_in = seen.blocks_in();
             wrong.push(format!("{label} blocks in {blocks_in}, copied by {copied_by}"));
         }

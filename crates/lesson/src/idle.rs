@@ -11,12 +11,12 @@ use crate::{Answer, Clock, Experiment, Predict, Refused, Site, Stage};
 /// The experiment.
 pub const EXPERIMENT: Experiment = Experiment {
     name: "idle",
-    question: "A hundred clients are connected, each has been answered once, and now nobody says \
-        anything for a second. A model that sleeps in a call until a descriptor is ready has \
+    question: "A hundred clients are connected, each has been answered once, and then none of them \
+        sends anything for a second. A model that sleeps in a call until a descriptor is ready has \
         nothing to do; one that asks again and again has. How much CPU does each model use, and \
         how often does it wake up?",
     predict: Predict {
-        question: "Which model uses the most CPU while nobody speaks?",
+        question: "Which model uses the most CPU while no client sends?",
         answer: Answer::Choice(&MODELS),
     },
     takes_s: 12,

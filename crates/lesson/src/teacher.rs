@@ -15,9 +15,9 @@ pub const EXPERIMENT: Experiment = Experiment {
     name: "teacher",
     question: "Thirty students work on exercises. Each thinks for 30 ms, asks the teacher, and \
         thinks again, three times; then it leaves. One teacher stays with a student until that one \
-        leaves (serial); or each student has a teacher (threads); or one teacher goes to whoever \
-        calls (epoll). How long do students wait for an answer, and how many teachers does it \
-        take? And what if an answer takes 5 ms of the teacher's own work (/work/5000)?",
+        leaves (serial); or each student has a teacher (threads); or one teacher goes to the \
+        student who calls (epoll). How long do students wait for an answer, and how many teachers \
+        does it take? And what if an answer takes 5 ms of the teacher's own work (/work/5000)?",
     predict: Predict {
         question: "Short answers: how many times as long as with a teacher each do students wait \
             for the one teacher who is called?",

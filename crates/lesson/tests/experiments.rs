@@ -153,7 +153,7 @@ fn idle_with_a_model_that_sleeps_in_the_place_of_busy_says_so() {
 fn streams_without_links_shows_the_slow_reply_and_the_heads() {
     let recording = recorded("streams", vec![built()]);
     assert_eq!((recording.runs.len(), recording.skipped.len()), (2, 6));
-    assert!(said(&recording, "a slow reply holds up").0);
+    assert!(said(&recording, "a slow reply delays").0);
     assert!(said(&recording, "HPACK sends a field once").0);
     let ends = |frame: &&record::Frame| frame.from_server && frame.ends_stream;
     let ended: Vec<u32> = recording.frames.iter().filter(ends).map(|frame| frame.stream).collect();

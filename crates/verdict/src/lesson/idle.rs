@@ -1,4 +1,4 @@
-//! Who uses CPU while nobody speaks, by the recording of the experiment `idle`.
+//! Who uses CPU while no client sends, by the recording of the experiment `idle`.
 
 use record::{Recording, Run};
 
@@ -46,8 +46,8 @@ pub(super) fn lesson(recording: &Recording) -> Lesson {
         && others.iter().all(|one| one.percent < SLEEPS_MAX_PERCENT);
     let finding = Sentence::new(
         alone,
-        format!("While nobody speaks, only busy uses CPU: {:.0} % of a core", most.percent),
-        format!("While nobody speaks, {} uses {:.1} % of a core", most.model, most.percent),
+        format!("While no client sends, only busy uses CPU: {:.0} % of a core", most.percent),
+        format!("While no client sends, {} uses {:.1} % of a core", most.model, most.percent),
     );
     Lesson { finding, sentences, answer: Some(Answer::Choice(most.model.to_owned())) }
 }

@@ -81,7 +81,7 @@ fn loops(models: &[Model]) -> Option<Sentence> {
                 range(&all)
             ),
             format!(
-                "{}: one thread serves all clients, and yet nobody waited for the computation.",
+                "{}: one thread serves all clients, and yet no client waited for the computation.",
                 names(&free)
             ),
         )

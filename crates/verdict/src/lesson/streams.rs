@@ -133,7 +133,7 @@ fn slow(recording: &Recording) -> Option<Sentence> {
     );
     Some(Sentence::new(
         first >= slow_us && last < slow2_us / 2.0,
-        format!("{seen}: a slow reply holds up those behind it, and no other stream."),
+        format!("{seen}: a slow reply delays those behind it, and no other stream."),
         format!("{seen}."),
     ))
 }
@@ -171,7 +171,7 @@ fn loss(recording: &Recording) -> Option<Sentence> {
     Some(Sentence::new(
         streams.1 > six.1 && streams.0 > six.0,
         format!(
-            "{seen}: TCP delivers bytes in order, so one lost packet freezes all streams. This is \
+            "{seen}: TCP delivers bytes in order, so one lost packet stops all streams. This is \
              the case that HTTP/2 loses."
         ),
         format!("{seen}. The losses of this run did not hit the one connection harder."),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_grows_and_a_lost_packet_freezes_all_streams() {
+    fn the_window_grows_and_a_lost_packet_stops_all_streams() {
         let start = |bytes: [f64; 3]| {
             let mut seen = empty();
             for bytes in bytes {
