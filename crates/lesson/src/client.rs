@@ -6,13 +6,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::Clock;
+use crate::wire::{self, Head};
 
 /// Time limit of one step. The longest reply of an experiment takes two seconds.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Time limit of connect(2): less than that of a retransmitted SYN after 1, 3 and 7 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest head of a reply that is read, in bytes.
-const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// A part of a request, in microseconds of the run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -86,12 +85,13 @@ impl Connection {
             self.read()?;
         }
         let first_us = self.clock.now_us();
-        let (head_bytes, status, length, closes) = loop {
-            if let Some(head) = parse(&self.input)? {
+        let (head_bytes, Head { status, length, closes, .. }) = loop {
+            if let Some(head) = wire::head(&self.input)? {
                 break head;
             }
             self.read()?;
         };
+        let length = length.ok_or("a reply without Content-Length")?;
         while self.input.len() < head_bytes + length {
             self.read()?;
         }
@@ -135,7 +135,7 @@ impl Connection {
         let mut buffer = [0; 1];
         match self.socket.read(&mut buffer) {
             Ok(0) => {}
-            Ok(_) => return Err("the server sent bytes that nobody asked for".to_owned()),
+            Ok(_) => return Err("the server sent bytes that were not asked for".to_owned()),
             Err(error) => return Err(told(&error)),
         }
         Ok(Phase { kind, from_us: self.since_us, to_us: self.clock.now_us() })
@@ -163,28 +163,6 @@ fn told(error: &std::io::Error) -> String {
         }
         _ => format!("the connection failed: {error}"),
     }
-}
-
-/// Bytes of the head, status, length of the body, whether the server closes; `None` if the head is
-/// not complete.
-fn parse(input: &[u8]) -> Result<Option<(usize, u16, usize, bool)>, String> {
-    let mut fields = [httparse::EMPTY_HEADER; 32];
-    let mut reply = httparse::Response::new(&mut fields);
-    let parsed = reply.parse(input).map_err(|e| format!("a malformed reply: {e}"))?;
-    let httparse::Status::Complete(bytes) = parsed else {
-        return match input.len() > HEAD_BYTES_MAX {
-            true => Err(format!("the head of a reply has more than {HEAD_BYTES_MAX} bytes")),
-            false => Ok(None),
-        };
-    };
-    let field = |name: &str| {
-        let field = reply.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
-        std::str::from_utf8(field.value).ok().map(str::trim)
-    };
-    let length = field("content-length").and_then(|length| length.parse().ok());
-    let length = length.ok_or("a reply without Content-Length")?;
-    let closes = field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-    Ok(Some((bytes, reply.code.unwrap_or(0), length, closes)))
 }
 
 #[cfg(test)]

@@ -9,20 +9,6 @@ use rig::exchange::http2 as wire;
 use crate::Clock;
 use crate::client::{Phase, connect};
 
-/// Names of the frame types (section 6), in their order.
-const KINDS: [&str; 10] = [
-    "DATA",
-    "HEADERS",
-    "PRIORITY",
-    "RST_STREAM",
-    "SETTINGS",
-    "PUSH_PROMISE",
-    "PING",
-    "GOAWAY",
-    "WINDOW_UPDATE",
-    "CONTINUATION",
-];
-
 /// One connection.
 #[derive(Debug)]
 pub struct Session {
@@ -71,15 +57,20 @@ impl Session {
         {
             return Err(format!("the server answered with status {status}"));
         }
-        Ok(Frame {
-            run: String::new(),
-            connection: 0,
-            at_us,
-            from_server: true,
-            kind: KINDS.get(usize::from(frame.kind)).unwrap_or(&"unknown").to_string(),
-            stream: frame.stream,
-            bytes: frame.bytes(),
-            ends_stream: frame.ends_stream(),
-        })
+        Ok(noted(&frame, at_us, true))
+    }
+}
+
+/// A frame as it is recorded. It belongs to no run yet.
+pub(crate) fn noted(frame: &wire::Frame, at_us: f64, from_server: bool) -> Frame {
+    Frame {
+        run: String::new(),
+        connection: 0,
+        at_us,
+        from_server,
+        kind: frame.name().to_owned(),
+        stream: frame.stream,
+        bytes: frame.bytes(),
+        ends_stream: frame.ends_stream(),
     }
 }

@@ -9,8 +9,6 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use record::Run;
-
 use crate::wire::{Wire, frame, number};
 use crate::{Answer, Clock, Experiment, Predict, Refused, Stage};
 
@@ -58,21 +56,11 @@ fn run(stage: &mut Stage) -> Result<(), Refused> {
     origin::run(stage)
 }
 
-fn arrangement(stage: &Stage, name: &str, title: &str, link: Option<&str>) -> Run {
-    Run {
-        run: name.to_owned(),
-        title: title.to_owned(),
-        model: stage.model("epoll"),
-        arguments: Vec::new(),
-        link: link.map(str::to_owned),
-    }
-}
-
 /// Three clients each of `/ws/chat` and `/ws/echo`: the first says something. Who hears it?
 fn post_office(stage: &mut Stage) -> Result<(), Refused> {
     for (name, path) in [("chat", "/ws/chat"), ("echo", "/ws/echo")] {
         let title = format!("three clients of {path}, one of which speaks");
-        let Some(site) = stage.start(arrangement(stage, name, &title, None))? else { continue };
+        let Some(site) = stage.start(stage.arrangement(name, &title, None))? else { continue };
         let address = site.address();
         let heard = site.as_client(|| heard(address, path))?;
         let (own, others) = heard.map_err(|why| {
@@ -102,7 +90,7 @@ fn heard(address: SocketAddr, path: &str) -> Result<(f64, f64), String> {
 /// A client that sends without a pause while messages come the other way.
 fn flood(stage: &mut Stage) -> Result<(), Refused> {
     let title = "a WebSocket whose client never stops sending";
-    let Some(site) = stage.start(arrangement(stage, "flood", title, None))? else { return Ok(()) };
+    let Some(site) = stage.start(stage.arrangement("flood", title, None))? else { return Ok(()) };
     let address = site.address();
     let (seen, flood_bytes) = site.as_client(|| beside_flood(address))??;
     site.stop()?;

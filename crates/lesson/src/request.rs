@@ -58,13 +58,10 @@ fn arrangement(stage: &Stage, rtt_ms: u32, keeps: bool) -> Run {
         0 => "loopback".to_owned(),
         ms => format!("{ms} ms of round trip"),
     };
-    Run {
-        run: format!("{}-{rtt_ms}ms", if keeps { "keep-alive" } else { "close" }),
-        title: format!("{place}, {way}"),
-        model: stage.model("epoll"),
-        arguments: vec!["--idle-timeout".to_owned(), format!("{IDLE_TIMEOUT_MS}ms")],
-        link: (rtt_ms > 0).then(|| format!("rtt={rtt_ms}ms")),
-    }
+    let name = format!("{}-{rtt_ms}ms", if keeps { "keep-alive" } else { "close" });
+    let link = (rtt_ms > 0).then(|| format!("rtt={rtt_ms}ms"));
+    let arguments = vec!["--idle-timeout".to_owned(), format!("{IDLE_TIMEOUT_MS}ms")];
+    Run { arguments, ..stage.arrangement(&name, &format!("{place}, {way}"), link.as_deref()) }
 }
 
 fn fetch_all(site: &Site, keeps: bool) -> Result<Vec<Span>, Refused> {

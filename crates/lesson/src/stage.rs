@@ -91,6 +91,17 @@ impl<'a> Stage<'a> {
         self.setting.model.clone().unwrap_or_else(|| own.to_owned())
     }
 
+    /// A run with one server: epoll, or that of `--model`.
+    pub fn arrangement(&self, name: &str, title: &str, link: Option<&str>) -> Run {
+        Run {
+            run: name.to_owned(),
+            title: title.to_owned(),
+            model: self.model("epoll"),
+            arguments: Vec::new(),
+            link: link.map(str::to_owned),
+        }
+    }
+
     /// Fails after Ctrl-C. To be called between two steps of an experiment.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use record::{Run, Span};
+use record::Span;
 
 use crate::client::{Connection, Phase, Reply};
 use crate::http2::Session;
@@ -51,16 +51,8 @@ const WAYS: [(&str, &str, Fetch); 5] = [
 fn run(stage: &mut Stage) -> Result<(), Refused> {
     let link = stage.link_or_skip("the steps of the network (100 ms of round trip)", LINK)?;
     for (name, title, fetch) in WAYS {
-        let Some(site) = stage.start(Run {
-            run: name.to_owned(),
-            title: title.to_owned(),
-            model: stage.model("epoll"),
-            arguments: Vec::new(),
-            link: link.clone(),
-        })?
-        else {
-            continue;
-        };
+        let run = stage.arrangement(name, title, link.as_deref());
+        let Some(site) = stage.start(run)? else { continue };
         let seen = fetch_all(&site, fetch)?;
         let ended = site.stop()?;
         for span in seen {

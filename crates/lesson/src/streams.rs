@@ -6,7 +6,7 @@ mod http2;
 
 use std::net::SocketAddr;
 
-use record::{Frame, Run, Span};
+use record::{Frame, Span};
 
 use crate::{Answer, Clock, Experiment, Predict, Refused, Stage};
 
@@ -135,25 +135,15 @@ fn run(stage: &mut Stage) -> Result<(), Refused> {
     slow_start(stage)
 }
 
-fn arrangement(stage: &Stage, (name, title, link): (&str, &str, Option<&str>)) -> Run {
-    Run {
-        run: name.to_owned(),
-        title: title.to_owned(),
-        model: stage.model("epoll"),
-        arguments: Vec::new(),
-        link: link.map(str::to_owned),
-    }
-}
-
 /// Fetches all of these and records it. `None`: it was skipped.
 fn fetch(
     stage: &mut Stage,
-    run: (&str, &str, Option<&str>),
+    (name, title, link): (&str, &str, Option<&str>),
     how: How,
     asked: &[Asked],
 ) -> Result<Option<Fetched>, Refused> {
-    let Some(site) = stage.start(arrangement(stage, run))? else { return Ok(None) };
-    let (name, address) = (run.0, site.address());
+    let Some(site) = stage.start(stage.arrangement(name, title, link))? else { return Ok(None) };
+    let address = site.address();
     let mut fetched = site.as_client(|| all(address, how, asked))??;
     site.stop()?;
     for span in fetched.spans.drain(..) {

@@ -38,6 +38,8 @@ pub(crate) struct Head {
     pub bytes: usize,
     pub status: u16,
     pub length: Option<usize>,
+    /// Whether the server said `Connection: close`.
+    pub closes: bool,
     /// Whether a page of another origin may read it (Access-Control-Allow-Origin).
     pub allows_origin: bool,
 }
@@ -187,7 +189,8 @@ pub(crate) fn number(text: &[u8]) -> Option<u64> {
     str::from_utf8(text).ok()?.trim_end().strip_prefix("tick ")?.parse().ok()
 }
 
-fn head(input: &[u8]) -> Result<Option<(usize, Head)>, String> {
+/// The head at the front of `input`, and its length; `None` if it is not complete.
+pub(crate) fn head(input: &[u8]) -> Result<Option<(usize, Head)>, String> {
     let mut fields = [httparse::EMPTY_HEADER; 32];
     let mut reply = httparse::Response::new(&mut fields);
     let parsed = reply.parse(input).map_err(|e| format!("a malformed reply: {e}"))?;
@@ -197,10 +200,15 @@ fn head(input: &[u8]) -> Result<Option<(usize, Head)>, String> {
             false => Ok(None),
         };
     };
-    let field = |name: &str| reply.headers.iter().find(|f| f.name.eq_ignore_ascii_case(name));
-    let length = field("content-length").and_then(|f| str::from_utf8(f.value).ok()?.parse().ok());
+    let field = |name: &str| {
+        let field = reply.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
+        str::from_utf8(field.value).ok().map(str::trim)
+    };
+    let length = field("content-length").and_then(|length| length.parse().ok());
+    let closes = field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
     let allows_origin = field("access-control-allow-origin").is_some();
-    Ok(Some((bytes, Head { bytes, status: reply.code.unwrap_or(0), length, allows_origin })))
+    let status = reply.code.unwrap_or(0);
+    Ok(Some((bytes, Head { bytes, status, length, closes, allows_origin })))
 }
 
 #[cfg(test)]

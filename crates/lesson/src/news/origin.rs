@@ -1,7 +1,6 @@
 //! A page of another site: what may it do with this server, over HTTP and over a WebSocket? The
 //! client sends what a browser sends for such a page: its Origin, and the cookies of this server.
 
-use super::arrangement;
 use crate::wire::Wire;
 use crate::{Clock, Refused, Stage};
 
@@ -19,7 +18,7 @@ pub(super) fn run(stage: &mut Stage) -> Result<(), Refused> {
 /// A GET as fetch() sends it.
 fn fetch(stage: &mut Stage) -> Result<(), Refused> {
     let title = "a GET for a page of another site";
-    let run = arrangement(stage, "origin-fetch", title, None);
+    let run = stage.arrangement("origin-fetch", title, None);
     let Some(site) = stage.start(run)? else { return Ok(()) };
     let address = site.address();
     let head = site.as_client(|| {
@@ -35,7 +34,7 @@ fn fetch(stage: &mut Stage) -> Result<(), Refused> {
 
 /// A WebSocket as `new WebSocket()` opens it.
 fn connect(stage: &mut Stage, name: &str, title: &str, arguments: &[&str]) -> Result<(), Refused> {
-    let mut run = arrangement(stage, name, title, None);
+    let mut run = stage.arrangement(name, title, None);
     run.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
     let Some(site) = stage.start(run)? else { return Ok(()) };
     let address = site.address();

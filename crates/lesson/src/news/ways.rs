@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use record::{Run, Span};
+use record::Span;
 use rig::sample::Idling;
 
-use super::{FAR_LINK, FAR_MESSAGES, FAR_PERIOD_MS, MESSAGES, PERIOD_MS, POLL_MS, arrangement};
+use super::{FAR_LINK, FAR_MESSAGES, FAR_PERIOD_MS, MESSAGES, PERIOD_MS, POLL_MS};
 use crate::wire::{Wire, number};
 use crate::{Clock, Refused, Stage};
 
@@ -32,7 +32,7 @@ const WAYS: [(Way, &str, &str); 4] = [
 /// On loopback: when is a message known, and what did that cost?
 pub(super) fn near(stage: &mut Stage) -> Result<(), Refused> {
     for (way, name, title) in WAYS {
-        let Some(site) = stage.start(arrangement(stage, name, title, None))? else { continue };
+        let Some(site) = stage.start(stage.arrangement(name, title, None))? else { continue };
         let clock = Clock::start();
         let address = site.address();
         let started_us = site.as_client(|| started(clock, address))??;
@@ -43,7 +43,7 @@ pub(super) fn near(stage: &mut Stage) -> Result<(), Refused> {
         let Client { wire, begun_us, seen, requests, .. } = client;
         let received: usize = wire.arrivals.iter().map(|(_, bytes)| bytes).sum();
         let sent = wire.bytes_sent;
-        // A connection that is open would hold up the stop.
+        // A connection that is open would delay the stop.
         drop(wire);
         site.stop()?;
         note(stage, name, (begun_us, started_us), &requests, &seen);
@@ -60,7 +60,7 @@ pub(super) fn far(stage: &mut Stage) -> Result<(), Refused> {
     let place = "a message every 50 ms, 100 ms of round trip";
     for (way, name, title) in &WAYS[1..3] {
         let (name, title) = (format!("{name}-far"), format!("{title}, {place}"));
-        let run: Run = arrangement(stage, &name, &title, Some(FAR_LINK));
+        let run = stage.arrangement(&name, &title, Some(FAR_LINK));
         let Some(site) = stage.start(run)? else { continue };
         let (clock, address) = (Clock::start(), site.address());
         let news = (FAR_PERIOD_MS, FAR_MESSAGES);

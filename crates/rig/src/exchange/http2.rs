@@ -20,8 +20,23 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 
 const STREAM: u32 = 1;
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+/// Names of the frame types (section 6), in their order.
+const KINDS: [&str; 10] = [
+    "DATA",
+    "HEADERS",
+    "PRIORITY",
+    "RST_STREAM",
+    "SETTINGS",
+    "PUSH_PROMISE",
+    "PING",
+    "GOAWAY",
+    "WINDOW_UPDATE",
+    "CONTINUATION",
+];
+/// The type of a frame with a part of a body.
+pub const DATA: u8 = 0;
+/// The type of a frame that begins a request or a reply.
+pub const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
@@ -135,28 +150,43 @@ pub fn head(stream: u32, scheme: &str, authority: &str, path: &str) -> Vec<u8> {
     let mut block = vec![0x82, if scheme == "https" { 0x87 } else { 0x86 }];
     block.extend(literal(1, authority));
     block.extend(literal(4, path));
-    encoded(HEADERS, END_STREAM | END_HEADERS, stream, &block)
+    request_head(stream, &block)
     // ANCHOR_END: request
 }
 
 /// A literal field without indexing, its value not compressed (RFC 7541 section 6.2.2).
 fn literal(index: u8, value: &str) -> Vec<u8> {
-    let mut field = vec![index];
-    // An integer with a prefix of 7 bits (section 5.1).
-    let mut rest = value.len();
-    if rest < 127 {
-        field.push(rest as u8);
-    } else {
-        field.push(127);
-        rest -= 127;
-        while rest >= 128 {
-            field.push((rest % 128 + 128) as u8);
-            rest /= 128;
-        }
-        field.push(rest as u8);
-    }
-    field.extend_from_slice(value.as_bytes());
+    let mut field = Vec::new();
+    put_literal(&mut field, (0, 4), index, value);
     field
+}
+
+/// A literal field whose name is an index and whose value is not compressed, with the first bits
+/// of its form and the number of bits that are left for the index (RFC 7541 section 6.2).
+pub fn put_literal(block: &mut Vec<u8>, (form, bits): (u8, u32), name: u8, value: &str) {
+    put_integer(block, (form, bits), usize::from(name));
+    put_integer(block, (0, 7), value.len());
+    block.extend_from_slice(value.as_bytes());
+}
+
+/// An integer behind the bits of `form` (RFC 7541 section 5.1).
+fn put_integer(block: &mut Vec<u8>, (form, bits): (u8, u32), value: usize) {
+    let most = (1 << bits) - 1;
+    if value < most {
+        return block.push(form | value as u8);
+    }
+    block.push(form | most as u8);
+    let mut rest = value - most;
+    while rest >= 128 {
+        block.push((rest % 128 + 128) as u8);
+        rest /= 128;
+    }
+    block.push(rest as u8);
+}
+
+/// The frame that opens a stream with a request without a body. `block`: its fields.
+pub fn request_head(stream: u32, block: &[u8]) -> Vec<u8> {
+    encoded(HEADERS, END_STREAM | END_HEADERS, stream, block)
 }
 
 fn encoded(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -176,7 +206,7 @@ pub fn send(stream: &mut impl Write, bytes: &[u8]) -> Result<(), String> {
     sent.map_err(|e| format!("cannot send: {}", super::why(&e)))
 }
 
-/// A frame of the server (section 4.1).
+/// A frame (section 4.1).
 #[derive(Debug)]
 pub struct Frame {
     /// Its type (section 6).
@@ -188,6 +218,55 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// The frame at the front of `input`, and its bytes on the wire; `None` if more must come.
+    ///
+    /// # Errors
+    /// A frame that is longer than this side allows.
+    pub fn parse(input: &[u8]) -> Result<Option<(usize, Frame)>, String> {
+        let Some((head, rest)) = input.split_first_chunk::<HEAD_BYTES>() else { return Ok(None) };
+        let (frame, length) = Frame::of_head(*head)?;
+        let payload = rest.get(..length).map(<[u8]>::to_vec);
+        Ok(payload.map(|payload| (HEAD_BYTES + length, Frame { payload, ..frame })))
+    }
+
+    /// The frame with this head, without its payload, and the length of the payload.
+    fn of_head(head: [u8; HEAD_BYTES]) -> Result<(Frame, usize), String> {
+        let [a, b, c, kind, flags, s0, s1, s2, s3] = head;
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        if length > FRAME_BYTES_MAX {
+            return Err(format!(
+                "no HTTP/2: a frame of {length} bytes, more than {FRAME_BYTES_MAX}"
+            ));
+        }
+        // The first bit is reserved (section 4.1).
+        let stream = u32::from_be_bytes([s0, s1, s2, s3]) & WINDOW_BYTES;
+        Ok((Frame { kind, flags, stream, payload: Vec::new() }, length))
+    }
+
+    /// The frames in bytes that a client sends, without the preface.
+    ///
+    /// # Errors
+    /// As [`Frame::parse`].
+    pub fn all(sent: &[u8]) -> Result<Vec<Frame>, String> {
+        let mut rest = sent.strip_prefix(PREFACE).unwrap_or(sent);
+        let mut frames = Vec::new();
+        while let Some((bytes, frame)) = Frame::parse(rest)? {
+            frames.push(frame);
+            rest = &rest[bytes..];
+        }
+        Ok(frames)
+    }
+
+    /// Name of its type.
+    pub fn name(&self) -> &'static str {
+        KINDS.get(usize::from(self.kind)).unwrap_or(&"unknown")
+    }
+
+    /// Bytes of its payload.
+    pub fn payload_bytes(&self) -> usize {
+        self.payload.len()
+    }
+
     /// Bytes on the wire.
     pub fn bytes(&self) -> u32 {
         (HEAD_BYTES + self.payload.len()) as u32
@@ -251,16 +330,10 @@ pub fn read_frame(stream: &mut impl Read) -> Result<Frame, String> {
     let cut = |e: std::io::Error| format!("no complete reply over HTTP/2: {}", super::why(&e));
     let mut head = [0; HEAD_BYTES];
     stream.read_exact(&mut head).map_err(cut)?;
-    let [a, b, c, kind, flags, s0, s1, s2, s3] = head;
-    let length = u32::from_be_bytes([0, a, b, c]) as usize;
-    if length > FRAME_BYTES_MAX {
-        return Err(format!("no HTTP/2: a frame of {length} bytes, more than {FRAME_BYTES_MAX}"));
-    }
-    let mut payload = vec![0; length];
-    stream.read_exact(&mut payload).map_err(cut)?;
-    // The first bit is reserved (section 4.1).
-    let stream = u32::from_be_bytes([s0, s1, s2, s3]) & WINDOW_BYTES;
-    Ok(Frame { kind, flags, stream, payload })
+    let (mut frame, length) = Frame::of_head(head)?;
+    frame.payload = vec![0; length];
+    stream.read_exact(&mut frame.payload).map_err(cut)?;
+    Ok(frame)
 }
 
 fn error_code(payload: &[u8], at: usize) -> u32 {
@@ -299,6 +372,19 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
+
+    /// The examples of RFC 7541 appendix C.1.
+    #[test]
+    fn integers_are_those_of_the_rfc() {
+        let put = |bits, value| {
+            let mut block = Vec::new();
+            put_integer(&mut block, (0, bits), value);
+            block
+        };
+        assert_eq!(put(5, 10), [10]);
+        assert_eq!(put(5, 1337), [31, 154, 10]);
+        assert_eq!(put(8, 42), [42]);
+    }
 
     /// A stream with fixed input; it records the output.
     struct Canned {
