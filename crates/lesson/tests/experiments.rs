@@ -161,3 +161,117 @@ fn streams_without_links_shows_the_slow_reply_and_the_heads() {
     assert_eq!((ended.len(), ended.last()), (10, Some(&1)), "{ended:?}");
     assert!(!verdict::lesson::of(&recording).unwrap().finding.holds);
 }
+
+/// A directory in which `serve-MODEL` runs this command line instead, whatever it is given.
+fn running(model: &str, command: &str) -> tempfile::TempDir {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join(format!("serve-{model}"));
+    let describe =
+        format!("[ \"$*\" = --describe ] && exec {}/serve-{model} --describe", built().display());
+    std::fs::write(&path, format!("#!/bin/sh\n{describe}\nexec {}/{command}\n", built().display()))
+        .unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    place
+}
+
+/// Whether this machine allows what the experiment needs; if not, says so.
+fn is_allowed(recording: &Recording) -> bool {
+    for skipped in &recording.skipped {
+        eprintln!("SKIP {}: {}", skipped.what, skipped.why);
+    }
+    recording.skipped.is_empty()
+}
+
+#[test]
+fn edge_counts_the_reports_and_what_is_forgotten() {
+    let recording = recorded("edge", vec![built()]);
+    if is_allowed(&recording) {
+        for word in ["Level: ", "Edge: ", "stops early", "One more byte", "serve-epoll"] {
+            let (holds, text) = said(&recording, word);
+            assert!(holds, "{text}");
+        }
+        assert_eq!(recording.figure("stops-early", "unread_bytes"), Some(48.0));
+    }
+}
+
+#[test]
+fn edge_with_a_reader_that_goes_on_forgets_nothing() {
+    // The last of two flags counts.
+    let drains = with_arguments("faulty", "--fault none");
+    let recording = recorded("edge", vec![drains.path().to_owned(), built()]);
+    if is_allowed(&recording) {
+        let (holds, text) = said(&recording, "does not stop early");
+        assert!(!holds && text.contains("no byte is left"), "{text}");
+        assert!(!said(&recording, "read the end of the stream").0);
+        assert_eq!(recording.figure("stops-early", "unread_bytes"), Some(0.0));
+    }
+}
+
+#[test]
+fn edge_with_level_triggers_everywhere_reports_as_often_as_it_reads() {
+    let level = with_arguments("faulty", "--trigger level");
+    let recording = recorded("edge", vec![level.path().to_owned(), built()]);
+    if is_allowed(&recording) {
+        let (holds, text) = said(&recording, "Edge: ");
+        assert!(!holds && text.contains("4 times, for 4 reads"), "{text}");
+        assert!(!verdict::lesson::of(&recording).unwrap().finding.holds);
+    }
+}
+
+#[test]
+fn slow_reader_says_who_waits_and_where_the_bytes_are() {
+    let recording = recorded("slow-reader", vec![built()]);
+    if is_allowed(&recording) {
+        for word in ["lie in its own", "keeps a copy", "sleeps in send(2)", "asks for EPOLLOUT"] {
+            let (holds, text) = said(&recording, word);
+            assert!(holds, "{text}");
+        }
+        assert!(said(&recording, "all threads sleep").0);
+        assert!(said(&recording, "counts progress").0);
+    }
+}
+
+#[test]
+fn slow_reader_with_a_loop_in_the_place_of_the_threads_lets_no_one_wait() {
+    let place = in_place_of("serial", "epoll");
+    let command = "serve-epoll --listen 127.0.0.1:0";
+    let (pool, epoll) = (running("pool", command), running("epoll", command));
+    let places = [place.path(), pool.path(), epoll.path(), &built()].map(Path::to_owned);
+    let recording = recorded("slow-reader", places.to_vec());
+    if is_allowed(&recording) {
+        assert!(!said(&recording, "a thread was free").0);
+        assert!(!said(&recording, "no thread sleeps in send").0);
+        // This epoll was not given the timeout.
+        assert!(!said(&recording, "reads nothing was not closed").0);
+        assert!(!verdict::lesson::of(&recording).unwrap().finding.holds);
+    }
+}
+
+#[test]
+fn cold_file_with_threads_in_the_place_of_a_loop_stops_nobody() {
+    let other = in_place_of("epoll", "threads");
+    let recording = recorded("cold-file", vec![other.path().to_owned(), built()]);
+    if is_allowed(&recording) {
+        let (holds, text) = said(&recording, "stopped nobody");
+        assert!(!holds && text.starts_with("epoll: "), "{text}");
+        assert!(said(&recording, "did not say EAGAIN").0);
+        let waited = verdict::lesson::of(&recording).unwrap().finding.text;
+        assert!(waited.contains("of select and poll wait"), "{waited}");
+    }
+}
+
+#[test]
+fn sleep_without_sleeping_processors_says_so() {
+    // Held for all slices: the processors sleep in none.
+    let held = match rig::slices::Awake::hold() {
+        Ok(held) => held,
+        Err(why) => return eprintln!("SKIP {why}"),
+    };
+    let recording = recorded("sleep", vec![built()]);
+    drop(held);
+    if rig::sample::processor_sleeps().is_none() {
+        return eprintln!("SKIP the kernel does not count how often processors sleep");
+    }
+    let (holds, text) = said(&recording, "something else kept them");
+    assert!(!holds && text.starts_with("A processor fell asleep 0.0"), "{text}");
+}
