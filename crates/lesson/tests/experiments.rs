@@ -1,7 +1,6 @@
 //! The experiments on real servers, and on servers without the cause that an experiment shows.
 //! Nothing here depends on speed.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use lesson::{EXPERIMENTS, Setting, Stage};
@@ -20,10 +19,8 @@ fn built() -> PathBuf {
 fn with_arguments(model: &str, arguments: &str) -> tempfile::TempDir {
     let place = tempfile::tempdir().unwrap();
     let name = format!("serve-{model}");
-    let script = format!("#!/bin/sh\nexec {}/{name} \"$@\" {arguments}\n", built().display());
-    let path = place.path().join(name);
-    std::fs::write(&path, script).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let script = format!("exec {}/{name} \"$@\" {arguments}", built().display());
+    fixture::script(&place.path().join(name), &script);
     place
 }
 
@@ -165,12 +162,11 @@ fn streams_without_links_shows_the_slow_reply_and_the_heads() {
 /// A directory in which `serve-MODEL` runs this command line instead, whatever it is given.
 fn running(model: &str, command: &str) -> tempfile::TempDir {
     let place = tempfile::tempdir().unwrap();
-    let path = place.path().join(format!("serve-{model}"));
-    let describe =
-        format!("[ \"$*\" = --describe ] && exec {}/serve-{model} --describe", built().display());
-    std::fs::write(&path, format!("#!/bin/sh\n{describe}\nexec {}/{command}\n", built().display()))
-        .unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let servers = built();
+    let at = servers.display();
+    let describe = format!("[ \"$*\" = --describe ] && exec {at}/serve-{model} --describe");
+    let script = format!("{describe}\nexec {at}/{command}");
+    fixture::script(&place.path().join(format!("serve-{model}")), &script);
     place
 }
 

@@ -50,8 +50,9 @@ impl ColdFile {
     /// # Errors
     /// Where the file system keeps its files in memory.
     pub fn create(path: &Path) -> Result<ColdFile, NoFile> {
-        let mut file = File::options().read(true).write(true).create(true).open(path)?;
-        file.set_len(0)?;
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(true);
+        let mut file = options.open(path)?;
         file.write_all(&pattern(FILE_BYTES))?;
         file.sync_all()?;
         let kind = fstatfs(&file).map_err(io::Error::from)?.filesystem_type();

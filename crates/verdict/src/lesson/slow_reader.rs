@@ -6,7 +6,7 @@ use record::{Call, Recording, Run};
 use super::{Answer, Lesson, Sentence, time};
 use crate::trace::{self, EAGAIN, Kind, is_call, short};
 
-/// Models whose threads make blocking calls; each of the first two has no thread for a third client.
+/// Models whose threads make blocking calls. The first two have no thread for a third client.
 const FEW_THREADS: &[&str] = &["serial", "pool"];
 const BLOCKING: &[&str] = &["serial", "pool", "threads"];
 /// A server that kept a copy of what it has not sent would grow by this share of it at least.
@@ -262,8 +262,8 @@ fn progress(recording: &Recording) -> Option<Sentence> {
     Some(Sentence::new(
         closed && whole,
         format!(
-            "With --write-timeout {timeout} the client that reads nothing is closed after {waited}. \
-             One that reads {sips} in {sipped} is not: the timeout counts progress, not time."
+            "With --write-timeout {timeout} the client that reads nothing is closed after \
+             {waited}. One that reads {sips} in {sipped} is not: the timeout counts progress, not time."
         ),
         match (closed, whole) {
             (false, _) => format!("The client that reads nothing was not closed in {waited}."),
