@@ -164,8 +164,7 @@ fn tail(asleep: &Kind, awake: &Kind) -> Option<Sentence> {
         slow > (1.0 + MARGIN) * quick,
         format!(
             "One in a hundred took longer than {slow:.0} us with sleep and {quick:.0} us without: \
-             a benchmark that keeps the processors busy does not show this wait, and a quiet server \
-             has it."
+             the longest waits are longer too."
         ),
         format!(
             "One in a hundred took longer than {slow:.0} us with sleep and {quick:.0} us without: \

@@ -263,7 +263,8 @@ fn progress(recording: &Recording) -> Option<Sentence> {
         closed && whole,
         format!(
             "With --write-timeout {timeout} the client that reads nothing is closed after \
-             {waited}. One that reads {sips} in {sipped} is not: the timeout counts progress, not time."
+             {waited}. One that reads {sips} in {sipped} is not: the timeout counts \
+             progress, not time."
         ),
         match (closed, whole) {
             (false, _) => format!("The client that reads nothing was not closed in {waited}."),
