@@ -50,7 +50,7 @@ pub(super) fn picture(recording: &Recording, lesson: &Lesson, columns: usize) ->
         head: Head {
             name: "slow-reader".to_owned(),
             finding: lesson.finding.text.clone(),
-            subject: "where the bytes are for a client that reads nothing".to_owned(),
+            subject: "where the bytes of one of the two are, and what send(2) did".to_owned(),
             key: PLACES.iter().map(|&(name, ink, opacity)| (name, ink, opacity)).collect(),
             ..Head::default()
         },
@@ -69,7 +69,7 @@ fn text(models: &[Model], lesson: &Lesson, columns: usize) -> String {
         format!("{name:<9}{receive:>10}{send:>10}{left:>10}  {note}").trim_end().to_owned() + "\n"
     };
     text += &row(["", "receive", "send", "not yet", ""]);
-    text += &row(["", "buffer", "buffer", "sent", "the server; the third client"]);
+    text += &row(["", "buffer", "buffer", "sent", "send; the third client"]);
     for model in models {
         let bytes = [model.receive_buffer, model.send_buffer, model.unsent()].map(size);
         text += &row([&model.name, &bytes[0], &bytes[1], &bytes[2], &note(model)]);

@@ -52,11 +52,11 @@ impl Last {
     /// In a few words.
     pub fn words(self) -> &'static str {
         match self {
-            Last::Blocks => "sleeps in send",
-            Last::InRing => "send is in the ring",
-            Last::Part => "send took a part",
-            Last::Nothing => "send said EAGAIN",
-            Last::Unseen => "no send was seen",
+            Last::Blocks => "sleeps",
+            Last::InRing => "in the ring",
+            Last::Part => "took a part",
+            Last::Nothing => "EAGAIN",
+            Last::Unseen => "not seen",
         }
     }
 }
@@ -182,7 +182,7 @@ fn copies(models: &[Model]) -> Sentence {
         grown.is_empty(),
         format!(
             "No server keeps a copy of the rest: with two such clients its own memory grew by at \
-             most {}. It makes the bytes when there is room for them.",
+             most {}.",
             size(most)
         ),
         format!("The memory of {} grew by up to {}.", names(&grown), size(most)),
@@ -209,7 +209,7 @@ fn asked(recording: &Recording, models: &[Model]) -> Option<Sentence> {
         models.iter().filter(|one| !BLOCKING.contains(&one.name.as_str())).collect();
     let blocked: Vec<&Model> = all.iter().copied().filter(|one| one.last == Last::Blocks).collect();
     let told: Vec<String> =
-        all.iter().map(|one| format!("{} ({})", one.name, one.last.words())).collect();
+        all.iter().map(|one| format!("{} {}", one.name, one.last.words())).collect();
     let epoll = trace::calls(recording, "epoll");
     let modified = epoll.filter(|call| short(&call.name) == "epoll_ctl");
     let modified = modified.filter(|call| call.arguments.contains("modify")).count();
@@ -221,7 +221,10 @@ fn asked(recording: &Recording, models: &[Model]) -> Option<Sentence> {
     (!all.is_empty()).then(|| {
         Sentence::new(
             blocked.is_empty(),
-            format!("No thread sleeps in send with {}.{interest}", told.join(", ")),
+            format!(
+                "No thread sleeps in send with the others. Their last send: {}.{interest}",
+                told.join(", ")
+            ),
             format!("{}: a thread sleeps in send(2).", names(&blocked)),
         )
     })
