@@ -57,11 +57,13 @@ pub const LAWS: &[Law] = &[
         bounds: &[
             Bound::at_least("busy", 95.0),
             Bound::at_most("serial", 2.0),
+            Bound::at_most("prefork", 2.0),
             Bound::at_most("threads", 2.0),
             Bound::at_most("pool", 2.0),
             Bound::at_most("select", 2.0),
             Bound::at_most("poll", 2.0),
             Bound::at_most("epoll", 2.0),
+            Bound::at_most("sigio", 2.0),
             Bound::at_most("uring", 2.0),
             Bound::at_most("tokio", 2.0),
         ],
@@ -186,8 +188,10 @@ fn the_limit_of_select(lab: &Lab) -> Result<Measured, Reason> {
 }
 
 /// Models of which all but the first sleep when they have nothing to do.
-const IDLE_MODELS: [&str; 9] =
-    ["busy", "serial", "threads", "pool", "select", "poll", "epoll", "uring", "tokio"];
+const IDLE_MODELS: [&str; 11] = [
+    "busy", "serial", "prefork", "threads", "pool", "select", "poll", "epoll", "sigio", "uring",
+    "tokio",
+];
 
 /// The sleepers are sampled together: they do not disturb each other. busy has its core alone.
 fn idle_cores(lab: &Lab) -> Result<Measured, Reason> {

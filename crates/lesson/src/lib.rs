@@ -27,7 +27,7 @@ mod wire;
 
 use record::Workload;
 
-pub use stage::{Clock, Ended, Refused, Setting, Site, Stage};
+pub use stage::{Clock, Ended, Links, Refused, Setting, Site, Stage};
 
 /// One experiment.
 pub struct Experiment {
