@@ -4,7 +4,6 @@
 //! What decides is counted or ordered. Where an experiment shows a time, the two cases are so far
 //! apart (a wait of two seconds against none) that a busy machine does not make one the other.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use lesson::{EXPERIMENTS, Links, Setting, Stage};
@@ -30,8 +29,7 @@ fn scripted(model: &str, command: &str) -> tempfile::TempDir {
 fn add_script(place: &tempfile::TempDir, model: &str, command: &str) {
     let path = place.path().join(format!("serve-{model}"));
     let command = command.replace("{}", built().to_str().unwrap());
-    std::fs::write(&path, format!("#!/bin/sh\nexec {command}\n")).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    fixture::script(&path, &format!("exec {command}"));
 }
 
 /// A directory in which `serve-MODEL` has these arguments too.
