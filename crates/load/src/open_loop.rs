@@ -286,6 +286,7 @@ impl OpenLoop {
         if let Some(Reverse(ready)) = self.returned.pop() {
             return Some(ready);
         }
+        // ANCHOR: due
         let due_ns = self.next_ns;
         if due_ns > now_ns {
             return None;
@@ -296,7 +297,9 @@ impl OpenLoop {
         self.counts.delayed += if delayed { counted } else { 0 };
         self.left -= 1;
         self.advance();
+        // The latency of this request counts from `due_ns`, however late it is sent.
         Some(Ready { due_ns, since_ns: due_ns })
+        // ANCHOR_END: due
     }
 
     pub(crate) fn add_free(&mut self, slot: u32, now_ns: u64) {
