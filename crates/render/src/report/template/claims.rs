@@ -8,8 +8,8 @@
 //! it). OTHER is a model, or another workload: then the model is compared with itself there.
 //! A count or a share can also be `above` or `below` a number.
 //!
-//! `{{claim shown EXPERIMENT WORD}}`: the sentences with this word in the conclusion of an experiment
-//! hold, or with the word `finding` its finding.
+//! `{{claim shown EXPERIMENT WORD}}`: the sentences with this word in the conclusion of an
+//! experiment hold, or with the word `finding` its finding.
 
 use super::Context;
 use crate::text::figure as shown;
