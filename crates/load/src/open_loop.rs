@@ -286,7 +286,6 @@ impl OpenLoop {
         if let Some(Reverse(ready)) = self.returned.pop() {
             return Some(ready);
         }
-        // ANCHOR: due
         let due_ns = self.next_ns;
         if due_ns > now_ns {
             return None;
@@ -297,9 +296,7 @@ impl OpenLoop {
         self.counts.delayed += if delayed { counted } else { 0 };
         self.left -= 1;
         self.advance();
-        // The latency of this request counts from `due_ns`, however late it is sent.
         Some(Ready { due_ns, since_ns: due_ns })
-        // ANCHOR_END: due
     }
 
     pub(crate) fn add_free(&mut self, slot: u32, now_ns: u64) {
@@ -337,11 +334,13 @@ impl OpenLoop {
 
     /// A request was answered correctly. Returns whether it counts.
     pub(crate) fn answered(&mut self, pending: Pending, now_ns: u64) -> bool {
+        // ANCHOR: latency
         let counts = self.counts_due(pending.due_ns);
         if counts {
             self.counts.latency.record(now_ns.saturating_sub(pending.due_ns));
             self.counts.from_send.record(now_ns.saturating_sub(pending.sent_ns));
         }
+        // ANCHOR_END: latency
         counts
     }
 

@@ -47,10 +47,9 @@ impl Chapter {
         self.number().map_or(title.to_owned(), |number| format!("{number}. {title}"))
     }
 
-    /// A link to it, in the same file.
-    fn link(&self) -> String {
-        let heading = self.heading();
-        format!("[{heading}](#{})", anchor(&heading))
+    /// A link to it, in the same file, with this text.
+    fn link(&self, text: &str) -> String {
+        format!("[{text}](#{})", anchor(&self.heading()))
     }
 }
 
@@ -120,12 +119,18 @@ impl Book {
         let wanted = number.parse().ok();
         let found = self.chapters.iter().find(|chapter| chapter.number() == wanted);
         let found = found.filter(|_| wanted.is_some());
-        found.map(Chapter::link).ok_or_else(|| format!("there is no chapter {number:?}"))
+        let text = match self.language {
+            Language::En => format!("chapter {number}"),
+            Language::Zh => format!("第 {number} 章"),
+        };
+        let link = found.map(|chapter| chapter.link(&text));
+        link.ok_or_else(|| format!("there is no chapter {number:?}"))
     }
 
     /// Links to all chapters, as a list.
     pub fn contents(&self) -> String {
-        self.chapters.iter().map(|chapter| format!("- {}\n", chapter.link())).collect()
+        let link = |chapter: &Chapter| format!("- {}\n", chapter.link(&chapter.heading()));
+        self.chapters.iter().map(link).collect()
     }
 }
 
