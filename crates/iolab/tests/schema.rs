@@ -1,5 +1,5 @@
-//! The file of `iolab bench` satisfies the printed schema, and can be compared and exported. So does
-//! what `iolab laws --json` prints.
+//! The file of `iolab bench` satisfies the printed schema, and can be compared and exported. What
+//! `iolab laws --json` prints satisfies its schema too.
 
 mod support;
 

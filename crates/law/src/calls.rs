@@ -17,9 +17,9 @@ pub const LAWS: &[Law] = &[
         id: "L11",
         claim: "A request takes as many system calls as the model says.",
         expected: "blocking models 2; select, poll and epoll 2 and a part of a wait: 3 with one \
-                   connection, fewer with 64; sigio 2 more than these, because it takes each signal \
-                   with a call of its own and reads until there is nothing; io_uring 1 with one \
-                   connection, at most 0.5 with 64.",
+                   connection, fewer with 64; sigio 2 more than these, because it takes each \
+                   signal with a call of its own and reads until there is nothing; io_uring 1 with \
+                   one connection, at most 0.5 with 64.",
         source: "liburing issue 772; for sigio sigwaitinfo(2) and fcntl(2)",
         shown_by: "iolab trace epoll",
         takes_s: 15.0,

@@ -19,7 +19,7 @@ fn built() -> PathBuf {
     directory
 }
 
-/// A directory in which `serve-MODEL` is a shell command; in it, {} is the directory of the servers.
+/// A directory in which `serve-MODEL` is a shell command; {} in it is the directory of the servers.
 fn scripted(model: &str, command: &str) -> tempfile::TempDir {
     let place = tempfile::tempdir().unwrap();
     add_script(&place, model, command);

@@ -1,5 +1,5 @@
-//! The calls in which a running server waits for its connections: how many descriptors each gives to
-//! the kernel, and how many come back. man: proc_pid_syscall(5), proc_pid_fdinfo(5), ptrace(2).
+//! The calls in which a running server waits for its connections: how many descriptors each gives
+//! to the kernel, and how many come back. man: proc_pid_syscall(5), proc_pid_fdinfo(5), ptrace(2).
 
 use std::io::ErrorKind;
 use std::sync::Arc;
