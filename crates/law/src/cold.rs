@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sys::stat::{major, minor};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use rig::client::{self, Client};
 use scenario::workload::pattern;
 
-use crate::visitor::{self, Visitor};
 use crate::{Bound, Lab, Law, Measured, Reason};
 
 pub const LAWS: &[Law] = &[Law {
@@ -120,8 +120,8 @@ fn natural_delay(file: &File) -> Result<(), Reason> {
 /// The longest wait of a client for `/` while another is sent the file.
 fn longest_wait(address: SocketAddr, path: &Path, cold: bool) -> Result<Duration, Reason> {
     let file = File::open(path)?;
-    let mut other = Visitor::arrive(address)?;
-    let mut reader = Visitor::arrive(address)?;
+    let mut other = Client::open(address)?;
+    let mut reader = Client::open(address)?;
     other.get("/")?;
     // The reads of a warm file come from memory.
     reader.get(&format!("/files/{NAME}"))?;
@@ -140,7 +140,7 @@ fn longest_wait(address: SocketAddr, path: &Path, cold: bool) -> Result<Duration
     let ended = |_| Reason::Fault("the reader has ended".to_owned());
     let (reader, read) = reading.join().map_err(ended)?;
     read?;
-    visitor::leave(vec![reader, other]);
+    client::part(vec![reader, other]);
     Ok(longest)
 }
 

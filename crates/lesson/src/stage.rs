@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use link::Link;
 use record::{Call, Figure, Frame, Recording, Run, Skipped, Span};
+use rig::client::Failed;
 use rig::discover;
 use rig::sample;
 use rig::server::Server;
@@ -33,6 +34,12 @@ impl fmt::Display for Refused {
     }
 }
 
+impl From<Failed> for Refused {
+    fn from(why: Failed) -> Refused {
+        Refused::Because(why.into())
+    }
+}
+
 impl From<String> for Refused {
     fn from(why: String) -> Refused {
         Refused::Because(why)
@@ -51,7 +58,12 @@ impl Clock {
 
     /// Microseconds since the start.
     pub fn now_us(&self) -> f64 {
-        self.0.elapsed().as_secs_f64() * 1e6
+        self.at_us(Instant::now())
+    }
+
+    /// A later time in microseconds since the start.
+    pub fn at_us(&self, time: Instant) -> f64 {
+        time.saturating_duration_since(self.0).as_secs_f64() * 1e6
     }
 }
 
