@@ -171,12 +171,15 @@ fn system_calls_are_those_of_the_model() {
 }
 
 #[test]
-#[ignore = "it judges waits by the clock: run it on a quiet machine"]
 fn a_pool_is_not_stopped_by_a_cold_file() {
-    if are_built(&["pool", "uring"]) {
+    // By the number of answers, which a loop cannot give while it reads. Only a disk that was slowed
+    // down leaves the pool the time for many, on a busy machine too.
+    if !Path::new("/sys/fs/cgroup/blkio").is_dir() {
+        eprintln!("SKIP the disk cannot be slowed down here: there is no blkio controller");
+    } else if are_built(&["pool", "uring"]) {
         match with("L29", "epoll", "pool", &[]) {
             Standing::Skip(why) => eprintln!("SKIP {why}"),
-            pool => assert_not_here(&pool, "longest wait, cold: "),
+            pool => assert_not_here(&pool, "epoll: answers for each part of the cold file"),
         }
     }
 }
