@@ -172,8 +172,8 @@ fn system_calls_are_those_of_the_model() {
 
 #[test]
 fn a_pool_is_not_stopped_by_a_cold_file() {
-    // By the number of answers, which a loop cannot give while it reads. Only a disk that was slowed
-    // down leaves the pool the time for many, on a busy machine too.
+    // By the number of answers, which a loop cannot give while it reads. Only a disk that is slowed
+    // down leaves the pool time for many, on a busy machine too.
     if !Path::new("/sys/fs/cgroup/blkio").is_dir() {
         eprintln!("SKIP the disk cannot be slowed down here: there is no blkio controller");
     } else if are_built(&["pool", "uring"]) {

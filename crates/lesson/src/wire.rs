@@ -1,5 +1,5 @@
-//! What the client of an experiment says and reads beside plain replies: events and messages, and the
-//! number that each of them carries.
+//! What the client of an experiment says and reads beside plain replies: events and messages, and
+//! the number that each of them carries.
 
 use rig::client::{Client, Failed};
 
