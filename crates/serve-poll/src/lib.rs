@@ -81,7 +81,6 @@ impl List {
 
 // ANCHOR: list
 impl InterestList for List {
-    // ANCHOR: add
     fn add(&mut self, token: Token, fd: BorrowedFd<'_>) -> io::Result<()> {
         if self.positions.len() <= token {
             self.positions.resize(token + 1, 0);
@@ -91,7 +90,6 @@ impl InterestList for List {
         self.tokens.push(token);
         Ok(())
     }
-    // ANCHOR_END: add
 
     fn modify(&mut self, token: Token, _: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
         let read = if interest.read { POLLIN } else { 0 };
