@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use record::{Run, Span};
-use rig::cold::{ColdFile, FILE_BYTES, NoFile};
+use rig::cold::{ColdFile, FILE_BYTES, NoFile, READ_BYTES};
 
 use crate::client::Connection;
 use crate::{Answer, Clock, Experiment, Predict, Refused, Site, Stage};
@@ -40,8 +40,6 @@ pub const EXPERIMENT: Experiment = Experiment {
 
 const MODELS: [&str; 7] = ["select", "poll", "epoll", "threads", "pool", "tokio", "uring"];
 const NAME: &str = "cold.bin";
-/// Bytes of one read of a server.
-const READ_BYTES: u64 = 64 * 1024;
 /// Between two requests of the other client.
 const PAUSE: Duration = Duration::from_millis(3);
 

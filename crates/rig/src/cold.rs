@@ -15,6 +15,9 @@ use scenario::workload::pattern;
 
 use crate::sys;
 
+/// What a server reads of a file at once, in bytes. A loop then answers others once at most, before
+/// it reads the next part: that does not depend on the speed of anything.
+pub const READ_BYTES: u64 = 64 * 1024;
 /// Bytes of the file: some reads of a server (64 KiB each), and few enough for a slow disk.
 pub const FILE_BYTES: u64 = 1 << 20;
 /// Bytes per second that the kernel lets a server read, where it can be told to: the file takes a

@@ -8,6 +8,7 @@
 
 pub mod calibrate;
 pub mod cgroup;
+pub mod client;
 pub mod cold;
 pub mod counting;
 pub mod diag;

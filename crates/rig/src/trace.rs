@@ -10,11 +10,13 @@
 
 mod clients;
 mod describe;
+mod given;
 mod kernel;
 mod objects;
 mod ring;
 mod tracer;
 mod visit;
+mod waits;
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,6 +27,7 @@ use record::{Call, SeenBy, Span};
 pub use clients::NAMES;
 pub use tracer::REFUSED;
 pub use visit::{Heard, Visit};
+pub use waits::{waits, watched_by};
 
 use tracer::{Seen, Traced};
 
@@ -105,6 +108,7 @@ fn call(seen: Seen, visit: &Visit, end_ns: u64, run: &str) -> Option<Call> {
         descriptor: seen.descriptor,
         object: seen.object.name,
         connection: seen.object.peer.and_then(|port| visit.connection(port)),
+        given: seen.given,
         from_us: since_us(visit.begin_ns, seen.from_ns),
         to_us: since_us(visit.begin_ns, to_ns),
         result: seen.result.filter(|_| !still_waits),

@@ -208,6 +208,7 @@ mod tests {
                 descriptor: Some(5),
                 object: if is_wait { "eventpoll".into() } else { "connection".into() },
                 connection: (!is_wait).then_some(0),
+                given: None,
                 from_us: at as f64 * 10.0,
                 to_us: at as f64 * 10.0 + 5.0,
                 // The last wait has not returned.

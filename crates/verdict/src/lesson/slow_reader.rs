@@ -319,6 +319,7 @@ mod tests {
             descriptor: Some(5),
             object: "connection".into(),
             connection: Some(0),
+            given: None,
             from_us: 100.0,
             to_us: if blocks { 5e3 } else { 200.0 },
             result: Some(4_096),
