@@ -10,10 +10,12 @@
 
 mod clients;
 mod describe;
+mod given;
 mod kernel;
 mod objects;
 mod ring;
 mod tracer;
+mod waits;
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,6 +24,7 @@ use nix::time::{ClockId, clock_gettime};
 use record::{Call, SeenBy, Span};
 
 pub use clients::NAMES;
+pub use waits::{waits, watched_by};
 
 use clients::Heard;
 use tracer::{Seen, Traced};
@@ -83,6 +86,7 @@ fn call(seen: Seen, heard: &Heard, run: &str) -> Option<Call> {
         descriptor: seen.descriptor,
         object: seen.object.name,
         connection: seen.object.peer.and_then(|port| heard.connection(port)),
+        given: seen.given,
         from_us: since_us(heard.begin_ns, seen.from_ns),
         to_us: since_us(heard.begin_ns, to_ns),
         result: seen.result.filter(|_| !still_waits),
@@ -93,7 +97,6 @@ fn call(seen: Seen, heard: &Heard, run: &str) -> Option<Call> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 
     use super::*;
@@ -122,8 +125,7 @@ mod tests {
     fn script(lines: &str) -> (tempfile::TempDir, PathBuf) {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("serve-script");
-        std::fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        fixture::script(&path, lines);
         (place, path)
     }
 
