@@ -12,11 +12,11 @@ use crate::text::lines_of;
 use super::Picture;
 
 /// The parts of a request: name, colour, opacity, and its letter in text. What is no CPU of either
-/// end is the way between them: the kernel's work that no one of them is charged for, and sleep.
+/// end is a wait: for a processor to wake up, or for one that does something else.
 const PARTS: [(&str, Ink, f64, char); 3] = [
     ("CPU of the server", CALL_FAMILIES[0].1, 1.0, 'S'),
     ("CPU of the client", CALL_FAMILIES[1].1, 1.0, 'C'),
-    ("neither: until an end is woken", MUTED, 0.45, '.'),
+    ("neither computes", MUTED, 0.45, '.'),
 ];
 
 struct Row {
