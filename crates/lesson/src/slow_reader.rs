@@ -73,8 +73,9 @@ fn run(stage: &mut Stage) -> Result<(), Refused> {
             arguments: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             link: None,
         };
-        let mut seen = None;
+        let (mut seen, mut started) = (None, false);
         let traced = stage.trace(run, "http", |visit| {
+            started = true;
             let (spans, what) = talk(visit).map_err(|e| format!("a client failed: {e}"))?;
             seen = Some(what);
             Ok(spans)
@@ -82,8 +83,8 @@ fn run(stage: &mut Stage) -> Result<(), Refused> {
         match traced {
             Ok(()) => {}
             // A model that this machine does not allow says why.
-            Err(Refused::Because(why)) => stage.skip(model, why),
-            Err(Refused::Interrupted) => return Err(Refused::Interrupted),
+            Err(Refused::Because(why)) if !started => stage.skip(model, why),
+            Err(refused) => return Err(refused),
         }
         for (name, value) in seen.unwrap_or_default() {
             stage.figure(model, name, value);
