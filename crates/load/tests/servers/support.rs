@@ -11,6 +11,10 @@ use record::LoadOutcome;
 
 pub type Test = Result<(), Box<dyn std::error::Error>>;
 
+/// A time limit of requests that some replies of a test never obey. All others come in a fraction of
+/// it, on a busy machine too.
+pub const TIME_LIMIT: Duration = Duration::from_secs(2);
+
 /// Serves each connection with `serve(its number from 0 on, stream)` on its own thread. The first
 /// connections are the generator's probes: one for echo, three for a learnt HTTP body.
 pub fn server<F>(serve: F) -> io::Result<SocketAddr>
