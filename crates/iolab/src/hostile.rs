@@ -363,7 +363,7 @@ fn conclusion(cases: &[Case], left: &[Left]) -> String {
          same server on the same core at the lowest priority.",
     );
     let told = |o: &&Case| Some((o.model.clone(), o.stated.clone()?));
-    for (model, words) in beyond.iter().filter_map(|o| told(o)).collect::<BTreeSet<_>>() {
+    for (model, words) in beyond.iter().filter_map(told).collect::<BTreeSet<_>>() {
         let is_told = |o: &&&Case| o.model == model && o.stated.as_deref() == Some(&words);
         let kinds: Vec<_> = beyond.iter().filter(is_told).map(|o| o.kind).collect();
         let kinds = kinds.join(", ");
