@@ -11,8 +11,8 @@ use record::LoadOutcome;
 
 pub type Test = Result<(), Box<dyn std::error::Error>>;
 
-/// A time limit of requests that some replies of a test never obey. All others come in a fraction of
-/// it, on a busy machine too.
+/// A time limit for requests, of which some in a test are never answered. All other replies come in
+/// a fraction of it, on a busy machine too.
 pub const TIME_LIMIT: Duration = Duration::from_secs(2);
 
 /// Serves each connection with `serve(its number from 0 on, stream)` on its own thread. The first
