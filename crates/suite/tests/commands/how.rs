@@ -13,6 +13,8 @@ pub enum How {
     Make,
     /// Nothing to try.
     Nothing,
+    /// It is silent until a person ends it.
+    Silent,
 }
 
 /// Words of a load that ends after some requests, on however slow a machine.
@@ -33,7 +35,8 @@ pub fn of(command: &str) -> Result<How, String> {
         "alias" | "cd" => How::Nothing,
         "make" => How::Make,
         "cargo" => How::Read,
-        "curl" | "nghttp" | "openssl" | "strace" | "nc" => client(command),
+        "curl" | "nghttp" | "openssl" | "ls" => client(command),
+        "nc" => How::Silent,
         "python3" => How::Begin { server: None },
         "iolab" => iolab(arguments, command),
         _ if name.starts_with("serve-") && (has("--help") || has("--describe")) => PLAIN,
@@ -47,7 +50,9 @@ fn client(command: &str) -> How {
     let server: Option<&'static [_]> = Some(if tls { &["--tls"] } else { &[] });
     // A clock and events do not end.
     let endless = ["/ws/", "/events/"].iter().any(|path| command.contains(path));
-    if endless { How::Begin { server } } else { How::Run { server, more: "" } }
+    // A status of 400 and above is an error.
+    let more = if command.starts_with("curl") { "--fail" } else { "" };
+    if endless { How::Begin { server } } else { How::Run { server, more } }
 }
 
 fn iolab(arguments: &[&str], command: &str) -> How {
