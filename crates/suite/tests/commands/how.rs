@@ -58,8 +58,9 @@ fn client(command: &str) -> How {
 fn iolab(arguments: &[&str], command: &str) -> How {
     let has = |word: &str| arguments.contains(&word);
     match arguments.first().copied().unwrap_or_default() {
-        // The link needs namespaces, and looking for a rate takes its time.
-        "load" if has("--link") || has("--find-rate") => How::Read,
+        // The link needs namespaces, looking for a rate takes its time, and several servers are
+        // compared by the clock.
+        "load" if has("--link") || has("--find-rate") || command.contains("URL URL") => How::Read,
         "load" => {
             let server: &'static [_] = if command.contains("tcp://") {
                 &["--protocol", "echo"]

@@ -42,7 +42,7 @@ impl Place {
             link(&place.built, profile)?;
         }
         link(&place.built.join("iolab"), "bin/iolab")?;
-        for shared in ["results", "book", "crates", "scripts"] {
+        for shared in ["book", "crates", "scripts"] {
             link(&root().join(shared), shared)?;
         }
         Ok(place)
@@ -94,7 +94,9 @@ impl Place {
     ) -> Result<(Option<Server>, String), String> {
         let mut command = command.to_owned();
         for folder in ["results/DATE-HOST", "results/BEFORE", "results/AFTER"] {
-            command = command.replace(folder, &results()?);
+            if command.contains(folder) {
+                command = command.replace(folder, &self.results()?);
+            }
         }
         let Some(flags) = flags else { return Ok((None, command)) };
         let model = Arc::new(describe(self.built.join("serve-epoll"))?);
@@ -108,6 +110,17 @@ impl Place {
             command.replace("PORT", &port).replace("PID", &server.process().0.to_string());
         let command = command.replace("URL", &format!("http://{at}"));
         Ok((Some(server), command))
+    }
+
+    /// A copy of the result that is committed: some commands write beside it.
+    fn results(&self) -> Result<String, String> {
+        let folder = results()?;
+        let to = self.directory.path().join(&folder);
+        if !to.exists() {
+            let (from, to) = (root().join(&folder).display().to_string(), to.display().to_string());
+            self.shell(&format!("mkdir -p results && cp -r '{from}' '{to}'"))?;
+        }
+        Ok(folder)
     }
 
     fn bash(&self, script: &str) -> Command {
