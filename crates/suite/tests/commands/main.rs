@@ -23,6 +23,8 @@ use place::Place;
 struct Found {
     place: String,
     command: String,
+    /// Within a sentence: there NAME and the like stand for names, so only arguments are read.
+    in_a_sentence: bool,
 }
 
 /// The commands of the shell blocks of a text, with their lines.
@@ -42,6 +44,18 @@ fn commands(text: &str) -> Vec<(usize, String)> {
         }
     }
     found
+}
+
+/// The commands of our own programs within sentences, with their lines.
+fn in_sentences(text: &str) -> Vec<(usize, String)> {
+    let code = Parser::new(text).into_offset_iter().filter_map(|(event, range)| match event {
+        Event::Code(code) => {
+            Some((1 + text[..range.start].matches('\n').count(), code.into_string()))
+        }
+        _ => None,
+    });
+    let is_ours = |code: &str| code.starts_with("iolab ") || code.starts_with("target/release/");
+    code.filter(|(_, code)| is_ours(code) && code.contains(' ')).collect()
 }
 
 /// The lines of a block, without comments; one that goes on behind a backslash is one line.
@@ -65,9 +79,12 @@ fn all() -> Vec<Found> {
     let (mut known, mut found) = (BTreeSet::new(), Vec::new());
     for file in texts() {
         let text = fs::read_to_string(root().join(&file)).expect("a text");
-        for (line, command) in commands(&text) {
+        let blocks = commands(&text).into_iter().map(|command| (command, false));
+        let sentences = in_sentences(&text).into_iter().map(|command| (command, true));
+        for ((line, command), in_a_sentence) in blocks.chain(sentences) {
             if known.insert(command.clone()) {
-                found.push(Found { place: format!("{}:{line}", file.display()), command });
+                let place = format!("{}:{line}", file.display());
+                found.push(Found { place, command, in_a_sentence });
             }
         }
     }
@@ -80,6 +97,13 @@ fn tried(command: &str) -> Result<Option<String>, String> {
 }
 
 fn run(found: &Found) -> Result<Completion, Failed> {
+    if found.in_a_sentence {
+        let read = Place::new().and_then(|place| place.arguments(&found.command));
+        return match read {
+            Ok(()) => Ok(Completion::Completed),
+            Err(sentence) => Err(format!("{}: {}: {sentence}", found.place, found.command).into()),
+        };
+    }
     match tried(&found.command) {
         Ok(None) => Ok(Completion::Completed),
         Ok(Some(reason)) => {
@@ -115,10 +139,16 @@ fn blocks_are_read() -> Result<(), Failed> {
     let text =
         "# A\n\n```sh\nmake a   # why\n# a remark\ncurl \\\n    b\n```\n\n```rust\nlet a;\n```\n";
     let expected = vec![(4, "make a".to_owned()), (6, "curl b".to_owned())];
-    if commands(text) == expected {
-        return Ok(());
+    if commands(text) != expected {
+        return Err(format!("{:?}", commands(text)).into());
     }
-    Err(format!("{:?}", commands(text)).into())
+    let sentence = "Try `iolab laws` and\n`iolab laws --list`, not `poll`.\n";
+    match &in_sentences(sentence)[..] {
+        [(1, first), (2, second)] if first == "iolab laws" && second == "iolab laws --list" => {
+            Ok(())
+        }
+        other => Err(format!("{other:?}").into()),
+    }
 }
 
 fn main() -> ExitCode {

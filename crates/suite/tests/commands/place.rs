@@ -157,6 +157,16 @@ impl Place {
         }
     }
 
+    /// Has the program read its arguments.
+    ///
+    /// # Errors
+    /// What it says of them.
+    pub fn arguments(&self, command: &str) -> Result<(), String> {
+        let command = command.split(" > ").next().unwrap_or(command);
+        let command = command.replace("PORT", "1").replace("PID", "1");
+        self.shell(&format!("{command} --help")).map(|_| ())
+    }
+
     /// Has the program read its arguments, and looks up names.
     fn reads(&self, command: &str) -> Tried {
         let short = command.split(" > ").next().unwrap_or(command);
