@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::wire::{Wire, frame, number};
+use witness::websocket::{Opcode, client_frame};
+
+use crate::wire::{Wire, number};
 use crate::{Answer, Clock, Experiment, Predict, Refused, Stage};
 
 /// The experiment.
@@ -105,7 +107,7 @@ fn beside_flood(address: SocketAddr) -> Result<(f64, f64), String> {
     let mut wire = Wire::open(Clock::start(), address)?.websocket(&path)?;
     let mut writer = wire.writer()?;
     let (over, sent) = (AtomicBool::new(false), AtomicU64::new(0));
-    let pieces = frame(&"x".repeat(125)).repeat(500);
+    let pieces = client_frame(Opcode::Text, &[b'x'; 125]).repeat(500);
     let seen = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Relaxed) && writer.write_all(&pieces).is_ok() {

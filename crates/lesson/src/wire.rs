@@ -4,19 +4,17 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use witness::websocket::{Frame, Opcode, client_frame, opening_fields};
+
 use crate::Clock;
 
 /// Longer than any message of the experiment is waited for.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest head of a reply that is read, in bytes.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
-/// The key of RFC 6455 section 1.3.
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-/// The head of a masked text frame of up to 125 bytes (RFC 6455 section 5.2), whose mask of zeros
-/// leaves the text as it is: there is no proxy here from which a mask would protect.
-const TEXT: u8 = 0x81;
-const MASKED: u8 = 0x80;
-const MASK: [u8; 4] = [0; 4];
+
+/// Largest frame of a message that is read, in bytes.
+const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 
 /// A connection.
 pub(crate) struct Wire {
@@ -67,11 +65,7 @@ impl Wire {
 
     /// Asks for a WebSocket, with these further fields. Returns the status.
     pub fn upgrade(&mut self, path: &str, fields: &str) -> Result<u16, String> {
-        let fields = format!(
-            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: {KEY}\r\n{fields}"
-        );
-        self.get(path, &fields)?;
+        self.get(path, &format!("{}{fields}", opening_fields()))?;
         Ok(self.head()?.status)
     }
 
@@ -83,9 +77,9 @@ impl Wire {
         }
     }
 
-    /// Sends a text of up to 125 bytes over the WebSocket.
+    /// Sends a text over the WebSocket.
     pub fn say(&mut self, text: &str) -> Result<(), String> {
-        self.send(&frame(text))
+        self.send(&client_frame(Opcode::Text, text.as_bytes()))
     }
 
     /// Sends bytes.
@@ -147,18 +141,13 @@ impl Wire {
 
     /// The next text of the WebSocket.
     pub fn message(&mut self) -> Result<String, String> {
-        self.until(|input| {
-            let (&[first, length], rest) = match input.split_first_chunk() {
-                Some(parts) => parts,
-                None => return Ok(None),
-            };
-            if first != TEXT || length > 125 {
-                return Err(format!("no short text came but a frame of type {:x}", first & 0xf));
+        let frame = self.until(|input| Frame::parse(input, MESSAGE_BYTES_MAX))?;
+        match frame.opcode {
+            Opcode::Text if frame.is_final => {
+                Ok(String::from_utf8_lossy(&frame.payload).into_owned())
             }
-            let text = rest.get(..usize::from(length));
-            let text = text.map(|text| String::from_utf8_lossy(text).into_owned());
-            Ok(text.map(|text| (2 + usize::from(length), text)))
-        })
+            other => Err(format!("no text in one frame came but {other:?}")),
+        }
     }
 
     /// Whether anything comes within this time.
@@ -177,11 +166,6 @@ impl Wire {
             Err(error) => Err(format!("the connection failed: {error}")),
         }
     }
-}
-
-/// A text of up to 125 bytes as a client sends it.
-pub(crate) fn frame(text: &str) -> Vec<u8> {
-    [&[TEXT, MASKED | text.len() as u8][..], &MASK, text.as_bytes()].concat()
 }
 
 /// The number of a message.
@@ -219,6 +203,5 @@ mod tests {
     fn the_number_of_a_message_is_behind_its_word() {
         assert_eq!(number(b"tick 17\n"), Some(17));
         assert_eq!(number(b"tack 17"), None);
-        assert_eq!(frame("hi"), b"\x81\x82\0\0\0\0hi");
     }
 }

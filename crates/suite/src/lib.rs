@@ -21,7 +21,8 @@ pub use catalog::{Model, Variant, catalog};
 pub use client::{Client, Head, Reply, Session, get, pattern, request};
 pub use process::Process;
 pub use server::{Ended, Server, run_to_end};
-pub use websocket::{Frame, Opcode, WebSocket, client_frame, close_code};
+pub use websocket::WebSocket;
+pub use witness::websocket::{Frame, Opcode, client_frame};
 
 /// After so long a wait has failed. A guard against hanging and no measurement: every wait in the
 /// suite ends by its own condition, in milliseconds on a machine with nothing else to do, and not
