@@ -20,9 +20,11 @@ conformance: build
 soak: build
 	target/release/iolab soak --time $(or $(SECONDS),600)s
 
-# Every experiment: a question, a picture over time, a conclusion. Files: results/lessons/NAME.
+# Every experiment: a question, a picture over time, a conclusion. Files: results/lessons/NAME. With OUT=results/FOLDER
+# beside a result, and the traces of all models too: the report shows them.
 lessons: build
-	target/release/iolab experiment all
+	target/release/iolab experiment all $(if $(OUT),--out $(OUT)/lessons)
+	$(if $(OUT),target/release/iolab trace all --out $(OUT)/lessons/trace >/dev/null)
 
 bench-all: build
 	target/release/iolab bench --budget 13m
@@ -42,9 +44,11 @@ bench-peers: build
 check-instrument: build
 	target/release/iolab check-instrument $(if $(OUT),--out $(OUT))
 
-# REPORT.md at the top is rendered from the one result folder that is committed.
+# REPORT.md at the top is rendered from book/en and the one result folder that is committed, REPORT.zh.md from book/zh.
+RESULT = $(shell git ls-files 'results/*/results.json')
 report: build
-	target/release/iolab report $(shell git ls-files 'results/*/results.json') --output REPORT.md --fill README.md
+	target/release/iolab report $(RESULT) --output REPORT.md --fill README.md
+	$(if $(wildcard book/zh/12-*.md),target/release/iolab report $(RESULT) --language zh --output REPORT.zh.md)
 
 # The laws of servers, each with bounds fixed in advance: LAWS="L1 L10" for some of them.
 laws: build

@@ -46,6 +46,7 @@ pub(crate) fn admit(
     host: &str,
     secure: bool,
 ) -> Result<Route, (&'static str, &'static str)> {
+    // ANCHOR: origin
     // A client without Origin is not a browser, so no page can make it connect (section 10.2).
     if let Some(origin) = origin
         && !origin::is_allowed(origin, host, secure, &service.common.origins_allowed)
@@ -53,6 +54,7 @@ pub(crate) fn admit(
         let sentence = "pages of this origin may not open a WebSocket here (--allow-origin ORIGIN)";
         return Err(("403 Forbidden", sentence));
     }
+    // ANCHOR_END: origin
     match path.strip_prefix(PATH).map(|name| name.split_once('/').unwrap_or((name, ""))) {
         Some(("echo", "")) => Ok(Route::Echo),
         Some(("chat", "")) => Ok(Route::Chat),

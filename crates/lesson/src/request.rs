@@ -87,6 +87,7 @@ impl Fetch {
     /// Fetches the files one after the other, then waits until the server closes.
     fn all(mut self, keeps: bool) -> Result<Vec<Span>, String> {
         let mut open = None;
+        // ANCHOR: fetch
         for file in 0..FILES.len() {
             let mut connection = match open.take() {
                 Some(connection) => connection,
@@ -100,6 +101,7 @@ impl Fetch {
                 false => self.note(file, connection.wait_for_end("close")?),
             }
         }
+        // ANCHOR_END: fetch
         if let Some(connection) = open {
             self.note(FILES.len() - 1, connection.wait_for_end("idle")?);
         }

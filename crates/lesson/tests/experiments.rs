@@ -1,7 +1,6 @@
 //! The experiments on real servers, and on servers without the cause that an experiment shows.
 //! Nothing here depends on speed.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use lesson::{EXPERIMENTS, Setting, Stage};
@@ -20,10 +19,8 @@ fn built() -> PathBuf {
 fn with_arguments(model: &str, arguments: &str) -> tempfile::TempDir {
     let place = tempfile::tempdir().unwrap();
     let name = format!("serve-{model}");
-    let script = format!("#!/bin/sh\nexec {}/{name} \"$@\" {arguments}\n", built().display());
-    let path = place.path().join(name);
-    std::fs::write(&path, script).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let script = format!("exec {}/{name} \"$@\" {arguments}", built().display());
+    fixture::script(&place.path().join(name), &script);
     place
 }
 

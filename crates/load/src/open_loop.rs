@@ -334,11 +334,13 @@ impl OpenLoop {
 
     /// A request was answered correctly. Returns whether it counts.
     pub(crate) fn answered(&mut self, pending: Pending, now_ns: u64) -> bool {
+        // ANCHOR: latency
         let counts = self.counts_due(pending.due_ns);
         if counts {
             self.counts.latency.record(now_ns.saturating_sub(pending.due_ns));
             self.counts.from_send.record(now_ns.saturating_sub(pending.sent_ns));
         }
+        // ANCHOR_END: latency
         counts
     }
 

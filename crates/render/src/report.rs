@@ -1,5 +1,7 @@
 //! `iolab report`: tables, REPORT.md and plots, rendered from a result file only.
 
+mod book;
+mod lessons;
 mod listing;
 mod map;
 pub(crate) mod plot;
@@ -19,7 +21,7 @@ use crate::failure::{Failure, because};
 use crate::text;
 use verdict::summary::summarise;
 
-use plot::Plot;
+use book::{Book, Language};
 use template::Context;
 
 /// Name of the raw data in a result folder.
@@ -46,7 +48,10 @@ pub struct Arguments {
     /// tables are printed.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Render this template instead of the built-in one.
+    /// The language of the report.
+    #[arg(long, value_enum, default_value_t = Language::En, requires = "output")]
+    language: Language,
+    /// Render this template instead of the report.
     #[arg(long, value_name = "FILE", requires = "output")]
     template: Option<PathBuf>,
     /// Also render the parts of this file between `<!-- rendered: TEMPLATE -->` and
@@ -68,13 +73,14 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let Some(output) = &arguments.output else {
         return measured_or_failure(&results, text::print(&terminal(&results, arguments.full))?);
     };
-    let template = match &arguments.template {
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(because(format!("cannot read {}", path.display())))?,
-        None => template::REPORT.to_owned(),
+    let template = arguments.template.as_deref().map(text_of).transpose()?;
+    let page = Page {
+        output,
+        template: template.as_deref(),
+        language: arguments.language,
+        fill: arguments.fill.as_deref(),
     };
-    let folder = folder_of(&arguments.results);
-    let files = rendered(&results, &folder, output, &template, arguments.fill.as_deref())?;
+    let files = rendered(&results, &folder_of(&arguments.results), &page)?;
     if arguments.check {
         return check(&files);
     }
@@ -85,6 +91,21 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         files.len()
     ))?;
     measured_or_failure(&results, printed)
+}
+
+/// What is rendered beside the tables and the plots.
+struct Page<'a> {
+    /// The file of the report.
+    output: &'a Path,
+    /// Its template; `None`: the book.
+    template: Option<&'a str>,
+    language: Language,
+    /// A file with regions that are rendered in place.
+    fill: Option<&'a Path>,
+}
+
+fn text_of(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(because(format!("cannot read {}", path.display())))
 }
 
 /// `done` if the results hold a measurement; otherwise a failure, which is printed.
@@ -176,12 +197,20 @@ pub fn terminal_end(results: &Results, folder: Option<&Path>) -> String {
 
 /// The tables in Markdown, without the report around them.
 pub fn markdown(results: &Results) -> String {
-    table::markdown(results, &summarise(results))
+    let summary = summarise(results);
+    let doubts = table::doubts::of_run(&summary);
+    let doubts: String = doubts.iter().map(|line| format!("\n{line}\n")).collect();
+    format!("{}{}\n{doubts}", table::markdown(results, &summary), table::LEGEND)
 }
 
 /// Writes the report and the plots into a result folder.
 pub fn write_folder(results: &Results, folder: &Path) -> Result<(), Failure> {
-    write(&rendered(results, folder, &folder.join(REPORT_FILE), template::REPORT, None)?)
+    let output = &folder.join(REPORT_FILE);
+    write(&rendered(
+        results,
+        folder,
+        &Page { output, template: None, language: Language::En, fill: None },
+    )?)
 }
 
 /// The folder of a result file; for a folder, itself.
@@ -192,38 +221,54 @@ pub fn folder_of(results: &Path) -> PathBuf {
     }
 }
 
-/// The report, the file with rendered regions, and the plots: name and text of each.
+/// The report, the file with rendered regions, the tables and the pictures: name and text of each.
 fn rendered(
     results: &Results,
     folder: &Path,
-    output: &Path,
-    template: &str,
-    fill: Option<&Path>,
+    page: &Page,
 ) -> Result<Vec<(PathBuf, String)>, Failure> {
-    let summary = summarise(results);
-    let plots = plot::all(results, &summary);
-    let instrument = read_instrument(folder)?;
-    let render =
-        |place: &Path, render: fn(&str, &Context) -> Result<String, Failure>, text: &str| {
-            let prefix = link_prefix(folder, place);
-            let (plots, summary) = (&plots, &summary);
-            let (sources, instrument) = (checkout(), instrument.as_ref());
-            let (plots_prefix, strict) = (&*prefix, fill.is_some());
-            let context =
-                Context { results, summary, plots, plots_prefix, sources, instrument, strict };
-            Ok::<_, Failure>((place.to_owned(), render(text, &context)?))
+    let (summary, lessons) = (summarise(results), lessons::read(folder)?);
+    let (plots, instrument) = (plot::all(results, &summary), read_instrument(folder)?);
+    let sources = checkout();
+    let book = Book::read(page.language, sources.as_deref())?;
+    let render = |place: &Path, render: &dyn Fn(&Context) -> Result<String, Failure>| {
+        let sources_prefix = sources.as_deref().and_then(|top| prefix_up(top, place));
+        let context = Context {
+            results,
+            summary: &summary,
+            plots: &plots,
+            lessons: &lessons,
+            book: &book,
+            plots_prefix: &link_prefix(folder, place),
+            sources_prefix: sources_prefix.as_deref(),
+            sources: sources.clone(),
+            instrument: instrument.as_ref(),
+            strict: page.fill.is_some(),
         };
-    let mut files = vec![render(output, template::render, template)?];
-    if let Some(path) = fill {
-        let text = std::fs::read_to_string(path)
-            .map_err(because(format!("cannot read {}", path.display())))?;
-        files.push(render(path, template::fill, &text)?);
+        Ok::<_, Failure>((place.to_owned(), render(&context)?))
+    };
+    let report = |context: &Context| match page.template {
+        Some(template) => template::render(template, context),
+        None => book::render(context),
+    };
+    let mut files = vec![render(page.output, &report)?];
+    if let Some(path) = page.fill {
+        let text = text_of(path)?;
+        files.push(render(path, &|context| template::fill(&text, context))?);
     }
-    let tables = format!("# All tables\n\n{}", table::markdown(results, &summary));
-    files.push((folder.join(TABLES_FILE), tables));
-    let plot_file = |plot: Plot| (folder.join(format!("{}.svg", plot.name)), plot.svg);
-    files.extend(plots.into_iter().map(plot_file));
+    let tables = folder.join(TABLES_FILE);
+    files.push(render(&tables, &|context| template::render(template::TABLES, context))?);
+    let plots = plots.iter().map(|plot| (format!("{}.svg", plot.name).into(), plot.svg.clone()));
+    let pictures = plots.chain(lessons.pictures());
+    files.extend(pictures.map(|(name, svg): (PathBuf, String)| (folder.join(name), svg)));
     Ok(files)
+}
+
+/// The prefix of links from a file of the checkout to its top: `../` for each directory between.
+fn prefix_up(top: &Path, output: &Path) -> Option<String> {
+    let place = std::path::absolute(output).ok()?;
+    let below = place.parent()?.strip_prefix(top).ok()?;
+    Some("../".repeat(below.components().count()))
 }
 
 /// The prefix of the report's links to files in `folder`: relative if the folder is at or below the
@@ -287,13 +332,25 @@ mod tests {
         assert_eq!(link_prefix(Path::new("/r/a"), Path::new("/x/REPORT.md")), "/r/a/");
     }
 
+    fn page<'a>(output: &'a Path, template: &'a str, fill: Option<&'a Path>) -> Page<'a> {
+        Page { output, template: Some(template), language: Language::En, fill }
+    }
+
+    #[test]
+    fn links_to_the_sources_go_up_to_the_top() {
+        let up = |output: &str| prefix_up(Path::new("/a"), Path::new(output));
+        assert_eq!(up("/a/REPORT.md").as_deref(), Some(""));
+        assert_eq!(up("/a/results/b/REPORT.md").as_deref(), Some("../../"));
+        assert_eq!(up("/b/REPORT.md"), None);
+    }
+
     #[test]
     fn a_changed_report_is_stale() {
         let folder = tempfile::tempdir().unwrap();
         let results = fixture::results();
         let output = folder.path().join("REPORT.md");
-        let files =
-            rendered(&results, folder.path(), &output, "{{env cores}} cores\n", None).unwrap();
+        let page = page(&output, "{{env cores}} cores\n", None);
+        let files = rendered(&results, folder.path(), &page).unwrap();
         assert!(files.len() > 4);
         let tables = files.iter().find(|(path, _)| path.ends_with(TABLES_FILE)).unwrap();
         assert!(tables.1.contains("## idle-10000"), "{}", tables.1);
@@ -310,7 +367,8 @@ mod tests {
         let (results, readme) = (fixture::results(), folder.path().join("README.md"));
         std::fs::write(&readme, "no region").unwrap();
         let claim = "{{claim http-keepalive poll cpu less epoll}}Poll is cheap.{{end}}";
-        let of = |fill| rendered(&results, folder.path(), &folder.path().join("R.md"), claim, fill);
+        let output = folder.path().join("R.md");
+        let of = |fill| rendered(&results, folder.path(), &page(&output, claim, fill));
         assert!(
             of(None).unwrap()[0].1.starts_with("(Not so in this run: server CPU us/req of poll")
         );

@@ -338,7 +338,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         for (name, mode, body) in files {
             let path = directory.path().join(name);
-            std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+            fixture::script(&path, body);
             std::fs::set_permissions(&path, PermissionsExt::from_mode(*mode)).unwrap();
         }
         directory

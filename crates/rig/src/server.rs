@@ -398,7 +398,6 @@ pub fn example() -> std::path::PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -414,8 +413,7 @@ mod tests {
     fn script(lines: &str) -> (tempfile::TempDir, std::path::PathBuf) {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("serve-script");
-        std::fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        fixture::script(&path, lines);
         (place, path)
     }
 

@@ -93,7 +93,6 @@ fn call(seen: Seen, heard: &Heard, run: &str) -> Option<Call> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 
     use super::*;
@@ -122,8 +121,7 @@ mod tests {
     fn script(lines: &str) -> (tempfile::TempDir, PathBuf) {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("serve-script");
-        std::fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        fixture::script(&path, lines);
         (place, path)
     }
 

@@ -1,6 +1,5 @@
 //! Epochs with the example server, which has a thread per connection.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -160,12 +159,11 @@ fn hanging(example: &Path) -> (tempfile::TempDir, PathBuf) {
     let path = place.path().join("serve-hanging");
     // The load begins after some milliseconds and takes half a second.
     let script = format!(
-        "#!/bin/sh\n{} \"$@\" & child=$!\n\
-         sleep 0.2; kill -STOP $child; trap 'kill -KILL $child' TERM; wait; wait\n",
+        "{} \"$@\" & child=$!\n\
+         sleep 0.2; kill -STOP $child; trap 'kill -KILL $child' TERM; wait; wait",
         example.display()
     );
-    std::fs::write(&path, script).unwrap();
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    fixture::script(&path, &script);
     (place, path)
 }
 

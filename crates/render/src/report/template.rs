@@ -1,10 +1,21 @@
-//! Renders REPORT.md from its template: `{{marker argument ...}}` is replaced by data of the result
-//! file. The template itself has no figures.
+//! Renders a template: `{{marker argument ...}}` is replaced by data of the result file, or of the
+//! recordings beside it. The template itself has no figures.
 //!
-//! Markers: `table W`, `ledger W`, `calls W`, `notes W`, `deliveries W`, `handshakes W`, `tables`,
-//! `map FIGURE`, `claim ...` (see [`claims`]), `plot NAME`, `costs`, `prices`, `price-ratios`,
-//! `idle-prices`, `legend`, `doubts`, `env [FIELD]`, `count WHAT`, `include PATH ANCHOR`,
-//! `instrument [NAME FIELD]`, `instrument-rule N`, `instrument-place`.
+//! Tables: `table W`, `brief W`, `ledger W`, `calls W`, `notes W`, `deliveries W`, `handshakes W`,
+//! `map FIGURE`, `costs`, `prices`, `price-ratios`, `idle-prices`, `million MODEL ...` (rows),
+//! `doubts`, `env`, `instrument`, `instrument-rule N`, `workloads` (all tables of all workloads).
+//!
+//! Pictures: `plot NAME`, `lesson EXPERIMENT`, `trace SERVER`.
+//!
+//! Text: `said EXPERIMENT` (its conclusion), `matrix` and `steps SERVER` (of the traces), `found W`
+//! (the findings of a workload), `legend`, `tables` (a link), `env FIELD`, `count WHAT`,
+//! `instrument NAME FIELD`, `instrument-place`, `include PATH ANCHOR`, `link PATH`, `chapter N`,
+//! `contents`.
+//!
+//! Figures: `value W MODEL FIGURE`, `ratio W MODEL FIGURE OTHER`, `seen EXPERIMENT RUN FIGURE`.
+//!
+//! Predicates: `claim ...` (see [`claims`]), then the text, then `{{end}}`. Between may stand
+//! `{{else}}` and the text for where the claim does not hold.
 
 mod checks;
 mod claims;
@@ -18,10 +29,12 @@ use crate::text::{figure, thousands};
 use verdict::summary::{Summary, WorkloadSummary};
 
 use super::TABLES_FILE;
+use super::book::Book;
+use super::lessons::Lessons;
 use super::listing;
 use super::map::{self, By};
 use super::plot::Plot;
-use super::table::{self, Style, doubts, protocols};
+use super::table::{self, Style, doubts, found, protocols};
 use claims::Answer;
 
 const MARKDOWN: Style = Style::Markdown;
@@ -29,8 +42,11 @@ const MARKDOWN: Style = Style::Markdown;
 /// Text in place of missing data.
 const NOT_MEASURED: &str = "Not measured in this run.";
 
-/// The template that REPORT.md is rendered from.
-pub const REPORT: &str = include_str!("../../report/REPORT.template.md");
+/// The template of TABLES.md.
+pub const TABLES: &str = include_str!("../../report/TABLES.template.md");
+
+/// Width of a block of text.
+const COLUMNS: usize = 100;
 
 /// The data of the markers.
 pub struct Context<'a> {
@@ -40,8 +56,14 @@ pub struct Context<'a> {
     pub summary: &'a Summary,
     /// The plots that were drawn from it.
     pub plots: &'a [Plot],
+    /// The recordings beside it.
+    pub lessons: &'a Lessons,
+    /// The edition of the book.
+    pub book: &'a Book,
     /// Prefix of the plots' file names in links.
     pub plots_prefix: &'a str,
+    /// Prefix of links to files of the checkout; `None` outside of one.
+    pub sources_prefix: Option<&'a str>,
     /// Top of the checkout from which listings are included; `None` outside of one.
     pub sources: Option<PathBuf>,
     /// The result of `iolab check-instrument`; `None` without its file.
@@ -54,39 +76,61 @@ pub struct Context<'a> {
 /// Replaces all markers. A wrong marker is an error that names its line.
 pub fn render(template: &str, context: &Context) -> Result<String, Failure> {
     let mut out = String::new();
+    render_from(template, 1, context, &mut out)?;
+    Ok(out)
+}
+
+/// Renders a part of a template that begins at this line of it.
+fn render_from(
+    template: &str,
+    first_line: usize,
+    context: &Context,
+    out: &mut String,
+) -> Result<(), Failure> {
     let mut rest = template;
     while let Some(begin) = rest.find("{{") {
-        let line = template[..template.len() - rest.len() + begin].matches('\n').count() + 1;
-        let failed = |why: String| Failure(format!("report template, line {line}: {why}"));
+        let at = template.len() - rest.len() + begin;
+        let line = template[..at].matches('\n').count() + first_line;
+        let failed = |why: String| Failure(format!("template, line {line}: {why}"));
         let end = rest[begin..].find("}}").ok_or_else(|| failed("{{ without }}".into()))? + begin;
         let (marker, behind) = (&rest[begin + 2..end], &rest[end + 2..]);
-        out += &rest[..begin];
+        *out += &rest[..begin];
         rest = behind;
         let Some(claim) = marker.trim().strip_prefix("claim ") else {
-            out += replacement(marker, context).map_err(failed)?.trim_end();
+            *out += replacement(marker, context).map_err(failed)?.trim_end();
             continue;
         };
-        let sentence_end =
+        let claimed_end =
             behind.find(CLAIM_END).ok_or_else(|| failed("claim without end".into()))?;
-        let words: Vec<&str> = claim.split_whitespace().collect();
-        let instead = match claims::ask(&words, context.results, context.summary).map_err(failed)? {
-            // The text of the claim is rendered too, and its end marker is removed.
-            Answer::Holds => continue,
-            Answer::NotMeasured => NOT_MEASURED.to_owned(),
-            Answer::Fails(why) if context.strict => {
-                let sentence = behind[..sentence_end].trim();
-                return Err(failed(format!("{sentence:?} does not hold: {why}")));
-            }
-            Answer::Fails(why) => format!("(Not so in this run: {why}.)"),
+        rest = &behind[claimed_end + CLAIM_END.len()..];
+        let claimed = &behind[..claimed_end];
+        let (claimed, instead) = match claimed.split_once(CLAIM_ELSE) {
+            Some((claimed, instead)) => (claimed, Some(instead)),
+            None => (claimed, None),
         };
-        out += &instead;
-        rest = &behind[sentence_end + CLAIM_END.len()..];
+        let words: Vec<&str> = claim.split_whitespace().collect();
+        match claims::ask(&words, context).map_err(failed)? {
+            Answer::Holds => render_from(claimed, line, context, out)?,
+            Answer::NotMeasured => *out += NOT_MEASURED,
+            Answer::Fails(why) => match instead {
+                Some(instead) => render_from(instead, line, context, out)?,
+                None if context.strict => {
+                    let sentence = claimed.trim();
+                    return Err(failed(format!("{sentence:?} does not hold: {why}")));
+                }
+                None => *out += &format!("(Not so in this run: {why}.)"),
+            },
+        }
     }
-    Ok(out + rest)
+    *out += rest;
+    Ok(())
 }
 
 /// The end marker of a claim.
 const CLAIM_END: &str = "{{end}}";
+
+/// What stands before the text for where the claim does not hold.
+const CLAIM_ELSE: &str = "{{else}}";
 
 /// The start of a region that is rendered in place. Its template follows, up to `-->`.
 const REGION: &str = "<!-- rendered:";
@@ -112,31 +156,60 @@ pub fn fill(text: &str, context: &Context) -> Result<String, Failure> {
 }
 
 fn replacement(marker: &str, context: &Context) -> Result<String, String> {
-    let Context { results, summary, .. } = context;
     let words: Vec<&str> = marker.split_whitespace().collect();
-    let of_workload = |name: &str, show: &dyn Fn(&WorkloadSummary) -> String| {
-        known_workload(name)?;
-        let workload = summary.workloads.iter().find(|w| w.workload.name == name);
-        Ok(workload.map_or_else(|| NOT_MEASURED.to_owned(), show))
+    let kinds = [of_workload, of_run, of_lessons, of_book];
+    let found = kinds.iter().find_map(|kind| kind(&words, context));
+    found.unwrap_or_else(|| Err(format!("unknown marker {{{{{marker}}}}}")))
+}
+
+/// The text of a marker; `None` for a marker of another kind.
+type Replacement = Option<Result<String, String>>;
+
+/// Markers about one workload.
+fn of_workload(words: &[&str], context: &Context) -> Replacement {
+    let Context { results, summary, .. } = context;
+    let show: &dyn Fn(&WorkloadSummary) -> String = match words {
+        ["table", _] => &|w| table::measured(w, MARKDOWN),
+        ["brief", _] => &|w| table::brief(w, MARKDOWN),
+        ["notes", _] => &|w| table::notes(results, w, MARKDOWN, false),
+        ["ledger", _] => &|w| table::ledger(w, MARKDOWN),
+        ["calls", _] => &|w| table::calls(w, MARKDOWN),
+        ["deliveries", _] => &|w| protocols::deliveries(w, MARKDOWN),
+        ["handshakes", _] => &|w| protocols::handshakes(w, MARKDOWN),
+        ["found", _] => &|w| found::sentence(w).unwrap_or_else(|| NOT_MEASURED.to_owned()),
+        ["value", name, model, figure] => {
+            return Some(claims::value(summary, name, model, figure).map(or_not_measured));
+        }
+        ["ratio", name, model, figure, other] => {
+            let ratio = claims::ratio([name, model, figure, other], context);
+            return Some(ratio.map(or_not_measured));
+        }
+        _ => return None,
     };
-    match words[..] {
-        ["table", name] => of_workload(name, &|w| table::measured(w, MARKDOWN)),
-        ["notes", name] => of_workload(name, &|w| table::notes(results, w, MARKDOWN, false)),
-        ["ledger", name] => of_workload(name, &|w| table::ledger(w, MARKDOWN)),
-        ["calls", name] => of_workload(name, &|w| table::calls(w, MARKDOWN)),
-        ["deliveries", name] => of_workload(name, &|w| protocols::deliveries(w, MARKDOWN)),
-        ["handshakes", name] => of_workload(name, &|w| protocols::handshakes(w, MARKDOWN)),
+    let workload = summary.workloads.iter().find(|w| w.workload.name == words[1]);
+    let shown = || workload.map_or_else(|| NOT_MEASURED.to_owned(), show);
+    Some(known_workload(words[1]).map(|()| shown()))
+}
+
+fn or_not_measured(shown: Option<String>) -> String {
+    shown.unwrap_or_else(|| NOT_MEASURED.to_owned())
+}
+
+/// Markers about the whole run.
+fn of_run(words: &[&str], context: &Context) -> Replacement {
+    let Context { results, summary, .. } = context;
+    Some(match *words {
         ["prices"] => Ok(measured(protocols::cpu(results, summary, MARKDOWN))),
         ["price-ratios"] => Ok(measured(protocols::ratios(results, summary, MARKDOWN))),
         ["idle-prices"] => Ok(measured(protocols::idle(results, MARKDOWN))),
+        ["million", ref models @ ..] => Ok(million(summary, models)),
+        ["costs"] => Ok(measured(table::costs(results, summary, MARKDOWN))),
+        ["workloads"] => Ok(table::markdown(results, summary)),
         ["map", by] => {
-            let by = By::named(by).ok_or_else(|| format!("there is no map by {by:?}"))?;
-            Ok(map::markdown(summary, by).unwrap_or_else(|| NOT_MEASURED.to_owned()))
+            let by = By::named(by).ok_or_else(|| format!("there is no map by {by:?}"));
+            by.map(|by| or_not_measured(map::markdown(summary, by)))
         }
-        ["end"] => Ok(String::new()),
-        ["tables"] => Ok(format!("[{TABLES_FILE}]({}{TABLES_FILE})", context.plots_prefix)),
         ["plot", name] => Ok(plot(name, context)),
-        ["costs"] => Ok(table::costs(results, summary, MARKDOWN)),
         ["legend"] => Ok(table::LEGEND.to_owned()),
         ["doubts"] => {
             Ok(doubts::of_run(summary).iter().map(|line| format!("- {line}\n")).collect())
@@ -153,12 +226,63 @@ fn replacement(marker: &str, context: &Context) -> Result<String, String> {
         ["instrument"] => Ok(checks::all(context.instrument)),
         ["instrument", name, field] => checks::field(context.instrument, name, field),
         ["instrument-rule", rule] => {
-            let rule = rule.parse().map_err(|_| format!("{rule:?} is no number of a rule"))?;
-            Ok(checks::of_rule(context.instrument, rule))
+            let rule = rule.parse().map_err(|_| format!("{rule:?} is no number of a rule"));
+            rule.map(|rule| checks::of_rule(context.instrument, rule))
         }
         ["instrument-place"] => Ok(checks::place(context.instrument)),
+        _ => return None,
+    })
+}
+
+/// Markers about recordings.
+fn of_lessons(words: &[&str], context: &Context) -> Replacement {
+    let Context { lessons, plots_prefix, .. } = context;
+    Some(match *words {
+        ["lesson", name] => Ok(lessons.picture(name, plots_prefix)),
+        ["said", name] => Ok(lessons.conclusion(name, COLUMNS)),
+        ["seen", name, run, figure] => lessons.figure(name, run, figure),
+        ["trace", run] => Ok(lessons.trace_picture(run, plots_prefix)),
+        ["steps", run] => Ok(lessons.trace_text(run)),
+        ["matrix"] => Ok(lessons.matrix()),
+        _ => return None,
+    })
+}
+
+/// Markers about the text itself.
+fn of_book(words: &[&str], context: &Context) -> Replacement {
+    Some(match *words {
+        ["end"] => Ok(String::new()),
+        ["tables"] => Ok(format!("[{TABLES_FILE}]({}{TABLES_FILE})", context.plots_prefix)),
         ["include", path, anchor] => include(path, anchor, context.sources.as_deref()),
-        _ => Err(format!("unknown marker {{{{{marker}}}}}")),
+        ["link", path] => link(path, context),
+        ["chapter", number] => context.book.link_to(number),
+        ["contents"] => Ok(context.book.contents()),
+        _ => return None,
+    })
+}
+
+/// Rows: the memory of one silent connection of each model, own and of the kernel in KiB, and that
+/// of a million in GiB.
+fn million(summary: &Summary, models: &[&str]) -> String {
+    const CONNECTIONS: f64 = 1e6;
+    let row = |model: &&str| {
+        let memory = &summary.costs.get(*model)?.memory;
+        let (own, kernel) = (memory.user_kib, memory.kernel_kib);
+        let all = (own + kernel.unwrap_or(0.0)) * CONNECTIONS / 1024.0 / 1024.0;
+        let kernel = kernel.map_or("n/a".to_owned(), figure);
+        Some(format!("| {model} | {} | {kernel} | {} |\n", figure(own), figure(all)))
+    };
+    measured(models.iter().filter_map(row).collect())
+}
+
+/// A link to a file of the checkout, which must be there; outside of a checkout its name.
+fn link(path: &str, context: &Context) -> Result<String, String> {
+    let (Some(sources), Some(prefix)) = (&context.sources, context.sources_prefix) else {
+        return Ok(format!("`{path}`"));
+    };
+    match sources.join(path).exists() {
+        true => Ok(format!("[{path}]({prefix}{path})")),
+        false => Err(format!("there is no file {path}")),
     }
 }
 
@@ -251,6 +375,7 @@ fn include(path: &str, anchor: &str, sources: Option<&Path>) -> Result<String, S
 
 #[cfg(test)]
 mod tests {
+    use super::super::book::Language;
     use super::*;
     use verdict::summary::summarise;
 
@@ -263,31 +388,43 @@ mod tests {
         template: &str,
         sources: Option<&Path>,
     ) -> Result<String, String> {
+        with_context(results, sources, true, |context| render(template, context))
+    }
+
+    fn with_context(
+        results: &Results,
+        sources: Option<&Path>,
+        strict: bool,
+        render: impl Fn(&Context) -> Result<String, Failure>,
+    ) -> Result<String, String> {
         let summary = summarise(results);
         let plots = super::super::plot::all(results, &summary);
-        let sources = sources.map(Path::to_owned);
-        let (summary, plots) = (&summary, &plots[..]);
-        let (plots_prefix, instrument, strict) = ("x/", None, template != REPORT);
-        let context =
-            Context { results, summary, plots, plots_prefix, sources, instrument, strict };
-        render(template, &context).map_err(|failure| failure.0)
+        let context = Context {
+            results,
+            summary: &summary,
+            plots: &plots,
+            lessons: &Lessons::default(),
+            book: &Book::built_in(Language::En),
+            plots_prefix: "x/",
+            sources_prefix: Some("../"),
+            sources: sources.map(Path::to_owned),
+            instrument: None,
+            strict,
+        };
+        render(&context).map_err(|failure| failure.0)
     }
 
     #[test]
     fn regions_are_filled_in_place_and_stay() {
-        let results = fixture::results();
-        let summary = summarise(&results);
-        let (results, summary) = (&results, &summary);
-        let (plots_prefix, sources, instrument, strict) = ("", None, None, true);
-        let plots = &[];
-        let context =
-            Context { results, summary, plots, plots_prefix, sources, instrument, strict };
+        let filled = |text: &str| {
+            with_context(&fixture::results(), None, true, |context| fill(text, context))
+        };
         let text = "a <!-- rendered: {{env cores}} cores --> old <!-- end rendered --> b";
-        let once = fill(text, &context).unwrap();
+        let once = filled(text).unwrap();
         let wanted = "<!-- rendered: {{env cores}} cores -->\n\n2 cores\n\n<!-- end rendered -->";
         assert_eq!(once, format!("a {wanted} b"));
-        assert_eq!(fill(&once, &context).unwrap(), once);
-        assert!(fill("<!-- rendered: x -->", &context).is_err());
+        assert_eq!(filled(&once).unwrap(), once);
+        assert!(filled("<!-- rendered: x -->").is_err());
     }
 
     #[test]
@@ -400,32 +537,71 @@ mod tests {
         assert!(rendered("{{include b.rs wait}}", None).unwrap().contains("between the anchors"));
     }
 
-    #[test]
-    fn the_report_tells_of_every_rule_and_where_all_tables_are() {
-        for rule in 1..=13 {
-            assert!(REPORT.contains(&format!("### Rule {rule}: ")), "rule {rule}");
-            // The figures of rule 12 are in the result itself.
-            let example = match rule {
-                12 => "{{count doubtful}}".to_owned(),
-                rule => format!("{{{{instrument-rule {rule}}}}}"),
-            };
-            assert!(REPORT.contains(&example), "rule {rule}");
-        }
-        // The tables of all workloads are in a separate file, which the report names.
-        assert!(REPORT.contains("{{tables}}"));
+    /// A figure of a result that is typed: a number before a unit in which results are given.
+    fn typed(text: &str) -> Vec<&str> {
+        let is_typed = |line: &&str| {
+            let units =
+                ["us", "req/s", "KiB", "MiB", "%", "ns", "times"].map(|unit| format!(" {unit}"));
+            units.iter().any(|unit| {
+                line.match_indices(unit.as_str())
+                    .any(|(at, _)| line[..at].ends_with(|c: char| c.is_ascii_digit()))
+            })
+        };
+        text.lines().filter(is_typed).collect()
     }
 
     #[test]
-    fn the_report_itself_renders_and_holds_no_figure_of_its_own() {
-        let report = rendered(REPORT, None).unwrap();
-        assert!(!report.contains("{{"));
-        let figures = REPORT.lines().filter(|line| {
-            let after_number = ["us", "req/s", "KiB", "%", "ns"].map(|unit| format!(" {unit}"));
-            after_number.iter().any(|unit| {
-                line.find(unit.as_str())
-                    .is_some_and(|at| line[..at].ends_with(|c: char| c.is_ascii_digit()))
-            })
-        });
-        assert_eq!(figures.collect::<Vec<_>>(), Vec::<&str>::new());
+    fn the_book_renders_and_holds_no_figure_of_its_own() {
+        let results = fixture::results();
+        let book = |context: &Context| super::super::book::render(context);
+        let book = with_context(&results, None, false, book).unwrap();
+        assert!(!book.contains("{{"));
+        let wide =
+            |line: &&str| line.starts_with('|') && line.replace("\\|", "").matches('|').count() > 7;
+        assert_eq!(book.lines().filter(wide).collect::<Vec<_>>(), Vec::<&str>::new());
+        for language in [Language::En, Language::Zh] {
+            for chapter in Book::built_in(language).chapters {
+                assert_eq!(typed(&chapter.text), Vec::<&str>::new(), "{}", chapter.name);
+            }
+        }
+        let tables = |context: &Context| render(TABLES, context);
+        let tables = with_context(&results, None, false, tables).unwrap();
+        assert!(!tables.contains("{{") && tables.contains("## idle-10000"));
+        assert_eq!(typed("20 % and\n5 laws\n3.1 us"), ["20 % and", "3.1 us"]);
+    }
+
+    #[test]
+    fn where_a_claim_does_not_hold_its_other_text_stands() {
+        let of = |claim: &str| {
+            rendered(
+                &format!("{{{{claim {claim}}}}}A.{{{{else}}}}B {{{{env cores}}}}.{{{{end}}}} C"),
+                None,
+            )
+        };
+        assert_eq!(of("http-keepalive poll cpu more epoll").unwrap(), "A. C");
+        assert_eq!(of("http-keepalive poll cpu less epoll").unwrap(), "B 2. C");
+        // An experiment without a recording.
+        assert_eq!(of("shown crowd finding").unwrap(), format!("{NOT_MEASURED} C"));
+        assert!(of("shown crowd").is_err());
+    }
+
+    #[test]
+    fn figures_stand_in_sentences() {
+        let figure = |of: &str| rendered(&format!("{{{{{of}}}}}"), None);
+        assert_eq!(figure("ratio http-keepalive poll cpu epoll").unwrap(), "1.11");
+        assert!(figure("value http-keepalive poll cpu").unwrap().starts_with(char::is_numeric));
+        assert_eq!(figure("value idle-1000 poll cpu").unwrap(), NOT_MEASURED);
+        assert!(figure("value http-keepalive poll beauty").unwrap_err().contains("beauty"));
+        assert!(figure("brief http-keepalive").unwrap().contains("| poll "));
+        assert!(figure("found http-keepalive").unwrap().contains("poll costs more CPU"));
+    }
+
+    #[test]
+    fn links_lead_to_files_that_are_there() {
+        let sources = tempfile::tempdir().unwrap();
+        std::fs::write(sources.path().join("a.rs"), "").unwrap();
+        assert_eq!(rendered("{{link a.rs}}", Some(sources.path())).unwrap(), "[a.rs](../a.rs)");
+        assert!(rendered("{{link b.rs}}", Some(sources.path())).unwrap_err().contains("b.rs"));
+        assert_eq!(rendered("{{link b.rs}}", None).unwrap(), "`b.rs`");
     }
 }

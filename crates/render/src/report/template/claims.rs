@@ -7,8 +7,13 @@
 //! RELATION is `more`, `less` (significant and beyond the margin) or `equal` (significantly within
 //! it). OTHER is a model, or another workload: then the model is compared with itself there.
 //! A count or a share can also be `above` or `below` a number.
+//!
+//! `{{claim shown EXPERIMENT WORD}}`: the sentences with this word in the conclusion of an
+//! experiment hold, or with the word `finding` its finding.
 
-use record::{Results, Role};
+use super::Context;
+use crate::text::figure as shown;
+use record::Role;
 use verdict::statistics::{BlockRatio, Finding, MARGIN};
 use verdict::summary::{
     Cell, Figure, Figures, Summary, WorkloadSummary, ratio_of_epochs, rounds, trials,
@@ -71,7 +76,15 @@ impl Of<'_> {
 }
 
 /// Checks a claim. `words`: the arguments of `claim`.
-pub fn ask(words: &[&str], results: &Results, summary: &Summary) -> Result<Answer, String> {
+pub fn ask(words: &[&str], context: &Context) -> Result<Answer, String> {
+    let Context { summary, lessons, .. } = context;
+    if let ["shown", experiment, word] = *words {
+        return Ok(match lessons.holds(experiment, word) {
+            None => Answer::NotMeasured,
+            Some(Ok(())) => Answer::Holds,
+            Some(Err(why)) => Answer::Fails(why),
+        });
+    }
     let [workload, model, figure, relation, other] = *words else {
         return Err("a claim is: claim WORKLOAD MODEL FIGURE RELATION OTHER".into());
     };
@@ -108,12 +121,7 @@ pub fn ask(words: &[&str], results: &Results, summary: &Summary) -> Result<Answe
             }
         });
     };
-    let ratio = if elsewhere {
-        let timed = |name: &str| rounds(trials(results, name, model, Role::Timed));
-        ratio_of_epochs(&timed(workload), &timed(other), judged)
-    } else {
-        pair(summary, workload, judged, model, other)
-    };
+    let ratio = between(context, [workload, model, figure, other], judged, elsewhere);
     Ok(match ratio {
         Some(ratio) if is(relation, &ratio) => Answer::Holds,
         Some(BlockRatio { ratio, interval, .. }) => Answer::Fails(format!(
@@ -124,6 +132,55 @@ pub fn ask(words: &[&str], results: &Results, summary: &Summary) -> Result<Answe
         )),
         None => Answer::Fails(format!("{} of {model} and {other} is not judged", judged.name())),
     })
+}
+
+/// A figure of one cell as text; `None` if it was not measured.
+pub fn value(
+    summary: &Summary,
+    workload: &str,
+    model: &str,
+    figure: &str,
+) -> Result<Option<String>, String> {
+    super::known_workload(workload)?;
+    let of = Of::named(figure)?;
+    let value = measured(summary, workload, model).and_then(|figures| match of {
+        Of::Judged(judged) => Some(figures.judged(judged)?.value.median),
+        _ => of.count(figures),
+    });
+    Ok(value.map(shown))
+}
+
+/// The ratio to another model, or of a model to itself in another workload, as text; `None` if it
+/// was not measured. `words`: workload, model, figure, other.
+pub fn ratio(words: [&str; 4], context: &Context) -> Result<Option<String>, String> {
+    let [workload, model, figure, other] = words;
+    super::known_workload(workload)?;
+    let summary = context.summary;
+    let elsewhere = super::known_workload(other).is_ok();
+    let (there, against) = if elsewhere { (other, model) } else { (workload, other) };
+    let ratio = match Of::named(figure)? {
+        Of::Judged(judged) => between(context, words, judged, elsewhere).map(|r| r.ratio),
+        of => {
+            let one = measured(summary, workload, model).and_then(|figures| of.count(figures));
+            let other = measured(summary, there, against).and_then(|figures| of.count(figures));
+            one.zip(other).map(|(one, other)| one / other)
+        }
+    };
+    Ok(ratio.map(shown))
+}
+
+/// The ratio of a judged figure between two models, or between two workloads of one.
+fn between(
+    context: &Context,
+    [workload, model, _, other]: [&str; 4],
+    figure: Figure,
+    elsewhere: bool,
+) -> Option<BlockRatio> {
+    if !elsewhere {
+        return pair(context.summary, workload, figure, model, other);
+    }
+    let timed = |name: &str| rounds(trials(context.results, name, model, Role::Timed));
+    ratio_of_epochs(&timed(workload), &timed(other), figure)
 }
 
 fn is(relation: &str, ratio: &BlockRatio) -> bool {
