@@ -19,7 +19,7 @@ pub use witness::http2::{
     FRAME_SIZE, Frame, PREFACE, WINDOW_MAX, code, code_name, flag, kind, setting,
 };
 
-use crate::{Client, GUARD, Head, Reply};
+use crate::{Client, Head, Reply, guard};
 
 /// Windows and settings before anybody has said otherwise (RFC 9113 sections 6.5.2 and 6.9.2).
 const WINDOW: i64 = 65_535;
@@ -354,7 +354,8 @@ impl Http2 {
         let begun = Instant::now();
         while !condition(self) {
             assert!(!self.ended, "the connection ended before {what}; {}", self.seen());
-            assert!(begun.elapsed() < GUARD, "not within {GUARD:?}: {what}; {}", self.seen());
+            let guard = guard();
+            assert!(begun.elapsed() < guard, "not within {guard:?}: {what}; {}", self.seen());
             self.read_frame();
         }
     }
@@ -409,7 +410,8 @@ impl Http2 {
     pub fn until_end(&mut self) {
         let begun = Instant::now();
         while !self.ended {
-            assert!(begun.elapsed() < GUARD, "not closed within {GUARD:?}; {}", self.seen());
+            let guard = guard();
+            assert!(begun.elapsed() < guard, "not closed within {guard:?}; {}", self.seen());
             self.read_frame();
         }
     }
