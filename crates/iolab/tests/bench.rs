@@ -486,6 +486,10 @@ fn the_committed_report_is_up_to_date() {
         let output = iolab(&top, &[&["report", &results, "--check", "--output"], more].concat());
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     };
+    // Short enough to be read to the end, and to be shown by GitHub in one piece.
+    const REPORT_BYTES_MAX: u64 = 60 * 1024;
+    let bytes = std::fs::metadata(top.join("REPORT.md")).unwrap().len();
+    assert!(bytes <= REPORT_BYTES_MAX, "REPORT.md has {bytes} bytes");
     up_to_date(&["REPORT.md", "--fill", "README.md"]);
     if top.join("REPORT.zh.md").is_file() {
         up_to_date(&["REPORT.zh.md", "--language", "zh"]);

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use link::Link;
 use load::{Length, Plan, Silent};
+use rig::client::{self, Client};
 use rig::exchange;
 use rig::server::Server;
 use rig::slices::{Epoch, requests_per_s};
 use verdict::statistics::{BlockRatio, log_ratio, median};
 
 use crate::turns::{self, Seat, within};
-use crate::visitor::{self, Visitor};
 use crate::{Bound, Lab, Law, Measured, Reason};
 
 pub const LAWS: &[Law] = &[
@@ -149,7 +149,7 @@ fn fetch(address: SocketAddr, requests: u32, keep: bool) -> Result<Duration, Rea
     for _ in 0..requests {
         let mut visitor = match kept.take() {
             Some(visitor) => visitor,
-            None => Visitor::arrive(address)?,
+            None => Client::open(address)?,
         };
         visitor.get("/")?;
         kept = keep.then_some(visitor);
@@ -174,17 +174,17 @@ fn staircase(lab: &Lab) -> Result<Measured, Reason> {
     let walk = |keep: bool| {
         let (begun, mut ends) = (Instant::now(), Vec::new());
         let fields = if keep { "" } else { "Connection: close\r\n" };
-        let mut visitor = Visitor::arrive(address)?;
+        let mut visitor = Client::open(address)?;
         visitor.ask(PATH, fields)?;
         visitor.answer()?;
         ends.push(begun.elapsed());
         if !keep {
-            visitor = Visitor::arrive(address)?;
+            visitor = Client::open(address)?;
         }
         visitor.ask(PATH, fields)?;
         visitor.answer()?;
         ends.push(begun.elapsed());
-        visitor::leave(vec![visitor]);
+        client::part(vec![visitor]);
         Ok::<_, Reason>(ends)
     };
     let without = link.client().run(|| walk(false))??;

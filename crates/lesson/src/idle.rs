@@ -19,13 +19,14 @@ pub const EXPERIMENT: Experiment = Experiment {
         question: "Which model uses the most CPU while no client sends?",
         answer: Answer::Choice(&MODELS),
     },
-    takes_s: 12,
+    takes_s: 15,
     model: None,
     run,
 };
 
 /// serve-serial cannot have a hundred connections.
-const MODELS: [&str; 8] = ["threads", "pool", "busy", "select", "poll", "epoll", "tokio", "uring"];
+const MODELS: [&str; 10] =
+    ["prefork", "threads", "pool", "busy", "select", "poll", "epoll", "sigio", "tokio", "uring"];
 const CONNECTIONS: u32 = 100;
 const SILENCE: Duration = Duration::from_secs(1);
 /// Between two looks at Ctrl-C.
@@ -35,11 +36,17 @@ const SETTLE: Duration = Duration::from_millis(200);
 
 fn run(stage: &mut Stage) -> Result<(), Refused> {
     for model in MODELS {
+        let arguments = match model {
+            // A process for each.
+            "prefork" => vec!["--processes".to_owned(), CONNECTIONS.to_string()],
+            _ => Vec::new(),
+        };
         let run = Run {
             run: model.to_owned(),
             title: format!("{model} with {CONNECTIONS} silent connections"),
             model: model.to_owned(),
-            ..Run::default()
+            arguments,
+            link: None,
         };
         match stage.start(run) {
             Ok(Some(site)) => watch(stage, model, site)?,

@@ -5,7 +5,8 @@
 //! client saw, or the server's own counters, or /proc. What a recording shows is said by
 //! `verdict::lesson` and drawn by `render::lesson`, which have a module for each experiment too.
 //!
-//! Reading order: `stage`, `client` (one request in its phases), `http2`, `name` (the name lookup),
+//! Reading order: `stage`, `client` (one request in its phases, over
+//! [`rig::client`]), `http2`, `name` (the name lookup),
 //! then the experiments: `request`, `staircase`, `visitors`, `teacher`, `stall`, `news` and
 //! `streams` (over `wire`), `crowd`, `idle`, `memory`.
 
@@ -27,7 +28,7 @@ mod wire;
 
 use record::Workload;
 
-pub use stage::{Clock, Ended, Refused, Setting, Site, Stage};
+pub use stage::{Clock, Ended, Links, Refused, Setting, Site, Stage};
 
 /// One experiment.
 pub struct Experiment {

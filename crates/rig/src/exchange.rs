@@ -266,7 +266,12 @@ pub fn hang_up_after_server(connections: Vec<TcpStream>) {
 /// # Errors
 /// One sentence, with a remedy if there is one.
 pub fn open(address: SocketAddr) -> Result<TcpStream, String> {
-    connect(address, None).map_err(cannot_connect)
+    open_within(address, TIMEOUT)
+}
+
+/// A connection whose connect(2), reads and writes take at most this time each.
+pub(crate) fn open_within(address: SocketAddr, time: Duration) -> Result<TcpStream, String> {
+    connect_within(address, None, time).map_err(cannot_connect)
 }
 
 /// Sends a GET with these further fields, `Name: value` and CRLF each.
@@ -342,11 +347,19 @@ impl WebSocket {
 
 /// A connected socket with the options of the load generator's, but blocking.
 fn connect(address: SocketAddr, source: Option<Ipv4Addr>) -> Result<TcpStream, Error> {
+    connect_within(address, source, TIMEOUT)
+}
+
+fn connect_within(
+    address: SocketAddr,
+    source: Option<Ipv4Addr>,
+    time: Duration,
+) -> Result<TcpStream, Error> {
     let kind = Type::STREAM.cloexec();
     let socket = Socket::new(Domain::for_address(address), kind, Some(socket2::Protocol::TCP))?;
     // The time limit of sending is also that of connect(2) (socket(7), SO_SNDTIMEO).
-    socket.set_read_timeout(Some(TIMEOUT))?;
-    socket.set_write_timeout(Some(TIMEOUT))?;
+    socket.set_read_timeout(Some(time))?;
+    socket.set_write_timeout(Some(time))?;
     socket.set_tcp_nodelay(true)?;
     // If it fails the kernel's default stays; the result file records it.
     let _ = socket.set_tcp_congestion(CONGESTION_CONTROL);
@@ -380,7 +393,7 @@ fn cannot_connect(error: Error) -> String {
         }
         // The backlog stayed full while the SYN was repeated.
         Some(libc::EINPROGRESS | libc::EAGAIN) => {
-            format!(": the server accepted nothing within {} s", TIMEOUT.as_secs())
+            ": the server accepted no connection in time".to_owned()
         }
         _ => String::new(),
     };

@@ -8,6 +8,7 @@
 
 pub mod calibrate;
 pub mod cgroup;
+pub mod client;
 pub mod counting;
 pub mod diag;
 pub mod discover;

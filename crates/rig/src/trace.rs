@@ -10,10 +10,12 @@
 
 mod clients;
 mod describe;
+mod given;
 mod kernel;
 mod objects;
 mod ring;
 mod tracer;
+mod waits;
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,6 +24,7 @@ use nix::time::{ClockId, clock_gettime};
 use record::{Call, SeenBy, Span};
 
 pub use clients::NAMES;
+pub use waits::{waits, watched_by};
 
 use clients::Heard;
 use tracer::{Seen, Traced};
@@ -83,6 +86,7 @@ fn call(seen: Seen, heard: &Heard, run: &str) -> Option<Call> {
         descriptor: seen.descriptor,
         object: seen.object.name,
         connection: seen.object.peer.and_then(|port| heard.connection(port)),
+        given: seen.given,
         from_us: since_us(heard.begin_ns, seen.from_ns),
         to_us: since_us(heard.begin_ns, to_ns),
         result: seen.result.filter(|_| !still_waits),

@@ -70,7 +70,6 @@ pub fn opening(authority: &str, path: &str) -> Vec<u8> {
 /// The bytes of one final frame of a client: masked (RFC 6455 section 5.2).
 pub fn client_frame(kind: Opcode, payload: &[u8]) -> Vec<u8> {
     let kind = kind as u8;
-    // ANCHOR: frame
     let mut frame = vec![FIN | kind];
     match payload.len() {
         length @ 0..=125 => frame.push(MASKED | length as u8),
@@ -86,7 +85,6 @@ pub fn client_frame(kind: Opcode, payload: &[u8]) -> Vec<u8> {
     frame.extend(MASK);
     frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     frame
-    // ANCHOR_END: frame
 }
 
 impl Frame {

@@ -146,7 +146,9 @@ struct Run {
 
 /// Medians of this client's figures relative to the other's, over the pairs of several runs.
 fn middle(runs: &[Run]) -> [f64; 4] {
-    let pairs = runs.iter().flat_map(|run| &run.pairs);
+    // In a turn without a reply somebody else had the machine.
+    let answered = |pair: &&[Done; 2]| pair.iter().all(|done| done.requests > 0.0);
+    let pairs = runs.iter().flat_map(|run| &run.pairs).filter(answered);
     let ratios: Vec<_> = pairs.map(|[ours, theirs]| ours.to(*theirs)).collect();
     let middle = |at: usize| median(&ratios.iter().map(|of| of[at]).collect::<Vec<_>>());
     [0, 1, 2, 3].map(|at| middle(at).unwrap_or(0.0))

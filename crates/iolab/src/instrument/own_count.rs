@@ -20,6 +20,10 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two looks whether a server rests.
 const LOOK_AGAIN: Duration = Duration::from_micros(200);
 
+/// How long a server must rest to have answered everything. What it is sent may wait for a core
+/// too, in ksoftirqd, but not for longer than others run on a machine that is quiet.
+const AT_REST: Duration = Duration::from_millis(2);
+
 /// The state of a thread that waits for an event (proc_pid_stat(5)).
 const SLEEPS: char = 'S';
 
@@ -73,19 +77,19 @@ impl OwnCount {
     }
 
     /// Waits until the server, which nobody asks any more, has answered everything, and says when
-    /// that was. All its threads then sleep, and have used no CPU between two looks. The clock alone
-    /// does not say it: that of a thread that runs is late by a tick, and a thread that waits for a
-    /// core uses none.
+    /// that was. All its threads then sleep, and have used no CPU since. The clock alone does not
+    /// say it: that of a thread that runs is late by a tick, and a thread that waits for a core
+    /// uses none.
     pub fn wait_for_rest(&self) -> Result<Instant, Stop> {
         let (mut used, mut since) = (None, Instant::now());
         loop {
             let now = cpu_ns(&self.processes)?;
             if !self.sleeps()? {
                 used = None;
-            } else if used == Some(now) {
-                return Ok(since);
-            } else {
+            } else if used != Some(now) {
                 (used, since) = (Some(now), Instant::now());
+            } else if since.elapsed() >= AT_REST {
+                return Ok(since);
             }
             std::thread::sleep(LOOK_AGAIN);
         }

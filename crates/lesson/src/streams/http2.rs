@@ -4,14 +4,14 @@
 
 use std::net::SocketAddr;
 
+use rig::client::Client;
 use rig::exchange::http2::opening;
 use witness::hpack::{indexed, named};
 use witness::http2::{Frame, PREFACE, kind};
 
-use super::{Asked, FIELDS, Fetched};
+use super::{Asked, FIELDS, Fetched, arrivals};
 use crate::Clock;
 use crate::http2::noted;
-use crate::wire::Wire;
 
 /// Streams at once: what RFC 9113 section 6.5.2 recommends a server to allow at least.
 const STREAMS_MAX: usize = 100;
@@ -34,9 +34,9 @@ struct Stream {
     body_bytes: usize,
 }
 
-struct Client<'a> {
+struct Session<'a> {
     clock: Clock,
-    wire: Wire,
+    client: Client,
     asked: &'a [Asked],
     authority: String,
     streams: Vec<Stream>,
@@ -45,20 +45,20 @@ struct Client<'a> {
 }
 
 pub(super) fn fetch(clock: Clock, address: SocketAddr, asked: &[Asked]) -> Result<Fetched, String> {
-    let (wire, authority) = (Wire::open(clock, address)?, address.to_string());
+    let (client, authority) = (Client::open(address)?, address.to_string());
     let (streams, ended, fetched) = (Vec::new(), 0, Fetched::default());
-    let mut client = Client { clock, wire, asked, authority, streams, ended, fetched };
-    client.send(&opening())?;
-    while client.ended < asked.len() {
-        client.ask()?;
-        client.take_frame()?;
+    let mut session = Session { clock, client, asked, authority, streams, ended, fetched };
+    session.send(&opening())?;
+    while session.ended < asked.len() {
+        session.ask()?;
+        session.take_frame()?;
     }
-    let Client { wire, mut fetched, .. } = client;
-    fetched.arrivals = wire.arrivals;
+    let Session { client, mut fetched, .. } = session;
+    fetched.arrivals = arrivals(clock, &client);
     Ok(fetched)
 }
 
-impl Client<'_> {
+impl Session<'_> {
     /// Asks for as much as may be under way.
     fn ask(&mut self) -> Result<(), String> {
         while self.streams.len() < self.asked.len() && self.streams.len() - self.ended < STREAMS_MAX
@@ -94,7 +94,7 @@ impl Client<'_> {
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.wire.send(bytes)?;
+        self.client.send(bytes)?;
         let mut rest = bytes.strip_prefix(PREFACE).unwrap_or(bytes);
         while let Some((length, frame)) = Frame::parse(rest)? {
             rest = &rest[length..];
@@ -104,7 +104,7 @@ impl Client<'_> {
     }
 
     fn take_frame(&mut self) -> Result<(), String> {
-        let frame = self.wire.until(Frame::parse)?;
+        let frame = self.client.until(Frame::parse)?;
         self.fetched.frames.push(noted(&frame, self.clock.now_us(), true));
         if let Some(answer) = frame.answer()? {
             self.send(&answer)?;
