@@ -81,8 +81,9 @@ impl OwnCount {
     /// say it: that of a thread that runs is late by a tick, and a thread that waits for a core
     /// uses none.
     pub fn wait_for_rest(&self) -> Result<Instant, Stop> {
-        let (mut used, mut since) = (None, Instant::now());
-        loop {
+        let begun = Instant::now();
+        let (mut used, mut since) = (None, begun);
+        while begun.elapsed() < TIMEOUT {
             let now = cpu_ns(&self.processes)?;
             if !self.sleeps()? {
                 used = None;
@@ -93,6 +94,10 @@ impl OwnCount {
             }
             std::thread::sleep(LOOK_AGAIN);
         }
+        Err(Stop::Wrong(format!(
+            "the server works on {} s after the last request",
+            TIMEOUT.as_secs()
+        )))
     }
 
     /// Whether no thread runs or waits for a core.
