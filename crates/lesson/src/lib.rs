@@ -8,16 +8,21 @@
 //! Reading order: `stage`, `client` (one request in its phases, over
 //! [`rig::client`]), `http2`, `name` (the name lookup),
 //! then the experiments: `request`, `staircase`, `visitors`, `teacher`, `stall`, `news` and
-//! `streams` (over `wire`), `crowd`, `idle`, `memory`.
+//! `streams` (over `wire`), `crowd`, `idle`, `memory`, `edge`,
+//! `slow_reader`, `sleep`, `cold_file`.
 
 pub mod client;
+mod cold_file;
 mod crowd;
+mod edge;
 pub mod http2;
 mod idle;
 mod memory;
 pub mod name;
 mod news;
 mod request;
+mod sleep;
+mod slow_reader;
 mod stage;
 mod staircase;
 mod stall;
@@ -74,6 +79,10 @@ pub const EXPERIMENTS: &[Experiment] = &[
     crowd::EXPERIMENT,
     idle::EXPERIMENT,
     memory::EXPERIMENT,
+    edge::EXPERIMENT,
+    slow_reader::EXPERIMENT,
+    sleep::EXPERIMENT,
+    cold_file::EXPERIMENT,
 ];
 
 /// Requests of HTTP/1.1 over kept connections.

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use link::Link;
 use record::{Call, Figure, Frame, Recording, Run, Skipped, Span};
 use rig::client::Failed;
-use rig::discover;
+use rig::discover::{self, Found};
 use rig::sample;
 use rig::server::Server;
+use rig::trace::{self, Visit};
 use serde_json::Value;
 
 /// The clients have closed when a server is stopped, so this is not reached.
@@ -201,10 +202,48 @@ impl<'a> Stage<'a> {
         })
     }
 
-    fn site(&self, run: &Run, link: Option<Link>) -> Result<Site, Refused> {
-        let found = discover::servers(&self.setting.servers, std::slice::from_ref(&run.model));
+    /// Starts the server of a run under ptrace(2), on loopback, with the protocol `echo` or `http`;
+    /// lets the clients talk to it, and stops it. They return what they did, as spans. The system
+    /// calls are recorded too. If this machine allows no tracing, the run is recorded as skipped.
+    ///
+    /// # Errors
+    /// Ctrl-C, or what failed in the server or in the clients.
+    pub fn trace(
+        &mut self,
+        run: Run,
+        protocol: &str,
+        clients: impl FnOnce(&mut Visit) -> Result<Vec<Span>, String>,
+    ) -> Result<(), Refused> {
+        self.go_on()?;
+        (self.setting.progress)(&run.title);
+        let found = self.found(&run.model)?;
+        let common = ["--protocol", protocol, "--drain-timeout", DRAIN_TIMEOUT].map(str::to_owned);
+        let flags = found.model.arguments.iter().chain(&run.arguments).cloned();
+        let flags: Vec<String> = common.into_iter().chain(flags).collect();
+        match trace::watch(&found.executable, &flags, &run.run, clients) {
+            Ok(seen) => {
+                self.recording.calls.extend(seen.calls);
+                self.recording.spans.extend(seen.spans);
+                self.recording.runs.push(run);
+                Ok(())
+            }
+            Err(why) if why.starts_with(trace::REFUSED) => {
+                self.skip(&run.title, why);
+                Ok(())
+            }
+            Err(why) => Err(format!("{}: {why}", run.run).into()),
+        }
+    }
+
+    /// The executable of a model.
+    fn found(&self, model: &str) -> Result<Found, String> {
+        let found = discover::servers(&self.setting.servers, &[model.to_owned()]);
         let (mut found, _) = found.map_err(|why| why.replace("--models", "--model"))?;
-        let found = found.pop().ok_or_else(|| format!("there is no server {}", run.model))?;
+        found.pop().ok_or_else(|| format!("there is no server {model}"))
+    }
+
+    fn site(&self, run: &Run, link: Option<Link>) -> Result<Site, Refused> {
+        let found = self.found(&run.model)?;
         let host = link.as_ref().map(|link| format!("{}:0", link.server().address()));
         let listen = ["--listen", host.as_deref().unwrap_or("127.0.0.1:0"), "--protocol", "http"];
         let common = listen.into_iter().chain(["--drain-timeout", DRAIN_TIMEOUT]);
@@ -217,6 +256,11 @@ impl<'a> Stage<'a> {
         };
         let server = server.map_err(|why| format!("{}: {why}", run.model))?;
         Ok(Site { name: run.model.clone(), server, link })
+    }
+
+    /// Records a run without a server of its own.
+    pub fn run(&mut self, run: Run) {
+        self.recording.runs.push(run);
     }
 
     /// Records that a part was left out.

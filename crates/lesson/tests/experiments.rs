@@ -218,6 +218,110 @@ fn streams_without_links_shows_the_slow_reply_and_the_heads() {
     assert!(!verdict::lesson::of(&recording).unwrap().finding.holds);
 }
 
+/// A shell command that describes the model and runs this server, whatever flags it is given.
+fn running(model: &str, server: &str) -> String {
+    format!(
+        "sh -c '[ \"$1\" = --describe ] && exec {{}}/serve-{model} $1; exec {{}}/{server}' - \"$@\""
+    )
+}
+
+/// Whether this machine allows what the experiment needs; if not, says so.
+fn is_allowed(recording: &Recording) -> bool {
+    for skipped in &recording.skipped {
+        eprintln!("SKIP {}: {}", skipped.what, skipped.why);
+    }
+    recording.skipped.is_empty()
+}
+
+#[test]
+fn edge_counts_the_reports_and_what_is_forgotten() {
+    let recording = recorded("edge", vec![built()]);
+    if is_allowed(&recording) {
+        for word in ["Level: ", "Edge: ", "stops early", "One more byte", "serve-epoll"] {
+            assert_holds(&recording, word);
+        }
+        assert_eq!(recording.figure("stops-early", "unread_bytes"), Some(48.0));
+    }
+}
+
+#[test]
+fn edge_with_a_reader_that_goes_on_forgets_nothing() {
+    // The last of two flags counts.
+    let recording = recorded_in("edge", &with_arguments("faulty", "--fault none"));
+    if is_allowed(&recording) {
+        let (holds, text) = said(&recording, "does not stop early");
+        assert!(!holds && text.contains("no byte is left"), "{text}");
+        assert_not(&recording, "read the end of the stream");
+        assert_eq!(recording.figure("stops-early", "unread_bytes"), Some(0.0));
+    }
+}
+
+#[test]
+fn edge_with_level_triggers_everywhere_reports_as_often_as_it_reads() {
+    let recording = recorded_in("edge", &with_arguments("faulty", "--trigger level"));
+    if is_allowed(&recording) {
+        let (holds, text) = said(&recording, "Edge: ");
+        assert!(!holds && text.contains("4 times, for 4 reads"), "{text}");
+        assert!(!lesson_of(&recording).finding.holds);
+    }
+}
+
+#[test]
+fn slow_reader_says_who_waits_and_where_the_bytes_are() {
+    let recording = recorded("slow-reader", vec![built()]);
+    if is_allowed(&recording) {
+        for word in ["lie in its own", "keeps a copy", "sleeps in send(2)", "asks for EPOLLOUT"] {
+            assert_holds(&recording, word);
+        }
+        assert_holds(&recording, "all threads sleep");
+        assert_holds(&recording, "counts progress");
+    }
+}
+
+#[test]
+fn slow_reader_with_a_loop_in_the_place_of_the_threads_lets_no_one_wait() {
+    let place = in_place_of(&[("serial", "epoll")]);
+    let server = "serve-epoll --listen 127.0.0.1:0";
+    add_script(&place, "pool", &running("pool", server));
+    add_script(&place, "epoll", &running("epoll", server));
+    let recording = recorded_in("slow-reader", &place);
+    if is_allowed(&recording) {
+        assert_not(&recording, "a thread was free");
+        assert_not(&recording, "no thread sleeps in send");
+        // This epoll was not given the timeout.
+        assert_not(&recording, "reads nothing was not closed");
+        assert!(!lesson_of(&recording).finding.holds);
+    }
+}
+
+#[test]
+fn cold_file_with_threads_in_the_place_of_a_loop_stops_nobody() {
+    let recording = recorded_in("cold-file", &in_place_of(&[("epoll", "threads")]));
+    if is_allowed(&recording) {
+        let (holds, text) = said(&recording, "stopped nobody");
+        assert!(!holds && text.starts_with("epoll: "), "{text}");
+        assert_holds(&recording, "did not say EAGAIN");
+        let waited = lesson_of(&recording).finding.text;
+        assert!(waited.contains("of select and poll wait"), "{waited}");
+    }
+}
+
+#[test]
+fn sleep_without_sleeping_processors_says_so() {
+    // Held for all slices: the processors sleep in none.
+    let held = match rig::slices::Awake::hold() {
+        Ok(held) => held,
+        Err(why) => return eprintln!("SKIP {why}"),
+    };
+    let recording = recorded("sleep", vec![built()]);
+    drop(held);
+    if rig::sample::processor_sleeps().is_none() {
+        return eprintln!("SKIP the kernel does not count how often processors sleep");
+    }
+    let (holds, text) = said(&recording, "something else kept them");
+    assert!(!holds && text.starts_with("A processor fell asleep 0.0"), "{text}");
+}
+
 /// With its three remedies taken away: keep-alive is as long as before, there are no more workers,
 /// and the event loop is a pool too.
 #[test]

@@ -78,6 +78,15 @@ impl Shared {
         !threads.is_empty() && threads.keys().all(|&thread| state(thread).is_none_or(|s| s == 'S'))
     }
 
+    /// The processes of the server.
+    pub(super) fn processes(&self) -> Vec<Pid> {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut processes: Vec<Pid> = threads.values().copied().collect();
+        processes.sort_unstable();
+        processes.dedup();
+        processes
+    }
+
     fn kill_all(&self) {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for process in threads.values() {
@@ -114,7 +123,7 @@ impl Traced {
     /// Starts the server and waits for its first line.
     pub(super) fn start(executable: &Path, flags: &[String]) -> Result<Traced, String> {
         let mut command = Command::new(executable);
-        command.args(["--listen", "127.0.0.1:0", "--protocol", "echo"]).args(flags);
+        command.args(["--listen", "127.0.0.1:0"]).args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Ctrl-C ends iolab. The kernel then kills the server (PTRACE_O_EXITKILL).
         command.process_group(0);
@@ -524,11 +533,14 @@ impl Operation {
     }
 }
 
+/// How the sentence begins that says why this machine allows no tracing.
+pub const REFUSED: &str = "ptrace(2) is refused";
+
 /// Why the server cannot be traced.
 pub(super) fn refused(error: &std::io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EPERM) => format!(
-            "ptrace(2) is refused ({error}): set kernel.yama.ptrace_scope to 0 or 1; in a \
+            "{REFUSED} ({error}): set kernel.yama.ptrace_scope to 0 or 1; in a \
              container, allow ptrace in its seccomp profile (docker: --cap-add SYS_PTRACE); and \
              do not run iolab under strace or a debugger"
         ),
