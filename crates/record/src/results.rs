@@ -89,7 +89,7 @@ pub struct Workload {
     pub name: String,
     /// One sentence.
     pub description: String,
-    /// Protocol. The server is started with `--protocol echo` for echo and `--protocol http` for the
+    /// Protocol. A server is started with `--protocol echo` for echo and `--protocol http` for the
     /// others.
     pub protocol: Protocol,
     /// Whether TLS is used; the server is then started with `--tls`.

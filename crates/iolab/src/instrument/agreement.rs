@@ -58,9 +58,9 @@ pub const TRAPS: &[Trap] = &[
 
 const EXPECTED: &str = "both count what the server counts (this client exactly, the other but for \
                         its 64 last requests); with 200 us of work for each reply requests/s and \
-                        the server's CPU per request within 2 % (medians over pairs of turns); with 20 us \
-                        the server's share of a core within 2 %, and the client's CPU per request \
-                        <= 0.80 x wrk's";
+                        the server's CPU per request within 2 % (medians over pairs of turns); \
+                        with 20 us the server's share of a core within 2 %, and the client's CPU \
+                        per request <= 0.80 x wrk's";
 const FAILS_IF: &str = "replies are left out or counted twice, a slice has not all of what it \
                         asked, or CPU time is billed to the wrong side";
 

@@ -1,5 +1,5 @@
-//! Field blocks (RFC 7541): the encoder of `witness`, which says what it is told, and a decoder that
-//! trusts nobody.
+//! Field blocks (RFC 7541): the encoder of `witness`, which says what it is told, and a decoder
+//! that trusts nobody.
 
 pub use witness::hpack::*;
 
