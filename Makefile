@@ -45,7 +45,7 @@ check-instrument: build
 	target/release/iolab check-instrument $(if $(OUT),--out $(OUT))
 
 # REPORT.md at the top is rendered from book/en and the one result folder that is committed, REPORT.zh.md from book/zh.
-RESULT = $(shell git ls-files 'results/*/results.json')
+RESULT = $(dir $(shell git ls-files 'results/*/results.json.gz'))
 report: build
 	target/release/iolab report $(RESULT) --output REPORT.md --fill README.md
 	$(if $(wildcard book/zh/12-*.md),target/release/iolab report $(RESULT) --language zh --output REPORT.zh.md)
