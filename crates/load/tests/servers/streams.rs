@@ -4,9 +4,9 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use load::{Error, Length, Pace, Plan, Silent, run};
-use record::{Arrivals, LoadOutcome};
+use record::{Arrivals, LoadOutcome, Protocol};
 
-use crate::support::{Test, assert_exact, plan, server};
+use crate::support::{TIME_LIMIT, Test, assert_exact, plan, server};
 
 const HEADERS: u8 = 1;
 const DATA: u8 = 0;
@@ -82,7 +82,9 @@ impl<S: Read + Write> Peer<S> {
 
 /// So many streams on each of 8 connections.
 pub fn streams(address: std::net::SocketAddr, streams: u32, requests: u64) -> Result<Plan, Error> {
-    Ok(Plan { http2: true, pipelining: streams, ..plan("http", address, "/", requests)? })
+    let mut plan = Plan { pipelining: streams, ..plan("http", address, "/", requests)? };
+    plan.target.use_http2()?;
+    Ok(plan)
 }
 
 /// Answers in order.
@@ -194,7 +196,7 @@ fn exactly_as_many_requests_as_asked_for() -> Test {
         let plan = Plan { threads, reconnect, warmup, ..streams(address, depth, 1_003)? };
         let outcome = run(&plan, &mut Silent)?;
         assert_exact(&outcome, 1_003);
-        assert_eq!(outcome.protocol, "HTTP/2");
+        assert_eq!(outcome.protocol, Protocol::Http2);
     }
     Ok(())
 }
@@ -272,8 +274,7 @@ fn a_stream_that_is_never_answered_runs_into_the_time_limit() -> Test {
             }
         }
     })?;
-    let request_timeout = Duration::from_millis(300);
-    let plan = Plan { request_timeout, connections: 1, ..streams(address, 4, 40)? };
+    let plan = Plan { request_timeout: TIME_LIMIT, connections: 1, ..streams(address, 4, 40)? };
     let outcome = run(&plan, &mut Silent)?;
     // The others are answered before it, until its connection is given up.
     assert_eq!((outcome.requests, outcome.errors_by_kind.timeout), (39, 1), "{outcome:?}");

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::Signal;
-use suite::{Opcode, Server, Variant, WebSocket, client_frame, close_code, get, until};
+use suite::{Opcode, Server, Variant, WebSocket, client_frame, get, until};
 
 use crate::Outcome;
 use crate::stop::NEVER;
@@ -190,11 +190,11 @@ pub fn slow_member_is_dropped(variant: &Variant) -> Outcome {
         assert!(grown < 8 << 10, "{grown} KiB for one who does not read");
         let mut heard = 0;
         // No longer than it takes to read what is in the buffers.
-        let is_over = |frame: &suite::Frame| close_code(frame).is_some();
+        let is_over = |frame: &suite::Frame| frame.close_code().is_some();
         loop {
             let frame = slow.frame_behind_pings();
             if is_over(&frame) {
-                assert_eq!(close_code(&frame), Some(1013));
+                assert_eq!(frame.close_code(), Some(1013));
                 break;
             }
             assert!(frame.payload == said(heard), "message {heard} to the slow one");
@@ -364,9 +364,6 @@ pub fn threads_of_a_member(variant: &Variant) -> Outcome {
     if !variant.model.blocks_in_io() || variant.model.one_at_a_time() {
         return Outcome::skipped("it has no thread for each connection");
     }
-    if variant.model.has_processes() {
-        return Outcome::skipped("it has a process for each connection, and threads in each");
-    }
     let server = Server::start(variant, &[]);
     let threads = || server.process().threads();
     // Served, so all threads have begun that do before there are clients.
@@ -374,7 +371,9 @@ pub fn threads_of_a_member(variant: &Variant) -> Outcome {
     first.send(&get("/"));
     assert_eq!(first.reply().status, 200);
     let before = threads();
-    let has_pool = variant.model.flavour("threads").is_some();
+    // Those of a pool, and the processes, were there before.
+    let has_pool =
+        ["threads", "processes"].iter().any(|flag| variant.model.flavour(flag).is_some());
     let own = if has_pool { 0 } else { 1 };
     let is_duplex = variant.flags.iter().any(|flag| flag == "on");
     let mut echoes: Vec<_> = (0..COUNT).map(|_| WebSocket::open(&server, "/ws/echo")).collect();
