@@ -486,7 +486,15 @@ fn the_committed_report_is_up_to_date() {
         let output = iolab(&top, &[&["report", &results, "--check", "--output"], more].concat());
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     };
+    // Short enough to be read to the end, and to be shown by GitHub in one piece.
+    const REPORT_BYTES_MAX: u64 = 60 * 1024;
+    let bytes = std::fs::metadata(top.join("REPORT.md")).unwrap().len();
+    assert!(bytes <= REPORT_BYTES_MAX, "REPORT.md has {bytes} bytes");
     up_to_date(&["REPORT.md", "--fill", "README.md"]);
+    // A Chinese character has three bytes: here the limit is meant for the text.
+    let chinese = std::fs::read_to_string(top.join("REPORT.zh.md")).unwrap();
+    let characters = chinese.chars().count() as u64;
+    assert!(characters <= REPORT_BYTES_MAX, "REPORT.zh.md has {characters} characters");
     up_to_date(&["REPORT.zh.md", "--language", "zh"]);
 }
 

@@ -234,6 +234,33 @@ mod tests {
         }
     }
 
+    /// The form of a chapter. The first is a summary, and the last has answers.
+    #[test]
+    fn every_chapter_asks_shows_and_ends_with_an_exercise() {
+        let english = ["**Question.**", "**Predict.**", "**Exercise.**", "**Sources.**"];
+        let chinese = ["**问题**：", "**先猜**：", "**练习**：", "**出处**："];
+        for (language, parts) in [(Language::En, english), (Language::Zh, chinese)] {
+            let chapters = Book::built_in(language).chapters;
+            for Chapter { name, text } in &chapters[1..chapters.len() - 1] {
+                for part in parts {
+                    assert_eq!(text.matches(part).count(), 1, "{name}: {part}");
+                }
+            }
+        }
+        let chapters = Book::built_in(Language::En).chapters;
+        for Chapter { name, text } in &chapters[1..chapters.len() - 1] {
+            assert!(!commands(text).is_empty(), "{name} has no command");
+            let markers = markers(text);
+            let has = |kinds: &[&str]| {
+                let mut all = markers.iter().filter_map(|marker| marker.split_once(' '));
+                all.any(|(kind, _)| kinds.contains(&kind))
+            };
+            assert!(has(&["lesson", "trace", "plot", "include"]), "{name} shows nothing");
+            let solution = markers.iter().filter(|of| of.starts_with("link book/solutions/"));
+            assert_eq!(solution.count(), 1, "{name} names no solution");
+        }
+    }
+
     /// Both editions show the same.
     #[test]
     fn the_editions_have_the_same_chapters_figures_commands_and_predicates() {

@@ -7,8 +7,8 @@
 //!
 //! Pictures: `plot NAME`, `lesson EXPERIMENT`, `trace SERVER`.
 //!
-//! Text: `said EXPERIMENT` (its conclusion), `matrix` and `steps SERVER` (of the traces), `found W`
-//! (the findings of a workload), `legend`, `tables` (a link), `env FIELD`, `count WHAT`,
+//! Text: `said EXPERIMENT` (its conclusion), `matrix` and `steps SERVER` (of the traces), `legend`,
+//! `tables` (a link), `env FIELD`, `count WHAT`,
 //! `instrument NAME FIELD`, `instrument-place`, `include PATH ANCHOR`, `link PATH`, `chapter N`,
 //! `contents`.
 //!
@@ -29,12 +29,12 @@ use crate::text::{figure, thousands};
 use verdict::summary::{Summary, WorkloadSummary};
 
 use super::TABLES_FILE;
-use super::book::{Book, Language, Said};
+use super::book::{Book, Said};
 use super::lessons::Lessons;
 use super::listing;
 use super::map::{self, By};
 use super::plot::Plot;
-use super::table::{self, Style, doubts, found, protocols};
+use super::table::{self, Style, doubts, protocols};
 use claims::Answer;
 
 const MARKDOWN: Style = Style::Markdown;
@@ -176,7 +176,6 @@ fn of_workload(words: &[&str], context: &Context) -> Replacement {
         ["calls", _] => &|w| table::calls(w, MARKDOWN),
         ["deliveries", _] => &|w| protocols::deliveries(w, MARKDOWN),
         ["handshakes", _] => &|w| protocols::handshakes(w, MARKDOWN),
-        ["found", _] => &|w| or_not_measured(found_in(context.book, w), context),
         ["value", name, model, figure] => {
             return Some(
                 claims::value(summary, name, model, figure).map(|v| or_not_measured(v, context)),
@@ -195,14 +194,6 @@ fn of_workload(words: &[&str], context: &Context) -> Replacement {
 
 fn or_not_measured(shown: Option<String>, context: &Context) -> String {
     shown.unwrap_or_else(|| NOT_MEASURED.of(context.book))
-}
-
-/// The findings of a workload, in the language of the book.
-fn found_in(book: &Book, workload: &WorkloadSummary) -> Option<String> {
-    match book.language {
-        Language::En => found::sentence(workload),
-        Language::Zh => found::chinese(workload),
-    }
 }
 
 /// Markers about the whole run.
@@ -385,6 +376,7 @@ fn include(path: &str, anchor: &str, sources: Option<&Path>) -> Result<String, S
 
 #[cfg(test)]
 mod tests {
+    use super::super::book::Language;
     use super::*;
     use verdict::summary::summarise;
 
@@ -607,7 +599,6 @@ mod tests {
         assert_eq!(figure("value idle-1000 poll cpu").unwrap(), NOT_MEASURED.en);
         assert!(figure("value http-keepalive poll beauty").unwrap_err().contains("beauty"));
         assert!(figure("brief http-keepalive").unwrap().contains("| poll "));
-        assert!(figure("found http-keepalive").unwrap().contains("poll costs more CPU"));
     }
 
     #[test]

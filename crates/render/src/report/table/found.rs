@@ -25,20 +25,6 @@ pub fn sentence(workload: &WorkloadSummary) -> Option<String> {
     Some(of(workload, Figure::Server)? + ".")
 }
 
-/// The findings about CPU per request, as a Chinese sentence; `None` if there are none.
-pub fn chinese(workload: &WorkloadSummary) -> Option<String> {
-    let groups = groups(workload, Figure::Server);
-    let words = ["的 CPU 开销较少", "与它相当", "的 CPU 开销较多", "在本次运行中无法判断"];
-    let parts: Vec<String> = groups
-        .iter()
-        .zip(words)
-        .filter(|(names, _)| !names.is_empty())
-        .map(|(names, words)| format!("{} {words}", names.join("、")))
-        .collect();
-    let reference = &workload.reference;
-    (!parts.is_empty()).then(|| format!("与 {reference} 相比，{}。", parts.join("；")))
-}
-
 /// The findings about CPU per request or requests/s; `None` if there are none.
 pub fn of(workload: &WorkloadSummary, figure: Figure) -> Option<String> {
     let [less, equal, more, unknown] = groups(workload, figure);
@@ -121,10 +107,6 @@ mod tests {
         // serial leaves connections without progress, and busy spins, so neither is compared.
         let wanted = "threads costs less CPU than epoll; select costs as much as epoll; poll costs \
                       more CPU than epoll.";
-        assert_eq!(told, wanted);
-        let told = chinese(&summary.workloads[0]).unwrap();
-        let wanted =
-            "与 epoll 相比，threads 的 CPU 开销较少；select 与它相当；poll 的 CPU 开销较多。";
         assert_eq!(told, wanted);
         let mut results = fixture::results();
         results.trials.retain(|trial| trial.slot.round <= 2);
