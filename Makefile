@@ -1,5 +1,5 @@
 # Everything that outgrows three lines is a subcommand of iolab.
-.PHONY: build test fuzz conformance soak bench-all bench-quick bench-peers check-instrument report laws lessons
+.PHONY: build test fuzz conformance soak bench-all bench-quick bench-peers check-instrument report laws lessons grade book
 
 build:
 	cargo build --release --workspace
@@ -53,3 +53,12 @@ report: build
 # The laws of servers, each with bounds fixed in advance: LAWS="L1 L10" for some of them.
 laws: build
 	target/release/iolab laws $(LAWS)
+
+# Points for a server of your own (book/assignment): SERVER=path/to/serve-mine, CASE=NAME for one case.
+grade:
+	@scripts/grade "$(SERVER)" "$(CASE)"
+
+# The book as a site that needs no network: target/book/index.html.
+book:
+	cargo build --release --locked --manifest-path scripts/book/Cargo.toml --target-dir target/book-tool
+	target/book-tool/release/book

@@ -8,6 +8,8 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
+use crate::server::run_bounded;
+
 /// What to do when there is nothing, or something old, to test.
 const REMEDY: &str = "run `cargo build --workspace` first (with --release for release tests)";
 
@@ -48,6 +50,13 @@ impl Model {
     /// What `--describe` says of one of its own flags.
     pub fn flavour(&self, flag: &str) -> Option<&Value> {
         self.describe["flavours"].as_array()?.iter().find(|flavour| flavour["flag"] == flag)
+    }
+
+    /// Whether it speaks a protocol, by its own word: `echo`, `http`, `h2`, `websocket` or `tls`.
+    pub fn offers(&self, protocol: &str) -> bool {
+        let protocols = self.describe["protocols"].as_array().into_iter().flatten();
+        let has_tls = protocol == "tls" && self.describe["tls"] == true;
+        has_tls || protocols.filter_map(Value::as_str).any(|name| name == protocol)
     }
 
     /// One connection at a time: everybody else waits for its end. This is the serial model's
@@ -91,11 +100,15 @@ impl Model {
         self.describe["workers"] == "loops"
     }
 
+    /// The model with its defaults.
+    pub fn plain(self: &Arc<Model>) -> Variant {
+        Variant { model: Arc::clone(self), flags: vec![], label: self.name.clone() }
+    }
+
     /// The model with its defaults, and once more for every other word that a flag of its own may
     /// be. Flags are varied one at a time.
     fn variants(self: Arc<Model>) -> Vec<Variant> {
-        let plain = Variant { model: Arc::clone(&self), flags: vec![], label: self.name.clone() };
-        let mut variants = vec![plain];
+        let mut variants = vec![self.plain()];
         for flavour in self.describe["flavours"].as_array().into_iter().flatten() {
             let flag = flavour["flag"].as_str().unwrap_or_default();
             let words = flavour["values"].as_array().into_iter().flatten();
@@ -127,7 +140,7 @@ pub fn catalog() -> Result<Vec<Variant>, String> {
     let mut variants = Vec::new();
     for executable in servers_in(built) {
         refuse_stale(&executable)?;
-        let model = describe(executable)?;
+        let model = describe(executable).map_err(|what| format!("{what}; {REMEDY}"))?;
         // A server with another role is no model: it promises less (serve-floor parses nothing).
         if model.describe["role"].is_null() {
             variants.extend(Arc::new(model).variants());
@@ -164,12 +177,17 @@ fn refuse_stale(executable: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn describe(executable: PathBuf) -> Result<Model, String> {
-    let said = |what: &str| format!("{} --describe: {what}; {REMEDY}", executable.display());
-    let output = Command::new(&executable).arg("--describe").output();
-    let output = output.map_err(|error| said(&error.to_string()))?;
-    let describe: Value =
-        serde_json::from_slice(&output.stdout).map_err(|error| said(&error.to_string()))?;
+/// Asks a server what it is.
+///
+/// # Errors
+/// A sentence: it cannot be started, does not end, or says no JSON with a name.
+pub fn describe(executable: PathBuf) -> Result<Model, String> {
+    let said = |what: &str| format!("{} --describe: {what}", executable.display());
+    let output = run_bounded(Command::new(&executable).arg("--describe"))?;
+    let describe: Value = serde_json::from_slice(&output.stdout).map_err(|error| {
+        let text = String::from_utf8_lossy(&output.stdout[..output.stdout.len().min(80)]);
+        said(&format!("{text:?} on stdout is no JSON ({error})"))
+    })?;
     let name = describe["name"].as_str().ok_or_else(|| said("it has no name"))?.to_owned();
     Ok(Model { name, executable, describe })
 }

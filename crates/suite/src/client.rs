@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use crate::GUARD;
+use crate::guard;
 
 /// A connection. Reads are buffered, writes are not.
 #[derive(Debug)]
@@ -70,6 +70,14 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
+/// An error of a read. EAGAIN (`WouldBlock`) is the time limit of the socket: nothing came.
+fn why(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::WouldBlock => format!("nothing came within {:?}", guard()),
+        _ => error.to_string(),
+    }
+}
+
 /// A GET request.
 pub fn get(target: &str) -> Vec<u8> {
     request("GET", target, "")
@@ -114,11 +122,11 @@ impl Client {
     /// When there is nobody.
     #[track_caller]
     pub fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect_timeout(&address, GUARD)
+        let stream = TcpStream::connect_timeout(&address, guard())
             .unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
         stream.set_nodelay(true).expect("TCP_NODELAY");
-        stream.set_read_timeout(Some(GUARD)).expect("SO_RCVTIMEO");
-        stream.set_write_timeout(Some(GUARD)).expect("SO_SNDTIMEO");
+        stream.set_read_timeout(Some(guard())).expect("SO_RCVTIMEO");
+        stream.set_write_timeout(Some(guard())).expect("SO_SNDTIMEO");
         let counted = Counted { stream, tls: None, bytes: 0 };
         Client { reader: BufReader::with_capacity(64 << 10, counted) }
     }
@@ -195,7 +203,7 @@ impl Client {
                 Err(error) => panic!("sending after {sent} bytes: {error}"),
             }
         }
-        self.stream().set_write_timeout(Some(GUARD)).expect("SO_SNDTIMEO");
+        self.stream().set_write_timeout(Some(guard())).expect("SO_SNDTIMEO");
         sent
     }
 
@@ -226,7 +234,7 @@ impl Client {
         let mut bytes = vec![0; len];
         self.reader
             .read_exact(&mut bytes)
-            .unwrap_or_else(|error| panic!("reading {len} bytes: {error}"));
+            .unwrap_or_else(|error| panic!("reading {len} bytes: {}", why(&error)));
         bytes
     }
 
@@ -239,7 +247,7 @@ impl Client {
         match self.reader.read_exact(bytes) {
             Ok(()) => true,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                panic!("nothing came within {GUARD:?}, and no end")
+                panic!("nothing came within {:?}, and no end", guard())
             }
             Err(_) => false,
         }
@@ -277,7 +285,7 @@ impl Client {
         let mut bytes = Vec::new();
         match self.reader.read_to_end(&mut bytes) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                panic!("the connection is still open after {GUARD:?}")
+                panic!("the connection is still open after {:?}", guard())
             }
             Ok(_) | Err(_) => bytes,
         }
@@ -291,7 +299,7 @@ impl Client {
     pub fn next_is_end(&mut self) -> bool {
         match self.reader.fill_buf() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                panic!("nothing came within {GUARD:?}, and no end")
+                panic!("nothing came within {:?}, and no end", guard())
             }
             told => told.map_or(true, <[u8]>::is_empty),
         }
@@ -393,9 +401,12 @@ impl Client {
     fn line(&mut self) -> String {
         let mut line = Vec::new();
         let result = self.reader.read_until(b'\n', &mut line);
-        result.unwrap_or_else(|error| panic!("waiting for a line of a reply: {error}"));
+        let so_far = String::from_utf8_lossy(&line).into_owned();
+        if let Err(error) = result {
+            panic!("{} where a line of a reply should be, after {so_far:?}", why(&error));
+        }
         let Some(text) = line.strip_suffix(b"\r\n") else {
-            panic!("the connection ended, or no CRLF: {:?}", String::from_utf8_lossy(&line));
+            panic!("the connection ended, or no CRLF, where a line should end: {so_far:?}");
         };
         String::from_utf8_lossy(text).into_owned()
     }

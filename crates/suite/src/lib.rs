@@ -14,19 +14,36 @@ mod process;
 mod server;
 mod websocket;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use catalog::{Model, Variant, catalog};
+pub use catalog::{Model, Variant, catalog, describe};
 pub use client::{Client, Head, Reply, Session, get, pattern, request};
 pub use process::Process;
-pub use server::{Ended, Server, run_to_end};
+pub use server::{Ended, NotOffered, Server, run_to_end};
 pub use websocket::{Frame, Opcode, WebSocket, client_frame, close_code};
 
 /// After so long a wait has failed. A guard against hanging and no measurement: every wait in the
 /// suite ends by its own condition, in milliseconds on a machine with nothing else to do, and not
 /// within this time only where something is stuck.
-pub const GUARD: Duration = Duration::from_secs(60);
+pub fn guard() -> Duration {
+    Duration::from_secs(GUARD_S.load(Relaxed))
+}
+
+/// Makes [`guard`] shorter or longer, for all threads.
+pub fn set_guard(secs: u64) {
+    GUARD_S.store(secs, Relaxed);
+}
+
+static GUARD_S: AtomicU64 = AtomicU64::new(60);
+
+/// From now on, a server whose case fails does not say on stderr what it has said.
+pub fn be_quiet() {
+    IS_QUIET.store(true, Relaxed);
+}
+
+static IS_QUIET: AtomicBool = AtomicBool::new(false);
 
 /// Time between two looks at a condition that nothing announces.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
@@ -34,12 +51,12 @@ const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// Looks at `condition` until it holds.
 ///
 /// # Panics
-/// When it does not within [`GUARD`].
+/// When it does not within [`guard`].
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < GUARD, "still not true after {GUARD:?}: {what}");
+        assert!(begun.elapsed() < guard(), "still not true after {:?}: {what}", guard());
         thread::sleep(POLL_INTERVAL);
     }
 }

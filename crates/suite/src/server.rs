@@ -2,8 +2,10 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::panic::panic_any;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -13,7 +15,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::{Client, GUARD, Process, Variant, get};
+use crate::{Client, IS_QUIET, Process, Variant, get, guard};
+
+/// How the first line looks.
+const FIRST_LINE: &str = "the first line is `listening ADDR:PORT model=NAME pid=PID`";
 
 /// A running server. Killed when dropped, by its process id.
 #[derive(Debug)]
@@ -127,11 +132,14 @@ impl Server {
     fn spawn(mut command: Command, variant: &Variant, flags: &[&str]) -> Server {
         command.args(&variant.flags).args(["--listen", "127.0.0.1:0"]).args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(what) = not_offered(variant, flags) {
+            panic_any(NotOffered(what));
+        }
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stderr = Arc::new(Mutex::new(String::new()));
         let stderr_reader = child.stderr.take().map(|pipe| collect(pipe, Arc::clone(&stderr)));
         let stdout = child.stdout.take().map(lines).expect("stdout is a pipe");
-        let first_line = stdout.recv_timeout(GUARD);
+        let first_line = stdout.recv_timeout(guard());
         let mut server = Server {
             variant: variant.clone(),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -143,14 +151,18 @@ impl Server {
         };
         match first_line {
             Ok(line) => server.first_line = line,
-            Err(error) => {
-                let ended = server.child.try_wait();
-                panic!("no first line on stdout ({error}); {ended:?}; {}", server.stderr())
+            Err(RecvTimeoutError::Timeout) => {
+                panic!("no line on stdout within {:?}; {FIRST_LINE}, and is flushed", guard())
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                let status = server.child.wait().expect("waiting for the server");
+                panic!("no line on stdout; {FIRST_LINE}; {status}; stderr: {:?}", server.told())
             }
         }
-        let address = server.first_line.split(' ').nth(1).and_then(|word| word.parse().ok());
-        server.address = address
-            .unwrap_or_else(|| panic!("no address in the first line {:?}", server.first_line));
+        let words = server.first_line.strip_prefix("listening ");
+        let address = words.and_then(|words| words.split(' ').next()?.parse().ok());
+        server.address =
+            address.unwrap_or_else(|| panic!("{:?} on stdout; {FIRST_LINE}", server.first_line));
         server
     }
 
@@ -214,10 +226,10 @@ impl Server {
     /// Waits for its end, which something has already brought about.
     ///
     /// # Panics
-    /// When it goes on for longer than [`GUARD`].
+    /// When it goes on for longer than [`guard`].
     #[track_caller]
     pub fn wait(mut self) -> Ended {
-        let deadline = Instant::now() + GUARD;
+        let deadline = Instant::now() + guard();
         let mut stdout = Vec::new();
         let lines = self.stdout.get_mut().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -225,16 +237,13 @@ impl Server {
             match lines.recv_timeout(left) {
                 Ok(line) => stdout.push(line),
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("still running after {GUARD:?}"),
+                Err(RecvTimeoutError::Timeout) => panic!("still running after {:?}", guard()),
             }
         }
         // Its stdout is closed: it is ending, or has ended.
         let code = self.child.wait().expect("waiting for the server").code();
-        if let Some(reader) = self.stderr_reader.take() {
-            // Its panic would have lost text only.
-            let _ = reader.join();
-        }
-        Ended { code, stdout, stderr: self.stderr() }
+        let stderr = self.told();
+        Ended { code, stdout, stderr }
     }
 
     /// SIGTERM, and the counters of the last line.
@@ -247,6 +256,15 @@ impl Server {
         self.wait().counters()
     }
 
+    /// All of stderr, of a server that has ended.
+    fn told(&mut self) -> String {
+        if let Some(reader) = self.stderr_reader.take() {
+            // Its panic would have lost text only.
+            let _ = reader.join();
+        }
+        self.stderr()
+    }
+
     fn stderr(&self) -> String {
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -254,10 +272,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only where it has ended already.
+        // Of a wrapper script, the server itself is a child. Each fails only where one has ended.
+        for Process(child) in self.process().children() {
+            let _ = kill(Pid::from_raw(i32::try_from(child).unwrap_or(0)), Signal::SIGKILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if thread::panicking() {
+        if thread::panicking() && !IS_QUIET.load(Relaxed) {
             eprintln!("  the server was {}, stderr: {:?}", self.variant.label, self.stderr());
         }
     }
@@ -287,23 +308,50 @@ fn limited(variant: &Variant, limit: &str, value: u32) -> Command {
     command
 }
 
+/// What a server is asked for that it does not offer; a case panics with it.
+#[derive(Debug)]
+pub struct NotOffered(pub String);
+
+/// A flag that this server does not have, or a protocol that it does not speak, by its own word in
+/// `--describe`. What it says nothing about is asked for.
+fn not_offered(variant: &Variant, flags: &[&str]) -> Option<String> {
+    let known = variant.model.describe["flags"].as_array();
+    let known: Option<Vec<_>> = known.map(|flags| flags.iter().filter_map(Value::as_str).collect());
+    let unknown = |flag: &&str| known.as_ref().is_some_and(|known| !known.contains(flag));
+    let names = flags.iter().filter_map(|flag| flag.strip_prefix("--"));
+    let missing = names.filter(|flag| unknown(flag) && variant.model.flavour(flag).is_none());
+    let missing = missing.map(|flag| format!("--{flag}")).next();
+    let echo = flags.windows(2).any(|pair| pair == ["--protocol", "echo"]);
+    let protocol = [(echo, "echo"), (flags.contains(&"--tls"), "tls")].into_iter();
+    let mut protocol = protocol.filter(|&(asked, name)| asked && !variant.model.offers(name));
+    protocol.next().map(|(_, name)| name.to_owned()).or(missing)
+}
+
 /// Runs a command that ends by itself.
 ///
 /// # Panics
-/// When it cannot be started, or does not end within [`GUARD`].
+/// When it cannot be started, or does not end within [`guard`].
 #[track_caller]
 pub fn run_to_end(command: &mut Command) -> Output {
+    run_bounded(command).unwrap_or_else(|sentence| panic!("{sentence}"))
+}
+
+/// The same, where it may not end.
+///
+/// # Errors
+/// A sentence, where [`run_to_end`] panics.
+pub(crate) fn run_bounded(command: &mut Command) -> Result<Output, String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid is an i32"));
     let (sender, ended) = mpsc::channel();
     // The receiver is gone only after a panic.
     thread::spawn(move || drop(sender.send(child.wait_with_output())));
-    match ended.recv_timeout(GUARD) {
-        Ok(output) => output.unwrap_or_else(|error| panic!("{command:?}: {error}")),
+    match ended.recv_timeout(guard()) {
+        Ok(output) => output.map_err(|error| format!("{command:?}: {error}")),
         Err(_) => {
             let _ = kill(pid, Signal::SIGKILL);
-            panic!("{command:?} still runs after {GUARD:?}");
+            Err(format!("{command:?} still runs after {:?}", guard()))
         }
     }
 }

@@ -18,7 +18,7 @@ use std::time::Instant;
 pub use expect::Refusal;
 pub use frame::{Frame, code, code_name, flag, kind, setting};
 
-use crate::{Client, GUARD, Head, Reply};
+use crate::{Client, Head, Reply, guard};
 
 /// What a client says first (RFC 9113 section 3.4); a SETTINGS frame follows.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -358,7 +358,8 @@ impl Http2 {
         let begun = Instant::now();
         while !condition(self) {
             assert!(!self.ended, "the connection ended before {what}; {}", self.seen());
-            assert!(begun.elapsed() < GUARD, "not within {GUARD:?}: {what}; {}", self.seen());
+            let guard = guard();
+            assert!(begun.elapsed() < guard, "not within {guard:?}: {what}; {}", self.seen());
             self.read_frame();
         }
     }
@@ -413,7 +414,8 @@ impl Http2 {
     pub fn until_end(&mut self) {
         let begun = Instant::now();
         while !self.ended {
-            assert!(begun.elapsed() < GUARD, "not closed within {GUARD:?}; {}", self.seen());
+            let guard = guard();
+            assert!(begun.elapsed() < guard, "not closed within {guard:?}; {}", self.seen());
             self.read_frame();
         }
     }

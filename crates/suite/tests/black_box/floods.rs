@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use suite::http2::{Frame, PREFACE};
-use suite::{GUARD, Opcode, Server, Variant, WebSocket, client_frame, get, until};
+use suite::{Opcode, Server, Variant, WebSocket, client_frame, get, guard, until};
 
 use crate::Outcome;
 use crate::company::WAITS_FOR_THE_FLOOD;
@@ -61,7 +61,7 @@ pub fn http2_pings(variant: &Variant) -> Outcome {
 pub fn resets(variant: &Variant) -> Outcome {
     beside(variant, |address, flood| {
         // Where the queue of the listener is full it may have to wait.
-        if let Ok(stream) = TcpStream::connect_timeout(&address, GUARD) {
+        if let Ok(stream) = TcpStream::connect_timeout(&address, guard()) {
             SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
             flood.count();
         }
@@ -100,7 +100,7 @@ fn beside(variant: &Variant, round: impl Fn(SocketAddr, &Flood) + Sync) -> Outco
 /// Sends `opening` and then `piece` over and over, and reads what comes back, until the server cuts
 /// it off or the flood is over.
 fn pour(address: SocketAddr, flood: &Flood, opening: &[u8], piece: &[u8]) {
-    let Ok(stream) = TcpStream::connect_timeout(&address, GUARD) else { return };
+    let Ok(stream) = TcpStream::connect_timeout(&address, guard()) else { return };
     // Small enough for a debug build to take one soon.
     let pieces = piece.repeat((16 << 10) / piece.len());
     thread::scope(|scope| {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
 use suite::http2::{Frame, Http2, PREFACE, WINDOW_MAX, flag, hpack, setting};
-use suite::{Client, GUARD, Opcode, Server, Variant, WebSocket, client_frame, get, request, until};
+use suite::{Client, Opcode, Server, Variant, WebSocket, client_frame, get, guard, request, until};
 
 use crate::Outcome;
 use crate::secure::{self, Guarded, Secure};
@@ -160,7 +160,7 @@ pub fn while_stopped_over_tls(variant: &Variant) -> Outcome {
     let server = &guarded.server;
     let outcome = often(|| {
         let stream = TcpStream::connect(server.address).expect("connect(2)");
-        stream.set_read_timeout(Some(GUARD)).expect("SO_RCVTIMEO");
+        stream.set_read_timeout(Some(guard())).expect("SO_RCVTIMEO");
         let begun = Instant::now();
         let mut client = secure::connect(stream, &guarded.trust, "http/1.1").expect("a handshake");
         server.signal(Signal::SIGSTOP);
@@ -189,8 +189,8 @@ fn narrow(server: &Server) -> TcpStream {
     socket.set_recv_buffer_size(8 << 10).expect("SO_RCVBUF");
     socket.connect(&server.address.into()).expect("connect(2)");
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(GUARD)).expect("SO_RCVTIMEO");
-    stream.set_write_timeout(Some(GUARD)).expect("SO_SNDTIMEO");
+    stream.set_read_timeout(Some(guard())).expect("SO_RCVTIMEO");
+    stream.set_write_timeout(Some(guard())).expect("SO_SNDTIMEO");
     stream
 }
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use suite::{Client, GUARD, Server, Variant, get, until};
+use suite::{Client, Server, Variant, get, guard, until};
 
 use crate::Outcome;
 
@@ -18,7 +18,7 @@ fn dribble(client: &Client, byte: u8) -> thread::JoinHandle<()> {
     let mut writer = client.second_handle();
     thread::spawn(move || {
         let begun = Instant::now();
-        while begun.elapsed() < GUARD && writer.write_all(&[byte]).is_ok() {
+        while begun.elapsed() < guard() && writer.write_all(&[byte]).is_ok() {
             thread::sleep(Duration::from_millis(10));
         }
     })

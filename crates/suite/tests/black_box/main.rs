@@ -4,7 +4,8 @@
 //! variants, so a failure names model, flavour and case, and `cargo test -p suite --test black_box
 //! epoll` or `... stop::` picks a row or a column. A model that cannot run on this machine is
 //! reported as ignored, with its reason. What a model cannot do by its nature (serve two at once,
-//! say) is asserted as such and not left out.
+//! say) is asserted as such and not left out. With `--grade PATH` it is one executable that goes
+//! through them, for points (`grade`).
 
 mod accepting;
 mod chat;
@@ -16,6 +17,7 @@ mod errors;
 mod exhaustion;
 mod files;
 mod floods;
+mod grade;
 mod http2;
 mod in_time;
 mod limits;
@@ -170,6 +172,7 @@ fn contract_cases() -> Vec<Case> {
     let mut cases = cases![Model:
         contract::first_line_names_address_model_and_pid,
         contract::describe_is_one_line_of_json,
+        contract::describe_offers_every_protocol,
         contract::describe_shows_the_limits_in_force,
         contract::help_explains,
         contract::mistakes_get_one_sentence,
@@ -344,34 +347,46 @@ fn trials(variants: &[Variant]) -> Vec<Trial> {
         Ok(())
     };
     trials.push(Trial::test("http2::h2spec_is_covered", covered));
+    trials.extend(grade::tests::trials());
     for variant in variants {
-        for case in table() {
-            if case.scope == Scope::Model && !variant.flags.is_empty() {
-                continue;
-            }
-            let variant = variant.clone();
-            let name = format!("{}::{}", variant.label, case.name);
-            let body = move || run(case.name, &variant, || (case.run)(&variant));
-            trials.push(Trial::ignorable_test(name, body));
-        }
-        trials.extend(http2_rows(variant, "http2", false));
+        let mut tests = tests_of(variant);
         if HTTP2_OVER_TLS.contains(&variant.label.as_str()) {
-            trials.extend(http2_rows(variant, "http2_over_tls", true));
+            tests.extend(http2_rows(variant, "http2_over_tls", true));
+        }
+        for test in tests {
+            let variant = variant.clone();
+            let full = format!("{}::{}", variant.label, test.name);
+            let body = move || run(&test.name, &variant, test.run);
+            trials.push(Trial::ignorable_test(full, body));
         }
     }
     trials
 }
 
-fn http2_rows(variant: &Variant, prefix: &'static str, over_tls: bool) -> Vec<Trial> {
+/// A case of one server, ready to run.
+struct Test {
+    /// Module and function, or `http2::` and rule.
+    name: String,
+    run: Box<dyn FnOnce() -> Outcome + Send>,
+}
+
+fn tests_of(variant: &Variant) -> Vec<Test> {
+    let is_for = |case: &Case| case.scope == Scope::Flavours || variant.flags.is_empty();
+    let cases = table().into_iter().filter(is_for).map(|case| {
+        let variant = variant.clone();
+        Test { name: case.name.to_owned(), run: Box::new(move || (case.run)(&variant)) }
+    });
+    cases.chain(http2_rows(variant, "http2", false)).collect()
+}
+
+fn http2_rows(variant: &Variant, prefix: &'static str, over_tls: bool) -> Vec<Test> {
     // One server for all rows: the last one that runs stops it.
     let shared = http2::Shared::new(variant, over_tls);
-    let trial = |(row, how)| {
-        let (shared, variant) = (Arc::clone(&shared), variant.clone());
-        let name = format!("{prefix}::{row}");
-        let full = format!("{}::{name}", variant.label);
-        Trial::ignorable_test(full, move || run(&name, &variant, || shared.run(how)))
+    let test = |(row, how)| {
+        let shared = Arc::clone(&shared);
+        Test { name: format!("{prefix}::{row}"), run: Box::new(move || shared.run(how)) }
     };
-    http2::rows().into_iter().map(trial).collect()
+    http2::rows().into_iter().map(test).collect()
 }
 
 fn run(
@@ -392,17 +407,24 @@ fn run(
     }
 }
 
+/// Cases that run at once. Most of them wait more than they work, so a few more than there are
+/// cores; each has a server of its own, and a busy one takes a core.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from) + 2
+}
+
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // Most cases wait more than they work, so a few more than there are cores; each has a server
-    // of its own, and a busy one takes a core.
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    arguments.test_threads = arguments.test_threads.or(Some(cores + 2));
     // The crowd needs more descriptors than the soft limit of most machines.
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         // Where it may not be raised, the crowd says so.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    if given.first().is_some_and(|first| first == "--grade") {
+        return grade::run(&given[1..]);
+    }
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(threads()));
     match catalog() {
         Ok(variants) => libtest_mimic::run(&arguments, trials(&variants)).exit_code(),
         Err(sentence) => {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use rustls::RootCertStore;
 use suite::http2::{Frame, Http2, PREFACE, WINDOW_MAX, flag, hpack, kind};
-use suite::{Client, GUARD, Opcode, Server, Variant, WebSocket, client_frame, get, until};
+use suite::{Client, Opcode, Server, Variant, WebSocket, client_frame, get, guard, until};
 
 use crate::secure;
 use crate::stop::NEVER;
@@ -255,7 +255,7 @@ fn talk(to: &To, signalled: &AtomicBool) -> Tally {
                 continue;
             };
             if error.kind() == ErrorKind::WouldBlock {
-                panic!("{speaks:?}: neither answered nor ended within {GUARD:?}");
+                panic!("{speaks:?}: neither answered nor ended within {:?}", guard());
             }
             tally.lost += if before_the_signal { BATCH - answered } else { 0 };
             return tally;
@@ -286,7 +286,7 @@ impl Line {
     fn open(to: &To) -> io::Result<Line> {
         let stream = TcpStream::connect(to.address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(GUARD))?;
+        stream.set_read_timeout(Some(guard()))?;
         let speaks = to.speaks;
         let stream: Box<dyn Stream> = match speaks.alpn() {
             Some(alpn) => Box::new(secure::connect(stream, &to.trust, alpn)?),

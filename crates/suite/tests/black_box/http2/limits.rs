@@ -7,7 +7,7 @@ use suite::http2::code::*;
 use suite::http2::kind::HEADERS;
 use suite::http2::setting::*;
 use suite::http2::{Frame, Http2, PREFACE, WINDOW_MAX, flag, hpack};
-use suite::{GUARD, Server, Variant, until};
+use suite::{Server, Variant, guard, until};
 
 /// What a server's peak may grow by for one connection, in KiB; see the echo cases. HTTP/2 has
 /// windows and a table besides its output.
@@ -222,7 +222,7 @@ pub fn answers_unread(variant: &Variant) {
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                     Err(_) => return,
                 }
-                assert!(begun.elapsed() < GUARD, "a client that reads nothing is not cut");
+                assert!(begun.elapsed() < guard(), "a client that reads nothing is not cut");
             }
         });
     }
@@ -282,7 +282,7 @@ pub fn stalled_streams(variant: &Variant) {
     // `begun`: before the stream was opened, so that a pause of this client's own is counted too.
     let until_over = |c: &mut Http2, stream, begun: Instant| {
         while !is_over(c, stream) {
-            assert!(begun.elapsed() < GUARD, "it is kept; {}", c.seen());
+            assert!(begun.elapsed() < guard(), "it is kept; {}", c.seen());
             // A PING and its answer.
             c.barrier();
         }
