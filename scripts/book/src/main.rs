@@ -51,7 +51,7 @@ fn build(top: &Path) -> Result<String, String> {
     }
     let mut lines = Vec::new();
     for (language, report) in &editions {
-        let pages = pages::of(top, report)?;
+        let pages = pages::of(top, language, report)?;
         let edition = out.join(language);
         site::build(top, &edition, language, &pages)?;
         let checked = check::site(&edition)?;

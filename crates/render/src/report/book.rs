@@ -146,6 +146,14 @@ impl Book {
         link.ok_or_else(|| format!("there is no chapter {number:?}"))
     }
 
+    /// The place of a file in the language of this book: solutions are there in each.
+    pub fn own(&self, path: &str) -> String {
+        match self.language {
+            Language::En => path.to_owned(),
+            Language::Zh => path.replace("book/solutions/", "book/solutions/zh/"),
+        }
+    }
+
     /// Links to all chapters, as a list.
     pub fn contents(&self) -> String {
         let link = |chapter: &Chapter| format!("- {}\n", chapter.link(&chapter.heading()));
@@ -295,5 +303,9 @@ mod tests {
         assert_eq!(anchor("7. select、poll 和 epoll"), "7-selectpoll-和-epoll");
         let book = Book::built_in(Language::En);
         assert!(book.link_to("99").is_err() && book.link_to("x").is_err());
+        let chinese = Book::built_in(Language::Zh);
+        assert_eq!(book.own("book/solutions/a.md"), "book/solutions/a.md");
+        assert_eq!(chinese.own("book/solutions/a.md"), "book/solutions/zh/a.md");
+        assert_eq!(chinese.own("crates/a.rs"), "crates/a.rs");
     }
 }

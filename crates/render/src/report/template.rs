@@ -255,7 +255,7 @@ fn of_book(words: &[&str], context: &Context) -> Replacement {
         ["end"] => Ok(String::new()),
         ["tables"] => Ok(format!("[{TABLES_FILE}]({}{TABLES_FILE})", context.plots_prefix)),
         ["include", path, anchor] => include(path, anchor, context.sources.as_deref()),
-        ["link", path] => link(path, context),
+        ["link", path] => link(&context.book.own(path), context),
         ["chapter", number] => context.book.link_to(number),
         ["contents"] => Ok(context.book.contents()),
         _ => return None,
