@@ -54,6 +54,10 @@ fn build(top: &Path) -> Result<String, String> {
         let pages = pages::of(top, language, report)?;
         let edition = out.join(language);
         site::build(top, &edition, language, &pages)?;
+    }
+    // The editions link to each other, so all of them are built before one is checked.
+    for (language, _) in &editions {
+        let edition = out.join(language);
         let checked = check::site(&edition)?;
         lines.push(format!("{}/index.html: {checked}", edition.display()));
     }

@@ -42,6 +42,12 @@ const MARKDOWN: Style = Style::Markdown;
 /// Text in place of missing data.
 const NOT_MEASURED: Said = Said { en: "Not measured in this run.", zh: "（本次运行未测）" };
 
+/// Text in place of a recording that is not there; COMMAND makes one.
+const NOT_RECORDED: Said = Said {
+    en: "(This result has no recording of it; `iolab COMMAND` shows it.)",
+    zh: "（这次的结果里没有它的录像；运行 `iolab COMMAND` 就能看到。）",
+};
+
 /// The template of TABLES.md.
 pub const TABLES: &str = include_str!("../../report/TABLES.template.md");
 
@@ -238,15 +244,22 @@ fn of_run(words: &[&str], context: &Context) -> Replacement {
 /// Markers about recordings.
 fn of_lessons(words: &[&str], context: &Context) -> Replacement {
     let Context { lessons, plots_prefix, .. } = context;
-    Some(match *words {
-        ["lesson", name] => Ok(lessons.picture(name, plots_prefix)),
-        ["said", name] => Ok(lessons.conclusion(name, COLUMNS)),
+    let shown = match *words {
+        ["lesson", name] => lessons.picture(name, plots_prefix).map(Ok),
+        ["said", name] => lessons.conclusion(name, COLUMNS).map(Ok),
         ["seen", name, run, figure] => lessons.figure(name, run, figure),
-        ["trace", run] => Ok(lessons.trace_picture(run, plots_prefix)),
-        ["steps", run] => Ok(lessons.trace_text(run)),
-        ["matrix"] => Ok(lessons.matrix()),
+        ["trace", run] => lessons.trace_picture(run, plots_prefix).map(Ok),
+        ["steps", run] => lessons.trace_text(run).map(Ok),
+        ["matrix"] => lessons.matrix().map(Ok),
         _ => return None,
-    })
+    };
+    let command = match *words {
+        ["matrix"] => "trace all".to_owned(),
+        ["trace" | "steps", run] => format!("trace {run}"),
+        _ => format!("experiment {}", words[1]),
+    };
+    let absent = || Ok(NOT_RECORDED.of(context.book).replace("COMMAND", &command));
+    Some(shown.unwrap_or_else(absent))
 }
 
 /// Markers about the text itself.
@@ -589,6 +602,19 @@ mod tests {
         // An experiment without a recording.
         assert_eq!(of("shown crowd finding").unwrap(), format!("{} C", NOT_MEASURED.en));
         assert!(of("shown crowd").is_err());
+    }
+
+    #[test]
+    fn what_was_not_recorded_names_its_command() {
+        for (marker, command) in [
+            ("lesson crowd", "experiment crowd"),
+            ("seen crowd a b", "experiment crowd"),
+            ("trace epoll", "trace epoll"),
+            ("matrix", "trace all"),
+        ] {
+            let told = rendered(&format!("{{{{{marker}}}}}"), None).unwrap();
+            assert!(told.contains(&format!("`iolab {command}`")), "{told}");
+        }
     }
 
     #[test]
