@@ -33,7 +33,7 @@ use bytes::Bytes;
 use connection::Leaving;
 use error::Code;
 use frame::Head;
-use hpack::Decoder;
+use hpack::{Decoder, Fields};
 use link::Link;
 use receive::{Block, Payload};
 use stream::{Stream, TURN_BYTES, TurnEnd};
@@ -48,9 +48,14 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes that a peer may send before the window is updated (RFC 9113 section 6.9.2).
 pub(crate) const WINDOW_BYTES: usize = window::INITIAL as usize;
 
+/// Input that may stay unprocessed although there is room in the output: a frame that is taken when
+/// it is whole.
+pub(crate) const INPUT_KEPT_MAX: usize = frame::HEAD_LEN + frame::PAYLOAD_LEN_MAX;
+
 /// Streams that were reset and are remembered.
 const RESETS: usize = 16;
 
+#[derive(Default)]
 pub(crate) struct Http2 {
     /// Bytes of the preface that have come.
     preface: usize,
@@ -60,6 +65,10 @@ pub(crate) struct Http2 {
     is_greeted: bool,
     payload: Payload,
     block: Option<Box<Block>>,
+    /// A frame with fields has begun.
+    awaits_fields: bool,
+    /// The fields of requests. They have memory while frames are received only.
+    fields: Fields,
     decoder: Decoder,
     link: Link,
     streams: Streams,
@@ -92,8 +101,9 @@ pub(crate) struct Http2 {
     awaits_turn: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Ending {
+    #[default]
     No,
     /// GOAWAY will be sent when the connection is called next.
     Due(Outcome),
@@ -102,37 +112,6 @@ enum Ending {
 }
 
 impl Http2 {
-    pub(crate) fn new() -> Http2 {
-        Http2 {
-            preface: 0,
-            has_begun: false,
-            is_greeted: false,
-            payload: Payload::None,
-            block: None,
-            decoder: Decoder::default(),
-            link: Link::default(),
-            streams: Streams::default(),
-            newest: 0,
-            newest_before: 0,
-            resets_at_once: 0,
-            resets: [0; RESETS],
-            faults: 0,
-            empty_frames: 0,
-            requests: 0,
-            reading: None,
-            answer: None,
-            tunnels: false,
-            takes: None,
-            peer_leaves: false,
-            leaving: Leaving::No,
-            ending: Ending::No,
-            busy: false,
-            blocked: false,
-            turns_left: 0,
-            awaits_turn: false,
-        }
-    }
-
     pub(crate) fn is_between_requests(&self) -> bool {
         !self.busy
     }
@@ -207,6 +186,7 @@ impl Http2 {
             }),
             _ => (input.len(), false),
         };
+        self.fields = Fields::default();
         // A WebSocket sends its Close when all input has been given to it.
         cx.draining &= !more;
         if self.ending == Ending::No {
@@ -214,7 +194,7 @@ impl Http2 {
         }
         self.blocked = !link::has_room(cx);
         self.awaits_turn = more || !self.blocked && self.streams.has_ready();
-        self.busy = !self.streams.is_empty() || self.awaits_turn || self.block.is_some();
+        self.busy = !self.streams.is_empty() || self.awaits_turn || self.is_in_fields();
         let used = preface + used;
         if let Some(close) = self.close(cx, input.len() + preface - used) {
             self.streams = Streams::default();
@@ -262,6 +242,11 @@ impl Http2 {
             self.is_greeted = true;
         }
         Ok(len)
+    }
+
+    /// A block of fields has begun, and has not ended.
+    fn is_in_fields(&self) -> bool {
+        self.block.is_some() || self.awaits_fields
     }
 
     /// One turn for each stream that can continue, until they have produced as much output as one
@@ -358,7 +343,7 @@ impl Http2 {
             return None;
         }
         let begun = self.preface > 0 && self.preface < PREFACE.len() || left > 0;
-        let whole = !begun && self.streams.is_empty() && self.block.is_none();
+        let whole = !begun && self.streams.is_empty() && !self.is_in_fields();
         let outcome = if whole { Outcome::Completed } else { Outcome::Truncated };
         Some(Close { linger: false, outcome })
     }

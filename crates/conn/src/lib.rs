@@ -72,8 +72,9 @@ pub use wake::{Address, Wake};
 /// or because the peer does not read). The limit is the size of the largest head, so that a head
 /// can always arrive whole.
 fn unprocessed_is_full(unprocessed: &[u8], limits: &Limits) -> bool {
-    // A WebSocket waits for a control frame until it is whole.
-    unprocessed.len() >= limits.head_bytes_max.max(websocket::INPUT_KEPT_MAX)
+    // A WebSocket waits for a control frame until it is whole, and HTTP/2 for most frames.
+    let kept = websocket::INPUT_KEPT_MAX.max(http2::INPUT_KEPT_MAX);
+    unprocessed.len() >= limits.head_bytes_max.max(kept)
 }
 
 /// After this many bytes behind our FIN, reading pauses. It is two reads, which is more than most

@@ -83,6 +83,27 @@ impl Output {
         self.queue_chunk(bytes, own_bytes);
     }
 
+    /// Appends `data` in parts of `part_len` bytes, each behind its head of `head_len` bytes.
+    /// Nothing is copied. The heads are one allocation; each in a tail of its own would be two.
+    /// `common`: connections share `data`.
+    pub(crate) fn push_parts(
+        &mut self,
+        (mut heads, head_len): (Bytes, usize),
+        (mut data, part_len): (Bytes, usize),
+        common: bool,
+    ) {
+        self.freeze_tail();
+        let mut own_heads = heads.len();
+        while !data.is_empty() {
+            let part = data.split_to(part_len.min(data.len()));
+            // All heads stay allocated until the last is sent, so that one holds them.
+            let own = if data.is_empty() { std::mem::take(&mut own_heads) } else { 0 };
+            self.queue_chunk(heads.split_to(head_len.min(heads.len())), own);
+            let own = if common { 0 } else { part.len() };
+            self.queue_chunk(part, own);
+        }
+    }
+
     pub(crate) fn held(&self) -> usize {
         self.own_bytes + self.tail.capacity()
     }

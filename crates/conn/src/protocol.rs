@@ -181,7 +181,7 @@ impl ProtocolLayer {
         self.deadlines.clear(Deadline::Handshake);
         self.set(Deadline::Idle, self.service.limits.idle_timeout(), now);
         if alpn == Some(ALPN_HTTP2) && self.service.protocol == Protocol::Http {
-            self.state = ProtocolState::Http2(Box::new(Http2::new()));
+            self.state = ProtocolState::Http2(Box::<Http2>::default());
             self.resume(now);
         }
     }

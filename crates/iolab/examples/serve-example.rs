@@ -1,11 +1,13 @@
 //! The smallest server that `iolab` can measure: one thread per connection, echo and three routes
 //! of HTTP. It follows the contract (first line, last line, `--describe`, SIGTERM). The tests of
-//! `iolab bench` use it; `--fault` makes it break the contract.
+//! `iolab bench` use it; `--fault` makes it break the contract. With `--fault hang=FILE` it answers
+//! nothing over HTTP from the moment on at which FILE exists.
 //!
 //! It is not a model: it does not parse heads fully and has no limits or timeouts.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -142,6 +144,11 @@ fn http_connection(
                 return Ok(());
             }
             head.extend_from_slice(&bytes[..n]);
+        }
+        if fault.strip_prefix("hang=").is_some_and(|file| Path::new(file).exists()) {
+            loop {
+                std::thread::park();
+            }
         }
         let text = String::from_utf8_lossy(&head).into_owned();
         let path = text.split(' ').nth(1).unwrap_or("/").to_owned();

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use lesson::{Answer, EXPERIMENTS, Experiment, Predict, Refused, Setting, Stage};
+use lesson::{Answer, EXPERIMENTS, Experiment, Links, Predict, Refused, Setting, Stage};
 use record::{Heading, RECORDING_VERSION, Recording};
 use render::failure::{Failure, because};
 use render::lesson::Picture;
-use render::text;
+use render::{packed, text};
 use rig::{discover, environment};
 use serde_json::json;
 use verdict::lesson::Lesson;
@@ -61,14 +61,17 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             none.name
         )));
     }
-    let no_links = link::prepare().err().map(|refused| refused.to_string());
+    let links = match link::prepare() {
+        Ok(()) => Links::Made,
+        Err(refused) => Links::Refused(refused.to_string()),
+    };
     environment::raise_descriptor_limit();
     handle_interrupts()?;
     for (index, experiment) in chosen.iter().enumerate() {
         if index > 0 && !arguments.json {
             text::print("\n")?;
         }
-        match one(arguments, experiment, no_links.clone(), chosen.len() > 1) {
+        match one(arguments, experiment, links.clone(), chosen.len() > 1) {
             Ok(()) => {}
             Err(Stopped::Interrupted) => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
             Err(Stopped::Failed(failure)) => return Err(failure),
@@ -123,7 +126,7 @@ fn list(as_json: bool) -> Result<ExitCode, Failure> {
 fn one(
     arguments: &Arguments,
     experiment: &Experiment,
-    no_links: Option<String>,
+    links: Links,
     several: bool,
 ) -> Result<(), Stopped> {
     if !arguments.json {
@@ -138,7 +141,7 @@ fn one(
         prediction,
         environment: environment::read(None, None),
     };
-    let recording = perform(arguments, experiment, no_links, Recording::new(heading))?;
+    let recording = perform(arguments, experiment, links, Recording::new(heading))?;
     let folder = match (&arguments.out, several) {
         (Some(out), false) => out.clone(),
         (Some(out), true) => out.join(experiment.name),
@@ -152,7 +155,7 @@ fn one(
 fn perform(
     arguments: &Arguments,
     experiment: &Experiment,
-    no_links: Option<String>,
+    links: Links,
     recording: Recording,
 ) -> Result<Recording, Stopped> {
     let progress = Progress { name: experiment.name, is_terminal: io::stderr().is_terminal() };
@@ -160,7 +163,7 @@ fn perform(
     let setting = Setting {
         servers: discover::directories(arguments.servers.as_deref()),
         model: arguments.model.clone(),
-        no_links,
+        links,
         interrupted: &interrupted,
         progress: &show,
     };
@@ -254,7 +257,7 @@ impl Progress {
 /// `--from`.
 fn again(arguments: &Arguments, file: &Path) -> Result<ExitCode, Failure> {
     let name = file.display();
-    let text = std::fs::read_to_string(file).map_err(because(format!("cannot read {name}")))?;
+    let text = packed::read(file)?;
     let recording = Recording::from_json_lines(&text).map_err(because(name))?;
     tell(arguments, &recording, arguments.out.as_ref().map(|out| (out.as_path(), text)))?;
     Ok(ExitCode::SUCCESS)

@@ -10,6 +10,8 @@
 
 mod kinds;
 
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -46,6 +48,10 @@ const FACTOR_MAX: f64 = 2.0;
 /// Models in one table: more do not fit into 80 columns.
 const MODELS_PER_TABLE: usize = 4;
 
+/// A server that does not answer the well-behaved client for so long does not serve it. As long as
+/// a lost SYN takes to be sent again (tcp(7)), and thousands of times as long as a reply takes.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Arguments of `iolab hostile`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -81,13 +87,19 @@ const EXAMPLES: &str = "\
 Examples:
   iolab hostile                                        everything, in about 15 minutes
   iolab hostile --models epoll,tokio --kinds pipeline-flood --rounds 20
+
+EXIT STATUS. 0: everything was measured, whatever the figures say; a server that does not serve the
+well-behaved client beside a hostile one is a figure too. 2: something could not be measured.
 ";
 
 /// All windows of one kind: figures of the well-behaved client.
 #[derive(Debug, Serialize)]
 struct Windows {
     replies: u64,
-    /// 99th percentile of the latency, in microseconds; `None` with fewer than 1,000 replies.
+    /// Windows in which the server did not serve the client: no reply within [`REPLY_TIMEOUT`].
+    unserved: usize,
+    /// 99th percentile of the latency, in microseconds; `None` with fewer than 1,000 replies, or
+    /// with a window that was not served.
     p99_us: Option<f64>,
 }
 
@@ -103,7 +115,7 @@ struct Case {
     ratio: Option<f64>,
     /// The 99th percentile of the control, divided by that alone.
     control_ratio: Option<f64>,
-    /// The sentence of the server's `--describe` that it does not isolate clients.
+    /// What the server's `--describe` says of such a case, after "says that".
     stated: Option<String>,
 }
 
@@ -181,10 +193,11 @@ fn try_one(found: &Found, kind: &'static Kind, arguments: &Arguments) -> Result<
     plan.connections = WELL_BEHAVED_CONNECTIONS;
     plan.length = Length::Window(arguments.window);
     plan.warmup = WARM_UP;
+    plan.request_timeout = REPLY_TIMEOUT;
     plan.core = client_core.map(|core| core as usize);
     let well_behaved = || {
         let what = format!("the well-behaved client of {} beside {}", model.label, kind.name);
-        load::run(&plan, &mut Silent).map_err(because(what))
+        served(load::run(&plan, &mut Silent)).map_err(because(what))
     };
     let (mut alone, mut beside, mut control) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.rounds {
@@ -204,8 +217,21 @@ fn try_one(found: &Found, kind: &'static Kind, arguments: &Arguments) -> Result<
         alone,
         beside,
         control,
-        stated: stated(model),
+        stated: stated(model, kind),
     })
+}
+
+/// `None` if the server did not serve the client in time: it is there, but others are before it.
+fn served(run: Result<LoadOutcome, load::Error>) -> Result<Option<LoadOutcome>, load::Error> {
+    match run {
+        Ok(outcome) => Ok(Some(outcome)),
+        Err(load::Error::NoReply { .. } | load::Error::Ramp { .. }) => Ok(None),
+        // The accept queue is full: the kernel drops the SYN.
+        Err(load::Error::Unreachable { source, .. }) if source.kind() == ErrorKind::TimedOut => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Runs `start` on a thread of the lowest priority. A process that it starts inherits it.
@@ -219,19 +245,30 @@ fn at_lowest_priority<T: Send>(start: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// The entry of `cannot` in `--describe` that begins with "fairness", if there is one.
-fn stated(model: &Model) -> Option<String> {
+/// What `--describe` says: that the server has no room for all connections of both clients, or the
+/// entry of `cannot` that begins with "fairness".
+fn stated(model: &Model, kind: &Kind) -> Option<String> {
+    let clients = kind.way.connections() + u64::from(WELL_BEHAVED_CONNECTIONS);
+    if let Some(max) = model.connections_max.filter(|&max| max < clients) {
+        let reason = model.connections_max_reason.as_deref().unwrap_or("its own limit");
+        return Some(format!("it serves at most {max} clients at once: {reason}"));
+    }
     let cannot = model.describe.get("cannot").and_then(Value::as_array).into_iter().flatten();
     let mut cannot = cannot.filter_map(Value::as_str);
-    cannot.find(|words| words.starts_with("fairness")).map(str::to_owned)
+    let fairness = cannot.find(|words| words.starts_with("fairness"));
+    fairness.map(|words| format!("it cannot provide {words}"))
 }
 
-fn windows(loads: &[LoadOutcome]) -> Windows {
-    let with_samples = loads.iter().filter(|load| load.latency.samples > 0);
+fn windows(windows: &[Option<LoadOutcome>]) -> Windows {
+    let loads = || windows.iter().flatten();
+    let with_samples = loads().filter(|load| load.latency.samples > 0);
     let merged = merged(with_samples.map(|load| load.latency.histogram.as_str()));
+    let unserved = windows.len() - loads().count();
+    let p99_us = merged.and_then(|histogram| quantile_us(&histogram, 0.99));
     Windows {
-        replies: loads.iter().map(|load| load.requests).sum(),
-        p99_us: merged.and_then(|histogram| quantile_us(&histogram, 0.99)),
+        replies: loads().map(|load| load.requests).sum(),
+        unserved,
+        p99_us: p99_us.filter(|_| unserved == 0),
     }
 }
 
@@ -325,15 +362,19 @@ fn conclusion(cases: &[Case], left: &[Left]) -> String {
         " In brackets: the control, where the same hostile client loads a second process of the \
          same server on the same core at the lowest priority.",
     );
-    let mut stated: Vec<_> =
-        beyond.iter().filter_map(|o| Some((&*o.model, o.stated.as_deref()?))).collect();
-    stated.dedup();
-    for (model, words) in stated {
+    let told = |o: &&Case| Some((o.model.clone(), o.stated.clone()?));
+    for (model, words) in beyond.iter().filter_map(told).collect::<BTreeSet<_>>() {
+        let is_told = |o: &&&Case| o.model == model && o.stated.as_deref() == Some(&words);
+        let kinds: Vec<_> = beyond.iter().filter(is_told).map(|o| o.kind).collect();
+        let kinds = kinds.join(", ");
         all.push_str(&format!(
-            " For {model} this is expected; its --describe says that it cannot provide {words}."
+            " For {model} this is expected beside {kinds}: its --describe says that {words}."
         ));
     }
-    if beyond.iter().any(|case| case.ratio.is_none()) {
+    if let Some(unserved) = unserved(&beyond) {
+        all.push_str(&unserved);
+    }
+    if beyond.iter().any(|o| o.ratio.is_none() && o.beside.unserved == 0) {
         all.push_str(
             " A number of replies is printed where there were fewer than 1,000, which are too few \
              for a 99th percentile; use more --rounds or a longer --window.",
@@ -345,12 +386,26 @@ fn conclusion(cases: &[Case], left: &[Left]) -> String {
     all
 }
 
+/// Says in how many windows the server did not serve the well-behaved client.
+fn unserved(cases: &[&Case]) -> Option<String> {
+    let some = cases.iter().filter(|o| o.beside.unserved > 0);
+    let told = some.map(|o| format!("{} beside {}: {}", o.model, o.kind, o.beside.unserved));
+    let told = told.collect::<Vec<_>>().join(", ");
+    let seconds = REPLY_TIMEOUT.as_secs();
+    (!told.is_empty()).then(|| {
+        format!(
+            " Windows in which the well-behaved client had no reply within {seconds} s (then the \
+             table has the number of replies in all windows): {told}."
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn case(model: &str, ratio: Option<f64>) -> Case {
-        let windows = || Windows { replies: 7, p99_us: None };
+        let windows = || Windows { replies: 7, unserved: 0, p99_us: None };
         Case {
             model: model.to_owned(),
             kind: "slow-head",
@@ -359,7 +414,7 @@ mod tests {
             control: windows(),
             ratio,
             control_ratio: Some(2.0),
-            stated: (model == "c").then(|| "fairness: it is made so".to_owned()),
+            stated: (model == "c").then(|| "it cannot provide fairness".to_owned()),
         }
     }
 
@@ -376,9 +431,50 @@ mod tests {
             "{told}"
         );
         assert!(told.contains("the processors: e beside slow-head: 3.50 (2.00)."), "{told}");
-        let stated = "says that it cannot provide fairness: it is made so.";
+        let stated = "For c this is expected beside slow-head: its --describe says that it cannot \
+                      provide fairness.";
         assert!(told.contains(stated), "{told}");
         assert!(told.ends_with("d is not in the table: it is full."), "{told}");
+    }
+
+    #[test]
+    fn a_server_without_room_for_another_client_is_a_row_with_its_limit() {
+        let model = Model {
+            connections_max: Some(64),
+            connections_max_reason: Some("a process each".to_owned()),
+            ..fixture::model("prefork")
+        };
+        let [slow, flood] = ["slow-head", "upload-flood"]
+            .map(|name| KINDS.iter().find(|kind| kind.name == name).expect("a kind"));
+        let stated_slow = stated(&model, slow);
+        assert_eq!(
+            stated_slow.as_deref(),
+            Some("it serves at most 64 clients at once: a process each")
+        );
+        assert_eq!(stated(&model, flood), None);
+
+        let missing = "no complete reply in time".to_owned();
+        let url = "http://[::1]/".to_owned();
+        let unserved = [served(Err(load::Error::NoReply { url, missing })).expect("a window")];
+        let beside = windows(&unserved);
+        assert_eq!((beside.replies, beside.unserved, beside.p99_us), (0, 1, None));
+        let case = Case { beside, stated: stated_slow, ..case("prefork", None) };
+        assert_eq!(cell(&case), "0 replies (2.00)");
+        let told = conclusion(&[case], &[]);
+        let of = |words: &str| told.contains(words);
+        assert!(of("Above: prefork beside slow-head: 0 replies (2.00)."), "{told}");
+        assert!(of("beside slow-head: its --describe says that it serves at most 64"), "{told}");
+        assert!(of("no reply within 1 s") && of("prefork beside slow-head: 1."), "{told}");
+        assert!(!of("use more --rounds"), "{told}");
+    }
+
+    #[test]
+    fn a_server_that_is_gone_or_answers_wrongly_is_no_row() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let source = ErrorKind::ConnectionRefused.into();
+        assert!(served(Err(load::Error::Unreachable { address, source })).is_err());
+        let (url, reason) = ("http://[::1]/".to_owned(), "status 404".to_owned());
+        assert!(served(Err(load::Error::Probe { url, reason })).is_err());
     }
 
     #[test]

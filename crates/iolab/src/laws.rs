@@ -6,11 +6,10 @@ use std::time::Instant;
 
 use clap::Args;
 use law::{Lab, Law, Pace, Reason, decide};
-use record::{LawFigure, LawOutcome, Standing};
+use record::{LawFigure, LawOutcome, Laws, Standing};
 use render::failure::{Failure, because};
 use render::text;
 use rig::{counting, discover};
-use serde::Serialize;
 
 use crate::bench;
 use crate::instrument::quiet::{OTHERS_MAX, Watch};
@@ -33,7 +32,7 @@ pub struct Arguments {
     /// Print numbers, claims and expectations, and measure nothing.
     #[arg(long)]
     list: bool,
-    /// Print one JSON object instead of text.
+    /// Print one JSON object instead of text (`iolab schema --laws` describes it).
     #[arg(long)]
     json: bool,
     /// Directories to search for servers (serve-NAME) before iolab's own, separated by ':'.
@@ -42,13 +41,6 @@ pub struct Arguments {
     /// Seed of all orders and of packet loss.
     #[arg(long, default_value_t = SEED)]
     seed: u64,
-}
-
-/// The output of `--json`.
-#[derive(Serialize)]
-struct Output<'a> {
-    seed: u64,
-    laws: &'a [LawOutcome],
 }
 
 /// Runs the subcommand.
@@ -76,7 +68,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     counting::end_pass();
     match arguments.json {
         true => {
-            let output = Output { seed: arguments.seed, laws: &outcomes };
+            let output = Laws { seed: arguments.seed, laws: outcomes.clone() };
             let json = serde_json::to_string(&output);
             text::print(&(json.map_err(because("cannot write the laws as JSON"))? + "\n"))?;
             eprint!("{}", summed_up(&outcomes, laws.len()));

@@ -60,7 +60,7 @@ enum Command {
     /// Check what can be measured on this machine, and say how to enable the rest.
     Doctor(doctor::Arguments),
     #[command(about = format!(
-        "Print the JSON schema of a result file (version {}), or of instrument.json",
+        "Print the JSON schema of a result file (version {}), or of another output",
         record::SCHEMA_VERSION
     ))]
     Schema(export::SchemaArguments),

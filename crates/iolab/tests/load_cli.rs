@@ -328,7 +328,7 @@ fn a_client_that_was_stopped_does_not_blame_the_server() -> Test {
 #[test]
 fn a_server_that_got_stuck_is_no_success() -> Test {
     for pace in [&[][..], &["--rate", "2000"]] {
-        let (url, _) = counting_echo(500)?;
+        let (url, _) = counting_echo(50)?;
         let common = [url.as_str(), "-c", "8", "-d", "500ms", "--warmup", "0s"];
         let output = load(&[&common[..], pace].concat())?;
         assert_eq!(output.status.code(), Some(1), "{output:?}");

@@ -1,4 +1,5 @@
-//! The file of `iolab bench` satisfies the printed schema, and can be compared and exported.
+//! The file of `iolab bench` satisfies the printed schema, and can be compared and exported. What
+//! `iolab laws --json` prints satisfies its schema too.
 
 mod support;
 
@@ -57,6 +58,24 @@ fn a_real_file_satisfies_the_printed_schema_and_can_be_compared_and_exported() {
     ] {
         let output = iolab(place.path(), &["export", "run", "--format", format]);
         assert!(output.status.success() && text(&output.stdout).contains(wanted), "{output:?}");
+    }
+}
+
+#[test]
+fn what_laws_prints_satisfies_the_printed_schema() {
+    let place = TempDir::new().unwrap();
+    let schema = iolab(place.path(), &["schema", "--laws"]);
+    let schema: Value = serde_json::from_slice(&schema.stdout).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    // L28 is decided by three statuses.
+    let output = iolab(place.path(), &["laws", "L28", "--json"]);
+    let laws: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let errors: Vec<String> = validator.iter_errors(&laws).map(|e| e.to_string()).collect();
+    assert_eq!(errors, Vec::<String>::new());
+    assert_eq!(laws["laws"][0]["id"], "L28");
+    match laws["laws"][0]["standing"]["skip"].as_str() {
+        Some(why) => eprintln!("SKIP {why}"),
+        None => assert_eq!(laws["laws"][0]["standing"], "holds", "{laws}"),
     }
 }
 

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use link::Link;
 use load::{Length, Plan, Silent};
+use rig::client::{self, Client};
 use rig::exchange;
 use rig::server::Server;
 use rig::slices::{Epoch, requests_per_s};
 use verdict::statistics::{BlockRatio, log_ratio, median};
 
 use crate::turns::{self, Seat, within};
-use crate::visitor::{self, Visitor};
 use crate::{Bound, Lab, Law, Measured, Reason};
 
 pub const LAWS: &[Law] = &[
@@ -149,12 +149,27 @@ fn fetch(address: SocketAddr, requests: u32, keep: bool) -> Result<Duration, Rea
     for _ in 0..requests {
         let mut visitor = match kept.take() {
             Some(visitor) => visitor,
-            None => Visitor::arrive(address)?,
+            None => Client::open(address)?,
         };
         visitor.get("/")?;
         kept = keep.then_some(visitor);
     }
     Ok(begun.elapsed())
+}
+
+/// Requests all of these paths at once over one connection (pipelining, RFC 9112 section 9.3.2).
+/// Returns how long each took.
+fn ask_pipelined(address: SocketAddr, paths: &[&str]) -> Result<Vec<Duration>, Reason> {
+    let (begun, mut client) = (Instant::now(), Client::open(address)?);
+    for path in paths {
+        client.ask(path, "")?;
+    }
+    let mut took = Vec::new();
+    for _ in paths {
+        client.answer()?;
+        took.push(begun.elapsed());
+    }
+    Ok(took)
 }
 
 /// How many the server has accepted, by its own last line.
@@ -174,17 +189,17 @@ fn staircase(lab: &Lab) -> Result<Measured, Reason> {
     let walk = |keep: bool| {
         let (begun, mut ends) = (Instant::now(), Vec::new());
         let fields = if keep { "" } else { "Connection: close\r\n" };
-        let mut visitor = Visitor::arrive(address)?;
+        let mut visitor = Client::open(address)?;
         visitor.ask(PATH, fields)?;
         visitor.answer()?;
         ends.push(begun.elapsed());
         if !keep {
-            visitor = Visitor::arrive(address)?;
+            visitor = Client::open(address)?;
         }
         visitor.ask(PATH, fields)?;
         visitor.answer()?;
         ends.push(begun.elapsed());
-        visitor::leave(vec![visitor]);
+        client::part(vec![visitor]);
         Ok::<_, Reason>(ends)
     };
     let without = link.client().run(|| walk(false))??;
@@ -250,7 +265,7 @@ fn one_slow(lab: &Lab) -> Result<Measured, Reason> {
     const FAST: usize = 9;
     let server = lab.start("epoll", &[])?;
     let paths: Vec<_> = [SLOW].into_iter().chain(["/"; FAST]).collect();
-    let h1 = exchange::ask_pipelined(server.address, &paths).map_err(Reason::NotHere)?;
+    let h1 = ask_pipelined(server.address, &paths)?;
     let h2 = exchange::ask_streams(server.address, &paths).map_err(Reason::NotHere)?;
     server.stop();
     let share = |waits: &[Duration]| {

@@ -6,8 +6,7 @@
 //! them can be replaced ([`Lab::with_model`]): with a server that waits in another way in its
 //! place, a law must not hold.
 //!
-//! Reading order: [`Law`], `decide`, `lab` (servers), `visitor` (a client of one request at a
-//! time), then one file for each group of laws.
+//! Reading order: [`Law`], `decide`, `lab` (servers), then one file for each group of laws.
 
 mod calls;
 mod cold;
@@ -23,11 +22,11 @@ mod place;
 mod probe;
 mod threads;
 pub mod turns;
-mod visitor;
 mod waiting;
 mod websocket;
 
 use record::LawFigure;
+use rig::client::Failed;
 
 pub use decide::{Bound, decide};
 pub use lab::{Lab, Pace};
@@ -113,6 +112,13 @@ impl From<load::Error> for Reason {
 impl From<std::io::Error> for Reason {
     fn from(error: std::io::Error) -> Reason {
         Reason::Fault(error.to_string())
+    }
+}
+
+/// A server that does not answer as it should.
+impl From<Failed> for Reason {
+    fn from(why: Failed) -> Reason {
+        Reason::NotHere(why.into())
     }
 }
 

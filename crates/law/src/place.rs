@@ -8,29 +8,32 @@ use crate::{Bound, Lab, Law, Measured, Reason};
 pub const LAWS: &[Law] = &[Law {
     id: "L30",
     claim: "Blocking or not and synchronous or not are two questions.",
-    expected: "by its system calls each of nine models has its place in both: serial, threads and \
-               pool block in a call that moves bytes or connections, select, poll, epoll, tokio \
-               and uring only in one that waits, busy in none; the thread copies the bytes, for \
-               uring the kernel.",
+    expected: "by its system calls each of eleven models has its place in both: serial, prefork, \
+               threads and pool block in a call that moves bytes or connections, select, poll, \
+               epoll, sigio, tokio and uring only in one that waits, busy in none; the thread \
+               copies the bytes, for uring the kernel.",
     source: "Stevens, UNP 6.2 (figures 6.1 to 6.5); the notes",
     shown_by: "iolab trace all",
-    takes_s: 10.0,
+    takes_s: 12.0,
     bounds: &[
-        Bound::exactly("models in their places", 9.0),
+        Bound::exactly("models in their places", 11.0),
         Bound::exactly("models elsewhere", 0.0),
     ],
     measure: two_questions,
 }];
 
-/// Stevens' figures 6.1 (blocking), 6.2 (non-blocking), 6.3 (multiplexing) and 6.5 (asynchronous).
-const PLACES: [(&str, Blocks, CopiedBy); 9] = [
+/// Stevens' figures 6.1 (blocking), 6.2 (non-blocking), 6.3 (multiplexing), 6.4 (signal-driven) and
+/// 6.5 (asynchronous).
+const PLACES: [(&str, Blocks, CopiedBy); 11] = [
     ("serial", Blocks::InIo, CopiedBy::Thread),
+    ("prefork", Blocks::InIo, CopiedBy::Thread),
     ("threads", Blocks::InIo, CopiedBy::Thread),
     ("pool", Blocks::InIo, CopiedBy::Thread),
     ("busy", Blocks::Never, CopiedBy::Thread),
     ("select", Blocks::InWait, CopiedBy::Thread),
     ("poll", Blocks::InWait, CopiedBy::Thread),
     ("epoll", Blocks::InWait, CopiedBy::Thread),
+    ("sigio", Blocks::InWait, CopiedBy::Thread),
     ("tokio", Blocks::InWait, CopiedBy::Thread),
     ("uring", Blocks::InWait, CopiedBy::Kernel),
 ];

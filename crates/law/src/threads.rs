@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use rig::client::{self, Client};
 use rig::sample;
 
-use crate::visitor::{self, Visitor};
 use crate::{Bound, Lab, Law, Measured, Reason};
 
 pub const LAWS: &[Law] = &[
@@ -87,7 +87,7 @@ fn class(lab: &Lab, label: &str) -> Result<(f64, Duration), Reason> {
     let before = sample::memory(&server).threads;
     let mut students = Vec::new();
     for _ in 0..STUDENTS {
-        let mut student = Visitor::arrive(server.address)?;
+        let mut student = Client::open(server.address)?;
         student.get("/")?;
         students.push(student);
     }
@@ -100,7 +100,7 @@ fn class(lab: &Lab, label: &str) -> Result<(f64, Duration), Reason> {
         student.answer()?;
     }
     let took = begun.elapsed();
-    visitor::leave(students);
+    client::part(students);
     server.stop();
     Ok((threads, took))
 }
@@ -116,30 +116,30 @@ fn fifty_visitors(lab: &Lab) -> Result<Measured, Reason> {
     let server = lab.start("pool+threads=300", &["--idle-timeout", "600s"])?;
     let mut staying = Vec::new();
     for _ in 0..VISITORS * PER_VISITOR {
-        let mut visitor = Visitor::arrive(server.address)?;
+        let mut visitor = Client::open(server.address)?;
         visitor.get("/")?;
         staying.push(visitor);
     }
     let mut next = Vec::new();
     for _ in 0..PER_VISITOR {
-        let mut visitor = Visitor::arrive(server.address)?;
+        let mut visitor = Client::open(server.address)?;
         visitor.ask("/", "")?;
         next.push(visitor);
     }
     std::thread::sleep(lab.time(SERVED_WITHIN));
     let mut before = 0;
-    for visitor in &next {
-        before += usize::from(visitor.has_news()?);
+    for visitor in &mut next {
+        before += usize::from(visitor.hears_within(Duration::ZERO)?);
     }
     let answers = staying.len();
-    visitor::leave(staying.split_off(answers - PER_VISITOR));
+    client::part(staying.split_off(answers - PER_VISITOR));
     let mut after = 0;
     for visitor in &mut next {
         visitor.answer()?;
         after += 1;
     }
     staying.extend(next);
-    visitor::leave(staying);
+    client::part(staying);
     server.stop();
     Ok(Measured::default()
         .figure("answers of 50 visitors", answers as f64, "")
@@ -156,16 +156,16 @@ fn starved_pool(lab: &Lab) -> Result<Measured, Reason> {
     let server = lab.start("pool+threads=4", &KEEP_ALIVE_FLAGS)?;
     let mut idle = Vec::new();
     for _ in 0..THREADS {
-        let mut visitor = Visitor::arrive(server.address)?;
+        let mut visitor = Client::open(server.address)?;
         visitor.get("/")?;
         idle.push(visitor);
     }
     let begun = Instant::now();
-    let mut fifth = Visitor::arrive(server.address)?;
+    let mut fifth = Client::open(server.address)?;
     fifth.get("/")?;
     let waited = begun.elapsed();
     idle.push(fifth);
-    visitor::leave(idle);
+    client::part(idle);
     server.stop();
     let ratio = waited.as_secs_f64() / KEEP_ALIVE.as_secs_f64();
     Ok(Measured::default().figure("wait of the 5th client / keep-alive timeout", ratio, "").figure(
@@ -184,7 +184,7 @@ fn the_line(lab: &Lab) -> Result<Measured, Reason> {
     let begun = Instant::now();
     let mut line = Vec::new();
     for _ in 0..VISITORS {
-        let mut visitor = Visitor::arrive(server.address)?;
+        let mut visitor = Client::open(server.address)?;
         visitor.ask(PATH, "Connection: close\r\n")?;
         line.push(visitor);
     }
@@ -194,13 +194,13 @@ fn the_line(lab: &Lab) -> Result<Measured, Reason> {
         visitor.answer()?;
         waits.push(begun.elapsed());
     }
-    let mut idle = Visitor::arrive(server.address)?;
+    let mut idle = Client::open(server.address)?;
     idle.get("/")?;
     let begun = Instant::now();
-    let mut behind = Visitor::arrive(server.address)?;
+    let mut behind = Client::open(server.address)?;
     behind.get("/")?;
     let behind_idle = begun.elapsed();
-    visitor::leave(vec![idle, behind]);
+    client::part(vec![idle, behind]);
     server.stop();
     let times = |wait: Duration, unit: Duration| wait.as_secs_f64() / unit.as_secs_f64();
     let first = waits.first().copied().unwrap_or_default();

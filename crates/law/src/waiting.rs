@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use record::Workload;
+use rig::client::{self, Client};
 use rig::sample::Idling;
 use rig::server::Server;
 use rig::slices::{requests_per_s, server_us};
 use verdict::statistics::{BlockRatio, Finding, MARGIN};
 
 use crate::turns::{self, Length, Seat, decided, within};
-use crate::visitor::{self, Visitor};
 use crate::{Bound, Lab, Law, Measured, Reason};
 
 pub const LAWS: &[Law] = &[
@@ -57,11 +57,13 @@ pub const LAWS: &[Law] = &[
         bounds: &[
             Bound::at_least("busy", 95.0),
             Bound::at_most("serial", 2.0),
+            Bound::at_most("prefork", 2.0),
             Bound::at_most("threads", 2.0),
             Bound::at_most("pool", 2.0),
             Bound::at_most("select", 2.0),
             Bound::at_most("poll", 2.0),
             Bound::at_most("epoll", 2.0),
+            Bound::at_most("sigio", 2.0),
             Bound::at_most("uring", 2.0),
             Bound::at_most("tokio", 2.0),
         ],
@@ -167,7 +169,7 @@ fn the_limit_of_select(lab: &Lab) -> Result<Measured, Reason> {
     let server = lab.start("select", &["--idle-timeout", "600s"])?;
     let (mut served, mut others) = (Vec::new(), Vec::new());
     for _ in 0..VISITORS {
-        let mut visitor = Visitor::arrive(server.address)?;
+        let mut visitor = Client::open(server.address)?;
         let patience = if others.is_empty() { SERVED_WITHIN } else { Duration::ZERO };
         match visitor.is_served_within("/", lab.time(patience)) {
             true => served.push(visitor),
@@ -180,14 +182,16 @@ fn the_limit_of_select(lab: &Lab) -> Result<Measured, Reason> {
         .figure("clients not served", others.len() as f64, "")
         .figure("clients served again", again as f64, "");
     drop(others);
-    visitor::leave(served);
+    client::part(served);
     server.stop();
     Ok(measured)
 }
 
 /// Models of which all but the first sleep when they have nothing to do.
-const IDLE_MODELS: [&str; 9] =
-    ["busy", "serial", "threads", "pool", "select", "poll", "epoll", "uring", "tokio"];
+const IDLE_MODELS: [&str; 11] = [
+    "busy", "serial", "prefork", "threads", "pool", "select", "poll", "epoll", "sigio", "uring",
+    "tokio",
+];
 
 /// The sleepers are sampled together: they do not disturb each other. busy has its core alone.
 fn idle_cores(lab: &Lab) -> Result<Measured, Reason> {
@@ -210,7 +214,7 @@ fn idle_shares(lab: &Lab, models: &[&str]) -> Result<Vec<f64>, Reason> {
         let server = lab.start(model, &["--idle-timeout", "600s"])?;
         let most = lab.found(model)?.connections_max() as usize;
         for _ in 0..CONNECTIONS.min(most) {
-            let mut visitor = Visitor::arrive(server.address)?;
+            let mut visitor = Client::open(server.address)?;
             visitor.get("/")?;
             visitors.push(visitor);
         }
@@ -228,7 +232,7 @@ fn idle_shares(lab: &Lab, models: &[&str]) -> Result<Vec<f64>, Reason> {
     let used_us: Vec<_> = idling.iter().map(awake_us).collect();
     let passed_us = begun.elapsed().as_micros() as f64;
     drop(idling);
-    visitor::leave(visitors);
+    client::part(visitors);
     servers.into_iter().for_each(|server| drop(server.stop()));
     Ok(used_us.into_iter().map(|used| 100.0 * used as f64 / passed_us).collect())
 }

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use load::{Length, Plan, Silent};
+use rig::client::Client;
 use rig::exchange;
 
-use crate::visitor::Visitor;
 use crate::{Bound, Lab, Law, Measured, Reason};
 
 pub const LAWS: &[Law] = &[
@@ -67,9 +67,9 @@ fn origins(lab: &Lab) -> Result<Measured, Reason> {
     let open = lab.start("epoll", &["--allow-origin", FOREIGN])?;
     let own = format!("http://{}", strict.address);
     let status = |address, path: &str, fields: &str| {
-        let mut visitor = Visitor::arrive(address)?;
+        let mut visitor = Client::open(address)?;
         visitor.ask(path, fields)?;
-        visitor.status()
+        Ok::<_, Reason>(visitor.head()?.status)
     };
     let refused = status(strict.address, PATH, &upgrade(FOREIGN))?;
     let allowed = status(open.address, PATH, &upgrade(FOREIGN))?;
@@ -152,7 +152,7 @@ impl Heard {
     }
 
     /// Asks, and notes the message unless it is known.
-    fn ask(&mut self, visitor: &mut Visitor, path: &str) -> Result<u64, Reason> {
+    fn ask(&mut self, visitor: &mut Client, path: &str) -> Result<u64, Reason> {
         visitor.ask(path, "")?;
         let number = number(&visitor.answer()?)?;
         self.requests += 1;
@@ -207,7 +207,7 @@ fn news(address: SocketAddr) -> Result<News, Reason> {
         Ok::<_, Reason>(arrivals)
     };
     let polling = || {
-        let (mut visitor, mut heard) = (Visitor::arrive(address)?, Heard::nothing());
+        let (mut visitor, mut heard) = (Client::open(address)?, Heard::nothing());
         let mut due = Instant::now();
         while heard.arrivals.len() < MESSAGES {
             heard.ask(&mut visitor, NEWEST)?;
@@ -217,7 +217,7 @@ fn news(address: SocketAddr) -> Result<News, Reason> {
         Ok(heard)
     };
     let long_polling = || {
-        let (mut visitor, mut heard) = (Visitor::arrive(address)?, Heard::nothing());
+        let (mut visitor, mut heard) = (Client::open(address)?, Heard::nothing());
         let mut newest = heard.ask(&mut visitor, NEWEST)?;
         while heard.arrivals.len() < MESSAGES {
             newest = heard.ask(&mut visitor, &format!("{NEWEST}/{newest}"))?;

@@ -1,13 +1,16 @@
-//! What a request costs among silent connections, for select, poll and epoll.
+//! What a request costs among silent connections, for select, poll and epoll, and why: how many
+//! descriptors each wait gives to the kernel, and how many come back.
 
 use std::time::Duration;
 
 use load::{Plan, Slice};
-use record::{Run, SplitMix64, Workload};
+use record::{Call, Run, SplitMix64, Workload};
 use rig::hold::{self, Holder, Opening};
 use rig::slices::{self, Awake, Entrant};
+use rig::trace;
 
-use crate::{Answer, Experiment, Predict, Refused, Site, Stage};
+use crate::client::Connection;
+use crate::{Answer, Clock, Experiment, Predict, Refused, Site, Stage};
 
 /// The experiment.
 pub const EXPERIMENT: Experiment = Experiment {
@@ -49,6 +52,10 @@ fn run(stage: &mut Stage) -> Result<(), Refused> {
     for silent in SILENT {
         let members = members(stage, silent)?;
         let slices = take_turns(stage, &members, &mut random)?;
+        // After the load: a call that is traced takes some ten times as long.
+        for member in &members {
+            look(stage, member)?;
+        }
         for (Member { run, site, mut crowd }, slices) in members.into_iter().zip(slices) {
             let (requests, cpu_ns) = slices;
             if requests == 0.0 {
@@ -86,6 +93,36 @@ fn members(stage: &mut Stage, silent: u32) -> Result<Vec<Member>, Refused> {
         members.push(Member { run: name, site, crowd });
     }
     Ok(members)
+}
+
+/// Waits of each server that are traced.
+const WAITS: usize = 20;
+
+/// Traces the waits of a server while one client asks.
+fn look(stage: &mut Stage, Member { run, site, .. }: &Member) -> Result<(), Refused> {
+    stage.go_on()?;
+    let process = site.server().pid();
+    let (mut client, _) = Connection::open(Clock::start(), site.address())?;
+    let calls = match trace::waits(process, WAITS, run, || client.ask("/", false).map(drop)) {
+        // What this machine does not allow.
+        Err(why) if why.contains("ptrace") => {
+            stage.skip(&format!("{run}: descriptors for each wait"), why);
+            return Ok(());
+        }
+        calls => calls.map_err(|why| format!("{run}: {why}"))?,
+    };
+    let given = |call: &Call| call.given.unwrap_or(0) as f64;
+    // The kernel keeps the list of epoll; the others give theirs with each call.
+    let epoll = calls.iter().filter(|call| call.object == "eventpoll");
+    let kept = epoll.filter_map(|call| trace::watched_by(process, call.descriptor?)).max();
+    let watched = kept.map_or_else(|| calls.iter().map(given).fold(0.0, f64::max), |n| n as f64);
+    let mean = |of: &dyn Fn(&Call) -> f64| calls.iter().map(of).sum::<f64>() / calls.len() as f64;
+    stage.figure(run, "descriptors_watched", watched);
+    stage.figure(run, "descriptors_given_per_wait", mean(&given));
+    let returned = |call: &Call| call.result.unwrap_or(0).max(0) as f64;
+    stage.figure(run, "descriptors_returned_per_wait", mean(&returned));
+    calls.into_iter().for_each(|call| stage.call(call));
+    Ok(())
 }
 
 /// Loads the servers in turn. Returns requests and nanoseconds of server CPU of each.

@@ -1,9 +1,10 @@
 //! A blocking HTTP/2 client with several requests at once on one connection, on the frames of
 //! [`rig::exchange::http2`]. RFC 9113.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 use record::Frame;
+use rig::client::Client;
 use rig::exchange::http2 as wire;
 
 use crate::Clock;
@@ -12,7 +13,7 @@ use crate::client::{Phase, connect};
 /// One connection.
 #[derive(Debug)]
 pub struct Session {
-    socket: TcpStream,
+    client: Client,
     clock: Clock,
     authority: String,
     /// The stream of the next request: odd, because a client begins it (section 5.1.1).
@@ -25,10 +26,10 @@ impl Session {
     /// # Errors
     /// One sentence.
     pub fn open(clock: Clock, address: SocketAddr) -> Result<(Session, Phase), String> {
-        let (mut socket, phase) = connect(clock, address)?;
-        wire::send(&mut socket, &wire::opening())?;
+        let (mut client, phase) = connect(clock, address)?;
+        client.send(&wire::opening())?;
         let authority = address.to_string();
-        Ok((Session { socket, clock, authority, next_stream: 1 }, phase))
+        Ok((Session { client, clock, authority, next_stream: 1 }, phase))
     }
 
     /// Sends a request. Returns its stream.
@@ -38,7 +39,7 @@ impl Session {
     pub fn send(&mut self, path: &str) -> Result<u32, String> {
         let stream = self.next_stream;
         self.next_stream += 2;
-        wire::send(&mut self.socket, &wire::head(stream, "http", &self.authority, path))?;
+        self.client.send(&wire::head(stream, "http", &self.authority, path))?;
         Ok(stream)
     }
 
@@ -47,10 +48,10 @@ impl Session {
     /// # Errors
     /// One sentence: a connection that fails, a stream that is reset, a status that is not 200.
     pub fn receive(&mut self) -> Result<Frame, String> {
-        let frame = wire::read_frame(&mut self.socket)?;
+        let frame = self.client.until(wire::Frame::parse)?;
         let at_us = self.clock.now_us();
         if let Some(answer) = frame.answer()? {
-            wire::send(&mut self.socket, &answer)?;
+            self.client.send(&answer)?;
         }
         if let Some(status) = frame.status()?
             && status != 200

@@ -19,13 +19,14 @@ pub const EXPERIMENT: Experiment = Experiment {
         question: "Which model uses the most CPU while no client sends?",
         answer: Answer::Choice(&MODELS),
     },
-    takes_s: 12,
+    takes_s: 13,
     model: None,
     run,
 };
 
-/// serve-serial cannot have a hundred connections.
-const MODELS: [&str; 8] = ["threads", "pool", "busy", "select", "poll", "epoll", "tokio", "uring"];
+/// serve-serial cannot have a hundred connections, and serve-prefork has 64 processes.
+const MODELS: [&str; 9] =
+    ["threads", "pool", "busy", "select", "poll", "epoll", "sigio", "tokio", "uring"];
 const CONNECTIONS: u32 = 100;
 const SILENCE: Duration = Duration::from_secs(1);
 /// Between two looks at Ctrl-C.

@@ -5,18 +5,24 @@
 //! client saw, or the server's own counters, or /proc. What a recording shows is said by
 //! `verdict::lesson` and drawn by `render::lesson`, which have a module for each experiment too.
 //!
-//! Reading order: `stage`, `client` (one request in its phases), `http2`, `name` (the name lookup),
+//! Reading order: `stage`, `client` (one request in its phases, over
+//! [`rig::client`]), `http2`, `name` (the name lookup),
 //! then the experiments: `request`, `staircase`, `visitors`, `teacher`, `stall`, `news` and
-//! `streams` (over `wire`), `crowd`, `idle`, `memory`.
+//! `streams` (over `wire`), `crowd`, `idle`, `memory`, `edge`,
+//! `slow_reader`, `sleep`, `cold_file`.
 
 pub mod client;
+mod cold_file;
 mod crowd;
+mod edge;
 pub mod http2;
 mod idle;
 mod memory;
 pub mod name;
 mod news;
 mod request;
+mod sleep;
+mod slow_reader;
 mod stage;
 mod staircase;
 mod stall;
@@ -27,7 +33,7 @@ mod wire;
 
 use record::Workload;
 
-pub use stage::{Clock, Ended, Refused, Setting, Site, Stage};
+pub use stage::{Clock, Ended, Links, Refused, Setting, Site, Stage};
 
 /// One experiment.
 pub struct Experiment {
@@ -73,6 +79,10 @@ pub const EXPERIMENTS: &[Experiment] = &[
     crowd::EXPERIMENT,
     idle::EXPERIMENT,
     memory::EXPERIMENT,
+    edge::EXPERIMENT,
+    slow_reader::EXPERIMENT,
+    sleep::EXPERIMENT,
+    cold_file::EXPERIMENT,
 ];
 
 /// Requests of HTTP/1.1 over kept connections.

@@ -24,8 +24,10 @@ pub const EXPERIMENT: Experiment = Experiment {
     run,
 };
 
-/// serve-serial cannot have so many connections; serve-pool has a thread for each.
-const MODELS: [&str; 8] = ["threads", "pool", "busy", "select", "poll", "epoll", "tokio", "uring"];
+/// serve-serial cannot have so many connections; serve-pool has a thread for each. serve-prefork
+/// would have a process for each, which share most of their memory: that is another question.
+const MODELS: [&str; 9] =
+    ["threads", "pool", "busy", "select", "poll", "epoll", "sigio", "tokio", "uring"];
 /// The first connections also take what a server allocates once.
 const FIRST: u32 = 10;
 const CONNECTIONS: u32 = 1_000;

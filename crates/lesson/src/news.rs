@@ -9,8 +9,10 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::wire::{Wire, frame, number};
-use crate::{Answer, Clock, Experiment, Predict, Refused, Stage};
+use rig::client::Client;
+
+use crate::wire::{self, frame, number};
+use crate::{Answer, Experiment, Predict, Refused, Stage};
 
 /// The experiment.
 pub const EXPERIMENT: Experiment = Experiment {
@@ -75,10 +77,9 @@ fn post_office(stage: &mut Stage) -> Result<(), Refused> {
 
 /// How often the speaker and the two others hear it.
 fn heard(address: SocketAddr, path: &str) -> Result<(f64, f64), String> {
-    let clock = Clock::start();
-    let join = || Wire::open(clock, address)?.websocket(path);
+    let join = || wire::websocket(Client::open(address)?, path);
     let (mut speaker, mut others) = (join()?, [join()?, join()?]);
-    speaker.say("hello")?;
+    speaker.send(&frame("hello"))?;
     let own = speaker.hears_within(SILENCE)?;
     let mut count = 0;
     for other in &mut others {
@@ -102,8 +103,8 @@ fn flood(stage: &mut Stage) -> Result<(), Refused> {
 
 fn beside_flood(address: SocketAddr) -> Result<(f64, f64), String> {
     let path = format!("/ws/clock/{FLOOD_PERIOD_MS}");
-    let mut wire = Wire::open(Clock::start(), address)?.websocket(&path)?;
-    let mut writer = wire.writer()?;
+    let mut client = wire::websocket(Client::open(address)?, &path)?;
+    let mut writer = client.writer()?;
     let (over, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     let pieces = frame(&"x".repeat(125)).repeat(500);
     let seen = std::thread::scope(|scope| {
@@ -112,7 +113,7 @@ fn beside_flood(address: SocketAddr) -> Result<(f64, f64), String> {
                 sent.fetch_add(pieces.len() as u64, Relaxed);
             }
         });
-        let seen = ticks(&mut wire);
+        let seen = ticks(&mut client);
         over.store(true, Relaxed);
         seen
     })?;
@@ -120,9 +121,9 @@ fn beside_flood(address: SocketAddr) -> Result<(f64, f64), String> {
 }
 
 /// How many of the next messages of the clock come.
-fn ticks(wire: &mut Wire) -> Result<f64, String> {
+fn ticks(client: &mut Client) -> Result<f64, String> {
     let mut next = || {
-        let text = wire.message()?;
+        let text = wire::message(client)?;
         number(text.as_bytes()).ok_or_else(|| format!("no message of the clock: {text:?}"))
     };
     let last = next()? + FLOOD_MESSAGES;

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use link::Link;
-use record::{Figure, Frame, Recording, Run, Skipped, Span};
-use rig::discover;
+use record::{Call, Figure, Frame, Recording, Run, Skipped, Span};
+use rig::client::Failed;
+use rig::discover::{self, Found};
 use rig::sample;
 use rig::server::Server;
+use rig::trace::{self, Visit};
 use serde_json::Value;
 
 /// The clients have closed when a server is stopped, so this is not reached.
@@ -33,6 +35,12 @@ impl fmt::Display for Refused {
     }
 }
 
+impl From<Failed> for Refused {
+    fn from(why: Failed) -> Refused {
+        Refused::Because(why.into())
+    }
+}
+
 impl From<String> for Refused {
     fn from(why: String) -> Refused {
         Refused::Because(why)
@@ -51,8 +59,24 @@ impl Clock {
 
     /// Microseconds since the start.
     pub fn now_us(&self) -> f64 {
-        self.0.elapsed().as_secs_f64() * 1e6
+        self.at_us(Instant::now())
     }
+
+    /// A later time in microseconds since the start.
+    pub fn at_us(&self, time: Instant) -> f64 {
+        time.saturating_duration_since(self.0).as_secs_f64() * 1e6
+    }
+}
+
+/// What becomes of a run that asks for a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Links {
+    /// It has the link.
+    Made,
+    /// It is skipped, because links cannot be made here: the reason, from `link::prepare`.
+    Refused(String),
+    /// It is on loopback. What an experiment then says shows what it owes to the link.
+    LeftOut,
 }
 
 /// What the command line gives to an experiment.
@@ -61,8 +85,8 @@ pub struct Setting<'a> {
     pub servers: Vec<PathBuf>,
     /// The model to run in place of the experiment's own.
     pub model: Option<String>,
-    /// The reason why links cannot be made, from `link::prepare`; `None` if they can.
-    pub no_links: Option<String>,
+    /// What becomes of a run that asks for a link.
+    pub links: Links,
     /// Whether Ctrl-C was pressed.
     pub interrupted: &'a (dyn Fn() -> bool + Sync),
     /// Shows what is done now.
@@ -130,19 +154,18 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// Ctrl-C, or a server or a link that cannot be started.
-    pub fn start(&mut self, run: Run) -> Result<Option<Site>, Refused> {
+    pub fn start(&mut self, mut run: Run) -> Result<Option<Site>, Refused> {
         self.go_on()?;
         (self.setting.progress)(&run.title);
-        let link = match (&run.link, &self.setting.no_links) {
-            (None, _) => None,
-            (Some(_), Some(why)) => {
-                self.skip(&run.title, why.clone());
-                return Ok(None);
-            }
-            (Some(asked), None) => match Link::up(&asked.parse()?) {
+        if self.setting.links == Links::LeftOut {
+            run.link = None;
+        }
+        let link = match &run.link {
+            None => None,
+            Some(asked) => match self.link(asked)? {
                 Ok(link) => Some(link),
-                Err(refused) => {
-                    self.skip(&run.title, refused.to_string());
+                Err(why) => {
+                    self.skip(&run.title, why);
                     return Ok(None);
                 }
             },
@@ -158,24 +181,69 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// A link that is written wrongly.
     pub fn link_or_skip(&mut self, what: &str, asked: &str) -> Result<Option<String>, Refused> {
-        let profile = asked.parse()?;
-        let refused = match &self.setting.no_links {
-            Some(why) => Some(why.clone()),
-            None => Link::up(&profile).err().map(|refused| refused.to_string()),
-        };
-        match refused {
-            Some(why) => {
+        if self.setting.links == Links::LeftOut {
+            return Ok(None);
+        }
+        match self.link(asked)? {
+            Ok(_) => Ok(Some(asked.to_owned())),
+            Err(why) => {
                 self.skip(what, why);
                 Ok(None)
             }
-            None => Ok(Some(asked.to_owned())),
         }
     }
 
-    fn site(&self, run: &Run, link: Option<Link>) -> Result<Site, Refused> {
-        let found = discover::servers(&self.setting.servers, std::slice::from_ref(&run.model));
+    /// A link, or the reason why none can be made here.
+    fn link(&self, asked: &str) -> Result<Result<Link, String>, Refused> {
+        let profile = asked.parse()?;
+        Ok(match &self.setting.links {
+            Links::Refused(why) => Err(why.clone()),
+            _ => Link::up(&profile).map_err(|refused| refused.to_string()),
+        })
+    }
+
+    /// Starts the server of a run under ptrace(2), on loopback, with the protocol `echo` or `http`;
+    /// lets the clients talk to it, and stops it. They return what they did, as spans. The system
+    /// calls are recorded too. If this machine allows no tracing, the run is recorded as skipped.
+    ///
+    /// # Errors
+    /// Ctrl-C, or what failed in the server or in the clients.
+    pub fn trace(
+        &mut self,
+        run: Run,
+        protocol: &str,
+        clients: impl FnOnce(&mut Visit) -> Result<Vec<Span>, String>,
+    ) -> Result<(), Refused> {
+        self.go_on()?;
+        (self.setting.progress)(&run.title);
+        let found = self.found(&run.model)?;
+        let common = ["--protocol", protocol, "--drain-timeout", DRAIN_TIMEOUT].map(str::to_owned);
+        let flags = found.model.arguments.iter().chain(&run.arguments).cloned();
+        let flags: Vec<String> = common.into_iter().chain(flags).collect();
+        match trace::watch(&found.executable, &flags, &run.run, clients) {
+            Ok(seen) => {
+                self.recording.calls.extend(seen.calls);
+                self.recording.spans.extend(seen.spans);
+                self.recording.runs.push(run);
+                Ok(())
+            }
+            Err(why) if why.starts_with(trace::REFUSED) => {
+                self.skip(&run.title, why);
+                Ok(())
+            }
+            Err(why) => Err(format!("{}: {why}", run.run).into()),
+        }
+    }
+
+    /// The executable of a model.
+    fn found(&self, model: &str) -> Result<Found, String> {
+        let found = discover::servers(&self.setting.servers, &[model.to_owned()]);
         let (mut found, _) = found.map_err(|why| why.replace("--models", "--model"))?;
-        let found = found.pop().ok_or_else(|| format!("there is no server {}", run.model))?;
+        found.pop().ok_or_else(|| format!("there is no server {model}"))
+    }
+
+    fn site(&self, run: &Run, link: Option<Link>) -> Result<Site, Refused> {
+        let found = self.found(&run.model)?;
         let host = link.as_ref().map(|link| format!("{}:0", link.server().address()));
         let listen = ["--listen", host.as_deref().unwrap_or("127.0.0.1:0"), "--protocol", "http"];
         let common = listen.into_iter().chain(["--drain-timeout", DRAIN_TIMEOUT]);
@@ -190,6 +258,11 @@ impl<'a> Stage<'a> {
         Ok(Site { name: run.model.clone(), server, link })
     }
 
+    /// Records a run without a server of its own.
+    pub fn run(&mut self, run: Run) {
+        self.recording.runs.push(run);
+    }
+
     /// Records that a part was left out.
     pub fn skip(&mut self, what: &str, why: String) {
         self.recording.skipped.push(Skipped { what: what.to_owned(), why });
@@ -198,6 +271,11 @@ impl<'a> Stage<'a> {
     /// Records a span.
     pub fn span(&mut self, span: Span) {
         self.recording.spans.push(span);
+    }
+
+    /// Records a system call.
+    pub fn call(&mut self, call: Call) {
+        self.recording.calls.push(call);
     }
 
     /// Records a frame.

@@ -7,6 +7,7 @@ mod http2;
 use std::net::SocketAddr;
 
 use record::{Frame, Span};
+use rig::client::Client;
 
 use crate::{Answer, Clock, Experiment, Predict, Refused, Stage};
 
@@ -105,6 +106,11 @@ impl Fetched {
         let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
         gaps.filter(|gap| *gap > f64::from(RTT_MS) * 1e3).fold(0.0, |sum, gap| sum + gap)
     }
+}
+
+/// When bytes arrived at a client, in microseconds, and how many.
+fn arrivals(clock: Clock, client: &Client) -> Vec<(f64, usize)> {
+    client.arrivals().iter().map(|(at, bytes)| (clock.at_us(*at), *bytes)).collect()
 }
 
 fn run(stage: &mut Stage) -> Result<(), Refused> {

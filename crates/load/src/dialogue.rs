@@ -19,8 +19,10 @@ use crate::{Error, Plan};
 #[derive(Debug)]
 pub(crate) enum Failure {
     Connect(io::Error),
-    /// The reply was wrong, or did not come.
+    /// The reply was wrong.
     Reply(String),
+    /// The time limit has passed: what was missing then.
+    Late(String),
     /// A part of the client failed.
     Internal(Error),
 }
@@ -142,7 +144,7 @@ impl<'a, C: Codec> DialogueSetup<'a, C> {
         if at(Phase::Connecting).is_some() {
             return Failure::Connect(io::ErrorKind::TimedOut.into());
         }
-        Failure::Reply(match at(Phase::Opening) {
+        Failure::Late(match at(Phase::Opening) {
             Some((_, Some(tls))) if tls.is_handshaking() => {
                 "the TLS handshake was not completed in time".to_owned()
             }

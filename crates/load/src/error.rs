@@ -29,6 +29,13 @@ pub enum Error {
         /// What was wrong with the reply.
         reason: String,
     },
+    /// The request before the run was not answered within the time limit.
+    NoReply {
+        /// The URL of the request.
+        url: String,
+        /// What was missing when the time limit passed.
+        missing: String,
+    },
     /// The plan needs more file descriptors than the process may have.
     Descriptors {
         /// Descriptors that the plan needs.
@@ -95,6 +102,11 @@ impl fmt::Display for Error {
                      {reason}"
                 )
             }
+            Error::NoReply { url, missing } => write!(
+                f,
+                "no load was sent, because the first request to {url} was not answered: {missing}; \
+                 look whether the server waits for other clients, or allow it more time"
+            ),
             Error::Descriptors { needed, limit } => write!(
                 f,
                 "this run needs {needed} file descriptors and the hard limit is {limit}: ask for \

@@ -43,7 +43,7 @@ impl Idle {
         idle.open_all(plan, sockets, live, codec).map_err(|failure| match failure {
             Failure::Internal(error) => error,
             Failure::Connect(error) => idle.incomplete(asked, error.to_string()),
-            Failure::Reply(reason) => idle.incomplete(asked, reason),
+            Failure::Late(reason) | Failure::Reply(reason) => idle.incomplete(asked, reason),
         })?;
         Ok(idle)
     }

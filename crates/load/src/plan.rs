@@ -6,6 +6,7 @@ use std::time::Duration;
 use record::Arrivals;
 
 use crate::Error;
+use crate::histogram::DIGITS;
 
 /// Most connections of one kind in one run: more than a process may have descriptors by default
 /// (`nr_open`, proc(5), is 1,048,576).
@@ -247,6 +248,9 @@ pub struct Plan {
     pub idle_connections: u32,
     /// A reply that takes longer is an error, and its connection is closed.
     pub request_timeout: Duration,
+    /// Significant digits of the histograms in the result (1 to 3). The percentiles beside them
+    /// have three, whatever this is.
+    pub histogram_digits: u8,
     /// Engine threads, each with an equal part of the connections.
     pub threads: u32,
     /// Core of the first engine thread; thread k runs on core + k. `None`: not pinned.
@@ -279,6 +283,7 @@ impl Plan {
             sources: Vec::new(),
             idle_connections: 0,
             request_timeout: Duration::from_secs(5),
+            histogram_digits: DIGITS,
             threads: 1,
             core: None,
         })

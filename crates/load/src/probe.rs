@@ -46,6 +46,7 @@ pub(crate) fn reached(plan: &Plan) -> Result<Plan, Error> {
 pub(crate) fn verify<C: Codec>(plan: &Plan, sockets: &Sockets, codec: &mut C) -> Result<(), Error> {
     converse(plan, sockets, codec).map_err(|failure| match failure {
         Failure::Connect(source) => Error::Unreachable { address: plan.target.address, source },
+        Failure::Late(missing) => Error::NoReply { url: plan.target.url.clone(), missing },
         Failure::Reply(reason) => Error::Probe { url: plan.target.url.clone(), reason },
         Failure::Internal(error) => error,
     })

@@ -287,7 +287,7 @@ fn sum_up(
         url: plan.target.url.clone(),
         address: plan.target.address.to_string(),
         protocol: plan.protocol_name().to_owned(),
-        tls: agreed.map(|agreed| tls_outcome(agreed, &tally)).transpose()?,
+        tls: agreed.map(|agreed| tls_outcome(agreed, &tally, plan.histogram_digits)).transpose()?,
         fan_out: fan_out(plan, &tally),
         requests: tally.requests,
         errors: tally.errors_sum(),
@@ -360,14 +360,14 @@ fn client_stops(stops: &Stops, delayed: u64) -> ClientStops {
     }
 }
 
-fn tls_outcome(agreed: Agreed, tally: &Tally) -> Result<TlsOutcome, Error> {
+fn tls_outcome(agreed: Agreed, tally: &Tally, digits: u8) -> Result<TlsOutcome, Error> {
     Ok(TlsOutcome {
         version: agreed.version,
         cipher_suite: agreed.cipher_suite,
         alpn: agreed.alpn,
         handshakes_full: tally.handshakes_full,
         handshakes_resumed: tally.handshakes_resumed,
-        handshake: tally.handshakes.summary()?,
+        handshake: tally.handshakes.summary(digits)?,
     })
 }
 
@@ -417,9 +417,10 @@ impl OpenSum {
         tally: &Tally,
         stopped: Option<&str>,
     ) -> Result<(Option<OpenLoop>, Latency), Error> {
+        let digits = plan.histogram_digits;
         let (Some(counts), Pace::Open { rate_per_s, arrivals, seed }) = (self.counts, plan.pace)
         else {
-            return Ok((None, tally.latencies.summary()?));
+            return Ok((None, tally.latencies.summary(digits)?));
         };
         let open_loop = OpenLoop {
             arrivals,
@@ -428,13 +429,13 @@ impl OpenSum {
             due: counts.due,
             sent: counts.sent,
             unanswered: counts.unanswered,
-            send_lag: counts.send_lag.summary()?,
-            from_send: counts.from_send.summary()?,
+            send_lag: counts.send_lag.summary(digits)?,
+            from_send: counts.from_send.summary(digits)?,
             invalid: stopped
                 .map(str::to_owned)
                 .or_else(|| open_loop::invalid(&counts, self.busy_share)),
         };
-        Ok((Some(open_loop), counts.latency.summary()?))
+        Ok((Some(open_loop), counts.latency.summary(digits)?))
     }
 }
 

@@ -3,6 +3,16 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What `iolab laws --json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Laws {
+    /// Seed of all orders and of packet loss.
+    pub seed: u64,
+    /// The laws that were measured, in the order of their numbers.
+    pub laws: Vec<LawOutcome>,
+}
 
 /// A law, measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -58,4 +68,9 @@ pub enum Standing {
     Skip(String),
     /// The measurement itself failed.
     Fault(String),
+}
+
+/// The JSON schema of what `iolab laws --json` prints.
+pub fn laws_schema() -> Value {
+    schemars::schema_for!(Laws).to_value()
 }

@@ -16,7 +16,7 @@ mod trial;
 
 pub use environment::{Calibration, Environment, Pressure};
 pub use instrument::{Check, Instrument, Verdict, Way};
-pub use law::{LawFigure, LawOutcome, Standing};
+pub use law::{LawFigure, LawOutcome, Laws, Standing, laws_schema};
 pub use load::{
     Arrivals, AtEnd, ClientStops, Errors, FanOut, Latency, LoadOutcome, OpenLoop, TlsOutcome,
 };

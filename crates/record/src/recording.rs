@@ -114,6 +114,10 @@ pub struct Call {
     /// Which connection of the run the descriptor is, from 0; of accept(2), the new one.
     #[serde(default)]
     pub connection: Option<u32>,
+    /// How many descriptors the call gives to the kernel to look at: the entries of poll(2), the
+    /// members of the sets of select(2), none of epoll_wait(2). `None` for other calls.
+    #[serde(default)]
+    pub given: Option<u64>,
     /// Entry, in microseconds.
     pub from_us: f64,
     /// Return, in microseconds.

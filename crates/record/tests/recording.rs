@@ -26,6 +26,7 @@ fn recording() -> Recording {
             descriptor: Some(5),
             object: "connection".into(),
             connection: Some(1),
+            given: Some(9),
             from_us: 1.0,
             to_us: 2.5,
             result: Some(-11),

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use record::{
-    Check, Environment, Instrument, LoadOutcome, OpenLoop, SCHEMA_VERSION, Verdict, Way,
-    instrument_schema, recording_schema, schema,
+    Check, Environment, Instrument, LawFigure, LawOutcome, Laws, LoadOutcome, OpenLoop,
+    SCHEMA_VERSION, Standing, Verdict, Way, instrument_schema, laws_schema, recording_schema,
+    schema,
 };
 use serde_json::{Value, json};
 
@@ -24,6 +25,7 @@ fn the_committed_schemas_are_up_to_date() {
         ("results.json", "", schema()),
         ("instrument.json", " --instrument", instrument_schema()),
         ("recording.json", " --recording", recording_schema()),
+        ("laws.json", " --laws", laws_schema()),
     ] {
         let text = std::fs::read_to_string(committed(name)).unwrap_or_default();
         let renew = format!("cargo run -p iolab -- schema{flag} > crates/record/schema/{name}");
@@ -68,6 +70,53 @@ fn a_written_file_satisfies_its_schema() {
     assert_eq!(errors(&schema(), &value), Vec::<String>::new());
     let value: Value = serde_json::from_str(&instrument().to_json().unwrap()).unwrap();
     assert_eq!(errors(&instrument_schema(), &value), Vec::<String>::new());
+}
+
+fn laws() -> Laws {
+    let figure = LawFigure {
+        name: "busy".into(),
+        value: 99.5,
+        unit: "%".into(),
+        interval: Some((98.0, 99.9)),
+        at_least: Some(95.0),
+        at_most: None,
+    };
+    let law = |standing| LawOutcome {
+        id: "L10".into(),
+        claim: "A claim.".into(),
+        expected: "A figure.".into(),
+        source: "A book".into(),
+        shown_by: "iolab experiment idle".into(),
+        figures: vec![figure.clone()],
+        note: None,
+        standing,
+        others_cores: Some(0.1),
+        took_s: 3.0,
+    };
+    let standings = [
+        Standing::Holds,
+        Standing::NotHere("busy is 1".into()),
+        Standing::Skip("no root".into()),
+        Standing::Fault("no block".into()),
+    ];
+    Laws { seed: u64::MAX, laws: standings.map(law).into() }
+}
+
+#[test]
+fn what_is_printed_of_the_laws_satisfies_its_schema_and_reads_back() {
+    let text = serde_json::to_string(&laws()).unwrap();
+    assert_eq!(serde_json::from_str::<Laws>(&text).unwrap(), laws());
+    let good: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(errors(&laws_schema(), &good), Vec::<String>::new());
+    for (place, value) in [
+        ("/laws/0/standing", json!("perhaps")),
+        ("/laws/1/figures/0/value", json!("much")),
+        ("/laws/2/id", json!(10)),
+    ] {
+        let mut bad = good.clone();
+        *bad.pointer_mut(place).unwrap() = value;
+        assert!(errors(&laws_schema(), &bad)[0].starts_with(place), "{place}");
+    }
 }
 
 /// The validator finds these errors and their places.

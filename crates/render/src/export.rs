@@ -53,6 +53,9 @@ pub struct SchemaArguments {
     /// write.
     #[arg(long, conflicts_with = "instrument")]
     recording: bool,
+    /// Print the schema of what `iolab laws --json` prints.
+    #[arg(long, conflicts_with_all = ["instrument", "recording"])]
+    laws: bool,
 }
 
 /// Runs `iolab export`.
@@ -76,6 +79,7 @@ pub fn schema(arguments: &SchemaArguments) -> Result<ExitCode, Failure> {
     let schema = match arguments {
         SchemaArguments { instrument: true, .. } => record::instrument_schema(),
         SchemaArguments { recording: true, .. } => record::recording_schema(),
+        SchemaArguments { laws: true, .. } => record::laws_schema(),
         _ => record::schema(),
     };
     text::print(&format!("{schema:#}\n"))

@@ -3,12 +3,16 @@
 //! `lanes` draws any spans over time. An experiment chooses rows, kinds and colours, in a module of
 //! its name.
 
+mod cold_file;
 mod crowd;
+mod edge;
 mod idle;
 mod lanes;
 mod memory;
 mod news;
 mod request;
+mod sleep;
+mod slow_reader;
 mod staircase;
 mod stall;
 mod streams;
@@ -40,6 +44,10 @@ pub fn picture(recording: &Recording, lesson: &Lesson, columns: usize) -> Option
         "crowd" => Some(crowd::picture(recording, lesson, columns)),
         "idle" => Some(idle::picture(recording, lesson, columns)),
         "memory" => Some(memory::picture(recording, lesson, columns)),
+        "edge" => Some(edge::picture(recording, lesson, columns)),
+        "slow-reader" => Some(slow_reader::picture(recording, lesson, columns)),
+        "sleep" => Some(sleep::picture(recording, lesson, columns)),
+        "cold-file" => Some(cold_file::picture(recording, lesson, columns)),
         _ => None,
     }
 }

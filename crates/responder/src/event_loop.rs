@@ -13,7 +13,7 @@ use nix::sys::socket::{
     send, setsockopt, socket, sockopt,
 };
 
-use crate::fault::{Fault, Treatment};
+use crate::fault::{Fault, Reading, Treatment};
 use crate::heads::{Heads, ask_to_close};
 
 const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\r\n\
@@ -25,8 +25,6 @@ const WRONG_REPLY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nCont
 /// here. A larger number is copied together.
 const REPLIES_LAID_OUT: usize = 256;
 
-/// Size of the receive buffer, which all connections share: that of the models' loops.
-const READ_BYTES: usize = 64 * 1024;
 /// Maximum number of events of a wait.
 const EVENTS: usize = 1_024;
 /// Backlog of the listener: that of the models.
@@ -77,6 +75,7 @@ pub(crate) struct EventLoop {
     http: bool,
     heads: Heads,
     replies: Vec<u8>,
+    reading: Reading,
     fault: Fault,
     requests: u64,
     connections: u64,
@@ -89,7 +88,7 @@ impl EventLoop {
         address: SocketAddr,
         http: bool,
         admitted: usize,
-        fault: Fault,
+        (reading, fault): (Reading, Fault),
     ) -> io::Result<EventLoop> {
         let mut stop = SigSet::empty();
         stop.add(Signal::SIGTERM);
@@ -106,6 +105,7 @@ impl EventLoop {
             http,
             heads: Heads::new(),
             replies: REPLY.repeat(REPLIES_LAID_OUT),
+            reading,
             fault,
             requests: 0,
             connections: 0,
@@ -127,7 +127,7 @@ impl EventLoop {
     /// Serves until SIGTERM or SIGINT. Unsent output is then lost; no request is in progress.
     pub(crate) fn run(&mut self) -> io::Result<()> {
         let mut events = vec![EpollEvent::empty(); EVENTS];
-        let mut buffer = vec![0; READ_BYTES];
+        let mut buffer = vec![0; self.reading.bytes];
         loop {
             let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
                 Err(Errno::EINTR) => 0,
@@ -169,7 +169,8 @@ impl EventLoop {
                 Err(error) => return Err(error),
             };
             let place = stream.as_raw_fd() as usize;
-            self.epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, place as u64))?;
+            let interest = self.trigger() | EpollFlags::EPOLLIN;
+            self.epoll.add(&stream, EpollEvent::new(interest, place as u64))?;
             if self.peers.len() <= place {
                 self.peers.resize_with(place + 1, || None);
             }
@@ -187,7 +188,7 @@ impl EventLoop {
         };
         let after = match peer.unsent.is_empty() {
             true => self.answer(&mut peer, buffer)?,
-            false => send_rest(&self.epoll, &mut peer)?,
+            false => self.send_rest(&mut peer)?,
         };
         match after {
             After::Stays => self.peers[place] = Some(peer),
@@ -197,22 +198,41 @@ impl EventLoop {
         Ok(())
     }
 
+    /// Flags of the interest in a connection.
+    fn trigger(&self) -> EpollFlags {
+        if self.reading.edge { EpollFlags::EPOLLET } else { EpollFlags::empty() }
+    }
+
+    /// Reads and answers: once, because what is left is reported again; or, where it is not, until
+    /// nothing is left or the output waits.
     fn answer(&mut self, peer: &mut Peer, buffer: &mut [u8]) -> io::Result<After> {
-        let read = match recv(peer.stream.as_raw_fd(), buffer, NOW) {
-            Ok(0) => return Ok(After::Ends),
-            Ok(read) => read,
-            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(After::Stays),
-            // ECONNRESET and similar errors: the connection has ended.
-            Err(_) => return Ok(After::Ends),
-        };
+        loop {
+            let read = match recv(peer.stream.as_raw_fd(), buffer, NOW) {
+                Ok(0) => return Ok(After::Ends),
+                Ok(read) => read,
+                Err(Errno::EINTR) if self.reading.drains => continue,
+                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(After::Stays),
+                // ECONNRESET and similar errors: the connection has ended.
+                Err(_) => return Ok(After::Ends),
+            };
+            let after = self.answer_to(peer, &mut buffer[..read])?;
+            let goes_on = self.reading.drains && after == After::Stays && peer.unsent.is_empty();
+            if !goes_on {
+                return Ok(after);
+            }
+        }
+    }
+
+    /// Answers what was read.
+    fn answer_to(&mut self, peer: &mut Peer, read: &mut [u8]) -> io::Result<After> {
         let requests = match self.http {
-            true => self.heads.count_ends(&mut peer.matched, &buffer[..read]),
+            true => self.heads.count_ends(&mut peer.matched, read),
             false => 1,
         };
         if requests == 0 {
             return Ok(After::Stays);
         }
-        peer.ends = self.http && ask_to_close(&buffer[..read]);
+        peer.ends = self.http && ask_to_close(read);
         let treatment = self.fault.meet(requests)?;
         if treatment == Treatment::Close {
             return Ok(After::Ends);
@@ -220,40 +240,46 @@ impl EventLoop {
         self.requests += requests as u64;
         let wrong = treatment == Treatment::Wrong;
         if !self.http {
-            buffer[0] ^= u8::from(wrong);
-            return send_what_fits(&self.epoll, peer, &buffer[..read]);
+            read[0] ^= u8::from(wrong);
+            return self.send_what_fits(peer, read);
         }
         match self.replies.get(..requests * REPLY.len()).filter(|_| !wrong) {
-            Some(replies) => send_what_fits(&self.epoll, peer, replies),
+            Some(replies) => self.send_what_fits(peer, replies),
             None => {
                 let reply = if wrong { WRONG_REPLY } else { REPLY };
-                send_what_fits(&self.epoll, peer, &reply.repeat(requests))
+                self.send_what_fits(peer, &reply.repeat(requests))
             }
         }
     }
-}
 
-/// One send(2). The rest is kept and EPOLLOUT is watched.
-fn send_what_fits(epoll: &Epoll, peer: &mut Peer, bytes: &[u8]) -> io::Result<After> {
-    let Some(sent) = send_now(peer, bytes) else { return Ok(After::Ends) };
-    if sent == bytes.len() {
-        return Ok(peer.after());
+    /// One send(2). The rest is kept and EPOLLOUT is watched.
+    fn send_what_fits(&self, peer: &mut Peer, bytes: &[u8]) -> io::Result<After> {
+        let Some(sent) = send_now(peer, bytes) else { return Ok(After::Ends) };
+        if sent == bytes.len() {
+            return Ok(peer.after());
+        }
+        peer.unsent.extend_from_slice(&bytes[sent..]);
+        self.watch(peer, EpollFlags::EPOLLOUT)?;
+        Ok(After::Stays)
     }
-    peer.unsent.extend_from_slice(&bytes[sent..]);
-    watch(epoll, peer, EpollFlags::EPOLLOUT)?;
-    Ok(After::Stays)
-}
 
-/// Sends the rest of the output. After that input is watched again.
-fn send_rest(epoll: &Epoll, peer: &mut Peer) -> io::Result<After> {
-    let Some(sent) = send_now(peer, &peer.unsent) else { return Ok(After::Ends) };
-    peer.unsent.drain(..sent);
-    if !peer.unsent.is_empty() {
-        return Ok(After::Stays);
+    /// Sends the rest of the output. After that input is watched again.
+    fn send_rest(&self, peer: &mut Peer) -> io::Result<After> {
+        let Some(sent) = send_now(peer, &peer.unsent) else { return Ok(After::Ends) };
+        peer.unsent.drain(..sent);
+        if !peer.unsent.is_empty() {
+            return Ok(After::Stays);
+        }
+        peer.unsent = Vec::new();
+        self.watch(peer, EpollFlags::EPOLLIN)?;
+        Ok(peer.after())
     }
-    peer.unsent = Vec::new();
-    watch(epoll, peer, EpollFlags::EPOLLIN)?;
-    Ok(peer.after())
+
+    fn watch(&self, peer: &Peer, interest: EpollFlags) -> io::Result<()> {
+        let place = peer.stream.as_raw_fd() as u64;
+        let mut event = EpollEvent::new(self.trigger() | interest, place);
+        Ok(self.epoll.modify(&peer.stream, &mut event)?)
+    }
 }
 
 /// The number of bytes sent; `None` if the connection has ended.
@@ -263,11 +289,6 @@ fn send_now(peer: &Peer, bytes: &[u8]) -> Option<usize> {
         Err(Errno::EAGAIN | Errno::EINTR) => Some(0),
         Err(_) => None,
     }
-}
-
-fn watch(epoll: &Epoll, peer: &Peer, interest: EpollFlags) -> io::Result<()> {
-    let place = peer.stream.as_raw_fd() as u64;
-    Ok(epoll.modify(&peer.stream, &mut EpollEvent::new(interest, place))?)
 }
 
 /// A listener with the socket options of the models, which accepted sockets inherit.

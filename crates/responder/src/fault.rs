@@ -18,9 +18,52 @@ pub(crate) struct FaultArguments {
     /// Length of the stall, or further CPU time of each request (slow), in nanoseconds.
     #[arg(long, value_name = "NS", default_value_t = 0)]
     fault_ns: u64,
+    /// What epoll(7) reports: a socket that is ready at every wait, and then one read(2) is enough
+    /// (level); or each arrival once, and then it must read until nothing is left (edge).
+    #[arg(long, value_enum, default_value_t = Trigger::Level)]
+    trigger: Trigger,
+    /// Size of the receive buffer, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = READ_BYTES, value_parser = read_bytes)]
+    read_bytes: usize,
+}
+
+/// Size of the receive buffer, which all connections share: that of the models' loops.
+const READ_BYTES: usize = 64 * 1024;
+
+fn read_bytes(text: &str) -> Result<usize, String> {
+    let bytes = text.parse().ok().filter(|bytes| (1..=READ_BYTES).contains(bytes));
+    bytes.ok_or_else(|| format!("it takes 1 to {READ_BYTES} bytes"))
+}
+
+/// When epoll(7) reports a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Trigger {
+    Level,
+    Edge,
+}
+
+/// How connections are read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    /// Whether the triggers are edges.
+    pub(crate) edge: bool,
+    /// Whether it reads until nothing is left, and not once.
+    pub(crate) drains: bool,
+    /// Size of the receive buffer.
+    pub(crate) bytes: usize,
+}
+
+impl Reading {
+    /// That of serve-floor.
+    pub(crate) const USUAL: Reading = Reading { edge: false, drains: false, bytes: READ_BYTES };
 }
 
 impl FaultArguments {
+    pub(crate) fn reading(&self) -> Reading {
+        let edge = self.trigger == Trigger::Edge;
+        Reading { edge, drains: edge && self.fault != Kind::StopEarly, bytes: self.read_bytes }
+    }
+
     pub(crate) fn into_fault(self) -> Fault {
         let time = Duration::from_nanos(self.fault_ns);
         Fault { kind: self.fault, after: self.fault_after, time, met: 0 }
@@ -41,6 +84,8 @@ enum Kind {
     Close,
     /// Ends the process without its last line.
     Die,
+    /// Reads once, though an edge is reported once (--trigger edge): the rest is forgotten.
+    StopEarly,
 }
 
 /// How the requests of one read are treated.
@@ -78,7 +123,7 @@ impl Fault {
             return Ok(Treatment::Right);
         }
         match self.kind {
-            Kind::None => {}
+            Kind::None | Kind::StopEarly => {}
             Kind::Stall if before <= self.after => std::thread::sleep(self.time),
             Kind::Stall => {}
             Kind::Slow => burn(self.time * requests as u32),
@@ -110,6 +155,9 @@ pub(crate) fn flavours() -> Value {
         {"flag": "fault", "values": words, "default": "none", "help": "The fault"},
         {"flag": "fault-after", "values": number, "default": "0", "help": "Replies before it"},
         {"flag": "fault-ns", "values": number, "default": "0", "help": "Length of the fault"},
+        {"flag": "trigger", "values": ["level", "edge"], "default": "level", "help": "Of epoll(7)"},
+        {"flag": "read-bytes", "values": {"from": 1, "to": READ_BYTES},
+            "default": READ_BYTES.to_string(), "help": "Size of the receive buffer"},
     ])
 }
 
@@ -118,7 +166,9 @@ mod tests {
     use super::*;
 
     fn fault(kind: Kind) -> Fault {
-        FaultArguments { fault: kind, fault_after: 2, fault_ns: 1_000 }.into_fault()
+        let (trigger, read_bytes) = (Trigger::Level, READ_BYTES);
+        FaultArguments { fault: kind, fault_after: 2, fault_ns: 1_000, trigger, read_bytes }
+            .into_fault()
     }
 
     #[test]
@@ -135,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_wastes_time_answers_rightly() {
-        for kind in [Kind::None, Kind::Stall, Kind::Slow] {
+        for kind in [Kind::None, Kind::Stall, Kind::Slow, Kind::StopEarly] {
             let mut fault = fault(kind);
             assert!((0..5).all(|_| fault.meet(1).unwrap() == Treatment::Right), "{kind:?}");
         }

@@ -21,7 +21,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 
 use event_loop::EventLoop;
-use fault::{Fault, FaultArguments};
+use fault::{Fault, FaultArguments, Reading};
 
 /// Descriptors beside the connections: standard streams, epoll, signals, listener, a margin for
 /// libc.
@@ -118,10 +118,10 @@ impl Name {
 pub fn run(name: Name) -> ExitCode {
     // clap exits on --help and on mistakes, with codes 0 and 2.
     let (common, fault) = match name {
-        Name::Floor => (Floor::parse().common, Fault::none()),
+        Name::Floor => (Floor::parse().common, (Reading::USUAL, Fault::none())),
         Name::Faulty => {
             let Faulty { common, fault } = Faulty::parse();
-            (common, fault.into_fault())
+            (common, (fault.reading(), fault.into_fault()))
         }
     };
     let connections_max = raise_descriptor_limit().saturating_sub(DESCRIPTORS_SPARE);
@@ -160,7 +160,12 @@ fn refuse(common: &Common) -> Result<(), String> {
     complaints.into_iter().find(|(wrong, _)| *wrong).map_or(Ok(()), |(_, why)| Err(why))
 }
 
-fn serve(name: Name, common: &Common, admitted: usize, fault: Fault) -> Result<(), String> {
+fn serve(
+    name: Name,
+    common: &Common,
+    admitted: usize,
+    fault: (Reading, Fault),
+) -> Result<(), String> {
     let failed = |error: io::Error| match error.raw_os_error() {
         Some(_) => format!("{error}; give --listen an address of this machine and a free port"),
         None => error.to_string(),

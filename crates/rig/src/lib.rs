@@ -4,10 +4,12 @@
 //! Reading order: `discover`, `server`, `epoch` and `trial`, then their parts: `exchange` (the
 //! second client), `hold` (idle connections), `engine` (the load), `slices`, `sample`, `counting`.
 //! `trace` stands beside them and times nothing. Of the machine: `environment`, `others`,
-//! `calibrate`.
+//! `calibrate`, `cold` (a file that is not in memory), `queues` (bytes that wait in the kernel).
 
 pub mod calibrate;
 pub mod cgroup;
+pub mod client;
+pub mod cold;
 pub mod counting;
 pub mod diag;
 pub mod discover;
@@ -18,6 +20,7 @@ pub mod exchange;
 pub mod executable;
 pub mod hold;
 pub mod others;
+pub mod queues;
 pub mod sample;
 pub mod server;
 pub mod slices;

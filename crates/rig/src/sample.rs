@@ -215,6 +215,25 @@ fn parse_machine(stat: &str) -> Option<MachineSample> {
     })
 }
 
+/// How often the processors have entered an idle state, since boot, all together. The state POLL
+/// is a loop and no sleep. `None` where the kernel does not say (Documentation/admin-guide/pm,
+/// cpuidle): it has no driver for that.
+pub fn processor_sleeps() -> Option<u64> {
+    let mut sleeps = None;
+    for cpu in fs::read_dir("/sys/devices/system/cpu").ok()?.flatten() {
+        for state in fs::read_dir(cpu.path().join("cpuidle")).into_iter().flatten().flatten() {
+            let read = |name: &str| fs::read_to_string(state.path().join(name)).ok();
+            let Some(usage) = read("usage").and_then(|text| text.trim().parse::<u64>().ok()) else {
+                continue;
+            };
+            if read("name").is_none_or(|name| name.trim() != "POLL") {
+                *sleeps.get_or_insert(0) += usage;
+            }
+        }
+    }
+    sleeps
+}
+
 /// Usage of a server without traffic.
 pub struct IdleUsage {
     /// CPU time, in microseconds.

@@ -111,7 +111,8 @@ pub fn warm_up(
 }
 
 /// Lets the entrants take turns until each was given `each` on average (those with longer slices
-/// have more), or until `interrupted`. Where one ends, its time is not the others'.
+/// have more), or until `interrupted`. Where one ends, its time is not the others': nor is the time
+/// of the block in which it ended, because one that hangs can take longer than all others together.
 ///
 /// # Errors
 /// What failed in the client.
@@ -121,15 +122,19 @@ pub fn take_turns(
     random: &mut SplitMix64,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<Epoch, load::Error> {
-    let (begun, mut epoch) = (Instant::now(), Epoch::default());
+    let (begun, mut lost, mut epoch) = (Instant::now(), Duration::ZERO, Epoch::default());
     let alive = |entrants: &[Entrant]| entrants.iter().filter(|one| one.ended().is_none()).count();
-    while begun.elapsed() < each * alive(entrants) as u32 {
+    while begun.elapsed().saturating_sub(lost) < each * alive(entrants) as u32 {
+        let (block_begun, alive_before) = (Instant::now(), alive(entrants));
         let Some(block) = block(entrants, random, interrupted)? else { break };
         let with_slices = entrants.iter_mut().zip(&block);
         with_slices.for_each(|(one, slice)| slice.iter().for_each(|slice| one.look_at(slice)));
         match block.iter().flatten().all(is_whole) {
             true => epoch.blocks.push(block),
             false => epoch.discarded += 1,
+        }
+        if alive(entrants) < alive_before {
+            lost += block_begun.elapsed();
         }
     }
     epoch.disturbs = entrants.iter().map(Entrant::disturbs).collect();

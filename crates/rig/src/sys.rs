@@ -1,6 +1,6 @@
 //! System calls for which neither std nor nix has a suitable safe form: the only `unsafe` of this
 //! crate. man: getppid(2), wait4(2), pidfd_open(2), prctl(2), sched_setaffinity(2),
-//! io_uring_setup(2), perf_event_open(2), fsopen(2), ptrace(2), pidfd_getfd(2).
+//! io_uring_setup(2), mincore(2), perf_event_open(2), fsopen(2), ptrace(2), pidfd_getfd(2).
 
 use std::ffi::CStr;
 use std::io::{Error, Result};
@@ -54,6 +54,27 @@ pub fn try_ring() -> Result<()> {
     // SAFETY: the call returned a new descriptor, which has no other owner.
     drop(unsafe { OwnedFd::from_raw_fd(ring as i32) });
     Ok(())
+}
+
+/// Whether a page of the first `length` bytes of the file is in memory (mincore(2)). Reads nothing:
+/// a read would start the kernel's reading ahead.
+///
+/// # Errors
+/// Those of mmap(2) and mincore(2).
+pub fn is_in_memory(file: &std::fs::File, length: usize) -> Result<bool> {
+    let mut pages = vec![0_u8; length.div_ceil(PAGE_BYTES)];
+    let length = NonZeroUsize::new(length).ok_or(Errno::EINVAL)?;
+    // SAFETY: a new mapping at an address that the kernel chooses. This function owns it, and does
+    // not touch its bytes.
+    let map = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, 0) }?;
+    // SAFETY: the kernel writes a byte for each page of the mapping to `pages`, which has as many
+    // and lives in this frame.
+    let asked = unsafe { libc::mincore(map.as_ptr(), length.get(), pages.as_mut_ptr()) };
+    let error = Error::last_os_error();
+    // SAFETY: this function owns the mapping, and nothing refers to it any more.
+    unsafe { munmap(map, length.get()) }?;
+    // The lowest bit says whether the page is there; the others are reserved.
+    if asked == 0 { Ok(pages.iter().any(|page| page & 1 == 1)) } else { Err(error) }
 }
 
 /// What a child does between fork and exec.
@@ -248,7 +269,7 @@ pub struct Samples {
 /// allows a user without privileges 512 KiB (kernel.perf_event_mlock_kb).
 const SAMPLES_BYTES: usize = 256 * 1024;
 
-/// The page before the ring buffer.
+/// A page: of the page cache, and the one before the ring buffer.
 const PAGE_BYTES: usize = 4096;
 
 // SAFETY: the mapping belongs to the value and to no thread.

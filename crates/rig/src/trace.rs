@@ -10,10 +10,13 @@
 
 mod clients;
 mod describe;
+mod given;
 mod kernel;
 mod objects;
 mod ring;
 mod tracer;
+mod visit;
+mod waits;
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,8 +25,10 @@ use nix::time::{ClockId, clock_gettime};
 use record::{Call, SeenBy, Span};
 
 pub use clients::NAMES;
+pub use tracer::REFUSED;
+pub use visit::{Heard, Visit};
+pub use waits::{waits, watched_by};
 
-use clients::Heard;
 use tracer::{Seen, Traced};
 
 /// What was seen of one server.
@@ -38,18 +43,38 @@ pub struct Trace {
 /// Starts the server, lets the three clients talk to it, and stops it. `run` names the run.
 ///
 /// # Errors
-/// One sentence: ptrace(2) is refused, or the server or a client failed.
+/// One sentence: ptrace(2) is refused ([`REFUSED`]), or the server or a client failed.
 pub fn run(executable: &Path, flags: &[String], run: &str) -> Result<Trace, String> {
+    let echo = ["--protocol", "echo"].map(str::to_owned);
+    let flags: Vec<String> = echo.into_iter().chain(flags.iter().cloned()).collect();
+    watch(executable, &flags, run, clients::talk)
+}
+
+/// As [`run`], with the clients of an experiment. They return what they did; `flags` say the
+/// protocol too.
+///
+/// # Errors
+/// As [`run`].
+pub fn watch(
+    executable: &Path,
+    flags: &[String],
+    run: &str,
+    clients: impl FnOnce(&mut Visit) -> Result<Vec<Span>, String>,
+) -> Result<Trace, String> {
     let mut traced = Traced::start(executable, flags)?;
-    let heard = clients::talk(traced.address, &traced.shared);
+    let mut visit = Visit::begin(traced.address, &traced.shared);
+    let spans = clients(&mut visit);
+    let end_ns = now_ns();
     let (seen, said) = traced.stop()?;
-    let heard = heard.map_err(|why| match said.trim() {
+    let spans = spans.map_err(|why| match said.trim() {
         "" => why,
         said => format!("{why}; the server said: {said}"),
     })?;
-    let mut calls: Vec<Call> = seen.into_iter().filter_map(|c| call(c, &heard, run)).collect();
+    let calls = seen.into_iter().filter_map(|c| call(c, &visit, end_ns, run));
+    let mut calls: Vec<Call> = calls.collect();
     calls.sort_by(|a, b| a.from_us.total_cmp(&b.from_us));
-    Ok(Trace { calls, spans: heard.spans(run) })
+    let of_run = |span: Span| Span { run: run.to_owned(), ..span };
+    Ok(Trace { calls, spans: spans.into_iter().map(of_run).collect() })
 }
 
 /// The monotonic clock of the machine, in nanoseconds.
@@ -66,14 +91,14 @@ fn since_us(begin_ns: u64, at_ns: u64) -> f64 {
 
 /// The call for the recording; `None` if it was before or after the clients. A call that slept when
 /// they had ended was still waiting: what ended it is the stop of the server.
-fn call(seen: Seen, heard: &Heard, run: &str) -> Option<Call> {
-    if seen.to_ns < heard.begin_ns || seen.from_ns > heard.end_ns {
+fn call(seen: Seen, visit: &Visit, end_ns: u64, run: &str) -> Option<Call> {
+    if seen.to_ns < visit.begin_ns || seen.from_ns > end_ns {
         return None;
     }
     let is_operation = seen.seen_by != SeenBy::Ptrace;
     let waits = seen.slept == Some(true) || seen.result.is_none() || is_operation;
-    let still_waits = waits && seen.to_ns > heard.end_ns;
-    let to_ns = if still_waits { heard.end_ns } else { seen.to_ns };
+    let still_waits = waits && seen.to_ns > end_ns;
+    let to_ns = if still_waits { end_ns } else { seen.to_ns };
     Some(Call {
         run: run.to_owned(),
         thread_id: seen.thread.as_raw() as u32,
@@ -82,9 +107,10 @@ fn call(seen: Seen, heard: &Heard, run: &str) -> Option<Call> {
         arguments: seen.arguments,
         descriptor: seen.descriptor,
         object: seen.object.name,
-        connection: seen.object.peer.and_then(|port| heard.connection(port)),
-        from_us: since_us(heard.begin_ns, seen.from_ns),
-        to_us: since_us(heard.begin_ns, to_ns),
+        connection: seen.object.peer.and_then(|port| visit.connection(port)),
+        given: seen.given,
+        from_us: since_us(visit.begin_ns, seen.from_ns),
+        to_us: since_us(visit.begin_ns, to_ns),
         result: seen.result.filter(|_| !still_waits),
         slept: seen.slept,
         seen_by: seen.seen_by,

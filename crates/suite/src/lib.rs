@@ -12,6 +12,7 @@ mod client;
 pub mod http2;
 mod process;
 mod server;
+mod texts;
 mod websocket;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -22,6 +23,7 @@ pub use catalog::{Model, Variant, catalog, describe};
 pub use client::{Client, Head, Reply, Session, get, pattern, request};
 pub use process::Process;
 pub use server::{Ended, NotOffered, Server, run_to_end};
+pub use texts::{root, texts};
 pub use websocket::{Frame, Opcode, WebSocket, client_frame, close_code};
 
 /// After so long a wait has failed. A guard against hanging and no measurement: every wait in the

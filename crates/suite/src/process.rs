@@ -90,9 +90,12 @@ impl Process {
         fs::read_dir(format!("/proc/{}/fd", self.0)).map_or(0, Iterator::count)
     }
 
-    /// Number of threads, without those of its children.
+    /// Number of threads, with those of its children.
     pub fn threads(self) -> usize {
-        fs::read_dir(format!("/proc/{}/task", self.0)).map_or(0, Iterator::count)
+        let of_one = |process: Process| {
+            fs::read_dir(format!("/proc/{}/task", process.0)).map_or(0, Iterator::count)
+        };
+        of_one(self) + self.children().into_iter().map(of_one).sum::<usize>()
     }
 
     #[track_caller]

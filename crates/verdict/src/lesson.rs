@@ -3,11 +3,15 @@
 //! Each sentence has a predicate and two texts. Where the predicate does not hold, the second text
 //! says what was seen instead, so a conclusion changes with its cause.
 
+mod cold_file;
 mod crowd;
+pub mod edge;
 mod idle;
 mod memory;
 mod news;
 mod request;
+mod sleep;
+pub mod slow_reader;
 mod staircase;
 mod stall;
 mod streams;
@@ -65,6 +69,10 @@ pub fn of(recording: &Recording) -> Option<Lesson> {
         "crowd" => Some(crowd::lesson(recording)),
         "idle" => Some(idle::lesson(recording)),
         "memory" => Some(memory::lesson(recording)),
+        "edge" => Some(edge::lesson(recording)),
+        "slow-reader" => Some(slow_reader::lesson(recording)),
+        "sleep" => Some(sleep::lesson(recording)),
+        "cold-file" => Some(cold_file::lesson(recording)),
         _ => None,
     }
 }

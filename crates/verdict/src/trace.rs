@@ -246,6 +246,7 @@ mod tests {
             descriptor: Some(7),
             object: "connection".into(),
             connection: Some(0),
+            given: None,
             from_us: 0.0,
             to_us: 1.0,
             result: Some(result),

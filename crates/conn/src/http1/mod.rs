@@ -146,7 +146,7 @@ impl Http1 {
         }
         if !self.is_http1 && input.first() == Some(&PREFACE[0]) {
             if input.starts_with(PREFACE) {
-                let http2 = ProtocolState::Http2(Box::new(Http2::new()));
+                let http2 = ProtocolState::Http2(Box::<Http2>::default());
                 return Ok(Step::Become(0, http2));
             }
             if PREFACE.starts_with(input) {

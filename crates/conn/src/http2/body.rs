@@ -8,6 +8,7 @@ use super::request::TOO_LARGE;
 use super::state::Event;
 use super::stream::{Stream, TurnEnd};
 use crate::Context;
+use crate::output::Output;
 use crate::routes::Reply;
 
 impl Stream {
@@ -30,7 +31,7 @@ impl Stream {
         ends: bool,
     ) -> Result<(), Fault> {
         self.state = self.state.after(Event::ReceiveData)?;
-        self.receive.take(len).map_err(|_| Fault::Stream(Code::FlowControl))?;
+        self.receive.take(len).map_err(Fault::Stream)?;
         self.received += data_len as u64;
         let Some(left) = &mut self.length_left else { return Ok(()) };
         let rest = left.checked_sub(data_len as u64);
@@ -78,15 +79,19 @@ impl Stream {
 
     /// `n` bytes of the body were used.
     pub(super) fn release(&mut self, link: &mut Link, cx: &mut Context, n: usize) {
-        if n == 0 {
-            return;
+        if n > 0 {
+            link.release(cx.output, n);
+            self.return_window(cx.output, n);
         }
-        link.release(cx.output, n);
-        if self.state.is_read() || !self.reads_body {
-            return;
-        }
-        if let Some(increment) = self.receive.release(n) {
-            frame::put_window_update(cx.output.tail(), self.id, increment);
+    }
+
+    /// The same for the window of the stream alone. It ends with the body.
+    pub(super) fn return_window(&mut self, output: &mut Output, n: usize) {
+        if !self.state.is_read()
+            && self.reads_body
+            && let Some(increment) = self.receive.release(n)
+        {
+            frame::put_window_update(output.tail(), self.id, increment);
         }
     }
 

@@ -11,7 +11,7 @@ use super::state::{Event, State};
 use super::stream::Stream;
 use super::tunnel::{self, Tunnel};
 use super::window::SendWindow;
-use super::writer::{Http2Writer, Written};
+use super::writer::Http2Writer;
 use super::{Ending, Http2};
 use crate::routes::{self, Reply, ReplyWriter};
 use crate::{Context, Outcome, Service};
@@ -50,7 +50,7 @@ impl Http2 {
             if !fits {
                 return Err(Fault::Stream(Code::Protocol));
             }
-            return self.end_request(cx, id).map_err(Fault::Connection);
+            return self.end_request(cx, id);
         }
         if self.is_reset(id) {
             return Ok(());
@@ -67,25 +67,28 @@ impl Http2 {
         }
         let head = Head::parse(fields, id, ends).map_err(|_| Fault::Stream(Code::Protocol))?;
         self.count_request(cx);
-        self.accept(cx, (id, state), head, fields.is_too_long());
+        let head_only = head.method == b"HEAD";
+        let accepted = if fields.is_too_long() {
+            Err(HEAD_TOO_LARGE)
+        } else if head.method == b"CONNECT" {
+            self.connect(cx, (id, state), &head)
+        } else {
+            self.accept(cx, (id, state), head)
+        };
+        accepted.unwrap_or_else(|refusal| self.refuse(cx, (id, state), refusal, head_only));
         Ok(())
     }
 
     /// Answers a request. What is left of the reply, or of the request, becomes a stream.
-    fn accept(&mut self, cx: &mut Context, (id, state): (u32, State), head: Head, too_long: bool) {
+    fn accept(
+        &mut self,
+        cx: &mut Context,
+        (id, state): (u32, State),
+        head: Head,
+    ) -> Result<(), Refusal> {
         let ended = state == State::HalfClosedRemote;
-        let head_only = head.method == b"HEAD";
-        if too_long {
-            return self.refuse(cx, (id, state), HEAD_TOO_LARGE, head_only);
-        }
-        if head.method == b"CONNECT" {
-            return self.connect(cx, (id, state), &head);
-        }
         let (priority, length) = (head.priority, head.content_length);
-        let (request, waits) = match head.request(ended, &cx.service.limits) {
-            Ok(request) => request,
-            Err(refusal) => return self.refuse(cx, (id, state), refusal, head_only),
-        };
+        let (request, waits) = head.request(ended, &cx.service.limits)?;
         let is_wanted = routes::reads_body(&request);
         let service: &Service = &std::sync::Arc::clone(cx.service);
         let now = cx.now;
@@ -99,7 +102,7 @@ impl Http2 {
         if written.ended && ended {
             cx.service.counters.request();
             self.faults = self.faults.saturating_sub(1);
-            return;
+            return Ok(());
         }
         let mut stream = Stream::new(id, state, window, reply);
         stream.priority = priority;
@@ -107,15 +110,17 @@ impl Http2 {
         stream.expects_body(length.filter(|_| !ended), is_wanted || !waits);
         stream.go_on(written);
         self.streams.insert(stream);
+        Ok(())
     }
 
     /// A request for a WebSocket (RFC 8441 section 4).
-    fn connect(&mut self, cx: &mut Context, (id, state): (u32, State), head: &Head) {
-        let route = match tunnel::admit(cx.service, head) {
-            Ok(route) => route,
-            Err(refusal) => return self.refuse(cx, (id, state), refusal, false),
-        };
-        let tunnel = Tunnel::open(route, cx);
+    fn connect(
+        &mut self,
+        cx: &mut Context,
+        (id, state): (u32, State),
+        head: &Head,
+    ) -> Result<(), Refusal> {
+        let tunnel = Tunnel::open(tunnel::admit(cx.service, head)?, cx);
         let mut window = self.new_window();
         let mut out = Http2Writer::new(cx, &mut self.link, id, &mut window);
         out.begin("200 OK");
@@ -129,6 +134,7 @@ impl Http2 {
         }
         self.streams.insert(stream);
         self.tunnels = true;
+        Ok(())
     }
 
     fn refuse(
@@ -144,7 +150,7 @@ impl Http2 {
             out.names_version();
         }
         routes::put_refusal(&mut out, refusal.0, refusal.1, head_only);
-        let written: Written = out.finish(true);
+        let written = out.finish(true);
         let mut stream = Stream::new(id, state, window, Reply::Complete);
         stream.is_refused();
         stream.go_on(written);
@@ -163,19 +169,19 @@ impl Http2 {
         cx: &mut Context,
         head: &FrameHead,
         payload: &[u8],
-    ) -> Result<(), Code> {
+    ) -> Result<(), Fault> {
         match (head.kind, payload) {
             (Kind::Ping, _) if head.has(flag::ACK) => self.take_pong(cx, payload),
             (Kind::Ping, &[a, b, c, d, e, f, g, h]) => {
                 frame::put_ping(cx.output.tail(), flag::ACK, [a, b, c, d, e, f, g, h]);
             }
             (Kind::Priority, _) if is_own_parent(payload, head.stream) => {
-                return Err(Code::Protocol);
+                return Err(Code::Protocol.into());
             }
             (Kind::RstStream, _) => return self.take_reset(cx, head.stream),
             (_, &[a, b, c, d]) => {
                 let increment = u32::from_be_bytes([a, b, c, d]) & STREAM_MAX;
-                return self.open_window(cx, head.stream, increment);
+                return self.open_window(head.stream, increment);
             }
             _ => {}
         }
@@ -190,37 +196,29 @@ impl Http2 {
     }
 
     /// Section 6.4.
-    fn take_reset(&mut self, cx: &mut Context, id: u32) -> Result<(), Code> {
+    fn take_reset(&mut self, cx: &mut Context, id: u32) -> Result<(), Fault> {
         self.allow(id, Event::ReceiveReset)?;
         self.forget(cx, id);
         // Requests that were answered at once have cost as much.
         if id > self.newest_before {
             self.resets_at_once += 1;
             if self.resets_at_once > RESETS_AT_ONCE_MAX {
-                return Err(Code::EnhanceYourCalm);
+                return Err(Code::EnhanceYourCalm.into());
             }
         }
         Ok(())
     }
 
     /// Section 6.9.
-    fn open_window(&mut self, cx: &mut Context, id: u32, increment: u32) -> Result<(), Code> {
+    fn open_window(&mut self, id: u32, increment: u32) -> Result<(), Fault> {
         if id == 0 {
-            if increment == 0 {
-                return Err(Code::Protocol);
-            }
-            self.link.send.change(i64::from(increment)).map_err(|_| Code::FlowControl)?;
+            self.link.send.open(increment)?;
             self.streams.feed();
             return Ok(());
         }
         self.allow(id, Event::ReceiveWindowUpdate)?;
         let Some(stream) = self.streams.get_mut(id) else { return Ok(()) };
-        if increment == 0 {
-            return self.stream_fault(cx, id, Code::Protocol);
-        }
-        if stream.send.change(i64::from(increment)).is_err() {
-            return self.stream_fault(cx, id, Code::FlowControl);
-        }
+        stream.send.open(increment).map_err(Fault::Stream)?;
         if stream.awaits_window() {
             self.streams.list(id);
         }
@@ -236,23 +234,26 @@ impl Http2 {
         let difference = i64::from(peer.initial_window_size) - i64::from(before);
         if difference != 0 {
             for stream in self.streams.iter_mut() {
-                stream.send.change(difference).map_err(|_| Code::FlowControl)?;
+                stream.send.change(difference)?;
             }
             self.streams.list_if(Stream::awaits_window);
         }
         Ok(())
     }
 
-    /// Ends what a mistake of the peer ends: the connection (`Err`), or a stream.
-    pub(super) fn fault(&mut self, cx: &mut Context, id: u32, fault: Fault) -> Result<(), Code> {
-        match fault {
-            Fault::Connection(code) => Err(code),
-            Fault::Stream(code) => self.stream_fault(cx, id, code),
-        }
-    }
-
-    /// Resets a stream because of a mistake of the peer. Too many end the connection.
-    fn stream_fault(&mut self, cx: &mut Context, id: u32, code: Code) -> Result<(), Code> {
+    /// Ends what a mistake of the peer ends: the connection (`Err`), or a stream. Too many resets
+    /// end the connection.
+    pub(super) fn settle(
+        &mut self,
+        cx: &mut Context,
+        id: u32,
+        taken: Result<(), Fault>,
+    ) -> Result<(), Code> {
+        let code = match taken {
+            Ok(()) => return Ok(()),
+            Err(Fault::Connection(code)) => return Err(code),
+            Err(Fault::Stream(code)) => code,
+        };
         self.faults += 1;
         if self.faults > FAULTS_MAX {
             return Err(Code::EnhanceYourCalm);
@@ -293,13 +294,11 @@ impl Http2 {
         if id > self.newest { State::Idle } else { State::Closed }
     }
 
-    /// Only an idle stream does not allow these.
-    fn allow(&self, id: u32, event: Event) -> Result<(), Code> {
+    /// The state of the stream allows `event`.
+    pub(super) fn allow(&self, id: u32, event: Event) -> Result<(), Fault> {
         let open = self.streams.get(id).map(|stream| stream.state);
-        match open.unwrap_or_else(|| self.state_without_stream(id)).after(event) {
-            Ok(_) => Ok(()),
-            Err(Fault::Connection(code) | Fault::Stream(code)) => Err(code),
-        }
+        let state = open.unwrap_or_else(|| self.state_without_stream(id));
+        state.after(event).map(|_| ())
     }
 
     fn count_request(&mut self, cx: &mut Context) {
@@ -344,8 +343,9 @@ impl Http2 {
 }
 
 /// The end of a connection that finishes its requests (section 6.8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leaving {
+    #[default]
     No,
     /// The first GOAWAY is sent, and a PING. Requests are still taken.
     Announced,

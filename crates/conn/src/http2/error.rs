@@ -23,3 +23,10 @@ pub(super) enum Fault {
     /// RST_STREAM; other streams continue (section 5.4.2).
     Stream(Code),
 }
+
+/// An error ends the connection where nothing says that it ends only a stream.
+impl From<Code> for Fault {
+    fn from(code: Code) -> Fault {
+        Fault::Connection(code)
+    }
+}

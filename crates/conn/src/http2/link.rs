@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::frame::{self, HEAD_LEN, Kind, PAYLOAD_LEN_MAX, flag};
 use super::hpack::Encoder;
 use super::settings::Settings;
-use super::window::{self, ReceiveWindow, SendWindow};
+use super::window::{ReceiveWindow, SendWindow};
 use crate::output::Output;
 use crate::{Context, Service};
 
@@ -14,22 +14,12 @@ use crate::{Context, Service};
 /// Only the Location of a long path is longer.
 const RESERVE_BYTES: usize = 1 << 10;
 
+#[derive(Default)]
 pub(super) struct Link {
     pub(super) send: SendWindow,
     pub(super) receive: ReceiveWindow,
     pub(super) encoder: Encoder,
     pub(super) peer: Settings,
-}
-
-impl Default for Link {
-    fn default() -> Link {
-        Link {
-            send: SendWindow::new(window::INITIAL),
-            receive: ReceiveWindow::default(),
-            encoder: Encoder::default(),
-            peer: Settings::default(),
-        }
-    }
 }
 
 impl Link {
@@ -45,19 +35,23 @@ impl Link {
     ) {
         window.take(data.len());
         self.send.take(data.len());
-        loop {
-            let part = data.split_to(data.len().min(PAYLOAD_LEN_MAX));
-            let flags = if ends && data.is_empty() { flag::END_STREAM } else { 0 };
-            frame::put_head(output.tail(), part.len(), Kind::Data, flags, stream);
-            if common {
-                output.push_common(part);
-            } else {
-                output.push(part);
-            }
-            if data.is_empty() {
-                return;
-            }
+        let flags = |is_last| if ends && is_last { flag::END_STREAM } else { 0 };
+        let first = data.split_to(data.len().min(PAYLOAD_LEN_MAX));
+        let is_last = data.is_empty();
+        frame::put_head(output.tail(), first.len(), Kind::Data, flags(is_last), stream);
+        if common {
+            output.push_common(first);
+        } else {
+            output.push(first);
         }
+        let frames = data.len().div_ceil(PAYLOAD_LEN_MAX);
+        let mut heads = Vec::with_capacity(frames * HEAD_LEN);
+        for at in 1..=frames {
+            let len = (data.len() - (at - 1) * PAYLOAD_LEN_MAX).min(PAYLOAD_LEN_MAX);
+            frame::put_head(&mut heads, len, Kind::Data, flags(at == frames), stream);
+        }
+        let heads = (Bytes::from(heads), HEAD_LEN);
+        output.push_parts(heads, (data, PAYLOAD_LEN_MAX), common);
     }
 
     /// `n` bytes of DATA were used, or dropped.

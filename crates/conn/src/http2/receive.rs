@@ -1,10 +1,10 @@
-//! Receives frames (RFC 9113 sections 4 to 6), in place from the model's buffer. A frame need not
-//! be whole: DATA is passed on as it comes, and a block of fields is kept until it is whole.
+//! Receives frames (RFC 9113 sections 4 to 6), in place from the model's buffer. DATA is passed on
+//! as it comes. All other frames that mean something are short, and are taken when they are whole.
 
 use super::Http2;
 use super::error::{Code, Fault};
 use super::frame::{self, HEAD_LEN, Head, Kind, flag};
-use super::hpack::{self, Fields};
+use super::hpack;
 use super::link;
 use super::settings::SETTING_LEN;
 use super::state::{Event, State};
@@ -30,9 +30,10 @@ const EMPTY_FRAMES_MAX: u32 = 100;
 const PRIORITY_LEN: usize = 5;
 
 /// The payload of a frame whose head has come. `left`: bytes still to come, without padding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Payload {
     /// The next bytes are the head of a frame.
+    #[default]
     None,
     Data {
         stream: u32,
@@ -40,24 +41,16 @@ pub(super) enum Payload {
         padding: usize,
         ends: bool,
     },
-    Fields {
-        left: usize,
-        padding: usize,
-    },
-    Settings {
-        left: usize,
-    },
     Ignored {
         left: usize,
     },
 }
 
-/// A block of fields that is not whole.
+/// A block of fields whose last frame has not come.
 #[derive(Debug)]
 pub(super) struct Block {
     stream: u32,
     ends_stream: bool,
-    ends_block: bool,
     frames: u32,
     fragments: Vec<u8>,
 }
@@ -76,125 +69,82 @@ impl Http2 {
         cx: &mut Context,
         input: &[u8],
     ) -> Result<(usize, bool), Code> {
-        let (mut used, mut frames, mut fields) = (0, 0, Fields::default());
-        while frames < FRAMES_PER_TURN_MAX {
+        let mut used = if link::has_room(cx) { self.take_payload(cx, input)? } else { 0 };
+        for _ in 0..FRAMES_PER_TURN_MAX {
             if used == input.len() || !link::has_room(cx) {
                 return Ok((used, false));
             }
-            let rest = &input[used..];
-            let step = if self.payload == Payload::None {
-                frames += 1;
-                self.begin_frame(cx, rest, &mut fields)?
-            } else {
-                self.take_payload(cx, rest, &mut fields)?
-            };
-            if step == 0 {
-                return Ok((used, false));
-            }
-            used += step;
-            // An empty rest ends here, so that no turn is spent on it.
-            while self.has_empty_payload() {
-                self.take_payload(cx, &[], &mut fields)?;
+            match self.take_frame(cx, &input[used..])? {
+                0 => return Ok((used, false)),
+                step => used += step,
             }
         }
         Ok((used, used < input.len()))
     }
 
-    fn has_empty_payload(&self) -> bool {
-        match self.payload {
-            Payload::None => false,
-            Payload::Data { left, .. } | Payload::Fields { left, .. } => left == 0,
-            Payload::Settings { left } | Payload::Ignored { left } => left == 0,
-        }
-    }
-
-    /// A frame begins. Returns 0 if more of it must come first.
-    fn begin_frame(
-        &mut self,
-        cx: &mut Context,
-        input: &[u8],
-        fields: &mut Fields,
-    ) -> Result<usize, Code> {
+    /// Takes a frame, or what has come of it. Returns 0 if more of it must come first.
+    fn take_frame(&mut self, cx: &mut Context, input: &[u8]) -> Result<usize, Code> {
+        self.awaits_fields = false;
         let Some(head) = Head::parse(input) else { return Ok(0) };
         // Section 6.10: no other frame between those of a block.
         let continues = self.block.as_ref().map(|block| block.stream);
         if (head.kind == Kind::Continuation).then_some(head.stream) != continues {
             return Err(Code::Protocol);
         }
-        if let Err(fault) = head.check() {
-            self.payload = Payload::Ignored { left: head.len };
-            self.fault(cx, head.stream, fault)?;
-            return Ok(HEAD_LEN);
-        }
         let rest = &input[HEAD_LEN..];
-        let used = match head.kind {
-            Kind::Data => self.begin_data(cx, &head, rest)?,
-            Kind::Headers | Kind::Continuation => self.begin_fields(cx, &head, rest, fields)?,
-            Kind::Settings if head.has(flag::ACK) => Some(0),
-            Kind::Settings => {
-                self.payload = Payload::Settings { left: head.len };
-                Some(0)
+        let mut used = HEAD_LEN;
+        let taken = match (head.check(), head.kind, rest.get(..head.len)) {
+            (Err(fault), ..) => {
+                self.ignore(head.len);
+                Err(fault)
             }
-            Kind::RstStream | Kind::WindowUpdate | Kind::Ping | Kind::Priority => {
-                match rest.get(..head.len) {
-                    None => None,
-                    Some(payload) => {
-                        self.take_short_frame(cx, &head, payload)?;
-                        Some(head.len)
-                    }
-                }
+            (Ok(()), Kind::Data, _) => {
+                let Some((prefix, padding)) = padding(&head, rest)? else { return Ok(0) };
+                used += prefix;
+                self.begin_data(cx, &head, prefix, padding)
             }
-            Kind::Goaway | Kind::PushPromise | Kind::Unknown => {
+            (Ok(()), Kind::Goaway | Kind::PushPromise | Kind::Unknown, _) => {
                 self.peer_leaves |= head.kind == Kind::Goaway;
-                self.payload = Payload::Ignored { left: head.len };
-                Some(0)
+                self.ignore(head.len);
+                Ok(())
+            }
+            (Ok(()), kind, None) => {
+                self.awaits_fields = matches!(kind, Kind::Headers | Kind::Continuation);
+                return Ok(0);
+            }
+            (Ok(()), kind, Some(payload)) => {
+                used += head.len;
+                match kind {
+                    Kind::Headers | Kind::Continuation => self.take_fragment(cx, &head, payload),
+                    Kind::Settings => self.take_settings(cx, &head, payload),
+                    _ => self.take_short_frame(cx, &head, payload),
+                }
             }
         };
-        Ok(used.map_or(0, |used| HEAD_LEN + used))
+        self.settle(cx, head.stream, taken)?;
+        Ok(used + self.take_payload(cx, &input[used..])?)
     }
 
-    fn take_payload(
-        &mut self,
-        cx: &mut Context,
-        input: &[u8],
-        fields: &mut Fields,
-    ) -> Result<usize, Code> {
-        match self.payload {
-            Payload::None => Ok(0),
-            Payload::Ignored { left } => {
-                let step = left.min(input.len());
-                self.ignore(left - step);
-                Ok(step)
+    /// Takes what has come of the payload of DATA, or of one that is ignored.
+    fn take_payload(&mut self, cx: &mut Context, input: &[u8]) -> Result<usize, Code> {
+        let mut used = 0;
+        if let Payload::Data { stream, left, padding, ends } = self.payload {
+            used = left.min(input.len());
+            self.take_data(cx, stream, &input[..used]);
+            self.payload = Payload::Data { stream, left: left - used, padding, ends };
+            if used < left {
+                return Ok(used);
             }
-            Payload::Data { stream, left, padding, ends } => {
-                let step = left.min(input.len());
-                self.payload = Payload::Data { stream, left: left - step, padding, ends };
-                self.take_data(cx, stream, &input[..step]);
-                if left == step {
-                    self.ignore(padding);
-                    if ends {
-                        self.end_request(cx, stream)?;
-                    }
-                }
-                Ok(step)
-            }
-            Payload::Fields { left, padding } => {
-                let step = left.min(input.len());
-                self.payload = Payload::Fields { left: left - step, padding };
-                if let Some(block) = &mut self.block {
-                    block.fragments.extend_from_slice(&input[..step]);
-                }
-                if left == step {
-                    self.ignore(padding);
-                    if let Some(block) = self.block.take_if(|block| block.ends_block) {
-                        let (stream, ends) = (block.stream, block.ends_stream);
-                        self.end_block(cx, stream, ends, &block.fragments, fields)?;
-                    }
-                }
-                Ok(step)
-            }
-            Payload::Settings { left } => self.take_settings(cx, left, input),
+            self.ignore(padding);
+            let ended = if ends { self.end_request(cx, stream) } else { Ok(()) };
+            self.settle(cx, stream, ended)?;
         }
+        if let Payload::Ignored { left } = self.payload {
+            let step = left.min(input.len() - used);
+            self.ignore(left - step);
+            used += step;
+        }
+        Ok(used)
     }
 
     fn ignore(&mut self, left: usize) {
@@ -207,41 +157,27 @@ impl Http2 {
         &mut self,
         cx: &mut Context,
         head: &Head,
-        rest: &[u8],
-    ) -> Result<Option<usize>, Code> {
-        let Some((prefix, padding)) = padding(head, rest)? else { return Ok(None) };
+        prefix: usize,
+        padding: usize,
+    ) -> Result<(), Fault> {
         let (stream, ends) = (head.stream, head.has(flag::END_STREAM));
         let left = head.len - prefix - padding;
-        self.link.receive.take(head.len).map_err(|_| Code::FlowControl)?;
+        self.link.receive.take(head.len)?;
+        self.link.release(cx.output, prefix + padding);
         self.payload = Payload::Data { stream, left, padding, ends };
         self.empty_frames = if left == 0 && !ends { self.empty_frames + 1 } else { 0 };
         if self.empty_frames > EMPTY_FRAMES_MAX {
-            return Err(Code::EnhanceYourCalm);
+            return Err(Code::EnhanceYourCalm.into());
         }
-        let begun = match self.streams.get_mut(stream) {
-            Some(open) => open.begin_data(head.len, left, ends),
-            None => self.late_data(stream),
+        let Some(open) = self.streams.get_mut(stream) else {
+            let is_late = self.is_reset(stream);
+            return if is_late { Ok(()) } else { self.allow(stream, Event::ReceiveData) };
         };
-        if let Err(fault) = begun {
-            self.fault(cx, stream, fault)?;
-        }
-        let link = &mut self.link;
-        match self.streams.get_mut(stream) {
-            Some(open) => {
-                open.release(link, cx, prefix + padding);
-                let end = open.check_body(link, cx);
-                self.after_turn(cx, stream, end);
-            }
-            None => link.release(cx.output, prefix + padding),
-        }
-        Ok(Some(prefix))
-    }
-
-    fn late_data(&self, stream: u32) -> Result<(), Fault> {
-        if self.is_reset(stream) {
-            return Ok(());
-        }
-        self.state_without_stream(stream).after(Event::ReceiveData).map(|_| ())
+        open.begin_data(head.len, left, ends)?;
+        open.return_window(cx.output, prefix + padding);
+        let end = open.check_body(&mut self.link, cx);
+        self.after_turn(cx, stream, end);
+        Ok(())
     }
 
     fn take_data(&mut self, cx: &mut Context, stream: u32, data: &[u8]) {
@@ -257,65 +193,50 @@ impl Http2 {
     }
 
     /// END_STREAM came.
-    pub(super) fn end_request(&mut self, cx: &mut Context, stream: u32) -> Result<(), Code> {
+    pub(super) fn end_request(&mut self, cx: &mut Context, stream: u32) -> Result<(), Fault> {
         let Some(open) = self.streams.get_mut(stream) else { return Ok(()) };
-        match open.end_request() {
-            Ok(()) if open.state == State::Closed => self.forget(cx, stream),
-            Ok(()) => self.streams.list(stream),
-            Err(fault) => self.fault(cx, stream, fault)?,
+        open.end_request()?;
+        if open.state == State::Closed {
+            self.forget(cx, stream);
+        } else {
+            self.streams.list(stream);
         }
         Ok(())
     }
 
-    /// The head of HEADERS or CONTINUATION (sections 6.2 and 6.10).
-    fn begin_fields(
+    /// HEADERS or CONTINUATION (sections 6.2 and 6.10).
+    fn take_fragment(
         &mut self,
         cx: &mut Context,
         head: &Head,
-        rest: &[u8],
-        fields: &mut Fields,
-    ) -> Result<Option<usize>, Code> {
+        payload: &[u8],
+    ) -> Result<(), Fault> {
         // Section 5.1.1: streams of a client have odd numbers.
         if head.stream.is_multiple_of(2) {
-            return Err(Code::Protocol);
+            return Err(Code::Protocol.into());
         }
         let is_first = head.kind == Kind::Headers;
-        let (mut prefix, mut pad) = (0, 0);
-        if is_first {
-            let Some(padding) = padding(head, rest)? else { return Ok(None) };
-            (prefix, pad) = padding;
-            if head.has(flag::PRIORITY) {
-                prefix += PRIORITY_LEN;
-            }
-        }
-        let left = head.len.checked_sub(prefix).ok_or(Code::FrameSize)?;
-        let left = left.checked_sub(pad).ok_or(Code::Protocol)?;
-        let Some(before) = rest.get(..prefix) else { return Ok(None) };
-        if head.has(flag::PRIORITY) && is_own_parent(before, head.stream) {
-            return Err(Code::Protocol);
-        }
-        let ends_block = head.has(flag::END_HEADERS);
-        let whole = rest.get(prefix..prefix + left);
-        if let (true, true, Some(fragment)) = (is_first, ends_block, whole) {
+        let fragment = if is_first { fragment(head, payload)? } else { payload };
+        let (ends_block, ends_stream) = (head.has(flag::END_HEADERS), head.has(flag::END_STREAM));
+        if is_first && ends_block {
             // The usual case: nothing is copied.
-            self.ignore(pad);
-            self.end_block(cx, head.stream, head.has(flag::END_STREAM), fragment, fields)?;
-            return Ok(Some(prefix + left));
+            return self.end_block(cx, head.stream, ends_stream, fragment);
         }
         let block = self.block.get_or_insert_with(|| {
-            let (stream, ends_stream) = (head.stream, head.has(flag::END_STREAM));
-            let fragments = Vec::new();
-            Box::new(Block { stream, ends_stream, ends_block, frames: 0, fragments })
+            let (stream, fragments) = (head.stream, Vec::new());
+            Box::new(Block { stream, ends_stream, frames: 0, fragments })
         });
-        block.ends_block = ends_block;
         block.frames += 1;
-        let len = block.fragments.len() + left;
+        let len = block.fragments.len() + fragment.len();
         let len_max = cx.service.limits.head_bytes_max.saturating_mul(BLOCKS_MAX);
         if block.frames > BLOCK_FRAMES_MAX || len > len_max.max(frame::PAYLOAD_LEN_MAX) {
-            return Err(Code::EnhanceYourCalm);
+            return Err(Code::EnhanceYourCalm.into());
         }
-        self.payload = Payload::Fields { left, padding: pad };
-        Ok(Some(prefix))
+        block.fragments.extend_from_slice(fragment);
+        match self.block.take_if(|_| ends_block) {
+            Some(block) => self.end_block(cx, block.stream, block.ends_stream, &block.fragments),
+            None => Ok(()),
+        }
     }
 
     /// A block of fields is whole. It is decoded in any case, because it may change HPACK's table
@@ -326,36 +247,45 @@ impl Http2 {
         stream: u32,
         ends: bool,
         block: &[u8],
-        fields: &mut Fields,
-    ) -> Result<(), Code> {
-        let decoded = self.decoder.decode(block, cx.service.limits.head_bytes_max, fields);
+    ) -> Result<(), Fault> {
+        let mut fields = std::mem::take(&mut self.fields);
+        let decoded = self.decoder.decode(block, cx.service.limits.head_bytes_max, &mut fields);
         decoded.map_err(|error| match error {
             hpack::Error::Compression => Code::Compression,
             hpack::Error::Bomb => Code::EnhanceYourCalm,
         })?;
-        let taken = self.take_fields(cx, stream, ends, fields);
-        taken.or_else(|fault| self.fault(cx, stream, fault))
+        let taken = self.take_fields(cx, stream, ends, &fields);
+        self.fields = fields;
+        taken
     }
 
-    /// Settings, each applied as it comes; the acknowledgement follows the last (section 6.5.3).
+    /// Section 6.5.3: the acknowledgement follows when all settings are applied.
     fn take_settings(
         &mut self,
         cx: &mut Context,
-        left: usize,
-        input: &[u8],
-    ) -> Result<usize, Code> {
-        let (settings, _) = input[..left.min(input.len())].as_chunks::<SETTING_LEN>();
-        for &setting in settings {
-            self.apply(setting)?;
-        }
-        let used = settings.len() * SETTING_LEN;
-        self.payload = Payload::Settings { left: left - used };
-        if used == left {
+        head: &Head,
+        payload: &[u8],
+    ) -> Result<(), Fault> {
+        if !head.has(flag::ACK) {
+            payload.as_chunks::<SETTING_LEN>().0.iter().try_for_each(|&one| self.apply(one))?;
             frame::put_head(cx.output.tail(), 0, Kind::Settings, flag::ACK, 0);
-            self.payload = Payload::None;
         }
-        Ok(used)
+        Ok(())
     }
+}
+
+/// The fragment of a block in HEADERS, between priority and padding.
+fn fragment<'a>(head: &Head, payload: &'a [u8]) -> Result<&'a [u8], Code> {
+    let (mut prefix, padding) = padding(head, payload)?.unwrap_or_default();
+    if head.has(flag::PRIORITY) {
+        prefix += PRIORITY_LEN;
+    }
+    let (before, rest) = payload.split_at_checked(prefix).ok_or(Code::FrameSize)?;
+    let len = rest.len().checked_sub(padding).ok_or(Code::Protocol)?;
+    if head.has(flag::PRIORITY) && is_own_parent(before, head.stream) {
+        return Err(Code::Protocol);
+    }
+    Ok(&rest[..len])
 }
 
 /// The bytes of priority, at the end of `before`, name the stream itself as its parent.

@@ -48,7 +48,7 @@ impl Http2 {
             return;
         }
         // Input that waits for the next turn has come in time.
-        if self.block.is_none() || self.awaits_turn {
+        if !self.is_in_fields() || self.awaits_turn {
             cx.deadlines.clear(Deadline::Head);
         } else if !cx.deadlines.is_set(Deadline::Head) {
             cx.set(Deadline::Head, cx.service.limits.head_timeout());

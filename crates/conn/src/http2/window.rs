@@ -1,5 +1,7 @@
 //! Flow control (RFC 9113 sections 5.2 and 6.9): how many bytes of DATA each side may still send,
-//! on a stream and on the connection.
+//! on a stream and on the connection. An error ends the one whose window it is.
+
+use super::error::Code;
 
 /// The size of a new window (section 6.9.2).
 pub(super) const INITIAL: i32 = 65_535;
@@ -7,14 +9,16 @@ pub(super) const INITIAL: i32 = 65_535;
 /// The largest window (section 6.9.1).
 const MAX: i64 = (1 << 31) - 1;
 
-/// A window became larger than [`MAX`], or more DATA came than it allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Violated;
-
 /// What this side may send. Below zero after the peer has reduced SETTINGS_INITIAL_WINDOW_SIZE
 /// (section 6.9.2).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SendWindow(i32);
+
+impl Default for SendWindow {
+    fn default() -> SendWindow {
+        SendWindow(INITIAL)
+    }
+}
 
 impl SendWindow {
     pub(super) fn new(size: i32) -> SendWindow {
@@ -25,10 +29,15 @@ impl SendWindow {
         usize::try_from(self.0).unwrap_or(0)
     }
 
-    /// WINDOW_UPDATE, or the difference between two initial sizes.
-    pub(super) fn change(&mut self, by: i64) -> Result<(), Violated> {
+    /// WINDOW_UPDATE.
+    pub(super) fn open(&mut self, increment: u32) -> Result<(), Code> {
+        if increment == 0 { Err(Code::Protocol) } else { self.change(i64::from(increment)) }
+    }
+
+    /// The difference between two initial sizes.
+    pub(super) fn change(&mut self, by: i64) -> Result<(), Code> {
         let size = i64::from(self.0) + by;
-        self.0 = i32::try_from(size.max(-MAX)).map_err(|_| Violated)?;
+        self.0 = i32::try_from(size.max(-MAX)).map_err(|_| Code::FlowControl)?;
         Ok(())
     }
 
@@ -54,9 +63,9 @@ impl Default for ReceiveWindow {
 
 impl ReceiveWindow {
     /// A frame of DATA came, with its padding (section 6.9.1).
-    pub(super) fn take(&mut self, n: usize) -> Result<(), Violated> {
+    pub(super) fn take(&mut self, n: usize) -> Result<(), Code> {
         self.left -= n as i32;
-        if self.left < 0 { Err(Violated) } else { Ok(()) }
+        if self.left < 0 { Err(Code::FlowControl) } else { Ok(()) }
     }
 
     /// `n` bytes were used. The increment of a WINDOW_UPDATE, if one is due: at half a window, so
@@ -84,7 +93,7 @@ mod tests {
         window.change(61).expect("larger");
         assert_eq!(window.room(), 1);
         window.change(MAX - 1).expect("the largest");
-        assert_eq!(window.change(1), Err(Violated));
+        assert_eq!(window.change(1), Err(Code::FlowControl));
     }
 
     #[test]
@@ -94,6 +103,6 @@ mod tests {
         assert_eq!(window.release(32_767), None);
         assert_eq!(window.release(1), Some(32_768));
         window.take(32_768).expect("what was returned");
-        assert_eq!(window.take(1), Err(Violated));
+        assert_eq!(window.take(1), Err(Code::FlowControl));
     }
 }

@@ -374,17 +374,18 @@ fn is_cell(skip: &Skip, model: &str, workload: &str) -> bool {
 pub fn expected_s(slot: &Slot, workloads: &[Workload], settings: &Settings) -> f64 {
     /// Start, verification and stop of a server take 20 ms; the rest is the mean cost of servers
     /// that answer late or not at all, such as serial with a full backlog.
-    const OVERHEAD_S: f64 = 0.08;
+    const OVERHEAD_S: f64 = 0.05;
     /// Opening, using and closing an idle connection.
-    const IDLE_CONNECTION_S: f64 = 300e-6;
+    const IDLE_CONNECTION_S: f64 = 220e-6;
     const HANDSHAKE_S: f64 = 1e-3;
-    /// Servers of an epoch that share one idle sample: all but busy.
-    const SAMPLED_TOGETHER: f64 = 5.0;
+    /// Servers of an epoch that share one idle sample: all but busy, so ten of the default eleven.
+    const SAMPLED_TOGETHER: f64 = 10.0;
     /// Warm-up and idle time before an epoch, in closed and in open loops.
     const BEFORE_S: f64 = 0.03;
     const BEFORE_OPEN_S: f64 = 0.07;
-    /// What is asked with twice the client, as a share of the window.
-    const DOUBLED: f64 = 0.3;
+    /// What is asked with twice the client, as a share of the window: 0.3, where it says
+    /// something.
+    const DOUBLED: f64 = 0.15;
     let Some(workload) = workloads.iter().find(|w| w.name == slot.workload) else { return 0.0 };
     let window_s = settings_of(settings, slot, workload).window_s;
     let (load_s, shared) = match (slot.role, workload.rate_per_s) {

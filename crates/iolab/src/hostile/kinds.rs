@@ -46,6 +46,17 @@ pub(super) enum Way {
     Reset { first: fn() -> Vec<u8> },
 }
 
+impl Way {
+    /// Most connections that the client has open at once.
+    pub(super) fn connections(&self) -> u64 {
+        match self {
+            Way::Trickle { .. } | Way::Unread { .. } => SLOW_CONNECTIONS as u64,
+            Way::Flood { .. } => FLOOD_CONNECTIONS as u64,
+            Way::Reset { .. } => 1,
+        }
+    }
+}
+
 pub const KINDS: [Kind; 14] = [
     Kind {
         name: "slow-head",

@@ -1,8 +1,10 @@
 //! A page of another site: what may it do with this server, over HTTP and over a WebSocket? The
 //! client sends what a browser sends for such a page: its Origin, and the cookies of this server.
 
-use crate::wire::Wire;
-use crate::{Clock, Refused, Stage};
+use rig::client::{Client, Failed};
+
+use crate::wire::upgrade;
+use crate::{Refused, Stage};
 
 /// The site of the page (RFC 6454), and a cookie that the user has for this server.
 const ORIGIN: &str = "http://other.example";
@@ -22,9 +24,9 @@ fn fetch(stage: &mut Stage) -> Result<(), Refused> {
     let Some(site) = stage.start(run)? else { return Ok(()) };
     let address = site.address();
     let head = site.as_client(|| {
-        let mut wire = Wire::open(Clock::start(), address)?;
-        wire.get("/", FIELDS)?;
-        wire.head()
+        let mut client = Client::open(address)?;
+        client.ask("/", FIELDS)?;
+        client.head()
     })??;
     site.stop()?;
     stage.figure("origin-fetch", "status", f64::from(head.status));
@@ -39,9 +41,9 @@ fn connect(stage: &mut Stage, name: &str, title: &str, arguments: &[&str]) -> Re
     let Some(site) = stage.start(run)? else { return Ok(()) };
     let address = site.address();
     let (status, sent) = site.as_client(|| {
-        let mut wire = Wire::open(Clock::start(), address)?;
-        let status = wire.upgrade("/ws/chat", FIELDS)?;
-        Ok::<_, String>((status, wire.bytes_sent))
+        let mut client = Client::open(address)?;
+        let status = upgrade(&mut client, "/ws/chat", FIELDS)?;
+        Ok::<_, Failed>((status, client.bytes_sent()))
     })??;
     let arrived = site.stop()?.counter("bytes_received")?;
     stage.figure(name, "status", f64::from(status));

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use record::Span;
+use rig::client::Client;
 use rig::sample::Idling;
 
 use super::{FAR_LINK, FAR_MESSAGES, FAR_PERIOD_MS, MESSAGES, PERIOD_MS, POLL_MS};
-use crate::wire::{Wire, number};
+use crate::wire::{self, number};
 use crate::{Clock, Refused, Stage};
 
 /// Requests that find the server's clock. Each narrows the bounds of its start.
@@ -37,14 +38,14 @@ pub(super) fn near(stage: &mut Stage) -> Result<(), Refused> {
         let address = site.address();
         let started_us = site.as_client(|| started(clock, address))??;
         let idling = Idling::begin(site.server());
-        let client =
-            site.as_client(|| Client::follow(clock, address, way, (PERIOD_MS, MESSAGES)))??;
+        let news = (PERIOD_MS, MESSAGES);
+        let follower = site.as_client(|| Follower::follow(clock, address, way, news))??;
         let cpu_us = idling.end().cpu_us;
-        let Client { wire, begun_us, seen, requests, .. } = client;
-        let received: usize = wire.arrivals.iter().map(|(_, bytes)| bytes).sum();
-        let sent = wire.bytes_sent;
+        let Follower { client, begun_us, seen, requests, .. } = follower;
+        let received: usize = client.arrivals().iter().map(|(_, bytes)| bytes).sum();
+        let sent = client.bytes_sent();
         // A connection that is open would delay the stop.
-        drop(wire);
+        drop(client);
         site.stop()?;
         note(stage, name, (begun_us, started_us), &requests, &seen);
         stage.figure(name, "poll_interval_ms", POLL_MS as f64);
@@ -64,8 +65,8 @@ pub(super) fn far(stage: &mut Stage) -> Result<(), Refused> {
         let Some(site) = stage.start(run)? else { continue };
         let (clock, address) = (Clock::start(), site.address());
         let news = (FAR_PERIOD_MS, FAR_MESSAGES);
-        let seen = site
-            .as_client(|| Client::follow(clock, address, *way, news).map(|client| client.seen))??;
+        let seen =
+            site.as_client(|| Follower::follow(clock, address, *way, news).map(|one| one.seen))??;
         site.stop()?;
         let numbers: Vec<u64> = seen.iter().map(|(number, _)| *number).collect();
         let due = numbers.last().zip(numbers.first()).map_or(0, |(last, first)| last - first + 1);
@@ -78,12 +79,12 @@ pub(super) fn far(stage: &mut Stage) -> Result<(), Refused> {
 /// When the server's clock started, in microseconds of the client's. A reply with number n of
 /// `/news/1` was made n to n + 1 ms after the start, and between request and arrival.
 fn started(clock: Clock, address: SocketAddr) -> Result<f64, String> {
-    let mut wire = Wire::open(clock, address)?;
+    let mut client = Client::open(address)?;
     let (mut earliest, mut latest) = (f64::NEG_INFINITY, f64::INFINITY);
     for _ in 0..PROBES {
         let from_us = clock.now_us();
-        wire.get("/news/1", "")?;
-        let (_, number) = wire.news()?;
+        client.ask("/news/1", "")?;
+        let (_, number) = wire::news(&mut client)?;
         let after_us = number.ok_or("/news/1 has no message")? as f64 * 1e3;
         earliest = earliest.max(from_us - after_us - 1e3);
         latest = latest.min(clock.now_us() - after_us);
@@ -92,8 +93,9 @@ fn started(clock: Clock, address: SocketAddr) -> Result<f64, String> {
 }
 
 /// A client that follows the news.
-struct Client {
-    wire: Wire,
+struct Follower {
+    client: Client,
+    clock: Clock,
     /// When the run begins, in microseconds: a message that is due later is one of it.
     begun_us: f64,
     period_ms: u64,
@@ -105,28 +107,28 @@ struct Client {
     requests: Vec<(f64, f64)>,
 }
 
-impl Client {
+impl Follower {
     /// Connects, and waits for this many messages of this period.
     fn follow(
         clock: Clock,
         address: SocketAddr,
         way: Way,
         (period_ms, count): (u64, u64),
-    ) -> Result<Client, String> {
-        let wire = Wire::open(clock, address)?;
+    ) -> Result<Follower, String> {
+        let client = Client::open(address)?;
         let (begun_us, seen, requests) = (clock.now_us(), Vec::new(), Vec::new());
-        let mut client = Client { wire, begun_us, period_ms, count, seen, requests };
+        let mut one = Follower { client, clock, begun_us, period_ms, count, seen, requests };
         match way {
-            Way::Polling => client.poll()?,
-            Way::LongPolling => client.poll_long()?,
-            Way::Events => client.events()?,
-            Way::WebSocket => client.websocket()?,
+            Way::Polling => one.poll()?,
+            Way::LongPolling => one.poll_long()?,
+            Way::Events => one.events()?,
+            Way::WebSocket => one.websocket()?,
         }
-        Ok(client)
+        Ok(one)
     }
 
     fn now_us(&self) -> f64 {
-        self.wire.clock.now_us()
+        self.clock.now_us()
     }
 
     /// Notes a message. Returns whether more are to come.
@@ -139,8 +141,7 @@ impl Client {
         let path = format!("/news/{}", self.period_ms);
         // What the server knew before is no news.
         let mut known = self.ask(&path, "")?.1.unwrap_or(0);
-        self.wire.bytes_sent = 0;
-        self.wire.arrivals.clear();
+        self.client.forget();
         self.requests.clear();
         let begun = Instant::now();
         self.begun_us = self.now_us();
@@ -171,18 +172,18 @@ impl Client {
 
     fn ask(&mut self, path: &str, fields: &str) -> Result<(u16, Option<u64>), String> {
         let from_us = self.now_us();
-        self.wire.get(path, fields)?;
-        let reply = self.wire.news()?;
+        self.client.ask(path, fields)?;
+        let reply = wire::news(&mut self.client)?;
         self.requests.push((from_us, self.now_us()));
         Ok(reply)
     }
 
     fn events(&mut self) -> Result<(), String> {
         let from_us = self.now_us();
-        self.wire.get(&format!("/events/{}", self.period_ms), "")?;
-        self.wire.head()?;
+        self.client.ask(&format!("/events/{}", self.period_ms), "")?;
+        self.client.head()?;
         loop {
-            let number = self.wire.event()?;
+            let number = wire::event(&mut self.client)?;
             if !self.note(number) {
                 break;
             }
@@ -193,12 +194,13 @@ impl Client {
 
     fn websocket(&mut self) -> Result<(), String> {
         let from_us = self.now_us();
-        match self.wire.upgrade(&format!("/ws/clock/{}", self.period_ms), "")? {
+        let path = format!("/ws/clock/{}", self.period_ms);
+        match wire::upgrade(&mut self.client, &path, "")? {
             101 => {}
             status => return Err(format!("the WebSocket was answered with status {status}")),
         }
         loop {
-            let text = self.wire.message()?;
+            let text = wire::message(&mut self.client)?;
             let number = number(text.as_bytes()).ok_or("a message without its number")?;
             if !self.note(number) {
                 break;

@@ -4,9 +4,10 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use super::{Asked, FIELDS, Fetched};
+use rig::client::Client;
+
+use super::{Asked, FIELDS, Fetched, arrivals};
 use crate::Clock;
-use crate::wire::Wire;
 
 pub(super) fn fetch(
     clock: Clock,
@@ -44,23 +45,23 @@ fn on_one(
 ) -> Result<Fetched, String> {
     let fields: String =
         FIELDS.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let mut wire = Wire::open(clock, address)?;
+    let mut client = Client::open(address)?;
     let mut fetched = Fetched::default();
     loop {
         let request = next.fetch_add(1, Relaxed);
         let Some(Asked { path, bytes }) = asked.get(request) else { break };
         let sent_us = clock.now_us();
-        wire.get(path, &fields)?;
-        let head = wire.head()?;
+        client.ask(path, &fields)?;
+        let head = client.head()?;
         let begun_us = clock.now_us();
         if head.status != 200 || head.length != Some(*bytes) {
             return Err(format!("{path} was answered with status {}", head.status));
         }
-        wire.body(*bytes)?;
+        client.body(*bytes)?;
         fetched.note(request, connection, [sent_us, begun_us, clock.now_us()]);
         fetched.reply_head_bytes += head.bytes as u64;
     }
-    fetched.request_head_bytes = wire.bytes_sent;
-    fetched.arrivals = wire.arrivals;
+    fetched.request_head_bytes = client.bytes_sent();
+    fetched.arrivals = arrivals(clock, &client);
     Ok(fetched)
 }

@@ -4,12 +4,12 @@
 
 use std::net::SocketAddr;
 
+use rig::client::Client;
 use rig::exchange::http2::{DATA, Frame, HEADERS, opening, put_literal, request_head};
 
-use super::{Asked, FIELDS, Fetched};
+use super::{Asked, FIELDS, Fetched, arrivals};
 use crate::Clock;
 use crate::http2::noted;
-use crate::wire::Wire;
 
 /// Streams at once: what RFC 9113 section 6.5.2 recommends a server to allow at least.
 const STREAMS_MAX: usize = 100;
@@ -32,9 +32,9 @@ struct Stream {
     body_bytes: usize,
 }
 
-struct Client<'a> {
+struct Session<'a> {
     clock: Clock,
-    wire: Wire,
+    client: Client,
     asked: &'a [Asked],
     authority: String,
     streams: Vec<Stream>,
@@ -43,20 +43,20 @@ struct Client<'a> {
 }
 
 pub(super) fn fetch(clock: Clock, address: SocketAddr, asked: &[Asked]) -> Result<Fetched, String> {
-    let (wire, authority) = (Wire::open(clock, address)?, address.to_string());
+    let (client, authority) = (Client::open(address)?, address.to_string());
     let (streams, ended, fetched) = (Vec::new(), 0, Fetched::default());
-    let mut client = Client { clock, wire, asked, authority, streams, ended, fetched };
-    client.send(&opening())?;
-    while client.ended < asked.len() {
-        client.ask()?;
-        client.take_frame()?;
+    let mut session = Session { clock, client, asked, authority, streams, ended, fetched };
+    session.send(&opening())?;
+    while session.ended < asked.len() {
+        session.ask()?;
+        session.take_frame()?;
     }
-    let Client { wire, mut fetched, .. } = client;
-    fetched.arrivals = wire.arrivals;
+    let Session { client, mut fetched, .. } = session;
+    fetched.arrivals = arrivals(clock, &client);
     Ok(fetched)
 }
 
-impl Client<'_> {
+impl Session<'_> {
     /// Asks for as much as may be under way.
     fn ask(&mut self) -> Result<(), String> {
         while self.streams.len() < self.asked.len() && self.streams.len() - self.ended < STREAMS_MAX
@@ -92,7 +92,7 @@ impl Client<'_> {
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.wire.send(bytes)?;
+        self.client.send(bytes)?;
         for frame in Frame::all(bytes)? {
             self.fetched.frames.push(noted(&frame, self.clock.now_us(), false));
         }
@@ -100,7 +100,7 @@ impl Client<'_> {
     }
 
     fn take_frame(&mut self) -> Result<(), String> {
-        let frame = self.wire.until(Frame::parse)?;
+        let frame = self.client.until(Frame::parse)?;
         self.fetched.frames.push(noted(&frame, self.clock.now_us(), true));
         if let Some(answer) = frame.answer()? {
             self.send(&answer)?;

@@ -13,7 +13,7 @@ use load::{Error, Pace, Plan, Silent, run};
 use record::{Arrivals, FanOut};
 use sha1::{Digest, Sha1};
 
-use crate::support::{Test, assert_exact, plan, server};
+use crate::support::{TIME_LIMIT, Test, assert_exact, plan, server};
 
 const TEXT_OR_BINARY: [u8; 2] = [1, 2];
 const CLOSE: u8 = 8;
@@ -162,7 +162,7 @@ fn a_server_that_does_not_upgrade_is_refused_in_a_sentence() -> Test {
     let request_timeout = Duration::from_millis(50);
     let refused = run(&Plan { request_timeout, ..messages(silent, 64, 1)? }, &mut Silent);
     assert!(
-        matches!(&refused, Err(Error::Probe { reason, .. }) if reason.contains("greeting")),
+        matches!(&refused, Err(Error::NoReply { missing, .. }) if missing.contains("greeting")),
         "{refused:?}"
     );
     Ok(())
@@ -174,8 +174,7 @@ fn a_greeting_that_is_never_answered_is_an_error_of_its_own() -> Test {
         0 => echo(stream),
         _ => io::copy(&mut stream, &mut io::sink()).map(drop),
     })?;
-    let request_timeout = Duration::from_millis(50);
-    let plan = Plan { request_timeout, reconnect: true, ..messages(address, 64, 8)? };
+    let plan = Plan { request_timeout: TIME_LIMIT, reconnect: true, ..messages(address, 64, 8)? };
     let outcome = run(&plan, &mut Silent)?;
     assert_eq!((outcome.requests, outcome.errors_by_kind.connect), (0, 8), "{outcome:?}");
     assert!(outcome.first_error.is_some_and(|text| text.contains("greeting")));
@@ -267,8 +266,8 @@ fn a_delivery_that_is_dropped_runs_into_the_time_limit() -> Test {
         let dropped = (message, member) == (10, 5);
         (!dropped).then(|| frame(2, payload))
     })?;
-    let request_timeout = Duration::from_millis(200);
-    let outcome = run(&Plan { request_timeout, ..fan_out(address, 50)? }, &mut Silent)?;
+    let plan = Plan { request_timeout: TIME_LIMIT, ..fan_out(address, 50)? };
+    let outcome = run(&plan, &mut Silent)?;
     assert_eq!((outcome.requests, outcome.errors), (7 * 50 - 1, 1), "{outcome:?}");
     assert_eq!(outcome.errors_by_kind.timeout, 1);
     assert_eq!(outcome.fan_out, Some(FanOut { members: 8, messages: 49 }));
@@ -313,8 +312,8 @@ fn a_member_that_is_closed_is_an_error_and_joins_again() -> Test {
 #[test]
 fn a_chat_that_echoes_is_refused() -> Test {
     let address = server(|_, stream| echo(stream))?;
-    let request_timeout = Duration::from_millis(200);
-    let refused = run(&Plan { request_timeout, ..fan_out(address, 1)? }, &mut Silent);
+    let plan = Plan { request_timeout: TIME_LIMIT, ..fan_out(address, 1)? };
+    let refused = run(&plan, &mut Silent);
     assert!(
         matches!(&refused, Err(Error::Probe { reason, .. }) if reason.contains("no request")),
         "{refused:?}"

@@ -9,7 +9,7 @@ use load::{Length, Pace, Plan, Silent, run};
 use record::Arrivals;
 
 use crate::streams::{GOAWAY, HELLO, Peer, after_probes, frame, reply, streams};
-use crate::support::{Test, assert_exact, http, ok, plan, server};
+use crate::support::{TIME_LIMIT, Test, assert_exact, http, ok, plan, server};
 
 /// Answers each request with `reply`, and does not close.
 fn never_closing(mut stream: TcpStream, reply: &[u8]) -> io::Result<()> {
@@ -43,9 +43,9 @@ fn the_client_closes_where_the_server_has_announced_its_end() -> Test {
 #[test]
 fn a_server_that_was_asked_to_close_and_does_not_is_at_fault() -> Test {
     let address = server(|_, stream| never_closing(stream, &ok(b"ok")))?;
-    let request_timeout = Duration::from_millis(100);
-    let length = Length::Window(Duration::from_millis(500));
-    let plan = Plan { reconnect: true, request_timeout, ..plan("http", address, "/", 1)? };
+    let length = Length::Window(TIME_LIMIT + TIME_LIMIT / 2);
+    let plan =
+        Plan { reconnect: true, request_timeout: TIME_LIMIT, ..plan("http", address, "/", 1)? };
     let outcome = run(&Plan { length, ..plan }, &mut Silent)?;
     assert!(outcome.requests > 0 && outcome.errors_by_kind.timeout > 0, "{outcome:?}");
     Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use load::{Error, Length, Pace, Plan, Silent, run};
 use record::{Arrivals, LoadOutcome};
 
-use crate::support::{Test, assert_exact, plan, server};
+use crate::support::{TIME_LIMIT, Test, assert_exact, plan, server};
 
 const HEADERS: u8 = 1;
 const DATA: u8 = 0;
@@ -272,8 +272,7 @@ fn a_stream_that_is_never_answered_runs_into_the_time_limit() -> Test {
             }
         }
     })?;
-    let request_timeout = Duration::from_millis(300);
-    let plan = Plan { request_timeout, connections: 1, ..streams(address, 4, 40)? };
+    let plan = Plan { request_timeout: TIME_LIMIT, connections: 1, ..streams(address, 4, 40)? };
     let outcome = run(&plan, &mut Silent)?;
     // The others are answered before it, until its connection is given up.
     assert_eq!((outcome.requests, outcome.errors_by_kind.timeout), (39, 1), "{outcome:?}");

@@ -11,6 +11,10 @@ use record::LoadOutcome;
 
 pub type Test = Result<(), Box<dyn std::error::Error>>;
 
+/// A time limit for requests, of which some in a test are never answered. All other replies come in
+/// a fraction of it, on a busy machine too.
+pub const TIME_LIMIT: Duration = Duration::from_secs(5);
+
 /// Serves each connection with `serve(its number from 0 on, stream)` on its own thread. The first
 /// connections are the generator's probes: one for echo, three for a learnt HTTP body.
 pub fn server<F>(serve: F) -> io::Result<SocketAddr>
@@ -95,6 +99,8 @@ pub fn plan(scheme: &str, address: SocketAddr, path: &str, requests: u64) -> Res
     plan.connections = 8;
     plan.length = Length::Requests(requests);
     plan.warmup = Duration::ZERO;
+    // Replies are few and right, but the machine may be busy.
+    plan.request_timeout = Duration::from_secs(60);
     Ok(plan)
 }
 

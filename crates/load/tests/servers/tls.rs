@@ -4,7 +4,6 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::time::Duration;
 
 use load::{Error, ExpectedBody, Pace, Plan, Silent, run};
 use record::{Arrivals, TlsOutcome};
@@ -14,7 +13,7 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 
-use crate::support::{Test, assert_exact, echo, http, ok, plan, server};
+use crate::support::{TIME_LIMIT, Test, assert_exact, echo, http, ok, plan, server};
 
 type Stream = StreamOwned<ServerConnection, TcpStream>;
 
@@ -219,9 +218,12 @@ fn a_server_that_agrees_to_nothing_is_refused_in_a_sentence() -> Test {
     let refused = run(&plan_of(only_h2)?, &mut Silent);
     assert!(matches!(&refused, Err(Error::Probe { reason, .. }) if reason.contains("ALPN")));
     let plain = server(|_, stream| http(stream, |_, _, _| Some(ok(b"hi"))))?;
-    let timeout = Duration::from_millis(200);
-    let refused = run(&Plan { request_timeout: timeout, ..plan_of(plain)? }, &mut Silent);
-    assert!(matches!(&refused, Err(Error::Probe { reason, .. }) if reason.contains("TLS")));
+    // It waits for the end of a head.
+    let refused = run(&Plan { request_timeout: TIME_LIMIT, ..plan_of(plain)? }, &mut Silent);
+    assert!(
+        matches!(&refused, Err(Error::NoReply { missing, .. }) if missing.contains("TLS")),
+        "{refused:?}"
+    );
     // The bytes come back: a ClientHello does not answer a ClientHello.
     let refused = run(&plan_of(server(echo)?)?, &mut Silent);
     assert!(
@@ -241,8 +243,7 @@ fn a_handshake_that_is_never_answered_runs_into_the_time_limit() -> Test {
         let tls = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
         hello(number, &mut StreamOwned::new(tls, socket))
     })?;
-    let request_timeout = Duration::from_millis(50);
-    let plan = Plan { request_timeout, ..plan_of(address)? };
+    let plan = Plan { request_timeout: TIME_LIMIT, ..plan_of(address)? };
     let refused = run(&plan, &mut Silent);
     assert!(
         matches!(&refused, Err(Error::Ramp { opened: 0, reason, .. }) if reason.contains("TLS")),

@@ -231,6 +231,7 @@ mod tests {
             descriptor: Some(5),
             object: "connection".into(),
             connection: Some(0),
+            given: None,
             from_us: 100.0,
             to_us: 900.0,
             result: Some(16),

@@ -111,7 +111,6 @@ fn close_code(payload: &[u8]) -> String {
 
 /// A masked frame, as clients send them (section 5.2).
 fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
-    // ANCHOR: frame
     let mut frame = vec![FIN | kind];
     match payload.len() {
         length @ 0..=125 => frame.push(MASKED | length as u8),
@@ -127,7 +126,6 @@ fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     frame.extend(MASK);
     frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     frame
-    // ANCHOR_END: frame
 }
 
 fn send(stream: &mut impl Write, bytes: &[u8]) -> Result<(), String> {

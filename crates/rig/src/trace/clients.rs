@@ -9,12 +9,12 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use record::Span;
 
-use super::tracer::Shared;
-use super::{now_ns, since_us};
+use super::now_ns;
+use super::visit::Visit;
 
 /// Names of the clients: lanes of the recording are `client A` and so on.
 pub const NAMES: [&str; 3] = ["A", "B", "C"];
@@ -25,26 +25,8 @@ const REQUEST_BYTES: usize = 16;
 /// What B waits at least: long beside a stop of the tracer, so that the wait is seen in a picture.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A server that finds nothing (EAGAIN) so often while no client does anything tries its sockets
-/// again and again.
-const FRUITLESS_CALLS: u64 = 100;
-
-/// Time between two looks whether the server sleeps.
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
-
-/// Time limit of a reply, and of the wait until the server sleeps.
+/// Time limit of a reply.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What the clients did and saw. Times are those of the monotonic clock, in nanoseconds.
-#[derive(Debug)]
-pub(super) struct Heard {
-    /// Before the first connect(2).
-    pub(super) begin_ns: u64,
-    /// After the last connection has ended.
-    pub(super) end_ns: u64,
-    ports: [u16; 3],
-    done: Vec<Done>,
-}
 
 /// One thing that a client did.
 #[derive(Debug, Clone, Copy)]
@@ -55,25 +37,18 @@ struct Done {
     to_ns: u64,
 }
 
-impl Heard {
-    /// The number of the client with this port.
-    pub(super) fn connection(&self, port: u16) -> Option<u32> {
-        self.ports.iter().position(|&p| p == port).map(|place| place as u32)
-    }
-
+impl Done {
     /// For the recording.
-    pub(super) fn spans(&self, run: &str) -> Vec<Span> {
-        let span = |done: &Done| Span {
-            run: run.to_owned(),
-            lane: format!("client {}", NAMES[done.client]),
-            kind: done.kind.to_owned(),
-            from_us: since_us(self.begin_ns, done.from_ns),
-            to_us: since_us(self.begin_ns, done.to_ns),
-            connection: Some(done.client as u32),
-            request: (done.kind == "request").then_some(done.client as u32),
-            note: String::new(),
-        };
-        self.done.iter().map(span).collect()
+    fn span(&self, visit: &Visit) -> Span {
+        Span {
+            lane: format!("client {}", NAMES[self.client]),
+            kind: self.kind.to_owned(),
+            from_us: visit.since_us(self.from_ns),
+            to_us: visit.since_us(self.to_ns),
+            connection: Some(self.client as u32),
+            request: (self.kind == "request").then_some(self.client as u32),
+            ..Span::default()
+        }
     }
 }
 
@@ -163,42 +138,23 @@ impl Client {
     }
 }
 
-/// Waits at least `least`, and until the server has nothing left to do. It must be so at two looks:
-/// what a client has just sent may still be on its way to a server that sleeps.
-fn until_quiet(shared: &Shared, least: Duration) {
-    let (begun, fruitless) = (Instant::now(), shared.fruitless());
-    let mut was_quiet = false;
-    while begun.elapsed() < TIMEOUT {
-        let is_quiet = shared.sleeps() || shared.fruitless() - fruitless > FRUITLESS_CALLS;
-        if is_quiet && was_quiet && begun.elapsed() >= least {
-            return;
-        }
-        was_quiet = is_quiet;
-        thread::sleep(LOOK_INTERVAL);
-    }
-}
-
-/// Lets the clients talk to the server at `address`.
+/// Lets the clients talk to the server.
 ///
 /// # Errors
 /// One sentence about the client that failed.
-pub(super) fn talk(address: SocketAddr, shared: &Shared) -> Result<Heard, String> {
-    until_quiet(shared, Duration::ZERO);
-    let begin_ns = now_ns();
+pub(super) fn talk(visit: &mut Visit) -> Result<Vec<Span>, String> {
     let mut clients = Vec::new();
     for number in 0..NAMES.len() {
-        clients.push(Client::connect(number, address)?);
+        let client = Client::connect(number, visit.address())?;
+        visit.register(&client.socket)?;
+        clients.push(client);
     }
-    let ports = |c: &Client| c.socket.local_addr().map(|address| address.port());
-    let ports: Vec<u16> = clients.iter().map(ports).collect::<io::Result<_>>().unwrap_or_default();
-    let ports = ports.try_into().map_err(|_| "a client has no port")?;
-    until_quiet(shared, Duration::ZERO);
-    let order = Order::default();
+    visit.until_quiet(Duration::ZERO);
+    let (order, visit) = (&Order::default(), &*visit);
     let ended = thread::scope(|scope| {
-        let order = &order;
         let run = |mut client: Client| {
             scope.spawn(move || {
-                let outcome = part(&mut client, order, shared);
+                let outcome = part(&mut client, order, visit);
                 // A client that failed holds up no other.
                 order.reach(if client.number == 0 { 1 } else { 2 });
                 outcome.map(|()| client.done)
@@ -212,17 +168,17 @@ pub(super) fn talk(address: SocketAddr, shared: &Shared) -> Result<Heard, String
     });
     let mut done = ended?.concat();
     done.sort_by_key(|done| done.from_ns);
-    Ok(Heard { begin_ns, end_ns: now_ns(), ports, done })
+    Ok(done.iter().map(|done| done.span(visit)).collect())
 }
 
 /// What one client does, in its order among the others.
-fn part(client: &mut Client, order: &Order, shared: &Shared) -> Result<(), String> {
+fn part(client: &mut Client, order: &Order, visit: &Visit) -> Result<(), String> {
     match client.number {
         0 => client.exchange(|| {})?,
         1 => {
             order.wait_for(2);
             let from_ns = now_ns();
-            until_quiet(shared, PAUSE);
+            visit.until_quiet(PAUSE);
             client.note("pause", from_ns);
             client.exchange(|| {})?;
         }

@@ -26,6 +26,14 @@ pub(super) fn describe(number: u64, arguments: &[u64; 6]) -> Description {
     Description { name, descriptor, arguments: text(name, arguments) }
 }
 
+/// Whether a call waits for several descriptors, in select(2), poll(2) or epoll_wait(2).
+pub(super) fn waits_for_descriptors(name: &str) -> bool {
+    matches!(
+        name,
+        "select" | "pselect6" | "poll" | "ppoll" | "epoll_wait" | "epoll_pwait" | "epoll_pwait2"
+    )
+}
+
 /// Which argument is the descriptor.
 fn descriptor_place(name: &str) -> Option<usize> {
     match name {

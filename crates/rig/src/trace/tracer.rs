@@ -27,7 +27,8 @@ use record::SeenBy;
 use crate::server::{self, PIPE_TIMEOUT, START_TIMEOUT, STOP_TIMEOUT};
 use crate::sys::{self, ChildSetup, SyscallStop};
 
-use super::describe::{Description, describe};
+use super::describe::{Description, describe, waits_for_descriptors};
+use super::given::given;
 use super::kernel::Kernel;
 use super::now_ns;
 use super::objects::{Object, Objects};
@@ -47,6 +48,7 @@ pub(super) struct Seen {
     pub(super) descriptor: Option<i32>,
     /// What the descriptor is. Of accept(2), the peer is that of the new connection.
     pub(super) object: Object,
+    pub(super) given: Option<u64>,
     pub(super) from_ns: u64,
     pub(super) to_ns: u64,
     /// `None`: the thread ended in the call.
@@ -74,6 +76,15 @@ impl Shared {
     pub(super) fn sleeps(&self) -> bool {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         !threads.is_empty() && threads.keys().all(|&thread| state(thread).is_none_or(|s| s == 'S'))
+    }
+
+    /// The processes of the server.
+    pub(super) fn processes(&self) -> Vec<Pid> {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut processes: Vec<Pid> = threads.values().copied().collect();
+        processes.sort_unstable();
+        processes.dedup();
+        processes
     }
 
     fn kill_all(&self) {
@@ -112,7 +123,7 @@ impl Traced {
     /// Starts the server and waits for its first line.
     pub(super) fn start(executable: &Path, flags: &[String]) -> Result<Traced, String> {
         let mut command = Command::new(executable);
-        command.args(["--listen", "127.0.0.1:0", "--protocol", "echo"]).args(flags);
+        command.args(["--listen", "127.0.0.1:0"]).args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Ctrl-C ends iolab. The kernel then kills the server (PTRACE_O_EXITKILL).
         command.process_group(0);
@@ -188,6 +199,7 @@ struct Entered {
     what: Description,
     arguments: [u64; 6],
     object: Object,
+    given: Option<u64>,
     from_ns: u64,
     /// Voluntary switches of the thread, at the stop at entry.
     switches: Option<u64>,
@@ -212,7 +224,7 @@ struct Operation {
     from_ns: u64,
 }
 
-struct Tracer {
+pub(super) struct Tracer {
     shared: Arc<Shared>,
     threads: HashMap<Pid, Thread>,
     objects: Objects,
@@ -225,7 +237,7 @@ struct Tracer {
 }
 
 impl Tracer {
-    fn new(shared: Arc<Shared>) -> Tracer {
+    pub(super) fn new(shared: Arc<Shared>) -> Tracer {
         Tracer {
             shared,
             threads: HashMap::new(),
@@ -265,6 +277,32 @@ impl Tracer {
         self.fault.map_or(Ok(self.seen), Err)
     }
 
+    /// Follows one thread of a server that runs, until it has returned from so many calls that wait
+    /// for descriptors. Then it runs on as before.
+    pub(super) fn follow(mut self, thread: Pid, waits: usize) -> Result<Vec<Seen>, String> {
+        let seized = ptrace::seize(thread, Options::PTRACE_O_TRACESYSGOOD);
+        seized.map_err(|error| refused(&error.into()))?;
+        self.add(thread).started = true;
+        // It sleeps. To stop it ends the call with EINTR, as any signal does.
+        ptrace::interrupt(thread).map_err(|error| refused(&error.into()))?;
+        let mut count = 0;
+        while count < waits {
+            let (_, status) = sys::wait_traced().map_err(|error| refused(&error))?;
+            if !libc::WIFSTOPPED(status) {
+                return Err("the server has ended while it was traced".to_owned());
+            }
+            let signal = self.stopped(thread, status);
+            let is_wait = |seen: &&Seen| waits_for_descriptors(seen.name);
+            count = self.seen.iter().filter(is_wait).count();
+            match count < waits {
+                true => self.resume(thread, signal),
+                // ESRCH: it was killed.
+                false => drop(ptrace::detach(thread, None)),
+            }
+        }
+        self.fault.map_or(Ok(self.seen), Err)
+    }
+
     /// Adds a thread that is new.
     fn add(&mut self, thread: Pid) -> &mut Thread {
         let entry = self.threads.entry(thread).or_default();
@@ -282,7 +320,13 @@ impl Tracer {
             self.ended(thread);
             return;
         }
-        let signal = match (libc::WSTOPSIG(status), status >> 16) {
+        let signal = self.stopped(thread, status);
+        self.resume(thread, signal);
+    }
+
+    /// Notes why a thread has stopped. The signal with which it goes on; 0 for none.
+    fn stopped(&mut self, thread: Pid, status: libc::c_int) -> libc::c_int {
+        match (libc::WSTOPSIG(status), status >> 16) {
             (signal, 0) if signal == libc::SIGTRAP | 0x80 => {
                 self.call(thread);
                 0
@@ -292,8 +336,7 @@ impl Tracer {
                 self.event(thread, event);
                 0
             }
-        };
-        self.resume(thread, signal);
+        }
     }
 
     fn resume(&self, thread: Pid, signal: libc::c_int) {
@@ -343,12 +386,13 @@ impl Tracer {
         let what = describe(number, arguments);
         let process = self.add(thread).process.unwrap_or(thread);
         let object = what.descriptor.map(|fd| self.objects.of(process, fd)).unwrap_or_default();
+        let given = given(process, what.name, arguments);
         if what.name == "io_uring_enter" {
             self.submissions(process, thread);
         }
         let switches = status(thread, "voluntary_ctxt_switches");
         let (arguments, from_ns) = (*arguments, now_ns());
-        let call = Entered { what, arguments, object, from_ns, switches, events: 0 };
+        let call = Entered { what, arguments, object, given, from_ns, switches, events: 0 };
         self.add(thread).call = Some(call);
     }
 
@@ -449,7 +493,7 @@ impl Entered {
         result: Option<i64>,
         slept: Option<bool>,
     ) -> Seen {
-        let Entered { what, object, from_ns, .. } = self;
+        let Entered { what, object, given, from_ns, .. } = self;
         let Description { name, descriptor, arguments } = what;
         let seen_by = SeenBy::Ptrace;
         Seen {
@@ -459,6 +503,7 @@ impl Entered {
             arguments,
             descriptor,
             object,
+            given,
             from_ns,
             to_ns,
             result,
@@ -478,6 +523,7 @@ impl Operation {
             arguments: String::new(),
             descriptor: Some(self.asked.descriptor).filter(|&fd| fd >= 0),
             object: self.object.clone(),
+            given: None,
             from_ns: self.from_ns,
             to_ns,
             result,
@@ -487,11 +533,14 @@ impl Operation {
     }
 }
 
+/// How the sentence begins that says why this machine allows no tracing.
+pub const REFUSED: &str = "ptrace(2) is refused";
+
 /// Why the server cannot be traced.
-fn refused(error: &std::io::Error) -> String {
+pub(super) fn refused(error: &std::io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EPERM) => format!(
-            "ptrace(2) is refused ({error}): set kernel.yama.ptrace_scope to 0 or 1; in a \
+            "{REFUSED} ({error}): set kernel.yama.ptrace_scope to 0 or 1; in a \
              container, allow ptrace in its seccomp profile (docker: --cap-add SYS_PTRACE); and \
              do not run iolab under strace or a debugger"
         ),

@@ -364,9 +364,6 @@ pub fn threads_of_a_member(variant: &Variant) -> Outcome {
     if !variant.model.blocks_in_io() || variant.model.one_at_a_time() {
         return Outcome::skipped("it has no thread for each connection");
     }
-    if variant.model.has_processes() {
-        return Outcome::skipped("it has a process for each connection, and threads in each");
-    }
     let server = Server::start(variant, &[]);
     let threads = || server.process().threads();
     // Served, so all threads have begun that do before there are clients.
@@ -374,7 +371,9 @@ pub fn threads_of_a_member(variant: &Variant) -> Outcome {
     first.send(&get("/"));
     assert_eq!(first.reply().status, 200);
     let before = threads();
-    let has_pool = variant.model.flavour("threads").is_some();
+    // Those of a pool, and the processes, were there before.
+    let has_pool =
+        ["threads", "processes"].iter().any(|flag| variant.model.flavour(flag).is_some());
     let own = if has_pool { 0 } else { 1 };
     let is_duplex = variant.flags.iter().any(|flag| flag == "on");
     let mut echoes: Vec<_> = (0..COUNT).map(|_| WebSocket::open(&server, "/ws/echo")).collect();

@@ -5,7 +5,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::{assert_kept, files_below, read, root, shown};
+use suite::root;
+
+use crate::{assert_kept, files_below, read, shown};
 
 /// One crate of the workspace.
 struct Package {

@@ -10,6 +10,9 @@ const GROWN_MIN: f64 = 2.0;
 /// poll and epoll differ by an order of magnitude among the largest crowd.
 const APART_MIN: f64 = 10.0;
 
+/// One connection is active. A wake-up for something else may come beside it.
+const RETURNED_MAX: f64 = 3.0;
+
 /// Server CPU per request of one model, by the number of silent connections, ascending.
 fn costs(recording: &Recording, model: &str) -> Vec<(f64, f64)> {
     let runs = recording.runs.iter().filter(|run| run.model == model);
@@ -20,10 +23,76 @@ fn costs(recording: &Recording, model: &str) -> Vec<(f64, f64)> {
     runs.filter_map(point).collect()
 }
 
+/// What the waits of a model gave to the kernel and got back, among one crowd.
+struct Looked<'a> {
+    model: &'a str,
+    silent: f64,
+    watched: f64,
+    given: f64,
+    returned: f64,
+}
+
+impl Looked<'_> {
+    fn told(&self) -> String {
+        let Looked { model, watched, given, returned, .. } = self;
+        let given = match *given > 0.0 {
+            true => format!("{model} gave the kernel {given:.0} descriptors"),
+            false => format!("{model} gave it none of the {watched:.0} that it watches"),
+        };
+        format!("{given} and got {returned:.1} back")
+    }
+
+    /// Whether each wait gave all.
+    fn gives_all(&self) -> bool {
+        self.given >= self.silent
+    }
+
+    /// Whether the kernel keeps the list.
+    fn gives_none(&self) -> bool {
+        self.given == 0.0 && self.watched >= self.silent
+    }
+
+    /// One client asks, so hardly more than its connection is ready.
+    fn gets_few(&self) -> bool {
+        self.returned < RETURNED_MAX
+    }
+}
+
+/// Of the largest crowd of a model.
+fn looked<'a>(recording: &Recording, model: &'a str) -> Option<Looked<'a>> {
+    let runs = recording.runs.iter().filter(|run| run.model == model);
+    let of = |run: &record::Run| {
+        let of = |name: &str| recording.figure(&run.run, name);
+        Some(Looked {
+            model,
+            silent: of("silent_connections")?,
+            watched: of("descriptors_watched")?,
+            given: of("descriptors_given_per_wait")?,
+            returned: of("descriptors_returned_per_wait")?,
+        })
+    };
+    runs.filter_map(of).max_by(|a, b| a.silent.total_cmp(&b.silent))
+}
+
+fn returned(recording: &Recording) -> Option<Sentence> {
+    let [select, poll, epoll] = ["select", "poll", "epoll"].map(|model| looked(recording, model));
+    let (poll, epoll) = (poll?, epoll?);
+    let all: Vec<&Looked> = select.iter().chain([&poll, &epoll]).collect();
+    let each: Vec<String> = all.iter().map(|one| one.told()).collect();
+    let seen = format!("In each wait {}", each.join(", "));
+    let lists = select.iter().chain([&poll]).all(Looked::gives_all);
+    Some(Sentence::new(
+        lists && epoll.gives_none() && all.iter().all(|one| one.gets_few()),
+        format!("{seen}: who gives a list in each call has all of it looked at in each call."),
+        format!("{seen}."),
+    ))
+}
+
 pub(super) fn lesson(recording: &Recording) -> Lesson {
     let grown = ["poll", "select"].map(|model| growth(recording, model));
     let mut sentences: Vec<Sentence> = grown.into_iter().flatten().collect();
     sentences.extend(flat(recording));
+    sentences.extend(returned(recording));
     let last = |model: &str| costs(recording, model).last().copied();
     let (Some((silent, poll)), Some((_, epoll))) = (last("poll"), last("epoll")) else {
         let finding = Sentence { text: "poll and epoll were not both run".into(), holds: false };
@@ -123,6 +192,46 @@ mod tests {
         let lesson = lesson(&seen);
         assert!(lesson.finding.text.contains("poll 26 times as much"), "{}", lesson.finding.text);
         assert_eq!(lesson.answer, Some(Answer::Number(26.0)));
+    }
+
+    /// Watched, given and returned descriptors of each model.
+    fn with_waits(mut recording: Recording, waits: [[f64; 3]; 3]) -> Recording {
+        for (model, values) in ["select", "poll", "epoll"].iter().zip(waits) {
+            let runs = recording.runs.iter().filter(|run| run.model == *model);
+            let runs: Vec<String> = runs.map(|run| run.run.clone()).collect();
+            for run in runs {
+                let names = [
+                    "descriptors_watched",
+                    "descriptors_given_per_wait",
+                    "descriptors_returned_per_wait",
+                ];
+                for (name, value) in names.into_iter().zip(values) {
+                    let (run, name) = (run.clone(), name.to_owned());
+                    recording.figures.push(Figure { run, name, value, ..Figure::default() });
+                }
+            }
+        }
+        recording
+    }
+
+    #[test]
+    fn what_is_given_is_looked_at_and_little_comes_back() {
+        let (select, poll, epoll) =
+            ([904.0, 904.0, 1.0], [10_004.0, 10_004.0, 1.1], [10_004.0, 0.0, 1.0]);
+        let said = |waits: [[f64; 3]; 3]| {
+            let lesson = lesson(&with_waits(recording([0.03, 0.05, 0.0]), waits));
+            lesson.sentences.last().unwrap().clone()
+        };
+        let seen = said([select, poll, epoll]);
+        assert!(seen.holds, "{}", seen.text);
+        let told = "poll gave the kernel 10004 descriptors and got 1.1 back, epoll gave it none of \
+                    the 10004 that it watches and got 1.0 back";
+        assert!(seen.text.contains(told), "{}", seen.text);
+        // epoll in the place of poll, poll in that of epoll, and a crowd that is not silent.
+        assert!(!said([select, epoll, epoll]).holds && !said([select, poll, poll]).holds);
+        assert!(!said([select, poll, [10_004.0, 0.0, 400.0]]).holds);
+        // epoll that watches hardly anything.
+        assert!(!said([select, poll, [4.0, 0.0, 1.0]]).holds);
     }
 
     #[test]

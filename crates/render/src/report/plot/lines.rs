@@ -141,6 +141,17 @@ const MARGIN: f64 = 1.3;
 /// A plot with logarithmic axes; `None` without data. `ticks`: the measured values of the
 /// horizontal axis.
 pub(crate) fn plot(head: Head, x_axis: &str, ticks: &[f64], lines: &[Line]) -> Option<Plot> {
+    plot_above(head, x_axis, ticks, lines, (0, |_: &mut Page, _| {}))
+}
+
+/// As [`plot`], and below it something of this height, drawn from its upper edge.
+pub(crate) fn plot_above(
+    head: Head,
+    x_axis: &str,
+    ticks: &[f64],
+    lines: &[Line],
+    (height, draw): (i32, impl FnOnce(&mut Page, i32)),
+) -> Option<Plot> {
     let all = || lines.iter().flat_map(Line::all);
     let heights = all().flat_map(|(_, value)| value.heights());
     let places = all().map(|(x, _)| *x).chain(ticks.iter().copied());
@@ -148,12 +159,14 @@ pub(crate) fn plot(head: Head, x_axis: &str, ticks: &[f64], lines: &[Line]) -> O
     let y = Scale::logarithmic(heights, MARGIN, (HEIGHT, 0))?;
     let told: Vec<String> = lines.iter().map(Line::told).collect();
     let told = format!("{Y_AXIS} ({x_axis}). {}", told.join(" "));
-    Some(Head { told, ..head }.plot(HEIGHT + AXIS, |page, top| {
+    let told = format!("{told} {}", head.told).trim_end().to_owned();
+    Some(Head { told, ..head }.plot(HEIGHT + AXIS + height, |page, top| {
         let (y, bottom) = (y.moved(top), top + HEIGHT);
         page.axis_below(&x, &labelled(&x, ticks), &thousands, (top, bottom), x_axis);
         page.axis_left(&y, (LEFT, RIGHT), Y_AXIS);
         lines.iter().for_each(|line| draw_line(page, &x, &y, line));
         draw_names(page, &x, &y, lines);
+        draw(page, bottom + AXIS);
     }))
 }
 

@@ -1,6 +1,6 @@
 //! The page of all plots, with the width of a README and a style sheet for light and dark pages.
 
-use svg::node::element::{Description, Group, Path, Pattern, Polyline, Rectangle, Style};
+use svg::node::element::{Circle, Description, Group, Path, Pattern, Polyline, Rectangle, Style};
 use svg::node::element::{Text, Title};
 use svg::{Document, Node};
 
@@ -28,6 +28,10 @@ pub const AXIS: i32 = 56;
 const BOX: i32 = 14;
 /// Distance of its meaning from it.
 const BESIDE: i32 = 7;
+
+/// Dots in a row, and from one to the next.
+pub const DOTS_IN_ROW: i32 = 90;
+pub const DOT_APART: i32 = 3;
 
 /// A point, in pixels from the upper left corner.
 pub type Point = (i32, i32);
@@ -183,6 +187,28 @@ impl Page {
         self.add(pattern.set("patternTransform", "rotate(45)").add(stripe));
         self.area(from, to, ink, 0.25);
         self.add(rectangle(from, to).set("fill", format!("url(#{name})")));
+    }
+
+    /// So many dots, in rows of [`DOTS_IN_ROW`], from this corner; `small` for those that are only
+    /// there.
+    pub fn dots(&mut self, (x, y): Point, count: i32, ink: Ink, small: bool) {
+        let name = format!("dots-{x}-{y}");
+        let pattern = Pattern::new().set("id", &*name).set("patternUnits", "userSpaceOnUse");
+        let pattern = pattern.set("width", DOT_APART).set("height", DOT_APART);
+        let centre = f64::from(DOT_APART) / 2.0;
+        let dot = Circle::new().set("cx", centre).set("cy", centre);
+        let dot = dot.set("r", if small { 0.6 } else { 1.1 }).set("fill", ink.light);
+        // The pattern begins where the dots begin.
+        let pattern = pattern.set("patternTransform", format!("translate({x} {y})"));
+        self.add(pattern.add(dot));
+        let (rows, rest) = (count / DOTS_IN_ROW, count % DOTS_IN_ROW);
+        for (row, columns, high) in [(0, DOTS_IN_ROW, rows), (rows, rest, 1)] {
+            if columns > 0 && high > 0 {
+                let from = (x, y + row * DOT_APART);
+                let to = (x + columns * DOT_APART, from.1 + high * DOT_APART);
+                self.add(rectangle(from, to).set("fill", format!("url(#{name})")));
+            }
+        }
     }
 
     /// A whisker along a bar at height `y`, with an outline in the page's colour. An end that is
