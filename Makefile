@@ -1,5 +1,5 @@
 # Everything that outgrows three lines is a subcommand of iolab.
-.PHONY: build test fuzz conformance soak bench-all bench-quick bench-peers check-instrument report laws lessons grade book
+.PHONY: build test test-quiet fuzz conformance soak bench-all bench-quick bench-peers check-instrument report laws lessons grade book
 
 build:
 	cargo build --release --workspace
@@ -7,6 +7,11 @@ build:
 test:
 	cargo build --workspace --locked
 	cargo test --workspace --locked
+
+# Tests that only times can decide: for a machine that does nothing else.
+test-quiet:
+	cargo build --workspace --locked
+	cargo test --workspace --locked -- --ignored
 
 # Cases for whole connections, for an hour (SECONDS=600: shorter); other ones with SEED=2. A case that fails is cut down and kept.
 fuzz:
@@ -45,7 +50,7 @@ check-instrument: build
 	target/release/iolab check-instrument $(if $(OUT),--out $(OUT))
 
 # REPORT.md at the top is rendered from book/en and the one result folder that is committed, REPORT.zh.md from book/zh.
-RESULT = $(shell git ls-files 'results/*/results.json')
+RESULT = $(dir $(shell git ls-files 'results/*/results.json.gz'))
 report: build
 	target/release/iolab report $(RESULT) --output REPORT.md --fill README.md
 	$(if $(wildcard book/zh/12-*.md),target/release/iolab report $(RESULT) --language zh --output REPORT.zh.md)

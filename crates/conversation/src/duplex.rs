@@ -79,12 +79,10 @@ pub(crate) fn converse(conversation: Conversation, scratch: &mut [u8]) {
         shared: Mutex::new(shared),
         readable: Condvar::new(),
     };
-    // ANCHOR: duplex
     thread::scope(|scope| match builder().spawn_scoped(scope, || duplex.write_to_the_end()) {
         Ok(_) => duplex.read_to_the_end(scratch),
         Err(_) => duplex.lock().conn.exhausted(),
     });
-    // ANCHOR_END: duplex
 }
 
 impl Duplex<'_> {

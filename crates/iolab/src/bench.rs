@@ -26,7 +26,7 @@ use tempfile::TempDir;
 use crate::awake::When;
 use render::failure::{Failure, because};
 use render::report::{self, RESULTS_FILE};
-use render::text;
+use render::{packed, text};
 
 use conduct::Run;
 use keep::{Keeper, Kept};
@@ -422,7 +422,7 @@ fn announce(run: &Run) {
 /// second run of a day on.
 fn new_folder(asked: Option<&Path>) -> Result<PathBuf, Failure> {
     let folder = match asked {
-        Some(folder) if folder.join(RESULTS_FILE).exists() => {
+        Some(folder) if packed::find(&folder.join(RESULTS_FILE)).is_some() => {
             return Err(Failure(format!(
                 "--out {} already holds a result: name another folder, or continue with --resume",
                 folder.display()

@@ -9,7 +9,7 @@ use lesson::{Answer, EXPERIMENTS, Experiment, Links, Predict, Refused, Setting, 
 use record::{Heading, RECORDING_VERSION, Recording};
 use render::failure::{Failure, because};
 use render::lesson::Picture;
-use render::text;
+use render::{packed, text};
 use rig::{discover, environment};
 use serde_json::json;
 use verdict::lesson::Lesson;
@@ -257,7 +257,7 @@ impl Progress {
 /// `--from`.
 fn again(arguments: &Arguments, file: &Path) -> Result<ExitCode, Failure> {
     let name = file.display();
-    let text = std::fs::read_to_string(file).map_err(because(format!("cannot read {name}")))?;
+    let text = packed::read(file)?;
     let recording = Recording::from_json_lines(&text).map_err(because(name))?;
     tell(arguments, &recording, arguments.out.as_ref().map(|out| (out.as_path(), text)))?;
     Ok(ExitCode::SUCCESS)

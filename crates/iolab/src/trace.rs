@@ -9,7 +9,7 @@ use record::{Heading, RECORDING_VERSION, Recording, Run};
 
 use crate::load_command::program;
 use render::failure::{Failure, because};
-use render::{text, trace};
+use render::{packed, text, trace};
 use rig::{discover, environment};
 use verdict::trace::place;
 
@@ -70,10 +70,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 /// A recording from a file, with the runs that are asked for.
-fn read(file: &PathBuf, wanted: &[String]) -> Result<Recording, Failure> {
+fn read(file: &Path, wanted: &[String]) -> Result<Recording, Failure> {
     let shown = file.display();
-    let lines = std::fs::read_to_string(file).map_err(because(format!("cannot read {shown}")))?;
-    let mut recording = Recording::from_json_lines(&lines).map_err(because(&shown))?;
+    let mut recording =
+        Recording::from_json_lines(&packed::read(file)?).map_err(because(&shown))?;
     let known: Vec<String> = recording.runs.iter().map(|run| run.run.clone()).collect();
     if let Some(stranger) = wanted.iter().find(|name| *name != "all" && !known.contains(name)) {
         let known = known.join(", ");

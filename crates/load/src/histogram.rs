@@ -10,7 +10,7 @@ use crate::Error;
 /// Ten minutes, more than any request timeout. Longer samples count as this.
 const HIGHEST_NS: u64 = 600_000_000_000;
 /// Three digits: an error of at most 0.1 %, a tenth of the variation on a quiet machine.
-const DIGITS: u8 = 3;
+pub(crate) const DIGITS: u8 = 3;
 /// A percentile is shown only if so many samples are beyond it.
 const SAMPLES_BEYOND: f64 = 10.0;
 
@@ -55,8 +55,8 @@ impl Latencies {
         added.map_err(|error| Error::Internal(format!("histograms do not fit: {error}")))
     }
 
-    /// The usual figures, and the histogram.
-    pub(crate) fn summary(&self) -> Result<record::Latency, Error> {
+    /// The usual figures, and the histogram with so many significant digits.
+    pub(crate) fn summary(&self, digits: u8) -> Result<record::Latency, Error> {
         let samples = self.0.len();
         if samples == 0 {
             return Ok(record::Latency::default());
@@ -68,10 +68,6 @@ impl Latencies {
             // A small tolerance: 1000 samples x (1 - 0.99) is 10.000000000000009, or 9.99...
             (beyond + 1e-6 >= SAMPLES_BEYOND).then(|| at(quantile))
         };
-        let mut encoded = Vec::new();
-        V2DeflateSerializer::new().serialize(&self.0, &mut encoded).map_err(|error| {
-            Error::Internal(format!("the histogram cannot be encoded: {error}"))
-        })?;
         Ok(record::Latency {
             samples,
             min_us: us(self.0.min()),
@@ -81,8 +77,23 @@ impl Latencies {
             p99_us: tail(0.99),
             p999_us: tail(0.999),
             max_us: us(self.0.max()),
-            histogram: STANDARD.encode(encoded),
+            histogram: self.encoded(digits)?,
         })
+    }
+
+    fn encoded(&self, digits: u8) -> Result<String, Error> {
+        let failed =
+            |error: String| Error::Internal(format!("the histogram cannot be encoded: {error}"));
+        let mut kept = Histogram::<u64>::new_with_bounds(1, HIGHEST_NS, digits)
+            .map_err(|error| failed(error.to_string()))?;
+        for one in self.0.iter_recorded() {
+            kept.saturating_record_n(one.value_iterated_to(), one.count_at_value());
+        }
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new()
+            .serialize(&kept, &mut bytes)
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(STANDARD.encode(bytes))
     }
 }
 
@@ -96,9 +107,9 @@ mod tests {
         let (mut one, mut two) = (Latencies::new()?, Latencies::new()?);
         (1..=600).for_each(|k| one.record(k * 1_000));
         (601..=1_000).for_each(|k| two.record(k * 1_000));
-        assert_eq!(one.summary()?.p99_us, None, "6 samples beyond are no percentile");
+        assert_eq!(one.summary(DIGITS)?.p99_us, None, "6 samples beyond are no percentile");
         one.merge(&two)?;
-        let summary = one.summary()?;
+        let summary = one.summary(DIGITS)?;
         assert_eq!(summary.samples, 1_000);
         assert!((summary.p50_us - 500.0).abs() < 1.0 && (summary.mean_us - 500.5).abs() < 1.0);
         assert!(summary.p99_us.is_some_and(|p99| (p99 - 990.0).abs() < 2.0));
@@ -106,6 +117,12 @@ mod tests {
         let bytes = STANDARD.decode(&summary.histogram)?;
         let decoded: Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice())?;
         assert_eq!((decoded.len(), decoded.max()), (1_000, one.0.max()));
+        let coarse = one.summary(2)?;
+        assert_eq!(coarse.p50_us, summary.p50_us, "the figures do not change");
+        let bytes = STANDARD.decode(&coarse.histogram)?;
+        let decoded: Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice())?;
+        let of_max = decoded.max() as f64 / one.0.max() as f64;
+        assert!(decoded.len() == 1_000 && (1.0..1.01).contains(&of_max), "{of_max}");
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
 use nix::errno::Errno;
-use record::{ClientStops, FanOut, Latency, LoadOutcome, OpenLoop, TlsOutcome};
+use record::{ClientStops, FanOut, Latency, LoadOutcome, OpenLoop, Protocol, TlsOutcome};
 
 use crate::codec::Codec;
 use crate::cpu::Clocks;
@@ -24,7 +24,7 @@ use crate::socket::Sockets;
 use crate::tally::Tally;
 use crate::tls::Agreed;
 use crate::websocket::WebSocket;
-use crate::{Error, Length, Live, Observer, Pace, Plan, Protocol, Stage, probe};
+use crate::{Error, Length, Live, Observer, Pace, Plan, Stage, probe};
 
 /// Descriptors other than connections: standard streams, epoll, those of the caller.
 const DESCRIPTORS_SPARE: u64 = 64;
@@ -99,12 +99,12 @@ fn begin(plan: &Plan, live: &Live, course: impl Course) -> Result<LoadOutcome, E
             probe::verify(plan, sockets, &mut codec())?;
             course.run(plan, sockets, live, codec)
         }
-        Protocol::Http if plan.http2 => {
+        Protocol::Http2 => {
             let make = |expected| Http2::new(plan, expected);
             let expected = probe::expected_body(plan, sockets, make, Http2::learnt)?;
             course.run(plan, sockets, live, || Http2::new(plan, expected.clone()))
         }
-        Protocol::Http => {
+        Protocol::Http1 => {
             let make = |expected| Http::new(plan, expected);
             let expected = probe::expected_body(plan, sockets, make, Http::learnt)?;
             course.run(plan, sockets, live, || Http::new(plan, expected.clone()))
@@ -286,8 +286,8 @@ fn sum_up(
     Ok(LoadOutcome {
         url: plan.target.url.clone(),
         address: plan.target.address.to_string(),
-        protocol: plan.protocol_name().to_owned(),
-        tls: agreed.map(|agreed| tls_outcome(agreed, &tally)).transpose()?,
+        protocol: plan.target.protocol,
+        tls: agreed.map(|agreed| tls_outcome(agreed, &tally, plan.histogram_digits)).transpose()?,
         fan_out: fan_out(plan, &tally),
         requests: tally.requests,
         errors: tally.errors_sum(),
@@ -360,14 +360,14 @@ fn client_stops(stops: &Stops, delayed: u64) -> ClientStops {
     }
 }
 
-fn tls_outcome(agreed: Agreed, tally: &Tally) -> Result<TlsOutcome, Error> {
+fn tls_outcome(agreed: Agreed, tally: &Tally, digits: u8) -> Result<TlsOutcome, Error> {
     Ok(TlsOutcome {
         version: agreed.version,
         cipher_suite: agreed.cipher_suite,
         alpn: agreed.alpn,
         handshakes_full: tally.handshakes_full,
         handshakes_resumed: tally.handshakes_resumed,
-        handshake: tally.handshakes.summary()?,
+        handshake: tally.handshakes.summary(digits)?,
     })
 }
 
@@ -417,9 +417,10 @@ impl OpenSum {
         tally: &Tally,
         stopped: Option<&str>,
     ) -> Result<(Option<OpenLoop>, Latency), Error> {
+        let digits = plan.histogram_digits;
         let (Some(counts), Pace::Open { rate_per_s, arrivals, seed }) = (self.counts, plan.pace)
         else {
-            return Ok((None, tally.latencies.summary()?));
+            return Ok((None, tally.latencies.summary(digits)?));
         };
         let open_loop = OpenLoop {
             arrivals,
@@ -428,13 +429,13 @@ impl OpenSum {
             due: counts.due,
             sent: counts.sent,
             unanswered: counts.unanswered,
-            send_lag: counts.send_lag.summary()?,
-            from_send: counts.from_send.summary()?,
+            send_lag: counts.send_lag.summary(digits)?,
+            from_send: counts.from_send.summary(digits)?,
             invalid: stopped
                 .map(str::to_owned)
                 .or_else(|| open_loop::invalid(&counts, self.busy_share)),
         };
-        Ok((Some(open_loop), counts.latency.summary()?))
+        Ok((Some(open_loop), counts.latency.summary(digits)?))
     }
 }
 

@@ -92,7 +92,6 @@ impl Connection {
         if std::mem::take(&mut self.woken) {
             self.conn.resume(now);
         }
-        // ANCHOR: turn
         while !self.turns.is_over() {
             let Some(wants) = self.conn.wants() else { return TurnEnd::Closed };
             if wants.deadline.is_some_and(|at| at <= now) {
@@ -132,7 +131,6 @@ impl Connection {
             }
             self.turns.step();
         }
-        // ANCHOR_END: turn
         self.turns.use_up();
         self.conn.wants().map_or(TurnEnd::Closed, TurnEnd::Unfinished)
     }

@@ -124,7 +124,6 @@ impl WakeUps {
 
 impl Wake for WakeUps {
     fn wake(&self, token: u64) {
-        // ANCHOR: wake
         let token = token as Token;
         {
             let mut pending = self.lock();
@@ -143,7 +142,6 @@ impl Wake for WakeUps {
             // EAGAIN: it is readable already.
             let _ = write(self.event.write_end(), &1u64.to_ne_bytes());
         }
-        // ANCHOR_END: wake
     }
 }
 

@@ -6,6 +6,7 @@ pub mod export;
 pub mod failure;
 pub mod grid;
 pub mod lesson;
+pub mod packed;
 pub mod report;
 pub mod text;
 pub mod trace;

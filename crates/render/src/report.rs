@@ -18,7 +18,7 @@ use clap::Args;
 use record::{Instrument, Outcome, Results, Role, Trial};
 
 use crate::failure::{Failure, because};
-use crate::text;
+use crate::{packed, text};
 use verdict::summary::summarise;
 
 use book::{Book, Language};
@@ -167,12 +167,10 @@ pub fn unmeasured(results: &Results) -> Option<Unmeasured> {
     Some(Unmeasured { pairs, of, first })
 }
 
-/// Reads a result file, or the one in a folder.
+/// Reads a result file, or the one in a folder, plain or packed.
 pub fn read(path: &Path) -> Result<Results, Failure> {
     let path = if path.is_dir() { path.join(RESULTS_FILE) } else { path.to_owned() };
-    let text = std::fs::read_to_string(&path)
-        .map_err(because(format!("cannot read {}", path.display())))?;
-    Results::from_json(&text).map_err(because(path.display()))
+    Results::from_json(&packed::read(&path)?).map_err(because(path.display()))
 }
 
 /// Reads instrument.json in a folder; `None` if there is none.
@@ -221,7 +219,8 @@ pub fn folder_of(results: &Path) -> PathBuf {
     }
 }
 
-/// The report, the file with rendered regions, the tables and the pictures: name and text of each.
+/// The report, the file with rendered regions, the tables and the pictures that they show: name and
+/// text of each.
 fn rendered(
     results: &Results,
     folder: &Path,
@@ -259,8 +258,12 @@ fn rendered(
     let tables = folder.join(TABLES_FILE);
     files.push(render(&tables, &|context| template::render(template::TABLES, context))?);
     let plots = plots.iter().map(|plot| (format!("{}.svg", plot.name).into(), plot.svg.clone()));
-    let pictures = plots.chain(lessons.pictures());
-    files.extend(pictures.map(|(name, svg): (PathBuf, String)| (folder.join(name), svg)));
+    // A picture that no page shows is not written: there are some for each workload.
+    let is_shown = |(name, _): &(PathBuf, String)| {
+        files.iter().any(|(_, text)| text.contains(&*name.to_string_lossy()))
+    };
+    let pictures: Vec<_> = plots.chain(lessons.pictures()).filter(is_shown).collect();
+    files.extend(pictures.into_iter().map(|(name, svg)| (folder.join(name), svg)));
     Ok(files)
 }
 
@@ -349,9 +352,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let results = fixture::results();
         let output = folder.path().join("REPORT.md");
-        let page = page(&output, "{{env cores}} cores\n", None);
+        let page = page(&output, "{{env cores}} cores\n\n{{plot map}}\n", None);
         let files = rendered(&results, folder.path(), &page).unwrap();
-        assert!(files.len() > 4);
+        let pictures: Vec<_> = files
+            .iter()
+            .filter(|(path, _)| path.extension().is_some_and(|end| end == "svg"))
+            .collect();
+        assert!(pictures.len() == 1 && pictures[0].0.ends_with("map.svg"), "{pictures:?}");
         let tables = files.iter().find(|(path, _)| path.ends_with(TABLES_FILE)).unwrap();
         assert!(tables.1.contains("## idle-10000"), "{}", tables.1);
         assert_eq!(check(&files), Ok(ExitCode::from(EXIT_STALE)));

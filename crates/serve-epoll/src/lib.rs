@@ -121,7 +121,6 @@ impl List {
     }
 }
 
-// ANCHOR: list
 impl InterestList for List {
     fn add(&mut self, token: Token, fd: BorrowedFd<'_>) -> io::Result<()> {
         let events = match token {
@@ -163,7 +162,6 @@ impl InterestList for List {
         n == room || self.edge && peer_closed
     }
 }
-// ANCHOR_END: list
 
 /// ERR and HUP are always reported, and mean that neither a read nor a write will block.
 fn answer(events: c_int) -> Answer {

@@ -79,7 +79,6 @@ impl List {
     }
 }
 
-// ANCHOR: list
 impl InterestList for List {
     fn add(&mut self, token: Token, fd: BorrowedFd<'_>) -> io::Result<()> {
         if self.positions.len() <= token {
@@ -109,7 +108,6 @@ impl InterestList for List {
         Ok(())
     }
 }
-// ANCHOR_END: list
 
 /// ERR and HUP are always reported, and mean that neither a read nor a write will block.
 fn answer(revents: c_short) -> Answer {

@@ -60,7 +60,6 @@ pub const MODEL: Model = Model {
 /// # Errors
 /// What fork(2) says if there is no child at all, and what sigwait(3) and wait(2) say.
 pub fn fork_ahead(processes: &mut Processes) -> io::Result<Role> {
-    // ANCHOR: fork
     loop {
         while let Some(place) = processes.vacant() {
             // SAFETY: this process has one thread, which owns all of its memory, and so the child
@@ -83,7 +82,6 @@ pub fn fork_ahead(processes: &mut Processes) -> io::Result<Role> {
             return Ok(Role::Parent);
         }
     }
-    // ANCHOR_END: fork
 }
 
 /// A child that has ended. Several may have, for one SIGCHLD (signal(7)).

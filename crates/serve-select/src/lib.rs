@@ -108,7 +108,6 @@ impl List {
     }
 }
 
-// ANCHOR: list
 impl InterestList for List {
     fn fits(&self, fd: BorrowedFd<'_>) -> bool {
         (fd.as_raw_fd() as usize) < FD_SETSIZE
@@ -138,7 +137,6 @@ impl InterestList for List {
         Ok(())
     }
 }
-// ANCHOR_END: list
 
 /// A broken connection is readable and writable; a read then reports the error.
 fn answer(read: bool, write: bool) -> Answer {

@@ -158,7 +158,6 @@ impl List {
     }
 }
 
-// ANCHOR: list
 impl InterestList for List {
     /// Both directions, once and for all. A signal costs little if the program has no use for it.
     fn add(&mut self, token: Token, fd: BorrowedFd<'_>) -> io::Result<()> {
@@ -205,7 +204,6 @@ impl InterestList for List {
         true
     }
 }
-// ANCHOR_END: list
 
 /// ERR and HUP mean that neither a read nor a write will block.
 fn answer(events: c_short) -> Answer {

@@ -31,7 +31,6 @@ impl Owner {
     }
 
     /// From here on this descriptor sends its signals to the owner. It must be non-blocking.
-    // ANCHOR: raise
     pub(crate) fn raise_signals(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         let fd = fd.as_raw_fd();
         // SAFETY: the kernel copies `self` during the call; the other two calls pass no memory.
@@ -41,7 +40,6 @@ impl Owner {
             returned(libc::fcntl(fd, F_SETFL, O_NONBLOCK | O_ASYNC)).map(drop)
         }
     }
-    // ANCHOR_END: raise
 }
 
 /// From here on it sends none.

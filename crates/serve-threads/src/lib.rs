@@ -91,7 +91,6 @@ impl Threads {
 /// client is refused, and the others go on.
 fn spawn(worker: &Arc<Worker>, stream: TcpStream, slot: Slot, threads: Threads) {
     let own = Arc::clone(worker);
-    // ANCHOR: thread
     let conversation = move || {
         let mut scratch = vec![0; SCRATCH_BYTES];
         let conversation = Conversation::new(stream, &own);
@@ -101,7 +100,6 @@ fn spawn(worker: &Arc<Worker>, stream: TcpStream, slot: Slot, threads: Threads) 
         }
         drop((slot, threads.first));
     };
-    // ANCHOR_END: thread
     if conversation::builder().spawn(conversation).is_err() {
         worker.service.counters.refused();
     }

@@ -193,7 +193,6 @@ async fn converse(mut stream: TcpStream, shared: Shared) {
     // ANCHOR_END: wait
 }
 
-// ANCHOR: step
 /// Writes if there is output, and reads otherwise. Returns the bytes.
 fn step(stream: &TcpStream, conn: &mut Conn, wants: &Wants, ready: Ready) -> io::Result<usize> {
     if wants.write && ready.is_writable() { write(stream, conn) } else { read(stream, conn) }
@@ -229,7 +228,6 @@ fn write(stream: &TcpStream, conn: &mut Conn) -> io::Result<usize> {
     conn.sent(n, Instant::now());
     Ok(n)
 }
-// ANCHOR_END: step
 
 /// Whether the last read was short.
 fn is_emptied(moved: &io::Result<usize>, wants: &Wants, before: bool) -> bool {

@@ -12,6 +12,7 @@ mod client;
 pub mod http2;
 mod process;
 mod server;
+mod texts;
 mod websocket;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -22,7 +23,9 @@ pub use catalog::{Model, Variant, catalog, describe};
 pub use client::{Client, Head, Reply, Session, get, pattern, request};
 pub use process::Process;
 pub use server::{Ended, NotOffered, Server, run_to_end};
-pub use websocket::{Frame, Opcode, WebSocket, client_frame, close_code};
+pub use texts::{root, texts};
+pub use websocket::WebSocket;
+pub use witness::websocket::{Frame, Opcode, client_frame};
 
 /// After so long a wait has failed. A guard against hanging and no measurement: every wait in the
 /// suite ends by its own condition, in milliseconds on a machine with nothing else to do, and not

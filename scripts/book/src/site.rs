@@ -10,11 +10,17 @@ use crate::pages::{Link, Map, Page, links, normal};
 /// From a page of the site back to the checkout: target/book/LANGUAGE.
 const UP: &str = "../../..";
 
-/// Pictures follow the theme of the page, also where that is not the system's.
+/// Pictures follow the theme of the page, also where that is not the system's. On a narrow screen
+/// they are moved sideways, and not so small that nobody can read them; `checkbox-img` is
+/// mdBook's: a click shows a picture over the page.
 const CSS: &str = "\
 .content img { max-width: 100%; height: auto; }
 html.light .content img, html.rust .content img { color-scheme: light; }
 html.navy .content img, html.coal .content img, html.ayu .content img { color-scheme: dark; }
+@media (max-width: 640px) {
+  .content p:has(img) { overflow-x: auto; }
+  .content .checkbox-img:not(:checked) + img { max-width: none; width: 640px; }
+}
 .content table { display: block; overflow-x: auto; max-width: 100%; }
 ";
 
@@ -54,6 +60,7 @@ fn configuration(title: &str, language: &str, out: &Path) -> Result<String, Stri
         "[book]\ntitle = {title:?}\nlanguage = {language:?}\n\
          [build]\nbuild-dir = {:?}\ncreate-missing = false\n\
          [output.html]\ndefault-theme = \"light\"\npreferred-dark-theme = \"navy\"\n\
+         no-section-label = true\n\
          additional-css = [\"site.css\"]\n",
         out.display().to_string()
     ))

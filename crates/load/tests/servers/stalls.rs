@@ -179,7 +179,10 @@ fn a_handshake_that_never_ends_obeys_the_time_limit() -> Test {
         let http2 = scheme == "http2";
         let scheme = if http2 { "http" } else { scheme };
         let request_timeout = Duration::from_millis(300);
-        let plan = Plan { request_timeout, http2, ..plan(scheme, address, "/", 1)? };
+        let mut plan = Plan { request_timeout, ..plan(scheme, address, "/", 1)? };
+        if http2 {
+            plan.target.use_http2()?;
+        }
         let begin = Instant::now();
         let refused = run(&plan, &mut Silent);
         assert!(matches!(&refused, Err(Error::NoReply { .. })), "{refused:?}");

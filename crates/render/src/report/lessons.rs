@@ -13,7 +13,7 @@ use verdict::trace::place;
 
 use crate::failure::{Failure, because};
 use crate::text::figure;
-use crate::{lesson as pictures, trace};
+use crate::{lesson as pictures, packed, trace};
 
 /// Name of the directory in that of a result.
 const LESSONS: &str = "lessons";
@@ -48,12 +48,9 @@ pub fn read(folder: &Path) -> Result<Lessons, Failure> {
         let is_trace = name == TRACE;
         let file = if is_trace { "trace.jsonl" } else { "recording.jsonl" };
         let path = entry.path().join(file);
-        if !path.is_file() {
-            continue;
-        }
-        let text = fs::read_to_string(&path)
-            .map_err(because(format!("cannot read {}", path.display())))?;
-        let recording = Recording::from_json_lines(&text).map_err(because(path.display()))?;
+        let Some(path) = packed::find(&path) else { continue };
+        let recording =
+            Recording::from_json_lines(&packed::read(&path)?).map_err(because(path.display()))?;
         if is_trace {
             lessons.traces = Some(recording);
         } else if let Some(lesson) = lesson::of(&recording) {

@@ -24,6 +24,9 @@ use super::{Part, Setting};
 /// A request without a reply for this long is an error. Longer than a working server takes on a
 /// busy machine, but not more, because the other servers wait meanwhile.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// An error of at most 1 %, a third of what counts as equal. A result holds thousands of
+/// histograms, and with three digits they would be three times as large.
+const HISTOGRAM_DIGITS: u8 = 2;
 
 /// The measurements of a server under one workload.
 pub(super) struct Loaded {
@@ -103,7 +106,11 @@ impl<'a> Turns<'a> {
             let seen = Borders::new(&running.server);
             let plan = engine::plan(running.server.address, part.workload, settings);
             let plan = plan.map_err(|error| error.to_string())?;
-            let plan = Plan { request_timeout: REQUEST_TIMEOUT, ..plan };
+            let plan = Plan {
+                request_timeout: REQUEST_TIMEOUT,
+                histogram_digits: HISTOGRAM_DIGITS,
+                ..plan
+            };
             let (processes, model) = (running.processes(), setting.members[at].model);
             let second = part.doubled.then(|| Second::new(part.workload, model, &plan, &processes));
             let entrant = Entrant::open(plan, &processes, true);

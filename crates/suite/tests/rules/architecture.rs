@@ -1,7 +1,9 @@
 //! The names in ARCHITECTURE.md exist.
 
 use crate::sources::{Source, sources};
-use crate::{assert_kept, read, root};
+use suite::root;
+
+use crate::{assert_kept, read};
 
 /// Roots of paths that are not of this workspace.
 const OTHERS: &[&str] = &["std", "Instant"];

@@ -6,16 +6,13 @@
 
 mod architecture;
 mod dependencies;
+mod links;
 mod sources;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The directory of the workspace.
-fn root() -> PathBuf {
-    let suite = Path::new(env!("CARGO_MANIFEST_DIR"));
-    suite.ancestors().nth(2).expect("the suite is two levels below the workspace").to_path_buf()
-}
+use suite::root;
 
 /// Every file below `directory` whose name ends in `suffix`, but for what the build makes.
 fn files_below(directory: &Path, suffix: &str) -> Vec<PathBuf> {

@@ -9,7 +9,9 @@ use proc_macro2::extra::DelimSpan;
 use proc_macro2::{Spacing, Span, TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 
-use crate::{assert_kept, files_below, read, root, shown};
+use suite::root;
+
+use crate::{assert_kept, files_below, read, shown};
 
 /// A function fits a screen.
 const FUNCTION_LINES_MAX: usize = 70;

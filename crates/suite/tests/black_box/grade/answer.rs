@@ -182,8 +182,7 @@ pub fn sentence(failure: &Failure) -> String {
 /// The line of the case that failed, where the sources are at hand.
 fn asked(failure: &Failure) -> Option<String> {
     let (file, line) = failure.place.as_ref()?;
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2)?;
-    let text = fs::read_to_string(root.join(file)).ok()?;
+    let text = fs::read_to_string(suite::root().join(file)).ok()?;
     let line = text.lines().nth(usize::try_from(*line).ok()?.checked_sub(1)?)?;
     Some(line.trim().trim_end_matches(';').to_owned())
 }

@@ -42,8 +42,7 @@ fn each_case_has_a_topic() {
 
 /// The start of the assignment.
 fn start() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("a workspace");
-    root.join("book/assignment/serve-mine")
+    suite::root().join("book/assignment/serve-mine")
 }
 
 /// Exit code, stdout and stderr of a grading.
