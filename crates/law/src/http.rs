@@ -225,8 +225,10 @@ fn requests(
     plan.connections = connections;
     plan.length = Length::Requests(number);
     plan.warmup = Duration::ZERO;
-    plan.http2 = streams.is_some();
-    plan.pipelining = streams.unwrap_or(1);
+    if let Some(streams) = streams {
+        plan.target.use_http2()?;
+        plan.pipelining = streams;
+    }
     plan.request_timeout = Duration::from_secs(6);
     let outcome = load::run(&plan, &mut Silent)?;
     match outcome.requests == number && outcome.errors == 0 {

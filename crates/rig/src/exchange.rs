@@ -4,6 +4,8 @@
 //! It shares no code with the load generator, so that an error of one client is found by the other.
 //! For HTTP/2, WebSocket and TLS it supports only what this needs.
 
+#[cfg(test)]
+mod canned;
 pub mod http2;
 mod websocket;
 mod wire;
@@ -14,8 +16,8 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{setsockopt, sockopt};
-use record::Workload;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use record::{Protocol, Workload};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use scenario::workload::{FILE_BYTES, FILE_NAME, TEXT, TEXT_BYTES, WS_ECHO, pattern};
 
@@ -48,8 +50,8 @@ const CONGESTION_CONTROL: &[u8] = b"reno";
 /// One sentence: what was received instead.
 pub fn verify(address: SocketAddr, workload: &Workload) -> Result<TcpStream, String> {
     let socket = connect(address, None).map_err(cannot_connect)?;
-    let verified = match (workload.protocol.as_str(), &workload.path) {
-        ("websocket", Some(path)) => verify_messages(socket, address, path, workload),
+    let verified = match (workload.protocol, &workload.path) {
+        (Protocol::WebSocket, Some(path)) => verify_messages(socket, address, path, workload),
         (_, Some(path)) => verify_reply(socket, address, path, workload),
         (_, None) => verify_echo(socket, workload),
     };
@@ -100,7 +102,7 @@ fn verify_reply(
 ) -> Result<TcpStream, String> {
     let posted = workload.post.then(|| pattern(workload.payload_bytes));
     let mut wire = wire(socket, workload)?;
-    let reply = match (&mut wire, workload.protocol == "h2") {
+    let reply = match (&mut wire, workload.protocol == Protocol::Http2) {
         (wire, true) => http2::ask(wire, scheme(workload), &address.to_string(), path),
         (Wire::Plain(stream), false) => {
             send_beside(stream, &request(address, path, posted.as_deref()), |mut stream| {
@@ -131,7 +133,9 @@ fn verify_reply(
 fn wire(socket: TcpStream, workload: &Workload) -> Result<Wire, String> {
     match workload.tls {
         false => Ok(Wire::Plain(socket)),
-        true => Wire::tls(socket, if workload.protocol == "h2" { "h2" } else { "http/1.1" }),
+        true => {
+            Wire::tls(socket, if workload.protocol == Protocol::Http2 { "h2" } else { "http/1.1" })
+        }
     }
 }
 
@@ -158,7 +162,7 @@ pub fn open_idle(
     workload: &Workload,
 ) -> Result<Vec<TcpStream>, String> {
     // Then the requests of a batch are sent before the first reply is read.
-    let in_one_go = !workload.tls && ["echo", "http"].contains(&workload.protocol.as_str());
+    let in_one_go = !workload.tls && matches!(workload.protocol, Protocol::Echo | Protocol::Http1);
     let mut open = Vec::with_capacity(count as usize);
     while open.len() < count as usize {
         let before = open.len();
@@ -195,8 +199,8 @@ fn exchange_once(
 ) -> Result<TcpStream, String> {
     let mut wire = wire(socket, workload)?;
     let authority = address.to_string();
-    match workload.protocol.as_str() {
-        "websocket" => {
+    match workload.protocol {
+        Protocol::WebSocket => {
             websocket::open(&mut wire, &authority, WS_ECHO)?;
             websocket::send_message(&mut wire, b"!")?;
             if websocket::receive(&mut wire)? != b"!" {
@@ -205,7 +209,7 @@ fn exchange_once(
         }
         protocol => {
             let (status, _) = match protocol {
-                "h2" => http2::ask(&mut wire, scheme(workload), &authority, "/")?,
+                Protocol::Http2 => http2::ask(&mut wire, scheme(workload), &authority, "/")?,
                 _ => {
                     let sent = wire.write_all(&request(address, "/", None));
                     sent.map_err(|e| format!("cannot send: {}", why(&e)))?;
@@ -317,7 +321,7 @@ fn connect_within(
     time: Duration,
 ) -> Result<TcpStream, Error> {
     let kind = Type::STREAM.cloexec();
-    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    let socket = Socket::new(Domain::for_address(address), kind, Some(socket2::Protocol::TCP))?;
     // The time limit of sending is also that of connect(2) (socket(7), SO_SNDTIMEO).
     socket.set_read_timeout(Some(time))?;
     socket.set_write_timeout(Some(time))?;
