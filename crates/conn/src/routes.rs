@@ -160,8 +160,9 @@ pub(crate) trait ReplyWriter {
     fn shared_body(&mut self, body: &Bytes);
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reply {
+    #[default]
     Complete,
     /// `/echo`: the head is sent with the first body bytes; then the body is sent as it arrives.
     Echo {

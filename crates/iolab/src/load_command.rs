@@ -15,7 +15,7 @@ use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use load::{Live, Method, Plan, Protocol, Silent};
+use load::{Live, Method, Plan, Silent};
 use record::{LoadOutcome, ServerSample};
 use serde::Serialize;
 
@@ -57,7 +57,7 @@ fn load(arguments: &LoadArguments, live: &Arc<Live>) -> Result<ExitCode, Box<dyn
         return several::run(arguments, live);
     }
     let plan = arguments.plan()?;
-    let ignored = plan.target.protocol == Protocol::Http && plan.method != Method::Post;
+    let ignored = plan.target.protocol.is_http() && plan.method != Method::Post;
     if ignored && arguments.has_payload() {
         let method = plan.method.as_str();
         eprintln!("iolab: note: --payload is ignored: a {method} has no body");

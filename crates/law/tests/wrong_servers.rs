@@ -112,6 +112,7 @@ fn a_server_that_ends_has_no_law() {
 }
 
 #[test]
+#[ignore = "a busy machine stalls every server: make test-quiet runs it"]
 fn a_server_that_does_not_stall_has_nothing_to_omit() {
     if are_built(&["floor"]) {
         let floor = with("L17", "faulty", "floor", &[]);

@@ -1,5 +1,4 @@
-//! A blocking HTTP/2 client with several requests at once on one connection, on the frames of
-//! [`rig::exchange::http2`]. RFC 9113.
+//! A blocking HTTP/2 client with several requests at once on one connection. RFC 9113.
 
 use std::net::SocketAddr;
 
@@ -48,7 +47,7 @@ impl Session {
     /// # Errors
     /// One sentence: a connection that fails, a stream that is reset, a status that is not 200.
     pub fn receive(&mut self) -> Result<Frame, String> {
-        let frame = self.client.until(wire::Frame::parse)?;
+        let frame = self.client.until(witness::http2::Frame::parse)?;
         let at_us = self.clock.now_us();
         if let Some(answer) = frame.answer()? {
             self.client.send(&answer)?;
@@ -63,7 +62,7 @@ impl Session {
 }
 
 /// A frame as it is recorded. It belongs to no run yet.
-pub(crate) fn noted(frame: &wire::Frame, at_us: f64, from_server: bool) -> Frame {
+pub(crate) fn noted(frame: &witness::http2::Frame, at_us: f64, from_server: bool) -> Frame {
     Frame {
         run: String::new(),
         connection: 0,
@@ -71,7 +70,7 @@ pub(crate) fn noted(frame: &wire::Frame, at_us: f64, from_server: bool) -> Frame
         from_server,
         kind: frame.name().to_owned(),
         stream: frame.stream,
-        bytes: frame.bytes(),
+        bytes: frame.wire_bytes() as u32,
         ends_stream: frame.ends_stream(),
     }
 }

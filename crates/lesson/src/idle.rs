@@ -19,14 +19,14 @@ pub const EXPERIMENT: Experiment = Experiment {
         question: "Which model uses the most CPU while no client sends?",
         answer: Answer::Choice(&MODELS),
     },
-    takes_s: 15,
+    takes_s: 13,
     model: None,
     run,
 };
 
-/// serve-serial cannot have a hundred connections.
-const MODELS: [&str; 10] =
-    ["prefork", "threads", "pool", "busy", "select", "poll", "epoll", "sigio", "tokio", "uring"];
+/// serve-serial cannot have a hundred connections, and serve-prefork has 64 processes.
+const MODELS: [&str; 9] =
+    ["threads", "pool", "busy", "select", "poll", "epoll", "sigio", "tokio", "uring"];
 const CONNECTIONS: u32 = 100;
 const SILENCE: Duration = Duration::from_secs(1);
 /// Between two looks at Ctrl-C.
@@ -36,17 +36,11 @@ const SETTLE: Duration = Duration::from_millis(200);
 
 fn run(stage: &mut Stage) -> Result<(), Refused> {
     for model in MODELS {
-        let arguments = match model {
-            // A process for each.
-            "prefork" => vec!["--processes".to_owned(), CONNECTIONS.to_string()],
-            _ => Vec::new(),
-        };
         let run = Run {
             run: model.to_owned(),
             title: format!("{model} with {CONNECTIONS} silent connections"),
             model: model.to_owned(),
-            arguments,
-            link: None,
+            ..Run::default()
         };
         match stage.start(run) {
             Ok(Some(site)) => watch(stage, model, site)?,

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use rig::client::Client;
+use witness::websocket::{Opcode, client_frame};
 
-use crate::wire::{self, frame, number};
+use crate::wire::{self, number};
 use crate::{Answer, Experiment, Predict, Refused, Stage};
 
 /// The experiment.
@@ -79,7 +80,7 @@ fn post_office(stage: &mut Stage) -> Result<(), Refused> {
 fn heard(address: SocketAddr, path: &str) -> Result<(f64, f64), String> {
     let join = || wire::websocket(Client::open(address)?, path);
     let (mut speaker, mut others) = (join()?, [join()?, join()?]);
-    speaker.send(&frame("hello"))?;
+    speaker.send(&client_frame(Opcode::Text, b"hello"))?;
     let own = speaker.hears_within(SILENCE)?;
     let mut count = 0;
     for other in &mut others {
@@ -106,7 +107,7 @@ fn beside_flood(address: SocketAddr) -> Result<(f64, f64), String> {
     let mut client = wire::websocket(Client::open(address)?, &path)?;
     let mut writer = client.writer()?;
     let (over, sent) = (AtomicBool::new(false), AtomicU64::new(0));
-    let pieces = frame(&"x".repeat(125)).repeat(500);
+    let pieces = client_frame(Opcode::Text, &[b'x'; 125]).repeat(500);
     let seen = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Relaxed) && writer.write_all(&pieces).is_ok() {

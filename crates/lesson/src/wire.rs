@@ -2,22 +2,14 @@
 //! the number that each of them carries.
 
 use rig::client::{Client, Failed};
+use witness::websocket::{Frame, Opcode, opening_fields};
 
-/// The key of RFC 6455 section 1.3.
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-/// The head of a masked text frame of up to 125 bytes (RFC 6455 section 5.2), whose mask of zeros
-/// leaves the text as it is: there is no proxy here from which a mask would protect.
-const TEXT: u8 = 0x81;
-const MASKED: u8 = 0x80;
-const MASK: [u8; 4] = [0; 4];
+/// Largest frame of a message that is read, in bytes.
+const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 
 /// Asks for a WebSocket, with these further fields. Returns the status.
 pub(crate) fn upgrade(client: &mut Client, path: &str, fields: &str) -> Result<u16, Failed> {
-    let fields = format!(
-        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: {KEY}\r\n{fields}"
-    );
-    client.ask(path, &fields)?;
+    client.ask(path, &format!("{}{fields}", opening_fields()))?;
     Ok(client.head()?.status)
 }
 
@@ -48,23 +40,11 @@ pub(crate) fn event(client: &mut Client) -> Result<u64, Failed> {
 
 /// The next text of a WebSocket.
 pub(crate) fn message(client: &mut Client) -> Result<String, Failed> {
-    client.until(|input| {
-        let (&[first, length], rest) = match input.split_first_chunk() {
-            Some(parts) => parts,
-            None => return Ok(None),
-        };
-        if first != TEXT || length > 125 {
-            return Err(format!("no short text came but a frame of type {:x}", first & 0xf));
-        }
-        let text = rest.get(..usize::from(length));
-        let text = text.map(|text| String::from_utf8_lossy(text).into_owned());
-        Ok(text.map(|text| (2 + usize::from(length), text)))
-    })
-}
-
-/// A text of up to 125 bytes as a client sends it.
-pub(crate) fn frame(text: &str) -> Vec<u8> {
-    [&[TEXT, MASKED | text.len() as u8][..], &MASK, text.as_bytes()].concat()
+    let frame = client.until(|input| Frame::parse(input, MESSAGE_BYTES_MAX))?;
+    match frame.opcode {
+        Opcode::Text if frame.is_final => Ok(String::from_utf8_lossy(&frame.payload).into_owned()),
+        other => Err(format!("no text in one frame came but {other:?}").into()),
+    }
 }
 
 /// The number of a message.
@@ -80,6 +60,5 @@ mod tests {
     fn the_number_of_a_message_is_behind_its_word() {
         assert_eq!(number(b"tick 17\n"), Some(17));
         assert_eq!(number(b"tack 17"), None);
-        assert_eq!(frame("hi"), b"\x81\x82\0\0\0\0hi");
     }
 }

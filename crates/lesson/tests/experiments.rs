@@ -433,6 +433,15 @@ fn request_on_a_server_that_closes_late_says_so() {
     assert_holds(&recording, "one connection carried");
 }
 
+/// Slow start takes a step in each round trip, and here there is none: all arrives in the first.
+#[test]
+fn streams_over_links_without_a_delay_show_no_slow_start() {
+    let recording = recorded_with("streams", vec![built()], Links::LeftOut);
+    assert_eq!((recording.runs.len(), recording.skipped.len()), (8, 0));
+    let (holds, text) = said(&recording, "A new connection carried");
+    assert!(!holds && text.contains("did not grow"), "{text}");
+}
+
 /// Streams that wait for each other are those of HTTP/1.1: its run is put in the place of HTTP/2's.
 #[test]
 fn streams_that_are_no_streams_wait_for_the_slow_reply() {

@@ -565,7 +565,7 @@ impl<'a, C: Codec> Engine<'a, C> {
 ///   serve-epoll: 32 requests in each send, with 4 and with 64 connections).
 fn refilled_at(plan: &Plan) -> usize {
     let depth = plan.depth() as usize;
-    match (plan.http2, plan.streaming) {
+    match (plan.is_http2(), plan.streaming) {
         (true, _) => depth - 1,
         (_, true) => depth / 2,
         _ => depth / 4,

@@ -1,6 +1,8 @@
 //! Literal frames of a server, split in any way.
 
 use super::*;
+use record::Protocol;
+
 use crate::Error;
 use crate::http2_requests::NUMBERS;
 
@@ -32,8 +34,9 @@ fn reply(stream: u32, body: &[u8]) -> Vec<u8> {
 }
 
 fn plan(depth: u32) -> Plan {
-    let plan = Plan::new("http://127.0.0.1:1/").unwrap_or_else(|error| panic!("{error}"));
-    Plan { http2: true, pipelining: depth, ..plan }
+    let mut plan = Plan::new("http://127.0.0.1:1/").unwrap_or_else(|error| panic!("{error}"));
+    plan.target.protocol = Protocol::Http2;
+    Plan { pipelining: depth, ..plan }
 }
 
 /// A codec that expects `hello`, and an open connection.

@@ -12,11 +12,13 @@ use nix::sys::socket::{MsgFlags, recv};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::Socket;
 
+use record::Protocol;
+
 use crate::codec::Codec;
 use crate::dialogue::{Dialogue, DialogueSetup, Failure};
 use crate::probe::CONNECT_LIMIT;
 use crate::socket::Sockets;
-use crate::{Error, Live, Plan, Protocol};
+use crate::{Error, Live, Plan};
 
 /// Connections that are opened at once: well below the backlog of 4,096 that servers ask for. On
 /// loopback connect completes before the server has accepted, so this also lets the server keep up.
@@ -37,8 +39,8 @@ impl Idle {
         codec: &mut C,
     ) -> Result<Idle, Error> {
         let asked = plan.idle_connections;
-        let sends_nothing =
-            !plan.target.tls && !plan.http2 && plan.target.protocol != Protocol::WebSocket;
+        let talks = matches!(plan.target.protocol, Protocol::Http2 | Protocol::WebSocket);
+        let sends_nothing = !plan.target.tls && !talks;
         let mut idle = Idle { sockets: Vec::with_capacity(asked as usize), sends_nothing };
         idle.open_all(plan, sockets, live, codec).map_err(|failure| match failure {
             Failure::Internal(error) => error,
@@ -69,7 +71,7 @@ impl Idle {
             while dialogues.len() < BATCH && begun < plan.idle_connections {
                 let index = plan.connections + begun;
                 let mut dialogue = setup.begin(index, index)?;
-                if plan.http2 {
+                if plan.is_http2() {
                     dialogue.ask();
                 }
                 dialogues.push(dialogue);
@@ -78,7 +80,7 @@ impl Idle {
             let oldest =
                 dialogues.iter().map(|dialogue| dialogue.begun).min().unwrap_or_else(Instant::now);
             setup.turn(&mut dialogues, oldest + limit)?;
-            let is_done = |dialogue: &mut Dialogue<_>| match plan.http2 {
+            let is_done = |dialogue: &mut Dialogue<_>| match plan.is_http2() {
                 true => dialogue.replies > 0,
                 false => dialogue.is_open(),
             };

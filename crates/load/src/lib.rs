@@ -58,7 +58,7 @@ pub use cpu::Clocks;
 pub use error::Error;
 pub use live::{Live, Progress, Stage};
 pub use observer::{Observer, Silent};
-pub use plan::{ExpectedBody, Length, Method, Pace, Plan, Protocol, Target};
+pub use plan::{ExpectedBody, Length, Method, Pace, Plan, Target};
 pub use run::{run, run_live};
 pub use session::{Session, Slice};
 pub use tls::tls_config;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use record::Arrivals;
+use record::{Arrivals, Protocol};
 
 use crate::Error;
 use crate::histogram::DIGITS;
@@ -32,23 +32,12 @@ const RATE_MAX: f64 = 10_000_000.0;
 /// More than the cores of any machine: larger numbers are typing errors.
 const THREADS_MAX: u32 = 1_024;
 
-/// The protocol of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// Every byte is sent back (RFC 862).
-    Echo,
-    /// HTTP/1.1 (RFC 9112), or HTTP/2 (RFC 9113) if [`Plan::http2`] is set.
-    Http,
-    /// Messages over a WebSocket (RFC 6455), opened by an upgrade of HTTP/1.1.
-    WebSocket,
-}
-
 /// The server, from a URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// The URL as given.
     pub url: String,
-    /// `tcp`, `http` and `https`, or `ws` and `wss`.
+    /// That of the scheme, or HTTP/2: with prior knowledge (`http`) or by ALPN (`https`).
     pub protocol: Protocol,
     /// `https` or `wss`: the connection begins with a TLS handshake.
     pub tls: bool,
@@ -78,8 +67,8 @@ impl Target {
         let (scheme, rest) = url.split_once("://").ok_or_else(|| bad("it has no scheme"))?;
         let (protocol, tls) = match scheme {
             "tcp" => (Protocol::Echo, false),
-            "http" => (Protocol::Http, false),
-            "https" => (Protocol::Http, true),
+            "http" => (Protocol::Http1, false),
+            "https" => (Protocol::Http1, true),
             "ws" => (Protocol::WebSocket, false),
             "wss" => (Protocol::WebSocket, true),
             _ => return Err(bad("its scheme is none of tcp, http, https, ws and wss")),
@@ -98,12 +87,25 @@ impl Target {
         let path = match protocol {
             Protocol::Echo if path.len() > 1 => return Err(bad("an echo server has no paths")),
             Protocol::Echo => String::new(),
-            Protocol::Http | Protocol::WebSocket if path.starts_with('/') => path.to_owned(),
-            Protocol::Http | Protocol::WebSocket => format!("/{path}"),
+            _ if path.starts_with('/') => path.to_owned(),
+            _ => format!("/{path}"),
         };
         let (address, others) = resolve(authority, protocol, tls).map_err(|why| bad(&why))?;
         let (url, authority) = (url.to_owned(), authority.to_owned());
         Ok(Target { url, protocol, tls, authority, address, others, path })
+    }
+
+    /// Speaks HTTP/2 instead of HTTP/1.1.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if the URL is not one of HTTP.
+    pub fn use_http2(&mut self) -> Result<(), Error> {
+        if !self.protocol.is_http() {
+            let why = "HTTP/2 needs an HTTP URL: give an http:// or https:// URL";
+            return Err(Error::Plan(why.to_owned()));
+        }
+        self.protocol = Protocol::Http2;
+        Ok(())
     }
 
     /// The host as given, without port and brackets, for TLS's server name.
@@ -129,9 +131,9 @@ fn resolve(
     });
     let with_port = match (has_port, protocol) {
         (true, _) => authority.to_owned(),
-        (false, Protocol::Http | Protocol::WebSocket) if tls => format!("{authority}:443"),
-        (false, Protocol::Http | Protocol::WebSocket) => format!("{authority}:80"),
         (false, Protocol::Echo) => return Err("it has no port".to_owned()),
+        (false, _) if tls => format!("{authority}:443"),
+        (false, _) => format!("{authority}:80"),
     };
     let mut addresses = with_port.to_socket_addrs().map_err(|error| error.to_string())?;
     let first = addresses.next().ok_or_else(|| "the host has no address".to_owned())?;
@@ -222,8 +224,6 @@ pub struct Plan {
     pub reconnect: bool,
     /// Requests in flight on each connection: pipelined, or as HTTP/2 streams. 1 = one at a time.
     pub pipelining: u32,
-    /// Use HTTP/2: with prior knowledge (`http`) or by ALPN (`https`).
-    pub http2: bool,
     /// Resume TLS sessions on all connections but the first (RFC 8446 section 2.2). Otherwise every
     /// handshake is a full one.
     pub tls_resume: bool,
@@ -272,7 +272,6 @@ impl Plan {
             warmup: Duration::from_secs(1),
             reconnect: false,
             pipelining: 1,
-            http2: false,
             tls_resume: false,
             fan_out: false,
             payload_bytes: 64,
@@ -289,14 +288,9 @@ impl Plan {
         })
     }
 
-    /// The name of the protocol in a table.
-    pub fn protocol_name(&self) -> &'static str {
-        match self.target.protocol {
-            Protocol::Echo => "echo",
-            Protocol::Http if self.http2 => "HTTP/2",
-            Protocol::Http => "HTTP/1.1",
-            Protocol::WebSocket => "WebSocket",
-        }
+    /// Whether requests are streams of HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.target.protocol == Protocol::Http2
     }
 
     /// Most requests in flight on each connection: the pipeline, or the messages of a stream's
@@ -314,7 +308,7 @@ impl Plan {
     /// # Errors
     /// [`Error::Plan`] with one sentence: what is wrong, and what to do.
     pub fn check(&self) -> Result<(), Error> {
-        let http = self.target.protocol == Protocol::Http;
+        let http = self.target.protocol.is_http();
         let carries_payload = !http || self.method == Method::Post;
         let complaints = [
             (
@@ -366,20 +360,16 @@ impl Plan {
         if let Some((_, text)) = complaints.find(|(complaint, _)| *complaint) {
             return Err(Error::Plan(text));
         }
-        if let Some(text) = crate::http2_requests::complaint(self).filter(|_| self.http2) {
+        if let Some(text) = crate::http2_requests::complaint(self).filter(|_| self.is_http2()) {
             return Err(Error::Plan(text));
         }
         self.headers.iter().try_for_each(|(name, value)| check_header(name, value))
     }
 
     /// Combinations that the protocol does not support: each applies if its `bool` is true.
-    fn complaints_of_protocol(&self) -> [(bool, String); 6] {
+    fn complaints_of_protocol(&self) -> [(bool, String); 5] {
         let fan_out = self.fan_out;
         [
-            (
-                self.http2 && self.target.protocol != Protocol::Http,
-                "HTTP/2 needs an HTTP URL: give an http:// or https:// URL".into(),
-            ),
             (
                 self.tls_resume && !self.target.tls,
                 "only TLS has sessions to resume: give an https:// or wss:// URL".into(),
@@ -411,7 +401,7 @@ impl Plan {
 
     /// Errors in the pace: each applies if its `bool` is true.
     fn complaints_of_pace(&self) -> [(bool, String); 4] {
-        let http = self.target.protocol == Protocol::Http;
+        let http = self.target.protocol.is_http();
         [
             (
                 self.streaming && http,
@@ -516,7 +506,6 @@ mod tests {
             Plan { request_timeout: Duration::ZERO, ..good.clone() },
             Plan { headers: vec![("Host".into(), "x".into())], ..good.clone() },
             Plan { headers: vec![("A".into(), "x\r\nB: y".into())], ..good.clone() },
-            Plan { http2: true, ..good.clone() },
             Plan { tls_resume: true, ..good.clone() },
             Plan { tls_resume: true, ..Plan::new("http://127.0.0.1:7/")? },
             Plan { fan_out: true, ..good },
@@ -538,7 +527,9 @@ mod tests {
             Plan { headers: vec![("Sec-WebSocket-Key".into(), "x".into())], ..fan_out },
         ];
         assert!(bad.iter().all(|plan| matches!(plan.check(), Err(Error::Plan(_)))));
-        let secure = Plan { tls_resume: true, http2: true, ..Plan::new("https://127.0.0.1:7/")? };
+        let mut secure = Plan { tls_resume: true, ..Plan::new("https://127.0.0.1:7/")? };
+        secure.target.use_http2()?;
+        assert!(Target::parse("ws://127.0.0.1:7/")?.use_http2().is_err());
         secure.check()?;
         let headers = vec![("Keep-Alive".into(), "5".into())];
         assert!(Plan { headers, ..secure.clone() }.check().is_err());

@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
 use nix::errno::Errno;
-use record::{ClientStops, FanOut, Latency, LoadOutcome, OpenLoop, TlsOutcome};
+use record::{ClientStops, FanOut, Latency, LoadOutcome, OpenLoop, Protocol, TlsOutcome};
 
 use crate::codec::Codec;
 use crate::cpu::Clocks;
@@ -24,7 +24,7 @@ use crate::socket::Sockets;
 use crate::tally::Tally;
 use crate::tls::Agreed;
 use crate::websocket::WebSocket;
-use crate::{Error, Length, Live, Observer, Pace, Plan, Protocol, Stage, probe};
+use crate::{Error, Length, Live, Observer, Pace, Plan, Stage, probe};
 
 /// Descriptors other than connections: standard streams, epoll, those of the caller.
 const DESCRIPTORS_SPARE: u64 = 64;
@@ -99,12 +99,12 @@ fn begin(plan: &Plan, live: &Live, course: impl Course) -> Result<LoadOutcome, E
             probe::verify(plan, sockets, &mut codec())?;
             course.run(plan, sockets, live, codec)
         }
-        Protocol::Http if plan.http2 => {
+        Protocol::Http2 => {
             let make = |expected| Http2::new(plan, expected);
             let expected = probe::expected_body(plan, sockets, make, Http2::learnt)?;
             course.run(plan, sockets, live, || Http2::new(plan, expected.clone()))
         }
-        Protocol::Http => {
+        Protocol::Http1 => {
             let make = |expected| Http::new(plan, expected);
             let expected = probe::expected_body(plan, sockets, make, Http::learnt)?;
             course.run(plan, sockets, live, || Http::new(plan, expected.clone()))
@@ -286,7 +286,7 @@ fn sum_up(
     Ok(LoadOutcome {
         url: plan.target.url.clone(),
         address: plan.target.address.to_string(),
-        protocol: plan.protocol_name().to_owned(),
+        protocol: plan.target.protocol,
         tls: agreed.map(|agreed| tls_outcome(agreed, &tally, plan.histogram_digits)).transpose()?,
         fan_out: fan_out(plan, &tally),
         requests: tally.requests,

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use record::Protocol;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -27,7 +28,7 @@ use rustls::{
 };
 use socket2::Socket;
 
-use crate::{Error, Plan, Protocol};
+use crate::{Error, Plan};
 
 /// Names of protocols in ALPN (RFC 7301, section 6; RFC 9113, section 3.2).
 const HTTP2: &[u8] = b"h2";
@@ -53,8 +54,8 @@ impl Client {
             return Ok(None);
         }
         let protocol = match plan.target.protocol {
-            Protocol::Http if plan.http2 => Some(HTTP2),
-            Protocol::Http | Protocol::WebSocket => Some(HTTP1),
+            Protocol::Http2 => Some(HTTP2),
+            Protocol::Http1 | Protocol::WebSocket => Some(HTTP1),
             Protocol::Echo => None,
         };
         let mut config = tls_config(protocol)
@@ -67,7 +68,7 @@ impl Client {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             Error::Plan(format!("{host:?} is neither a name nor an address that TLS could name"))
         })?;
-        Ok(Some(Client { config: Arc::new(config), name, http2: plan.http2 }))
+        Ok(Some(Client { config: Arc::new(config), name, http2: plan.is_http2() }))
     }
 
     /// The state of a new connection, with its first bytes ready to be sent.

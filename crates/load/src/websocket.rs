@@ -5,13 +5,13 @@ use std::ops::Range;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use record::SplitMix64;
+use record::{Protocol, SplitMix64};
 use sha1::{Digest, Sha1};
 
+use crate::Plan;
 use crate::codec::{Codec, Step, Wrong, unasked};
 use crate::http1::read_response;
 use crate::payload::{Mirror, Ready, describe_difference, filler, stamps};
-use crate::{Plan, Protocol};
 
 /// The server appends this to the client's key before it hashes it (RFC 6455, section 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";

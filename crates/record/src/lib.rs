@@ -9,6 +9,7 @@ mod environment;
 mod instrument;
 mod law;
 mod load;
+mod protocol;
 mod random;
 mod recording;
 mod results;
@@ -20,6 +21,7 @@ pub use law::{LawFigure, LawOutcome, Laws, Standing, laws_schema};
 pub use load::{
     Arrivals, AtEnd, ClientStops, Errors, FanOut, Latency, LoadOutcome, OpenLoop, TlsOutcome,
 };
+pub use protocol::Protocol;
 pub use random::SplitMix64;
 pub use recording::{
     Call, Figure, Frame, Heading, Line, RECORDING_VERSION, Recording, RecordingError, Run, SeenBy,

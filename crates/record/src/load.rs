@@ -3,6 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Protocol;
+use crate::protocol::Named;
+
 /// The outcome of a measured window of load.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LoadOutcome {
@@ -11,8 +14,10 @@ pub struct LoadOutcome {
     /// Address of the server: the first of the URL's host that accepts a connection.
     #[serde(default)]
     pub address: String,
-    /// Protocol: `echo`, `HTTP/1.1`, `HTTP/2` or `WebSocket`.
-    pub protocol: String,
+    /// Protocol.
+    #[serde(with = "Named")]
+    #[schemars(with = "Named")]
+    pub protocol: Protocol,
     /// TLS handshakes; `None` without TLS.
     pub tls: Option<TlsOutcome>,
     /// Figures of a fan-out. In a fan-out each delivery counts as a request, and its latency begins

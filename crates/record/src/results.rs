@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Arrivals, Environment, Instrument, Trial};
+use crate::{Arrivals, Environment, Instrument, Protocol, Trial};
 
 /// Version of the file format. Raised if an older reader would misread a newer file.
 pub const SCHEMA_VERSION: u32 = 4;
@@ -89,9 +89,9 @@ pub struct Workload {
     pub name: String,
     /// One sentence.
     pub description: String,
-    /// Protocol: `echo`, `http` (HTTP/1.1), `h2` (HTTP/2) or `websocket`. The server is started
-    /// with `--protocol echo` for the first and `--protocol http` for the others.
-    pub protocol: String,
+    /// Protocol. A server is started with `--protocol echo` for echo and `--protocol http` for the
+    /// others.
+    pub protocol: Protocol,
     /// Whether TLS is used; the server is then started with `--tls`.
     pub tls: bool,
     /// With TLS and a connection per request: whether handshakes resume a session (RFC 8446 section
@@ -138,8 +138,8 @@ pub struct Model {
     pub name: String,
     /// Description in one line, from `--describe`.
     pub description: String,
-    /// Protocols, from `--describe`.
-    pub protocols: Vec<String>,
+    /// Protocols, those of `--describe` that are known here.
+    pub protocols: Vec<Protocol>,
     /// Flags beyond the common ones (`--trigger edge`).
     pub arguments: Vec<String>,
     /// Maximum number of connections, from `--describe`; `None`: limited by descriptors only.

@@ -122,7 +122,7 @@ const COLUMNS: &[Column] = &[
     ("p50_us", |m| m.load.latency.p50_us.to_string()),
     ("p99_us", |m| optional(m.load.latency.p99_us)),
     ("p999_us", |m| optional(m.load.latency.p999_us)),
-    ("protocol", |m| m.load.protocol.clone()),
+    ("protocol", |m| m.load.protocol.to_string()),
     ("tls_version", |m| optional(m.load.tls.as_ref().map(|tls| tls.version.clone()))),
     ("handshakes_full", |m| optional(m.load.tls.as_ref().map(|tls| tls.handshakes_full))),
     ("handshakes_resumed", |m| optional(m.load.tls.as_ref().map(|tls| tls.handshakes_resumed))),

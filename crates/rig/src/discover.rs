@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use record::{Model, Skip};
+use record::{Model, Protocol, Skip};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -31,7 +31,7 @@ const FLOOR: &str = "floor";
 /// Flavours that also take part when no models are named, each with the protocol in which it
 /// differs from its model. A second thread per connection matters if both directions carry data
 /// independently.
-pub const BESIDE: [(&str, &str); 1] = [("threads+duplex=on", "websocket")];
+pub const BESIDE: [(&str, Protocol); 1] = [("threads+duplex=on", Protocol::WebSocket)];
 
 /// A server's answer to `--describe`. Unknown fields are ignored.
 #[derive(Debug, Deserialize)]
@@ -39,7 +39,7 @@ struct Description {
     name: String,
     #[serde(default)]
     description: String,
-    protocols: Vec<String>,
+    protocols: Vec<Value>,
     #[serde(default)]
     limits: Limits,
     #[serde(default)]
@@ -192,7 +192,7 @@ fn describe_flavour(path: &Path, flags: &[String]) -> Result<Found, String> {
         label: description.name.clone(),
         name: description.name,
         description: description.description,
-        protocols: description.protocols,
+        protocols: known(description.protocols),
         arguments: flags.to_vec(),
         connections_max: description.limits.connections_max,
         connections_max_reason: description.limits.connections_max_reason,
@@ -203,6 +203,11 @@ fn describe_flavour(path: &Path, flags: &[String]) -> Result<Found, String> {
     let is_floor = description.role.as_deref() == Some(FLOOR);
     let is_model = description.role.is_none();
     Ok(Found { executable: path.to_owned(), model, unavailable, is_model, is_floor, flavours })
+}
+
+/// The protocols that iolab speaks, of those that a server names.
+fn known(protocols: Vec<Value>) -> Vec<Protocol> {
+    protocols.into_iter().filter_map(|name| serde_json::from_value(name).ok()).collect()
 }
 
 /// Finds the `wanted` servers (`epoll`, `epoll+trigger=edge`), or all. Servers that cannot take

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use record::{LoadOutcome, Settings, Workload};
+use record::{LoadOutcome, Protocol, Settings, Workload};
 
 /// A request without a reply for this long is an error. Longer than any window, so that with a
 /// server of one client at a time the waiting connections count as without progress, not as errors.
@@ -36,16 +36,16 @@ pub fn plan(
     workload: &Workload,
     settings: &Settings,
 ) -> Result<load::Plan, load::Error> {
-    let scheme = match (workload.protocol.as_str(), workload.tls) {
-        ("echo", _) => "tcp",
-        ("websocket", false) => "ws",
-        ("websocket", true) => "wss",
-        (_, false) => "http",
-        (_, true) => "https",
+    let scheme = match (workload.protocol, workload.tls) {
+        (Protocol::Echo, _) => "tcp",
+        (Protocol::WebSocket, false) => "ws",
+        (Protocol::WebSocket, true) => "wss",
+        (Protocol::Http1 | Protocol::Http2, false) => "http",
+        (Protocol::Http1 | Protocol::Http2, true) => "https",
     };
     let path = workload.path.as_deref().unwrap_or_default();
     let mut plan = load::Plan::new(&format!("{scheme}://{address}{path}"))?;
-    plan.http2 = workload.protocol == "h2";
+    plan.target.protocol = workload.protocol;
     plan.tls_resume = workload.tls_resume;
     plan.fan_out = workload.fan_out;
     plan.connections = workload.connections;
@@ -59,8 +59,7 @@ pub fn plan(
     if workload.post {
         plan.method = load::Method::Post;
     }
-    let messages = ["echo", "websocket"].contains(&workload.protocol.as_str());
-    if workload.post || messages {
+    if workload.post || !workload.protocol.is_http() {
         plan.payload_bytes = workload.payload_bytes as usize;
     }
     if let Some(rate) = workload.rate_per_s {
@@ -100,9 +99,11 @@ mod tests {
         assert!(chat.fan_out && chat.payload_bytes == 64 && chat.connections == 100);
         assert!(chat.target.url.starts_with("ws://") && chat.target.path == "/ws/chat");
         let streams = plan_of("h2-tls-streams");
-        assert!(streams.http2 && streams.target.tls && streams.pipelining == 32);
+        assert_eq!(streams.target.protocol, Protocol::Http2);
+        assert!(streams.target.tls && streams.pipelining == 32);
         let resumed = plan_of("tls-resume");
-        assert!(resumed.tls_resume && resumed.reconnect && resumed.target.tls && !resumed.http2);
+        assert!(resumed.tls_resume && resumed.reconnect && resumed.target.tls);
+        assert_eq!(resumed.target.protocol, Protocol::Http1);
         let load::Pace::Open { rate_per_s, seed, .. } = plan_of("rate-20000").pace else {
             panic!("not an open loop");
         };

@@ -4,32 +4,33 @@
 //! It shares no code with the load generator, so that an error of one client is found by the other.
 //! For HTTP/2, WebSocket and TLS it supports only what this needs.
 
+#[cfg(test)]
+mod canned;
 pub mod http2;
 mod websocket;
 mod wire;
 
 use std::io::{Error, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{setsockopt, sockopt};
-use record::Workload;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use record::{Protocol, Workload};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use scenario::workload::{FILE_BYTES, FILE_NAME, TEXT, TEXT_BYTES, WS_ECHO, pattern};
 
 pub use websocket::message_frame;
 use wire::Wire;
 
+use crate::client;
+
 /// Time limit of an exchange with a server without other load.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time limit for the server to close a connection: longer than its stop may take.
 const HANG_UP_TIMEOUT: Duration = Duration::from_secs(8);
-
-/// Largest head of a reply that is read, in bytes.
-const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// Connections that are opened together: fewer than any backlog.
 const BATCH: usize = 128;
@@ -49,8 +50,8 @@ const CONGESTION_CONTROL: &[u8] = b"reno";
 /// One sentence: what was received instead.
 pub fn verify(address: SocketAddr, workload: &Workload) -> Result<TcpStream, String> {
     let socket = connect(address, None).map_err(cannot_connect)?;
-    let verified = match (workload.protocol.as_str(), &workload.path) {
-        ("websocket", Some(path)) => verify_messages(socket, address, path, workload),
+    let verified = match (workload.protocol, &workload.path) {
+        (Protocol::WebSocket, Some(path)) => verify_messages(socket, address, path, workload),
         (_, Some(path)) => verify_reply(socket, address, path, workload),
         (_, None) => verify_echo(socket, workload),
     };
@@ -101,7 +102,7 @@ fn verify_reply(
 ) -> Result<TcpStream, String> {
     let posted = workload.post.then(|| pattern(workload.payload_bytes));
     let mut wire = wire(socket, workload)?;
-    let reply = match (&mut wire, workload.protocol == "h2") {
+    let reply = match (&mut wire, workload.protocol == Protocol::Http2) {
         (wire, true) => http2::ask(wire, scheme(workload), &address.to_string(), path),
         (Wire::Plain(stream), false) => {
             send_beside(stream, &request(address, path, posted.as_deref()), |mut stream| {
@@ -132,7 +133,9 @@ fn verify_reply(
 fn wire(socket: TcpStream, workload: &Workload) -> Result<Wire, String> {
     match workload.tls {
         false => Ok(Wire::Plain(socket)),
-        true => Wire::tls(socket, if workload.protocol == "h2" { "h2" } else { "http/1.1" }),
+        true => {
+            Wire::tls(socket, if workload.protocol == Protocol::Http2 { "h2" } else { "http/1.1" })
+        }
     }
 }
 
@@ -159,7 +162,7 @@ pub fn open_idle(
     workload: &Workload,
 ) -> Result<Vec<TcpStream>, String> {
     // Then the requests of a batch are sent before the first reply is read.
-    let in_one_go = !workload.tls && ["echo", "http"].contains(&workload.protocol.as_str());
+    let in_one_go = !workload.tls && matches!(workload.protocol, Protocol::Echo | Protocol::Http1);
     let mut open = Vec::with_capacity(count as usize);
     while open.len() < count as usize {
         let before = open.len();
@@ -196,8 +199,8 @@ fn exchange_once(
 ) -> Result<TcpStream, String> {
     let mut wire = wire(socket, workload)?;
     let authority = address.to_string();
-    match workload.protocol.as_str() {
-        "websocket" => {
+    match workload.protocol {
+        Protocol::WebSocket => {
             websocket::open(&mut wire, &authority, WS_ECHO)?;
             websocket::send_message(&mut wire, b"!")?;
             if websocket::receive(&mut wire)? != b"!" {
@@ -206,7 +209,7 @@ fn exchange_once(
         }
         protocol => {
             let (status, _) = match protocol {
-                "h2" => http2::ask(&mut wire, scheme(workload), &authority, "/")?,
+                Protocol::Http2 => http2::ask(&mut wire, scheme(workload), &authority, "/")?,
                 _ => {
                     let sent = wire.write_all(&request(address, "/", None));
                     sent.map_err(|e| format!("cannot send: {}", why(&e)))?;
@@ -257,47 +260,13 @@ pub fn hang_up_after_server(connections: Vec<TcpStream>) {
     }
 }
 
-/// A connection for [`send_get`].
-///
-/// # Errors
-/// One sentence, with a remedy if there is one.
-pub fn open(address: SocketAddr) -> Result<TcpStream, String> {
+fn open(address: SocketAddr) -> Result<TcpStream, String> {
     open_within(address, TIMEOUT)
 }
 
 /// A connection whose connect(2), reads and writes take at most this time each.
 pub(crate) fn open_within(address: SocketAddr, time: Duration) -> Result<TcpStream, String> {
     connect_within(address, None, time).map_err(cannot_connect)
-}
-
-/// Sends a GET with these further fields, `Name: value` and CRLF each.
-///
-/// # Errors
-/// One sentence.
-pub fn send_get(stream: &mut TcpStream, path: &str, fields: &str) -> Result<(), String> {
-    let address = stream.peer_addr().map_err(|e| format!("cannot send: {}", why(&e)))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{fields}\r\n");
-    stream.write_all(request.as_bytes()).map_err(|e| format!("cannot send: {}", why(&e)))
-}
-
-/// Requests all of these paths at once over one connection of HTTP/1.1 (pipelining, RFC 9112
-/// section 9.3.2), and returns how long each took.
-///
-/// # Errors
-/// One sentence: what was received instead of a reply with 200 to each.
-pub fn ask_pipelined(address: SocketAddr, paths: &[&str]) -> Result<Vec<Duration>, String> {
-    let (begun, mut stream, mut bytes) = (Instant::now(), open(address)?, Vec::new());
-    for path in paths {
-        send_get(&mut stream, path, "")?;
-    }
-    let mut took = Vec::new();
-    for path in paths {
-        match next_reply(&mut stream, &mut bytes)? {
-            (200, _) => took.push(begun.elapsed()),
-            (status, _) => return Err(format!("{path} was answered with status {status}")),
-        }
-    }
-    Ok(took)
 }
 
 /// Requests all of these paths at once over one connection of HTTP/2, and returns how long each
@@ -352,7 +321,7 @@ fn connect_within(
     time: Duration,
 ) -> Result<TcpStream, Error> {
     let kind = Type::STREAM.cloexec();
-    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    let socket = Socket::new(Domain::for_address(address), kind, Some(socket2::Protocol::TCP))?;
     // The time limit of sending is also that of connect(2) (socket(7), SO_SNDTIMEO).
     socket.set_read_timeout(Some(time))?;
     socket.set_write_timeout(Some(time))?;
@@ -461,25 +430,15 @@ fn request(address: SocketAddr, path: &str, body: Option<&[u8]>) -> Vec<u8> {
 ///
 /// # Errors
 /// One sentence; also if more than the reply arrives.
-pub fn read_reply(stream: &mut impl Read) -> Result<(u16, Vec<u8>), String> {
-    let mut bytes = Vec::new();
-    let reply = next_reply(stream, &mut bytes)?;
-    match bytes.len() {
-        0 => Ok(reply),
-        more => Err(format!("{more} bytes too many")),
-    }
-}
-
-/// Reads on until `bytes` begins with a complete reply, and takes it out.
-fn next_reply(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Result<(u16, Vec<u8>), String> {
-    let mut chunk = [0; 16 * 1024];
+fn read_reply(stream: &mut impl Read) -> Result<(u16, Vec<u8>), String> {
+    let (mut bytes, mut chunk) = (Vec::new(), [0; 16 * 1024]);
     loop {
-        if let Some((status, head_len, body_len)) = parse_head(bytes)? {
-            let total = head_len.saturating_add(body_len);
-            if bytes.len() >= total {
-                let body = bytes[head_len..total].to_vec();
-                bytes.drain(..total);
-                return Ok((status, body));
+        if let Some((head_bytes, head)) = client::head(&bytes)? {
+            let length = head.length.ok_or("a reply without Content-Length")?;
+            match bytes.len() - head_bytes {
+                more if more > length => return Err(format!("{} bytes too many", more - length)),
+                all if all == length => return Ok((head.status, bytes.split_off(head_bytes))),
+                _ => {}
             }
         }
         match stream.read(&mut chunk).map_err(|e| format!("no complete reply: {}", why(&e)))? {
@@ -487,23 +446,6 @@ fn next_reply(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Result<(u16, Vec<u
             n => bytes.extend_from_slice(&chunk[..n]),
         }
     }
-}
-
-/// Status, length of the head and of the body; `None` while the head is incomplete.
-fn parse_head(bytes: &[u8]) -> Result<Option<(u16, usize, usize)>, String> {
-    let mut headers = [httparse::EMPTY_HEADER; 32];
-    let mut reply = httparse::Response::new(&mut headers);
-    let status = reply.parse(bytes).map_err(|e| format!("malformed reply: {e}"))?;
-    let httparse::Status::Complete(head_len) = status else {
-        if bytes.len() > HEAD_BYTES_MAX {
-            return Err(format!("a head of more than {HEAD_BYTES_MAX} bytes"));
-        }
-        return Ok(None);
-    };
-    let length = reply.headers.iter().find(|h| h.name.eq_ignore_ascii_case("content-length"));
-    let length = length.and_then(|h| std::str::from_utf8(h.value).ok()?.trim().parse().ok());
-    let length = length.ok_or("a reply without Content-Length")?;
-    Ok(Some((reply.code.unwrap_or(0), head_len, length)))
 }
 
 #[cfg(test)]

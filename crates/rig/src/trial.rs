@@ -135,9 +135,7 @@ pub fn server_arguments(
     let mut arguments = Vec::new();
     let mut push = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
     push("--listen", "127.0.0.1:0".into());
-    // HTTP/2 and WebSocket use the port of HTTP/1.1.
-    let protocol = if workload.protocol == "echo" { "echo" } else { "http" };
-    push("--protocol", protocol.to_owned());
+    push("--protocol", workload.protocol.of_server().to_owned());
     push("--idle-timeout", IDLE_TIMEOUT.into());
     push("--drain-timeout", DRAIN_TIMEOUT.into());
     if workload.path.as_ref().is_some_and(|path| path.starts_with("/files/")) {

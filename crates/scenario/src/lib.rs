@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use record::{Arrivals, Workload};
+use record::{Arrivals, Protocol, Workload};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -61,33 +61,14 @@ struct Scenario {
     processors_sleep: Option<Spanned<bool>>,
 }
 
-#[derive(Clone, Copy, PartialEq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Protocol {
-    Echo,
-    Http,
-    H2,
-    WebSocket,
-}
-
-impl Protocol {
-    /// The name in [`Workload::protocol`].
-    fn name(self) -> &'static str {
-        match self {
-            Protocol::Echo => "echo",
-            Protocol::Http => "http",
-            Protocol::H2 => "h2",
-            Protocol::WebSocket => "websocket",
-        }
-    }
-
-    fn path(self) -> Option<&'static str> {
-        match self {
-            Protocol::Echo => None,
-            Protocol::Http | Protocol::H2 => Some("/"),
-            Protocol::WebSocket => Some(WS_ECHO),
-        }
-    }
+/// The path of a scenario that has none.
+fn usual_path(protocol: Protocol) -> Option<String> {
+    let path = match protocol {
+        Protocol::Echo => None,
+        Protocol::Http1 | Protocol::Http2 => Some("/"),
+        Protocol::WebSocket => Some(WS_ECHO),
+    };
+    path.map(str::to_owned)
 }
 
 /// The names of the fields of [`Scenario`], from the message about an unknown field.
@@ -150,13 +131,12 @@ fn place(file: &str, text: &str, span: &Range<usize>) -> String {
 
 fn blank(name: &str, scenario: &Scenario) -> Workload {
     let protocol = *scenario.protocol.as_ref();
-    let messages = matches!(protocol, Protocol::Echo | Protocol::WebSocket);
     Workload {
         name: name.to_owned(),
         description: scenario.description.as_ref().clone(),
-        protocol: protocol.name().to_owned(),
-        path: protocol.path().map(str::to_owned),
-        payload_bytes: if messages { PAYLOAD_BYTES } else { TEXT_BYTES },
+        protocol,
+        path: usual_path(protocol),
+        payload_bytes: if protocol.is_http() { TEXT_BYTES } else { PAYLOAD_BYTES },
         post: false,
         tls: false,
         tls_resume: false,
@@ -194,7 +174,7 @@ impl Draft<'_> {
         })?;
         self.set(&scenario.tls, |w, tls| w.tls = tls)?;
         self.set(&scenario.fan_out, |w, fan_out| {
-            if fan_out && w.protocol == Protocol::WebSocket.name() {
+            if fan_out && w.protocol == Protocol::WebSocket {
                 w.path = Some(WS_CHAT.to_owned());
             }
             w.fan_out = fan_out;
@@ -221,7 +201,7 @@ impl Draft<'_> {
         let Some(path) = &scenario.path else {
             return self.payload(&scenario.payload_bytes);
         };
-        if self.workload.protocol == "echo" {
+        if self.workload.protocol == Protocol::Echo {
             let why = "an echo server has no paths: omit `path`, or write protocol = \"http\"";
             return self.blame(path, why);
         }
@@ -271,7 +251,7 @@ impl Draft<'_> {
 }
 
 fn is_websocket(workload: &Workload) -> bool {
-    workload.protocol == Protocol::WebSocket.name()
+    workload.protocol == Protocol::WebSocket
 }
 
 /// Length of the reply's body on the paths of all servers of this project.
@@ -289,7 +269,7 @@ fn complaint(workload: &Workload) -> Option<String> {
     let path = workload.path.as_deref();
     let other_file = path.and_then(|path| path.strip_prefix(FILES_PATH));
     let sample = workload.idle_sample_connections;
-    let http = workload.protocol == Protocol::Http.name();
+    let http = workload.protocol == Protocol::Http1;
     let complaints = [
         (
             workload.post && !http,
@@ -335,7 +315,7 @@ fn complaint(workload: &Workload) -> Option<String> {
 fn complaints_of_tls(workload: &Workload) -> [(bool, String); 4] {
     [
         (
-            workload.tls && workload.protocol == Protocol::Echo.name(),
+            workload.tls && workload.protocol == Protocol::Echo,
             "TLS needs HTTP or WebSocket: omit `tls`, or write protocol = \
              \"http\""
                 .into(),

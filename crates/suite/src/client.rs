@@ -115,6 +115,13 @@ impl Head {
     }
 }
 
+/// Reads through the buffer.
+impl Read for Client {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(bytes)
+    }
+}
+
 impl Client {
     /// Connects. Each byte written leaves at once, so that small writes arrive as small reads.
     ///

@@ -24,7 +24,8 @@ pub use client::{Client, Head, Reply, Session, get, pattern, request};
 pub use process::Process;
 pub use server::{Ended, NotOffered, Server, run_to_end};
 pub use texts::{root, texts};
-pub use websocket::{Frame, Opcode, WebSocket, client_frame, close_code};
+pub use websocket::WebSocket;
+pub use witness::websocket::{Frame, Opcode, client_frame};
 
 /// After so long a wait has failed. A guard against hanging and no measurement: every wait in the
 /// suite ends by its own condition, in milliseconds on a machine with nothing else to do, and not

@@ -121,13 +121,11 @@ impl Http2 {
         head: &Head,
     ) -> Result<(), Refusal> {
         let tunnel = Tunnel::open(tunnel::admit(cx.service, head)?, cx);
-        let mut window = self.new_window();
-        let mut out = Http2Writer::new(cx, &mut self.link, id, &mut window);
-        out.begin("200 OK");
-        out.end();
-        let written = out.finish(false);
-        let mut stream = Stream::new(id, state, window, Reply::Complete);
-        stream.go_on(written);
+        let mut stream = Stream::new(id, state, self.new_window(), Reply::Complete);
+        stream.write(&mut self.link, cx, false, |out| {
+            out.begin("200 OK");
+            out.end();
+        });
         stream.become_tunnel(tunnel);
         if state == State::HalfClosedRemote {
             stream.end_tunnel_input();
@@ -144,16 +142,14 @@ impl Http2 {
         refusal: Refusal,
         head_only: bool,
     ) {
-        let mut window = self.new_window();
-        let mut out = Http2Writer::new(cx, &mut self.link, id, &mut window);
-        if refusal == tunnel::VERSION {
-            out.names_version();
-        }
-        routes::put_refusal(&mut out, refusal.0, refusal.1, head_only);
-        let written = out.finish(true);
-        let mut stream = Stream::new(id, state, window, Reply::Complete);
+        let mut stream = Stream::new(id, state, self.new_window(), Reply::Complete);
         stream.is_refused();
-        stream.go_on(written);
+        stream.write(&mut self.link, cx, true, |out| {
+            if refusal == tunnel::VERSION {
+                out.names_version();
+            }
+            routes::put_refusal(out, refusal.0, refusal.1, head_only);
+        });
         if stream.state != State::Closed {
             self.streams.insert(stream);
         }

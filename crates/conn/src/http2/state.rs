@@ -14,8 +14,9 @@
 
 use super::error::{Code, Fault};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
+    #[default]
     Idle,
     Open,
     /// The request has ended.

@@ -1,20 +1,21 @@
 //! A stream that is not over at once: the request's body is still coming, or the reply is long or
 //! delayed. Its states are those of [`State`].
 
+mod send;
+
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
 use super::error::Code;
-use super::frame::{self, PAYLOAD_LEN_MAX};
-use super::link::{self, Link};
+use super::frame;
+use super::link::Link;
 use super::priority::Priority;
 use super::request::{Refusal, TIMEOUT};
 use super::state::{Event, State};
 use super::tunnel::Tunnel;
 use super::window::{ReceiveWindow, SendWindow};
 use super::writer::{Http2Writer, Written};
-use crate::news::{self, Ticker};
 use crate::routes::{self, Reply};
 use crate::{Context, FileRead, Service};
 
@@ -32,6 +33,7 @@ pub(super) enum TurnEnd {
     Over,
 }
 
+#[derive(Default)]
 pub(super) struct Stream {
     pub(super) id: u32,
     pub(super) state: State,
@@ -66,28 +68,21 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) fn new(id: u32, state: State, send: SendWindow, reply: Reply) -> Stream {
-        Stream {
-            id,
-            state,
-            send,
-            receive: ReceiveWindow::default(),
-            reply,
-            priority: Priority::default(),
-            has_head: false,
-            reads_body: true,
-            received: 0,
-            length_left: None,
-            echo: BytesMut::new(),
-            rest: Bytes::new(),
-            body_until: None,
-            waits_for_window: false,
-            window_until: None,
-            file_room: 0,
-            is_listed: false,
-            is_counted: false,
-            is_reset: false,
-            tunnel: None,
-        }
+        Stream { id, state, send, reply, reads_body: true, ..Stream::default() }
+    }
+
+    /// Writes a head, and what can follow at once. `is_whole`: nothing else is to follow.
+    pub(super) fn write(
+        &mut self,
+        link: &mut Link,
+        cx: &mut Context,
+        is_whole: bool,
+        put: impl FnOnce(&mut Http2Writer),
+    ) {
+        let mut out = Http2Writer::new(cx, link, self.id, &mut self.send);
+        put(&mut out);
+        let written = out.finish(is_whole);
+        self.go_on(written);
     }
 
     /// Takes over what a writer has left.
@@ -226,172 +221,14 @@ impl Stream {
         }
         let dropped = std::mem::take(&mut self.echo).len();
         self.release(link, cx, dropped);
-        let mut out = Http2Writer::new(cx, link, self.id, &mut self.send);
-        routes::put_refusal(&mut out, refusal.0, refusal.1, false);
-        let written = out.finish(true);
         self.reply = Reply::Complete;
-        self.go_on(written);
+        self.write(link, cx, true, |out| routes::put_refusal(out, refusal.0, refusal.1, false));
         TurnEnd::Again
-    }
-
-    /// Continues as far as it can, and by at most a turn's bytes.
-    pub(super) fn turn(&mut self, link: &mut Link, cx: &mut Context) -> TurnEnd {
-        let turn = match self.reply {
-            _ if self.tunnel.is_some() => self.tunnel_turn(link, cx),
-            Reply::Echo { .. } => self.echo(link, cx),
-            Reply::Pattern { .. } => self.send_pattern(link, cx),
-            Reply::File { .. } => self.send_file(link, cx),
-            Reply::Delayed { due: false, .. } => Ok(TurnEnd::Wait),
-            Reply::Events { ticker, .. } => self.send_events(link, cx, ticker),
-            Reply::Delayed { says, number, head_only, .. } => {
-                let mut out = Http2Writer::new(cx, link, self.id, &mut self.send);
-                routes::put_delayed(&mut out, (says, number), head_only);
-                let written = out.finish(true);
-                self.reply = Reply::Complete;
-                self.go_on(written);
-                self.send_rest(link, cx)
-            }
-            Reply::Complete => self.send_rest(link, cx),
-        };
-        turn.unwrap_or_else(|end| end)
-    }
-
-    /// The reply is sent; the rest of the request may still come.
-    fn after_reply(&self) -> TurnEnd {
-        let waits = self.reads_body && !self.state.is_read();
-        if waits { TurnEnd::Wait } else { TurnEnd::Over }
-    }
-
-    /// How many of `wanted` bytes may be sent now: never zero.
-    pub(super) fn allowed(
-        &mut self,
-        link: &Link,
-        cx: &Context,
-        wanted: usize,
-    ) -> Result<usize, TurnEnd> {
-        let room = link::room(cx.service, cx.output);
-        if room == 0 {
-            return Err(TurnEnd::Again);
-        }
-        self.waits_for_window = self.send.room() == 0 || link.send.room() == 0;
-        if self.waits_for_window {
-            let of_connection = self.send.room() > 0;
-            return Err(if of_connection { TurnEnd::WaitForConnection } else { TurnEnd::Wait });
-        }
-        self.window_until = None;
-        Ok(wanted.min(self.send.room()).min(link.send.room()).min(link::data_in(room)))
-    }
-
-    pub(super) fn send(&mut self, link: &mut Link, cx: &mut Context, data: Bytes, ends: bool) {
-        let common = matches!(self.reply, Reply::Pattern { .. });
-        link.put_data(cx.output, self.id, &mut self.send, data, (common, ends));
-        if ends {
-            self.step(Event::SendEnd);
-        }
-    }
-
-    fn echo(&mut self, link: &mut Link, cx: &mut Context) -> Result<TurnEnd, TurnEnd> {
-        let mut sent = 0;
-        loop {
-            let is_read = self.state.is_read();
-            if self.echo.is_empty() {
-                if is_read {
-                    self.put_echo_head(link, cx, true);
-                    if !self.state.is_answered() {
-                        self.send(link, cx, Bytes::new(), true);
-                    }
-                    return Ok(TurnEnd::Over);
-                }
-                return Ok(TurnEnd::Wait);
-            }
-            if sent >= TURN_BYTES {
-                return Ok(TurnEnd::Again);
-            }
-            self.put_echo_head(link, cx, false);
-            let n = self.allowed(link, cx, self.echo.len().min(TURN_BYTES))?;
-            let part = self.echo.split_to(n).freeze();
-            sent += n;
-            let ends = is_read && self.echo.is_empty();
-            self.send(link, cx, part, ends);
-            self.release(link, cx, n);
-            if ends {
-                return Ok(TurnEnd::Over);
-            }
-        }
-    }
-
-    /// Sends the events that are due. While the windows have no room, as many as fit into one frame
-    /// wait; the others are left out. They end with the client's input too.
-    fn send_events(
-        &mut self,
-        link: &mut Link,
-        cx: &mut Context,
-        mut ticker: Ticker,
-    ) -> Result<TurnEnd, TurnEnd> {
-        if !self.has_head {
-            let mut out = Http2Writer::new(cx, link, self.id, &mut self.send);
-            routes::put_events_head(&mut out, true);
-            let written = out.finish(false);
-            self.go_on(written);
-        }
-        if ticker.due_at(cx.service) <= cx.now {
-            let mut events = Vec::from(std::mem::take(&mut self.rest));
-            ticker.tick(cx.service, cx.now, |number| {
-                let room = events.len() < PAYLOAD_LEN_MAX;
-                if room {
-                    news::put_event(&mut events, number);
-                }
-                room
-            });
-            self.rest = Bytes::from(events);
-            self.reply = Reply::Events { ticker, head_sent: true };
-        }
-        self.send_rest(link, cx)?;
-        if !self.rest.is_empty() {
-            return Ok(TurnEnd::Again);
-        }
-        if !self.ends_events(cx) {
-            return Ok(TurnEnd::Wait);
-        }
-        self.reply = Reply::Complete;
-        self.send(link, cx, Bytes::new(), true);
-        Ok(self.after_reply())
     }
 
     /// It sends events, and no more are to follow.
     pub(super) fn ends_events(&self, cx: &Context) -> bool {
         matches!(self.reply, Reply::Events { .. }) && (cx.draining || cx.eof)
-    }
-
-    fn put_echo_head(&mut self, link: &mut Link, cx: &mut Context, ends: bool) {
-        let (Reply::Echo { length, .. }, false) = (self.reply, self.has_head) else { return };
-        let mut out = Http2Writer::new(cx, link, self.id, &mut self.send);
-        routes::put_echo_head(&mut out, length);
-        let written = out.finish(ends);
-        self.go_on(written);
-    }
-
-    fn send_pattern(&mut self, link: &mut Link, cx: &mut Context) -> Result<TurnEnd, TurnEnd> {
-        let Reply::Pattern { offset, end } = self.reply else { return Ok(TurnEnd::Wait) };
-        let wanted = usize::try_from(end - offset).unwrap_or(usize::MAX).min(TURN_BYTES);
-        let n = self.allowed(link, cx, wanted)?;
-        let part = self.reply.take_pattern(cx.service, n).unwrap_or_default();
-        let last = matches!(self.reply, Reply::Pattern { offset, end } if offset == end);
-        self.send(link, cx, part, last);
-        Ok(if last { self.after_reply() } else { TurnEnd::Again })
-    }
-
-    fn send_file(&mut self, link: &mut Link, cx: &mut Context) -> Result<TurnEnd, TurnEnd> {
-        if !self.rest.is_empty() {
-            return self.send_rest(link, cx);
-        }
-        let Some(part) = self.reply.wants_file(&cx.service.limits) else {
-            return Ok(self.after_reply());
-        };
-        // The bytes may wait for room in the output, but not for the windows.
-        self.allowed(link, cx, part.len)?;
-        self.file_room = part.len.min(self.send.room()).min(link.send.room());
-        Ok(TurnEnd::File)
     }
 
     /// The bytes of [`Stream::file_part`]; `None`: they cannot be read.
@@ -403,23 +240,5 @@ impl Stream {
         };
         self.rest = part;
         TurnEnd::Again
-    }
-
-    /// Sends bytes that are here.
-    fn send_rest(&mut self, link: &mut Link, cx: &mut Context) -> Result<TurnEnd, TurnEnd> {
-        let mut sent = 0;
-        while !self.rest.is_empty() {
-            if sent >= TURN_BYTES {
-                return Ok(TurnEnd::Again);
-            }
-            let n = self.allowed(link, cx, self.rest.len().min(TURN_BYTES))?;
-            let part = self.rest.split_to(n);
-            sent += n;
-            let more = !self.rest.is_empty()
-                || matches!(self.reply, Reply::Events { .. })
-                || self.reply.wants_file(&cx.service.limits).is_some();
-            self.send(link, cx, part, !more);
-        }
-        Ok(if self.state.is_answered() { self.after_reply() } else { TurnEnd::Again })
     }
 }

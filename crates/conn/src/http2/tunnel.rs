@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes};
 
 use super::link::Link;
 use super::request::{Head, Refusal, bad_request};
-use super::stream::{Stream, TURN_BYTES, TurnEnd};
+use super::stream::{Stream, TurnEnd};
 use crate::deadlines::Deadlines;
 use crate::output::Output;
 use crate::websocket::{self, Route, WebSocket};
@@ -136,47 +136,22 @@ impl Tunnel {
 }
 
 impl Stream {
-    /// Runs the WebSocket and sends DATA, as long as there is progress.
-    pub(super) fn tunnel_turn(
-        &mut self,
-        link: &mut Link,
-        cx: &mut Context,
-    ) -> Result<TurnEnd, TurnEnd> {
-        let Some(mut tunnel) = self.tunnel.take() else { return Ok(TurnEnd::Over) };
-        let end = self.run_tunnel(link, cx, &mut tunnel);
-        self.tunnel = Some(tunnel);
-        end
-    }
-
-    fn run_tunnel(
-        &mut self,
-        link: &mut Link,
-        cx: &mut Context,
-        tunnel: &mut Tunnel,
-    ) -> Result<TurnEnd, TurnEnd> {
-        let mut sent = 0;
-        while sent < TURN_BYTES {
+    /// Runs the WebSocket until it has output, or has ended.
+    pub(super) fn run_tunnel(&mut self, link: &mut Link, cx: &mut Context) -> Result<(), TurnEnd> {
+        while let Some(tunnel) = &mut self.tunnel {
             let used = tunnel.advance(cx);
+            let has_output = tunnel.over || tunnel.to_send() > 0;
+            let awaits_turn = tunnel.awaits_turn();
             self.release(link, cx, used);
-            let before = sent;
-            while tunnel.to_send() > 0 && sent < TURN_BYTES {
-                let n = self.allowed(link, cx, tunnel.to_send().min(TURN_BYTES))?;
-                let part = tunnel.take_output(n);
-                sent += part.len();
-                self.send(link, cx, part, false);
-            }
-            if tunnel.is_over() {
-                self.send(link, cx, Bytes::new(), true);
-                return Ok(TurnEnd::Over);
-            }
-            if tunnel.awaits_turn() {
-                return Ok(TurnEnd::Again);
-            }
-            if used == 0 && sent == before {
-                return Ok(TurnEnd::Wait);
+            if has_output {
+                return Ok(());
+            } else if awaits_turn {
+                return Err(TurnEnd::Again);
+            } else if used == 0 {
+                return Err(TurnEnd::Wait);
             }
         }
-        Ok(TurnEnd::Again)
+        Err(TurnEnd::Over)
     }
 }
 

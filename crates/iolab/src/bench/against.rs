@@ -64,9 +64,7 @@ pub fn run(commit: &str, arguments: &Arguments) -> Result<ExitCode, Failure> {
         )));
     }
     let descriptors = environment::raise_descriptor_limit();
-    let places = directories(arguments.servers.as_deref());
-    let (found, unable) = discover::servers(&places, &arguments.models)?;
-    unable.iter().for_each(|skip| eprintln!("SKIP {}: {}", skip.model, skip.reason));
+    let found = new_servers(arguments)?;
     handle_interrupts()?;
     let old = built(commit, &found)?;
     let place = temporary_place(&workloads)?;
@@ -115,6 +113,33 @@ pub fn run(commit: &str, arguments: &Arguments) -> Result<ExitCode, Failure> {
         (_, true) => ExitCode::FAILURE,
         (_, false) => ExitCode::SUCCESS,
     })
+}
+
+/// The servers as they are now.
+fn new_servers(arguments: &Arguments) -> Result<Vec<Found>, Failure> {
+    let places = directories(arguments.servers.as_deref());
+    let (found, unable) = discover::servers(&places, &arguments.models)?;
+    unable.iter().for_each(|skip| eprintln!("SKIP {}: {}", skip.model, skip.reason));
+    match found.iter().find_map(changed_since) {
+        None => Ok(found),
+        Some((server, source)) => Err(Failure(format!(
+            "--against: {} was changed after {} was built, and would not be measured: build again \
+             (make build)",
+            source.display(),
+            server.display()
+        ))),
+    }
+}
+
+/// A server that was built before one of its sources was changed, and that source. cargo writes
+/// their list beside it (`serve-NAME.d`); without it nothing is known.
+fn changed_since(server: &Found) -> Option<(&Path, PathBuf)> {
+    let changed = |path: &Path| std::fs::metadata(path).and_then(|file| file.modified()).ok();
+    let list = std::fs::read_to_string(server.executable.with_extension("d")).ok()?;
+    let built = changed(&server.executable)?;
+    let mut sources = list.split_once(": ")?.1.split_whitespace().map(PathBuf::from);
+    let newer = sources.find(|source| changed(source).is_some_and(|time| time > built))?;
+    Some((&server.executable, newer))
 }
 
 /// The directory of the servers of `commit`, after building them.

@@ -1,6 +1,6 @@
 //! The plan of a run: presets, skipped cells, and the schedule.
 
-use record::{Model, Preset, Role, Settings, Skip, Slot, SplitMix64, Workload};
+use record::{Model, Preset, Protocol, Role, Settings, Skip, Slot, SplitMix64, Workload};
 use serde_json::Value;
 
 use render::failure::Failure;
@@ -70,7 +70,7 @@ pub fn settings_of(settings: &Settings, slot: &Slot, workload: &Workload) -> Set
 /// HTTP/1.1 idle connections take longer to open (a handshake each) and are sampled for their
 /// memory alone, which hardly differs from process to process: one round is enough.
 pub fn takes_idle_sample(round: u32, workload: &Workload, settings: &Settings) -> bool {
-    let plain = workload.protocol == "http" && !workload.tls;
+    let plain = workload.protocol == Protocol::Http1 && !workload.tls;
     let rounds = settings.idle_sample_rounds.min(if plain { u32::MAX } else { 1 });
     workload.idle_sample_connections > 0 && round <= rounds
 }
@@ -90,7 +90,8 @@ pub fn is_doubled(round: u32) -> bool {
 /// of active connections one is enough. Very many idle connections take longer to open than all
 /// other counting passes together.
 fn is_counted(workload: &Workload) -> bool {
-    let with_others = workload.protocol == "http" && workload.connections != workload::CONNECTIONS;
+    let with_others =
+        workload.protocol == Protocol::Http1 && workload.connections != workload::CONNECTIONS;
     let of_map = workload.path.as_deref() == Some("/") && !workload.tls;
     let quick = workload.idle_connections < IDLE_MANY && !workload.processors_sleep;
     !(with_others && of_map) && quick
@@ -203,13 +204,9 @@ pub fn repeated(models: &[Model], workloads: &[Workload]) -> Vec<Skip> {
 
 /// Why a server does not support a workload's protocol (`protocols` and `tls` in `--describe`).
 fn other_protocols(model: &Model, workload: &Workload) -> Option<String> {
-    let name = match workload.protocol.as_str() {
-        "h2" => "HTTP/2",
-        "websocket" => "WebSocket",
-        other => other,
-    };
-    if !model.protocols.contains(&workload.protocol) {
-        return Some(format!("does not support {name}"));
+    let protocol = workload.protocol;
+    if !model.protocols.contains(&protocol) {
+        return Some(format!("does not support {protocol}"));
     }
     let tls = model.describe.get("tls").and_then(Value::as_bool) == Some(true);
     (workload.tls && !tls).then(|| "does not support TLS".into())
@@ -555,13 +552,13 @@ mod tests {
             skips(std::slice::from_ref(model), &[of(name)], 20_000).pop().map(|skip| skip.reason)
         };
         let mut model = fixture::model("peer");
-        model.protocols = vec!["http".into()];
+        model.protocols = vec![Protocol::Http1];
         model.describe = serde_json::json!({});
         assert_eq!(reason(&model, "http-keepalive"), None);
         assert_eq!(reason(&model, "h2-streams").unwrap(), "does not support HTTP/2");
         assert_eq!(reason(&model, "ws-echo").unwrap(), "does not support WebSocket");
         assert_eq!(reason(&model, "https-keepalive").unwrap(), "does not support TLS");
-        model.protocols = ["http", "h2", "websocket"].map(str::to_owned).into();
+        model.protocols = [Protocol::Http1, Protocol::Http2, Protocol::WebSocket].into();
         model.describe = serde_json::json!({"tls": true});
         for name in ["h2-streams", "ws-echo", "ws-chat", "h2-tls-streams", "tls-resume"] {
             assert_eq!(reason(&model, name), None);

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use load::Clocks;
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
+use procfs::ProcError;
+use procfs::process::Process;
 
 use super::Stop;
 use rig::server::Server;
@@ -15,12 +17,15 @@ use rig::server::Server;
 /// How long an answer may take: it waits for whatever the server does meanwhile.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time without use of CPU after which a server has answered all that it was asked: the clock of
-/// one that runs is late by a tick, which is 10 ms at most.
-const AT_REST: Duration = Duration::from_millis(12);
-
-/// Time between two looks at that clock.
+/// Time between two looks whether a server rests.
 const LOOK_AGAIN: Duration = Duration::from_micros(200);
+
+/// How long a server must rest to have answered everything. What it is sent may wait for a core
+/// too, in ksoftirqd, but not for longer than others run on a machine that is quiet.
+const AT_REST: Duration = Duration::from_millis(2);
+
+/// The state of a thread that waits for an event (proc_pid_stat(5)).
+const SLEEPS: char = 'S';
 
 /// A server that is asked.
 pub struct OwnCount {
@@ -71,17 +76,39 @@ impl OwnCount {
         Ok(Work { requests: requests - own, cpu_ns: cpu_ns(&self.processes)? })
     }
 
-    /// Waits until the server does nothing, and says when that began.
+    /// Waits until the server, which nobody asks any more, has answered everything, and says when
+    /// that was. All its threads then sleep, and have used no CPU since. The clock alone does not
+    /// say it: that of a thread that runs is late by a tick, and a thread that waits for a core
+    /// uses none.
     pub fn wait_for_rest(&self) -> Result<Instant, Stop> {
-        let (mut used, mut since) = (cpu_ns(&self.processes)?, Instant::now());
-        while since.elapsed() < AT_REST {
-            std::thread::sleep(LOOK_AGAIN);
+        let begun = Instant::now();
+        let (mut used, mut since) = (None, begun);
+        while begun.elapsed() < TIMEOUT {
             let now = cpu_ns(&self.processes)?;
-            if now != used {
-                (used, since) = (now, Instant::now());
+            if !self.sleeps()? {
+                used = None;
+            } else if used != Some(now) {
+                (used, since) = (Some(now), Instant::now());
+            } else if since.elapsed() >= AT_REST {
+                return Ok(since);
             }
+            std::thread::sleep(LOOK_AGAIN);
         }
-        Ok(since)
+        Err(Stop::Wrong(format!(
+            "the server works on {} s after the last request",
+            TIMEOUT.as_secs()
+        )))
+    }
+
+    /// Whether no thread runs or waits for a core.
+    fn sleeps(&self) -> Result<bool, Stop> {
+        let state = |pid: &Pid| -> Result<bool, ProcError> {
+            let mut tasks = Process::new(pid.as_raw())?.tasks()?;
+            tasks.try_fold(true, |all, task| Ok(all && task?.stat()?.state == SLEEPS))
+        };
+        let states = self.processes.iter().map(state).collect::<Result<Vec<_>, _>>();
+        let states = states.map_err(|why| Stop::Wrong(format!("the server's threads: {why}")))?;
+        Ok(states.into_iter().all(|sleeps| sleeps))
     }
 
     fn ask(&mut self) -> std::io::Result<Vec<u8>> {

@@ -266,7 +266,9 @@ impl LoadArguments {
         }
         plan.reconnect = self.reconnect;
         plan.pipelining = self.protocol.streams.unwrap_or(self.pipelining);
-        plan.http2 = self.protocol.http2;
+        if self.protocol.http2 {
+            plan.target.use_http2()?;
+        }
         plan.tls_resume = self.protocol.tls_resume;
         plan.fan_out = self.protocol.fan_out;
         plan.streaming = self.streaming;
@@ -398,6 +400,8 @@ Examples:
 
 #[cfg(test)]
 mod tests {
+    use record::Protocol;
+
     use super::*;
     use clap::Parser;
 
@@ -454,7 +458,8 @@ mod tests {
             Cli::try_parse_from(words)?.load.plan()
         };
         let plan = read("http://127.0.0.1:7/ --http2 --streams 32")?;
-        assert!(plan.http2 && plan.pipelining == 32 && plan.check().is_ok());
+        assert_eq!(plan.target.protocol, Protocol::Http2);
+        assert!(plan.pipelining == 32 && plan.check().is_ok());
         let plan = read("https://127.0.0.1:7/ --reconnect --tls-resume")?;
         assert!(plan.target.tls && plan.tls_resume && plan.check().is_ok());
         let plan = read("ws://127.0.0.1:7/ws/chat --fan-out -c 101")?;

@@ -1,7 +1,7 @@
 //! The outcome of a run as a table.
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
-use record::{Arrivals, Latency, LoadOutcome, OpenLoop, ServerSample, TlsOutcome};
+use record::{Arrivals, Latency, LoadOutcome, OpenLoop, Protocol, ServerSample, TlsOutcome};
 
 use super::shortfall::{late, little};
 use render::grid;
@@ -94,7 +94,7 @@ fn setting(outcome: &LoadOutcome) -> String {
         text.push_str(&format!(", streams of {} messages", outcome.pipelining));
     } else if outcome.fan_out.is_some() {
         text.push_str(&format!(", {} messages at once", outcome.pipelining));
-    } else if outcome.pipelining > 1 && outcome.protocol == "HTTP/2" {
+    } else if outcome.pipelining > 1 && outcome.protocol == Protocol::Http2 {
         text.push_str(&format!(", {} streams each", outcome.pipelining));
     } else if outcome.pipelining > 1 {
         text.push_str(&format!(", {} requests in flight each", outcome.pipelining));
@@ -110,10 +110,10 @@ type Rows = Vec<(&'static str, String)>;
 
 /// Names of what is counted, and of its rate.
 fn units(outcome: &LoadOutcome) -> [&'static str; 2] {
-    match outcome.protocol.as_str() {
+    match outcome.protocol.is_http() {
         _ if outcome.fan_out.is_some() => ["deliveries", "deliveries/s"],
-        "echo" | "WebSocket" => ["messages", "messages/s"],
-        _ => ["requests", "requests/s"],
+        false => ["messages", "messages/s"],
+        true => ["requests", "requests/s"],
     }
 }
 
@@ -365,7 +365,7 @@ mod tests {
     #[test]
     fn a_fan_out_and_tls_have_rows_of_their_own() {
         let handshake = Latency { samples: 20, p50_us: 150.0, ..Latency::default() };
-        let mut shown = LoadOutcome { protocol: "WebSocket".into(), ..long() };
+        let mut shown = LoadOutcome { protocol: Protocol::WebSocket, ..long() };
         shown.fan_out = Some(record::FanOut { members: 101, messages: 1_234 });
         shown.tls = Some(TlsOutcome {
             version: "TLSv1.3".into(),

@@ -159,7 +159,9 @@ impl Kind {
         plan.request_timeout = REPLY_TIMEOUT;
         plan.connections = self.connections(connections_max);
         plan.reconnect = self == Kind::Reconnect;
-        plan.http2 = self == Kind::Http2;
+        if self == Kind::Http2 {
+            plan.target.use_http2()?;
+        }
         plan.fan_out = self == Kind::Chat;
         plan.payload_bytes = 200;
         plan.pipelining = match self {

@@ -5,7 +5,9 @@
 use std::net::SocketAddr;
 
 use rig::client::Client;
-use rig::exchange::http2::{DATA, Frame, HEADERS, opening, put_literal, request_head};
+use rig::exchange::http2::opening;
+use witness::hpack::{indexed, named};
+use witness::http2::{Frame, PREFACE, kind};
 
 use super::{Asked, FIELDS, Fetched, arrivals};
 use crate::Clock;
@@ -15,14 +17,14 @@ use crate::http2::noted;
 const STREAMS_MAX: usize = 100;
 
 /// Indices of HPACK's static table (RFC 7541 appendix A).
-const GET: u8 = 0x80 | 2;
-const HTTP: u8 = 0x80 | 6;
-const AUTHORITY: u8 = 1;
-const PATH: u8 = 4;
+const GET: usize = 2;
+const HTTP: usize = 6;
+const AUTHORITY: usize = 1;
+const PATH: usize = 4;
 /// Of the names of [`FIELDS`].
-const NAMES: [u8; 4] = [58, 19, 16, 32];
+const NAMES: [usize; 4] = [58, 19, 16, 32];
 /// The newest entry of the dynamic table.
-const NEWEST: u8 = 62;
+const NEWEST: usize = 62;
 
 /// A request on its stream.
 #[derive(Clone, Copy, Default)]
@@ -62,7 +64,7 @@ impl Session<'_> {
         while self.streams.len() < self.asked.len() && self.streams.len() - self.ended < STREAMS_MAX
         {
             let request = self.streams.len();
-            let head = request_head(id(request), &self.block(request));
+            let head = Frame::headers(id(request), self.block(request), true).bytes();
             let sent_us = self.clock.now_us();
             self.streams.push(Stream { sent_us, ..Stream::default() });
             self.fetched.request_head_bytes += head.len() as u64;
@@ -78,22 +80,24 @@ impl Session<'_> {
                 .into_iter()
                 .chain(NAMES.into_iter().zip(FIELDS.map(|(_, value)| value)))
         };
-        let mut block = vec![GET, HTTP];
+        let mut block = [indexed(GET), indexed(HTTP)].concat();
         // Paths differ: a literal that does not enter the table (section 6.2.2).
-        put_literal(&mut block, (0, 4), PATH, &self.asked[request].path);
+        block.extend(named(0, 4, PATH, &self.asked[request].path));
         for (place, (name, value)) in fields().enumerate() {
-            match request {
+            block.extend(match request {
                 // A literal that enters the table (section 6.2.1).
-                0 => put_literal(&mut block, (0x40, 6), name, value),
-                _ => block.push(0x80 | (NEWEST + (fields().count() - 1 - place) as u8)),
-            }
+                0 => named(0x40, 6, name, value),
+                _ => indexed(NEWEST + fields().count() - 1 - place),
+            });
         }
         block
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.client.send(bytes)?;
-        for frame in Frame::all(bytes)? {
+        let mut rest = bytes.strip_prefix(PREFACE).unwrap_or(bytes);
+        while let Some((length, frame)) = Frame::parse(rest)? {
+            rest = &rest[length..];
             self.fetched.frames.push(noted(&frame, self.clock.now_us(), false));
         }
         Ok(())
@@ -105,7 +109,7 @@ impl Session<'_> {
         if let Some(answer) = frame.answer()? {
             self.send(&answer)?;
         }
-        if [DATA, HEADERS].contains(&frame.kind) {
+        if [kind::DATA, kind::HEADERS].contains(&frame.kind) {
             self.take_reply(&frame)?;
         }
         Ok(())
@@ -119,8 +123,8 @@ impl Session<'_> {
         let stream = stream.ok_or_else(|| format!("a reply on stream {id}, not asked for"))?;
         stream.begun_us.get_or_insert(now_us);
         match frame.kind {
-            DATA => stream.body_bytes += frame.payload_bytes(),
-            _ => self.fetched.reply_head_bytes += u64::from(frame.bytes()),
+            kind::DATA => stream.body_bytes += frame.payload.len(),
+            _ => self.fetched.reply_head_bytes += frame.wire_bytes() as u64,
         }
         if frame.ends_stream() {
             let Asked { path, bytes } = &self.asked[request];

@@ -10,7 +10,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use load::{Error, Pace, Plan, Silent, run};
-use record::{Arrivals, FanOut};
+use record::{Arrivals, FanOut, Protocol};
 use sha1::{Digest, Sha1};
 
 use crate::support::{TIME_LIMIT, Test, assert_exact, plan, server};
@@ -108,7 +108,7 @@ fn messages_of_all_sizes_and_depths_come_back() -> Test {
         let plan = Plan { pipelining, ..messages(address, payload_bytes, 103)? };
         let outcome = run(&plan, &mut Silent)?;
         assert_exact(&outcome, 103);
-        assert_eq!(outcome.protocol, "WebSocket");
+        assert_eq!(outcome.protocol, Protocol::WebSocket);
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use load::{Error, Length, Pace, Plan, Silent, run};
-use record::{Arrivals, LoadOutcome};
+use record::{Arrivals, LoadOutcome, Protocol};
 
 use crate::support::{TIME_LIMIT, Test, assert_exact, plan, server};
 
@@ -82,7 +82,9 @@ impl<S: Read + Write> Peer<S> {
 
 /// So many streams on each of 8 connections.
 pub fn streams(address: std::net::SocketAddr, streams: u32, requests: u64) -> Result<Plan, Error> {
-    Ok(Plan { http2: true, pipelining: streams, ..plan("http", address, "/", requests)? })
+    let mut plan = Plan { pipelining: streams, ..plan("http", address, "/", requests)? };
+    plan.target.use_http2()?;
+    Ok(plan)
 }
 
 /// Answers in order.
@@ -194,7 +196,7 @@ fn exactly_as_many_requests_as_asked_for() -> Test {
         let plan = Plan { threads, reconnect, warmup, ..streams(address, depth, 1_003)? };
         let outcome = run(&plan, &mut Silent)?;
         assert_exact(&outcome, 1_003);
-        assert_eq!(outcome.protocol, "HTTP/2");
+        assert_eq!(outcome.protocol, Protocol::Http2);
     }
     Ok(())
 }

@@ -2,8 +2,8 @@
 
 use record::{
     Arrivals, Calls, Doubled, Environment, Executable, FanOut, IdleSample, LoadOutcome, Measured,
-    Model, Outcome, Preset, Results, Role, SCHEMA_VERSION, ServerExit, ServerSample, Settings,
-    Skip, Slices, Slot, TlsOutcome, Trial, Workload,
+    Model, Outcome, Preset, Protocol, Results, Role, SCHEMA_VERSION, ServerExit, ServerSample,
+    Settings, Skip, Slices, Slot, TlsOutcome, Trial, Workload,
 };
 use serde_json::json;
 
@@ -14,7 +14,7 @@ fn load() -> LoadOutcome {
         requests_per_s: 41_150.000_000_1,
         bytes_sent: u64::MAX,
         ended_early: Some("the server died".into()),
-        protocol: "WebSocket".into(),
+        protocol: Protocol::WebSocket,
         tls: Some(TlsOutcome {
             version: "TLSv1.3".into(),
             alpn: Some("http/1.1".into()),
@@ -86,7 +86,7 @@ pub fn results() -> Results {
         workloads: vec![Workload {
             name: "echo-64".into(),
             description: "64 bytes".into(),
-            protocol: "echo".into(),
+            protocol: Protocol::Echo,
             path: None,
             payload_bytes: 64,
             post: false,
@@ -107,7 +107,7 @@ pub fn results() -> Results {
             label: "epoll".into(),
             name: "epoll".into(),
             description: "one thread".into(),
-            protocols: vec!["echo".into()],
+            protocols: vec![Protocol::Echo],
             arguments: vec![],
             connections_max: None,
             connections_max_reason: None,

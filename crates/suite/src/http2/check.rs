@@ -15,17 +15,14 @@ impl Http2 {
             self.ended = true;
             return;
         }
-        let [l0, l1, l2, kind, flags, stream @ ..] = head;
-        let length = usize::try_from(u32::from_be_bytes([0, l0, l1, l2])).unwrap_or(usize::MAX);
-        assert!(length <= self.receive_frame, "a frame of {length} bytes (section 4.2)");
-        let stream = u32::from_be_bytes(stream);
-        assert!(stream <= WINDOW_MAX, "the reserved bit is set (section 4.1)");
-        let mut payload = vec![0; length];
-        if !self.client.read_exact_or_end(&mut payload) {
+        let (mut frame, length) =
+            Frame::of_head(head, self.receive_frame).unwrap_or_else(|why| panic!("{why}"));
+        frame.payload.resize(length, 0);
+        if !self.client.read_exact_or_end(&mut frame.payload) {
             self.ended = true;
             return;
         }
-        self.take(Frame { kind, flags, stream, payload });
+        self.take(frame);
     }
 
     #[track_caller]
@@ -58,7 +55,8 @@ impl Http2 {
     fn take_data(&mut self, frame: &Frame) {
         // Padding counts for the windows (section 6.9.1).
         let len = i64::try_from(frame.payload.len()).unwrap_or(i64::MAX);
-        let content = unpadded(frame);
+        let content = frame.content();
+        let content = content.unwrap_or_else(|why| panic!("{why}: {frame:?} (section 6.1)"));
         self.receive_window -= len;
         assert!(self.receive_window >= 0, "beyond the connection's window: {}", self.seen());
         let id = frame.stream;
@@ -165,7 +163,7 @@ impl Http2 {
         assert_ne!(frame.stream, 0, "{frame:?} (section 6.4)");
         let stream = self.streams.entry(frame.stream).or_default();
         assert_eq!(stream.reset, None, "a second RST_STREAM on stream {}", frame.stream);
-        stream.reset = Some(frame.number(0));
+        stream.reset = Some(number(frame, 0));
     }
 
     #[track_caller]
@@ -223,7 +221,7 @@ impl Http2 {
     #[track_caller]
     fn take_goaway(&mut self, frame: &Frame) {
         assert_eq!(frame.stream, 0, "{frame:?} (section 6.8)");
-        let goaway = Goaway { last_stream: frame.number(0), code: frame.number(4) };
+        let goaway = Goaway { last_stream: number(frame, 0), code: number(frame, 4) };
         let opened = self.streams.keys().next_back().copied().unwrap_or(0);
         let last = goaway.last_stream;
         // The highest possible one announces an end whose streams are not settled (section 6.8).
@@ -237,7 +235,7 @@ impl Http2 {
     #[track_caller]
     fn take_window_update(&mut self, frame: &Frame) {
         assert_eq!(frame.payload.len(), 4, "{frame:?} (section 6.9)");
-        let increment = i64::from(frame.number(0));
+        let increment = i64::from(number(frame, 0));
         assert!(increment > 0, "{frame:?} (section 6.9)");
         let window = match self.streams.get_mut(&frame.stream) {
             _ if frame.stream == 0 => &mut self.send_window,
@@ -249,16 +247,9 @@ impl Http2 {
     }
 }
 
-/// What a DATA frame holds between its padding.
 #[track_caller]
-fn unpadded(frame: &Frame) -> &[u8] {
-    if !frame.has(flag::PADDED) {
-        return &frame.payload;
-    }
-    let content = frame.payload.split_first().and_then(|(&padding, rest)| {
-        rest.len().checked_sub(usize::from(padding)).map(|len| &rest[..len])
-    });
-    content.unwrap_or_else(|| panic!("padding is longer than {frame:?} (section 6.1)"))
+fn number(frame: &Frame, at: usize) -> u32 {
+    frame.number(at).unwrap_or_else(|| panic!("a frame that is too short: {frame:?}"))
 }
 
 /// RFC 9113 sections 8.2.1 and 8.2.2.

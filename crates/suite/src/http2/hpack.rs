@@ -1,57 +1,7 @@
-//! Field blocks (RFC 7541): an encoder that says what it is told, and a decoder that trusts nobody.
+//! Field blocks (RFC 7541): the encoder of `witness`, which says what it is told, and a decoder
+//! that trusts nobody.
 
-/// An integer with a prefix of `bits` bits; `pattern` is what stands before them (section 5.1).
-pub fn integer(pattern: u8, bits: u32, value: usize) -> Vec<u8> {
-    let most = (1_usize << bits) - 1;
-    let byte = |value: usize| u8::try_from(value & 0xff).unwrap_or_default();
-    if value < most {
-        return vec![pattern | byte(value)];
-    }
-    let mut bytes = vec![pattern | byte(most)];
-    let mut rest = value - most;
-    while rest >= 0x80 {
-        bytes.push(byte(rest & 0x7f) | 0x80);
-        rest >>= 7;
-    }
-    bytes.push(byte(rest));
-    bytes
-}
-
-/// A string without Huffman coding (section 5.2).
-pub fn string(text: impl AsRef<[u8]>) -> Vec<u8> {
-    let text = text.as_ref();
-    [integer(0, 7, text.len()).as_slice(), text].concat()
-}
-
-/// A string said to be Huffman coded; the bytes are the caller's (section 5.2).
-pub fn huffman(coded: &[u8]) -> Vec<u8> {
-    [integer(0x80, 7, coded.len()).as_slice(), coded].concat()
-}
-
-/// An indexed field (section 6.1).
-pub fn indexed(index: usize) -> Vec<u8> {
-    integer(0x80, 7, index)
-}
-
-/// A literal that enters the dynamic table (section 6.2.1).
-pub fn remembered(name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Vec<u8> {
-    [vec![0x40], string(name), string(value)].concat()
-}
-
-/// A literal without indexing (section 6.2.2).
-pub fn literal(name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Vec<u8> {
-    [vec![0], string(name), string(value)].concat()
-}
-
-/// A change of the dynamic table's size (section 6.3).
-pub fn size_update(size: usize) -> Vec<u8> {
-    integer(0x20, 5, size)
-}
-
-/// Literals, one after another.
-pub fn literals(fields: &[(&str, &str)]) -> Vec<u8> {
-    fields.iter().flat_map(|(name, value)| literal(name, value)).collect()
-}
+pub use witness::hpack::*;
 
 /// The pseudo-header fields of a request (RFC 9113 section 8.3.1).
 pub fn request(method: &str, path: &str) -> Vec<u8> {
@@ -89,15 +39,6 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// RFC 7541 appendix C.1.
-    #[test]
-    fn integers() {
-        assert_eq!(integer(0, 5, 10), [10]);
-        assert_eq!(integer(0, 5, 1337), [0b0001_1111, 0b1001_1010, 0b0000_1010]);
-        assert_eq!(integer(0, 8, 42), [42]);
-        assert_eq!(integer(0x80, 7, 127), [0xff, 0]);
-    }
 
     /// RFC 7541 appendix C.6.1 and C.6.2: Huffman coding and the dynamic table.
     #[test]

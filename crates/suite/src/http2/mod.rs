@@ -8,7 +8,6 @@
 
 mod check;
 mod expect;
-mod frame;
 pub mod hpack;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,19 +15,14 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 pub use expect::Refusal;
-pub use frame::{Frame, code, code_name, flag, kind, setting};
+pub use witness::http2::{
+    FRAME_SIZE, Frame, PREFACE, WINDOW_MAX, code, code_name, flag, kind, setting,
+};
 
 use crate::{Client, Head, Reply, guard};
 
-/// What a client says first (RFC 9113 section 3.4); a SETTINGS frame follows.
-pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
 /// Windows and settings before anybody has said otherwise (RFC 9113 sections 6.5.2 and 6.9.2).
 const WINDOW: i64 = 65_535;
-/// The largest window (RFC 9113 section 6.9.1).
-pub const WINDOW_MAX: u32 = (1 << 31) - 1;
-/// The smallest value of SETTINGS_MAX_FRAME_SIZE, and the one that holds without it.
-pub const FRAME_SIZE: usize = 16_384;
 
 /// A connection.
 #[derive(Debug)]
@@ -207,8 +201,10 @@ impl Http2 {
                 let values = frame.values();
                 self.apply(&values, true);
                 self.unacked.push_back(values);
-            } else if frame.kind == kind::WINDOW_UPDATE && frame.payload.len() == 4 {
-                let increment = i64::from(frame.number(0) & WINDOW_MAX);
+            } else if frame.kind == kind::WINDOW_UPDATE
+                && let Some(increment) = frame.number(0).filter(|_| frame.payload.len() == 4)
+            {
+                let increment = i64::from(increment & WINDOW_MAX);
                 match self.streams.get_mut(&stream) {
                     _ if stream == 0 => self.receive_window += increment,
                     Some(stream) => stream.receive_window += increment,

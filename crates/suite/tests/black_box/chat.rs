@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::Signal;
-use suite::{Opcode, Server, Variant, WebSocket, client_frame, close_code, get, until};
+use suite::{Opcode, Server, Variant, WebSocket, client_frame, get, until};
 
 use crate::Outcome;
 use crate::stop::NEVER;
@@ -190,11 +190,11 @@ pub fn slow_member_is_dropped(variant: &Variant) -> Outcome {
         assert!(grown < 8 << 10, "{grown} KiB for one who does not read");
         let mut heard = 0;
         // No longer than it takes to read what is in the buffers.
-        let is_over = |frame: &suite::Frame| close_code(frame).is_some();
+        let is_over = |frame: &suite::Frame| frame.close_code().is_some();
         loop {
             let frame = slow.frame_behind_pings();
             if is_over(&frame) {
-                assert_eq!(close_code(&frame), Some(1013));
+                assert_eq!(frame.close_code(), Some(1013));
                 break;
             }
             assert!(frame.payload == said(heard), "message {heard} to the slow one");

@@ -3,9 +3,7 @@
 
 use std::io::Write;
 
-use suite::{
-    Client, Frame, Head, Opcode, Server, Variant, WebSocket, client_frame, close_code, pattern,
-};
+use suite::{Client, Frame, Head, Opcode, Server, Variant, WebSocket, client_frame, pattern};
 
 const ECHO: &str = "/ws/echo";
 /// The key of RFC 6455 section 1.3, and the answer to it.
@@ -292,7 +290,7 @@ pub fn closing(variant: &Variant) {
         websocket.send(Opcode::Close, &payload);
         assert_eq!(websocket.text(), "last words");
         let frame = websocket.frame();
-        assert_eq!((frame.opcode, close_code(&frame)), (Opcode::Close, code), "{frame:?}");
+        assert_eq!((frame.opcode, frame.close_code()), (Opcode::Close, code), "{frame:?}");
         websocket.client().expect_end();
     }
     // Whoever just goes is let go.
@@ -330,7 +328,7 @@ pub fn faults_have_codes(variant: &Variant) {
         let mut websocket = WebSocket::open(&server, ECHO);
         websocket.client().send(&bytes);
         let frame = websocket.frame();
-        assert_eq!((frame.opcode, close_code(&frame)), (Opcode::Close, Some(code)), "{what}");
+        assert_eq!((frame.opcode, frame.close_code()), (Opcode::Close, Some(code)), "{what}");
     }
     // The limit itself is within the limit.
     let mut websocket = WebSocket::open(&server, ECHO);

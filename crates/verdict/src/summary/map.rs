@@ -1,6 +1,6 @@
 //! The map: which model is best for each number of active and of idle connections.
 
-use record::Workload;
+use record::{Protocol, Workload};
 
 use super::judge::Best;
 use super::{Figure, Summary, WorkloadSummary, is_plain};
@@ -25,7 +25,7 @@ pub struct Point<'a> {
 /// Whether a workload is a point of the map: a closed loop of short requests over HTTP/1.1 with
 /// keep-alive.
 fn is_point(workload: &Workload) -> bool {
-    let plain = is_plain(workload) && workload.protocol == "http" && !workload.post;
+    let plain = is_plain(workload) && workload.protocol == Protocol::Http1 && !workload.post;
     let steady = !workload.connect_per_request && workload.pipelining == 1;
     let closed = workload.rate_per_s.is_none() && !workload.processors_sleep;
     plain && steady && closed && workload.path.as_deref() == Some("/")

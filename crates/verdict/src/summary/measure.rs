@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use record::{
-    Calls, IdleSample, Measured, MemorySample, Outcome, Results, Role, Slices, TlsOutcome, Trial,
-    Workload,
+    Calls, IdleSample, Measured, MemorySample, Outcome, Protocol, Results, Role, Slices,
+    TlsOutcome, Trial, Workload,
 };
 
 use super::{CallsPerRequest, Cost, FanOutFigures, Memory, OpenFigures, TlsFigures};
@@ -174,7 +174,7 @@ pub fn switches(measured: &Measured) -> Option<(f64, f64)> {
 /// The same from the totals of the process, if those of the window would be lower bounds.
 pub fn whole_life_switches(measured: &Measured) -> Option<(f64, f64)> {
     // Over a WebSocket server and client count different things.
-    let messages = measured.load.protocol == "WebSocket";
+    let messages = measured.load.protocol == Protocol::WebSocket;
     if measured.server.threads_changed == 0 || messages {
         return None;
     }
@@ -334,7 +334,7 @@ pub fn cost(results: &Results, model: &str) -> Option<Cost> {
 
 /// Whether a workload has neither frames nor TLS.
 pub fn is_plain(workload: &Workload) -> bool {
-    !workload.tls && ["echo", "http"].contains(&workload.protocol.as_str())
+    !workload.tls && matches!(workload.protocol, Protocol::Echo | Protocol::Http1)
 }
 
 /// The same of the workloads that `of` selects; memory from the samples with this number of

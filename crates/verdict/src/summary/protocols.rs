@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use record::{Results, Role, Workload};
+use record::{Protocol, Results, Role, Workload};
 
 use super::judge::ratio_of_epochs;
 use super::measure::{self, Figure, rounds, trials};
@@ -67,14 +67,14 @@ pub fn name_of(workload: &str) -> &str {
 
 /// The protocol of a workload, for the head of a column.
 pub fn protocol_name(workload: &Workload) -> &'static str {
-    match (workload.protocol.as_str(), workload.tls) {
-        ("echo", _) => "TCP echo",
-        ("h2", false) => "HTTP/2",
-        ("h2", true) => "HTTP/2, TLS",
-        ("websocket", false) => "WebSocket",
-        ("websocket", true) => "WebSocket, TLS",
-        (_, false) => "HTTP/1.1",
-        (_, true) => "HTTP/1.1, TLS",
+    match (workload.protocol, workload.tls) {
+        (Protocol::Echo, _) => "TCP echo",
+        (Protocol::Http1, false) => "HTTP/1.1",
+        (Protocol::Http1, true) => "HTTP/1.1, TLS",
+        (Protocol::Http2, false) => "HTTP/2",
+        (Protocol::Http2, true) => "HTTP/2, TLS",
+        (Protocol::WebSocket, false) => "WebSocket",
+        (Protocol::WebSocket, true) => "WebSocket, TLS",
     }
 }
 

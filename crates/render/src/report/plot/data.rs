@@ -1,6 +1,6 @@
 //! The data of the plots: the cells of an axis.
 
-use record::{Results, Workload};
+use record::{Protocol, Results, Workload};
 
 use verdict::statistics::Interval;
 use verdict::summary::{Cell, Figure, Figures, KEPT_MIN, Summary, WorkloadSummary};
@@ -79,7 +79,7 @@ fn family<'a>(
 /// connections in a closed loop, one request at a time.
 pub fn idle_axis(results: &Results) -> Vec<&Workload> {
     let plain = |w: &&Workload| {
-        let one = w.protocol == "http" && !w.tls && !w.post && w.pipelining == 1;
+        let one = w.protocol == Protocol::Http1 && !w.tls && !w.post && w.pipelining == 1;
         let steady = !w.connect_per_request && w.rate_per_s.is_none() && !w.processors_sleep;
         one && steady && w.path.as_deref() == Some("/")
     };

@@ -1,4 +1,23 @@
-//! Frames (RFC 9113 sections 4.1, 6 and 7), those that nobody may send among them.
+//! Frames of HTTP/2 (RFC 9113 sections 4.1, 6 and 7), those that nobody may send among them.
+
+use std::io::Read;
+
+use crate::{Fault, array, front, hpack};
+
+/// What a client says first (RFC 9113 section 3.4); a SETTINGS frame follows.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The largest window (RFC 9113 section 6.9.1).
+pub const WINDOW_MAX: u32 = (1 << 31) - 1;
+
+/// The smallest value of SETTINGS_MAX_FRAME_SIZE, and the one that holds without it.
+pub const FRAME_SIZE: usize = 16_384;
+
+/// Bytes of a frame's head (RFC 9113 section 4.1).
+const HEAD_BYTES: usize = 9;
+
+/// Bytes of the deprecated priority in HEADERS (RFC 9113 section 6.2).
+const PRIORITY_BYTES: usize = 5;
 
 /// Types of frames (RFC 9113 section 6).
 pub mod kind {
@@ -24,6 +43,20 @@ pub mod kind {
     pub const CONTINUATION: u8 = 0x9;
     /// A type that nobody defined.
     pub const UNKNOWN: u8 = 0xee;
+
+    /// Names of the types that are defined, in their order.
+    pub const NAMES: [&str; 10] = [
+        "DATA",
+        "HEADERS",
+        "PRIORITY",
+        "RST_STREAM",
+        "SETTINGS",
+        "PUSH_PROMISE",
+        "PING",
+        "GOAWAY",
+        "WINDOW_UPDATE",
+        "CONTINUATION",
+    ];
 }
 
 /// Flags (RFC 9113 section 6).
@@ -161,6 +194,11 @@ impl Frame {
         self.flags & flag != 0
     }
 
+    /// Bytes on the wire.
+    pub fn wire_bytes(&self) -> usize {
+        HEAD_BYTES + self.payload.len()
+    }
+
     /// As it goes over the wire.
     ///
     /// # Panics
@@ -183,15 +221,111 @@ impl Frame {
         whole.map(value).collect()
     }
 
-    /// The 32 bits at byte `at` of the payload.
+    /// The 32 bits at byte `at` of the payload; `None` if it is shorter.
+    pub fn number(&self, at: usize) -> Option<u32> {
+        let bytes = self.payload.get(at..at + 4)?;
+        bytes.try_into().ok().map(u32::from_be_bytes)
+    }
+
+    /// Name of its type.
+    pub fn name(&self) -> &'static str {
+        kind::NAMES.get(usize::from(self.kind)).unwrap_or(&"unknown")
+    }
+
+    /// Whether it is the last of its stream from whoever sent it.
+    pub fn ends_stream(&self) -> bool {
+        [kind::HEADERS, kind::DATA].contains(&self.kind) && self.has(flag::END_STREAM)
+    }
+
+    /// The payload of HEADERS or DATA without padding and priority (sections 6.1 and 6.2).
     ///
-    /// # Panics
-    /// When it is shorter.
-    #[track_caller]
-    pub fn number(&self, at: usize) -> u32 {
-        let bytes = self.payload.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
-        let Some(bytes) = bytes else { panic!("a frame that is too short: {self:?}") };
-        u32::from_be_bytes(bytes)
+    /// # Errors
+    /// Padding or a priority that does not fit.
+    pub fn content(&self) -> Result<&[u8], String> {
+        let mut content = &self.payload[..];
+        let mut padding = 0;
+        if self.has(flag::PADDED) {
+            let (first, rest) = content.split_first().ok_or("a padded frame without its length")?;
+            (padding, content) = (usize::from(*first), rest);
+        }
+        if self.kind == kind::HEADERS && self.has(flag::PRIORITY) {
+            content = content.get(PRIORITY_BYTES..).ok_or("a priority that is cut short")?;
+        }
+        let end = content.len().checked_sub(padding).ok_or("more padding than frame")?;
+        Ok(&content[..end])
+    }
+
+    /// The status, in the head of a reply; `None` in another frame.
+    ///
+    /// # Errors
+    /// As [`hpack::status`].
+    pub fn status(&self) -> Result<Option<u16>, String> {
+        match self.kind {
+            kind::HEADERS => hpack::status(self.content()?).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// What must be sent in answer to it: an acknowledgement of settings or of a ping.
+    ///
+    /// # Errors
+    /// A frame that ends the connection or its stream.
+    pub fn answer(&self) -> Result<Option<Vec<u8>>, String> {
+        let acknowledged = self.has(flag::ACK);
+        let code = |at| self.number(at).unwrap_or(0);
+        match self.kind {
+            kind::SETTINGS | kind::PING if !acknowledged => {
+                let payload = if self.kind == kind::PING { &self.payload[..] } else { &[] };
+                Ok(Some(Frame::new(self.kind, flag::ACK, 0, payload).bytes()))
+            }
+            kind::GOAWAY => Err(format!("GOAWAY with {}", code_name(code(4)))),
+            kind::RST_STREAM => {
+                Err(format!("stream {} was reset, {}", self.stream, code_name(code(0))))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The frame with this head, its payload to come, and the length of that. A frame may have
+    /// `size_max` bytes of payload.
+    ///
+    /// # Errors
+    /// A longer one, or one with the reserved bit.
+    pub fn of_head(head: [u8; HEAD_BYTES], size_max: usize) -> Result<(Frame, usize), String> {
+        let [a, b, c, kind, flags, stream @ ..] = head;
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        if length > size_max {
+            return Err(format!("a frame of {length} bytes, more than {size_max} (section 4.2)"));
+        }
+        let stream = u32::from_be_bytes(stream);
+        if stream > WINDOW_MAX {
+            return Err("a frame with the reserved bit (section 4.1)".to_owned());
+        }
+        Ok((Frame::new(kind, flags, stream, []), length))
+    }
+
+    /// The frame at the front of `input`, and its bytes on the wire; `None` if more must come.
+    ///
+    /// # Errors
+    /// As [`Frame::read`].
+    pub fn parse(input: &[u8]) -> Result<Option<(usize, Frame)>, String> {
+        front(input, |input| Frame::take(input))
+    }
+
+    /// Reads one frame of at most [`FRAME_SIZE`].
+    ///
+    /// # Errors
+    /// One sentence: what was received instead.
+    pub fn read(stream: &mut impl Read) -> Result<Frame, String> {
+        Frame::take(stream).map_err(|fault| format!("no frame of HTTP/2: {}", String::from(fault)))
+    }
+
+    fn take(stream: &mut impl Read) -> Result<Frame, Fault> {
+        let (mut frame, length) =
+            Frame::of_head(array(stream)?, FRAME_SIZE).map_err(Fault::Wrong)?;
+        frame.payload.resize(length, 0);
+        stream.read_exact(&mut frame.payload)?;
+        Ok(frame)
     }
 }
 
