@@ -53,7 +53,7 @@ check-instrument: build
 RESULT = $(dir $(shell git ls-files 'results/*/results.json.gz'))
 report: build
 	target/release/iolab report $(RESULT) --output REPORT.md --fill README.md
-	$(if $(wildcard book/zh/12-*.md),target/release/iolab report $(RESULT) --language zh --output REPORT.zh.md)
+	target/release/iolab report $(RESULT) --output REPORT.zh.md --language zh
 
 # The laws of servers, each with bounds fixed in advance: LAWS="L1 L10" for some of them.
 laws: build

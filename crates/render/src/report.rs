@@ -230,33 +230,37 @@ fn rendered(
     let (plots, instrument) = (plot::all(results, &summary), read_instrument(folder)?);
     let sources = checkout();
     let book = Book::read(page.language, sources.as_deref())?;
-    let render = |place: &Path, render: &dyn Fn(&Context) -> Result<String, Failure>| {
-        let sources_prefix = sources.as_deref().and_then(|top| prefix_up(top, place));
-        let context = Context {
-            results,
-            summary: &summary,
-            plots: &plots,
-            lessons: &lessons,
-            book: &book,
-            plots_prefix: &link_prefix(folder, place),
-            sources_prefix: sources_prefix.as_deref(),
-            sources: sources.clone(),
-            instrument: instrument.as_ref(),
-            strict: page.fill.is_some(),
+    // The tables have one language, whatever that of the report is.
+    let english = Book::read(Language::En, sources.as_deref())?;
+    let render =
+        |place: &Path, book: &Book, render: &dyn Fn(&Context) -> Result<String, Failure>| {
+            let sources_prefix = sources.as_deref().and_then(|top| prefix_up(top, place));
+            let context = Context {
+                results,
+                summary: &summary,
+                plots: &plots,
+                lessons: &lessons,
+                book,
+                plots_prefix: &link_prefix(folder, place),
+                sources_prefix: sources_prefix.as_deref(),
+                sources: sources.clone(),
+                instrument: instrument.as_ref(),
+                strict: page.fill.is_some(),
+            };
+            Ok::<_, Failure>((place.to_owned(), render(&context)?))
         };
-        Ok::<_, Failure>((place.to_owned(), render(&context)?))
-    };
     let report = |context: &Context| match page.template {
         Some(template) => template::render(template, context),
         None => book::render(context),
     };
-    let mut files = vec![render(page.output, &report)?];
+    let mut files = vec![render(page.output, &book, &report)?];
     if let Some(path) = page.fill {
         let text = text_of(path)?;
-        files.push(render(path, &|context| template::fill(&text, context))?);
+        files.push(render(path, &book, &|context| template::fill(&text, context))?);
     }
     let tables = folder.join(TABLES_FILE);
-    files.push(render(&tables, &|context| template::render(template::TABLES, context))?);
+    let of_tables = |context: &Context| template::render(template::TABLES, context);
+    files.push(render(&tables, &english, &of_tables)?);
     let plots = plots.iter().map(|plot| (format!("{}.svg", plot.name).into(), plot.svg.clone()));
     // A picture that no page shows is not written: there are some for each workload.
     let is_shown = |(name, _): &(PathBuf, String)| {

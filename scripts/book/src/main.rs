@@ -51,9 +51,13 @@ fn build(top: &Path) -> Result<String, String> {
     }
     let mut lines = Vec::new();
     for (language, report) in &editions {
-        let pages = pages::of(top, report)?;
+        let pages = pages::of(top, language, report)?;
         let edition = out.join(language);
         site::build(top, &edition, language, &pages)?;
+    }
+    // The editions link to each other, so all of them are built before one is checked.
+    for (language, _) in &editions {
+        let edition = out.join(language);
         let checked = check::site(&edition)?;
         lines.push(format!("{}/index.html: {checked}", edition.display()));
     }

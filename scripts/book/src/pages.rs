@@ -25,8 +25,8 @@ pub struct Page {
     pub text: String,
 }
 
-/// All pages of the edition whose report is `report`, its links and pictures as they are there.
-pub fn of(top: &Path, report: &str) -> Result<Vec<Page>, String> {
+/// All pages of the edition in `language` whose report is `report`, its links and pictures as they are there.
+pub fn of(top: &Path, language: &str, report: &str) -> Result<Vec<Page>, String> {
     let mut pages = chapters(report, &read(&top.join(report))?);
     let mut beside = Vec::new();
     for (part, files) in BESIDE {
@@ -34,7 +34,11 @@ pub fn of(top: &Path, report: &str) -> Result<Vec<Page>, String> {
         beside
             .extend(there.enumerate().map(|(at, file)| ((at == 0).then_some(*part), file.into())));
     }
-    beside.extend(below(top, "book/solutions", "Solutions")?);
+    let solutions = match language {
+        "en" => "book/solutions".to_owned(),
+        other => format!("book/solutions/{other}"),
+    };
+    beside.extend(below(top, &solutions, "Solutions")?);
     beside.extend(tables(top)?);
     for (part, source) in beside {
         let text = read(&top.join(&source))?;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use mdbook_driver::MDBook;
 
+use crate::EDITIONS;
 use crate::pages::{Link, Map, Page, links, normal};
 
 /// From a page of the site back to the checkout: target/book/LANGUAGE.
@@ -125,6 +126,10 @@ fn target(top: &Path, work: &Path, page: &Page, map: &Map, link: &Link) -> Resul
     }
     if let Some(page) = map.page(&place, anchor) {
         return Ok(page);
+    }
+    let edition = EDITIONS.iter().find(|(_, report)| Path::new(report) == place);
+    if let (Some((language, _)), None) = (edition, anchor) {
+        return Ok(format!("../{language}/index.html"));
     }
     let is_page = map.page(&place, None).is_some();
     if is_page || !top.join(&place).exists() {

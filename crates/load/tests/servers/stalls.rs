@@ -50,11 +50,15 @@ fn stuck_echo() -> io::Result<SocketAddr> {
     let replies = AtomicU64::new(0);
     server(move |number, mut stream| {
         let mut message = [0; 64];
-        loop {
+        for own in 0_u64.. {
             stream.read_exact(&mut message)?;
-            count(number + PROBES - 1, &replies);
+            // Every connection has one reply, also if the others have had all of theirs by then.
+            if own > 0 {
+                count(number + PROBES - 1, &replies);
+            }
             stream.write_all(&message)?;
         }
+        Ok(())
     })
 }
 
@@ -69,7 +73,8 @@ fn a_stall_at_the_end_is_in_the_result_of_every_echo() -> Test {
     assert_stuck(&outcome);
     let open = outcome.open_loop.ok_or("no open loop")?;
     assert_eq!(open.due, 1_400, "{open:?}");
-    assert!(open.unanswered >= 1_400 - ANSWERED, "{open:?}");
+    // Eight connections have one more each.
+    assert!(open.unanswered >= 1_400 - ANSWERED - 8, "{open:?}");
     Ok(())
 }
 

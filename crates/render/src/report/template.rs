@@ -7,8 +7,8 @@
 //!
 //! Pictures: `plot NAME`, `lesson EXPERIMENT`, `trace SERVER`.
 //!
-//! Text: `said EXPERIMENT` (its conclusion), `matrix` and `steps SERVER` (of the traces), `found W`
-//! (the findings of a workload), `legend`, `tables` (a link), `env FIELD`, `count WHAT`,
+//! Text: `said EXPERIMENT` (its conclusion), `matrix` and `steps SERVER` (of the traces), `legend`,
+//! `tables` (a link), `env FIELD`, `count WHAT`,
 //! `instrument NAME FIELD`, `instrument-place`, `include PATH ANCHOR`, `link PATH`, `chapter N`,
 //! `contents`.
 //!
@@ -29,18 +29,24 @@ use crate::text::{figure, thousands};
 use verdict::summary::{Summary, WorkloadSummary};
 
 use super::TABLES_FILE;
-use super::book::Book;
+use super::book::{Book, Said};
 use super::lessons::Lessons;
 use super::listing;
 use super::map::{self, By};
 use super::plot::Plot;
-use super::table::{self, Style, doubts, found, protocols};
+use super::table::{self, Style, doubts, protocols};
 use claims::Answer;
 
 const MARKDOWN: Style = Style::Markdown;
 
 /// Text in place of missing data.
-const NOT_MEASURED: &str = "Not measured in this run.";
+const NOT_MEASURED: Said = Said { en: "Not measured in this run.", zh: "（本次运行未测）" };
+
+/// Text in place of a recording that is not there; COMMAND makes one.
+const NOT_RECORDED: Said = Said {
+    en: "(This result has no recording of it; `iolab COMMAND` shows it.)",
+    zh: "（这次的结果里没有它的录像；运行 `iolab COMMAND` 就能看到。）",
+};
 
 /// The template of TABLES.md.
 pub const TABLES: &str = include_str!("../../report/TABLES.template.md");
@@ -111,7 +117,7 @@ fn render_from(
         let words: Vec<&str> = claim.split_whitespace().collect();
         match claims::ask(&words, context).map_err(failed)? {
             Answer::Holds => render_from(claimed, line, context, out)?,
-            Answer::NotMeasured => *out += NOT_MEASURED,
+            Answer::NotMeasured => *out += &NOT_MEASURED.of(context.book),
             Answer::Fails(why) => match instead {
                 Some(instead) => render_from(instead, line, context, out)?,
                 None if context.strict => {
@@ -176,38 +182,39 @@ fn of_workload(words: &[&str], context: &Context) -> Replacement {
         ["calls", _] => &|w| table::calls(w, MARKDOWN),
         ["deliveries", _] => &|w| protocols::deliveries(w, MARKDOWN),
         ["handshakes", _] => &|w| protocols::handshakes(w, MARKDOWN),
-        ["found", _] => &|w| found::sentence(w).unwrap_or_else(|| NOT_MEASURED.to_owned()),
         ["value", name, model, figure] => {
-            return Some(claims::value(summary, name, model, figure).map(or_not_measured));
+            return Some(
+                claims::value(summary, name, model, figure).map(|v| or_not_measured(v, context)),
+            );
         }
         ["ratio", name, model, figure, other] => {
             let ratio = claims::ratio([name, model, figure, other], context);
-            return Some(ratio.map(or_not_measured));
+            return Some(ratio.map(|ratio| or_not_measured(ratio, context)));
         }
         _ => return None,
     };
     let workload = summary.workloads.iter().find(|w| w.workload.name == words[1]);
-    let shown = || workload.map_or_else(|| NOT_MEASURED.to_owned(), show);
+    let shown = || or_not_measured(workload.map(show), context);
     Some(known_workload(words[1]).map(|()| shown()))
 }
 
-fn or_not_measured(shown: Option<String>) -> String {
-    shown.unwrap_or_else(|| NOT_MEASURED.to_owned())
+fn or_not_measured(shown: Option<String>, context: &Context) -> String {
+    shown.unwrap_or_else(|| NOT_MEASURED.of(context.book))
 }
 
 /// Markers about the whole run.
 fn of_run(words: &[&str], context: &Context) -> Replacement {
     let Context { results, summary, .. } = context;
     Some(match *words {
-        ["prices"] => Ok(measured(protocols::cpu(results, summary, MARKDOWN))),
-        ["price-ratios"] => Ok(measured(protocols::ratios(results, summary, MARKDOWN))),
-        ["idle-prices"] => Ok(measured(protocols::idle(results, MARKDOWN))),
-        ["million", ref models @ ..] => Ok(million(summary, models)),
-        ["costs"] => Ok(measured(table::costs(results, summary, MARKDOWN))),
+        ["prices"] => Ok(measured(protocols::cpu(results, summary, MARKDOWN), context)),
+        ["price-ratios"] => Ok(measured(protocols::ratios(results, summary, MARKDOWN), context)),
+        ["idle-prices"] => Ok(measured(protocols::idle(results, MARKDOWN), context)),
+        ["million", ref models @ ..] => Ok(million(context, models)),
+        ["costs"] => Ok(measured(table::costs(results, summary, MARKDOWN), context)),
         ["workloads"] => Ok(table::markdown(results, summary)),
         ["map", by] => {
             let by = By::named(by).ok_or_else(|| format!("there is no map by {by:?}"));
-            by.map(|by| or_not_measured(map::markdown(summary, by)))
+            by.map(|by| or_not_measured(map::markdown(summary, by), context))
         }
         ["plot", name] => Ok(plot(name, context)),
         ["legend"] => Ok(table::LEGEND.to_owned()),
@@ -237,15 +244,22 @@ fn of_run(words: &[&str], context: &Context) -> Replacement {
 /// Markers about recordings.
 fn of_lessons(words: &[&str], context: &Context) -> Replacement {
     let Context { lessons, plots_prefix, .. } = context;
-    Some(match *words {
-        ["lesson", name] => Ok(lessons.picture(name, plots_prefix)),
-        ["said", name] => Ok(lessons.conclusion(name, COLUMNS)),
+    let shown = match *words {
+        ["lesson", name] => lessons.picture(name, plots_prefix).map(Ok),
+        ["said", name] => lessons.conclusion(name, COLUMNS).map(Ok),
         ["seen", name, run, figure] => lessons.figure(name, run, figure),
-        ["trace", run] => Ok(lessons.trace_picture(run, plots_prefix)),
-        ["steps", run] => Ok(lessons.trace_text(run)),
-        ["matrix"] => Ok(lessons.matrix()),
+        ["trace", run] => lessons.trace_picture(run, plots_prefix).map(Ok),
+        ["steps", run] => lessons.trace_text(run).map(Ok),
+        ["matrix"] => lessons.matrix().map(Ok),
         _ => return None,
-    })
+    };
+    let command = match *words {
+        ["matrix"] => "trace all".to_owned(),
+        ["trace" | "steps", run] => format!("trace {run}"),
+        _ => format!("experiment {}", words[1]),
+    };
+    let absent = || Ok(NOT_RECORDED.of(context.book).replace("COMMAND", &command));
+    Some(shown.unwrap_or_else(absent))
 }
 
 /// Markers about the text itself.
@@ -254,7 +268,7 @@ fn of_book(words: &[&str], context: &Context) -> Replacement {
         ["end"] => Ok(String::new()),
         ["tables"] => Ok(format!("[{TABLES_FILE}]({}{TABLES_FILE})", context.plots_prefix)),
         ["include", path, anchor] => include(path, anchor, context.sources.as_deref()),
-        ["link", path] => link(path, context),
+        ["link", path] => link(&context.book.own(path), context),
         ["chapter", number] => context.book.link_to(number),
         ["contents"] => Ok(context.book.contents()),
         _ => return None,
@@ -263,16 +277,16 @@ fn of_book(words: &[&str], context: &Context) -> Replacement {
 
 /// Rows: the memory of one silent connection of each model, own and of the kernel in KiB, and that
 /// of a million in GiB.
-fn million(summary: &Summary, models: &[&str]) -> String {
+fn million(context: &Context, models: &[&str]) -> String {
     const CONNECTIONS: f64 = 1e6;
     let row = |model: &&str| {
-        let memory = &summary.costs.get(*model)?.memory;
+        let memory = &context.summary.costs.get(*model)?.memory;
         let (own, kernel) = (memory.user_kib, memory.kernel_kib);
         let all = (own + kernel.unwrap_or(0.0)) * CONNECTIONS / 1024.0 / 1024.0;
         let kernel = kernel.map_or("n/a".to_owned(), figure);
         Some(format!("| {model} | {} | {kernel} | {} |\n", figure(own), figure(all)))
     };
-    measured(models.iter().filter_map(row).collect())
+    measured(models.iter().filter_map(row).collect(), context)
 }
 
 /// A link to a file of the checkout, which must be there; outside of a checkout its name.
@@ -287,8 +301,8 @@ fn link(path: &str, context: &Context) -> Result<String, String> {
 }
 
 /// A table over several workloads is empty if none of them was run.
-fn measured(table: String) -> String {
-    if table.is_empty() { NOT_MEASURED.to_owned() } else { table }
+fn measured(table: String, context: &Context) -> String {
+    if table.is_empty() { NOT_MEASURED.of(context.book) } else { table }
 }
 
 /// An unknown workload is an error in the template; one that was not run is not.
@@ -461,7 +475,7 @@ mod tests {
         assert_eq!(claim("http-keepalive epoll rate more poll").unwrap(), "a\nIt is so. b");
         assert_eq!(claim("http-keepalive select cpu equal epoll").unwrap(), "a\nIt is so. b");
         for absent in ["idle-1000 poll cpu more epoll", "http-keepalive uring cpu less epoll"] {
-            assert_eq!(claim(absent).unwrap(), format!("a\n{NOT_MEASURED} b"));
+            assert_eq!(claim(absent).unwrap(), format!("a\n{} b", NOT_MEASURED.en));
         }
         let why = claim("http-keepalive poll cpu less epoll").unwrap_err();
         let wanted =
@@ -502,8 +516,11 @@ mod tests {
             let error = claim(fails).unwrap_err();
             assert!(error.contains(why), "{fails}: {error}");
         }
-        assert_eq!(claim("http-keepalive poll calls above 1").as_deref(), Ok(NOT_MEASURED));
-        assert_eq!(claim("http-keepalive epoll calls less echo-64").as_deref(), Ok(NOT_MEASURED));
+        assert_eq!(claim("http-keepalive poll calls above 1").as_deref(), Ok(NOT_MEASURED.en));
+        assert_eq!(
+            claim("http-keepalive epoll calls less echo-64").as_deref(),
+            Ok(NOT_MEASURED.en)
+        );
     }
 
     #[test]
@@ -541,8 +558,9 @@ mod tests {
     fn typed(text: &str) -> Vec<&str> {
         let is_typed = |line: &&str| {
             let units =
-                ["us", "req/s", "KiB", "MiB", "%", "ns", "times"].map(|unit| format!(" {unit}"));
+                ["us", "req/s", "KiB", "MiB", "%", "ns", "times", "微秒", "纳秒", "倍", "次/秒"];
             units.iter().any(|unit| {
+                let unit = format!(" {unit}");
                 line.match_indices(unit.as_str())
                     .any(|(at, _)| line[..at].ends_with(|c: char| c.is_ascii_digit()))
             })
@@ -567,7 +585,8 @@ mod tests {
         let tables = |context: &Context| render(TABLES, context);
         let tables = with_context(&results, None, false, tables).unwrap();
         assert!(!tables.contains("{{") && tables.contains("## idle-10000"));
-        assert_eq!(typed("20 % and\n5 laws\n3.1 us"), ["20 % and", "3.1 us"]);
+        let text = "20 % and\n5 laws\n3.1 us\n慢 10 倍";
+        assert_eq!(typed(text), ["20 % and", "3.1 us", "慢 10 倍"]);
     }
 
     #[test]
@@ -581,8 +600,21 @@ mod tests {
         assert_eq!(of("http-keepalive poll cpu more epoll").unwrap(), "A. C");
         assert_eq!(of("http-keepalive poll cpu less epoll").unwrap(), "B 2. C");
         // An experiment without a recording.
-        assert_eq!(of("shown crowd finding").unwrap(), format!("{NOT_MEASURED} C"));
+        assert_eq!(of("shown crowd finding").unwrap(), format!("{} C", NOT_MEASURED.en));
         assert!(of("shown crowd").is_err());
+    }
+
+    #[test]
+    fn what_was_not_recorded_names_its_command() {
+        for (marker, command) in [
+            ("lesson crowd", "experiment crowd"),
+            ("seen crowd a b", "experiment crowd"),
+            ("trace epoll", "trace epoll"),
+            ("matrix", "trace all"),
+        ] {
+            let told = rendered(&format!("{{{{{marker}}}}}"), None).unwrap();
+            assert!(told.contains(&format!("`iolab {command}`")), "{told}");
+        }
     }
 
     #[test]
@@ -590,10 +622,9 @@ mod tests {
         let figure = |of: &str| rendered(&format!("{{{{{of}}}}}"), None);
         assert_eq!(figure("ratio http-keepalive poll cpu epoll").unwrap(), "1.11");
         assert!(figure("value http-keepalive poll cpu").unwrap().starts_with(char::is_numeric));
-        assert_eq!(figure("value idle-1000 poll cpu").unwrap(), NOT_MEASURED);
+        assert_eq!(figure("value idle-1000 poll cpu").unwrap(), NOT_MEASURED.en);
         assert!(figure("value http-keepalive poll beauty").unwrap_err().contains("beauty"));
         assert!(figure("brief http-keepalive").unwrap().contains("| poll "));
-        assert!(figure("found http-keepalive").unwrap().contains("poll costs more CPU"));
     }
 
     #[test]

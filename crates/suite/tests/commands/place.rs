@@ -266,8 +266,8 @@ fn succeeded(output: &Output) -> Result<String, String> {
 /// The result that is committed, from the workspace's directory on.
 fn results() -> Result<String, String> {
     let mut git = Command::new("git");
-    git.args(["ls-files", "results/*/results.json"]).current_dir(root());
+    git.args(["ls-files", "results/*/results.json*"]).current_dir(root());
     let output = succeeded(&run_to_end(&mut git))?;
-    let folder = output.lines().next().and_then(|file| file.strip_suffix("/results.json"));
-    folder.map(str::to_owned).ok_or("no result is committed".to_owned())
+    let folder = output.lines().next().and_then(|file| file.rsplit_once('/'));
+    folder.map(|(folder, _)| folder.to_owned()).ok_or("no result is committed".to_owned())
 }
