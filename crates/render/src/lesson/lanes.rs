@@ -15,6 +15,8 @@ const GAP: i32 = 6;
 pub(super) const ROW: i32 = 22;
 /// Height of a heading above rows.
 const HEADING: i32 = 28;
+/// Most spans of a row that the description tells one by one.
+const TOLD_MAX: usize = 8;
 /// Most columns of the names in text.
 const NAME_COLUMNS_MAX: usize = 34;
 
@@ -41,6 +43,12 @@ pub(super) struct Row<'a> {
     pub spans: Vec<&'a Span>,
     /// Text behind the last bar.
     pub note: String,
+}
+
+impl<'a> Row<'a> {
+    fn of_kind(&self, kind: &Kind) -> impl Iterator<Item = &'a Span> + Clone {
+        self.spans.iter().copied().filter(move |span| span.kind == kind.name)
+    }
 }
 
 /// The picture.
@@ -129,24 +137,35 @@ impl Lanes<'_> {
         let middle = y + self.row / 2;
         let bar = if self.row > 2 * GAP { self.row - GAP } else { (self.row - 1).max(1) };
         page.text(&row.name, (x.ends().0 - EDGE / 2, middle), Side::Left, TEXT);
-        for (span, kind) in row.spans.iter().filter_map(|span| Some((span, self.kind(span)?))) {
+        let corners = |span: &Span| {
             let (from, to) = (x.at(span.from_us / 1e3), x.at(span.to_us / 1e3));
             // A span of no width could not be seen.
-            let corners = ((from, middle - bar / 2), (to.max(from + 1), middle - bar / 2 + bar));
-            page.area(corners.0, corners.1, kind.ink, kind.opacity);
+            ((from, middle - bar / 2), (to.max(from + 1), middle - bar / 2 + bar))
+        };
+        for kind in &self.kinds {
+            let bars: Vec<_> = row.of_kind(kind).map(corners).collect();
+            page.areas(&bars, kind.ink, kind.opacity);
         }
         let end = row.spans.last().map_or(x.ends().0, |span| x.at(span.to_us / 1e3));
         page.text(&row.note, (end + 8, middle), Side::Right, MUTED);
     }
 
-    /// The row in words.
+    /// The row in words: each span, or of many their number and the longest.
     fn told(&self, row: &Row) -> String {
         let shown = row.spans.iter().filter(|span| self.kind(span).is_some());
         let span = |span: &&Span| {
             let (from, to) = (span.from_us / 1e3, span.to_us / 1e3);
             format!("{} {from:.1} to {to:.1} ms", span.kind)
         };
-        let spans: Vec<String> = shown.map(span).collect();
+        let mut spans: Vec<String> = shown.map(span).collect();
+        if spans.len() > TOLD_MAX {
+            let told = |kind: &Kind| {
+                let lasted = row.of_kind(kind).map(|span| (span.to_us - span.from_us) / 1e3);
+                let longest = lasted.clone().reduce(f64::max)?;
+                Some(format!("{} {}, the longest {longest:.1} ms", lasted.count(), kind.name))
+            };
+            spans = self.kinds.iter().filter_map(told).collect();
+        }
         let heading = row.heading.as_deref().map_or(String::new(), |text| format!("{text}. "));
         format!("{heading}{}: {}.", row.name, spans.join(", "))
     }

@@ -113,24 +113,15 @@ impl Drawn<'_> {
             page.text(name, (left - EDGE / 2, middle), Side::Left, TEXT);
             // Of streams that overlap, the transfers are above the waits.
             for kind in &KINDS {
-                for span in spans.iter().filter(|span| span.kind == kind.name) {
+                let corners = |span: &Span| {
                     let (from, to) = (x.at(span.from_us / 1e3), x.at(span.to_us / 1e3));
-                    let corner = (to.max(from + 1), middle + BAR / 2);
-                    // Waits that overlap would add up to an opaque bar.
-                    let opacity = if kind.name == "wait" && self.overlaps(spans) {
-                        kind.opacity / 20.0
-                    } else {
-                        kind.opacity
-                    };
-                    page.area((from, middle - BAR / 2), corner, kind.ink, opacity);
-                }
+                    ((from, middle - BAR / 2), (to.max(from + 1), middle + BAR / 2))
+                };
+                let of_kind = spans.iter().copied().filter(|span| span.kind == kind.name);
+                let bars: Vec<_> = of_kind.map(corners).collect();
+                page.areas(&bars, kind.ink, kind.opacity);
             }
         }
-    }
-
-    fn overlaps(&self, spans: &[&Span]) -> bool {
-        let waits: Vec<&&Span> = spans.iter().filter(|span| span.kind == "wait").collect();
-        waits.windows(2).any(|pair| pair[0].to_us > pair[1].from_us)
     }
 
     fn draw_rail(&self, page: &mut Page, left: i32, top: i32) {
@@ -142,11 +133,15 @@ impl Drawn<'_> {
         page.text("DATA", (left - EDGE / 2, top + RAIL_HEIGHT * 3 / 4), Side::Left, MUTED);
         let bottom = top + RAIL_HEIGHT;
         page.axis_below(&x, &x.ticks(60), &tick, (top, bottom), "milliseconds");
-        for frame in &self.rail {
-            let at = x.at(frame.at_us / 1e3);
-            let half = if frame.kind == "DATA" { top + RAIL_HEIGHT / 2 } else { top };
-            let ink = INKS[(frame.stream / 2) as usize % INKS.len()];
-            page.area((at - 1, half + 2), (at + 1, half + RAIL_HEIGHT / 2 - 2), ink, 1.0);
+        for (number, ink) in INKS.into_iter().enumerate() {
+            let mark = |frame: &Frame| {
+                let at = x.at(frame.at_us / 1e3);
+                let half = if frame.kind == "DATA" { top + RAIL_HEIGHT / 2 } else { top };
+                ((at - 1, half + 2), (at + 1, half + RAIL_HEIGHT / 2 - 2))
+            };
+            let of_ink = |frame: &&Frame| (frame.stream / 2) as usize % INKS.len() == number;
+            let marks: Vec<_> = self.rail.iter().copied().filter(of_ink).map(mark).collect();
+            page.areas(&marks, ink, 1.0);
         }
     }
 

@@ -159,6 +159,9 @@ impl Page {
 
     /// Text that is centred vertically at `at`.
     pub fn text(&mut self, text: &str, at: Point, side: Side, ink: Ink) {
+        if text.is_empty() {
+            return;
+        }
         self.add(words(text, at, side, ink));
     }
 
@@ -175,6 +178,19 @@ impl Page {
     /// A box between two corners.
     pub fn area(&mut self, from: Point, to: Point, ink: Ink, opacity: f64) {
         self.add(rectangle(from, to).set("fill", ink.light).set("fill-opacity", opacity));
+    }
+
+    /// Boxes of one kind, as one element: a picture may have thousands.
+    pub fn areas(&mut self, boxes: &[(Point, Point)], ink: Ink, opacity: f64) {
+        if boxes.is_empty() {
+            return;
+        }
+        let outline = |((left, top), (right, bottom)): &(Point, Point)| {
+            let width = right - left;
+            format!("M{left} {top}h{width}v{}h-{width}z", bottom - top)
+        };
+        let path = Path::new().set("d", boxes.iter().map(outline).collect::<String>());
+        self.add(path.set("fill", ink.light).set("fill-opacity", opacity));
     }
 
     /// A hatched box: a figure that is a bound.
