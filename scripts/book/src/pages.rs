@@ -34,11 +34,10 @@ pub fn of(top: &Path, language: &str, report: &str) -> Result<Vec<Page>, String>
         beside
             .extend(there.enumerate().map(|(at, file)| ((at == 0).then_some(*part), file.into())));
     }
-    let solutions = match language {
-        "en" => "book/solutions".to_owned(),
-        other => format!("book/solutions/{other}"),
-    };
-    beside.extend(below(top, &solutions, "Solutions")?);
+    if language == "zh" {
+        beside.extend(below(top, "book/solutions/zh", "练习答案")?);
+    }
+    beside.extend(below(top, "book/solutions", "Solutions")?);
     beside.extend(tables(top)?);
     for (part, source) in beside {
         let text = read(&top.join(&source))?;
