@@ -3,6 +3,7 @@
 //! `lanes` draws any spans over time. An experiment chooses rows, kinds and colours, in a module of
 //! its name.
 
+mod bars;
 mod cold_file;
 mod crowd;
 mod edge;

@@ -99,7 +99,14 @@ fn call(seen: Seen, visit: &Visit, end_ns: u64, run: &str) -> Option<Call> {
     let waits = seen.slept == Some(true) || seen.result.is_none() || is_operation;
     let still_waits = waits && seen.to_ns > end_ns;
     let to_ns = if still_waits { end_ns } else { seen.to_ns };
-    Some(Call {
+    let connection = seen.object.peer.and_then(|port| visit.connection(port));
+    let seen = Seen { to_ns, result: seen.result.filter(|_| !still_waits), ..seen };
+    Some(recorded(seen, connection, visit.begin_ns, run))
+}
+
+/// What was seen, as the recording has it.
+fn recorded(seen: Seen, connection: Option<u32>, begin_ns: u64, run: &str) -> Call {
+    Call {
         run: run.to_owned(),
         thread_id: seen.thread.as_raw() as u32,
         process_id: seen.process.as_raw() as u32,
@@ -107,14 +114,14 @@ fn call(seen: Seen, visit: &Visit, end_ns: u64, run: &str) -> Option<Call> {
         arguments: seen.arguments,
         descriptor: seen.descriptor,
         object: seen.object.name,
-        connection: seen.object.peer.and_then(|port| visit.connection(port)),
+        connection,
         given: seen.given,
-        from_us: since_us(visit.begin_ns, seen.from_ns),
-        to_us: since_us(visit.begin_ns, to_ns),
-        result: seen.result.filter(|_| !still_waits),
+        from_us: since_us(begin_ns, seen.from_ns),
+        to_us: since_us(begin_ns, seen.to_ns),
+        result: seen.result,
         slept: seen.slept,
         seen_by: seen.seen_by,
-    })
+    }
 }
 
 #[cfg(test)]

@@ -3,12 +3,11 @@
 use record::Recording;
 use verdict::lesson::Lesson;
 
-use crate::report::plot::bars::{Bar, Chart, Part};
 use crate::report::plot::colour::{self, TEXT};
-use crate::report::plot::page::Head;
 use crate::text::lines_of;
 
 use super::Picture;
+use super::bars::{Bars, part};
 
 /// Columns of the names in text, and of what is behind the bars.
 const NAMES: usize = 9;
@@ -22,29 +21,17 @@ struct Row<'a> {
 
 pub(super) fn picture(recording: &Recording, lesson: &Lesson, columns: usize) -> Picture {
     let rows = rows(recording);
-    let bar = |row: &Row| Bar {
-        name: row.model.to_owned(),
-        parts: vec![Part {
-            name: String::new(),
-            value: row.percent,
-            ink: colour::of_name(row.model).unwrap_or(TEXT),
-            opacity: Some(1.0),
-        }],
-        intervals: Vec::new(),
-        label: row.note.clone(),
+    let bar = |row: &Row| {
+        let ink = colour::of_name(row.model).unwrap_or(TEXT);
+        (row.model.to_owned(), vec![part(row.percent, ink, 1.0)], row.note.clone())
     };
-    let chart = Chart {
-        head: Head {
-            name: "idle".to_owned(),
-            finding: lesson.finding.text.clone(),
-            subject: "CPU of the server, and its wake-ups, while all connections are silent".into(),
-            ..Head::default()
-        },
-        axis: "% of a core".to_owned(),
-        floor: None,
-        bars: rows.iter().map(bar).collect(),
+    let bars = Bars {
+        name: "idle",
+        subject: "CPU of the server, and its wake-ups, while all connections are silent".into(),
+        key: Vec::new(),
+        axis: "% of a core",
     };
-    let svg = chart.plot().map_or_else(String::new, |plot| plot.svg);
+    let svg = bars.svg(lesson, rows.iter().map(bar));
     let mut text = lines_of(&lesson.finding.text, columns).join("\n") + "\n";
     let cells = columns.saturating_sub(NAMES + NOTES + 2).max(10);
     let most = rows.iter().map(|row| row.percent).fold(1.0, f64::max);

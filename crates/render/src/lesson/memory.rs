@@ -3,12 +3,12 @@
 use record::Recording;
 use verdict::lesson::Lesson;
 
-use crate::report::plot::bars::{Bar, Chart, parts, tones};
+use crate::report::plot::bars::{parts, tones};
 use crate::report::plot::colour::{self, TEXT};
-use crate::report::plot::page::Head;
 use crate::text::{figure, lines_of};
 
 use super::Picture;
+use super::bars::Bars;
 
 /// Columns of the names in text, and of what is behind the bars.
 const NAMES: usize = 9;
@@ -23,25 +23,17 @@ struct Row<'a> {
 
 pub(super) fn picture(recording: &Recording, lesson: &Lesson, columns: usize) -> Picture {
     let rows = rows(recording);
-    let bar = |row: &Row| Bar {
-        name: row.model.to_owned(),
-        parts: parts(colour::of_name(row.model).unwrap_or(TEXT), &row.kib),
-        intervals: Vec::new(),
-        label: row.note.clone(),
+    let bar = |row: &Row| {
+        let ink = colour::of_name(row.model).unwrap_or(TEXT);
+        (row.model.to_owned(), parts(ink, &row.kib), row.note.clone())
     };
-    let chart = Chart {
-        head: Head {
-            name: "memory".to_owned(),
-            finding: lesson.finding.text.clone(),
-            subject: "memory of a silent connection".to_owned(),
-            key: tones("the process", "the kernel"),
-            ..Head::default()
-        },
-        axis: "KiB for each connection".to_owned(),
-        floor: None,
-        bars: rows.iter().map(bar).collect(),
+    let bars = Bars {
+        name: "memory",
+        subject: "memory of a silent connection".to_owned(),
+        key: tones("the process", "the kernel"),
+        axis: "KiB for each connection",
     };
-    let svg = chart.plot().map_or_else(String::new, |plot| plot.svg);
+    let svg = bars.svg(lesson, rows.iter().map(bar));
     let mut text = lines_of(&lesson.finding.text, columns).join("\n") + "\n";
     let most = rows.iter().map(|row| row.kib.iter().sum()).fold(1.0, f64::max);
     let cells = columns.saturating_sub(NAMES + NOTES).max(10) as f64;

@@ -4,12 +4,11 @@ use record::{Recording, Run};
 use verdict::lesson::Lesson;
 use verdict::statistics::median;
 
-use crate::report::plot::bars::{Bar, Chart, Part};
 use crate::report::plot::colour::{CALL_FAMILIES, Ink, MUTED};
-use crate::report::plot::page::Head;
 use crate::text::lines_of;
 
 use super::Picture;
+use super::bars::{Bars, part};
 
 /// The parts of a request: name, colour, opacity, and its letter in text. What is no CPU of either
 /// end is a wait: for a processor to wake up, or for one that does something else.
@@ -45,37 +44,21 @@ fn row(recording: &Recording, run: &Run) -> Option<Row> {
 
 pub(super) fn picture(recording: &Recording, lesson: &Lesson, columns: usize) -> Picture {
     let rows: Vec<Row> = recording.runs.iter().filter_map(|run| row(recording, run)).collect();
-    let bar = |row: &Row| Bar {
-        name: row.name.clone(),
-        parts: PARTS
-            .iter()
-            .zip(row.parts)
-            .map(|(&(_, ink, opacity, _), value)| Part {
-                name: String::new(),
-                value,
-                ink,
-                opacity: Some(opacity),
-            })
-            .collect(),
-        intervals: Vec::new(),
-        label: row.note.clone(),
+    let bar = |row: &Row| {
+        let parts = PARTS.iter().zip(row.parts);
+        let parts = parts.map(|(&(_, ink, opacity, _), value)| part(value, ink, opacity));
+        (row.name.clone(), parts.collect(), row.note.clone())
     };
     let subject = recording.runs.first().map_or_else(String::new, |run| {
         format!("where the time of a request goes, {}, one connection", run.model)
     });
-    let chart = Chart {
-        head: Head {
-            name: "sleep".to_owned(),
-            finding: lesson.finding.text.clone(),
-            subject,
-            key: PARTS.iter().map(|&(name, ink, opacity, _)| (name, ink, opacity)).collect(),
-            ..Head::default()
-        },
-        axis: "microseconds for a request".to_owned(),
-        floor: None,
-        bars: rows.iter().map(bar).collect(),
+    let bars = Bars {
+        name: "sleep",
+        subject,
+        key: PARTS.iter().map(|&(name, ink, opacity, _)| (name, ink, opacity)).collect(),
+        axis: "microseconds for a request",
     };
-    let svg = chart.plot().map_or_else(String::new, |plot| plot.svg);
+    let svg = bars.svg(lesson, rows.iter().map(bar));
     Picture { svg, text: text(&rows, lesson, columns) }
 }
 

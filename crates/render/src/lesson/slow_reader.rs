@@ -4,12 +4,11 @@ use record::Recording;
 use verdict::lesson::Lesson;
 use verdict::lesson::slow_reader::{Model, size};
 
-use crate::report::plot::bars::{Bar, Chart, Part};
 use crate::report::plot::colour::{CALL_FAMILIES, Ink, MUTED};
-use crate::report::plot::page::Head;
 use crate::text::lines_of;
 
 use super::Picture;
+use super::bars::{Bars, part};
 
 /// The places of a byte: name, colour, opacity.
 const PLACES: [(&str, Ink, f64); 3] = [
@@ -31,34 +30,18 @@ fn note(model: &Model) -> String {
 pub(super) fn picture(recording: &Recording, lesson: &Lesson, columns: usize) -> Picture {
     let models: Vec<Model> =
         recording.runs.iter().filter_map(|run| Model::of(recording, run)).collect();
-    let bar = |model: &Model| Bar {
-        name: model.name.clone(),
-        parts: PLACES
-            .iter()
-            .zip(parts(model))
-            .map(|(&(_, ink, opacity), value)| Part {
-                name: String::new(),
-                value,
-                ink,
-                opacity: Some(opacity),
-            })
-            .collect(),
-        intervals: Vec::new(),
-        label: note(model),
+    let bar = |model: &Model| {
+        let parts = PLACES.iter().zip(parts(model));
+        let parts = parts.map(|(&(_, ink, opacity), value)| part(value, ink, opacity));
+        (model.name.clone(), parts.collect(), note(model))
     };
-    let chart = Chart {
-        head: Head {
-            name: "slow-reader".to_owned(),
-            finding: lesson.finding.text.clone(),
-            subject: "where the bytes of one of the two are, and what send(2) did".to_owned(),
-            key: PLACES.iter().map(|&(name, ink, opacity)| (name, ink, opacity)).collect(),
-            ..Head::default()
-        },
-        axis: "MiB of the body".to_owned(),
-        floor: None,
-        bars: models.iter().map(bar).collect(),
+    let bars = Bars {
+        name: "slow-reader",
+        subject: "where the bytes of one of the two are, and what send(2) did".to_owned(),
+        key: PLACES.to_vec(),
+        axis: "MiB of the body",
     };
-    let svg = chart.plot().map_or_else(String::new, |plot| plot.svg);
+    let svg = bars.svg(lesson, models.iter().map(bar));
     Picture { svg, text: text(&models, lesson, columns) }
 }
 

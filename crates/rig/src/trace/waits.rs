@@ -11,8 +11,8 @@ use nix::unistd::Pid;
 use record::Call;
 
 use super::describe::{describe, waits_for_descriptors};
-use super::tracer::{Seen, Tracer, refused};
-use super::{now_ns, since_us};
+use super::tracer::{Tracer, refused};
+use super::{now_ns, recorded};
 
 /// Looks for a thread that waits, and the time between two of them: ten seconds for a server that
 /// has just served its last request, on a machine that does something else.
@@ -46,26 +46,7 @@ pub fn waits(
         }
     };
     let waits = seen.into_iter().filter(|seen| waits_for_descriptors(seen.name));
-    Ok(waits.map(|seen| call(seen, begin_ns, run)).collect())
-}
-
-fn call(seen: Seen, begin_ns: u64, run: &str) -> Call {
-    Call {
-        run: run.to_owned(),
-        thread_id: seen.thread.as_raw() as u32,
-        process_id: seen.process.as_raw() as u32,
-        name: seen.name.to_owned(),
-        arguments: seen.arguments,
-        descriptor: seen.descriptor,
-        object: seen.object.name,
-        connection: None,
-        given: seen.given,
-        from_us: since_us(begin_ns, seen.from_ns),
-        to_us: since_us(begin_ns, seen.to_ns),
-        result: seen.result,
-        slept: seen.slept,
-        seen_by: seen.seen_by,
-    }
+    Ok(waits.map(|seen| recorded(seen, None, begin_ns, run)).collect())
 }
 
 /// The thread that sleeps in a call that waits for descriptors.
