@@ -82,24 +82,34 @@ fn with_unit(value: f64, unit: &str) -> String {
 /// Holds if every bound has its figure and every figure is within its bounds, with its interval.
 /// Writes the bounds into the figures and moves those that have bounds to the front.
 pub fn decide(bounds: &[Bound], figures: &mut Vec<LawFigure>) -> Standing {
+    let fault = bounds.iter().find_map(|bound| fault(bound, figures));
+    // JSON has no infinity and no NaN.
+    figures.retain(|figure| figure.value.is_finite());
+    if let Some(fault) = fault {
+        return Standing::Fault(fault);
+    }
     let mut complaints = Vec::new();
     for bound in bounds {
         let Some(figure) = figures.iter_mut().find(|figure| figure.name == bound.figure) else {
-            return Standing::Fault(format!("{} was not measured", bound.figure));
+            continue;
         };
-        if !figure.value.is_finite() {
-            return Standing::Fault(format!("{} is {}", figure.name, figure.value));
-        }
         let finite = |end: f64| end.is_finite().then_some(end);
         (figure.at_least, figure.at_most) = (finite(bound.at_least), finite(bound.at_most));
         complaints.extend(bound.complaint(figure));
     }
-    // JSON has no infinity and no NaN.
-    figures.retain(|figure| figure.value.is_finite());
     figures.sort_by_key(|figure| figure.at_least.or(figure.at_most).is_none());
     match complaints.is_empty() {
         true => Standing::Holds,
         false => Standing::NotHere(complaints.join("; ")),
+    }
+}
+
+/// Why nothing can be said of a bound.
+fn fault(bound: &Bound, figures: &[LawFigure]) -> Option<String> {
+    match figures.iter().find(|figure| figure.name == bound.figure) {
+        None => Some(format!("{} was not measured", bound.figure)),
+        Some(figure) if figure.value.is_finite() => None,
+        Some(figure) => Some(format!("{} is {}", figure.name, figure.value)),
     }
 }
 
@@ -144,7 +154,9 @@ mod tests {
         let missing = decide(BOUNDS, &mut Measured::default().figure("slope", 1.0, "").figures);
         assert_eq!(missing, Standing::Fault("threads was not measured".into()));
         let none = Measured::default().figure("slope", f64::NAN, "").figure("threads", 1.0, "");
-        assert!(matches!(decide(BOUNDS, &mut { none.figures }), Standing::Fault(_)));
+        let mut figures = none.figures;
+        assert!(matches!(decide(BOUNDS, &mut figures), Standing::Fault(_)));
+        assert!(figures.iter().all(|figure| figure.value.is_finite()), "{figures:?}");
     }
 
     #[test]
