@@ -23,6 +23,8 @@ html.navy .content img, html.coal .content img, html.ayu .content img { color-sc
   .content .checkbox-img:not(:checked) + img { max-width: none; width: 640px; }
 }
 .content table { display: block; overflow-x: auto; max-width: 100%; }
+/* What a program printed has up to 98 columns, and a page has room for 88 in the usual size. */
+code.language-text { font-size: 0.77em; }
 ";
 
 /// Builds `pages` into `out`.
