@@ -171,9 +171,7 @@ pub fn idle_timeout(variant: &Variant) {
     let begun = Instant::now();
     let mut client = server.connect();
     client.expect_end();
-    // The time counts from the server's last look at the clock. If it had to wait for a core then,
-    // that was some milliseconds before this client connected.
-    assert!(begun.elapsed() >= Duration::from_millis(100), "early: {:?}", begun.elapsed());
+    assert!(begun.elapsed() >= Duration::from_millis(150), "early: {:?}", begun.elapsed());
     drop(client);
     let counters = server.stop();
     assert_eq!(counters["connections_ended"]["idle_timeout"], 1, "{counters}");
