@@ -197,7 +197,8 @@ impl Connections {
                     list.add(token, stream.as_fd())?;
                     let wake_ups = Arc::clone(&self.wake_ups) as Arc<dyn Wake>;
                     let address = Address::new(wake_ups, token as u64);
-                    let conn = self.worker.conn(address, now);
+                    // `now` may be before the client connected: a deadline would come too early.
+                    let conn = self.worker.conn(address, Instant::now());
                     let connection = entry.insert(Connection::new(stream, conn));
                     if let Some(at) = self.stopping {
                         connection.drain(at);
