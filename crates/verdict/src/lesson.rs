@@ -20,6 +20,8 @@ mod visitors;
 
 use record::Recording;
 
+use super::list;
+
 /// One sentence of a conclusion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sentence {
@@ -111,6 +113,27 @@ fn rounded(value: f64) -> String {
         size if size >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
     }
+}
+
+/// These models, for a sentence.
+fn names<'a>(models: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = models.collect();
+    if names.is_empty() { "no model".to_owned() } else { list(&names) }
+}
+
+/// Whose clients wait while one request takes long: those of the loops, of the models with a thread
+/// for each client, of both or of none. The majority of each group decides. `None` without a model.
+fn who_waits([loops, each]: [Vec<bool>; 2], of_loops: &str, is_empty: bool) -> Option<Answer> {
+    let most =
+        |stalls: Vec<bool>| stalls.iter().filter(|stalls| **stalls).count() * 2 > stalls.len();
+    let choice = match (most(loops), most(each)) {
+        _ if is_empty => return None,
+        (true, true) => "those of all models",
+        (true, false) => of_loops,
+        (false, true) => "those of models with a thread for each client",
+        (false, false) => "those of no model",
+    };
+    Some(Answer::Choice(choice.to_owned()))
 }
 
 /// `1.04 s`, `218 ms`, `0.42 ms`.

@@ -9,3 +9,13 @@ pub mod lesson;
 pub mod statistics;
 pub mod summary;
 pub mod trace;
+
+/// `a`, `a and b`, `a, b and c`.
+pub fn list(names: &[impl AsRef<str>]) -> String {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    match &names[..] {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}

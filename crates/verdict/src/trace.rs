@@ -235,24 +235,8 @@ mod tests {
 
     use super::*;
 
-    /// A call of thread 1 on a connection.
     fn call(name: &str, slept: bool, result: i64) -> Call {
-        Call {
-            run: "x".into(),
-            thread_id: 1,
-            process_id: 1,
-            name: name.into(),
-            arguments: String::new(),
-            descriptor: Some(7),
-            object: "connection".into(),
-            connection: Some(0),
-            given: None,
-            from_us: 0.0,
-            to_us: 1.0,
-            result: Some(result),
-            slept: Some(slept),
-            seen_by: SeenBy::Ptrace,
-        }
+        Call { slept: Some(slept), result: Some(result), ..fixture::call("x", name) }
     }
 
     fn placed(calls: Vec<Call>) -> Place {

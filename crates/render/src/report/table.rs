@@ -381,7 +381,7 @@ pub fn costs(results: &Results, summary: &Summary, style: Style) -> String {
     }
     let why = results.environment.kernel_memory_unavailable.as_deref();
     let why = without_stop(why.unwrap_or("not all of its samples have it"));
-    let why = format!("Kernel memory of {}: n/a: {why}.", found::list(&unknown));
+    let why = format!("Kernel memory of {}: n/a: {why}.", verdict::list(&unknown));
     match style {
         Style::Terminal => format!("{table}{}\n", wrap(&why, 2)),
         Style::Markdown => format!("{table}\n{why}\n"),

@@ -223,20 +223,13 @@ mod tests {
         let mut recording = fixture::recording("trace");
         recording.runs.push(Run { run: "x".into(), ..Run::default() });
         let call = Call {
-            run: "x".into(),
             thread_id: 7,
             process_id: 7,
-            name: "recvfrom".into(),
-            arguments: String::new(),
-            descriptor: Some(5),
-            object: "connection".into(),
-            connection: Some(0),
-            given: None,
             from_us: 100.0,
             to_us: 900.0,
             result: Some(16),
             slept: Some(true),
-            seen_by: SeenBy::Ptrace,
+            ..fixture::call("x", "recvfrom")
         };
         let (connection, slept) = (Some(1), None);
         let of_ring = Call { name: "RECV".into(), connection, slept, seen_by, ..call.clone() };

@@ -2,7 +2,7 @@
 
 use record::{Recording, Run};
 
-use super::{Answer, Lesson, Sentence, time};
+use super::{Answer, Lesson, Sentence, time, who_waits};
 
 /// A client waited for the disk if one of its waits was this share of the time of the file, and it
 /// had fewer replies meanwhile than the server made reads: it was served between them at most.
@@ -67,12 +67,7 @@ pub(super) fn lesson(recording: &Recording) -> Lesson {
 }
 
 fn names(models: &[&Model]) -> String {
-    let names: Vec<&str> = models.iter().map(|model| model.name).collect();
-    match names.as_slice() {
-        [] => "no model".to_owned(),
-        [one] => (*one).to_owned(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
-    }
+    super::names(models.iter().map(|model| model.name))
 }
 
 fn of<'a>(models: &'a [Model<'a>], known: &[&str]) -> Vec<&'a Model<'a>> {
@@ -176,16 +171,9 @@ fn runtime(model: &Model) -> Sentence {
 }
 
 fn answer(models: &[Model]) -> Option<Answer> {
-    let [one, each] = [of(models, LOOPS), of(models, THREAD_EACH)]
-        .map(|group| group.iter().filter(|model| model.stalls).count() * 2 > group.len());
-    let choice = match (one, each) {
-        _ if models.is_empty() => return None,
-        (true, true) => "those of all models",
-        (true, false) => "those of the loops in select, poll and epoll",
-        (false, true) => "those of models with a thread for each client",
-        (false, false) => "those of no model",
-    };
-    Some(Answer::Choice(choice.to_owned()))
+    let stalls = |known| of(models, known).iter().map(|model| model.stalls).collect();
+    let of_loops = "those of the loops in select, poll and epoll";
+    who_waits([stalls(LOOPS), stalls(THREAD_EACH)], of_loops, models.is_empty())
 }
 
 #[cfg(test)]

@@ -190,7 +190,7 @@ fn of_serve_epoll(level: &Case, edge: &Case) -> Sentence {
 
 #[cfg(test)]
 mod tests {
-    use record::{Figure, Run, SeenBy, Span};
+    use record::{Figure, Run, Span};
 
     use super::*;
 
@@ -200,21 +200,15 @@ mod tests {
         for (at, &(name, result)) in calls.iter().enumerate() {
             let is_wait = name == "epoll_wait";
             recording.calls.push(Call {
-                run: run.into(),
-                thread_id: 1,
-                process_id: 1,
-                name: name.into(),
                 arguments: if is_wait { "4, no timeout".into() } else { String::new() },
-                descriptor: Some(5),
                 object: if is_wait { "eventpoll".into() } else { "connection".into() },
                 connection: (!is_wait).then_some(0),
-                given: None,
                 from_us: at as f64 * 10.0,
                 to_us: at as f64 * 10.0 + 5.0,
                 // The last wait has not returned.
                 result: (!is_wait || result > 0).then_some(result),
                 slept: None,
-                seen_by: SeenBy::Ptrace,
+                ..fixture::call(run, name)
             });
         }
         let (run, kind) = (run.to_owned(), "message".to_owned());

@@ -125,12 +125,7 @@ pub(super) fn lesson(recording: &Recording) -> Lesson {
 }
 
 fn names(models: &[&Model]) -> String {
-    let names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
-    match names.as_slice() {
-        [] => "no model".to_owned(),
-        [one] => (*one).to_owned(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
-    }
+    super::names(models.iter().map(|model| model.name.as_str()))
 }
 
 /// `8.0 MiB`, `96 KiB`.
@@ -295,7 +290,7 @@ fn answer(models: &[Model]) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use record::{Figure, SeenBy, Span};
+    use record::{Figure, Span};
 
     use super::*;
 
@@ -310,22 +305,9 @@ mod tests {
     ];
 
     fn send(run: &str, blocks: bool) -> Call {
-        Call {
-            run: run.into(),
-            thread_id: 1,
-            process_id: 1,
-            name: "sendto".into(),
-            arguments: String::new(),
-            descriptor: Some(5),
-            object: "connection".into(),
-            connection: Some(0),
-            given: None,
-            from_us: 100.0,
-            to_us: if blocks { 5e3 } else { 200.0 },
-            result: Some(4_096),
-            slept: Some(blocks),
-            seen_by: SeenBy::Ptrace,
-        }
+        let to_us = if blocks { 5e3 } else { 200.0 };
+        let (result, slept) = (Some(4_096), Some(blocks));
+        Call { from_us: 100.0, to_us, result, slept, ..fixture::call(run, "sendto") }
     }
 
     /// `growth_kib`: of each server's memory. `closed`: whether the client that reads nothing is

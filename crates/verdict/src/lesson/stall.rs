@@ -2,7 +2,7 @@
 
 use record::Recording;
 
-use super::{Answer, Lesson, Sentence, time};
+use super::{Answer, Lesson, Sentence, time, who_waits};
 
 /// A client waited for the computation if it waited for this share of it: it may have come in the
 /// middle.
@@ -31,12 +31,7 @@ fn models(recording: &Recording) -> Vec<Model> {
 }
 
 fn names(models: &[&Model]) -> String {
-    let names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
-    match names.as_slice() {
-        [] => "no model".to_owned(),
-        [one] => (*one).to_owned(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
-    }
+    super::names(models.iter().map(|model| model.name.as_str()))
 }
 
 pub(super) fn lesson(recording: &Recording) -> Lesson {
@@ -130,16 +125,9 @@ fn others(models: &[Model]) -> Vec<Sentence> {
 }
 
 fn answer(models: &[Model]) -> Option<Answer> {
-    let [one, each] = [of(models, ONE_THREAD), of(models, THREAD_EACH)]
-        .map(|group| group.iter().filter(|model| model.stalls).count() * 2 > group.len());
-    let choice = match (one, each) {
-        _ if models.is_empty() => return None,
-        (true, true) => "those of all models",
-        (true, false) => "those of models with one thread for all clients",
-        (false, true) => "those of models with a thread for each client",
-        (false, false) => "those of no model",
-    };
-    Some(Answer::Choice(choice.to_owned()))
+    let stalls = |known| of(models, known).iter().map(|model| model.stalls).collect();
+    let of_loops = "those of models with one thread for all clients";
+    who_waits([stalls(ONE_THREAD), stalls(THREAD_EACH)], of_loops, models.is_empty())
 }
 
 #[cfg(test)]

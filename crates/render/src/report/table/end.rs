@@ -5,10 +5,11 @@ use std::path::Path;
 use record::Results;
 
 use crate::text::{thousands, wrap};
+use verdict::list;
 use verdict::statistics::{BlockRatio, Finding};
 use verdict::summary::{Best, Figure, Figures, Point, Summary, WorkloadSummary, map};
 
-use super::found::{self, list};
+use super::found;
 use super::{Style, finish, new_table, times};
 
 /// Maximum number of names in a cell of the map; further ones are counted.

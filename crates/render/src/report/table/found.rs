@@ -1,6 +1,7 @@
 //! The findings of a table in a sentence.
 
 use crate::text::figure;
+use verdict::list;
 use verdict::statistics::{Finding, MARGIN};
 use verdict::summary::{Figure, Figures, WorkloadSummary, is_judged};
 
@@ -83,16 +84,6 @@ fn group_of(figures: &Figures, figure: Figure) -> Option<usize> {
         Finding::More => 2,
         Finding::Unknown => 3,
     })
-}
-
-/// `a`, `a and b`, `a, b and c`.
-pub fn list(names: &[impl AsRef<str>]) -> String {
-    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
-    match &names[..] {
-        [] => String::new(),
-        [only] => (*only).to_owned(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
-    }
 }
 
 #[cfg(test)]
