@@ -12,7 +12,6 @@ use verdict::lesson::{self, Lesson, Sentence};
 use verdict::trace::place;
 
 use crate::failure::{Failure, because};
-use crate::text::figure;
 use crate::{lesson as pictures, packed, trace};
 
 /// Name of the directory in that of a result.
@@ -96,13 +95,6 @@ impl Lessons {
         Some(out + "```")
     }
 
-    /// A figure of a recording.
-    pub fn figure(&self, name: &str, run: &str, of: &str) -> Option<Result<String, String>> {
-        let (recording, _) = self.experiments.get(name)?;
-        let found = recording.figure(run, of).map(figure);
-        Some(found.ok_or_else(|| format!("{name} has no figure {of:?} of a run {run:?}")))
-    }
-
     /// Whether all sentences of an experiment's conclusion with this word hold; `finding`: whether
     /// its finding does. `None` without a recording.
     pub fn holds(&self, name: &str, word: &str) -> Option<Result<(), String>> {
@@ -131,13 +123,6 @@ impl Lessons {
     /// The tables in which every traced server has its place, as a block of text.
     pub fn matrix(&self) -> Option<String> {
         self.traces.as_ref().map(|traces| format!("```text\n{}```", trace::matrix(traces)))
-    }
-
-    /// The steps of a traced server in words, as a block of text.
-    pub fn trace_text(&self, run: &str) -> Option<String> {
-        let traces = self.traces.as_ref()?;
-        let run = traces.runs.iter().find(|one| one.run == run)?;
-        Some(format!("```text\n{}```", trace::text(traces, run)))
     }
 }
 
@@ -175,7 +160,6 @@ mod tests {
                                                                              not both run"
         );
         assert!(lessons.holds("crowd", "sheep").unwrap().unwrap_err().contains("sheep"));
-        assert!(lessons.figure("crowd", "none", "x").unwrap().is_err());
     }
 
     #[test]

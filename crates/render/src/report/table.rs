@@ -119,31 +119,6 @@ pub fn measured(workload: &WorkloadSummary, style: Style) -> String {
     found + &table
 }
 
-/// The table of one workload in five columns.
-pub fn brief(workload: &WorkloadSummary, style: Style) -> String {
-    let is_open = workload.is_open();
-    let (unit, figure_of) = match is_open {
-        true => ("median latency us", Figure::Latency),
-        false => ("req/s", Figure::Rate),
-    };
-    let to = format!(": {}", workload.reference);
-    let mut table = new_table(style);
-    table.set_header(["model", "CPU us/req", &to, unit, &to]);
-    let mut empty = true;
-    for (cell, figures) in measured_cells(workload) {
-        let of = figures.judged(figure_of).map(|judged| judged.value.median);
-        table.add_row([
-            cell.model.clone(),
-            figure(figures.server_us().median),
-            with_interval(workload, cell, figures, Figure::Server),
-            of.map_or("-".into(), thousands),
-            in_a_word(workload, cell, figures, figure_of),
-        ]);
-        empty = false;
-    }
-    if empty { String::new() } else { finish(table, &[1, 3], style) }
-}
-
 fn closed(workload: &WorkloadSummary, style: Style) -> String {
     let mut table = new_table(style);
     let to = format!(": {}", workload.reference);

@@ -1,18 +1,18 @@
 //! Renders a template: `{{marker argument ...}}` is replaced by data of the result file, or of the
 //! recordings beside it. The template itself has no figures.
 //!
-//! Tables: `table W`, `brief W`, `ledger W`, `calls W`, `notes W`, `deliveries W`, `handshakes W`,
+//! Tables: `table W`, `ledger W`, `calls W`, `notes W`, `deliveries W`, `handshakes W`,
 //! `map FIGURE`, `costs`, `prices`, `price-ratios`, `idle-prices`, `million MODEL ...` (rows),
 //! `doubts`, `env`, `instrument`, `instrument-rule N`, `workloads` (all tables of all workloads).
 //!
 //! Pictures: `plot NAME`, `lesson EXPERIMENT`, `trace SERVER`.
 //!
-//! Text: `said EXPERIMENT` (its conclusion), `matrix` and `steps SERVER` (of the traces), `legend`,
+//! Text: `said EXPERIMENT` (its conclusion), `matrix` (of the traces), `legend`,
 //! `tables` (a link), `env FIELD`, `count WHAT`,
 //! `instrument NAME FIELD`, `instrument-place`, `include PATH ANCHOR`, `link PATH`, `chapter N`,
 //! `contents`.
 //!
-//! Figures: `value W MODEL FIGURE`, `ratio W MODEL FIGURE OTHER`, `seen EXPERIMENT RUN FIGURE`.
+//! Figures: `value W MODEL FIGURE`, `ratio W MODEL FIGURE OTHER`.
 //!
 //! Predicates: `claim ...` (see [`claims`]), then the text, then `{{end}}`. Between may stand
 //! `{{else}}` and the text for where the claim does not hold.
@@ -176,7 +176,6 @@ fn of_workload(words: &[&str], context: &Context) -> Replacement {
     let Context { results, summary, .. } = context;
     let show: &dyn Fn(&WorkloadSummary) -> String = match words {
         ["table", _] => &|w| table::measured(w, MARKDOWN),
-        ["brief", _] => &|w| table::brief(w, MARKDOWN),
         ["notes", _] => &|w| table::notes(results, w, MARKDOWN, false),
         ["ledger", _] => &|w| table::ledger(w, MARKDOWN),
         ["calls", _] => &|w| table::calls(w, MARKDOWN),
@@ -247,15 +246,13 @@ fn of_lessons(words: &[&str], context: &Context) -> Replacement {
     let shown = match *words {
         ["lesson", name] => lessons.picture(name, plots_prefix).map(Ok),
         ["said", name] => lessons.conclusion(name, COLUMNS).map(Ok),
-        ["seen", name, run, figure] => lessons.figure(name, run, figure),
         ["trace", run] => lessons.trace_picture(run, plots_prefix).map(Ok),
-        ["steps", run] => lessons.trace_text(run).map(Ok),
         ["matrix"] => lessons.matrix().map(Ok),
         _ => return None,
     };
     let command = match *words {
         ["matrix"] => "trace all".to_owned(),
-        ["trace" | "steps", run] => format!("trace {run}"),
+        ["trace", run] => format!("trace {run}"),
         _ => format!("experiment {}", words[1]),
     };
     let absent = || Ok(NOT_RECORDED.of(context.book).replace("COMMAND", &command));
@@ -608,7 +605,7 @@ mod tests {
     fn what_was_not_recorded_names_its_command() {
         for (marker, command) in [
             ("lesson crowd", "experiment crowd"),
-            ("seen crowd a b", "experiment crowd"),
+            ("said crowd", "experiment crowd"),
             ("trace epoll", "trace epoll"),
             ("matrix", "trace all"),
         ] {
@@ -624,7 +621,6 @@ mod tests {
         assert!(figure("value http-keepalive poll cpu").unwrap().starts_with(char::is_numeric));
         assert_eq!(figure("value idle-1000 poll cpu").unwrap(), NOT_MEASURED.en);
         assert!(figure("value http-keepalive poll beauty").unwrap_err().contains("beauty"));
-        assert!(figure("brief http-keepalive").unwrap().contains("| poll "));
     }
 
     #[test]
