@@ -178,7 +178,7 @@ fn teacher_counts_the_threads_of_the_servers() {
 
 #[test]
 fn teacher_waits_are_those_of_one_at_a_time_and_not_of_a_name() {
-    // With a thread each nobody stands in line, and one at a time is no one who is called.
+    // With a thread each no client stands in line, and one at a time is no one who is called.
     let place = in_place_of(&[("serial", "threads"), ("epoll", "serial")]);
     let recording = recorded_in("teacher", &place);
     assert_not(&recording, "One student at a time");
@@ -295,10 +295,10 @@ fn slow_reader_with_a_loop_in_the_place_of_the_threads_lets_no_one_wait() {
 }
 
 #[test]
-fn cold_file_with_threads_in_the_place_of_a_loop_stops_nobody() {
+fn cold_file_with_threads_in_the_place_of_a_loop_stops_no_client() {
     let recording = recorded_in("cold-file", &in_place_of(&[("epoll", "threads")]));
     if is_allowed(&recording) {
-        let (holds, text) = said(&recording, "stopped nobody");
+        let (holds, text) = said(&recording, "stopped no client");
         assert!(!holds && text.starts_with("epoll: "), "{text}");
         assert_holds(&recording, "did not say EAGAIN");
         let waited = lesson_of(&recording).finding.text;
@@ -342,7 +342,7 @@ fn visitors_without_a_remedy_wait_as_before() {
     assert_eq!(chosen(&recording), "until the connections of another visitor are closed");
 }
 
-/// With a worker for each connection nobody needs a seat of another.
+/// With a worker for each connection no client needs the worker of another.
 #[test]
 fn visitors_with_a_worker_for_each_connection_do_not_wait() {
     let place =
@@ -464,7 +464,7 @@ fn streams_that_are_no_streams_wait_for_the_slow_reply() {
 
 /// A process for each client, and a chat of its own in each.
 #[test]
-fn news_from_a_server_whose_clients_share_nothing_is_forwarded_to_nobody() {
+fn news_from_a_server_whose_clients_share_nothing_is_not_forwarded() {
     let recording = recorded_in("news", &in_place_of(&[("epoll", "prefork")]));
     let (holds, text) = said(&recording, "One of three clients spoke");
     assert!(!holds && text.contains("In /ws/chat the others heard it 0 times"), "{text}");

@@ -1,4 +1,4 @@
-//! Frames of HTTP/2 (RFC 9113 sections 4.1, 6 and 7), those that nobody may send among them.
+//! Frames of HTTP/2 (RFC 9113 sections 4.1, 6 and 7), those among them that neither end may send.
 
 use std::io::Read;
 
@@ -41,7 +41,7 @@ pub mod kind {
     pub const WINDOW_UPDATE: u8 = 0x8;
     /// Section 6.10.
     pub const CONTINUATION: u8 = 0x9;
-    /// A type that nobody defined.
+    /// A type that no standard defines.
     pub const UNKNOWN: u8 = 0xee;
 
     /// Names of the types that are defined, in their order.
@@ -232,7 +232,7 @@ impl Frame {
         kind::NAMES.get(usize::from(self.kind)).unwrap_or(&"unknown")
     }
 
-    /// Whether it is the last of its stream from whoever sent it.
+    /// Whether it is the last of its stream from its sender.
     pub fn ends_stream(&self) -> bool {
         [kind::HEADERS, kind::DATA].contains(&self.kind) && self.has(flag::END_STREAM)
     }

@@ -146,7 +146,7 @@ struct Run {
 
 /// Medians of this client's figures relative to the other's, over the pairs of several runs.
 fn middle(runs: &[Run]) -> [f64; 4] {
-    // In a turn without a reply somebody else had the machine.
+    // In a turn without a reply other processes had the machine.
     let answered = |pair: &&[Done; 2]| pair.iter().all(|done| done.requests > 0.0);
     let pairs = runs.iter().flat_map(|run| &run.pairs).filter(answered);
     let ratios: Vec<_> = pairs.map(|[ours, theirs]| ours.to(*theirs)).collect();

@@ -76,8 +76,8 @@ impl OwnCount {
         Ok(Work { requests: requests - own, cpu_ns: cpu_ns(&self.processes)? })
     }
 
-    /// Waits until the server, which nobody asks any more, has answered everything, and says when
-    /// that was. All its threads then sleep, and have used no CPU since. The clock alone does not
+    /// Waits until the server has answered everything, and says when that was. No client may ask it
+    /// meanwhile. All its threads then sleep, and have used no CPU since. The clock alone does not
     /// say it: that of a thread that runs is late by a tick, and a thread that waits for a core
     /// uses none.
     pub fn wait_for_rest(&self) -> Result<Instant, Stop> {

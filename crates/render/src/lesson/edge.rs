@@ -37,7 +37,7 @@ struct Step {
 struct Row {
     title: String,
     steps: Vec<Step>,
-    /// Bytes that nobody reads.
+    /// Bytes that stay unread.
     unread: f64,
     end: String,
 }

@@ -211,7 +211,7 @@ fn run_all(variant: &Variant, tests: Vec<Test>) -> Vec<Marked> {
 fn progress(done: usize, all: usize) {
     if stderr().is_terminal() {
         let end = if done == all { "\r                     \r" } else { "" };
-        // Nobody is left to be told.
+        // No reader is left.
         let _ = write!(stderr(), "\r{done} of {all} cases{end}");
     }
 }

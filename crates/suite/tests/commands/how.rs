@@ -25,7 +25,7 @@ const PLAIN: How = How::Run { server: None, more: "" };
 /// How `command` is tried.
 ///
 /// # Errors
-/// A sentence: nobody has said.
+/// A sentence, for a command that no rule covers.
 pub fn of(command: &str) -> Result<How, String> {
     let words: Vec<&str> = command.split_whitespace().collect();
     let (program, arguments) = words.split_first().ok_or("an empty command")?;

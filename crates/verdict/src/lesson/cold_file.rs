@@ -124,7 +124,7 @@ fn loops(models: &[Model]) -> Option<Sentence> {
                 told(&all),
                 time(warm_us)
             ),
-            format!("{}: the read of the file stopped nobody: {}.", names(&free), told(&free)),
+            format!("{}: the read of the file stopped no client: {}.", names(&free), told(&free)),
         )
     })
 }
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(holds(&seen), (true, vec![false; 5]));
         let each = "those of models with a thread for each client".to_owned();
         assert_eq!(lesson(&seen).answer, Some(Answer::Choice(each)));
-        // A file in memory: no one waits.
+        // A file in memory: no client waits.
         assert!(!holds(&recording(&[("epoll", 0.3, 2), ("threads", 0.3, 2)], 0.0)).0);
     }
 }

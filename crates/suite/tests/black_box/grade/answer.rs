@@ -9,7 +9,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::{Failure, Mark, Marked, TOPICS, module};
 
-/// Columns of a terminal that nobody has made wider.
+/// Columns of a terminal of the usual width.
 const WIDTH: usize = 80;
 
 /// Characters of a sentence: three lines, in which the counters of a server are cut off.
